@@ -1,0 +1,31 @@
+"""Joint-Embedding Predictive Architectures: an encoder from unlabelled data, measured and ready to use.
+
+Each verb of the command line is a function here: `openjepa.pretrain(config)` is `jepa pretrain`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+WHERE = {  # public name -> module, imported when first asked for
+    "pretrain": "openjepa.runs",
+    "Pretrain": "openjepa.config",
+    "probe": "openjepa.evaluate.probing",
+    "Probe": "openjepa.evaluate.probing",
+    "load": "openjepa.weights",
+    "recipe": "openjepa.recipes",
+    "Image": "openjepa.modalities.image",
+    "Series": "openjepa.modalities.series",
+    "JEPA": "openjepa.methods.jepa",
+    "Masking": "openjepa.masking",
+    "Optim": "openjepa.optim",
+}
+
+__all__ = sorted(WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in WHERE:
+        raise AttributeError(f"openjepa has no {name!r}")
+    return getattr(import_module(WHERE[name]), name)

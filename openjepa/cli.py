@@ -1,0 +1,128 @@
+"""The command line: `jepa VERB …`. Settings are the fields of each verb's config; errors are one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+HELP = """jepa: Joint-Embedding Predictive Architectures
+
+  jepa pretrain [RECIPE] --data.root FOLDER --out RUN    an encoder from unlabelled images
+  jepa probe RUN --data.root LABELLED                    linear and kNN accuracy beside baselines
+  jepa demo                                              scenes rendered, learnt and measured in ten minutes
+  jepa recipes [NAME]                                    the recipes, or what is known of one
+
+jepa VERB --help lists a verb's settings. Start with: jepa pretrain --data.root photos/ --out runs/photos"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a verb; the exit status: 0 done, 1 a sentence on standard error, 2 no such verb, 128+n saved after signal n."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    if arguments[0] not in VERBS:
+        print(f"jepa: no verb {arguments[0]!r}: there are {', '.join(VERBS)}; see jepa --help", file=sys.stderr)
+        return 2
+    return guarded(VERBS[arguments[0]], arguments[1:])
+
+
+def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Runs a verb; what a person can mend is told in a sentence, what they cannot is a traceback."""
+    from openjepa.training import Stopped, Trouble
+
+    try:
+        verb(arguments)
+    except Stopped as stop:
+        print(f"jepa: {stop}; go on with --resume", file=sys.stderr)
+        return 128 + stop.number
+    except (ValueError, Trouble, OSError) as error:
+        print(f"jepa: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def pretrain(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.runs import pretrain as run
+
+    arguments = ["--resume=yes" if each == "--resume" and bare(arguments, place) else each for place, each in enumerate(arguments)]
+    default, rest = starting_point(arguments)
+    run(tyro.cli(type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)))
+
+
+def bare(arguments: list[str], place: int) -> bool:
+    """Whether a flag stands without its value."""
+    return place + 1 == len(arguments) or arguments[place + 1].startswith("--")
+
+
+def starting_point(arguments: list[str]):
+    """The config that the flags change: a resumed run's own, a recipe's, or one chosen for the images and the machine."""
+    import dataclasses
+
+    from openjepa import config, recipes
+    from openjepa.recipes.auto import chosen
+
+    name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    out, resume = Path(value_of(rest, "--out") or "runs/pretrain"), value_of(rest, "--resume")
+    if resume in ("yes", "if-any") and (out / "config.json").is_file():
+        return dataclasses.replace(config.load(out), out=out), rest
+    if name:
+        return recipes.recipe(name), rest
+    root = values_of(rest, "--data.root")
+    wants_help = "-h" in rest or "--help" in rest
+    return chosen(root) if root and not wants_help else config.Pretrain(), rest
+
+
+def values_of(arguments: list[str], flag: str) -> tuple[str, ...]:
+    """The values behind a flag, before the rest of the line is understood."""
+    for place, each in enumerate(arguments):
+        if each.startswith(f"{flag}="):
+            return (each.removeprefix(f"{flag}="),)
+        if each == flag:
+            end = next((p for p in range(place + 1, len(arguments)) if arguments[p].startswith("--")), len(arguments))
+            return tuple(arguments[place + 1 : end])
+    return ()
+
+
+def value_of(arguments: list[str], flag: str) -> str | None:
+    return next(iter(values_of(arguments, flag)), None)
+
+
+def probe(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.evaluate.probing import Probe
+    from openjepa.evaluate.probing import probe as run
+
+    run(tyro.cli(Probe, prog="jepa probe", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
+
+
+def demo(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.showcase import Demo
+    from openjepa.showcase import demo as run
+
+    run(tyro.cli(Demo, prog="jepa demo", args=arguments))
+
+
+def list_recipes(arguments: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from openjepa import recipes
+
+    if arguments:
+        recipes.recipe(arguments[0])
+        print(recipes.RECIPES[arguments[0]].__doc__)
+        return
+    table = Table("recipe", "what it is")
+    for name in recipes.RECIPES:
+        table.add_row(name, recipes.summary(name))
+    Console().print(table)
+
+
+VERBS = {"pretrain": pretrain, "probe": probe, "demo": demo, "recipes": list_recipes}

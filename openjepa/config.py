@@ -1,0 +1,159 @@
+"""What a run is: frozen dataclasses, two levels deep, saved as JSON beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from openjepa.device import Precision
+from openjepa.masking import Masking
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.modalities.series import Series
+from openjepa.optim import Optim
+
+FORMAT = 1
+MODALITIES = {"image": Image, "series": Series}
+METHODS = {"jepa": JEPA}
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Everything that a pretraining run depends on, and, at the end, what it does not."""
+
+    data: Image | Series = field(default_factory=Image)
+    method: JEPA = field(default_factory=JEPA)
+    masks: Masking = field(default_factory=Masking)
+    optim: Optim = field(default_factory=Optim)
+    epochs: float = 300.0  # passes over the data
+    steps: int = 0  # steps in all; 0: from epochs
+    batch_size: int = 128  # samples in a step, over all processes
+    accumulate: int = 1  # micro-batches in a step, for less memory
+    seed: int = 0
+    device: str = "auto"  # auto: cuda, mps, cpu
+    precision: Precision = "auto"  # auto: bf16 where the processor multiplies it natively
+    threads: int = 0  # of the CPU; 0: all cores
+
+    out: Path = Path("runs/pretrain")  # the run's folder
+    resume: Literal["no", "yes", "if-any"] = "no"  # go on with the run in `out`, exactly
+    init_from: Path | None = None  # start from another run's weights
+    workers: int = -1  # loader processes; -1: chosen
+    log_every: int = 20  # steps
+    save_every: int = 500  # steps
+    keep_last: int = 2  # checkpoints
+    keep_every: int = 0  # steps; 0: none but the last
+    max_skipped: float = 0.05  # share of files that may be undecodable before the run stops
+    stop_on_collapse: bool = False
+    other_data: bool = False  # allow a resume although the list of files has changed
+    dry_run: bool = False  # time a few steps, say how long the run takes, and leave
+    boards: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulate", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1")
+        if self.epochs <= 0 and self.steps <= 0:
+            raise ValueError("a run of no steps learns nothing: try --epochs 100")
+        for dim, heads in ((self.method.dim, self.method.num_heads), (self.method.predictor_dim, self.method.predictor_heads or self.method.num_heads)):
+            if dim % heads:
+                raise ValueError(f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}")
+
+
+FREE = frozenset({  # fields that the weights do not depend on
+    "out", "resume", "init_from", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
+    "stop_on_collapse", "other_data", "dry_run", "boards",
+})  # fmt: skip
+
+
+def to_json(config: Pretrain) -> dict[str, Any]:
+    """The config as plain values; a modality and a method bear their registered names."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    plain["data"] = {"type": name_of(MODALITIES, config.data), **plain["data"]}
+    plain["method"] = {"type": name_of(METHODS, config.method), **plain["method"]}
+    return {"format": FORMAT, **plain}
+
+
+def from_json(plain: dict[str, Any]) -> Pretrain:
+    """The config that `to_json` wrote. ValueError on a key or value that does not belong."""
+    plain = dict(plain)
+    if plain.pop("format", None) != FORMAT:
+        raise ValueError(f"config.json is not of format {FORMAT}: was it written by another version?")
+    data, method = dict(plain.pop("data")), dict(plain.pop("method"))
+    built: dict[str, Any] = {
+        "data": build(known(MODALITIES, data.pop("type", None)), data),
+        "method": build(known(METHODS, method.pop("type", None)), method),
+        "masks": build(Masking, plain.pop("masks")),
+        "optim": build(Optim, plain.pop("optim")),
+    }
+    return dataclasses.replace(build(Pretrain, plain), **built)
+
+
+def load(folder: Path) -> Pretrain:
+    """The config of a run or an export. ValueError in a sentence if there is none."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} is not a run: it has no config.json")
+    try:
+        return from_json(json.loads(file.read_text()))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def build(kind: type, plain: dict[str, Any]) -> Any:
+    """A dataclass from plain values, every one checked against its field's type."""
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(plain.keys() - hints.keys())
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no setting {unknown[0]!r}: its settings are {', '.join(hints)}")
+    return kind(**{name: value_of(hints[name], value, name) for name, value in plain.items()})
+
+
+def value_of(hint: Any, value: Any, name: str) -> Any:
+    """A JSON value as the type a field wants. ValueError if it is another."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(value_of(kind, each, name) for kind, each in zip(kinds, value, strict=True))
+    if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
+        return None
+    if hint is Path or (origin in (typing.Union, types.UnionType) and Path in arguments):
+        return Path(value)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ValueError(f"{name} cannot be {value!r}: it is {getattr(hint, '__name__', hint)}")
+
+
+def known(registry: dict[str, type], name: Any) -> type:
+    if name not in registry:
+        raise ValueError(f"{name!r} is none of {', '.join(registry)}")
+    return registry[name]
+
+
+def name_of(registry: dict[str, type], value: Any) -> str:
+    return next(name for name, kind in registry.items() if type(value) is kind)
+
+
+def differences(one: Pretrain, other: Pretrain) -> list[str]:
+    """The settings that results depend on in which two configs differ, as `name: one → other`."""
+    flat = [flatten(to_json(config)) for config in (one, other)]
+    names = [name for name in flat[0] | flat[1] if name.split(".")[0] not in FREE and name != "data.root"]
+    return [f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names if flat[0].get(name) != flat[1].get(name)]
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in plain.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,190 @@
+"""From files to batches: a list of paths, the order of samples, and the loader that can start at any step."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from openjepa.draws import Draws, order
+from openjepa.types import Batch, Dataset, Masker, Masks, Skipped
+
+
+class Paths(Sequence[str]):
+    """A list of paths in one memory-mapped file: a million of them open at once, and workers share the memory."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        with file.open("rb") as stream:
+            self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        count = int.from_bytes(self.data[:8], "little")
+        self.ends = np.frombuffer(self.data, np.int64, count, offset=8)
+        self.start = 8 + 8 * count
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        first = 0 if index == 0 else int(self.ends[index - 1])
+        return os.fsdecode(self.data[self.start + first : self.start + int(self.ends[index])])
+
+    def __reduce__(self):
+        return Paths, (self.file,)
+
+    @staticmethod
+    def write(file: Path, paths: list[str]) -> Paths:
+        """Stores the list and opens it. The file appears whole or not at all."""
+        encoded = [os.fsencode(path) for path in paths]
+        ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            stream.write(len(encoded).to_bytes(8, "little"))
+            stream.write(ends.tobytes())
+            stream.write(b"".join(encoded))
+        return Paths(file)
+
+
+class replacing:  # noqa: N801  (a context manager that reads as a verb)
+    """A temporary name beside `file` to write to, renamed onto it on success, removed on failure."""
+
+    def __init__(self, file: Path):
+        self.file, self.temporary = file, file.with_name(f".{file.name}.{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        return self.temporary
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.temporary.replace(self.file)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+class Listing(NamedTuple):
+    """The files of a source in a fixed order, and a fingerprint of their names and sizes."""
+
+    paths: list[str]
+    fingerprint: str
+
+
+def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
+    """Every file with one of these suffixes below the folders, or named in text files, sorted; links are followed once.
+
+    ValueError in a sentence where there is nothing to find.
+    """
+    if not roots:
+        raise ValueError("no data given: try --data.root FOLDER")
+    found: dict[str, int] = {}
+    for root in roots:
+        path = Path(root).expanduser()
+        if path.is_dir():
+            found.update(walk(str(path), suffixes))
+        elif path.is_file() and path.suffix.lower() == ".txt":
+            found.update(named_in(path))
+        elif path.is_file() and path.suffix.lower() in suffixes:
+            found[str(path)] = path.stat().st_size
+        else:
+            raise ValueError(f"{root} is not a folder, nor a .txt file of paths: check the spelling of --data.root")
+    if not found:
+        kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
+        raise ValueError(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
+    paths = sorted(found)
+    digest = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in paths).encode("utf-8", "surrogateescape"))
+    return Listing(paths, digest.hexdigest()[:32])
+
+
+def walk(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """Path and size of every plain file below a folder with one of the suffixes."""
+    folders, seen = [root], set()
+    while folders:
+        folder = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    if real not in seen:
+                        seen.add(real)
+                        folders.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122 (speed)
+                    yield entry.path, entry.stat().st_size
+
+
+def named_in(file: Path) -> Iterator[tuple[str, int]]:
+    """Path and size of the files that a text file names, one a line, relative to the text file."""
+    for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        if line.strip():
+            path = file.parent / line.strip()
+            if not path.is_file():
+                raise ValueError(f"{file} names {line.strip()}, which is not a file: remove the line or mend the path")
+            yield str(path), path.stat().st_size
+
+
+class Step(NamedTuple):
+    """All that one training step needs from the loader."""
+
+    step: int
+    batch: Batch
+    masks: tuple[Masks, ...]
+    skipped: tuple[Skipped, ...]
+
+
+class Steps(torch.utils.data.Dataset):
+    """A dataset whose items are whole steps: a rank's share of the global batch, with its masks.
+
+    An epoch is len(data) // batch_size steps over a permutation keyed by (seed, epoch); what is left over waits for
+    another epoch. Item i is a function of (seed, i), so a run can start anywhere.
+    """
+
+    def __init__(
+        self, data: Dataset, masker: Masker, *, batch_size: int, total: int, seed: int, rank: int = 0, ranks: int = 1
+    ):
+        if batch_size % ranks:
+            raise ValueError(f"batch size {batch_size} does not divide by {ranks} processes: try --batch-size {batch_size // ranks * ranks}")
+        if len(data) < batch_size:
+            raise ValueError(f"{len(data)} images are fewer than a batch of {batch_size}: try --batch-size {max(1, len(data) // 2)}")
+        self.data, self.masker, self.seed, self.total = data, masker, seed, total
+        self.batch_size, self.rank, self.share = batch_size, rank, batch_size // ranks
+        self.epoch, self.order = -1, np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, step: int) -> Step:
+        epoch, place = divmod(step, len(self.data) // self.batch_size)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, order(self.seed, epoch, len(self.data))
+        places = place * self.batch_size + np.arange(self.batch_size)
+        mine = slice(self.rank * self.share, (self.rank + 1) * self.share)
+        numbers = epoch * len(self.data) + places
+        draws = Draws(self.seed, step, numbers[mine], numbers, self.rank * self.share)
+
+        read = self.data.read(torch.from_numpy(self.order[places[mine]]), draws)
+        batch = Batch(read.views, torch.from_numpy(numbers[mine]))
+        return Step(step, batch, self.masker(None, None, draws, step / self.total), read.skipped)
+
+
+def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
+    """The steps from `start` on, in order, made ahead by `workers` processes (0: made when asked for)."""
+    loader = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(start, len(steps)),
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=one_thread,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    return iter(loader)
+
+
+def one_thread(worker: int) -> None:
+    """A worker is one of several: it keeps to one core."""
+    torch.set_num_threads(1)

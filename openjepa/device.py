@@ -1,0 +1,60 @@
+"""Where a run computes, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from openjepa.distributed import local_rank
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+class Place(NamedTuple):
+    """A device and the precision of matrix products on it; weights and sums are always fp32."""
+
+    device: torch.device
+    bf16: bool
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def move(self, value: Any) -> Any:
+        """Tensors, and named tuples and tuples of them, on the device."""
+        if isinstance(value, Tensor):
+            return value.to(self.device, non_blocking=True)
+        if isinstance(value, tuple):
+            moved = [self.move(each) for each in value]
+            return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+        return value
+
+
+def place(device: str = "auto", precision: Precision = "auto") -> Place:
+    """The device asked for, else cuda, mps, cpu; bf16 where the processor multiplies it natively. ValueError if absent."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(kind, False):
+        raise ValueError(f"no device {device} here: try --device cpu")
+    chosen = torch.device(f"cuda:{local_rank()}") if device == "cuda" else torch.device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return Place(chosen, precision == "bf16" or (precision == "auto" and native_bf16(chosen)))
+
+
+def native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

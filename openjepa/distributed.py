@@ -1,0 +1,81 @@
+"""One process without a process group, or the many of torchrun: the same calls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def world() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def is_main() -> bool:
+    return world()[0] == 0
+
+
+def local_rank() -> int:
+    """Which of this machine's devices is ours, as torchrun says."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the ranks that torchrun started; does nothing without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over ranks, in place; no gradient."""
+    if world()[1] > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def barrier() -> None:
+    if world()[1] > 1:
+        dist.barrier()
+
+
+def replicated(method: nn.Module, device: torch.device) -> nn.Module:
+    """The method as it is, or averaged over ranks after each backward pass."""
+    if world()[1] == 1:
+        return method
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+
+@contextlib.contextmanager
+def sync_only_when(module: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients are averaged over ranks on the last micro-batch alone."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        with module.no_sync():
+            yield
+    else:
+        yield
+
+
+def most(value: Tensor) -> Tensor:
+    """The largest over ranks, in place."""
+    if world()[1] > 1:
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
+def local_size() -> int:
+    """How many processes share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -1,0 +1,73 @@
+"""Uniform numbers that are a function of place, not of history: the same for any workers, ranks and restarts."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt64
+from torch import Tensor
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: UInt64[np.ndarray, "*S"]) -> UInt64[np.ndarray, "*S"]:
+    """64 well-mixed bits for each 64-bit number: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def bits(seed: int, name: str, place: np.ndarray, count: int) -> UInt64[np.ndarray, "B K"]:
+    """`count` random 64-bit words for each place."""
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        key = mix(np.array([seed], np.uint64) * GOLDEN + np.uint64(zlib.crc32(name.encode())))
+        row = mix(key + place.astype(np.uint64) * GOLDEN)
+        return mix(row[:, None] + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniforms in [0, 1) for one step's samples. No state: ask twice, get the same.
+
+    A rank holds the numbers of its own samples and, for what must agree over ranks, those of the whole global batch.
+    """
+
+    seed: int
+    step: int
+    numbers: np.ndarray  # n of this rank's samples
+    batch: np.ndarray  # n of the global batch
+    first: int = 0  # place of numbers[0] in the global batch
+
+    @classmethod
+    def of(cls, seed: int, step: int, numbers: np.ndarray) -> Draws:
+        """Draws of a process that holds the whole batch."""
+        return cls(seed, step, numbers, numbers)
+
+    def uniform(self, name: str, *shape: int) -> Float[Tensor, "B *S"]:
+        """A sample's own numbers: keyed by (seed, n, name)."""
+        return self._floats(name, self.numbers, shape)
+
+    def shared(self, name: str, *shape: int) -> Float[Tensor, "*S"]:
+        """The global batch's numbers: keyed by (seed, step, name)."""
+        return self._floats(f"shared {name}", np.array([self.step]), shape)[0]
+
+    def take(self, rows: np.ndarray) -> Draws:
+        """The draws of some of the samples."""
+        return replace(self, numbers=self.numbers[rows])
+
+    def between(self, start: int, stop: int) -> Draws:
+        """The draws of the samples at places start … stop of the global batch, whoever holds them."""
+        return replace(self, numbers=self.batch[start:stop], first=start)
+
+    def _floats(self, name: str, place: np.ndarray, shape: tuple[int, ...]) -> Float[Tensor, "B *S"]:
+        words = bits(self.seed, name, place, int(np.prod(shape, dtype=int)))
+        floats = (words >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)  # 24 bits: exact in fp32, below 1
+        return torch.from_numpy(floats.reshape(len(place), *shape))
+
+
+def order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order in which an epoch visits the samples: a permutation keyed by (seed, epoch)."""
+    return np.argsort(bits(seed, f"order {epoch}", np.arange(size), 1)[:, 0], kind="stable")

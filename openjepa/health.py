@@ -1,0 +1,67 @@
+"""Is the representation alive? Meters that need no label, and an alarm that says in words when it is dying.   B batch  D width"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PATIENCE = 3  # log rows in a row before the alarm
+
+
+def rankme(features: Float[Tensor, "B D"]) -> float:
+    """RankMe (Garrido et al., 2023, equation 1): exp of the entropy of the singular values, from 1 to min(B, D).
+
+    Features of one constant vector give 1; all zero gives 0.
+    """
+    values = torch.linalg.svdvals(features.float().cpu())
+    if float(values.sum()) == 0:
+        return 0.0
+    share = values / values.sum() + 1e-7
+    return float((-(share * share.log()).sum()).exp())
+
+
+def spread(features: Float[Tensor, "B D"]) -> float:
+    """Deviation of a feature over the samples, as a share of the features' size: 0 when all samples look alike."""
+    return float(features.std(0).square().mean().sqrt() / features.square().mean().sqrt().clamp(min=1e-12))
+
+
+class Threshold(NamedTuple):
+    """A signal, where it lies in a healthy run, below what it is an alarm, and what that means."""
+
+    signal: str
+    healthy: str
+    alarm: float
+    meaning: str
+
+
+THRESHOLDS = (  # figures behind these limits: docs/health.md
+    Threshold("target_std", "0.4 to 1", 0.3, "the targets hardly differ from one place to another"),
+    Threshold("feature_spread", "0.2 to 1", 0.05, "the encoder gives nearly the same vector for every sample"),
+    Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two"),
+)
+ADVICE = "try --method.standardise, a slower target (--optim.momentum 0.999) or a lower --optim.lr; see docs/health.md"
+
+
+class Alarm:
+    """Watches the rows of the log; speaks once."""
+
+    def __init__(self) -> None:
+        self.below = dict.fromkeys((threshold.signal for threshold in THRESHOLDS), 0)
+        self.spoken = False
+
+    def check(self, row: dict[str, float]) -> str | None:
+        """A message when a signal has been below its limit for three rows in a row, else None."""
+        for threshold in THRESHOLDS:
+            low = row.get(threshold.signal, threshold.alarm) < threshold.alarm
+            self.below[threshold.signal] = self.below[threshold.signal] + 1 if low else 0
+            if self.below[threshold.signal] >= PATIENCE and not self.spoken:
+                self.spoken = True
+                value = row[threshold.signal]
+                return (
+                    f"the representation is collapsing: {threshold.meaning} "
+                    f"({threshold.signal} {value:.3g}, healthy {threshold.healthy}); {ADVICE}"
+                )
+        return None

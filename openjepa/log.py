@@ -1,0 +1,117 @@
+"""Where metrics go: a JSON row a line always, a progress bar on a terminal or plain lines elsewhere, boards if asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from openjepa.types import Skipped
+
+SHOWN = ("loss", "relative_loss", "target_std", "rankme", "images_per_second", "data_wait")
+TIMINGS = frozenset({"images_per_second", "data_wait", "seconds"})  # differ from run to run; all else is reproducible
+console = Console(highlight=False, stderr=False)
+
+
+class Board(Protocol):
+    """A drawing board for curves."""
+
+    def row(self, step: int, metrics: dict[str, float]) -> None: ...
+
+
+class TensorBoard:
+    """Writes event files beside the run; the extra openjepa[board]."""
+
+    def __init__(self, folder: Path):
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "board"))
+
+    def row(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+
+class WandB:
+    """Sends rows to Weights & Biases; the extra openjepa[wandb]."""
+
+    def __init__(self, folder: Path):
+        import wandb  # type: ignore[import-not-found]
+
+        self.run = wandb.init(project="openjepa", name=folder.name, dir=str(folder), resume="allow", id=folder.name)
+
+    def row(self, step: int, metrics: dict[str, float]) -> None:
+        self.run.log(metrics, step=step)
+
+
+BOARDS = {"tensorboard": TensorBoard, "wandb": WandB}
+
+
+class Log:
+    """The log of one run on its main process."""
+
+    def __init__(self, folder: Path, start: int, total: int, boards: Iterable[str] = ()):
+        self.file, self.skips, self.total = folder / "metrics.jsonl", folder / "skipped.jsonl", total
+        cut_after(self.file, start)
+        self.boards: list[Board] = [BOARDS[name](folder) for name in boards]
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("pretrain", total=total, completed=start, shown="")
+
+    def __enter__(self) -> Log:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def row(self, step: int, metrics: dict[str, float]) -> None:
+        """One row: the step just taken, counted from 1, and its metrics."""
+        with self.file.open("a") as stream:
+            stream.write(json.dumps({"step": step, **metrics}) + "\n")
+        shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
+        self.bar.update(self.task, completed=step, shown=shown)
+        if not console.is_terminal:
+            print(f"step {step}/{self.total}  {shown}", flush=True)
+        for board in self.boards:
+            board.row(step, metrics)
+
+    def skipped(self, samples: Iterable[Skipped]) -> None:
+        """Files that were passed over, and why."""
+        with self.skips.open("a") as stream:
+            stream.writelines(json.dumps(sample._asdict()) + "\n" for sample in samples)
+
+
+def say(message: str) -> None:
+    """A sentence for the person at the terminal."""
+    console.print(message, soft_wrap=True, markup=False)
+
+
+def warn(message: str) -> None:
+    """A sentence that should not be missed; on standard error."""
+    print(f"jepa: {message}", file=sys.stderr, flush=True)
+
+
+def rows(file: Path) -> list[dict[str, float]]:
+    """The rows of a metrics file; a line cut short by a kill is left out."""
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        if line.endswith("}"):
+            found.append(json.loads(line))
+    return found
+
+
+def cut_after(file: Path, step: int) -> None:
+    """Drops rows of steps that a resumed run will take again."""
+    if file.exists():
+        kept = [row for row in rows(file) if row["step"] <= step]
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        temporary.replace(file)

@@ -1,0 +1,302 @@
+"""Which tokens are shown and which are asked for.      B batch  N tokens  P coordinates  M blocks  T tokens per block  C context
+
+All samplers work on a grid in raster order, whole batches at a time; an axis of one cell is a grid too, of one row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from openjepa.draws import Draws
+from openjepa.types import Masker, Masks
+
+Size = tuple[int, int]  # rows, columns
+REDRAWS = 16  # times a sample that falls short of the context budget draws its places again
+RELEASED_BATCH = 128  # samples a GPU of the released runs held: contexts were cut to the shortest of them
+RELEASED_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Options of the mask samplers; `build` makes the one that `sampler` names."""
+
+    sampler: Literal["blocks", "official", "rasterized", "block", "random"] = "blocks"
+    targets: int = 4  # M, target blocks a sample
+    target_scale: tuple[float, float] = (0.15, 0.2)  # share of the grid
+    target_aspect: tuple[float, float] = (0.75, 1.5)  # rows / columns
+    context_scale: tuple[float, float] = (0.85, 1.0)
+    budget: float = 0.25  # share of the grid shown to the context encoder (sampler "blocks")
+    min_keep: int = 10  # the released sampler's floor for blocks and contexts (sampler "official")
+
+    def build(self, grid: Size) -> Masker:
+        """The sampler for a grid. ValueError if the grid cannot hold its blocks."""
+        scales = self.target_scale, self.target_aspect, self.context_scale
+        if self.sampler == "blocks":
+            return Blocks(grid, self.targets, *scales, self.budget)
+        if self.sampler == "official":
+            return OfficialBlocks(grid, self.targets, *scales, self.min_keep)
+        if self.sampler == "block":
+            return Blocks(grid, 1, (0.6, 0.6), self.target_aspect, (1.0, 1.0), budget=1.0)
+        return Rasterized(grid) if self.sampler == "rasterized" else Random(grid)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """M target blocks and what a context block leaves outside them, thinned at random to a fixed number of tokens.
+
+    Block sizes are shared by the global batch, places are each sample's own, every admissible place equally likely.
+    The number of context tokens is `budget` of the grid, or less where the block sizes leave less; a sample with fewer
+    free tokens draws its places again, up to 16 times, and is then padded (`context_valid`).
+
+    Differs: the released sampler never uses the last row and column, ties aspect to scale, and cuts contexts from the
+    bottom of the image to the shortest of the batch; this one does none of that. See OfficialBlocks.
+    """
+
+    grid: Size
+    targets: int = 4
+    target_scale: tuple[float, float] = (0.15, 0.2)
+    target_aspect: tuple[float, float] = (0.75, 1.5)
+    context_scale: tuple[float, float] = (0.85, 1.0)
+    budget: float = 0.25
+
+    def __post_init__(self):
+        count = self.grid[0] * self.grid[1]
+        smallest = int(count * self.target_scale[0])
+        if smallest < 2:
+            raise ValueError(too_small(self.grid, f"a target block would have {smallest} tokens"))
+        if not self.target_aspect[0] <= self.target_aspect[1] or not self.target_scale[0] <= self.target_scale[1]:
+            raise ValueError("mask ranges go from low to high: try --masks.target-scale 0.15 0.2")
+        for context, blocks, tokens in self.shapes():
+            area = min(self.context_sizes())
+            if context < 1 or area * (1 - tokens / count) ** blocks < min(context, count - blocks * tokens) / 2:
+                raise ValueError(
+                    f"{blocks} target blocks of {tokens} tokens leave too little of a {self.grid[0]}×{self.grid[1]} grid "
+                    f"to show {context}: try --masks.budget {self.budget / 2:g} or fewer --masks.targets"
+                )
+
+    def __call__(
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+    ) -> tuple[Masks]:
+        scale, aspect, context_scale = draws.shared("block sizes", 3).tolist()
+        target = block_size(between(*self.target_scale, scale), between(*self.target_aspect, aspect), self.grid)
+        block = block_size(between(*self.context_scale, context_scale), 1.0, self.grid)
+        keep = self.kept(target, block)
+
+        asked, free = self.place(draws, target, block, 0)
+        for attempt in range(1, REDRAWS + 1):
+            short = free.sum(1) < keep
+            if not short.any():
+                break
+            asked[short], free[short] = self.place(draws.take(short.numpy()), target, block, attempt)
+
+        context, shown = thin(free, keep, draws.uniform("thin", free.shape[1]))
+        return (Masks(context, asked, None if shown.all() else shown),)
+
+    def place(
+        self, draws: Draws, target: Size, block: Size, attempt: int
+    ) -> tuple[Int[Tensor, "B M T"], Bool[Tensor, "B N"]]:
+        """Target blocks, and the tokens of the context block outside them."""
+        where = draws.uniform(f"places {attempt}", self.targets + 1, 2)
+        asked = corners(where[:, :-1], target, self.grid)
+        context = corners(where[:, -1:], block, self.grid)
+        free = inside(context, block, self.grid).any(1) & ~inside(asked, target, self.grid).any(1)
+        return block_index(asked, target, self.grid), free
+
+    def kept(self, target: Size, block: Size) -> int:
+        """C: a function of the block sizes alone."""
+        count, size = self.grid[0] * self.grid[1], target[0] * target[1]
+        return min(round(self.budget * count), block[0] * block[1], count - size)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        blocks = block_sizes(self.context_scale, (1.0, 1.0), self.grid)
+        targets = block_sizes(self.target_scale, self.target_aspect, self.grid)
+        return sorted({(self.kept(t, b), self.targets, t[0] * t[1]) for t in targets for b in blocks})
+
+    def context_sizes(self) -> list[int]:
+        return [h * w for h, w in block_sizes(self.context_scale, (1.0, 1.0), self.grid)]
+
+
+@dataclass(frozen=True)
+class OfficialBlocks:
+    """The released sampler's behaviour, quirk for quirk, so that published runs can be reproduced.
+
+    One uniform drives a block's scale and its aspect, so large blocks are tall; no block has full height or width; the
+    last admissible place is never drawn, so no block touches the last row or column; contexts keep their first tokens in
+    raster order, as many as the shortest context of 128 consecutive samples of the global batch has; a context of at most
+    `min_keep` tokens is drawn again 20 times, then the last target is allowed into it.
+
+    Differs: random numbers come from Draws, and a grid on which the released code never returns is a ValueError.
+    """
+
+    grid: Size
+    targets: int = 4
+    target_scale: tuple[float, float] = (0.15, 0.2)
+    target_aspect: tuple[float, float] = (0.75, 1.5)
+    context_scale: tuple[float, float] = (0.85, 1.0)
+    min_keep: int = 10
+
+    def __post_init__(self):
+        sizes = self.target_sizes()
+        smallest = min(h * w for h, w in sizes)
+        if min(self.grid) < 2 or smallest <= self.min_keep:
+            reason = f"the released sampler wants target blocks of more than {self.min_keep} tokens, here {smallest}"
+            raise ValueError(too_small(self.grid, reason) + ", or --masks.sampler blocks")
+
+    def __call__(
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+    ) -> tuple[Masks]:
+        first, stop = draws.first, draws.first + len(draws.numbers)
+        start = first // RELEASED_BATCH * RELEASED_BATCH
+        group = draws.between(start, -(-stop // RELEASED_BATCH) * RELEASED_BATCH)
+        target_scale, context_scale = draws.shared("block sizes", 2).tolist()
+        target = self.size(target_scale, self.target_scale, self.target_aspect)
+        block = self.size(context_scale, self.context_scale, (1.0, 1.0))
+
+        asked = self.corners(group.uniform("targets", self.targets, 2), target)
+        free = self.free(group, asked, target, block)
+        kept = torch.cat([length.min().expand(len(length)) for length in free.sum(1).split(RELEASED_BATCH)])
+
+        mine = slice(first - start, stop - start)
+        keep = kept[mine]
+        longest = int(keep.max())
+        context = (~free[mine]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]  # free ones first, raster order
+        shown = torch.arange(longest) < keep[:, None]
+        return (Masks(context, block_index(asked[mine], target, self.grid), None if shown.all() else shown),)
+
+    def free(self, draws: Draws, asked: Int[Tensor, "B M 2"], target: Size, block: Size) -> Bool[Tensor, "B N"]:
+        """Context tokens, at least one more than `min_keep` of them where that can be had."""
+        taken = inside(asked, target, self.grid)
+        free = torch.zeros_like(taken[:, 0])
+        missing = torch.ones(len(free), dtype=torch.bool)
+        for attempt in range(RELEASED_TRIES * (self.targets + 1)):
+            forbidden = taken[missing, : self.targets - attempt // RELEASED_TRIES].any(1)
+            where = draws.take(missing.numpy()).uniform(f"context {attempt}", 1, 2)
+            free[missing] = inside(self.corners(where, block), block, self.grid).any(1) & ~forbidden
+            missing = free.sum(1) <= self.min_keep
+            if not missing.any():
+                break
+        return free
+
+    def size(self, u: float, scale: tuple[float, float], aspect: tuple[float, float]) -> Size:
+        area = int(self.grid[0] * self.grid[1] * between(*scale, u))
+        ratio = between(*aspect, u)
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
+
+    def corners(self, where: Float[Tensor, "B M 2"], size: Size) -> Int[Tensor, "B M 2"]:
+        room = torch.tensor([self.grid[0] - size[0], self.grid[1] - size[1]])  # exclusive: the last place is never drawn
+        return (where * room).long()
+
+    def target_sizes(self) -> list[Size]:
+        return sorted({self.size(float(u), self.target_scale, self.target_aspect) for u in np.linspace(0, 1, 10_001)})
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        most = (self.grid[0] - 1) * (self.grid[1] - 1)
+        tokens = sorted({h * w for h, w in self.target_sizes()})
+        return [(context, self.targets, count) for count in tokens for context in range(self.min_keep + 1, most + 1)]
+
+
+@dataclass(frozen=True)
+class Rasterized:
+    """One quadrant shown, the other three asked for (the paper's Table 6)."""
+
+    grid: Size
+
+    def __post_init__(self):
+        if self.grid[0] % 2 or self.grid[1] % 2:
+            raise ValueError(f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler blocks")
+
+    def __call__(
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+    ) -> tuple[Masks]:
+        half = self.grid[0] // 2, self.grid[1] // 2
+        corner = torch.tensor([[0, 0], [0, half[1]], [half[0], 0], list(half)])
+        quadrants = block_index(corner[None], half, self.grid)[0]  # 4 T
+        shown = (draws.uniform("quadrant") * 4).long()
+        others = (shown[:, None] + torch.arange(1, 4)) % 4
+        return (Masks(quadrants[shown], quadrants[others]),)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        quarter = self.grid[0] * self.grid[1] // 4
+        return [(quarter, 3, quarter)]
+
+
+@dataclass(frozen=True)
+class Random:
+    """A random share of the tokens asked for, the rest shown (the paper's Table 6)."""
+
+    grid: Size
+    hidden: float = 0.6
+
+    def __call__(
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+    ) -> tuple[Masks]:
+        (context, _, tokens) = self.shapes()[0]
+        shuffled = draws.uniform("order", self.grid[0] * self.grid[1]).argsort(dim=1)
+        return (Masks(shuffled[:, :context].sort(dim=1).values, shuffled[:, context:].sort(dim=1).values[:, None]),)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        count = self.grid[0] * self.grid[1]
+        asked = int(count * self.hidden)
+        if not 0 < asked < count:
+            raise ValueError(too_small(self.grid, f"{asked} of {count} tokens would be hidden"))
+        return [(count - asked, 1, asked)]
+
+
+def between(low: float, high: float, u: float) -> float:
+    return low + u * (high - low)
+
+
+def block_size(scale: float, aspect: float, grid: Size) -> Size:
+    """Rows and columns of a block of about `scale` of the grid, at most the grid. Exact in area on a grid of one row."""
+    area = int(grid[0] * grid[1] * scale)
+    height = min(max(round(math.sqrt(area * aspect)), 1), grid[0])
+    return height, min(max(round(area / height), 1), grid[1])
+
+
+def block_sizes(scale: tuple[float, float], aspect: tuple[float, float], grid: Size) -> list[Size]:
+    """Every size that `block_size` gives for a scale and an aspect in these ranges."""
+    count = grid[0] * grid[1]
+    steps = np.linspace(*aspect, 257)
+    areas = range(int(count * scale[0]), int(count * scale[1]) + 1)
+    return sorted({block_size((area + 0.5) / count, float(a), grid) for area in areas if area <= count for a in steps})
+
+
+def corners(where: Float[Tensor, "B M 2"], size: Size, grid: Size) -> Int[Tensor, "B M 2"]:
+    """Uniforms to (top, left), every admissible place equally likely, the last row and column included."""
+    room = torch.tensor([grid[0] - size[0] + 1, grid[1] - size[1] + 1])
+    return (where * room).long()
+
+
+def inside(corner: Int[Tensor, "B M 2"], size: Size, grid: Size) -> Bool[Tensor, "B M N"]:
+    """Which cells lie in each block."""
+    row = torch.arange(grid[0]) - corner[..., 0, None]  # B M rows
+    column = torch.arange(grid[1]) - corner[..., 1, None]
+    rows, columns = (row >= 0) & (row < size[0]), (column >= 0) & (column < size[1])
+    return (rows[..., :, None] & columns[..., None, :]).flatten(-2)
+
+
+def block_index(corner: Int[Tensor, "B M 2"], size: Size, grid: Size) -> Int[Tensor, "B M T"]:
+    """The cells of each block in raster order."""
+    cell = (torch.arange(size[0])[:, None] * grid[1] + torch.arange(size[1])).flatten()
+    return corner[..., 0, None] * grid[1] + corner[..., 1, None] + cell
+
+
+def thin(
+    free: Bool[Tensor, "B N"], keep: int, uniform: Float[Tensor, "B N"]
+) -> tuple[Int[Tensor, "B C"], Bool[Tensor, "B C"]]:
+    """`keep` of the free tokens, all subsets equally likely, in raster order; False marks what had to be filled up."""
+    score = torch.where(free, uniform, 2.0)
+    index = score.argsort(dim=1)[:, :keep].sort(dim=1).values
+    return index, free.gather(1, index)
+
+
+def too_small(grid: Size, reason: str) -> str:
+    return f"a grid of {grid[0]}×{grid[1]} tokens is too small: {reason}; try a smaller --data.patch or a larger --data.size"

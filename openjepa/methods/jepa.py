@@ -1,0 +1,126 @@
+"""Masked JEPA with an averaged target encoder: I-JEPA (Assran et al., CVPR 2023, arXiv 2301.08243).
+
+B batch  N tokens  D width  E target width  M blocks  T tokens per block
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.distributed import total
+from openjepa.encoder import Encoder
+from openjepa.losses import LOSSES
+from openjepa.nn.transformer import initialise
+from openjepa.predictor import Predictor
+from openjepa.types import Batch, Masks, Modality, Output, gather
+
+EPSILON = 1e-4  # added to the variance that targets are standardised by
+
+
+class Targets(NamedTuple):
+    """What the averaged encoder sees of whole samples."""
+
+    x: Float[Tensor, "B N E"]  # what the predictor is asked for
+    features: Float[Tensor, "B D"]  # the encoder's output, mean over tokens
+    std: Float[Tensor, ""]  # spread of a feature over the batch's tokens before standardising, mean over features
+
+
+@dataclass(frozen=True)
+class JEPA:
+    """The networks and the objective. Defaults are the paper's for ViT-S; sizes of the family are in `encoder.SIZES`."""
+
+    dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    predictor_dim: int = 384
+    predictor_depth: int = 6
+    predictor_heads: int = 0  # 0: as many as the encoder, as released
+    loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
+    target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
+    target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
+    standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens of the global batch
+
+    def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
+        """The method with freshly initialised weights; a function of the seed."""
+        return MaskedJEPA(self, modality, torch.Generator().manual_seed(seed))
+
+    def encoder(self, modality: Modality) -> Encoder:
+        """The encoder alone, its weights as torch makes them: to be loaded."""
+        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio)
+
+    def predictor(self, modality: Modality) -> Predictor:
+        width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
+        heads = self.predictor_heads or self.num_heads
+        return Predictor(self.dim, width, self.predictor_dim, self.predictor_depth, heads)
+
+
+class MaskedJEPA(nn.Module):
+    """Context encoder, predictor, and a target encoder that follows the context encoder."""
+
+    views = 1
+
+    def __init__(self, config: JEPA, modality: Modality, generator: torch.Generator):
+        super().__init__()
+        self.config = config
+        self.modality = modality
+        self.loss = LOSSES[config.loss]
+        self.context_encoder = config.encoder(modality)
+        self.predictor = config.predictor(modality)
+        initialise(self.context_encoder, generator)
+        initialise(self.predictor, generator)
+        self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Targets:
+        """What the averaged encoder sees of each whole sample, feature LayerNorm (no affine) on every token.
+
+        The LayerNorm is the released code's, not in the paper. Hidden layers are normed alike, then averaged or joined.
+        """
+        layers = self.config.target_layers
+        *seen, output = self.target_encoder(self.modality.tokens(batch.views[0]), (*layers, -1))
+        normed = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
+        x = torch.stack(normed).mean(0) if self.config.target_join == "average" else torch.cat(normed, -1)
+
+        mean, variance = moments(x)
+        if self.config.standardise:
+            x = (x - mean) * (variance + EPSILON).rsqrt()
+        return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
+
+    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
+        """The loss of predicting each target block from the context (paper, section 3)."""
+        tokens = self.modality.tokens(batch.views[0])
+        losses, references = [], []
+        for mask in masks:
+            (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
+            predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
+            asked = gather(targets.x, mask.target)
+            losses.append(self.loss(predicted, asked, mask.target_valid))
+            references.append(self.loss(asked.mean((0, 1, 2)).expand_as(asked), asked, mask.target_valid))
+        loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
+        metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
+        return Output(loss, metrics, targets.features)
+
+    @torch.no_grad()
+    def after_step(self, momentum: Tensor | float) -> None:
+        """target ← momentum · target + (1 - momentum) · context, with the context encoder just updated."""
+        following, leading = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
+        torch._foreach_lerp_(following, leading, 1.0 - momentum)
+
+    def encoder(self, which: str = "target") -> Encoder:
+        """The network to evaluate: "target" as in the paper, or "context"."""
+        return {"target": self.target_encoder, "context": self.context_encoder}[which]
+
+
+def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor, "E"]]:
+    """Mean and variance of each feature over all tokens of the global batch, in fp32, in two passes."""
+    count = total(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
+    mean = total(x.float().sum((0, 1))) / count
+    return mean, total((x.float() - mean).square().sum((0, 1))) / count

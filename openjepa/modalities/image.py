@@ -1,0 +1,260 @@
+"""Images as grids of patches.   B batch  S samples  C channels  H height  W width  N tokens  E raw width  D width"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from openjepa import pictures
+from openjepa.data import Listing, Paths, list_files, replacing
+from openjepa.draws import Draws
+from openjepa.nn.positions import grid_positions
+from openjepa.types import Dataset, Read, Skipped, Tokens
+
+ATTEMPTS = 16  # replacements tried for a file that cannot be decoded
+SMALL = 96  # longest side of pictures that are packed into one file, pixels
+
+
+@dataclass(frozen=True)
+class Image:
+    """Where the images are, how training crops are taken, and the grid of patches. Crops as in the paper."""
+
+    root: tuple[str, ...] = ()  # folders, nested or flat, or .txt files of paths
+    size: tuple[int, int] = (224, 224)  # height and width of a crop, pixels
+    patch: int = 16
+    channels: int = 3  # 1: grey; 3: RGB; otherwise .npy files of uint8 (H, W, C)
+    crop_scale: tuple[float, float] = (0.3, 1.0)  # share of the picture's area
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    flip: bool = False  # mirror half of the crops
+    mean: tuple[float, ...] = ()  # of each channel in [0, 1]; empty: measured on the data
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        for side in self.size:
+            if self.patch < 1 or side < 1 or side % self.patch:
+                patch = max(1, self.patch)
+                better = max(1, round(side / patch)) * patch
+                raise ValueError(f"image size {side} is not a multiple of patch {patch}: try --data.size {better} {better}")
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.size[0] // self.patch, self.size[1] // self.patch
+
+    @property
+    def coordinates(self) -> int:
+        return 2
+
+    def listing(self) -> Listing:
+        return list_files(self.root, pictures.SUFFIXES)
+
+    def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
+        """The pictures of a list of files. With a cache folder, small pictures are packed there into one file."""
+        paths = Paths.write(cache / f"{source.fingerprint}.paths", source.paths) if cache else source.paths
+        files = ImageFiles(self, paths, source.fingerprint)
+        return pack(files, cache) if cache and small(files) else files
+
+    def synthetic(self, size: int, seed: int) -> Dataset:
+        """Rendered scenes, labelled by the number of objects."""
+        from openjepa.scenes import render
+
+        scenes = render(size, self.size, seed)
+        return ImageArray(self, scenes.image, scenes.count, f"scenes-{size}-{seed}")
+
+    def tokens(self, view: UInt8[Tensor, "B C H W"]) -> Tokens:
+        """Normalised patches as rows of C·p·p numbers, at (x, y) = (column, row), rescaled to the trained grid."""
+        batch, channels, height, width = view.shape
+        if height % self.patch or width % self.patch:
+            raise ValueError(f"a view of {height}×{width} does not divide into patches of {self.patch}")
+        mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
+        rows, columns = height // self.patch, width // self.patch
+        x = ((view.float() - mean) / std).view(batch, channels, rows, self.patch, columns, self.patch)
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+        pos = grid_positions(rows, columns, like=self.grid).to(view.device)
+        return Tokens(x, pos.expand(batch, -1, -1))
+
+    def stem(self, dim: int) -> nn.Module:
+        return PatchEmbed(self.channels, self.patch, dim)
+
+    def picture(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
+        """H W 3 bytes to look at: the first three channels, or grey three times."""
+        shown = view[:3] if len(view) >= 3 else view[:1].expand(3, -1, -1)
+        return shown.permute(1, 2, 0).cpu().numpy()
+
+    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: Draws | None) -> pictures.Crop:
+        """Training crops where there are draws, else the evaluation view."""
+        if draws is None:
+            return pictures.centre_crops(self.size, height, width)
+        return pictures.random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, draws)
+
+
+class PatchEmbed(nn.Module):
+    """A patch's pixels to a feature: a convolution whose stride is its size, on patches already cut out."""
+
+    def __init__(self, channels: int, patch: int, dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, patch)
+
+    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+        return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class ImageArray:
+    """Pictures in memory or in a memory map; smaller ones than the array are padded, and `sizes` says where they end."""
+
+    def __init__(
+        self,
+        config: Image,
+        array: UInt8[Tensor, "S C H W"],
+        label: Int[Tensor, "S"],
+        fingerprint: str,
+        classes: tuple[str, ...] = (),
+        sizes: Int[Tensor, "S 2"] | None = None,
+        bad: dict[int, Skipped] | None = None,
+    ):
+        self.config, self.array, self.label, self.fingerprint, self.classes = config, array, label, fingerprint, classes
+        self.sizes = torch.tensor(array.shape[2:]).expand(len(array), 2) if sizes is None else sizes
+        self.bad = bad or {}  # what could not be decoded, by index
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
+        index, skipped = index.clone(), []
+        for row, wanted in enumerate(index.tolist() if self.bad else []):
+            attempt = 0
+            while wanted in self.bad:
+                skipped.append(self.bad[wanted])
+                if draws is None:
+                    break
+                wanted = replacement(draws.take(np.array([row])), attempt, len(self), self.bad[wanted])
+                attempt += 1
+            index[row] = wanted
+        height, width = self.sizes[index].float().unbind(1)
+        views = pictures.resample(self.array[index], self.config.crops(height, width, draws), self.config.size)
+        return Read((views,), self.label[index], tuple(skipped))
+
+
+class ImageFiles:
+    """Pictures in files. In training a file that cannot be decoded is replaced by one that (seed, n, attempt) choose."""
+
+    def __init__(self, config: Image, paths: Paths | list[str], fingerprint: str):
+        self.config, self.paths, self.fingerprint = config, paths, fingerprint
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the folders that hold the files."""
+        return tuple(sorted({Path(path).parent.name for path in self.paths}))
+
+    @cached_property
+    def label(self) -> Int[Tensor, "S"]:
+        place = {name: number for number, name in enumerate(self.classes)}
+        return torch.tensor([place[Path(path).parent.name] for path in self.paths])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
+        views, label, skipped = [], torch.full((len(index),), -1), []
+        for row, wanted in enumerate(index.tolist()):
+            mine = draws.take(np.array([row])) if draws else None
+            view, bad = self.view(wanted, mine)
+            views.append(view)
+            skipped.extend(bad)
+            if draws is None and not bad:
+                label[row] = self.label[wanted]
+        return Read((torch.from_numpy(np.stack(views)),), label, tuple(skipped))
+
+    def view(self, index: int, draws: Draws | None) -> tuple[UInt8[np.ndarray, "C h w"], list[Skipped]]:
+        """A view of one sample, and the files that had to be passed over for it."""
+        skipped: list[Skipped] = []
+        while True:
+            path = self.paths[index]
+            try:
+                crop_of = lambda height, width: self.config.crops(height, width, draws)  # noqa: E731
+                return pictures.view(path, self.config.channels, self.config.size, crop_of), skipped
+            except pictures.Undecodable as error:
+                skipped.append(Skipped(path, str(error)))
+            if draws is None:
+                return np.zeros((self.config.channels, *self.config.size), np.uint8), skipped
+            index = replacement(draws, len(skipped) - 1, len(self), skipped[-1])
+
+
+def replacement(draws: Draws, attempt: int, count: int, bad: Skipped) -> int:
+    """Which sample takes the place of one that could not be decoded. ValueError after 16 in a row."""
+    if attempt == ATTEMPTS:
+        raise ValueError(f"{ATTEMPTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder")
+    return int(draws.uniform(f"replacement {attempt}") * count)
+
+
+def small(files: ImageFiles) -> bool:
+    """Whether the pictures, by a look at 64 of them, are worth packing."""
+    sizes = []
+    for index in np.linspace(0, len(files) - 1, min(64, len(files))).astype(int):
+        try:
+            sizes.append(max(pictures.size_of(files.paths[index], files.config.channels)))
+        except pictures.Undecodable:
+            continue
+    return bool(sizes) and max(sizes) <= SMALL
+
+
+def pack(files: ImageFiles, cache: Path) -> Dataset:
+    """The pictures decoded once into one memory-mapped file; the files themselves where one of them turns out large."""
+    channels, count = files.config.channels, len(files)
+    store, index = cache / f"{files.fingerprint}-{channels}.pixels", cache / f"{files.fingerprint}-{channels}.json"
+    if not index.exists():
+        sizes, bad = np.zeros((count, 2), np.int64), {}
+        for place, path in enumerate(files.paths):
+            try:
+                sizes[place] = pictures.size_of(path, channels)
+            except pictures.Undecodable as error:
+                bad[place] = str(error)
+        if sizes.max() > SMALL:
+            return files
+        height, width = sizes.max(0)
+        with replacing(store) as temporary:
+            array = np.memmap(temporary, np.uint8, "w+", shape=(count, channels, height, width))
+            for place, path in enumerate(files.paths):
+                try:
+                    picture = pictures.decode(path, channels)
+                    array[place, :, : picture.shape[1], : picture.shape[2]] = picture
+                except pictures.Undecodable as error:
+                    bad[place] = str(error)
+            array.flush()
+        with replacing(index) as temporary:
+            temporary.write_text(json.dumps({"shape": array.shape, "sizes": sizes.tolist(), "bad": bad}))
+    return packed(files, store, json.loads(index.read_text()))
+
+
+def packed(files: ImageFiles, store: Path, index: dict) -> ImageArray:
+    """Opens what `pack` made."""
+    bad = {int(place): Skipped(files.paths[int(place)], reason) for place, reason in index["bad"].items()}
+    label = files.label.clone()
+    label[list(bad)] = -1
+    array = torch.from_file(str(store), shared=False, size=int(np.prod(index["shape"])), dtype=torch.uint8)
+    sizes = torch.tensor(index["sizes"])
+    return ImageArray(files.config, array.view(*index["shape"]), label, files.fingerprint, files.classes, sizes, bad)
+
+
+def measure(data: Dataset, most: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel in [0, 1], over the evaluation views of up to `most` pictures."""
+    index = torch.linspace(0, len(data) - 1, min(most, len(data))).long()
+    total, square, pixels = 0.0, 0.0, 0
+    for part in index.split(64):
+        read = data.read(part, None)
+        view = read.views[0].double()[[*map(bool, read.label >= 0)]] / 255 if read.skipped else read.views[0].double() / 255
+        total, square = total + view.sum((0, 2, 3)), square + view.square().sum((0, 2, 3))
+        pixels += view.shape[0] * view.shape[2] * view.shape[3]
+    if not pixels:
+        raise ValueError("none of the images looked at could be decoded: run file on one of them to see what it is")
+    mean = total / pixels
+    std = (square / pixels - mean**2).clamp(min=1e-8).sqrt()
+    return tuple(round(value, 5) for value in mean.tolist()), tuple(round(value, 5) for value in std.tolist())

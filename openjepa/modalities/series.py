@@ -1,0 +1,100 @@
+"""Signals over time as windows of samples.   B batch  S signals  C channels  L samples  N windows  E raw width  D width"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from openjepa.draws import Draws
+from openjepa.types import Dataset, Read, Tokens
+
+
+@dataclass(frozen=True)
+class Series:
+    """Where the signals are, how much of each is looked at, and the windows it is cut into."""
+
+    root: tuple[str, ...] = ()  # one .npy file of shape (signals, channels, samples)
+    length: int = 256  # samples looked at; training takes them from a random place
+    window: int = 8  # samples in a token
+    channels: int = 1
+
+    def __post_init__(self):
+        if self.window < 1 or self.length % self.window:
+            better = max(1, self.length // max(1, self.window)) * self.window
+            raise ValueError(f"length {self.length} is not a multiple of window {self.window}: try --data.length {better}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return 1, self.length // self.window
+
+    @property
+    def coordinates(self) -> int:
+        return 1
+
+    def dataset(self, source: Path) -> Dataset:
+        """The signals of a .npy file, memory-mapped. ValueError if it is not an array of signals."""
+        signals = np.load(source, mmap_mode="r", allow_pickle=False)
+        if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
+            raise ValueError(f"{source} has shape {signals.shape}: want (signals, {self.channels}, at least {self.length})")
+        stat = Path(source).stat()
+        fingerprint = hashlib.sha256(f"{signals.shape} {signals.dtype} {stat.st_size}".encode()).hexdigest()[:32]
+        return SeriesArray(self, signals, torch.full((len(signals),), -1), fingerprint)
+
+    def synthetic(self, size: int, seed: int) -> Dataset:
+        """Sines of four frequencies (the label) with a random phase, and harmonics of random strength."""
+        draws = Draws.of(seed, 0, np.arange(size))
+        label = (draws.uniform("label") * 4).long()
+        phase, strength = draws.uniform("shape", self.channels, 2, 1).mul(2 * math.pi).unbind(2)
+        angle = torch.arange(2 * self.length) * (2 * math.pi * (label + 2) / self.length)[:, None, None] + phase
+        signals = angle.sin() + 0.1 * strength * (3 * angle).sin()
+        return SeriesArray(self, signals.numpy(), label, f"sines-{size}-{seed}")
+
+    def tokens(self, view: Float[Tensor, "B C L"]) -> Tokens:
+        """Windows as rows of C·window numbers, each signal brought to mean 0 and variance 1; pos is the window's number."""
+        batch, channels, length = view.shape
+        x = (view - view.mean(-1, keepdim=True)) / view.std(-1, keepdim=True).clamp(min=1e-6)
+        x = x.view(batch, channels, length // self.window, self.window).transpose(1, 2).flatten(2)
+        pos = torch.arange(length // self.window, device=view.device, dtype=torch.float32)[:, None]
+        return Tokens(x, pos.expand(batch, -1, -1))
+
+    def stem(self, dim: int) -> nn.Module:
+        return WindowEmbed(self.channels * self.window, dim)
+
+
+class WindowEmbed(nn.Module):
+    """A window's samples to a feature."""
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        self.proj = nn.Linear(width, dim)
+
+    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+        return self.proj(x)
+
+
+class SeriesArray:
+    """Signals in memory or a memory map. Training looks at a random stretch, evaluation at the first."""
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, config: Series, signals: np.ndarray, label: Int[Tensor, "S"], fingerprint: str):
+        self.config, self.signals, self.label, self.fingerprint = config, signals, label, fingerprint
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
+        room = self.signals.shape[2] - self.config.length + 1
+        start = (draws.uniform("stretch") * room).long().tolist() if draws else [0] * len(index)
+        rows = [
+            self.signals[row, :, first : first + self.config.length]
+            for row, first in zip(index.tolist(), start, strict=True)
+        ]
+        return Read((torch.from_numpy(np.stack(rows)).float(),), self.label[index])

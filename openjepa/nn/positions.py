@@ -1,0 +1,33 @@
+"""Positions as coordinates.   B batch  N tokens  P coordinates  D width"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def grid_positions(rows: int, columns: int, like: tuple[int, int] | None = None) -> Float[Tensor, "N 2"]:
+    """(x, y) = (column, row) of each cell in raster order.
+
+    `like` is the grid that a network was trained on: coordinates of another grid are rescaled to the same extent,
+    cell centres onto cell centres, so that no table need be resized.
+    """
+    trained_rows, trained_columns = like or (rows, columns)
+    y = (torch.arange(rows) + 0.5) * (trained_rows / rows) - 0.5
+    x = (torch.arange(columns) + 0.5) * (trained_columns / columns) - 0.5
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).flatten(0, 1)
+
+
+def sincos(pos: Float[Tensor, "*B P"], dim: int) -> Float[Tensor, "*B D"]:
+    """Fixed sine-cosine features: for each coordinate D/P numbers, sines first.
+
+    Frequencies are 10000^(-k/K), K = D/(2P), as in the released I-JEPA and MAE, where the first half of a token's
+    table is its column and the second its row. Raises ValueError if D is not a multiple of 2P.
+    """
+    coordinates = pos.shape[-1]
+    if dim % (2 * coordinates):
+        raise ValueError(f"width {dim} is not a multiple of {2 * coordinates}: try {dim // (2 * coordinates) * 2 * coordinates}")
+    count = dim // (2 * coordinates)
+    k = torch.arange(count, dtype=torch.float64, device="cpu")
+    frequency = (10000.0 ** (-k / count)).to(pos.device, torch.float32)
+    angle = pos.float()[..., None] * frequency  # *B P K
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)

@@ -1,0 +1,75 @@
+"""A pre-norm transformer under timm's parameter names.   B batch  N tokens  D width  H heads"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; invalid tokens are not attended to."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is not a multiple of {num_heads} heads")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N D"]:
+        batch, count, dim = x.shape
+        q, k, v = self.qkv(x).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # B H N D/H
+        mask = None if valid is None else valid[:, None, None, :]
+        x = attend(q, k, v, mask).transpose(1, 2).reshape(batch, count, dim)
+        return self.proj(x)
+
+
+def attend(
+    q: Float[Tensor, "B H N K"], k: Float[Tensor, "B H N K"], v: Float[Tensor, "B H N K"], mask: Tensor | None
+) -> Float[Tensor, "B H N K"]:
+    """softmax(q kᵀ / √K) v. On a CPU by plain products: at 20–250 tokens the fused call trains 1.3–1.7 times slower."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, float("-inf"))
+    return weights.softmax(-1) @ v
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """x + attention(norm1(x)), then x + mlp(norm2(x))."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N D"]:
+        x = x + self.attn(self.norm1(x), valid)
+        return x + self.mlp(self.norm2(x))
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Weights from a normal of deviation 0.02 truncated at ±2, biases 0, norms 1 and 0: as in effect in the released runs.
+
+    The released code also divides residual projections by sqrt(2·layer), then overwrites them; so do we not.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.trunc_normal_(parameter, std=0.02, a=-2.0, b=2.0, generator=generator)
+        else:
+            parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)

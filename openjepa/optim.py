@@ -1,0 +1,109 @@
+"""Schedules as functions of the step, parameter groups, and a step that is not taken when a gradient is not finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW and its schedules. Defaults are the released configs'; the paper's weight decay is linear."""
+
+    lr: float = 1e-3
+    start_lr: float = 2e-4
+    final_lr: float = 1e-6
+    warmup: float = 40 / 300  # share of the run
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.4
+    weight_decay_shape: Literal["cosine", "linear"] = "cosine"
+    momentum: float = 0.996  # of the averaged target encoder, linear to `final_momentum`
+    final_momentum: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
+
+    def at(self, step: int, total: int) -> Hyper:
+        """The settings of the step-th step, counted from 0, of `total`."""
+        return Hyper(
+            learning_rate(step, total, round(self.warmup * total), self.start_lr, self.lr, self.final_lr),
+            weight_decay(step, total, self.weight_decay, self.final_weight_decay, self.weight_decay_shape),
+            momentum(step, total, self.momentum, self.final_momentum),
+        )
+
+
+class Hyper(NamedTuple):
+    lr: float
+    weight_decay: float
+    momentum: float
+
+
+def learning_rate(step: int, total: int, warmup: int, start: float, peak: float, end: float) -> float:
+    """Linear from `start` to `peak` at the warmup-th step, then a half cosine to `end` at the last.
+
+    As released: the schedule moves before the first step, so that one is an increment above `start`.
+    """
+    n = step + 1
+    if n < warmup:
+        return start + n / warmup * (peak - start)
+    progress = (n - warmup) / max(1, total - warmup)
+    return max(end, end + (peak - end) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def weight_decay(step: int, total: int, start: float, end: float, shape: str = "cosine") -> float:
+    """From `start` to `end`: by a half cosine as released, or linearly as the paper says."""
+    progress = (step + 1) / total
+    if shape == "linear":
+        return start + (end - start) * progress
+    value = end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return min(end, value) if start <= end else max(end, value)
+
+
+def momentum(step: int, total: int, start: float, end: float) -> float:
+    """Linear; the first update uses `start` itself, and the last falls one increment short of `end`, as released."""
+    return start + step * (end - start) / total
+
+
+def build(method: nn.Module, config: Optim) -> torch.optim.AdamW:
+    """Fused AdamW over two groups: matrices with weight decay, biases and norms without.
+
+    Source: appendix A.1. As released, the mask token (3-D) is decayed.
+    """
+    trained = [p for p in method.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    free = [p for p in trained if p.ndim <= 1]
+    groups = [{"params": decayed, "decays": True}, {"params": free, "weight_decay": 0.0, "decays": False}]
+    fused = trained[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
+
+
+def apply(optimizer: torch.optim.Optimizer, hyper: Hyper) -> None:
+    """Sets this step's learning rate and weight decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = hyper.lr
+        group["weight_decay"] = hyper.weight_decay if group["decays"] else 0.0
+
+
+def clip(method: nn.Module, limit: float) -> Tensor:
+    """The norm of the whole gradient before clipping it to `limit` (0: not at all). A tensor, so that nobody waits."""
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if limit > 0:
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
+    """Updates the weights unless the gradient is not finite; whether it did, as a tensor, so that nobody waits.
+
+    The norm is taken after the reduction over ranks, so all ranks decide alike. A fused optimiser skips on the device.
+    """
+    finite = norm.isfinite()
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.step()
+    return finite

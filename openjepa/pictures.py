@@ -1,0 +1,203 @@
+"""Picture files to bytes: decoded safely, the right way up, cropped and resized.   B batch  C channels  H height  W width"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image as Pillow
+from PIL import ImageOps
+from torch import Tensor
+
+from openjepa.draws import Draws
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+MODES = {1: "L", 3: "RGB"}
+MOST_PIXELS = 100_000_000  # of a picture; more is taken for a decompression bomb
+ORIENTATION = 0x0112  # EXIF
+READS = 3  # tries to read a file before the run stops
+
+
+class Undecodable(ValueError):
+    """A file was read but is not a picture we can decode; the message is the reason."""
+
+
+class Crop(NamedTuple):
+    """Boxes in pixels of each picture, and whether to mirror."""
+
+    top: Float[Tensor, "B"]
+    left: Float[Tensor, "B"]
+    height: Float[Tensor, "B"]
+    width: Float[Tensor, "B"]
+    flip: Tensor
+
+    def box(self, row: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom, as Pillow wants them."""
+        left, top = float(self.left[row]), float(self.top[row])
+        return left, top, left + float(self.width[row]), top + float(self.height[row])
+
+
+def random_crops(
+    scale: tuple[float, float], aspect_range: tuple[float, float], flip: bool, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: Draws
+) -> Crop:
+    """Boxes distributed as torchvision's RandomResizedCrop: ten tries at scale and aspect, then the centre."""
+    u = draws.uniform("crop", 10, 2)
+    area = height * width
+    wanted = area[:, None] * (scale[0] + u[..., 0] * (scale[1] - scale[0]))
+    low, high = math.log(aspect_range[0]), math.log(aspect_range[1])
+    aspect = torch.exp(low + u[..., 1] * (high - low))
+    w, h = (wanted * aspect).sqrt().round(), (wanted / aspect).sqrt().round()
+    fits = (w > 0) & (h > 0) & (w <= width[:, None]) & (h <= height[:, None])
+    chosen = fits.to(torch.uint8).argmax(1, keepdim=True)  # the first that fits
+    w, h = w.gather(1, chosen)[:, 0], h.gather(1, chosen)[:, 0]
+
+    ratio = (width / height).clamp(*aspect_range)
+    none = ~fits.any(1)
+    w = torch.where(none, torch.minimum(width, (height * ratio).round()), w)
+    h = torch.where(none, torch.minimum(height, (width / ratio).round()), h)
+    place = draws.uniform("crop place", 2)
+    top = torch.where(none, ((height - h) / 2).round(), (place[:, 0] * (height - h + 1)).floor())
+    left = torch.where(none, ((width - w) / 2).round(), (place[:, 1] * (width - w + 1)).floor())
+    return Crop(top, left, h, w, (draws.uniform("flip") < 0.5) & flip)
+
+
+def centre_crops(size: tuple[int, int], height: Float[Tensor, "B"], width: Float[Tensor, "B"]) -> Crop:
+    """The largest centred box of the view's aspect: the evaluation view."""
+    aspect = size[1] / size[0]
+    w, h = torch.minimum(width, height * aspect), torch.minimum(height, width / aspect)
+    return Crop((height - h) / 2, (width - w) / 2, h, w, torch.zeros(len(h), dtype=torch.bool))
+
+
+def resample(
+    pictures: UInt8[Tensor, "B C H W"], crop: Crop, size: tuple[int, int]
+) -> UInt8[Tensor, "B C h w"]:
+    """Every box resized to `size` in one call: bilinear with antialiasing, as two products with triangle weights."""
+    rows = triangles(crop.top, crop.height, size[0], pictures.shape[2])[:, None]  # B 1 h H
+    columns = triangles(crop.left, crop.width, size[1], pictures.shape[3])[:, None]
+    columns = torch.where(crop.flip[:, None, None, None], columns.flip(2), columns)
+    return (rows @ pictures.float() @ columns.mT).round().clamp(0, 255).to(torch.uint8)
+
+
+def triangles(start: Float[Tensor, "B"], length: Float[Tensor, "B"], out: int, size: int) -> Float[Tensor, "B out size"]:
+    """How much each source pixel gives to each output pixel."""
+    scale = (length / out)[:, None, None]
+    centre = start[:, None, None] + (torch.arange(out)[:, None] + 0.5) * scale
+    source = torch.arange(size) + 0.5
+    weight = (1 - (source - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight = weight * ((source > start[:, None, None]) & (source < (start + length)[:, None, None]))
+    return weight / weight.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def read_bytes(path: str) -> bytes:
+    """A file's bytes; a failure is tried again, then stops the run: a replacement would make a resume differ."""
+    for attempt in range(READS):
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            if attempt == READS - 1:
+                raise OSError(f"{path} cannot be read ({error.strerror}): mend it or its disk, then go on with --resume") from error
+            time.sleep(0.2 * 4**attempt)
+    raise AssertionError
+
+
+def opened(path: str) -> Pillow.Image:
+    """The picture with its header read and checked. Undecodable, with the reason, if it is not one we open."""
+    content = read_bytes(path)
+    if not content:
+        raise Undecodable("the file is empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+        try:
+            picture = Pillow.open(io.BytesIO(content), formats=FORMATS)
+        except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
+            raise Undecodable("too many pixels: a decompression bomb?") from error
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise Undecodable("not a picture of a known format") from error
+    if picture.size[0] * picture.size[1] > MOST_PIXELS:
+        raise Undecodable(f"{picture.size[0]}×{picture.size[1]} pixels: a decompression bomb?")
+    return picture
+
+
+def upright(picture: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.Image:
+    """The picture a person sees, in the wanted channels; a JPEG may come out up to `scale` times smaller."""
+    try:
+        if scale > 1:
+            picture.draft(None, (int(picture.size[0] / scale), int(picture.size[1] / scale)))
+        picture.load()
+        seen = ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise Undecodable(f"cannot be decoded: {error}") from error
+    if seen.mode.startswith(("I", "F")):  # 16 bits and more: the top eight
+        array = np.asarray(seen).astype(np.float64)
+        top = 65535.0 if seen.mode.startswith("I") else max(float(array.max()), 1e-12)
+        seen = Pillow.fromarray((array / top * 255).clip(0, 255).round().astype(np.uint8), "L")
+    if "A" in seen.mode or "transparency" in seen.info:
+        seen = seen.convert("RGBA")
+        seen = Pillow.alpha_composite(Pillow.new("RGBA", seen.size, "white"), seen)
+    return seen.convert(MODES[channels])
+
+
+def size_of(path: str, channels: int) -> tuple[int, int]:
+    """Height and width as a person sees the picture, from its header. Undecodable if it has none."""
+    if path.endswith(".npy"):
+        return array_of(path, channels).shape[1:]
+    with opened(path) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
+        return (width, height) if turned else (height, width)
+
+
+def decode(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
+    """The whole picture. Undecodable, with the reason, if it cannot be had."""
+    if path.endswith(".npy"):
+        return array_of(path, channels)
+    with opened(path) as picture:
+        return planes(upright(picture, channels))
+
+
+def planes(picture: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
+    array = np.asarray(picture)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def array_of(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
+    """A picture of any number of channels, kept as bytes of H W C in numpy's format; never a pickle."""
+    try:
+        array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise Undecodable("not a plain numpy array") from error
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
+        raise Undecodable(f"{array.dtype} of shape {array.shape}, not uint8 of (H, W, {channels})")
+    return array.transpose(2, 0, 1)
+
+
+def view(
+    path: str, channels: int, size: tuple[int, int], crop_of: Callable[[Tensor, Tensor], Crop]
+) -> UInt8[np.ndarray, "C h w"]:
+    """One view of a file: `crop_of` (height, width) chooses the box, the rest is one decode at the smallest scale that serves."""
+    if path.endswith(".npy"):
+        whole = torch.from_numpy(np.ascontiguousarray(array_of(path, channels)))[None]
+        return resample(whole, crop_of(*sides(*whole.shape[2:])), size)[0].numpy()
+    height, width = size_of(path, channels)
+    crop = crop_of(*sides(height, width))
+    with opened(path) as picture:
+        scale = min(float(crop.height) / size[0], float(crop.width) / size[1])
+        seen = upright(picture, channels, scale)
+    across, down = seen.size[0] / width, seen.size[1] / height
+    left, top, right, bottom = crop.box(0)
+    box = left * across, top * down, min(right * across, seen.size[0]), min(bottom * down, seen.size[1])
+    out = seen.resize(size[::-1], Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    return planes(out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if crop.flip else out)
+
+
+def sides(height: int, width: int) -> tuple[Float[Tensor, "1"], Float[Tensor, "1"]]:
+    return torch.tensor([float(height)]), torch.tensor([float(width)])

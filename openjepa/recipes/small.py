@@ -1,0 +1,50 @@
+"""Recipes for small data and small machines."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from openjepa.config import Pretrain
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.optim import Optim
+
+
+def objective(method: JEPA) -> JEPA:
+    """Targets that keep small runs alive: all blocks of the target encoder averaged, each feature standardised."""
+    return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardise=True)
+
+
+def schedule() -> Optim:
+    """A shorter-lived average than the paper's, and constant weight decay."""
+    return Optim(warmup=0.1, momentum=0.99, weight_decay=0.04, final_weight_decay=0.04)
+
+
+def cifar10() -> Pretrain:
+    """CIFAR-10 and other 32-pixel images: ViT 192×6, patch 4, on two CPU cores.
+
+    Command: jepa pretrain cifar10 --data.root cifar10/train --out runs/cifar10
+    Takes: see docs/results.md.
+    """
+    return Pretrain(
+        data=Image(size=(32, 32), patch=4),
+        method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
+        optim=schedule(),
+        epochs=26,
+        batch_size=128,
+    )
+
+
+def laptop() -> Pretrain:
+    """Photographs on a laptop: 96 pixels, patch 8, ViT 192×6.
+
+    Command: jepa pretrain laptop --data.root photos/ --out runs/photos
+    Takes: not run to the end here.
+    """
+    return Pretrain(
+        data=Image(size=(96, 96), patch=8),
+        method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
+        optim=schedule(),
+        epochs=100,
+        batch_size=128,
+    )

@@ -1,0 +1,230 @@
+"""A pretraining run from its folder to its export: everything around the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+
+from openjepa import checkpoint, config, distributed, optim, weights
+from openjepa.config import Pretrain
+from openjepa.data import Listing, Steps, load, replacing
+from openjepa.device import Place, cores, place
+from openjepa.log import Log, rows, say, warn
+from openjepa.modalities.image import Image, measure
+from openjepa.show.curves import draw
+from openjepa.training import Trouble, train
+from openjepa.types import Dataset
+
+
+def pretrain(settings: Pretrain) -> Path:
+    """Trains an encoder as the settings say, in the folder `settings.out`, which is returned.
+
+    ValueError or OSError in a sentence where the settings, the data or the folder are no good; Trouble where a run
+    cannot go on; Stopped after a signal, with everything saved.
+    """
+    where = place(settings.device, settings.precision)
+    with distributed.process_group(where.device):
+        torch.set_num_threads(settings.threads or max(1, cores() // distributed.local_size()))
+        settings.masks.build(settings.data.grid)  # says at once if the grid is too small
+        if settings.dry_run:
+            return rehearse(settings, where)
+        with locked(settings.out):
+            return run(settings, where)
+
+
+def run(settings: Pretrain, where: Place) -> Path:
+    """One run: a new one, or one to go on with."""
+    resumed = resuming(settings)
+    listing = settings.data.listing()
+    if resumed:
+        same_data(settings, listing)
+    data, settings = prepared(settings, where, listing, settings.out / "data")
+    masker = settings.masks.build(settings.data.grid)
+    rank, ranks = distributed.world()
+    steps = Steps(data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks)
+
+    method = settings.method.build(settings.data, settings.seed).to(where.device)
+    optimizer = optim.build(method, settings.optim)
+    start = restored(settings, method, optimizer) if resumed else 0
+    if not resumed and settings.init_from:
+        unfit = weights.initialise_from(method, settings.init_from)
+        say(f"started from {settings.init_from}" + (f"; not taken over: {', '.join(unfit)}" if unfit else ""))
+    if distributed.is_main():
+        describe(settings, listing, len(data))
+        introduce(settings, where, len(data), start)
+
+    loader = load(steps, start, settings.workers, pin=where.device.type == "cuda")
+    with Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext() as log:
+        train(settings, method, optimizer, loader, where, start, log)
+    if distributed.is_main():
+        finish(settings, method)
+    distributed.barrier()
+    return settings.out
+
+
+def resuming(settings: Pretrain) -> bool:
+    """Whether there is a run to go on with. ValueError if the folder and the wish do not go together."""
+    there = (settings.out / "config.json").is_file()
+    if there and settings.resume == "no":
+        raise ValueError(f"{settings.out} already holds a run: go on with it by --resume, or give another --out")
+    if settings.resume == "yes" and not there:
+        raise ValueError(f"{settings.out} holds no run to resume: leave --resume out to start one")
+    return there
+
+
+def same_data(settings: Pretrain, listing: Listing) -> None:
+    """ValueError if the files are not those that the run began with."""
+    file = settings.out / "data.json"
+    began = json.loads(file.read_text()) if file.exists() else {}
+    if began and began["fingerprint"] != listing.fingerprint:
+        message = f"the data are not those the run began with: {began['count']} files then, {len(listing.paths)} now, or other sizes"
+        if not settings.other_data:
+            raise ValueError(f"{message}; give the same --data.root, or insist with --other-data")
+        warn(f"{message}; the resumed run is not exact")
+
+
+def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | None) -> tuple[Dataset, Pretrain]:
+    """The data and the settings with everything chosen that was left to us."""
+    if distributed.is_main() or cache is None:
+        data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others find it done
+    distributed.barrier()
+    data = settings.data.dataset(listing, cache)
+    if isinstance(settings.data, Image) and not settings.data.mean:
+        mean, std = measure(data)
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
+        data = settings.data.dataset(listing, cache)
+    per_epoch = max(1, len(data) // settings.batch_size)
+    packed = not hasattr(data, "paths")
+    workers = 0 if packed else min(8, max(1, cores() // distributed.local_size() - (where.device.type != "cpu")))
+    return data, dataclasses.replace(
+        settings,
+        steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        epochs=settings.epochs if not settings.steps else settings.steps / per_epoch,
+        device=where.device.type,
+        precision="bf16" if where.bf16 else "fp32",
+        threads=torch.get_num_threads() if where.device.type == "cpu" else settings.threads,
+        workers=workers if settings.workers < 0 else settings.workers,
+    )
+
+
+def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Steps already taken, their weights put back; says so if what follows is not what would have been."""
+    changed = config.differences(config.load(settings.out), settings)
+    if changed:
+        warn(f"resumed with other settings, so not exactly the same run: {'; '.join(changed)}")
+    environment, file = versions(), settings.out / "environment.json"
+    then = json.loads(file.read_text()) if file.exists() else environment
+    other = [f"{name}: {then[name]} → {environment[name]}" for name in environment if then.get(name) != environment[name]]
+    if other:
+        warn(f"resumed in another environment, so perhaps not bit for bit the same run: {'; '.join(other)}")
+    loaded = checkpoint.newest(settings.out / "checkpoints")
+    distributed.barrier()
+    if loaded is None:
+        say("the run was stopped before its first checkpoint: starting at step 0, as then")
+        return 0
+    checkpoint.restore(loaded, method, optimizer)
+    return loaded.step
+
+
+def versions() -> dict[str, Any]:
+    """What else the last bits depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pillow": PIL.__version__,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "ranks": distributed.world()[1],
+    }
+
+
+def describe(settings: Pretrain, listing: Listing, count: int) -> None:
+    """Writes config.json, environment.json and data.json."""
+    data = {"fingerprint": listing.fingerprint, "count": count}
+    files = {"environment": versions(), "data": data, "config": config.to_json(settings)}
+    for name, content in files.items():
+        with replacing(settings.out / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
+
+
+def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
+    """Says what will be done, everything chosen included."""
+    data, method = settings.data, settings.method
+    shape = f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
+    rows_, columns = data.grid
+    say(f"data       {count:,} samples, {shape}: a grid of {rows_}×{columns}")
+    say(f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; predictor {method.predictor_dim}×{method.predictor_depth}")
+    say(f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), {settings.precision} on {where.device}, {settings.threads} threads, {settings.workers} workers")
+    say(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
+
+
+def finish(settings: Pretrain, method: Any) -> None:
+    """The export, the curves, and what to do next."""
+    folder = weights.export(method, settings, settings.steps, settings.out / "export")
+    picture = draw([settings.out], settings.out / "curves.png")
+    say(f"\nencoder    {folder}\ncurves     {picture}\nnext       jepa probe {settings.out} --data.root LABELLED_FOLDER")
+
+
+def rehearse(settings: Pretrain, where: Place, count: int = 6) -> Path:
+    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up."""
+    data, settings = prepared(settings, where, settings.data.listing(), None)
+    steps = Steps(data, settings.masks.build(settings.data.grid), batch_size=settings.batch_size, total=settings.steps, seed=settings.seed)
+    method = settings.method.build(settings.data, settings.seed).to(where.device)
+    optimizer = optim.build(method, settings.optim)
+    shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
+
+    began = time.perf_counter()
+    made = [steps[number] for number in range(count)]
+    loading = (time.perf_counter() - began) / count / max(1, settings.workers)
+    with torch.random.fork_rng():
+        stepping = timed_steps(shortened, method, optimizer, made, where)
+    pace = max(loading, stepping) if settings.workers else loading + stepping
+    hours = settings.steps * pace / 3600
+    memory = torch.cuda.max_memory_allocated() if where.device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    say(f"a step     {stepping:.3f} s computing, {loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace:.0f} images/s")
+    say(f"the run    {settings.steps:,} steps, about {hours:.2g} hours")
+    say(f"memory     {memory / 2**30:.1f} GiB")
+    keeps = loading < stepping or not settings.workers
+    say("loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}")
+    return settings.out
+
+
+def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimizer, made: list, where: Place) -> float:
+    """Seconds a step, the median without the first two."""
+    seconds = []
+    for step in made:
+        began = time.perf_counter()
+        targets_only = dataclasses.replace(settings, steps=10**9)
+        train(targets_only, method, optimizer, iter([step]), where, 0, None)
+        if where.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds[2:])[len(seconds[2:]) // 2]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder. ValueError if one is there."""
+    if not distributed.is_main():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is training in {folder}: wait for it, or give another --out") from error
+        yield

@@ -1,0 +1,113 @@
+"""`jepa demo`: scenes are rendered, an encoder learns from them without labels, and three tasks show what it learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image as Pillow
+from rich.progress import track
+from rich.table import Table
+
+from openjepa import runs, scenes, weights
+from openjepa.config import Pretrain
+from openjepa.device import Place
+from openjepa.evaluate import logistic
+from openjepa.evaluate.embed import embed, raw
+from openjepa.log import console, say
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image, ImageArray
+from openjepa.recipes.small import objective, schedule
+from openjepa.scenes import CHUNK, TASKS, Scenes
+from openjepa.show.features import features
+
+SIDE = 64  # pixels
+HELD_OUT = 10_000_000  # scene numbers that no training scene has
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Renders scenes, pretrains on them, probes the encoder, and ends with a table and a picture."""
+
+    out: Path = Path("demo")
+    scenes: int = 12_000  # unlabelled, to pretrain on; a part of them, labelled, trains the probes
+    labelled: int = 6_000
+    test: int = 3_000  # scenes of other numbers, seen by nothing before
+    epochs: float = 14.0
+    seed: int = 0
+
+
+Result = dict[str, dict[str, float]]  # features -> task -> accuracy
+
+
+def demo(settings: Demo) -> Result:
+    """Accuracies of each task for the encoder learnt, the encoder before training and raw pixels; also in out/demo.json."""
+    folder = settings.out / "scenes"
+    train = written(folder, settings)
+    config = recipe(settings, folder)
+    if not (settings.out / "run" / "export" / "config.json").exists():
+        runs.pretrain(dataclasses.replace(config, resume="if-any"))
+    trained = weights.load(settings.out / "run" / "export")
+
+    test = scenes.render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
+    labelled = Scenes(*(part[: settings.labelled] for part in train))
+    result = measure(trained, labelled, test, settings.seed)
+    show(result)
+    (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
+    picture = features(trained, test, settings.out / "features.png")
+    say(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
+    return result
+
+
+def recipe(settings: Demo, folder: Path) -> Pretrain:
+    """A ViT of width 192 and depth 6 on an 8×8 grid, with the targets of the small recipes."""
+    return Pretrain(
+        data=Image(root=(str(folder),), size=(SIDE, SIDE), patch=8),
+        method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
+        optim=schedule(),
+        epochs=settings.epochs,
+        seed=settings.seed,
+        out=settings.out / "run",
+    )
+
+
+def written(folder: Path, settings: Demo) -> Scenes:
+    """The training scenes, rendered, and written as PNG files as a user's images would be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for first in track(range(0, settings.scenes, CHUNK), "rendering scenes", console=console):
+        part = scenes.render(min(CHUNK, settings.scenes - first), (SIDE, SIDE), settings.seed, first)
+        for number, image in enumerate(part.image, first):
+            file = folder / f"{number:06d}.png"
+            if not file.exists():
+                Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(file, compress_level=1)
+        parts.append(part)
+    return Scenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int) -> Result:
+    """L2 logistic regression on three kinds of features for each task, its strength chosen on a validation split."""
+    config = trained.config.data
+    sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
+    place = Place(torch.device("cpu"), trained.config.precision == "bf16")
+    encoders = {"this encoder": trained.encoder, "before training": weights.untrained(trained.config)}
+    seen = {name: [embed(encoder, config, part, place)[0] for part in sets] for name, encoder in encoders.items()}
+    seen["raw pixels"] = [raw(part)[0] for part in sets]
+    result: Result = {}
+    for name, (train, held) in seen.items():
+        pairs = {task: (getattr(labelled, task), getattr(test, task)) for task in TASKS}
+        result[name] = {
+            task: logistic.probe((train, labels), (held, truth), TASKS[task], seed) for task, (labels, truth) in pairs.items()
+        }
+    chance = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
+    return {**result, "most frequent class": chance}
+
+
+def show(result: Result) -> None:
+    table = Table("features", *(f"{task} %" for task in TASKS), title="held-out scenes, top-1 accuracy")
+    for name, scores in result.items():
+        table.add_row(name, *(f"{100 * scores[task]:.1f}" for task in TASKS))
+    console.print(table)

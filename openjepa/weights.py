@@ -1,0 +1,75 @@
+"""Finished encoders: written at the end of a run, read back for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from openjepa import checkpoint, config
+from openjepa.config import Pretrain
+from openjepa.encoder import Encoder
+from openjepa.methods.jepa import MaskedJEPA
+
+FILE = "encoder.safetensors"
+
+
+class Trained(NamedTuple):
+    """An encoder in evaluation mode, and the config it was made by (its `data` cuts pictures into tokens)."""
+
+    encoder: Encoder
+    config: Pretrain
+    step: int
+
+
+def export(method: MaskedJEPA, settings: Pretrain, step: int, folder: Path) -> Path:
+    """Writes the target encoder, which the paper evaluates, under timm's names, with the config beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.encoder("target").state_dict().items()}
+    save_file(state, folder / FILE, {"step": str(step), "licence": "yours"})
+    plain = config.to_json(dataclasses.replace(settings, out=Path("."), init_from=None))
+    (folder / "config.json").write_text(json.dumps(plain, indent=1))
+    return folder
+
+
+def load(folder: Path, which: str = "target") -> Trained:
+    """The encoder of a run (its newest good checkpoint) or of an export. ValueError in a sentence if there is none."""
+    settings = config.load(folder)
+    if (folder / FILE).is_file():
+        return Trained(filled(settings, load_file(folder / FILE)), settings, settings.steps)
+    for path in checkpoint.steps(folder / "checkpoints"):
+        try:
+            loaded = checkpoint.read(path)
+        except checkpoint.DAMAGE as error:
+            raise ValueError(f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before") from error
+        prefix = f"{which}_encoder."
+        state = {name.removeprefix(prefix): value for name, value in loaded.model.items() if name.startswith(prefix)}
+        return Trained(filled(settings, state), settings, loaded.step)
+    raise ValueError(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
+
+
+def untrained(settings: Pretrain) -> Encoder:
+    """The encoder that the run started from."""
+    return settings.method.build(settings.data, settings.seed).encoder("target").eval()
+
+
+def filled(settings: Pretrain, state: dict[str, torch.Tensor]) -> Encoder:
+    encoder = settings.method.encoder(settings.data)
+    encoder.load_state_dict(state)
+    return encoder.eval().requires_grad_(False)
+
+
+def initialise_from(method: nn.Module, folder: Path) -> list[str]:
+    """Loads another run's weights, all that fit in name and shape; returns the names of those that did not."""
+    path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
+    if path is None:
+        raise ValueError(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
+    theirs, mine = checkpoint.read(path).model, method.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
+    method.load_state_dict(fitting, strict=False)
+    return sorted((mine.keys() | theirs.keys()) - fitting.keys())
