@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from openjepa.draws import Draws, order
-from openjepa.types import Batch, Dataset, Masker, Masks, Skipped
+from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Skipped
 
 
 class Paths(Sequence[str]):
@@ -65,13 +65,6 @@ class replacing:  # noqa: N801  (a context manager that reads as a verb)
             self.temporary.replace(self.file)
         else:
             self.temporary.unlink(missing_ok=True)
-
-
-class Listing(NamedTuple):
-    """The files of a source in a fixed order, and a fingerprint of their names and sizes."""
-
-    paths: list[str]
-    fingerprint: str
 
 
 def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -261,12 +262,13 @@ def block_size(scale: float, aspect: float, grid: Size) -> Size:
     return height, min(max(round(area / height), 1), grid[1])
 
 
+@lru_cache
 def block_sizes(scale: tuple[float, float], aspect: tuple[float, float], grid: Size) -> list[Size]:
     """Every size that `block_size` gives for a scale and an aspect in these ranges."""
     count = grid[0] * grid[1]
-    steps = np.linspace(*aspect, 257)
+    steps = sorted({*np.linspace(*aspect, 257).tolist()})
     areas = range(int(count * scale[0]), int(count * scale[1]) + 1)
-    return sorted({block_size((area + 0.5) / count, float(a), grid) for area in areas if area <= count for a in steps})
+    return sorted({block_size((area + 0.5) / count, a, grid) for area in areas if area <= count for a in steps})
 
 
 def corners(where: Float[Tensor, "B M 2"], size: Size, grid: Size) -> Int[Tensor, "B M 2"]:

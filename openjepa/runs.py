@@ -19,13 +19,13 @@ import torch
 
 from openjepa import checkpoint, config, distributed, optim, weights
 from openjepa.config import Pretrain
-from openjepa.data import Listing, Steps, load, replacing
+from openjepa.data import Steps, load, replacing
 from openjepa.device import Place, cores, place
 from openjepa.log import Log, rows, say, warn
 from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
 from openjepa.training import Trouble, train
-from openjepa.types import Dataset
+from openjepa.types import Dataset, Listing
 
 
 def pretrain(settings: Pretrain) -> Path:

@@ -204,7 +204,7 @@ def ahead(t: Tensor) -> Tensor:
 
 def surface(
     objects: Objects, which: Int[Tensor, "S P"], local: Tensor, point: Float[Tensor, "S P 3"], on_object: Bool[Tensor, "S P"]
-) -> tuple[Float[Tensor, "S P 3"], Float[Tensor, "S P 3"], Float[Tensor, "S P"]]:
+) -> tuple[Float[Tensor, "S P 3"], Float[Tensor, "S P 3"], Bool[Tensor, "S P"]]:
     """Normal, colour and metal at the point that each pixel sees."""
     scenes = torch.arange(len(which))[:, None]
     p = local.gather(1, which[:, None, :, None].expand(-1, 1, -1, 3))[:, 0]  # S P 3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -74,6 +75,14 @@ class Read(NamedTuple):
     skipped: tuple[Skipped, ...] = ()
 
 
+class Listing(NamedTuple):
+    """The files of a source in a fixed order, and a fingerprint of their names and sizes."""
+
+    paths: list[str]
+    fingerprint: str
+
+
+@runtime_checkable
 class Dataset(Protocol):
     """Samples by index. `read` makes a whole batch in one call, in a worker."""
 
@@ -87,6 +96,7 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
 class Masker(Protocol):
     """Decides what is shown and what is asked for. I-JEPA gives one Masks, V-JEPA several."""
 
@@ -99,6 +109,7 @@ class Masker(Protocol):
         ...
 
 
+@runtime_checkable
 class Modality(Protocol):
     """The one seam to extend: what a view is, and how it becomes raw tokens. A frozen dataclass; see modalities/."""
 
@@ -112,12 +123,14 @@ class Modality(Protocol):
         """P: numbers in a token's position."""
         ...
 
-    def dataset(self, source: Any) -> Dataset: ...
+    def listing(self) -> Listing: ...
+    def dataset(self, source: Listing, cache: Path | None = None) -> Dataset: ...
     def synthetic(self, size: int, seed: int) -> Dataset: ...
     def tokens(self, view: Any) -> Tokens: ...
     def stem(self, dim: int) -> nn.Module: ...
 
 
+@runtime_checkable
 class Method(Protocol):
     """An objective with its networks; an nn.Module."""
 

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from openjepa import pictures
-from openjepa.data import Listing, Paths, list_files, replacing
+from openjepa.data import Paths, list_files, replacing
 from openjepa.draws import Draws
 from openjepa.nn.positions import grid_positions
-from openjepa.types import Dataset, Read, Skipped, Tokens
+from openjepa.types import Dataset, Listing, Read, Skipped, Tokens
 
 ATTEMPTS = 16  # replacements tried for a file that cannot be decoded
 SMALL = 96  # longest side of pictures that are packed into one file, pixels

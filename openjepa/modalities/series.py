@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from openjepa.data import list_files
 from openjepa.draws import Draws
-from openjepa.types import Dataset, Read, Tokens
+from openjepa.types import Dataset, Listing, Read, Tokens
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,18 @@ class Series:
     def coordinates(self) -> int:
         return 1
 
-    def dataset(self, source: Path) -> Dataset:
-        """The signals of a .npy file, memory-mapped. ValueError if it is not an array of signals."""
-        signals = np.load(source, mmap_mode="r", allow_pickle=False)
+    def listing(self) -> Listing:
+        return list_files(self.root, frozenset({".npy"}))
+
+    def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
+        """The signals of a .npy file, memory-mapped. ValueError if it is not one array of signals."""
+        if len(source.paths) != 1:
+            raise ValueError(f"{len(source.paths)} .npy files: want one, of shape (signals, {self.channels}, samples)")
+        signals = np.load(source.paths[0], mmap_mode="r", allow_pickle=False)
         if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
-            raise ValueError(f"{source} has shape {signals.shape}: want (signals, {self.channels}, at least {self.length})")
-        stat = Path(source).stat()
-        fingerprint = hashlib.sha256(f"{signals.shape} {signals.dtype} {stat.st_size}".encode()).hexdigest()[:32]
-        return SeriesArray(self, signals, torch.full((len(signals),), -1), fingerprint)
+            wanted = f"(signals, {self.channels}, at least {self.length})"
+            raise ValueError(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
+        return SeriesArray(self, signals, torch.full((len(signals),), -1), source.fingerprint)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Sines of four frequencies (the label) with a random phase, and harmonics of random strength."""

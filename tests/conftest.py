@@ -1,0 +1,81 @@
+"""Shapes in annotations are checked in every test run; what many tests need is made here."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from jaxtyping import install_import_hook
+
+hook = install_import_hook("openjepa", "beartype.beartype")
+hook.install() if hasattr(hook, "install") else None
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from openjepa.config import Pretrain
+from openjepa.masking import Masking
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.modalities.series import Series
+from openjepa.optim import Optim
+from openjepa.scenes import render
+
+torch.set_num_threads(1)
+
+MODALITIES = {
+    "image": Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3),
+    "rectangle": Image(size=(24, 48), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3),
+    "series": Series(length=256, window=8),
+}
+METHODS = {
+    "released": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1),
+    "averaged": JEPA(dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardise=True),
+    "joined": JEPA(dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"),
+    "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
+}
+TINY = METHODS["averaged"]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """96 rendered scenes of 32×32 as PNG files in three folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    scenes = render(96, (32, 32), seed=7)
+    for number, image in enumerate(scenes.image):
+        part = folder / f"class{number % 3}"
+        part.mkdir(exist_ok=True)
+        Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(part / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny(photos, tmp_path) -> Pretrain:
+    """A run of 12 steps that takes a second or two."""
+    return Pretrain(
+        data=Image(root=(str(photos),), size=(32, 32), patch=4),
+        method=TINY,
+        masks=Masking(),
+        optim=Optim(warmup=0.1, momentum=0.99),
+        steps=12,
+        batch_size=16,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        workers=0,
+        log_every=2,
+        save_every=5,
+        out=tmp_path / "run",
+    )
+
+
+def numbers(*values: int) -> np.ndarray:
+    return np.array(values)
+
+
+replace = dataclasses.replace

@@ -1,0 +1,157 @@
+"""Every method on every modality: shapes, finite numbers, a loss that falls, hidden tokens that stay hidden."""
+
+import numpy as np
+import pytest
+import torch
+
+from openjepa import optim
+from openjepa.data import Steps
+from openjepa.draws import Draws
+from openjepa.masking import Blocks
+from openjepa.optim import Optim
+from openjepa.training import split
+from openjepa.types import Masker, Method, Modality, Tokens, gather
+from tests.conftest import METHODS, MODALITIES
+
+both = pytest.mark.parametrize(("modality", "method"), [(m, j) for m in MODALITIES for j in METHODS])
+
+
+def made(modality: str, method: str, total: int = 30):
+    config = MODALITIES[modality]
+    steps = Steps(config.synthetic(64, 0), Blocks(config.grid), batch_size=32, total=total, seed=0)
+    return METHODS[method].build(config), steps
+
+
+@both
+def test_the_parts_keep_their_contracts(modality, method):
+    net, steps = made(modality, method)
+    assert isinstance(MODALITIES[modality], Modality) and isinstance(net, Method) and isinstance(steps.masker, Masker)
+    step = steps[0]
+    targets = net.targets(step.batch)
+    output = net(step.batch, step.masks, targets)
+    assert output.loss.isfinite() and output.loss.ndim == 0
+    assert all(value.isfinite() and not value.requires_grad for value in output.metrics.values())
+    assert not targets.x.requires_grad
+
+
+@both
+def test_the_loss_falls(modality, method):
+    net, steps = made(modality, method, total=40)
+    config = Optim(lr=2e-3, momentum=1.0)  # a target that stands still
+    optimizer, losses = optim.build(net, config), []
+    for number in range(40):
+        step = steps[number]
+        optim.apply(optimizer, config.at(number, 40))
+        output = net(step.batch, step.masks, net.targets(step.batch))
+        optimizer.zero_grad()
+        output.loss.backward()
+        optim.step_if_finite(optimizer, optim.clip(net, 1.0))
+        losses.append(output.loss.item())
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+
+
+@both
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
+    net, steps = made(modality, method)
+    step = steps[0]
+    targets = net.targets(step.batch)
+    gradients = []
+    for parts in (1, 4):
+        net.zero_grad()
+        for micro in split(step.batch, step.masks, targets, parts):
+            (net(micro.batch, micro.masks, micro.targets).loss / parts).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_context_does_not_see_what_is_hidden(modality):
+    net, steps = made(modality, "released")
+    step = steps[0]
+    mask, tokens = step.masks[0], MODALITIES[modality].tokens(step.batch.views[0])
+    shown = torch.zeros(tokens.x.shape[:2], dtype=torch.bool).scatter_(1, mask.context, True)
+    changed = tokens._replace(x=torch.where(shown[..., None], tokens.x, torch.randn_like(tokens.x)))
+    one, other = (net.context_encoder(each.take(mask.context))[0].x for each in (tokens, changed))
+    assert torch.equal(one, other)
+
+
+def test_padding_in_the_context_changes_nothing():
+    net, steps = made("image", "released")
+    step = steps[0]
+    mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
+    valid = torch.ones_like(mask.context, dtype=torch.bool)
+    valid[:, -3:] = False
+    where = gather(tokens.pos, mask.target)
+    padded = net.predictor(net.context_encoder(tokens.take(mask.context, valid))[0], where)
+    short = net.predictor(net.context_encoder(tokens.take(mask.context[:, :-3]))[0], where)
+    torch.testing.assert_close(padded, short, atol=1e-5, rtol=1e-4)
+
+
+def test_target_blocks_do_not_see_each_other():
+    net, steps = made("image", "released")
+    step = steps[0]
+    mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
+    (context,) = net.context_encoder(tokens.take(mask.context))
+    where = gather(tokens.pos, mask.target)
+    torch.testing.assert_close(net.predictor(context, where)[:, :1], net.predictor(context, where[:, :1]), atol=1e-5, rtol=1e-4)
+
+
+def test_the_order_of_tokens_does_not_matter():
+    net, steps = made("image", "released")
+    tokens = MODALITIES["image"].tokens(steps[0].batch.views[0])
+    shuffled = torch.randperm(64).expand(32, -1)
+    (straight,), (mixed,) = net.context_encoder(tokens), net.context_encoder(tokens.take(shuffled))
+    torch.testing.assert_close(mixed.x, gather(straight.x, shuffled), atol=1e-5, rtol=1e-4)
+
+
+def test_layers_count_from_either_end_and_are_normed():
+    net, steps = made("image", "averaged")
+    tokens = MODALITIES["image"].tokens(steps[0].batch.views[0])
+    first, last = net.target_encoder(tokens, (0, 2))
+    (same,) = net.target_encoder(tokens, (-1,))
+    assert torch.equal(last.x, same.x) and not torch.equal(first.x, last.x)
+    assert first.x.mean(-1).abs().max() < 1e-4
+
+
+def test_standardised_targets_have_mean_0_and_variance_1():
+    net, steps = made("image", "averaged")
+    x = net.targets(steps[0].batch).x
+    torch.testing.assert_close(x.mean((0, 1)), torch.zeros(48), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std((0, 1)), torch.ones(48), atol=0.02, rtol=0)
+
+
+def test_a_step_is_a_function_of_the_seed_and_its_number():
+    _, steps = made("image", "released")
+    _, again = made("image", "released")
+    one, other = steps[5], again[5]
+    assert torch.equal(one.batch.views[0], other.batch.views[0]) and torch.equal(one.masks[0].context, other.masks[0].context)
+    assert not torch.equal(one.batch.views[0], steps[6].batch.views[0])
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_the_batch_between_them(ranks):
+    config = MODALITIES["image"]
+    data, masker = config.synthetic(64, 0), Blocks(config.grid)
+    whole = Steps(data, masker, batch_size=32, total=9, seed=0)[3]
+    parts = [Steps(data, masker, batch_size=32, total=9, seed=0, rank=rank, ranks=ranks)[3] for rank in range(ranks)]
+    assert torch.equal(torch.cat([part.batch.views[0] for part in parts]), whole.batch.views[0])
+    assert torch.equal(torch.cat([part.masks[0].target for part in parts]), whole.masks[0].target)
+
+
+def test_gather_takes_rows_in_order():
+    x = torch.randn(3, 5, 2)
+    index = torch.randint(0, 5, (3, 2, 4))
+    expected = torch.stack([x[b][index[b]] for b in range(3)])
+    assert torch.equal(gather(x, index), expected)
+
+
+def test_take_keeps_padding_marked():
+    tokens = Tokens(torch.randn(1, 4, 2), torch.zeros(1, 4, 1), torch.tensor([[True, False, True, True]]))
+    assert tokens.take(torch.tensor([[1, 2]])).valid.tolist() == [[False, True]]
+
+
+def test_draws_of_series_stretches_differ_between_epochs():
+    data = MODALITIES["series"].synthetic(8, 0)
+    index = torch.arange(4)
+    one, other = (data.read(index, Draws.of(0, 0, start + np.arange(4))).views[0] for start in (0, 8))
+    assert not torch.equal(one, other)

@@ -1,0 +1,48 @@
+"""The package against minimal/ijepa.py: same weights, images and masks, same losses."""
+
+import numpy as np
+import pytest
+import torch
+
+from minimal import ijepa as plain
+from openjepa import optim
+from openjepa.draws import Draws
+from openjepa.masking import Blocks, OfficialBlocks
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.optim import Optim
+from openjepa.types import Batch
+
+NAMES = {"mlp.": "", "attn.": "", "patch_embed.proj": "patch_embed", "context_encoder": "encoder"}
+
+
+def theirs(name: str) -> str:
+    for ours, plainly in NAMES.items():
+        name = name.replace(ours, plainly)
+    return name
+
+
+@pytest.mark.parametrize("masker", [Blocks((8, 8)), OfficialBlocks((8, 8), min_keep=8)])
+def test_five_steps_give_the_same_losses(masker):
+    data = Image(size=(32, 32), patch=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    ours = JEPA(dim=48, depth=3, num_heads=3, predictor_dim=24, predictor_depth=2).build(data)
+    reference = plain.IJEPA((8, 8), 4, 48, 3, 3, 24, 2)
+    reference.load_state_dict({theirs(name): value for name, value in ours.state_dict().items()})
+    config = Optim(warmup=0.4)
+    optimizer, plainly = optim.build(ours, config), plain.optimiser(reference)
+    view = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    images = (view.float() / 255 - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1)
+    for step in range(5):
+        masks = masker(None, None, Draws.of(0, step, np.arange(16)), 0.0)
+        if masks[0].context_valid is not None:
+            masks = (masks[0]._replace(context=masks[0].context[:, :8], context_valid=None),)
+        hyper = config.at(step, 5)
+        optim.apply(optimizer, hyper)
+        batch = Batch((view,), torch.arange(16))
+        output = ours(batch, masks, ours.targets(batch))
+        optimizer.zero_grad()
+        output.loss.backward()
+        optim.step_if_finite(optimizer, optim.clip(ours, 0.0))
+        ours.after_step(hyper.momentum)
+        expected = plain.step(reference, plainly, step + 1, 5, 2, images, masks[0].context, masks[0].target)
+        assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"

@@ -1,0 +1,172 @@
+"""Each loss, schedule, position table and average against a few plain lines."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from openjepa import losses, optim
+from openjepa.encoder import SIZES, Encoder
+from openjepa.methods.jepa import JEPA, moments
+from openjepa.modalities.image import Image, PatchEmbed
+from openjepa.nn.positions import grid_positions, sincos
+from openjepa.nn.transformer import attend
+from tests.conftest import METHODS, MODALITIES
+
+PARAMETERS = {  # trainable, as published or counted from the released code
+    ("tiny", 16): 5_486_400,
+    ("small", 16): 21_589_632,
+    ("base", 16): 85_646_592,
+    ("large", 16): 303_098_880,
+    ("huge", 14): 630_434_560,
+    ("huge", 16): 630_664_960,
+    ("giant", 16): 1_011_092_608,
+}
+PREDICTORS = {("large", 12): 22_082_560, ("huge", 12): 22_279_424, ("giant", 16): 29_475_712, ("base", 6): 11_238_912}
+
+
+@pytest.mark.parametrize(("size", "patch"), PARAMETERS)
+def test_an_encoder_has_the_published_number_of_parameters(size, patch):
+    with torch.device("meta"):
+        encoder = Encoder(PatchEmbed(3, patch, SIZES[size]["dim"]), **SIZES[size])
+    assert sum(p.numel() for p in encoder.parameters()) == PARAMETERS[size, patch]
+
+
+@pytest.mark.parametrize(("size", "depth"), PREDICTORS)
+def test_a_predictor_has_the_published_number_of_parameters(size, depth):
+    with torch.device("meta"):
+        predictor = JEPA(**SIZES[size], predictor_depth=depth).predictor(Image())
+    assert sum(p.numel() for p in predictor.parameters()) == PREDICTORS[size, depth]
+
+
+def test_smooth_l1_is_hubers_mean_over_every_element():
+    predicted, target = 3 * torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    d = (predicted - target).abs().numpy()
+    assert losses.smooth_l1(predicted, target).item() == pytest.approx(np.where(d < 1, d * d / 2, d - 0.5).mean(), rel=1e-5)
+
+
+def test_squared_l2_is_the_papers_sum_over_a_block():
+    predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    expected = np.mean([np.sum((p - t) ** 2) for p, t in zip(predicted.numpy().reshape(6, -1), target.numpy().reshape(6, -1), strict=True)])
+    assert losses.squared_l2(predicted, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES.values())
+def test_padding_does_not_count_in_a_loss(loss):
+    predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    valid = torch.ones(2, 3, 4, dtype=torch.bool)
+    assert loss(predicted, target, valid).item() == pytest.approx(loss(predicted, target).item(), rel=1e-6)
+    valid[..., -1] = False
+    spoilt = predicted.clone()
+    spoilt[..., -1, :] = 100.0
+    assert loss(spoilt, target, valid).item() == pytest.approx(loss(predicted, target, valid).item(), rel=1e-6)
+
+
+def test_the_learning_rate_is_the_released_schedule():
+    total, warmup = 187_500, 25_000  # ViT-H/14, 16 GPUs of 128, 300 epochs, 40 of them warm-up
+    rate = [optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) for n in (1, warmup, (warmup + total) // 2, total)]
+    assert rate[0] == 2e-4 + 8e-4 / 25_000
+    assert rate[1] == 1e-3
+    assert rate[2] == pytest.approx((1e-3 + 1e-6) / 2, rel=1e-4)
+    assert rate[3] == 1e-6
+    for n in (24_999, 25_001, 100_000):
+        p = (n - warmup) / (total - warmup)
+        expected = 2e-4 + n / warmup * 8e-4 if n < warmup else max(1e-6, 1e-6 + (1e-3 - 1e-6) * 0.5 * (1.0 + math.cos(math.pi * p)))
+        assert optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) == expected
+
+
+def test_weight_decay_is_a_cosine_as_released_or_a_line_as_the_paper_says():
+    for n in (1, 500, 1000):
+        expected = 0.4 + (0.04 - 0.4) * 0.5 * (1.0 + math.cos(math.pi * n / 1000))
+        assert optim.weight_decay(n - 1, 1000, 0.04, 0.4) == expected
+        assert optim.weight_decay(n - 1, 1000, 0.04, 0.4, "linear") == 0.04 + (0.4 - 0.04) * n / 1000
+
+
+def test_momentum_is_a_line_that_starts_at_its_start_and_stops_short_of_one():
+    assert optim.momentum(0, 1000, 0.996, 1.0) == 0.996
+    assert optim.momentum(999, 1000, 0.996, 1.0) == pytest.approx(1 - 0.004 / 1000, abs=1e-12)
+
+
+def test_positions_are_the_released_table():
+    """First half the column, second half the row; sines, then cosines; frequencies 10000^(-k/K)."""
+    table = sincos(grid_positions(3, 5), 16).numpy()
+    for row in range(3):
+        for column in range(5):
+            expected = []
+            for place in (column, row):
+                angles = [place / 10000 ** (k / 4) for k in range(4)]
+                expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+            np.testing.assert_allclose(table[row * 5 + column], expected, atol=1e-6)
+
+
+def test_another_resolution_spans_the_trained_extent():
+    fine = grid_positions(28, 28, like=(14, 14))
+    assert fine.min() == pytest.approx(-0.25) and fine.max() == pytest.approx(13.25)
+    assert torch.equal(grid_positions(14, 14, like=(14, 14)), grid_positions(14, 14))
+
+
+def test_the_target_moves_towards_the_trained_encoder():
+    method = METHODS["released"].build(MODALITIES["image"])
+    target, context = (method.encoder(which).blocks[0].attn.qkv.weight for which in ("target", "context"))
+    with torch.no_grad():
+        context.add_(torch.randn_like(context))
+    before = (target - context).norm().item()
+    method.after_step(0.9)
+    assert (target - context).norm().item() == pytest.approx(0.9 * before, rel=1e-5)
+
+
+def test_moments_are_those_of_all_tokens():
+    x = torch.randn(4, 6, 8) * 3 + 2
+    mean, variance = moments(x)
+    np.testing.assert_allclose(mean.numpy(), x.numpy().reshape(-1, 8).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance.numpy(), x.numpy().reshape(-1, 8).var(0), rtol=1e-4)
+
+
+def test_plain_attention_equals_torchs():
+    q, k, v = (torch.randn(2, 3, 7, 8) for _ in range(3))
+    mask = torch.rand(2, 1, 1, 7) > 0.3
+    mask[..., 0] = True
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_groups_decay_matrices_and_spare_biases_and_norms():
+    method = METHODS["released"].build(MODALITIES["image"])
+    decayed, spared = optim.build(method, optim.Optim()).param_groups
+    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in spared["params"])
+    trained = sum(p.requires_grad for p in method.parameters())
+    assert len(decayed["params"]) + len(spared["params"]) == trained
+    optim.apply(optim_ := optim.build(method, optim.Optim()), optim.Hyper(0.1, 0.2, 0.9))
+    assert [group["weight_decay"] for group in optim_.param_groups] == [0.2, 0.0]
+
+
+def test_initialisation_is_that_in_effect_in_the_released_runs():
+    method = JEPA(dim=192, depth=2, num_heads=3, predictor_dim=96, predictor_depth=2).build(Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.2,) * 3))
+    for name, parameter in method.named_parameters():
+        if parameter.ndim > 1:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
+        else:
+            assert (parameter == (1.0 if "norm" in name and name.endswith("weight") else 0.0)).all(), name
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing():
+    method = METHODS["released"].build(MODALITIES["image"])
+    optimizer = optim.build(method, optim.Optim())
+    before = [p.clone() for p in method.parameters()]
+    for p in method.parameters():
+        if p.requires_grad:
+            p.grad = torch.ones_like(p)
+    next(p for p in method.parameters() if p.requires_grad).grad.flatten()[0] = float("nan")
+    finite = optim.step_if_finite(optimizer, optim.clip(method, 1.0))
+    method.after_step(torch.where(finite, 0.5, 1.0))
+    assert not finite
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+
+
+def test_clipping_brings_the_whole_norm_to_the_limit():
+    layer = torch.nn.Linear(4, 4)
+    layer(torch.randn(8, 4)).square().sum().backward()
+    norm = optim.clip(layer, 0.5)
+    after = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
+    assert norm > 0.5 and after.item() == pytest.approx(0.5, rel=1e-4)
