@@ -168,6 +168,7 @@ def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
     loader = DataLoader(
         steps,
         batch_size=None,
+        collate_fn=as_is,
         sampler=range(start, len(steps)),
         num_workers=workers,
         pin_memory=pin,
@@ -176,6 +177,11 @@ def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
         multiprocessing_context="forkserver" if workers else None,
     )
     return iter(loader)
+
+
+def as_is(step: Step) -> Step:
+    """A step is a batch already."""
+    return step
 
 
 def one_thread(worker: int) -> None:

@@ -14,10 +14,11 @@ PATIENCE = 3  # log rows in a row before the alarm
 def rankme(features: Float[Tensor, "B D"]) -> float:
     """RankMe (Garrido et al., 2023, equation 1): exp of the entropy of the singular values, from 1 to min(B, D).
 
-    Features of one constant vector give 1; all zero gives 0.
+    0 where all samples have the same features. Differs: the mean is taken out first, since of features that are never
+    negative, or that share a position's imprint, it is all that one would see.
     """
-    values = torch.linalg.svdvals(features.float().cpu())
-    if float(values.sum()) == 0:
+    values = torch.linalg.svdvals((features - features.mean(0)).float().cpu())
+    if float(values.sum()) < 1e-9:
         return 0.0
     share = values / values.sum() + 1e-7
     return float((-(share * share.log()).sum()).exp())

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -56,7 +56,7 @@ class Log:
     """The log of one run on its main process."""
 
     def __init__(self, folder: Path, start: int, total: int, boards: Iterable[str] = ()):
-        self.file, self.skips, self.total = folder / "metrics.jsonl", folder / "skipped.jsonl", total
+        self.file, self.total = folder / "metrics.jsonl", total
         cut_after(self.file, start)
         self.boards: list[Board] = [BOARDS[name](folder) for name in boards]
         self.bar = Progress(
@@ -83,10 +83,11 @@ class Log:
         for board in self.boards:
             board.row(step, metrics)
 
-    def skipped(self, samples: Iterable[Skipped]) -> None:
-        """Files that were passed over, and why."""
-        with self.skips.open("a") as stream:
-            stream.writelines(json.dumps(sample._asdict()) + "\n" for sample in samples)
+
+def skipped(folder: Path, samples: Iterable[Skipped]) -> None:
+    """Adds files that were passed over, and why, to skipped.jsonl; any rank may."""
+    with (folder / "skipped.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(sample._asdict()) + "\n" for sample in samples)
 
 
 def say(message: str) -> None:
@@ -99,7 +100,7 @@ def warn(message: str) -> None:
     print(f"jepa: {message}", file=sys.stderr, flush=True)
 
 
-def rows(file: Path) -> list[dict[str, float]]:
+def rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; a line cut short by a kill is left out."""
     found = []
     for line in file.read_text().splitlines() if file.exists() else []:

@@ -20,7 +20,7 @@ from torch import Tensor
 from openjepa.draws import Draws
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MODES = {1: "L", 3: "RGB"}
 MOST_PIXELS = 100_000_000  # of a picture; more is taken for a decompression bomb
 ORIENTATION = 0x0112  # EXIF

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,7 +16,8 @@ from openjepa.data import Step
 from openjepa.device import Place
 from openjepa.distributed import replicated, sync_only_when
 from openjepa.log import Log, warn
-from openjepa.types import Batch, Masks, Method, Output
+from openjepa.log import skipped as list_skipped
+from openjepa.types import Batch, Masks, Output, Skipped
 
 MOST_BAD = 5  # steps without a finite gradient in a row before the run stops
 AGREE = 10  # steps between two looks, over many processes, at whether to stop
@@ -61,7 +61,7 @@ def train(config: Pretrain, method: Any, optimizer: torch.optim.Optimizer, loade
 
         done, stop = step + 1, signals.stop(step, place.device)
         if due(done, config.log_every, config.steps):
-            meters.report(done, output, hyper, norm, log, skipped)
+            meters.report(done, output, hyper, norm, log)
         if due(done, config.save_every, config.steps) or stop:
             keep(config, done, method, optimizer, must=bool(stop) or done == config.steps)
         if stop:
@@ -144,11 +144,15 @@ class Meters:
         self.bad = torch.zeros((), device=place.device)  # steps without a finite gradient in a row
         self.begun, self.last, self.waited, self.mark = time.perf_counter(), start, 0.0, time.perf_counter()
         self.seen, self.skips = 0, 0
+        self.listed: set[Skipped] = set()
 
-    def got(self, skipped: tuple) -> None:
+    def got(self, skipped: tuple[Skipped, ...]) -> None:
         """The loader has delivered: what passed since the step before was waiting."""
         self.waited += time.perf_counter() - self.mark
         self.seen, self.skips = self.seen + self.config.batch_size // distributed.world()[1], self.skips + len(skipped)
+        if new := set(skipped) - self.listed:
+            self.listed |= new
+            list_skipped(self.config.out, sorted(new))
         if self.skips > max(8, self.config.max_skipped * self.seen):
             raise Trouble(
                 f"{self.skips} of {self.seen} files cannot be decoded, the last {skipped[-1].path} ({skipped[-1].reason}): "
@@ -159,7 +163,7 @@ class Meters:
         self.bad = torch.where(finite, 0.0, self.bad + 1)
         self.mark = time.perf_counter()
 
-    def report(self, done: int, output: Output, hyper: optim.Hyper, norm: Tensor, log: Log | None, skipped: tuple) -> None:
+    def report(self, done: int, output: Output, hyper: optim.Hyper, norm: Tensor, log: Log | None) -> None:
         """A row for the log, and the alarms. The only place that waits for the device."""
         loss = distributed.total(output.loss.detach().clone()) / distributed.world()[1]
         if float(self.bad) >= MOST_BAD:

@@ -198,7 +198,7 @@ def replacement(draws: Draws, attempt: int, count: int, bad: Skipped) -> int:
 def small(files: ImageFiles) -> bool:
     """Whether the pictures, by a look at 64 of them, are worth packing."""
     sizes = []
-    for index in np.linspace(0, len(files) - 1, min(64, len(files))).astype(int):
+    for index in np.linspace(0, len(files) - 1, min(64, len(files))).astype(int).tolist():
         try:
             sizes.append(max(pictures.size_of(files.paths[index], files.config.channels)))
         except pictures.Undecodable:
@@ -231,17 +231,24 @@ def pack(files: ImageFiles, cache: Path) -> Dataset:
             array.flush()
         with replacing(index) as temporary:
             temporary.write_text(json.dumps({"shape": array.shape, "sizes": sizes.tolist(), "bad": bad}))
-    return packed(files, store, json.loads(index.read_text()))
+    return Packed(files, store, index)
 
 
-def packed(files: ImageFiles, store: Path, index: dict) -> ImageArray:
-    """Opens what `pack` made."""
-    bad = {int(place): Skipped(files.paths[int(place)], reason) for place, reason in index["bad"].items()}
-    label = files.label.clone()
-    label[list(bad)] = -1
-    array = torch.from_file(str(store), shared=False, size=int(np.prod(index["shape"])), dtype=torch.uint8)
-    sizes = torch.tensor(index["sizes"])
-    return ImageArray(files.config, array.view(*index["shape"]), label, files.fingerprint, files.classes, sizes, bad)
+class Packed(ImageArray):
+    """What `pack` made, memory-mapped; a worker opens it again instead of taking a copy."""
+
+    def __init__(self, files: ImageFiles, store: Path, index: Path):
+        self.made_of = files, store, index
+        content = json.loads(index.read_text())
+        shape = content["shape"]
+        array = torch.from_file(str(store), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(*shape)
+        bad = {int(place): Skipped(files.paths[int(place)], reason) for place, reason in content["bad"].items()}
+        label = files.label.clone()
+        label[list(bad)] = -1
+        super().__init__(files.config, array, label, files.fingerprint, files.classes, torch.tensor(content["sizes"]), bad)
+
+    def __reduce__(self):
+        return Packed, self.made_of
 
 
 def measure(data: Dataset, most: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -11,8 +11,8 @@ from openjepa.optim import Optim
 
 
 def objective(method: JEPA) -> JEPA:
-    """Targets that keep small runs alive: all blocks of the target encoder averaged, each feature standardised."""
-    return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardise=True)
+    """What keeps small runs alive: targets averaged over all blocks, each feature standardised; patches as loud as positions."""
+    return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardise=True, stem_init="unit")
 
 
 def schedule() -> Optim:
@@ -30,7 +30,7 @@ def cifar10() -> Pretrain:
         data=Image(size=(32, 32), patch=4),
         method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
         optim=schedule(),
-        epochs=26,
+        epochs=20,
         batch_size=128,
     )
 

@@ -1,0 +1,120 @@
+"""Two processes against one: fp32 losses within 1e-6, features within 1e-4; and a resume at another rank count."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from openjepa import checkpoint, config, log, runs, weights
+from tests.conftest import METHODS, MODALITIES, replace
+
+RUN = """
+import json, os, sys
+import torch
+from openjepa import config, runs
+runs.pretrain(config.from_json(json.loads(sys.argv[1])))
+"""
+
+
+def torchrun(settings, ranks: int = 2, code: str = RUN) -> None:
+    """The run as torchrun would start it, on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", code, json.dumps(config.to_json(settings))]
+    import os
+
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+    assert [process.wait(240) for process in processes] == [0] * ranks
+
+
+def losses(out) -> list[float]:
+    return [row["loss"] for row in log.rows(out / "metrics.jsonl")]
+
+
+def features(out) -> torch.Tensor:
+    trained = weights.load(out)
+    view = MODALITIES["image"].synthetic(8, 3).read(torch.arange(8), None).views[0]
+    (tokens,) = trained.encoder(trained.config.data.tokens(view))
+    return tokens.x
+
+
+@pytest.mark.parametrize("method", ["released", "averaged"])
+def test_two_ranks_equal_one(tiny, method):
+    tiny = replace(tiny, method=METHODS[method], steps=20)
+    one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
+    runs.pretrain(one)
+    torchrun(two)
+    np.testing.assert_allclose(losses(two.out), losses(one.out), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features(two.out), features(one.out), atol=1e-4, rtol=0)
+
+
+def test_a_run_of_two_ranks_goes_on_with_one(tiny):
+    runs.pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
+    torchrun(replace(tiny, steps=20), code=RUN.replace("runs.pretrain", "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain").replace("import json", HALT + "import json", 1))
+    assert checkpoint.newest(tiny.out / "checkpoints").step == 10
+    runs.pretrain(replace(tiny, steps=20, resume="yes"))
+    np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
+
+
+HALT = """
+def HALT(took):
+    count = [0]
+    def halted(self, finite):
+        took(self, finite)
+        count[0] += 1
+        if count[0] == 12:
+            import os
+            os._exit(0)
+    return halted
+"""
+
+
+def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):
+    """Standardising statistics are the global batch's: each rank's features, put together, have mean 0 and variance 1."""
+    code = f"""
+import os, torch
+import torch.distributed as dist
+from openjepa.methods.jepa import moments
+dist.init_process_group("gloo")
+x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(dist.get_rank())) + 5 * dist.get_rank()
+mean, variance = moments(x)
+torch.save((x, mean, variance), r"{tmp_path}/" + str(dist.get_rank()))
+dist.destroy_process_group()
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    import os
+
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    (x0, mean, variance), (x1, *other) = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
+    whole = torch.cat([x0, x1]).flatten(0, 1)
+    torch.testing.assert_close(mean, whole.mean(0))
+    torch.testing.assert_close(variance, whole.var(0, unbiased=False))
+    assert torch.equal(mean, other[0])
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    from openjepa.data import Steps
+    from openjepa.masking import Blocks
+
+    data = MODALITIES["image"].synthetic(32, 0)
+    with pytest.raises(ValueError, match="try --batch-size 14"):
+        Steps(data, Blocks((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
+
+
+def test_checkpoints_hold_no_rank(tiny):
+    torchrun(replace(tiny, steps=5))
+    model = load_file(checkpoint.steps(tiny.out / "checkpoints")[0] / "model.safetensors")
+    assert not any(name.startswith("module.") for name in model)

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from openjepa import health, optim
+from openjepa.data import Steps
+from openjepa.masking import Masking
+from openjepa.methods.jepa import JEPA
+from openjepa.optim import Optim
+from tests.conftest import MODALITIES
+
+
+def test_rankme_counts_the_directions_in_use():
+    x = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
+    x = x - x.mean(0)
+    assert health.rankme(torch.linalg.qr(x).Q) == pytest.approx(8, rel=1e-3)
+    assert health.rankme(x[:, :1] @ torch.randn(1, 8) + 3) == pytest.approx(1, abs=0.01)
+    assert health.rankme(torch.ones(16, 8)) == 0
+
+
+def test_spread_is_nothing_when_all_look_alike():
+    assert health.spread(torch.ones(16, 8)) == pytest.approx(0, abs=1e-6)
+    assert health.spread(torch.randn(512, 8)) == pytest.approx(1, rel=0.05)
+
+
+def test_the_alarm_speaks_once_after_three_rows():
+    alarm, dying = health.Alarm(), {"target_std": 0.01, "feature_spread": 0.5, "rankme": 50.0}
+    spoken = [alarm.check(dying) for _ in range(6)]
+    assert [message is not None for message in spoken] == [False, False, True, False, False, False]
+    assert "collapsing" in spoken[2] and "try" in spoken[2]
+
+
+def test_the_alarm_is_silent_on_a_healthy_run_and_forgets_a_dip():
+    alarm = health.Alarm()
+    well, ill = {"target_std": 0.8, "feature_spread": 0.5, "rankme": 50.0}, {"target_std": 0.1, "feature_spread": 0.5, "rankme": 50.0}
+    assert not any(alarm.check(row) for row in [ill, ill, well] * 5)
+
+
+def test_a_run_that_collapses_sets_it_off():
+    """One-pixel-like patches, no slow average, a high rate: the targets die within a few dozen steps."""
+    data = MODALITIES["series"]
+    net = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1).build(data)
+    steps = Steps(data.synthetic(64, 0), Masking().build(data.grid), batch_size=32, total=200, seed=0)
+    config, alarm = Optim(lr=3e-2, start_lr=3e-2, momentum=0.0, final_momentum=0.0), health.Alarm()
+    optimizer, message = optim.build(net, config), None
+    for number in range(200):
+        step = steps[number]
+        optim.apply(optimizer, config.at(number, 200))
+        output = net(step.batch, step.masks, net.targets(step.batch))
+        optimizer.zero_grad()
+        output.loss.backward()
+        finite = optim.step_if_finite(optimizer, optim.clip(net, 1.0))
+        net.after_step(torch.where(finite, 0.0, 1.0))
+        row = {"target_std": float(output.metrics["target_std"]), "feature_spread": health.spread(output.features)}
+        message = message or alarm.check({**row, "rankme": health.rankme(output.features)})
+    assert message and "collapsing" in message

@@ -1,0 +1,263 @@
+"""Any file becomes the picture a person sees; crops are distributed as stated; bad files are told from unreadable ones."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from openjepa import pictures
+from openjepa.data import Paths, list_files
+from openjepa.draws import Draws
+from openjepa.modalities.image import Image, ImageArray, ImageFiles, measure
+from tests.conftest import replace
+
+PLAIN = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def gradient(height: int = 48, width: int = 64) -> Pillow.Image:
+    """A picture whose corners differ, so that a turn or a wrong channel shows."""
+    y, x = np.mgrid[0:height, 0:width]
+    array = np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 40)], -1).astype(np.uint8)
+    return Pillow.fromarray(array)
+
+
+def look(path) -> np.ndarray:
+    return pictures.decode(str(path), 3).astype(int)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "jpg", "gif"])
+def test_every_format_gives_the_same_picture(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    gradient().save(file, **({"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "jpg" else {}))
+    difference = np.abs(look(file) - np.asarray(gradient()).transpose(2, 0, 1)).mean()
+    assert difference < (12 if suffix == "gif" else 3 if suffix == "jpg" else 1e-9)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_every_mode_comes_out_as_a_person_sees_it(tmp_path, mode):
+    file = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
+    picture = gradient().convert(mode)
+    picture.save(file)
+    expected = np.asarray(picture.convert("RGB")).transpose(2, 0, 1).astype(int)
+    assert look(file).shape == (3, 48, 64) and np.abs(look(file) - expected).mean() < 2
+
+
+def test_sixteen_bits_keep_their_brightness(tmp_path):
+    grey = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    Pillow.fromarray(grey).save(tmp_path / "a.png")
+    assert np.abs(look(tmp_path / "a.png")[0] - grey / 257).max() <= 1
+
+
+def test_transparent_places_are_white(tmp_path):
+    picture = gradient().convert("RGBA")
+    picture.putalpha(0)
+    picture.save(tmp_path / "a.png")
+    assert (look(tmp_path / "a.png") == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_are_undone(tmp_path, orientation):
+    turns = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}  # Pillow's transposes that store it so
+    stored = gradient()
+    for turn in turns.get(orientation, []):
+        stored = stored.transpose(Pillow.Transpose(turn))
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(look(tmp_path / "a.png"), np.asarray(gradient()).transpose(2, 0, 1))
+    assert pictures.size_of(str(tmp_path / "a.png"), 3) == (48, 64)
+
+
+def test_grey_and_many_channels(tmp_path):
+    gradient().save(tmp_path / "a.png")
+    assert pictures.decode(str(tmp_path / "a.png"), 1).shape == (1, 48, 64)
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (48, 64, 7), dtype=np.uint8))
+    assert pictures.decode(str(tmp_path / "a.npy"), 7).shape == (7, 48, 64)
+    many = replace(PLAIN, channels=7, root=(str(tmp_path / "a.npy"),))
+    assert many.dataset(many.listing()).read(torch.tensor([0]), None).views[0].shape == (1, 7, 32, 32)
+
+
+def test_a_pickle_in_a_numpy_file_is_not_opened(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(pictures.Undecodable, match="not a plain numpy array"):
+        pictures.decode(str(tmp_path / "a.npy"), 3)
+
+
+BAD = {
+    "empty.jpg": b"",
+    "text.jpg": b"this is not a picture",
+    "html.png": b"<html></html>",
+    "one.jpg": b"\xff",
+}
+
+
+@pytest.mark.parametrize("name", [*BAD, "truncated.jpg", "bomb.png"])
+def test_a_bad_file_is_undecodable_for_a_stated_reason(tmp_path, name, monkeypatch):
+    file = tmp_path / name
+    if name in BAD:
+        file.write_bytes(BAD[name])
+    else:
+        gradient(400, 600).save(file)
+        if name == "truncated.jpg":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        monkeypatch.setattr(pictures, "MOST_PIXELS", 100_000 if name == "bomb.png" else pictures.MOST_PIXELS)
+    with pytest.raises(pictures.Undecodable) as caught:
+        pictures.decode(str(file), 3)
+    assert len(str(caught.value)) > 10
+
+
+def test_an_unreadable_file_is_an_error_and_not_a_replacement(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures.time, "sleep", lambda seconds: None)
+    gradient().save(tmp_path / "a.png")
+    config = replace(PLAIN, root=(str(tmp_path),))
+    data = config.dataset(config.listing())
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(OSError, match=r"a\.png cannot be read"):
+        data.read(torch.tensor([0]), Draws.of(0, 0, np.array([0])))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_undecodable_file_is_replaced_by_a_function_of_its_number(photos, tmp_path, packed):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "bad.jpg").write_bytes(b"nothing")
+    config = replace(PLAIN, root=(str(photos), str(tmp_path / "x")))
+    listing = config.listing()
+    data = config.dataset(listing, tmp_path / "cache" if packed else None)
+    assert isinstance(data, ImageArray if packed else ImageFiles)
+    bad = next(place for place, path in enumerate(listing.paths) if path.endswith("bad.jpg"))
+    reads = [data.read(torch.tensor([bad]), Draws.of(0, 0, np.array([n]))) for n in (5, 5, 6, 7, 8)]
+    assert [len(read.skipped) for read in reads] == [1] * 5 and "known format" in reads[0].skipped[0].reason
+    assert torch.equal(reads[0].views[0], reads[1].views[0])
+    assert not all(torch.equal(reads[0].views[0], read.views[0]) for read in reads[2:])
+    assert data.read(torch.tensor([bad]), None).label.tolist() == [-1]
+
+
+def test_packed_pictures_are_those_in_the_files(photos, tmp_path):
+    config = replace(PLAIN, root=(str(photos),))
+    files, packed = config.dataset(config.listing()), config.dataset(config.listing(), tmp_path)
+    index = torch.arange(0, 96, 7)
+    one, other = files.read(index, None), packed.read(index, None)
+    assert torch.equal(one.label, other.label) and packed.classes == ("class0", "class1", "class2")
+    assert (one.views[0].int() - other.views[0].int()).abs().max() <= 1
+    draws = Draws.of(0, 0, np.arange(len(index)))
+    cropped = [data.read(index, draws).views[0].int() for data in (files, packed)]
+    assert (cropped[0] - cropped[1]).abs().float().mean() < 3  # Pillow looks a little beyond the box, we do not
+
+
+def test_small_pictures_of_different_sizes_are_packed_whole(tmp_path):
+    for number, (height, width) in enumerate([(20, 30), (40, 24), (33, 33)]):
+        gradient(height, width).save(tmp_path / f"{number}.png")
+    config = replace(PLAIN, root=(str(tmp_path),), size=(16, 16))
+    files, packed = config.dataset(config.listing()), config.dataset(config.listing(), tmp_path / "cache")
+    assert isinstance(packed, ImageArray)
+    one, other = (data.read(torch.arange(3), None).views[0].int() for data in (files, packed))
+    assert (one - other).abs().float().mean() < 2
+
+
+def test_crops_are_distributed_as_random_resized_crops(monkeypatch):
+    """Against the definition, sample by sample: area and aspect uniform and log-uniform where the first try fits."""
+    sides = torch.full((20_000,), 100.0)
+    crop = pictures.random_crops((0.3, 1.0), (3 / 4, 4 / 3), True, sides, sides, Draws.of(0, 0, np.arange(20_000)))
+    rng, expected = np.random.default_rng(0), []
+    for _ in range(20_000):
+        for _ in range(10):
+            area, aspect = 1e4 * rng.uniform(0.3, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+            if w <= 100 and h <= 100:
+                expected.append((h, w, rng.integers(0, 100 - h + 1), rng.integers(0, 100 - w + 1)))
+                break
+    expected = np.array(expected, float)
+    for place, values in enumerate((crop.height, crop.width, crop.top, crop.left)):
+        assert values.mean().item() == pytest.approx(expected[:, place].mean(), abs=0.6)
+        assert values.std().item() == pytest.approx(expected[:, place].std(), rel=0.03)
+    assert crop.flip.float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_picture_too_narrow_for_any_crop_is_cut_at_its_centre():
+    crop = pictures.random_crops((0.9, 1.0), (1.0, 1.0), False, torch.tensor([1000.0]), torch.tensor([10.0]), Draws.of(0, 0, np.array([0])))
+    assert crop.box(0) == (0.0, 495.0, 10.0, 505.0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (48, 40), (64, 64)])
+def test_resampling_equals_pillows_on_whole_pictures(size):
+    picture = gradient(48, 64)
+    whole = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
+    box = [torch.tensor([float(v)]) for v in (0, 0, 48, 64)]
+    ours = pictures.resample(whole, pictures.Crop(*box, torch.tensor([False])), size)[0]
+    theirs = np.asarray(picture.resize(size[::-1], Pillow.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.abs(ours.numpy().astype(int) - theirs).max() <= 1
+
+
+def test_flips_mirror_the_crop():
+    whole = torch.from_numpy(np.asarray(gradient(32, 32)).copy()).permute(2, 0, 1)[None]
+    box = [torch.tensor([float(v)]) for v in (4, 8, 20, 20)]
+    straight, mirrored = (pictures.resample(whole, pictures.Crop(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True))
+    assert torch.equal(straight.flip(3), mirrored)
+
+
+def test_mean_and_deviation_are_the_datas(photos):
+    config = replace(PLAIN, root=(str(photos),))
+    data = config.dataset(config.listing())
+    mean, std = measure(data)
+    pixels = data.read(torch.arange(96), None).views[0].double() / 255
+    assert mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-4)
+    assert std == pytest.approx(pixels.transpose(0, 1).flatten(1).std(1).tolist(), abs=1e-4)
+
+
+def test_tokens_are_patches_in_raster_order():
+    view = torch.arange(3 * 8 * 12, dtype=torch.uint8).view(1, 3, 8, 12)
+    config = Image(size=(8, 12), patch=4, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    tokens = config.tokens(view)
+    assert tokens.pos[0].tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
+    assert torch.equal(tokens.x[0, 4], view[0, :, 4:8, 4:8].float().flatten())
+
+
+def test_the_stem_is_the_convolution_it_is_named_after():
+    config = replace(PLAIN, patch=8)
+    stem = config.stem(24)
+    view = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = stem.proj((view.float() / 255 - 0.5) / 0.25).flatten(2).mT
+    torch.testing.assert_close(stem(config.tokens(view).x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_paths_survive_storage_whatever_their_names(tmp_path):
+    names = ["a b.jpg", "é/ü.png", "\udcff.bmp", "x" * 250]
+    stored = Paths.write(tmp_path / "paths", names)
+    assert [stored[i] for i in range(len(stored))] == names
+
+
+def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_path):
+    text = tmp_path / "list.txt"
+    paths = list_files([str(photos)], pictures.SUFFIXES).paths
+    text.write_text("\n".join(paths) + "\n")
+    assert list_files([str(text)], pictures.SUFFIXES) == list_files([str(photos)], pictures.SUFFIXES)
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / "self").symlink_to(tmp_path / "loop")
+    (tmp_path / "loop" / "all").symlink_to(photos)
+    assert len(list_files([str(tmp_path / "loop")], pictures.SUFFIXES).paths) == 96
+
+
+def test_the_fingerprint_notices_a_changed_file(tmp_path):
+    gradient().save(tmp_path / "a.png")
+    before = list_files([str(tmp_path)], pictures.SUFFIXES).fingerprint
+    gradient(50, 50).save(tmp_path / "a.png")
+    assert list_files([str(tmp_path)], pictures.SUFFIXES).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "advice"), [((225, 224), 16, "try --data.size 224 224"), ((10, 10), 16, "try --data.size 16 16")]
+)
+def test_a_size_that_does_not_divide_says_what_to_type(size, patch, advice):
+    with pytest.raises(ValueError, match=advice):
+        Image(size=size, patch=patch)
+
+
+def test_a_pack_says_what_could_not_be_decoded(photos, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "bad.jpg").write_bytes(b"")
+    config = replace(PLAIN, root=(str(photos), str(tmp_path / "x")))
+    config.dataset(config.listing(), tmp_path / "cache")
+    index = next((tmp_path / "cache").glob("*.json"))
+    assert list(json.loads(index.read_text())["bad"].values()) == ["the file is empty"]

@@ -1,0 +1,280 @@
+"""A run that was killed and resumed ends where one that never was ends, bit for bit; damage is noticed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from openjepa import checkpoint, config, log, runs
+from openjepa.training import Stopped, Trouble
+from tests.conftest import replace
+
+
+def outcome(out) -> tuple[dict, list]:
+    """Final weights and moments, and the rows of the log without timings."""
+    last = checkpoint.steps(out / "checkpoints")[0]
+    tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")}
+    rows = [{k: v for k, v in row.items() if k not in log.TIMINGS} for row in log.rows(out / "metrics.jsonl")]
+    return tensors, rows
+
+
+def same(one, other) -> bool:
+    (tensors, rows), (others, other_rows) = one, other
+    alike = all(torch.equal(tensors[part][name], others[part][name]) for part in tensors for name in tensors[part])
+    return alike and all(tensors[part].keys() == others[part].keys() for part in tensors) and rows == other_rows
+
+
+@pytest.fixture
+def whole(tiny):
+    """What the run comes to when nothing happens to it."""
+    runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
+    return outcome(tiny.out.with_name("whole"))
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 11])
+def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monkeypatch):
+    from openjepa.training import Signals
+
+    monkeypatch.setattr(Signals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == stop else 0)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        runs.pretrain(tiny)
+    monkeypatch.undo()
+    runs.pretrain(replace(tiny, resume="yes"))
+    assert same(outcome(tiny.out), whole)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
+    """SIGKILL after steps 3, 6 and 9 of a real process."""
+    tiny = replace(tiny, precision=precision, save_every=2)
+    runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
+    for kill in (3, 6, 9):
+        process = subprocess.Popen([sys.executable, "-c", WORKER, dump(tiny, resume="if-any"), str(kill)])
+        assert process.wait(120) == -signal.SIGKILL
+    runs.pretrain(replace(tiny, resume="yes"))
+    assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
+
+
+WORKER = """
+import json, os, signal, sys
+from openjepa import config, runs, training
+took = training.Meters.took
+def killed(self, finite):
+    took(self, finite)
+    killed.steps += 1
+    if killed.start + killed.steps >= int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+killed.steps = 0
+made = training.Meters.__init__
+def begun(self, config, place, start):
+    made(self, config, place, start)
+    killed.start = start
+training.Meters.__init__, training.Meters.took = begun, killed
+runs.pretrain(config.from_json(json.loads(sys.argv[1])))
+"""
+
+
+def dump(settings, **changes) -> str:
+    return json.dumps(config.to_json(replace(settings, **changes)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_leaves(tiny, number):
+    tiny = replace(tiny, steps=100_000, save_every=100_000)
+    process = subprocess.Popen([sys.executable, "-c", RUN, dump(tiny)], stderr=subprocess.PIPE, text=True)
+    metrics = tiny.out / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "go on with --resume" in said
+    assert checkpoint.newest(tiny.out / "checkpoints").step > 0
+
+
+RUN = """
+import json, sys
+from openjepa import cli, config, runs
+raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
+"""
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "manifest", "missing", "swap"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tiny, whole, harm, capsys):
+    runs.pretrain(tiny)
+    newest, before = checkpoint.steps(tiny.out / "checkpoints")
+    shard = newest / "optimizer.safetensors"
+    content = bytearray(shard.read_bytes())
+    if harm == "truncate":
+        shard.write_bytes(content[: len(content) // 2])
+    if harm == "flip":
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    if harm == "manifest":
+        (newest / "state.json").write_text("{")
+    if harm == "missing":
+        shard.unlink()
+    if harm == "swap":
+        shard.write_bytes((before / "optimizer.safetensors").read_bytes())
+    runs.pretrain(replace(tiny, resume="yes"))
+    assert f"{newest.name} is damaged" in capsys.readouterr().err
+    assert same(outcome(tiny.out), whole)
+    assert list((tiny.out / "checkpoints").glob("damaged-*"))
+
+
+def test_when_all_are_damaged_it_refuses_and_never_starts_afresh(tiny):
+    runs.pretrain(tiny)
+    for path in checkpoint.steps(tiny.out / "checkpoints"):
+        (path / "state.json").unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="every checkpoint in .* is damaged"):
+            runs.pretrain(replace(tiny, resume="yes"))
+
+
+def test_a_finished_run_resumed_does_nothing_more(tiny, whole):
+    runs.pretrain(tiny)
+    runs.pretrain(replace(tiny, resume="yes"))
+    assert same(outcome(tiny.out), whole)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_where_it_started(tiny, whole):
+    process = subprocess.Popen([sys.executable, "-c", WORKER, dump(tiny), "3"])
+    assert process.wait(120) == -signal.SIGKILL
+    runs.pretrain(replace(tiny, resume="yes"))
+    assert same(outcome(tiny.out), whole)
+
+
+def test_workers_do_not_change_a_run(tiny, whole):
+    runs.pretrain(replace(tiny, workers=2))
+    assert same(outcome(tiny.out), whole)
+
+
+def test_a_resume_on_other_data_is_refused_unless_forced(tiny, photos, tmp_path, capsys):
+    runs.pretrain(replace(tiny, steps=5))
+    other = tmp_path / "other"
+    other.mkdir()
+    for place, file in enumerate(sorted(photos.rglob("*.png"))[:40]):
+        os.link(file, other / f"{place}.png")
+    moved = replace(tiny, resume="yes", data=replace(tiny.data, root=(str(other),)))
+    with pytest.raises(ValueError, match="96 files then, 40 now"):
+        runs.pretrain(moved)
+    runs.pretrain(replace(moved, other_data=True))
+    assert "not exact" in capsys.readouterr().err
+
+
+def test_a_resume_with_other_settings_says_that_it_is_not_exact(tiny, capsys):
+    runs.pretrain(tiny)
+    runs.pretrain(replace(tiny, resume="yes", steps=14, optim=replace(tiny.optim, lr=5e-4)))
+    said = capsys.readouterr().err
+    assert "optim.lr: 0.001 → 0.0005" in said and "steps: 12 → 14" in said
+
+
+def test_a_run_folder_that_exists_is_not_overwritten(tiny):
+    runs.pretrain(tiny)
+    before = outcome(tiny.out)
+    with pytest.raises(ValueError, match="already holds a run.*--resume.*another --out"):
+        runs.pretrain(tiny)
+    assert same(outcome(tiny.out), before)
+
+
+def test_two_runs_do_not_share_a_folder(tiny):
+    with runs.locked(tiny.out), pytest.raises(ValueError, match="another process is training"):
+        runs.pretrain(tiny)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
+    """In the middle of a run it is told and training goes on; at the end the run fails with older checkpoints intact."""
+    write, failing = checkpoint.write, {12} if last else {5}
+
+    def full(file, tensors, number):
+        if int(file.parent.name.split("-")[1].split(".")[0]) in failing:
+            raise OSError(28, "No space left on device")
+        return write(file, tensors, number)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    if last:
+        with pytest.raises(Trouble, match=r"step 12 could not be saved .*No space left.*step-00000010 is intact"):
+            runs.pretrain(tiny)
+    else:
+        runs.pretrain(tiny)
+        assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in checkpoint.steps(tiny.out / "checkpoints")][0] == ("step-00000010" if last else "step-00000012")
+    assert not list((tiny.out / "checkpoints").glob(".*"))
+
+
+def test_old_checkpoints_go_and_every_nth_stays(tiny):
+    runs.pretrain(replace(tiny, save_every=1, keep_last=2, keep_every=4))
+    names = [path.name for path in checkpoint.steps(tiny.out / "checkpoints")]
+    assert names == ["step-00000012", "step-00000011", "step-00000008", "step-00000004"]
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tiny):
+    runs.pretrain(tiny)
+    with pytest.raises(ValueError, match="another network.*blocks"):
+        runs.pretrain(replace(tiny, resume="yes", steps=14, method=replace(tiny.method, depth=2, target_layers=(0, 1))))
+
+
+def test_weights_of_another_run_can_start_one(tiny, capsys):
+    runs.pretrain(tiny)
+    runs.pretrain(replace(tiny, out=tiny.out.with_name("second"), init_from=tiny.out, steps=1, optim=replace(tiny.optim, lr=1e-9, start_lr=1e-9)))
+    one, other = (outcome(out)[0]["model"] for out in (tiny.out, tiny.out.with_name("second")))
+    torch.testing.assert_close(one["context_encoder.norm.weight"], other["context_encoder.norm.weight"], atol=1e-6, rtol=0)
+    assert "started from" in capsys.readouterr().out
+
+
+def test_a_gradient_that_is_never_finite_stops_the_run_with_advice(tiny, monkeypatch):
+    from openjepa import optim
+
+    monkeypatch.setattr(optim, "clip", lambda method, limit: torch.tensor(float("nan")))
+    with pytest.raises(Trouble, match="has not been finite for .* steps: try --optim.clip 1"):
+        runs.pretrain(tiny)
+
+
+def test_stop_on_collapse_ends_the_run(tiny, monkeypatch):
+    from openjepa import health
+
+    monkeypatch.setattr(health, "THRESHOLDS", (health.Threshold("rankme", "more", 1e9, "a test"),))
+    with pytest.raises(Trouble, match="stopped at step 6 by --stop-on-collapse: the representation is collapsing"):
+        runs.pretrain(replace(tiny, stop_on_collapse=True))
+
+
+def test_too_many_bad_files_stop_the_run_and_few_are_listed(tiny, photos, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for number in range(3):
+        (bad / f"{number}.jpg").write_bytes(b"no picture")
+    mixed = replace(tiny, data=replace(tiny.data, root=(str(photos), str(bad))))
+    runs.pretrain(mixed)
+    listed = [json.loads(line) for line in (tiny.out / "skipped.jsonl").read_text().splitlines()]
+    assert {row["path"] for row in listed} <= {str(path) for path in bad.iterdir()}
+    assert listed and all(row["reason"] for row in listed)
+    for number in range(3, 60):
+        (bad / f"{number}.jpg").write_bytes(b"no picture")
+    with pytest.raises(Trouble, match="cannot be decoded, the last .*jpg"):
+        runs.pretrain(replace(mixed, out=tiny.out.with_name("worse")))
+
+
+def test_the_config_survives_its_json(tiny):
+    assert config.from_json(json.loads(json.dumps(config.to_json(tiny)))) == tiny
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "no setting 'epoch'"),
+        ({"steps": "many"}, "steps cannot be 'many'"),
+        ({"precision": "fp8"}, "precision cannot be 'fp8'"),
+        ({"data": {"type": "hologram"}}, "'hologram' is none of image, series"),
+    ],
+)
+def test_a_wrong_key_or_value_in_a_config_is_an_error(tiny, change, message):
+    with pytest.raises(ValueError, match=message):
+        config.from_json({**config.to_json(tiny), **change})
