@@ -65,7 +65,7 @@ def work(method: JEPA, images: int, patches: int, context: int, blocks: int, ask
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
@@ -116,14 +116,22 @@ def main() -> None:
     seconds = {name: statistics.median(values) for name, values in times.items()}
     ratio = statistics.median(a / b for a, b in zip(times["plain"], times["package"], strict=True))
     kinds = {"plain": "fp32", "package": "bf16" if where.bf16 else "fp32"}
-    print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}; ViT-S/16, batch {options.batch}")
-    print(f"context {shown.shape[1]}, targets {asked.shape[1]}×{asked.shape[2]}, {flops / options.batch / 1e9:.1f} GFLOP an image")
+    print(
+        f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}; ViT-S/16, batch {options.batch}"
+    )
+    print(
+        f"context {shown.shape[1]}, targets {asked.shape[1]}×{asked.shape[2]}, {flops / options.batch / 1e9:.1f} GFLOP an image"
+    )
     for name, value in seconds.items():
         share = flops / value / rates[kinds[name]]
-        print(f"{name:8} {kinds[name]}  {value:7.3f} s  {options.batch / value:8.2f} images/s  {flops / value / 1e9:7.0f} GFLOP/s  {share:5.1%} of {rates[kinds[name]] / 1e9:.0f}")
+        print(
+            f"{name:8} {kinds[name]}  {value:7.3f} s  {options.batch / value:8.2f} images/s  {flops / value / 1e9:7.0f} GFLOP/s  {share:5.1%} of {rates[kinds[name]] / 1e9:.0f}"
+        )
     print(f"the package is {ratio:.2f} times as fast")
     if options.json:
-        options.json.write_text(json.dumps({"seconds": seconds, "ratio": ratio, "rates": rates, "flops": flops}, indent=1))
+        options.json.write_text(
+            json.dumps({"seconds": seconds, "ratio": ratio, "rates": rates, "flops": flops}, indent=1)
+        )
 
 
 if __name__ == "__main__":

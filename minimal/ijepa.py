@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def sincos(rows, columns, dim):
+def sincos(grid, dim):
     """Positions of a grid: half of the width for the column, half for the row; sines, then cosines."""
     frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     angles = [place.reshape(-1, 1) * frequency for place in (x, y)]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()  # N D
 
@@ -43,12 +43,14 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """A vision transformer without a class token."""
 
+    pos: torch.Tensor
+
     def __init__(self, grid, patch, dim, depth, heads):
         super().__init__()
         self.patch_embed = nn.Conv2d(3, dim, patch, patch)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.register_buffer("pos", sincos(*grid, dim), persistent=False)
+        self.register_buffer("pos", sincos(grid, dim), persistent=False)
 
     def forward(self, images, shown=None):
         x = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos  # B N D
@@ -62,6 +64,8 @@ class Encoder(nn.Module):
 class Predictor(nn.Module):
     """A narrow transformer: the context, and a mask token at every place that is asked for."""
 
+    pos: torch.Tensor
+
     def __init__(self, grid, dim, width, depth, heads):
         super().__init__()
         self.embed = nn.Linear(dim, width)
@@ -69,7 +73,7 @@ class Predictor(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.proj = nn.Linear(width, dim)
-        self.register_buffer("pos", sincos(*grid, width), persistent=False)
+        self.register_buffer("pos", sincos(grid, width), persistent=False)
 
     def forward(self, context, shown, asked):
         """One target block: B T."""

@@ -22,7 +22,7 @@ WHERE = {  # public name -> module, imported when first asked for
     "Optim": "openjepa.optim",
 }
 
-__all__ = sorted(WHERE)
+__all__ = [*WHERE]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

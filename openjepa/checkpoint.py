@@ -12,7 +12,7 @@ import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from openjepa.log import warn
+from openjepa.types import Mistake
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d+)")
@@ -45,7 +46,10 @@ def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Opti
         temporary.mkdir()
         number = uuid.uuid4().hex  # in every shard, so that shards of two saves cannot be mixed
         parts = {"model": method.state_dict(), "optimizer": moments(method, optimizer)}
-        hashes = {f"{name}.safetensors": write(temporary / f"{name}.safetensors", part, number) for name, part in parts.items()}
+        hashes = {
+            f"{name}.safetensors": write(temporary / f"{name}.safetensors", part, number)
+            for name, part in parts.items()
+        }
         state = {"format": FORMAT, "step": step, "save": number, "sha256": hashes}
         with (temporary / "state.json").open("w") as stream:
             json.dump(state, stream, indent=1)
@@ -63,7 +67,9 @@ def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Opti
 def write(file: Path, tensors: dict[str, Tensor], number: str) -> str:
     """Saves tensors durably and returns the file's SHA-256."""
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, {"save": number})
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, {"save": number}
+        )
     except SafetensorError as error:
         raise OSError(f"{file} cannot be written: {error}") from error
     with file.open("rb+") as stream:
@@ -87,23 +93,29 @@ def flush_folder(folder: Path) -> None:
 
 def moments(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state under the parameters' names."""
-    names = {parameter: name for name, parameter in method.named_parameters()}
+    names: dict[Any, str] = {parameter: name for name, parameter in method.named_parameters()}
     state = optimizer.state.items()
     return {f"{names[parameter]}:{key}": value for parameter, own in state for key, value in own.items()}
 
 
 def restore(loaded: Loaded, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts weights and moments back. ValueError, naming the first difference, if the networks are not the same."""
+    """Puts weights and moments back. Mistake, naming the first difference, if the networks are not the same."""
     mine = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in loaded.model.items()}
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
-            raise ValueError(f"the checkpoint is of another network: {name} is {theirs.get(name)} there and {mine.get(name)} here")
+            raise Mistake(
+                f"the checkpoint is of another network: {name} is {theirs.get(name)} there and {mine.get(name)} here"
+            )
     method.load_state_dict(loaded.model)
     for name, parameter in method.named_parameters():
-        own = {key.rpartition(":")[2]: value for key, value in loaded.optimizer.items() if key.rpartition(":")[0] == name}
+        own = {
+            key.rpartition(":")[2]: value for key, value in loaded.optimizer.items() if key.rpartition(":")[0] == name
+        }
         if own:
-            optimizer.state[parameter] = {k: v if k == "step" and v.device == parameter.device else v.to(parameter.device) for k, v in own.items()}
+            optimizer.state[parameter] = {
+                k: v if k == "step" and v.device == parameter.device else v.to(parameter.device) for k, v in own.items()
+            }
 
 
 def steps(folder: Path) -> list[Path]:
@@ -115,7 +127,7 @@ def steps(folder: Path) -> list[Path]:
 def newest(folder: Path) -> Loaded | None:
     """The newest checkpoint whose contents are what was saved; a damaged one is named, set aside, and the one before taken.
 
-    None if there never was one. ValueError if there are some and all are damaged: never a silent fresh start.
+    None if there never was one. Mistake if there are some and all are damaged: never a silent fresh start.
     """
     candidates = steps(folder)
     for path in candidates:
@@ -126,7 +138,9 @@ def newest(folder: Path) -> Loaded | None:
             path.rename(aside)
             warn(f"checkpoint {path.name} is damaged ({error}); set aside as {aside.name}")
     if candidates or list(folder.glob("damaged-*")):
-        raise ValueError(f"every checkpoint in {folder} is damaged: nothing to resume from; start again with another --out")
+        raise Mistake(
+            f"every checkpoint in {folder} is damaged: nothing to resume from; start again with another --out"
+        )
     return None
 
 

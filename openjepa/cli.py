@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HELP = """jepa: Joint-Embedding Predictive Architectures
 
@@ -30,14 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     """Runs a verb; what a person can mend is told in a sentence, what they cannot is a traceback."""
-    from openjepa.training import Stopped, Trouble
+    from openjepa.training import Stopped
+    from openjepa.types import Mistake
 
     try:
         verb(arguments)
     except Stopped as stop:
         print(f"jepa: {stop}; go on with --resume", file=sys.stderr)
         return 128 + stop.number
-    except (ValueError, Trouble, OSError) as error:
+    except (Mistake, OSError) as error:
         print(f"jepa: {error}", file=sys.stderr)
         return 1
     return 0
@@ -48,9 +50,20 @@ def pretrain(arguments: list[str]) -> None:
 
     from openjepa.runs import pretrain as run
 
-    arguments = ["--resume=yes" if each == "--resume" and bare(arguments, place) else each for place, each in enumerate(arguments)]
+    arguments = [
+        "--resume=yes" if each == "--resume" and bare(arguments, place) else each
+        for place, each in enumerate(arguments)
+    ]
     default, rest = starting_point(arguments)
-    run(tyro.cli(type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)))
+    run(
+        tyro.cli(
+            type(default),
+            prog="jepa pretrain [RECIPE]",
+            args=rest,
+            default=default,
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+    )
 
 
 def bare(arguments: list[str], place: int) -> bool:
@@ -58,7 +71,7 @@ def bare(arguments: list[str], place: int) -> bool:
     return place + 1 == len(arguments) or arguments[place + 1].startswith("--")
 
 
-def starting_point(arguments: list[str]):
+def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     """The config that the flags change: a resumed run's own, a recipe's, or one chosen for the images and the machine."""
     import dataclasses
 

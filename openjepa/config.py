@@ -16,6 +16,7 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
+from openjepa.types import Mistake
 
 FORMAT = 1
 MODALITIES = {"image": Image, "series": Series}
@@ -56,14 +57,23 @@ class Pretrain:
     def __post_init__(self):
         for name in ("batch_size", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1")
+                raise Mistake(
+                    f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1"
+                )
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1")
+            raise Mistake(
+                f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1"
+            )
         if self.epochs <= 0 and self.steps <= 0:
-            raise ValueError("a run of no steps learns nothing: try --epochs 100")
-        for dim, heads in ((self.method.dim, self.method.num_heads), (self.method.predictor_dim, self.method.predictor_heads or self.method.num_heads)):
+            raise Mistake("a run of no steps learns nothing: try --epochs 100")
+        for dim, heads in (
+            (self.method.dim, self.method.num_heads),
+            (self.method.predictor_dim, self.method.predictor_heads or self.method.num_heads),
+        ):
             if dim % heads:
-                raise ValueError(f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}")
+                raise Mistake(
+                    f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}"
+                )
 
 
 FREE = frozenset({  # fields that the weights do not depend on
@@ -81,10 +91,10 @@ def to_json(config: Pretrain) -> dict[str, Any]:
 
 
 def from_json(plain: dict[str, Any]) -> Pretrain:
-    """The config that `to_json` wrote. ValueError on a key or value that does not belong."""
+    """The config that `to_json` wrote. Mistake on a key or value that does not belong."""
     plain = dict(plain)
     if plain.pop("format", None) != FORMAT:
-        raise ValueError(f"config.json is not of format {FORMAT}: was it written by another version?")
+        raise Mistake(f"config.json is not of format {FORMAT}: was it written by another version?")
     data, method = dict(plain.pop("data")), dict(plain.pop("method"))
     built: dict[str, Any] = {
         "data": build(known(MODALITIES, data.pop("type", None)), data),
@@ -96,14 +106,14 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
 
 
 def load(folder: Path) -> Pretrain:
-    """The config of a run or an export. ValueError in a sentence if there is none."""
+    """The config of a run or an export. Mistake in a sentence if there is none."""
     file = folder / "config.json"
     if not file.is_file():
-        raise ValueError(f"{folder} is not a run: it has no config.json")
+        raise Mistake(f"{folder} is not a run: it has no config.json")
     try:
         return from_json(json.loads(file.read_text()))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise Mistake(f"{file} cannot be read: {error}") from error
 
 
 def build(kind: type, plain: dict[str, Any]) -> Any:
@@ -111,12 +121,12 @@ def build(kind: type, plain: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = sorted(plain.keys() - hints.keys())
     if unknown:
-        raise ValueError(f"{kind.__name__} has no setting {unknown[0]!r}: its settings are {', '.join(hints)}")
+        raise Mistake(f"{kind.__name__} has no setting {unknown[0]!r}: its settings are {', '.join(hints)}")
     return kind(**{name: value_of(hints[name], value, name) for name, value in plain.items()})
 
 
 def value_of(hint: Any, value: Any, name: str) -> Any:
-    """A JSON value as the type a field wants. ValueError if it is another."""
+    """A JSON value as the type a field wants. Mistake if it is another."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal and value in arguments:
         return value
@@ -127,17 +137,17 @@ def value_of(hint: Any, value: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
         return None
     if hint is Path or (origin in (typing.Union, types.UnionType) and Path in arguments):
-        return Path(value)
-    if hint is float and type(value) in (int, float):
+        return Path(str(value))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
-    raise ValueError(f"{name} cannot be {value!r}: it is {getattr(hint, '__name__', hint)}")
+    raise Mistake(f"{name} cannot be {value!r}: it is {getattr(hint, '__name__', hint)}")
 
 
 def known(registry: dict[str, type], name: Any) -> type:
     if name not in registry:
-        raise ValueError(f"{name!r} is none of {', '.join(registry)}")
+        raise Mistake(f"{name!r} is none of {', '.join(registry)}")
     return registry[name]
 
 
@@ -149,7 +159,9 @@ def differences(one: Pretrain, other: Pretrain) -> list[str]:
     """The settings that results depend on in which two configs differ, as `name: one → other`."""
     flat = [flatten(to_json(config)) for config in (one, other)]
     names = [name for name in flat[0] | flat[1] if name.split(".")[0] not in FREE and name != "data.root"]
-    return [f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names if flat[0].get(name) != flat[1].get(name)]
+    return [
+        f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names if flat[0].get(name) != flat[1].get(name)
+    ]
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

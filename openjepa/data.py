@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from openjepa.draws import Draws, order
-from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Skipped
+from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Mistake, Skipped
 
 
 class Paths(Sequence[str]):
@@ -50,7 +50,7 @@ class Paths(Sequence[str]):
         return Paths(file)
 
 
-class replacing:  # noqa: N801  (a context manager that reads as a verb)
+class replacing:
     """A temporary name beside `file` to write to, renamed onto it on success, removed on failure."""
 
     def __init__(self, file: Path):
@@ -70,10 +70,10 @@ class replacing:  # noqa: N801  (a context manager that reads as a verb)
 def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
     """Every file with one of these suffixes below the folders, or named in text files, sorted; links are followed once.
 
-    ValueError in a sentence where there is nothing to find.
+    Mistake in a sentence where there is nothing to find.
     """
     if not roots:
-        raise ValueError("no data given: try --data.root FOLDER")
+        raise Mistake("no data given: try --data.root FOLDER")
     found: dict[str, int] = {}
     for root in roots:
         path = Path(root).expanduser()
@@ -84,10 +84,10 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
         elif path.is_file() and path.suffix.lower() in suffixes:
             found[str(path)] = path.stat().st_size
         else:
-            raise ValueError(f"{root} is not a folder, nor a .txt file of paths: check the spelling of --data.root")
+            raise Mistake(f"{root} is not a folder, nor a .txt file of paths: check the spelling of --data.root")
     if not found:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
-        raise ValueError(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
+        raise Mistake(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
     paths = sorted(found)
     digest = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in paths).encode("utf-8", "surrogateescape"))
     return Listing(paths, digest.hexdigest()[:32])
@@ -115,7 +115,7 @@ def named_in(file: Path) -> Iterator[tuple[str, int]]:
         if line.strip():
             path = file.parent / line.strip()
             if not path.is_file():
-                raise ValueError(f"{file} names {line.strip()}, which is not a file: remove the line or mend the path")
+                raise Mistake(f"{file} names {line.strip()}, which is not a file: remove the line or mend the path")
             yield str(path), path.stat().st_size
 
 
@@ -139,9 +139,13 @@ class Steps(torch.utils.data.Dataset):
         self, data: Dataset, masker: Masker, *, batch_size: int, total: int, seed: int, rank: int = 0, ranks: int = 1
     ):
         if batch_size % ranks:
-            raise ValueError(f"batch size {batch_size} does not divide by {ranks} processes: try --batch-size {batch_size // ranks * ranks}")
+            raise Mistake(
+                f"batch size {batch_size} does not divide by {ranks} processes: try --batch-size {batch_size // ranks * ranks}"
+            )
         if len(data) < batch_size:
-            raise ValueError(f"{len(data)} images are fewer than a batch of {batch_size}: try --batch-size {max(1, len(data) // 2)}")
+            raise Mistake(
+                f"{len(data)} images are fewer than a batch of {batch_size}: try --batch-size {max(1, len(data) // 2)}"
+            )
         self.data, self.masker, self.seed, self.total = data, masker, seed, total
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // ranks
         self.epoch, self.order = -1, np.empty(0, np.int64)
@@ -168,7 +172,7 @@ def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
     loader = DataLoader(
         steps,
         batch_size=None,
-        collate_fn=as_is,
+        collate_fn=as_is,  # pyright: ignore[reportArgumentType]
         sampler=range(start, len(steps)),
         num_workers=workers,
         pin_memory=pin,

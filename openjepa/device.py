@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from openjepa.distributed import local_rank
+from openjepa.types import Mistake
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -34,13 +35,13 @@ class Place(NamedTuple):
 
 
 def place(device: str = "auto", precision: Precision = "auto") -> Place:
-    """The device asked for, else cuda, mps, cpu; bf16 where the processor multiplies it natively. ValueError if absent."""
+    """The device asked for, else cuda, mps, cpu; bf16 where the processor multiplies it natively. Mistake if absent."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = device.split(":")[0]
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(kind, False):
-        raise ValueError(f"no device {device} here: try --device cpu")
+        raise Mistake(f"no device {device} here: try --device cpu")
     chosen = torch.device(f"cuda:{local_rank()}") if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

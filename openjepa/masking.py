@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from openjepa.draws import Draws
-from openjepa.types import Masker, Masks
+from openjepa.types import Masker, Masks, Mistake
 
 Size = tuple[int, int]  # rows, columns
 REDRAWS = 16  # times a sample that falls short of the context budget draws its places again
@@ -37,7 +37,7 @@ class Masking:
     min_keep: int = 10  # the released sampler's floor for blocks and contexts (sampler "official")
 
     def build(self, grid: Size) -> Masker:
-        """The sampler for a grid. ValueError if the grid cannot hold its blocks."""
+        """The sampler for a grid. Mistake if the grid cannot hold its blocks."""
         scales = self.target_scale, self.target_aspect, self.context_scale
         if self.sampler == "blocks":
             return Blocks(grid, self.targets, *scales, self.budget)
@@ -71,13 +71,13 @@ class Blocks:
         count = self.grid[0] * self.grid[1]
         smallest = int(count * self.target_scale[0])
         if smallest < 2:
-            raise ValueError(too_small(self.grid, f"a target block would have {smallest} tokens"))
+            raise Mistake(too_small(self.grid, f"a target block would have {smallest} tokens"))
         if not self.target_aspect[0] <= self.target_aspect[1] or not self.target_scale[0] <= self.target_scale[1]:
-            raise ValueError("mask ranges go from low to high: try --masks.target-scale 0.15 0.2")
+            raise Mistake("mask ranges go from low to high: try --masks.target-scale 0.15 0.2")
         for context, blocks, tokens in self.shapes():
             area = min(self.context_sizes())
             if context < 1 or area * (1 - tokens / count) ** blocks < min(context, count - blocks * tokens) / 2:
-                raise ValueError(
+                raise Mistake(
                     f"{blocks} target blocks of {tokens} tokens leave too little of a {self.grid[0]}×{self.grid[1]} grid "
                     f"to show {context}: try --masks.budget {self.budget / 2:g} or fewer --masks.targets"
                 )
@@ -133,7 +133,7 @@ class OfficialBlocks:
     raster order, as many as the shortest context of 128 consecutive samples of the global batch has; a context of at most
     `min_keep` tokens is drawn again 20 times, then the last target is allowed into it.
 
-    Differs: random numbers come from Draws, and a grid on which the released code never returns is a ValueError.
+    Differs: random numbers come from Draws, and a grid on which the released code never returns is a Mistake.
     """
 
     grid: Size
@@ -148,7 +148,7 @@ class OfficialBlocks:
         smallest = min(h * w for h, w in sizes)
         if min(self.grid) < 2 or smallest <= self.min_keep:
             reason = f"the released sampler wants target blocks of more than {self.min_keep} tokens, here {smallest}"
-            raise ValueError(too_small(self.grid, reason) + ", or --masks.sampler blocks")
+            raise Mistake(too_small(self.grid, reason) + ", or --masks.sampler blocks")
 
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
@@ -167,7 +167,9 @@ class OfficialBlocks:
         mine = slice(first - start, stop - start)
         keep = kept[mine]
         longest = int(keep.max())
-        context = (~free[mine]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]  # free ones first, raster order
+        context = (
+            (~free[mine]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+        )  # free ones first, raster order
         shown = torch.arange(longest) < keep[:, None]
         return (Masks(context, block_index(asked[mine], target, self.grid), None if shown.all() else shown),)
 
@@ -192,7 +194,9 @@ class OfficialBlocks:
         return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
 
     def corners(self, where: Float[Tensor, "B M 2"], size: Size) -> Int[Tensor, "B M 2"]:
-        room = torch.tensor([self.grid[0] - size[0], self.grid[1] - size[1]])  # exclusive: the last place is never drawn
+        room = torch.tensor(
+            [self.grid[0] - size[0], self.grid[1] - size[1]]
+        )  # exclusive: the last place is never drawn
         return (where * room).long()
 
     def target_sizes(self) -> list[Size]:
@@ -212,7 +216,7 @@ class Rasterized:
 
     def __post_init__(self):
         if self.grid[0] % 2 or self.grid[1] % 2:
-            raise ValueError(f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler blocks")
+            raise Mistake(f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler blocks")
 
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
@@ -239,7 +243,7 @@ class Random:
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
     ) -> tuple[Masks]:
-        (context, _, tokens) = self.shapes()[0]
+        (context, _, _tokens) = self.shapes()[0]
         shuffled = draws.uniform("order", self.grid[0] * self.grid[1]).argsort(dim=1)
         return (Masks(shuffled[:, :context].sort(dim=1).values, shuffled[:, context:].sort(dim=1).values[:, None]),)
 
@@ -247,7 +251,7 @@ class Random:
         count = self.grid[0] * self.grid[1]
         asked = int(count * self.hidden)
         if not 0 < asked < count:
-            raise ValueError(too_small(self.grid, f"{asked} of {count} tokens would be hidden"))
+            raise Mistake(too_small(self.grid, f"{asked} of {count} tokens would be hidden"))
         return [(count - asked, 1, asked)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import time
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MODES = {1: "L", 3: "RGB"}
 MOST_PIXELS = 100_000_000  # of a picture; more is taken for a decompression bomb
 ORIENTATION = 0x0112  # EXIF
+DAMAGE = (  # what Pillow raises on files that are not what they seem
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
+    ZeroDivisionError, struct.error,
+)  # fmt: skip
 READS = 3  # tries to read a file before the run stops
 
 
@@ -47,7 +52,12 @@ class Crop(NamedTuple):
 
 
 def random_crops(
-    scale: tuple[float, float], aspect_range: tuple[float, float], flip: bool, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: Draws
+    scale: tuple[float, float],
+    aspect_range: tuple[float, float],
+    flip: bool,
+    height: Float[Tensor, "B"],
+    width: Float[Tensor, "B"],
+    draws: Draws,
 ) -> Crop:
     """Boxes distributed as torchvision's RandomResizedCrop: ten tries at scale and aspect, then the centre."""
     u = draws.uniform("crop", 10, 2)
@@ -77,9 +87,7 @@ def centre_crops(size: tuple[int, int], height: Float[Tensor, "B"], width: Float
     return Crop((height - h) / 2, (width - w) / 2, h, w, torch.zeros(len(h), dtype=torch.bool))
 
 
-def resample(
-    pictures: UInt8[Tensor, "B C H W"], crop: Crop, size: tuple[int, int]
-) -> UInt8[Tensor, "B C h w"]:
+def resample(pictures: UInt8[Tensor, "B C H W"], crop: Crop, size: tuple[int, int]) -> UInt8[Tensor, "B C h w"]:
     """Every box resized to `size` in one call: bilinear with antialiasing, as two products with triangle weights."""
     rows = triangles(crop.top, crop.height, size[0], pictures.shape[2])[:, None]  # B 1 h H
     columns = triangles(crop.left, crop.width, size[1], pictures.shape[3])[:, None]
@@ -87,7 +95,9 @@ def resample(
     return (rows @ pictures.float() @ columns.mT).round().clamp(0, 255).to(torch.uint8)
 
 
-def triangles(start: Float[Tensor, "B"], length: Float[Tensor, "B"], out: int, size: int) -> Float[Tensor, "B out size"]:
+def triangles(
+    start: Float[Tensor, "B"], length: Float[Tensor, "B"], out: int, size: int
+) -> Float[Tensor, "B out size"]:
     """How much each source pixel gives to each output pixel."""
     scale = (length / out)[:, None, None]
     centre = start[:, None, None] + (torch.arange(out)[:, None] + 0.5) * scale
@@ -104,7 +114,9 @@ def read_bytes(path: str) -> bytes:
             return Path(path).read_bytes()
         except OSError as error:
             if attempt == READS - 1:
-                raise OSError(f"{path} cannot be read ({error.strerror}): mend it or its disk, then go on with --resume") from error
+                raise OSError(
+                    f"{path} cannot be read ({error.strerror}): mend it or its disk, then go on with --resume"
+                ) from error
             time.sleep(0.2 * 4**attempt)
     raise AssertionError
 
@@ -120,7 +132,7 @@ def opened(path: str) -> Pillow.Image:
             picture = Pillow.open(io.BytesIO(content), formats=FORMATS)
         except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
             raise Undecodable("too many pixels: a decompression bomb?") from error
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except DAMAGE as error:
             raise Undecodable("not a picture of a known format") from error
     if picture.size[0] * picture.size[1] > MOST_PIXELS:
         raise Undecodable(f"{picture.size[0]}×{picture.size[1]} pixels: a decompression bomb?")
@@ -134,7 +146,7 @@ def upright(picture: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.
             picture.draft(None, (int(picture.size[0] / scale), int(picture.size[1] / scale)))
         picture.load()
         seen = ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except DAMAGE as error:
         raise Undecodable(f"cannot be decoded: {error}") from error
     if seen.mode.startswith(("I", "F")):  # 16 bits and more: the top eight
         array = np.asarray(seen).astype(np.float64)
@@ -152,7 +164,10 @@ def size_of(path: str, channels: int) -> tuple[int, int]:
         return array_of(path, channels).shape[1:]
     with opened(path) as picture:
         width, height = picture.size
-        turned = picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
+        try:
+            turned = picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
+        except DAMAGE as error:
+            raise Undecodable(f"its EXIF data cannot be read: {error}") from error
         return (width, height) if turned else (height, width)
 
 
@@ -195,7 +210,7 @@ def view(
     across, down = seen.size[0] / width, seen.size[1] / height
     left, top, right, bottom = crop.box(0)
     box = left * across, top * down, min(right * across, seen.size[0]), min(bottom * down, seen.size[1])
-    out = seen.resize(size[::-1], Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    out = seen.resize((size[1], size[0]), Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     return planes(out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if crop.flip else out)
 
 

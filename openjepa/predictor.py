@@ -14,9 +14,7 @@ from openjepa.types import Tokens
 class Predictor(nn.Module):
     """A narrow transformer over [context; queries]. Each target block is a sequence of its own (paper, section 3)."""
 
-    def __init__(
-        self, input_dim: int, output_dim: int, dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0
-    ):
+    def __init__(self, input_dim: int, output_dim: int, dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
         self.dim = dim
         self.embed = nn.Linear(input_dim, dim)

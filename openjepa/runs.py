@@ -7,7 +7,6 @@ import fcntl
 import json
 import platform
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,17 +20,17 @@ from openjepa import checkpoint, config, distributed, optim, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps, load, replacing
 from openjepa.device import Place, cores, place
-from openjepa.log import Log, rows, say, warn
+from openjepa.log import Log, say, warn
 from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
-from openjepa.training import Trouble, train
-from openjepa.types import Dataset, Listing
+from openjepa.training import train
+from openjepa.types import Dataset, Listing, Mistake
 
 
 def pretrain(settings: Pretrain) -> Path:
     """Trains an encoder as the settings say, in the folder `settings.out`, which is returned.
 
-    ValueError or OSError in a sentence where the settings, the data or the folder are no good; Trouble where a run
+    Mistake or OSError in a sentence where the settings, the data or the folder are no good; Trouble where a run
     cannot go on; Stopped after a signal, with everything saved.
     """
     where = place(settings.device, settings.precision)
@@ -53,7 +52,9 @@ def run(settings: Pretrain, where: Place) -> Path:
     data, settings = prepared(settings, where, listing, settings.out / "data")
     masker = settings.masks.build(settings.data.grid)
     rank, ranks = distributed.world()
-    steps = Steps(data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks)
+    steps = Steps(
+        data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks
+    )
 
     method = settings.method.build(settings.data, settings.seed).to(where.device)
     optimizer = optim.build(method, settings.optim)
@@ -75,23 +76,23 @@ def run(settings: Pretrain, where: Place) -> Path:
 
 
 def resuming(settings: Pretrain) -> bool:
-    """Whether there is a run to go on with. ValueError if the folder and the wish do not go together."""
+    """Whether there is a run to go on with. Mistake if the folder and the wish do not go together."""
     there = (settings.out / "config.json").is_file()
     if there and settings.resume == "no":
-        raise ValueError(f"{settings.out} already holds a run: go on with it by --resume, or give another --out")
+        raise Mistake(f"{settings.out} already holds a run: go on with it by --resume, or give another --out")
     if settings.resume == "yes" and not there:
-        raise ValueError(f"{settings.out} holds no run to resume: leave --resume out to start one")
+        raise Mistake(f"{settings.out} holds no run to resume: leave --resume out to start one")
     return there
 
 
 def same_data(settings: Pretrain, listing: Listing) -> None:
-    """ValueError if the files are not those that the run began with."""
+    """Mistake if the files are not those that the run began with."""
     file = settings.out / "data.json"
     began = json.loads(file.read_text()) if file.exists() else {}
     if began and began["fingerprint"] != listing.fingerprint:
         message = f"the data are not those the run began with: {began['count']} files then, {len(listing.paths)} now, or other sizes"
         if not settings.other_data:
-            raise ValueError(f"{message}; give the same --data.root, or insist with --other-data")
+            raise Mistake(f"{message}; give the same --data.root, or insist with --other-data")
         warn(f"{message}; the resumed run is not exact")
 
 
@@ -126,7 +127,9 @@ def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim
         warn(f"resumed with other settings, so not exactly the same run: {'; '.join(changed)}")
     environment, file = versions(), settings.out / "environment.json"
     then = json.loads(file.read_text()) if file.exists() else environment
-    other = [f"{name}: {then[name]} → {environment[name]}" for name in environment if then.get(name) != environment[name]]
+    other = [
+        f"{name}: {then[name]} → {environment[name]}" for name in environment if then.get(name) != environment[name]
+    ]
     if other:
         warn(f"resumed in another environment, so perhaps not bit for bit the same run: {'; '.join(other)}")
     loaded = checkpoint.newest(settings.out / "checkpoints")
@@ -163,11 +166,17 @@ def describe(settings: Pretrain, listing: Listing, count: int) -> None:
 def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
     """Says what will be done, everything chosen included."""
     data, method = settings.data, settings.method
-    shape = f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
+    shape = (
+        f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
+    )
     rows_, columns = data.grid
     say(f"data       {count:,} samples, {shape}: a grid of {rows_}×{columns}")
-    say(f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; predictor {method.predictor_dim}×{method.predictor_depth}")
-    say(f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), {settings.precision} on {where.device}, {settings.threads} threads, {settings.workers} workers")
+    say(
+        f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; predictor {method.predictor_dim}×{method.predictor_depth}"
+    )
+    say(
+        f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), {settings.precision} on {where.device}, {settings.threads} threads, {settings.workers} workers"
+    )
     say(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
 
 
@@ -175,13 +184,21 @@ def finish(settings: Pretrain, method: Any) -> None:
     """The export, the curves, and what to do next."""
     folder = weights.export(method, settings, settings.steps, settings.out / "export")
     picture = draw([settings.out], settings.out / "curves.png")
-    say(f"\nencoder    {folder}\ncurves     {picture}\nnext       jepa probe {settings.out} --data.root LABELLED_FOLDER")
+    say(
+        f"\nencoder    {folder}\ncurves     {picture}\nnext       jepa probe {settings.out} --data.root LABELLED_FOLDER"
+    )
 
 
 def rehearse(settings: Pretrain, where: Place, count: int = 6) -> Path:
     """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up."""
     data, settings = prepared(settings, where, settings.data.listing(), None)
-    steps = Steps(data, settings.masks.build(settings.data.grid), batch_size=settings.batch_size, total=settings.steps, seed=settings.seed)
+    steps = Steps(
+        data,
+        settings.masks.build(settings.data.grid),
+        batch_size=settings.batch_size,
+        total=settings.steps,
+        seed=settings.seed,
+    )
     method = settings.method.build(settings.data, settings.seed).to(where.device)
     optimizer = optim.build(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
@@ -193,12 +210,20 @@ def rehearse(settings: Pretrain, where: Place, count: int = 6) -> Path:
         stepping = timed_steps(shortened, method, optimizer, made, where)
     pace = max(loading, stepping) if settings.workers else loading + stepping
     hours = settings.steps * pace / 3600
-    memory = torch.cuda.max_memory_allocated() if where.device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    say(f"a step     {stepping:.3f} s computing, {loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace:.0f} images/s")
+    memory = (
+        torch.cuda.max_memory_allocated()
+        if where.device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    say(
+        f"a step     {stepping:.3f} s computing, {loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace:.0f} images/s"
+    )
     say(f"the run    {settings.steps:,} steps, about {hours:.2g} hours")
     say(f"memory     {memory / 2**30:.1f} GiB")
     keeps = loading < stepping or not settings.workers
-    say("loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}")
+    say(
+        "loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}"
+    )
     return settings.out
 
 
@@ -217,7 +242,7 @@ def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimize
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder. ValueError if one is there."""
+    """Keeps a second run out of the folder. Mistake if one is there."""
     if not distributed.is_main():
         yield
         return
@@ -226,5 +251,5 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"another process is training in {folder}: wait for it, or give another --out") from error
+            raise Mistake(f"another process is training in {folder}: wait for it, or give another --out") from error
         yield

@@ -41,7 +41,11 @@ class Scenes(NamedTuple):
     instance: UInt8[Tensor, "S H W"]  # 0 floor, then the objects from 1
 
 
-TASKS = {"count": COUNTS[1] - COUNTS[0] + 1, "distance": len(DISTANCES), "kind": len(SHAPES) * len(MATERIALS) * len(TEXTURES)}
+TASKS = {
+    "count": COUNTS[1] - COUNTS[0] + 1,
+    "distance": len(DISTANCES),
+    "kind": len(SHAPES) * len(MATERIALS) * len(TEXTURES),
+}
 
 
 class Objects(NamedTuple):
@@ -203,7 +207,11 @@ def ahead(t: Tensor) -> Tensor:
 
 
 def surface(
-    objects: Objects, which: Int[Tensor, "S P"], local: Tensor, point: Float[Tensor, "S P 3"], on_object: Bool[Tensor, "S P"]
+    objects: Objects,
+    which: Int[Tensor, "S P"],
+    local: Tensor,
+    point: Float[Tensor, "S P 3"],
+    on_object: Bool[Tensor, "S P"],
 ) -> tuple[Float[Tensor, "S P 3"], Float[Tensor, "S P 3"], Bool[Tensor, "S P"]]:
     """Normal, colour and metal at the point that each pixel sees."""
     scenes = torch.arange(len(which))[:, None]

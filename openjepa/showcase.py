@@ -100,7 +100,8 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     for name, (train, held) in seen.items():
         pairs = {task: (getattr(labelled, task), getattr(test, task)) for task in TASKS}
         result[name] = {
-            task: logistic.probe((train, labels), (held, truth), TASKS[task], seed) for task, (labels, truth) in pairs.items()
+            task: logistic.probe((train, labels), (held, truth), TASKS[task], seed)
+            for task, (labels, truth) in pairs.items()
         }
     chance = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
     return {**result, "most frequent class": chance}

@@ -17,13 +17,13 @@ from openjepa.device import Place
 from openjepa.distributed import replicated, sync_only_when
 from openjepa.log import Log, warn
 from openjepa.log import skipped as list_skipped
-from openjepa.types import Batch, Masks, Output, Skipped
+from openjepa.types import Batch, Masks, Mistake, Output, Skipped
 
 MOST_BAD = 5  # steps without a finite gradient in a row before the run stops
 AGREE = 10  # steps between two looks, over many processes, at whether to stop
 
 
-class Stopped(Exception):  # noqa: N818  (no error: the run was asked to leave, and saved)
+class Stopped(Exception):
     """A signal asked the run to stop; everything is saved."""
 
     def __init__(self, number: int):
@@ -31,11 +31,19 @@ class Stopped(Exception):  # noqa: N818  (no error: the run was asked to leave, 
         self.number = number
 
 
-class Trouble(RuntimeError):
+class Trouble(Mistake):
     """The run cannot go on; the message says why and what to do."""
 
 
-def train(config: Pretrain, method: Any, optimizer: torch.optim.Optimizer, loader: Iterator[Step], place: Place, start: int, log: Log | None) -> None:
+def train(
+    config: Pretrain,
+    method: Any,
+    optimizer: torch.optim.Optimizer,
+    loader: Iterator[Step],
+    place: Place,
+    start: int,
+    log: Log | None,
+) -> None:
     """Takes the steps from `start` to `config.steps`. The log is the main process's; the others have none."""
     forward = replicated(method, place.device)
     meters, signals = Meters(config, place, start), Signals()
@@ -167,7 +175,9 @@ class Meters:
         """A row for the log, and the alarms. The only place that waits for the device."""
         loss = distributed.total(output.loss.detach().clone()) / distributed.world()[1]
         if float(self.bad) >= MOST_BAD:
-            raise Trouble(f"the gradient has not been finite for {int(self.bad)} steps: try --optim.clip 1 or --optim.lr {self.config.optim.lr / 3:g}")
+            raise Trouble(
+                f"the gradient has not been finite for {int(self.bad)} steps: try --optim.clip 1 or --optim.lr {self.config.optim.lr / 3:g}"
+            )
         now = time.perf_counter()
         taken, spent = done - self.last, now - self.begun
         row = {

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from openjepa.draws import Draws
 
 
+class Mistake(Exception):
+    """Something that the person at the keyboard can mend; the message is a sentence that says how."""
+
+
 def gather(values: Float[Tensor, "B N E"], index: Int[Tensor, "B *K"]) -> Float[Tensor, "B *K E"]:
     """The rows of each sample that `index` names, in its order."""
     batch, count, width = values.shape
@@ -86,8 +90,15 @@ class Listing(NamedTuple):
 class Dataset(Protocol):
     """Samples by index. `read` makes a whole batch in one call, in a worker."""
 
-    fingerprint: str  # changes when the list of samples does
-    classes: tuple[str, ...]  # names of the labels; empty without labels
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the list of samples does."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels; empty without labels."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -101,7 +112,7 @@ class Masker(Protocol):
     """Decides what is shown and what is asked for. I-JEPA gives one Masks, V-JEPA several."""
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"], valid: Bool[Tensor, "B N"] | None, draws: Draws, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: Draws, progress: float
     ) -> tuple[Masks, ...]: ...
 
     def shapes(self) -> list[tuple[int, int, int]]:

@@ -15,6 +15,7 @@ from openjepa import checkpoint, config
 from openjepa.config import Pretrain
 from openjepa.encoder import Encoder
 from openjepa.methods.jepa import MaskedJEPA
+from openjepa.types import Mistake
 
 FILE = "encoder.safetensors"
 
@@ -32,13 +33,13 @@ def export(method: MaskedJEPA, settings: Pretrain, step: int, folder: Path) -> P
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.encoder("target").state_dict().items()}
     save_file(state, folder / FILE, {"step": str(step), "licence": "yours"})
-    plain = config.to_json(dataclasses.replace(settings, out=Path("."), init_from=None))
+    plain = config.to_json(dataclasses.replace(settings, out=Path(), init_from=None))
     (folder / "config.json").write_text(json.dumps(plain, indent=1))
     return folder
 
 
 def load(folder: Path, which: str = "target") -> Trained:
-    """The encoder of a run (its newest good checkpoint) or of an export. ValueError in a sentence if there is none."""
+    """The encoder of a run (its newest good checkpoint) or of an export. Mistake in a sentence if there is none."""
     settings = config.load(folder)
     if (folder / FILE).is_file():
         return Trained(filled(settings, load_file(folder / FILE)), settings, settings.steps)
@@ -46,11 +47,13 @@ def load(folder: Path, which: str = "target") -> Trained:
         try:
             loaded = checkpoint.read(path)
         except checkpoint.DAMAGE as error:
-            raise ValueError(f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before") from error
+            raise Mistake(
+                f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before"
+            ) from error
         prefix = f"{which}_encoder."
         state = {name.removeprefix(prefix): value for name, value in loaded.model.items() if name.startswith(prefix)}
         return Trained(filled(settings, state), settings, loaded.step)
-    raise ValueError(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
+    raise Mistake(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
 
 
 def untrained(settings: Pretrain) -> Encoder:
@@ -68,7 +71,7 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
     """Loads another run's weights, all that fit in name and shape; returns the names of those that did not."""
     path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
     if path is None:
-        raise ValueError(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
+        raise Mistake(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
     theirs, mine = checkpoint.read(path).model, method.state_dict()
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     method.load_state_dict(fitting, strict=False)

@@ -7,8 +7,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 from jaxtyping import install_import_hook
 
-hook = install_import_hook("openjepa", "beartype.beartype")
-hook.install() if hasattr(hook, "install") else None
+install_import_hook("openjepa", "beartype.beartype")
 
 import dataclasses
 from pathlib import Path
@@ -35,8 +34,12 @@ MODALITIES = {
 }
 METHODS = {
     "released": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1),
-    "averaged": JEPA(dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardise=True),
-    "joined": JEPA(dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"),
+    "averaged": JEPA(
+        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardise=True
+    ),
+    "joined": JEPA(
+        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"
+    ),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]

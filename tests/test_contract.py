@@ -93,7 +93,9 @@ def test_target_blocks_do_not_see_each_other():
     mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
     (context,) = net.context_encoder(tokens.take(mask.context))
     where = gather(tokens.pos, mask.target)
-    torch.testing.assert_close(net.predictor(context, where)[:, :1], net.predictor(context, where[:, :1]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        net.predictor(context, where)[:, :1], net.predictor(context, where[:, :1]), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_the_order_of_tokens_does_not_matter():
@@ -124,7 +126,9 @@ def test_a_step_is_a_function_of_the_seed_and_its_number():
     _, steps = made("image", "released")
     _, again = made("image", "released")
     one, other = steps[5], again[5]
-    assert torch.equal(one.batch.views[0], other.batch.views[0]) and torch.equal(one.masks[0].context, other.masks[0].context)
+    assert torch.equal(one.batch.views[0], other.batch.views[0]) and torch.equal(
+        one.masks[0].context, other.masks[0].context
+    )
     assert not torch.equal(one.batch.views[0], steps[6].batch.views[0])
 
 

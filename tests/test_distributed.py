@@ -17,6 +17,7 @@ RUN = """
 import json, os, sys
 import torch
 from openjepa import config, runs
+from openjepa.types import Mistake
 runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 
@@ -29,8 +30,16 @@ def torchrun(settings, ranks: int = 2, code: str = RUN) -> None:
     command = [sys.executable, "-c", code, json.dumps(config.to_json(settings))]
     import os
 
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+    }
+    processes = [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
+    ]
     assert [process.wait(240) for process in processes] == [0] * ranks
 
 
@@ -57,7 +66,13 @@ def test_two_ranks_equal_one(tiny, method):
 
 def test_a_run_of_two_ranks_goes_on_with_one(tiny):
     runs.pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
-    torchrun(replace(tiny, steps=20), code=RUN.replace("runs.pretrain", "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain").replace("import json", HALT + "import json", 1))
+    torchrun(
+        replace(tiny, steps=20),
+        code=RUN.replace(
+            "runs.pretrain",
+            "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain",
+        ).replace("import json", HALT + "import json", 1),
+    )
     assert checkpoint.newest(tiny.out / "checkpoints").step == 10
     runs.pretrain(replace(tiny, steps=20, resume="yes"))
     np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
@@ -94,7 +109,10 @@ dist.destroy_process_group()
     import os
 
     processes = [
-        subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)})
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)},
+        )
         for rank in range(2)
     ]
     assert [process.wait(120) for process in processes] == [0, 0]
@@ -110,7 +128,7 @@ def test_a_batch_that_does_not_divide_is_refused():
     from openjepa.masking import Blocks
 
     data = MODALITIES["image"].synthetic(32, 0)
-    with pytest.raises(ValueError, match="try --batch-size 14"):
+    with pytest.raises(Mistake, match="try --batch-size 14"):
         Steps(data, Blocks((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
 
 

@@ -31,7 +31,10 @@ def test_the_alarm_speaks_once_after_three_rows():
 
 def test_the_alarm_is_silent_on_a_healthy_run_and_forgets_a_dip():
     alarm = health.Alarm()
-    well, ill = {"target_std": 0.8, "feature_spread": 0.5, "rankme": 50.0}, {"target_std": 0.1, "feature_spread": 0.5, "rankme": 50.0}
+    well, ill = (
+        {"target_std": 0.8, "feature_spread": 0.5, "rankme": 50.0},
+        {"target_std": 0.1, "feature_spread": 0.5, "rankme": 50.0},
+    )
     assert not any(alarm.check(row) for row in [ill, ill, well] * 5)
 
 

@@ -11,6 +11,7 @@ from openjepa import pictures
 from openjepa.data import Paths, list_files
 from openjepa.draws import Draws
 from openjepa.modalities.image import Image, ImageArray, ImageFiles, measure
+from openjepa.types import Mistake
 from tests.conftest import replace
 
 PLAIN = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -176,7 +177,9 @@ def test_crops_are_distributed_as_random_resized_crops(monkeypatch):
 
 
 def test_a_picture_too_narrow_for_any_crop_is_cut_at_its_centre():
-    crop = pictures.random_crops((0.9, 1.0), (1.0, 1.0), False, torch.tensor([1000.0]), torch.tensor([10.0]), Draws.of(0, 0, np.array([0])))
+    crop = pictures.random_crops(
+        (0.9, 1.0), (1.0, 1.0), False, torch.tensor([1000.0]), torch.tensor([10.0]), Draws.of(0, 0, np.array([0]))
+    )
     assert crop.box(0) == (0.0, 495.0, 10.0, 505.0)
 
 
@@ -193,7 +196,9 @@ def test_resampling_equals_pillows_on_whole_pictures(size):
 def test_flips_mirror_the_crop():
     whole = torch.from_numpy(np.asarray(gradient(32, 32)).copy()).permute(2, 0, 1)[None]
     box = [torch.tensor([float(v)]) for v in (4, 8, 20, 20)]
-    straight, mirrored = (pictures.resample(whole, pictures.Crop(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True))
+    straight, mirrored = (
+        pictures.resample(whole, pictures.Crop(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True)
+    )
     assert torch.equal(straight.flip(3), mirrored)
 
 
@@ -250,7 +255,7 @@ def test_the_fingerprint_notices_a_changed_file(tmp_path):
     ("size", "patch", "advice"), [((225, 224), 16, "try --data.size 224 224"), ((10, 10), 16, "try --data.size 16 16")]
 )
 def test_a_size_that_does_not_divide_says_what_to_type(size, patch, advice):
-    with pytest.raises(ValueError, match=advice):
+    with pytest.raises(Mistake, match=advice):
         Image(size=size, patch=patch)
 
 

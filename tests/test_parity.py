@@ -11,8 +11,17 @@ transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf
 
 def state_for_encoder(theirs: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
     """Their weights under our names."""
-    state = {f"patch_embed.proj.{part}": theirs[f"embeddings.patch_embeddings.projection.{part}"] for part in ("weight", "bias")}
-    pairs = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+    state = {
+        f"patch_embed.proj.{part}": theirs[f"embeddings.patch_embeddings.projection.{part}"]
+        for part in ("weight", "bias")
+    }
+    pairs = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.proj": "attention.o_proj",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    }
     for block in range(depth):
         for part in ("weight", "bias"):
             for mine, other in pairs.items():

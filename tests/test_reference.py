@@ -43,12 +43,19 @@ def test_a_predictor_has_the_published_number_of_parameters(size, depth):
 def test_smooth_l1_is_hubers_mean_over_every_element():
     predicted, target = 3 * torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     d = (predicted - target).abs().numpy()
-    assert losses.smooth_l1(predicted, target).item() == pytest.approx(np.where(d < 1, d * d / 2, d - 0.5).mean(), rel=1e-5)
+    assert losses.smooth_l1(predicted, target).item() == pytest.approx(
+        np.where(d < 1, d * d / 2, d - 0.5).mean(), rel=1e-5
+    )
 
 
 def test_squared_l2_is_the_papers_sum_over_a_block():
     predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
-    expected = np.mean([np.sum((p - t) ** 2) for p, t in zip(predicted.numpy().reshape(6, -1), target.numpy().reshape(6, -1), strict=True)])
+    expected = np.mean(
+        [
+            np.sum((p - t) ** 2)
+            for p, t in zip(predicted.numpy().reshape(6, -1), target.numpy().reshape(6, -1), strict=True)
+        ]
+    )
     assert losses.squared_l2(predicted, target).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -65,14 +72,20 @@ def test_padding_does_not_count_in_a_loss(loss):
 
 def test_the_learning_rate_is_the_released_schedule():
     total, warmup = 187_500, 25_000  # ViT-H/14, 16 GPUs of 128, 300 epochs, 40 of them warm-up
-    rate = [optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) for n in (1, warmup, (warmup + total) // 2, total)]
+    rate = [
+        optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) for n in (1, warmup, (warmup + total) // 2, total)
+    ]
     assert rate[0] == 2e-4 + 8e-4 / 25_000
     assert rate[1] == 1e-3
     assert rate[2] == pytest.approx((1e-3 + 1e-6) / 2, rel=1e-4)
     assert rate[3] == 1e-6
     for n in (24_999, 25_001, 100_000):
         p = (n - warmup) / (total - warmup)
-        expected = 2e-4 + n / warmup * 8e-4 if n < warmup else max(1e-6, 1e-6 + (1e-3 - 1e-6) * 0.5 * (1.0 + math.cos(math.pi * p)))
+        expected = (
+            2e-4 + n / warmup * 8e-4
+            if n < warmup
+            else max(1e-6, 1e-6 + (1e-3 - 1e-6) * 0.5 * (1.0 + math.cos(math.pi * p)))
+        )
         assert optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) == expected
 
 
@@ -142,7 +155,9 @@ def test_groups_decay_matrices_and_spare_biases_and_norms():
 
 
 def test_initialisation_is_that_in_effect_in_the_released_runs():
-    method = JEPA(dim=192, depth=2, num_heads=3, predictor_dim=96, predictor_depth=2).build(Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.2,) * 3))
+    method = JEPA(dim=192, depth=2, num_heads=3, predictor_dim=96, predictor_depth=2).build(
+        Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.2,) * 3)
+    )
     for name, parameter in method.named_parameters():
         if parameter.ndim > 1:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name

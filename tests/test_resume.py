@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from openjepa import checkpoint, config, log, runs
 from openjepa.training import Stopped, Trouble
+from openjepa.types import Mistake
 from tests.conftest import replace
 
 
@@ -134,7 +135,7 @@ def test_when_all_are_damaged_it_refuses_and_never_starts_afresh(tiny):
     for path in checkpoint.steps(tiny.out / "checkpoints"):
         (path / "state.json").unlink()
     for _ in range(2):
-        with pytest.raises(ValueError, match="every checkpoint in .* is damaged"):
+        with pytest.raises(Mistake, match="every checkpoint in .* is damaged"):
             runs.pretrain(replace(tiny, resume="yes"))
 
 
@@ -163,7 +164,7 @@ def test_a_resume_on_other_data_is_refused_unless_forced(tiny, photos, tmp_path,
     for place, file in enumerate(sorted(photos.rglob("*.png"))[:40]):
         os.link(file, other / f"{place}.png")
     moved = replace(tiny, resume="yes", data=replace(tiny.data, root=(str(other),)))
-    with pytest.raises(ValueError, match="96 files then, 40 now"):
+    with pytest.raises(Mistake, match="96 files then, 40 now"):
         runs.pretrain(moved)
     runs.pretrain(replace(moved, other_data=True))
     assert "not exact" in capsys.readouterr().err
@@ -179,13 +180,13 @@ def test_a_resume_with_other_settings_says_that_it_is_not_exact(tiny, capsys):
 def test_a_run_folder_that_exists_is_not_overwritten(tiny):
     runs.pretrain(tiny)
     before = outcome(tiny.out)
-    with pytest.raises(ValueError, match="already holds a run.*--resume.*another --out"):
+    with pytest.raises(Mistake, match="already holds a run.*--resume.*another --out"):
         runs.pretrain(tiny)
     assert same(outcome(tiny.out), before)
 
 
 def test_two_runs_do_not_share_a_folder(tiny):
-    with runs.locked(tiny.out), pytest.raises(ValueError, match="another process is training"):
+    with runs.locked(tiny.out), pytest.raises(Mistake, match="another process is training"):
         runs.pretrain(tiny)
 
 
@@ -206,7 +207,9 @@ def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
     else:
         runs.pretrain(tiny)
         assert "No space left on device" in capsys.readouterr().err
-    assert [path.name for path in checkpoint.steps(tiny.out / "checkpoints")][0] == ("step-00000010" if last else "step-00000012")
+    assert next(path.name for path in checkpoint.steps(tiny.out / "checkpoints")) == (
+        "step-00000010" if last else "step-00000012"
+    )
     assert not list((tiny.out / "checkpoints").glob(".*"))
 
 
@@ -218,15 +221,25 @@ def test_old_checkpoints_go_and_every_nth_stays(tiny):
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(tiny):
     runs.pretrain(tiny)
-    with pytest.raises(ValueError, match="another network.*blocks"):
+    with pytest.raises(Mistake, match="another network.*blocks"):
         runs.pretrain(replace(tiny, resume="yes", steps=14, method=replace(tiny.method, depth=2, target_layers=(0, 1))))
 
 
 def test_weights_of_another_run_can_start_one(tiny, capsys):
     runs.pretrain(tiny)
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("second"), init_from=tiny.out, steps=1, optim=replace(tiny.optim, lr=1e-9, start_lr=1e-9)))
+    runs.pretrain(
+        replace(
+            tiny,
+            out=tiny.out.with_name("second"),
+            init_from=tiny.out,
+            steps=1,
+            optim=replace(tiny.optim, lr=1e-9, start_lr=1e-9),
+        )
+    )
     one, other = (outcome(out)[0]["model"] for out in (tiny.out, tiny.out.with_name("second")))
-    torch.testing.assert_close(one["context_encoder.norm.weight"], other["context_encoder.norm.weight"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        one["context_encoder.norm.weight"], other["context_encoder.norm.weight"], atol=1e-6, rtol=0
+    )
     assert "started from" in capsys.readouterr().out
 
 
@@ -276,5 +289,5 @@ def test_the_config_survives_its_json(tiny):
     ],
 )
 def test_a_wrong_key_or_value_in_a_config_is_an_error(tiny, change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Mistake, match=message):
         config.from_json({**config.to_json(tiny), **change})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +14,12 @@ from openjepa.types import Dataset, Modality
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
 
-Features = tuple[Float[Tensor, "S D"], Int[Tensor, "S"]]
+
+class Features(NamedTuple):
+    """A row of features and a label for each sample."""
+
+    x: Float[Tensor, "S D"]
+    label: Int[Tensor, "S"]
 
 
 @torch.no_grad()
@@ -30,7 +37,7 @@ def embed(encoder: Encoder, modality: Modality, data: Dataset, place: Place, bat
         there = read.label >= 0
         pooled.append(tokens.x.float().mean(1).cpu()[there])
         labels.append(read.label[there])
-    return torch.cat(pooled), torch.cat(labels)
+    return Features(torch.cat(pooled), torch.cat(labels))
 
 
 def raw(data: Dataset, batch: int = 256) -> Features:
@@ -44,4 +51,4 @@ def raw(data: Dataset, batch: int = 256) -> Features:
         there = read.label >= 0
         rows.append(view.flatten(1)[there])
         labels.append(read.label[there])
-    return torch.cat(rows), torch.cat(labels)
+    return Features(torch.cat(rows), torch.cat(labels))

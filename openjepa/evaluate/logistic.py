@@ -36,7 +36,9 @@ def fit(
     x = (features - mean) / std
     weight = (start.weight.clone() if start else x.new_zeros(classes, x.shape[1])).requires_grad_()
     bias = (start.bias.clone() if start else x.new_zeros(classes)).requires_grad_()
-    solver = torch.optim.LBFGS([weight, bias], max_iter=200, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=200, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         solver.zero_grad()

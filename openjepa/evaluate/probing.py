@@ -18,7 +18,7 @@ from openjepa.evaluate import logistic, neighbours
 from openjepa.evaluate.embed import Features, embed, raw
 from openjepa.log import console, say
 from openjepa.modalities.image import Image
-from openjepa.types import Dataset
+from openjepa.types import Dataset, Mistake
 
 TESTS = ("test", "val", "valid", "validation")
 HELD = 0.2  # share held out for testing where the folder has no test folder
@@ -57,17 +57,21 @@ def probe(settings: Probe) -> list[Score]:
     trained = weights.load(settings.run, settings.which)
     modality = trained.config.data
     if not isinstance(modality, Image):
-        raise ValueError(f"{settings.run} was trained on signals: jepa probe takes folders of images so far")
+        raise Mistake(f"{settings.run} was trained on signals: jepa probe takes folders of images so far")
     train, test, split = datasets(modality, settings.data.root, settings.seed)
     where, classes = place(settings.device, settings.precision), len(train.classes)
     if classes < 2:
-        raise ValueError(f"all images are in one folder, so there is nothing to tell apart: want a sub-folder for each class below {settings.data.root[0]}")
+        raise Mistake(
+            f"all images are in one folder, so there is nothing to tell apart: want a sub-folder for each class below {settings.data.root[0]}"
+        )
 
     candidates = {"this encoder": trained.encoder}
     if settings.baselines:
         candidates["before training"] = weights.untrained(trained.config)
     scores = [
-        score(name, embed(encoder, modality, train, where), embed(encoder, modality, test, where), classes, settings.seed)
+        score(
+            name, embed(encoder, modality, train, where), embed(encoder, modality, test, where), classes, settings.seed
+        )
         for name, encoder in candidates.items()
     ]
     if settings.baselines:
@@ -90,7 +94,7 @@ def datasets(modality: Image, root: tuple[str, ...], seed: int) -> tuple[Dataset
     if folder and tests and (folder / "train").is_dir():
         parts = [at(modality, (str(part),)) for part in (folder / "train", tests[0])]
         if set(parts[1].classes) - set(parts[0].classes):
-            raise ValueError(f"{tests[0]} has class folders that {folder / 'train'} has not: their names must agree")
+            raise Mistake(f"{tests[0]} has class folders that {folder / 'train'} has not: their names must agree")
         return parts[0], Relabelled(parts[1], parts[0].classes), f"{tests[0].name}/"
     whole = at(modality, root)
     shuffled = torch.from_numpy(order(seed, 0, len(whole)))
@@ -139,6 +143,11 @@ def show(scores: list[Score]) -> None:
 
 
 def record(settings: Probe, scores: list[Score]) -> None:
-    row = {"data": settings.data.root, "which": settings.which, "seed": settings.seed, "scores": [each._asdict() for each in scores]}
+    row = {
+        "data": settings.data.root,
+        "which": settings.which,
+        "seed": settings.seed,
+        "scores": [each._asdict() for each in scores],
+    }
     with (settings.run / "probes.jsonl").open("a") as stream:
         stream.write(json.dumps(row) + "\n")

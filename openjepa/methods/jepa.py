@@ -115,7 +115,7 @@ class MaskedJEPA(nn.Module):
     def after_step(self, momentum: Tensor | float) -> None:
         """target ← momentum · target + (1 - momentum) · context, with the context encoder just updated."""
         following, leading = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
-        torch._foreach_lerp_(following, leading, 1.0 - momentum)
+        torch._foreach_lerp_(following, leading, 1.0 - momentum)  # pyright: ignore
 
     def encoder(self, which: str = "target") -> Encoder:
         """The network to evaluate: "target" as in the paper, or "context"."""

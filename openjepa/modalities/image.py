@@ -16,7 +16,7 @@ from openjepa import pictures
 from openjepa.data import Paths, list_files, replacing
 from openjepa.draws import Draws
 from openjepa.nn.positions import grid_positions
-from openjepa.types import Dataset, Listing, Read, Skipped, Tokens
+from openjepa.types import Dataset, Listing, Mistake, Read, Skipped, Tokens
 
 ATTEMPTS = 16  # replacements tried for a file that cannot be decoded
 SMALL = 96  # longest side of pictures that are packed into one file, pixels
@@ -41,9 +41,11 @@ class Image:
             if self.patch < 1 or side < 1 or side % self.patch:
                 patch = max(1, self.patch)
                 better = max(1, round(side / patch)) * patch
-                raise ValueError(f"image size {side} is not a multiple of patch {patch}: try --data.size {better} {better}")
+                raise Mistake(
+                    f"image size {side} is not a multiple of patch {patch}: try --data.size {better} {better}"
+                )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
+            raise Mistake(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -73,7 +75,7 @@ class Image:
         """Normalised patches as rows of C·p·p numbers, at (x, y) = (column, row), rescaled to the trained grid."""
         batch, channels, height, width = view.shape
         if height % self.patch or width % self.patch:
-            raise ValueError(f"a view of {height}×{width} does not divide into patches of {self.patch}")
+            raise Mistake(f"a view of {height}×{width} does not divide into patches of {self.patch}")
         mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
         rows, columns = height // self.patch, width // self.patch
         x = ((view.float() - mean) / std).view(batch, channels, rows, self.patch, columns, self.patch)
@@ -149,15 +151,21 @@ class ImageFiles:
     def __init__(self, config: Image, paths: Paths | list[str], fingerprint: str):
         self.config, self.paths, self.fingerprint = config, paths, fingerprint
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the folders that hold the files."""
-        return tuple(sorted({Path(path).parent.name for path in self.paths}))
+        return self.folders[0]
+
+    @property
+    def label(self) -> Int[Tensor, "S"]:
+        return self.folders[1]
 
     @cached_property
-    def label(self) -> Int[Tensor, "S"]:
-        place = {name: number for number, name in enumerate(self.classes)}
-        return torch.tensor([place[Path(path).parent.name] for path in self.paths])
+    def folders(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
+        """Names of the folders that hold the files, and each file's."""
+        names = [Path(path).parent.name for path in self.paths]
+        classes = tuple(sorted(set(names)))
+        number = {name: place for place, name in enumerate(classes)}
+        return classes, torch.tensor([number[name] for name in names])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -189,9 +197,11 @@ class ImageFiles:
 
 
 def replacement(draws: Draws, attempt: int, count: int, bad: Skipped) -> int:
-    """Which sample takes the place of one that could not be decoded. ValueError after 16 in a row."""
+    """Which sample takes the place of one that could not be decoded. Mistake after 16 in a row."""
     if attempt == ATTEMPTS:
-        raise ValueError(f"{ATTEMPTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder")
+        raise Mistake(
+            f"{ATTEMPTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder"
+        )
     return int(draws.uniform(f"replacement {attempt}") * count)
 
 
@@ -245,7 +255,9 @@ class Packed(ImageArray):
         bad = {int(place): Skipped(files.paths[int(place)], reason) for place, reason in content["bad"].items()}
         label = files.label.clone()
         label[list(bad)] = -1
-        super().__init__(files.config, array, label, files.fingerprint, files.classes, torch.tensor(content["sizes"]), bad)
+        super().__init__(
+            files.config, array, label, files.fingerprint, files.classes, torch.tensor(content["sizes"]), bad
+        )
 
     def __reduce__(self):
         return Packed, self.made_of
@@ -257,11 +269,15 @@ def measure(data: Dataset, most: int = 4096) -> tuple[tuple[float, ...], tuple[f
     total, square, pixels = 0.0, 0.0, 0
     for part in index.split(64):
         read = data.read(part, None)
-        view = read.views[0].double()[[*map(bool, read.label >= 0)]] / 255 if read.skipped else read.views[0].double() / 255
+        view = (
+            read.views[0].double()[[*map(bool, read.label >= 0)]] / 255
+            if read.skipped
+            else read.views[0].double() / 255
+        )
         total, square = total + view.sum((0, 2, 3)), square + view.square().sum((0, 2, 3))
         pixels += view.shape[0] * view.shape[2] * view.shape[3]
     if not pixels:
-        raise ValueError("none of the images looked at could be decoded: run file on one of them to see what it is")
+        raise Mistake("none of the images looked at could be decoded: run file on one of them to see what it is")
     mean = total / pixels
     std = (square / pixels - mean**2).clamp(min=1e-8).sqrt()
     return tuple(round(value, 5) for value in mean.tolist()), tuple(round(value, 5) for value in std.tolist())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from openjepa.data import list_files
 from openjepa.draws import Draws
-from openjepa.types import Dataset, Listing, Read, Tokens
+from openjepa.types import Dataset, Listing, Mistake, Read, Tokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Series:
     def __post_init__(self):
         if self.window < 1 or self.length % self.window:
             better = max(1, self.length // max(1, self.window)) * self.window
-            raise ValueError(f"length {self.length} is not a multiple of window {self.window}: try --data.length {better}")
+            raise Mistake(f"length {self.length} is not a multiple of window {self.window}: try --data.length {better}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -42,13 +42,13 @@ class Series:
         return list_files(self.root, frozenset({".npy"}))
 
     def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
-        """The signals of a .npy file, memory-mapped. ValueError if it is not one array of signals."""
+        """The signals of a .npy file, memory-mapped. Mistake if it is not one array of signals."""
         if len(source.paths) != 1:
-            raise ValueError(f"{len(source.paths)} .npy files: want one, of shape (signals, {self.channels}, samples)")
+            raise Mistake(f"{len(source.paths)} .npy files: want one, of shape (signals, {self.channels}, samples)")
         signals = np.load(source.paths[0], mmap_mode="r", allow_pickle=False)
         if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
             wanted = f"(signals, {self.channels}, at least {self.length})"
-            raise ValueError(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
+            raise Mistake(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
         return SeriesArray(self, signals, torch.full((len(signals),), -1), source.fingerprint)
 
     def synthetic(self, size: int, seed: int) -> Dataset:

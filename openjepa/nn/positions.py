@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from openjepa.types import Mistake
+
 
 def grid_positions(rows: int, columns: int, like: tuple[int, int] | None = None) -> Float[Tensor, "N 2"]:
     """(x, y) = (column, row) of each cell in raster order.
@@ -21,11 +23,13 @@ def sincos(pos: Float[Tensor, "*B P"], dim: int) -> Float[Tensor, "*B D"]:
     """Fixed sine-cosine features: for each coordinate D/P numbers, sines first.
 
     Frequencies are 10000^(-k/K), K = D/(2P), as in the released I-JEPA and MAE, where the first half of a token's
-    table is its column and the second its row. Raises ValueError if D is not a multiple of 2P.
+    table is its column and the second its row. Raises Mistake if D is not a multiple of 2P.
     """
     coordinates = pos.shape[-1]
     if dim % (2 * coordinates):
-        raise ValueError(f"width {dim} is not a multiple of {2 * coordinates}: try {dim // (2 * coordinates) * 2 * coordinates}")
+        raise Mistake(
+            f"width {dim} is not a multiple of {2 * coordinates}: try {dim // (2 * coordinates) * 2 * coordinates}"
+        )
     count = dim // (2 * coordinates)
     k = torch.arange(count, dtype=torch.float64, device="cpu")
     frequency = (10000.0 ** (-k / count)).to(pos.device, torch.float32)

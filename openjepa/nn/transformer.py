@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openjepa.types import Mistake
+
 
 class Attention(nn.Module):
     """Multi-head self-attention; invalid tokens are not attended to."""
@@ -12,7 +14,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"width {dim} is not a multiple of {num_heads} heads")
+            raise Mistake(f"width {dim} is not a multiple of {num_heads} heads")
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from openjepa.config import Pretrain
 from openjepa.recipes import paper, small
+from openjepa.types import Mistake
 
 RECIPES: dict[str, Callable[[], Pretrain]] = {
     "ijepa-vith14-in1k": paper.vith14_in1k,
@@ -19,9 +20,9 @@ RECIPES: dict[str, Callable[[], Pretrain]] = {
 
 
 def recipe(name: str) -> Pretrain:
-    """The config of a recipe. ValueError, naming them all, if there is none of that name."""
+    """The config of a recipe. Mistake, naming them all, if there is none of that name."""
     if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}: there are {', '.join(RECIPES)}; or leave it out, and it is chosen")
+        raise Mistake(f"no recipe {name!r}: there are {', '.join(RECIPES)}; or leave it out, and it is chosen")
     return RECIPES[name]()
 
 

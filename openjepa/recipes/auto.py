@@ -14,22 +14,29 @@ from openjepa.encoder import SIZES
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes.small import objective, schedule
+from openjepa.types import Mistake
 
 LOOKS = 64  # images looked at
 SEEN = {"cpu": 1_000_000, "gpu": 20_000_000}  # images a run shows, all epochs together
 
 
 def chosen(root: tuple[str, ...]) -> Pretrain:
-    """A config for a folder, on this machine. ValueError in a sentence if the folder holds too little."""
+    """A config for a folder, on this machine. Mistake in a sentence if the folder holds too little."""
     paths = list_files(root, pictures.SUFFIXES).paths
     if len(paths) < 8:
-        raise ValueError(f"{len(paths)} images are too few to learn from: give --data.root a folder with hundreds or more")
+        raise Mistake(
+            f"too few images to learn from: {len(paths)} in {' '.join(root)}; give --data.root a folder of hundreds or more"
+        )
     side, channels = look(paths)
     gpu = torch.cuda.is_available()
     size, patch = geometry(side, gpu)
     batch = min(256 if gpu and size > 96 else 128, 2 ** int(np.log2(max(2, len(paths) // 4))))
     epochs = min(800.0, max(1.0, round(SEEN["gpu" if gpu else "cpu"] / len(paths))))
-    method = JEPA(**SIZES["small"], predictor_dim=192, predictor_depth=6) if gpu else JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)
+    method = (
+        JEPA(**SIZES["small"], predictor_dim=192, predictor_depth=6)
+        if gpu
+        else JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)
+    )
     data = Image(root=root, size=(size, size), patch=patch, channels=channels)
     return Pretrain(data, objective(method), optim=schedule(), epochs=epochs, batch_size=batch)
 
@@ -52,7 +59,9 @@ def look(paths: list[str]) -> tuple[int, int]:
         except pictures.Undecodable:
             continue
     if not sides:
-        raise ValueError(f"none of the {min(LOOKS, len(paths))} files looked at is an image, the first is {paths[0]}: is this the right folder?")
+        raise Mistake(
+            f"none of the {min(LOOKS, len(paths))} files looked at is an image, the first is {paths[0]}: is this the right folder?"
+        )
     return int(np.median(sides)), 1 if all(grey) else depth
 
 

@@ -12,13 +12,16 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+def imagenet(pixels: int, patch: int) -> Image:
+    """Square crops with ImageNet's mean and deviation."""
+    return Image(size=(pixels, pixels), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def released(size: str, *, pixels: int, patch: int, predictor_depth: int, epochs: float, warmup: float) -> Pretrain:
     """What the released configs share."""
     return Pretrain(
-        data=Image(size=(pixels, pixels), patch=patch, **IMAGENET),
+        data=imagenet(pixels, patch),
         method=JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth),
         masks=Masking(sampler="official"),
         optim=Optim(warmup=warmup / epochs),
@@ -30,7 +33,7 @@ def released(size: str, *, pixels: int, patch: int, predictor_depth: int, epochs
 def published(size: str, *, predictor_depth: int) -> Pretrain:
     """What the paper says of its smaller models, where it differs from the released configs."""
     return Pretrain(
-        data=Image(size=(224, 224), patch=16, **IMAGENET),
+        data=imagenet(224, 16),
         method=JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
         masks=Masking(sampler="official"),
         optim=Optim(start_lr=1e-4, warmup=15 / 600, weight_decay_shape="linear"),

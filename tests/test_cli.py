@@ -1,0 +1,204 @@
+"""The tool as a user types it: what it prints, how it fails, what it leaves behind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from openjepa.cli import main
+from tests.conftest import replace
+
+FAST = [
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--threads",
+    "1",
+    "--workers",
+    "0",
+    "--steps",
+    "3",
+    "--batch-size",
+    "8",
+    "--method.dim",
+    "24",
+    "--method.depth",
+    "1",
+    "--method.num-heads",
+    "1",
+    "--method.predictor-dim",
+    "24",
+    "--method.predictor-depth",
+    "1",
+    "--method.target-layers",
+    "0",
+]
+
+
+def test_without_a_verb_it_says_what_there_is(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in ("pretrain", "probe", "demo", "recipes"))
+
+
+def test_an_unknown_verb_is_told_the_known_ones(capsys):
+    assert main(["train"]) == 2
+    assert "no verb 'train': there are pretrain, probe" in capsys.readouterr().err
+
+
+def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys):
+    """The issue's first sentence: everything else is chosen, printed and saved."""
+    out = tmp_path / "run"
+    assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST]) == 0
+    said = capsys.readouterr().out
+    assert "96 samples, 32×32 px, patch 4" in said and f"jepa probe {out} --data.root" in said
+    for name in (
+        "config.json",
+        "environment.json",
+        "data.json",
+        "metrics.jsonl",
+        "curves.png",
+        "export/encoder.safetensors",
+    ):
+        assert (out / name).stat().st_size > 0
+    assert main(["probe", str(out), "--data.root", str(photos), "--device", "cpu"]) == 0
+    assert "before training" in capsys.readouterr().out
+
+
+def test_a_resume_needs_nothing_but_the_folder(photos, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST]) == 0
+    assert main(["pretrain", "--out", str(out), "--resume"]) == 0
+    captured = capsys.readouterr()
+    assert "going on after step 3" in captured.out and captured.err == ""
+
+
+def test_resume_if_any_starts_a_run_where_there_is_none(photos, tmp_path):
+    assert main(["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), "--resume=if-any", *FAST]) == 0
+
+
+def test_a_rehearsal_says_how_long_and_leaves_nothing(photos, tmp_path, capsys):
+    assert main(["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), "--dry-run", *FAST]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("images/s", "hours", "memory", "loader")) and not (tmp_path / "run").exists()
+
+
+def test_recipes_are_listed_and_told(capsys):
+    assert main(["recipes"]) == 0 and "ijepa-vith14-in1k" in capsys.readouterr().out
+    assert main(["recipes", "cifar10"]) == 0 and "jepa pretrain cifar10" in capsys.readouterr().out
+    assert main(["recipes", "nonsense"]) == 1 and "no recipe 'nonsense': there are" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "data"
+    made.mkdir()
+    return made
+
+
+def bad(folder, name, photos):
+    """A folder with something wrong, what else to type, and a part of the sentence to expect."""
+    pictures = sorted(photos.rglob("*.png"))
+    extra: list[str] = []
+    if name == "text only":
+        (folder / "notes.doc").write_text("x")
+    if name == "one image":
+        os.link(pictures[0], folder / "a.png")
+    if name == "few images":
+        for number in range(10):
+            os.link(pictures[number], folder / f"{number}.png")
+        extra = ["--batch-size", "64"]
+    if name == "no pictures":
+        for number in range(12):
+            (folder / f"{number}.jpg").write_text("not a picture")
+    if name in ("size", "grid", "heads", "unwritable", "batch"):
+        for number in range(24):
+            os.link(pictures[number], folder / f"{number}.png")
+        extra = {
+            "size": ["--data.size", "30", "30"],
+            "grid": ["--data.size", "8", "8"],
+            "heads": ["--method.dim", "25", "--method.num-heads", "2"],
+            "unwritable": ["--out", "/dev/null/run"],
+            "batch": ["--batch-size", "0"],
+        }[name]
+    return extra
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("empty", "no images in"),
+        ("text only", "no images in"),
+        ("one image", "too few images to learn from: 1 in"),
+        ("few images", "10 images are fewer than a batch of 64: try --batch-size"),
+        ("no pictures", "none of the 12 files looked at is an image"),
+        ("size", "not a multiple of patch"),
+        ("grid", "is too small"),
+        ("heads", "does not divide into 2 heads"),
+        ("unwritable", "/dev/null"),
+        ("batch", "batch_size 0 is not a positive number"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys, name, sentence):
+    extra = bad(folder, name, photos)
+    status = main(["pretrain", "--data.root", str(folder), "--out", str(tmp_path / "run"), *FAST, *extra])
+    said = capsys.readouterr().err.strip()
+    assert status == 1
+    assert sentence in said and said.startswith("jepa: ") and "\n" not in said and "Traceback" not in said
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path, capsys):
+    assert main(["pretrain", "--data.root", str(tmp_path / "gone"), "--out", str(tmp_path / "run")]) == 1
+    assert "gone is not a folder" in capsys.readouterr().err
+
+
+def test_a_run_that_exists_is_left_alone(photos, tmp_path, capsys):
+    line = ["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), *FAST]
+    assert main(line) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert main(line) == 1
+    assert "already holds a run: go on with it by --resume" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_folder_with_some_bad_files_trains_and_lists_them(photos, folder, tmp_path):
+    (folder / "zero.png").write_bytes(b"")
+    whole = next(photos.rglob("*.png")).read_bytes()
+    (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("hello")
+    assert (
+        main(
+            [
+                "pretrain",
+                "--data.root",
+                str(photos),
+                str(folder),
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+                "--steps",
+                "12",
+            ]
+        )
+        == 0
+    )
+    listed = (tmp_path / "run" / "skipped.jsonl").read_text()
+    assert all(name in listed for name in ("zero.png", "truncated.png", "text.jpg"))
+
+
+def test_python_m_openjepa_is_the_same_tool():
+    assert subprocess.run([sys.executable, "-m", "openjepa", "--help"], capture_output=True).returncode == 0
+
+
+def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
+    from openjepa.showcase import Demo, demo
+
+    small = replace(Demo(), out=tmp_path / "demo", scenes=160, labelled=160, test=64, epochs=1.0)
+    result = demo(small)
+    assert set(result) == {"this encoder", "before training", "raw pixels", "most frequent class"}
+    assert all(0 <= score <= 1 for scores in result.values() for score in scores.values())
+    assert (tmp_path / "demo" / "features.png").stat().st_size > 10_000
+    assert "top-1 accuracy" in capsys.readouterr().out
