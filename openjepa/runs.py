@@ -23,7 +23,7 @@ from openjepa.device import Place, cores, place
 from openjepa.log import Log, say, warn
 from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
-from openjepa.training import train
+from openjepa.training import Signals, train
 from openjepa.types import Dataset, Listing, Mistake
 
 
@@ -67,8 +67,9 @@ def run(settings: Pretrain, where: Place) -> Path:
         introduce(settings, where, len(data), start)
 
     loader = load(steps, start, settings.workers, pin=where.device.type == "cuda")
-    with Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext() as log:
-        train(settings, method, optimizer, loader, where, start, log)
+    opened = Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext()
+    with opened as log, Signals() as signals:
+        train(settings, method, optimizer, loader, where, start, log, signals)
     if distributed.is_main():
         finish(settings, method)
     distributed.barrier()
@@ -233,7 +234,7 @@ def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimize
     for step in made:
         began = time.perf_counter()
         targets_only = dataclasses.replace(settings, steps=10**9)
-        train(targets_only, method, optimizer, iter([step]), where, 0, None)
+        train(targets_only, method, optimizer, iter([step]), where, 0, None, Signals())
         if where.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from openjepa.log import skipped as list_skipped
 from openjepa.types import Batch, Masks, Mistake, Output, Skipped
 
 MOST_BAD = 5  # steps without a finite gradient in a row before the run stops
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 AGREE = 10  # steps between two looks, over many processes, at whether to stop
 
 
@@ -43,10 +45,11 @@ def train(
     place: Place,
     start: int,
     log: Log | None,
+    signals: Signals,
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log is the main process's; the others have none."""
     forward = replicated(method, place.device)
-    meters, signals = Meters(config, place, start), Signals()
+    meters = Meters(config, place, start)
     for step, batch, masks, skipped in loader:
         batch, masks = place.move(batch), place.move(masks)
         meters.got(skipped)
@@ -128,8 +131,16 @@ class Signals:
 
     def __init__(self) -> None:
         self.caught = 0
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self.catch)
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+            self.before = {number: signal.signal(number, self.catch) for number in ASKING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def catch(self, number: int, frame: Any) -> None:
         self.caught = number

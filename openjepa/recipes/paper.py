@@ -37,7 +37,7 @@ def published(size: str, *, predictor_depth: int) -> Pretrain:
         method=JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
         masks=Masking(sampler="official"),
         optim=Optim(start_lr=1e-4, warmup=15 / 600, weight_decay_shape="linear"),
-        epochs=600,
+        epochs=600.0,
         batch_size=2048,
     )
 
@@ -49,7 +49,7 @@ def vith14_in1k() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in1k --data.root ILSVRC/train --out runs/vith14
     Takes: under 72 hours on 16 A100, says the paper; not run here.
     """
-    return released("huge", pixels=224, patch=14, predictor_depth=12, epochs=300, warmup=40)
+    return released("huge", pixels=224, patch=14, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
 def vith16_448_in1k() -> Pretrain:
@@ -60,7 +60,7 @@ def vith16_448_in1k() -> Pretrain:
     Takes: not run here. Differs: where the released run cut contexts to the shortest of 16 on a GPU, this cuts to the
     shortest of 128.
     """
-    return released("huge", pixels=448, patch=16, predictor_depth=12, epochs=300, warmup=40)
+    return released("huge", pixels=448, patch=16, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
 def vith14_in22k() -> Pretrain:
@@ -70,7 +70,7 @@ def vith14_in22k() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in22k --data.root imagenet22k --out runs/vith14-22k
     Takes: not run here. Differs: contexts cut over 128 samples, not 32.
     """
-    return released("huge", pixels=224, patch=14, predictor_depth=12, epochs=66, warmup=3)
+    return released("huge", pixels=224, patch=14, predictor_depth=12, epochs=66.0, warmup=3.0)
 
 
 def vitg16_in22k() -> Pretrain:
@@ -80,7 +80,7 @@ def vitg16_in22k() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitg16-in22k --data.root imagenet22k --out runs/vitg16-22k
     Takes: not run here. Differs: contexts cut over 128 samples, not 16.
     """
-    return released("giant", pixels=224, patch=16, predictor_depth=16, epochs=44, warmup=3)
+    return released("giant", pixels=224, patch=16, predictor_depth=16, epochs=44.0, warmup=3.0)
 
 
 def vitb16() -> Pretrain:
@@ -114,6 +114,6 @@ def vits16() -> Pretrain:
         data=Image(size=(224, 224), patch=16),
         method=JEPA(**SIZES["small"], predictor_dim=384, predictor_depth=6),
         optim=Optim(warmup=0.1),
-        epochs=300,
+        epochs=300.0,
         batch_size=256,
     )

@@ -30,7 +30,7 @@ def cifar10() -> Pretrain:
         data=Image(size=(32, 32), patch=4),
         method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
         optim=schedule(),
-        epochs=20,
+        epochs=20.0,
         batch_size=128,
     )
 
@@ -45,6 +45,6 @@ def laptop() -> Pretrain:
         data=Image(size=(96, 96), patch=8),
         method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
         optim=schedule(),
-        epochs=100,
+        epochs=100.0,
         batch_size=128,
     )

@@ -1,0 +1,44 @@
+"""The README's Python runs as it stands, and the commands it names exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_python_block_runs(photos, tmp_path):
+    (tmp_path / "photos").symlink_to(photos)
+    (code,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([4, 192])" in done.stdout
+
+
+def test_the_python_block_is_short():
+    assert len(blocks("python")[0].strip().splitlines()) <= 14
+
+
+def test_every_verb_and_flag_of_the_commands_exists():
+    from openjepa.cli import VERBS
+
+    for line in "\n".join(blocks("bash")).splitlines():
+        words = line.split("#")[0].split()
+        if words and words[0] == "jepa":
+            assert words[1] in VERBS
+            said = subprocess.run(
+                [sys.executable, "-m", "openjepa", words[1], "--help"], capture_output=True, text=True
+            ).stdout
+            for flag in (word for word in words if word.startswith("--")):
+                assert flag in said, f"{flag} of {line}"
+
+
+def test_every_path_that_the_docs_name_is_there():
+    for page in [README, *(README.parent / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{link} in {page.name}"
