@@ -94,7 +94,7 @@ def main() -> None:
             output = net(moved.batch, moved.masks, net.targets(moved.batch))
         output.loss.backward()
         finite = optim.step_if_finite(optimizer, optim.clip(net, 0.0))
-        net.after_step(torch.where(finite, hyper.momentum, 1.0))
+        net.after_step(hyper.momentum, finite)
 
     reference = plain.IJEPA(data.grid, 16, 384, 12, 6, 384, 6).to(where.device)
     plainly = plain.optimiser(reference)

@@ -52,6 +52,11 @@ def run(settings: Pretrain, where: Place) -> Path:
     data, settings = prepared(settings, where, listing, settings.out / "data")
     masker = settings.masks.build(settings.data.grid)
     rank, ranks = distributed.world()
+    if settings.batch_size % (settings.accumulate * ranks):
+        raise Mistake(
+            f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
+            f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
+        )
     steps = Steps(
         data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks
     )

@@ -88,7 +88,7 @@ def place_objects(draws: Draws) -> Objects:
     jitter = (2 * draws.uniform("jitter", most, 2) - 1) * room[..., None]
     corner = torch.stack([cell % CELLS, cell // CELLS], -1)
     flat = (corner + 0.5) * (2 * BOARD / CELLS) - BOARD + jitter
-    pick = draws.uniform("looks", most, 4)
+    pick = draws.uniform("looks", 1, 3).expand(-1, most, -1)  # a scene's objects are of one kind
     return Objects(
         torch.cat([flat, radius[..., None]], -1),
         radius,
@@ -96,7 +96,7 @@ def place_objects(draws: Draws) -> Objects:
         (pick[..., 0] * len(SHAPES)).long(),
         pick[..., 1] < 0.5,
         (pick[..., 2] * len(TEXTURES)).long(),
-        COLOURS[(pick[..., 3] * len(COLOURS)).long()],
+        COLOURS[(draws.uniform("colour", most) * len(COLOURS)).long()],
         torch.arange(most) < count[:, None],
     )
 

@@ -59,20 +59,22 @@ def train(
 
         with place.autocast():
             targets = method.targets(batch)
+        loss = torch.zeros((), device=place.device)
         for micro in split(batch, masks, targets, config.accumulate):
             with place.autocast(), sync_only_when(forward, micro.last):
                 output = forward(micro.batch, micro.masks, micro.targets)
             with sync_only_when(forward, micro.last):
                 (output.loss / config.accumulate).backward()
+            loss += output.loss.detach() / config.accumulate
 
         norm = optim.clip(method, config.optim.clip)  # after the reduction: the same number on every rank
         finite = optim.step_if_finite(optimizer, norm)
-        method.after_step(torch.where(finite, hyper.momentum, 1.0))
+        method.after_step(hyper.momentum, finite)
         meters.took(finite)
 
         done, stop = step + 1, signals.stop(step, place.device)
         if due(done, config.log_every, config.steps):
-            meters.report(done, output, hyper, norm, log)
+            meters.report(done, loss, output, hyper, norm, log)
         if due(done, config.save_every, config.steps) or stop:
             keep(config, done, method, optimizer, must=bool(stop) or done == config.steps)
         if stop:
@@ -182,9 +184,11 @@ class Meters:
         self.bad = torch.where(finite, 0.0, self.bad + 1)
         self.mark = time.perf_counter()
 
-    def report(self, done: int, output: Output, hyper: optim.Hyper, norm: Tensor, log: Log | None) -> None:
+    def report(
+        self, done: int, loss: Tensor, output: Output, hyper: optim.Hyper, norm: Tensor, log: Log | None
+    ) -> None:
         """A row for the log, and the alarms. The only place that waits for the device."""
-        loss = distributed.total(output.loss.detach().clone()) / distributed.world()[1]
+        loss = distributed.total(loss) / distributed.world()[1]
         if float(self.bad) >= MOST_BAD:
             raise Trouble(
                 f"the gradient has not been finite for {int(self.bad)} steps: try --optim.clip 1 or --optim.lr {self.config.optim.lr / 3:g}"

@@ -32,7 +32,7 @@ def export(method: MaskedJEPA, settings: Pretrain, step: int, folder: Path) -> P
     """Writes the target encoder, which the paper evaluates, under timm's names, with the config beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.encoder("target").state_dict().items()}
-    save_file(state, folder / FILE, {"step": str(step), "licence": "yours"})
+    save_file(state, folder / FILE, {"step": str(step)})
     plain = config.to_json(dataclasses.replace(settings, out=Path(), init_from=None))
     (folder / "config.json").write_text(json.dumps(plain, indent=1))
     return folder

@@ -52,7 +52,7 @@ def test_a_run_that_collapses_sets_it_off():
         optimizer.zero_grad()
         output.loss.backward()
         finite = optim.step_if_finite(optimizer, optim.clip(net, 1.0))
-        net.after_step(torch.where(finite, 0.0, 1.0))
+        net.after_step(0.0, finite)
         row = {"target_std": float(output.metrics["target_std"]), "feature_spread": health.spread(output.features)}
         message = message or alarm.check({**row, "rankme": health.rankme(output.features)})
     assert message and "collapsing" in message

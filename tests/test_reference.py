@@ -174,7 +174,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing():
             p.grad = torch.ones_like(p)
     next(p for p in method.parameters() if p.requires_grad).grad.flatten()[0] = float("nan")
     finite = optim.step_if_finite(optimizer, optim.clip(method, 1.0))
-    method.after_step(torch.where(finite, 0.5, 1.0))
+    method.after_step(0.5, finite)
     assert not finite
     assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
 

@@ -50,7 +50,7 @@ def measure(size: str, patch: int, predictor_depth: int, batch: int, pixels: int
             output = net(moved, (masks,), net.targets(moved))
         output.loss.backward()
         finite = optim.step_if_finite(optimizer, optim.clip(net, 0.0))
-        net.after_step(torch.where(finite, 0.996, 1.0))
+        net.after_step(0.996, finite)
 
     for _ in range(3):
         step()

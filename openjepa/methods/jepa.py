@@ -112,10 +112,17 @@ class MaskedJEPA(nn.Module):
         return Output(loss, metrics, targets.features)
 
     @torch.no_grad()
-    def after_step(self, momentum: Tensor | float) -> None:
-        """target ← momentum · target + (1 - momentum) · context, with the context encoder just updated."""
+    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
+        """target ← momentum · target + (1 - momentum) · context, with the context encoder just updated.
+
+        Nothing moves where `taken`, a flag on the device, says that the optimiser's step was not taken.
+        """
         following, leading = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
-        torch._foreach_lerp_(following, leading, 1.0 - momentum)  # pyright: ignore
+        if taken is None:
+            torch._foreach_lerp_(following, leading, 1.0 - momentum)  # pyright: ignore
+        else:
+            pace = torch.where(taken, 1.0 - momentum, 0.0)
+            torch._foreach_lerp_(following, leading, [pace] * len(following))  # pyright: ignore
 
     def encoder(self, which: str = "target") -> Encoder:
         """The network to evaluate: "target" as in the paper, or "context"."""
