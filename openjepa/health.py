@@ -40,7 +40,7 @@ class Threshold(NamedTuple):
 
 THRESHOLDS = (  # figures behind these limits: docs/health.md
     Threshold("target_std", "0.4 to 1", 0.3, "the targets hardly differ from one place to another"),
-    Threshold("feature_spread", "0.2 to 1", 0.05, "the encoder gives nearly the same vector for every sample"),
+    Threshold("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample"),
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two"),
 )
 ADVICE = "try --method.standardise, a slower target (--optim.momentum 0.999) or a lower --optim.lr; see docs/health.md"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from openjepa.types import Skipped
+from openjepa.types import Mistake, Skipped
 
 SHOWN = ("loss", "relative_loss", "target_std", "rankme", "images_per_second", "data_wait")
 TIMINGS = frozenset({"images_per_second", "data_wait", "seconds"})  # differ from run to run; all else is reproducible
@@ -49,7 +49,16 @@ class WandB:
         self.run.log(metrics, step=step)
 
 
-BOARDS = {"tensorboard": TensorBoard, "wandb": WandB}
+BOARDS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
+EXTRAS = {"tensorboard": "board", "wandb": "wandb"}
+
+
+def board(name: str, folder: Path) -> Board:
+    """A board by its name. Mistake if its library is not installed."""
+    try:
+        return BOARDS[name](folder)
+    except ImportError as error:
+        raise Mistake(f"{name} is not installed: type pip install 'openjepa[{EXTRAS[name]}]'") from error
 
 
 class Log:
@@ -58,7 +67,7 @@ class Log:
     def __init__(self, folder: Path, start: int, total: int, boards: Iterable[str] = ()):
         self.file, self.total = folder / "metrics.jsonl", total
         cut_after(self.file, start)
-        self.boards: list[Board] = [BOARDS[name](folder) for name in boards]
+        self.boards = [board(name, folder) for name in boards]
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[shown]}"), console=console, disable=not console.is_terminal,

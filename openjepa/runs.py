@@ -162,7 +162,9 @@ def versions() -> dict[str, Any]:
 
 def describe(settings: Pretrain, listing: Listing, count: int) -> None:
     """Writes config.json, environment.json and data.json."""
-    data = {"fingerprint": listing.fingerprint, "count": count}
+    data: dict[str, Any] = {"fingerprint": listing.fingerprint, "count": count}
+    if isinstance(settings.data, Image):
+        data |= {"mean": settings.data.mean, "std": settings.data.std}
     files = {"environment": versions(), "data": data, "config": config.to_json(settings)}
     for name, content in files.items():
         with replacing(settings.out / f"{name}.json") as temporary:

@@ -1,5 +1,6 @@
 """The tool as a user types it: what it prints, how it fails, what it leaves behind."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -202,3 +203,11 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
     assert all(0 <= score <= 1 for scores in result.values() for score in scores.values())
     assert (tmp_path / "demo" / "features.png").stat().st_size > 10_000
     assert "top-1 accuracy" in capsys.readouterr().out
+
+
+def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, capsys):
+    line = ["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), *FAST, "--boards", "wandb"]
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    assert main(line) == 1
+    assert "pip install 'openjepa[wandb]'" in capsys.readouterr().err
