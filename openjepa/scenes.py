@@ -1,5 +1,8 @@
 """A renderer of CLEVR-like scenes with labels, so that nothing need be downloaded.
 
+A scene's objects differ in size, colour and place but are of one kind, so that what is hidden can be known from what is
+seen; objects of independent kinds leave nothing to predict.
+
 S scenes  K objects  Q (scene, object) pairs  P pixels.  Lengths in CLEVR's units, z up, the floor at z = 0.
 """
 
