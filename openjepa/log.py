@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +18,7 @@ TIMINGS = frozenset({"images_per_second", "data_wait", "seconds"})  # differ fro
 console = Console(highlight=False, stderr=False)
 
 
+@runtime_checkable
 class Board(Protocol):
     """A drawing board for curves."""
 

@@ -1,6 +1,7 @@
 """Two processes against one: fp32 losses within 1e-6, features within 1e-4; and a resume at another rank count."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from openjepa import checkpoint, config, log, runs, weights
+from openjepa.data import Steps
+from openjepa.masking import Blocks
+from openjepa.types import Mistake
 from tests.conftest import METHODS, MODALITIES, replace
 
 RUN = """
@@ -28,8 +32,6 @@ def torchrun(settings, ranks: int = 2, code: str = RUN) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-c", code, json.dumps(config.to_json(settings))]
-    import os
-
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -106,8 +108,6 @@ dist.destroy_process_group()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    import os
-
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -124,9 +124,6 @@ dist.destroy_process_group()
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    from openjepa.data import Steps
-    from openjepa.masking import Blocks
-
     data = MODALITIES["image"].synthetic(32, 0)
     with pytest.raises(Mistake, match="try --batch-size 14"):
         Steps(data, Blocks((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)

@@ -21,7 +21,7 @@ def test_the_python_block_runs(photos, tmp_path):
 
 
 def test_the_python_block_is_short():
-    assert len(blocks("python")[0].strip().splitlines()) <= 14
+    assert len(blocks("python")[0].strip().splitlines()) <= 12
 
 
 def test_every_verb_and_flag_of_the_commands_exists():
