@@ -21,7 +21,6 @@ RUN = """
 import json, os, sys
 import torch
 from openjepa import config, runs
-from openjepa.types import Mistake
 runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 
