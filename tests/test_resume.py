@@ -233,7 +233,7 @@ def test_weights_of_another_run_can_start_one(tiny, capsys):
             out=tiny.out.with_name("second"),
             init_from=tiny.out,
             steps=1,
-            optim=replace(tiny.optim, lr=1e-9, start_lr=1e-9),
+            optim=replace(tiny.optim, lr=1e-9, start_lr=1e-9, final_lr=1e-9),
         )
     )
     one, other = (outcome(out)[0]["model"] for out in (tiny.out, tiny.out.with_name("second")))
