@@ -24,7 +24,8 @@ def cifar10() -> Pretrain:
     """CIFAR-10 and other 32-pixel images: ViT 192×6, patch 4, on two CPU cores.
 
     Command: jepa pretrain cifar10 --data.root cifar10/train --out runs/cifar10
-    Takes: see docs/results.md.
+    Takes: 79 minutes on one core of an EPYC with avx512_bf16; linear 58.1 %, kNN 52.3 % (seed 0), the encoder before
+    training 44.9 and 30.5: docs/results.md.
     """
     return Pretrain(
         data=Image(size=(32, 32), patch=4),
