@@ -12,6 +12,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from minimal import ijepa as plain
 from openjepa import optim
 from openjepa.data import Step
-from openjepa.device import place
+from openjepa.device import Place, place
 from openjepa.draws import Draws
 from openjepa.encoder import SIZES
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.training import advance
 from openjepa.types import Batch
 
 
@@ -64,6 +66,23 @@ def work(method: JEPA, images: int, patches: int, context: int, blocks: int, ask
     return images * (target + 3 * shown + 3 * predicted)
 
 
+def package(data: Image, method: JEPA, step: Step, where: Place) -> Callable[[], object]:
+    """The package's training step."""
+    net = method.build(data).to(where.device)
+    settings = optim.Optim()
+    optimizer, moved = optim.build(net, settings), where.move(step)
+    return lambda: advance(net, optimizer, moved.batch, moved.masks, settings.at(0, 1000), where)
+
+
+def reference(data: Image, method: JEPA, step: Step, where: Place) -> Callable[[], object]:
+    """The same step in plain fp32, of minimal/ijepa.py."""
+    sizes = (method.dim, method.depth, method.num_heads, method.predictor_dim, method.predictor_depth)
+    net = plain.IJEPA(data.grid, data.patch, *sizes).to(where.device)
+    optimizer, (mask,) = plain.optimiser(net), where.move(step.masks)
+    images = (step.batch.views[0].float() / 255 - 0.45).div(0.225).to(where.device)
+    return lambda: plain.step(net, optimizer, 1, 1000, 100, images, mask.context, mask.target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
@@ -77,60 +96,35 @@ def main() -> None:
 
     data = Image(size=(224, 224), patch=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**SIZES["small"], predictor_dim=384, predictor_depth=6)
-    settings = optim.Optim()
     (masks,) = Masking(sampler="official").build(data.grid)(None, None, Draws.of(0, 2, np.arange(options.batch)), 0.0)
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     step = Step(0, Batch((view,), torch.arange(options.batch)), (masks,), ())
 
-    net = method.build(data).to(where.device)
-    optimizer = optim.build(net, settings)
-    moved = where.move(step)
-
-    def ours() -> None:
-        hyper = settings.at(0, 1000)
-        optim.apply(optimizer, hyper)
-        optimizer.zero_grad(set_to_none=True)
-        with where.autocast():
-            output = net(moved.batch, moved.masks, net.targets(moved.batch))
-        output.loss.backward()
-        finite = optim.step_if_finite(optimizer, optim.clip(net, 0.0))
-        net.after_step(hyper.momentum, finite)
-
-    reference = plain.IJEPA(data.grid, 16, 384, 12, 6, 384, 6).to(where.device)
-    plainly = plain.optimiser(reference)
-    images = (view.float() / 255 - 0.45).div(0.225).to(where.device)
-    shown, asked = moved.masks[0].context, moved.masks[0].target
-
-    def theirs() -> None:
-        plain.step(reference, plainly, 1, 1000, 100, images, shown, asked)
-
     rates = {"fp32": matrix_rate(torch.float32, where.device), "bf16": matrix_rate(torch.bfloat16, where.device)}
-    times: dict[str, list[float]] = {"plain": [], "package": []}
-    for function in (theirs, ours):
-        timed(function, where.device)
-    for _ in range(options.rounds):
-        times["plain"].append(timed(theirs, where.device))
-        times["package"].append(timed(ours, where.device))
+    steps = {"plain": reference(data, method, step, where), "package": package(data, method, step, where)}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(options.rounds + 1):
+        for name, function in steps.items():
+            seconds = timed(function, where.device)
+            if turn:  # the first warms up
+                times[name].append(seconds)
 
-    flops = work(method, options.batch, data.grid[0] * data.grid[1], shown.shape[1], asked.shape[1], asked.shape[2], 16)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
-    ratio = statistics.median(a / b for a, b in zip(times["plain"], times["package"], strict=True))
+    context, (_, blocks, asked) = masks.context.shape[1], masks.target.shape
+    flops = work(method, options.batch, data.grid[0] * data.grid[1], context, blocks, asked, data.patch)
     kinds = {"plain": "fp32", "package": "bf16" if where.bf16 else "fp32"}
+    print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     print(
-        f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}; ViT-S/16, batch {options.batch}"
+        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{asked}, {flops / options.batch / 1e9:.1f} GFLOP an image"
     )
-    print(
-        f"context {shown.shape[1]}, targets {asked.shape[1]}×{asked.shape[2]}, {flops / options.batch / 1e9:.1f} GFLOP an image"
-    )
-    for name, value in seconds.items():
-        share = flops / value / rates[kinds[name]]
-        print(
-            f"{name:8} {kinds[name]}  {value:7.3f} s  {options.batch / value:8.2f} images/s  {flops / value / 1e9:7.0f} GFLOP/s  {share:5.1%} of {rates[kinds[name]] / 1e9:.0f}"
-        )
+    for name, kind in kinds.items():
+        value = statistics.median(times[name])
+        speed = f"{value:7.3f} s  {options.batch / value:8.2f} images/s  {flops / value / 1e9:7.0f} GFLOP/s"
+        print(f"{name:8} {kind}  {speed}  {flops / value / rates[kind]:5.1%} of {rates[kind] / 1e9:.0f}")
+    ratio = statistics.median(a / b for a, b in zip(times["plain"], times["package"], strict=True))
     print(f"the package is {ratio:.2f} times as fast")
     if options.json:
         options.json.write_text(
-            json.dumps({"seconds": seconds, "ratio": ratio, "rates": rates, "flops": flops}, indent=1)
+            json.dumps({"seconds": times, "ratio": ratio, "rates": rates, "flops": flops}, indent=1)
         )
 
 

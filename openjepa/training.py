@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openjepa import checkpoint, distributed, health, optim
@@ -54,31 +55,55 @@ def train(
         batch, masks = place.move(batch), place.move(masks)
         meters.got(skipped)
         hyper = config.optim.at(step, config.steps)
-        optim.apply(optimizer, hyper)
-        optimizer.zero_grad(set_to_none=True)
-
-        with place.autocast():
-            targets = method.targets(batch)
-        loss = torch.zeros((), device=place.device)
-        for micro in split(batch, masks, targets, config.accumulate):
-            with place.autocast(), sync_only_when(forward, micro.last):
-                output = forward(micro.batch, micro.masks, micro.targets)
-            with sync_only_when(forward, micro.last):
-                (output.loss / config.accumulate).backward()
-            loss += output.loss.detach() / config.accumulate
-
-        norm = optim.clip(method, config.optim.clip)  # after the reduction: the same number on every rank
-        finite = optim.step_if_finite(optimizer, norm)
-        method.after_step(hyper.momentum, finite)
-        meters.took(finite)
+        taken = advance(method, optimizer, batch, masks, hyper, place, config.accumulate, config.optim.clip, forward)
+        meters.took(taken.finite)
 
         done, stop = step + 1, signals.stop(step, place.device)
         if due(done, config.log_every, config.steps):
-            meters.report(done, loss, output, hyper, norm, log)
+            meters.report(done, taken, hyper, log)
         if due(done, config.save_every, config.steps) or stop:
-            keep(config, done, method, optimizer, must=bool(stop) or done == config.steps)
+            keep(config, done, method, optimizer, place.device, must=bool(stop) or done == config.steps)
         if stop:
             raise Stopped(stop)
+
+
+class Taken(NamedTuple):
+    """What a step leaves behind, all on the device."""
+
+    loss: Float[Tensor, ""]  # of this rank's samples
+    norm: Float[Tensor, ""]  # of the gradient over all ranks, before clipping
+    finite: Bool[Tensor, ""]  # whether the weights were updated
+    output: Output  # of the last micro-batch
+
+
+def advance(
+    method: Any,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    masks: tuple[Masks, ...],
+    hyper: optim.Hyper,
+    place: Place,
+    accumulate: int = 1,
+    clip: float = 0.0,
+    forward: Any = None,
+) -> Taken:
+    """One training step: targets, gradients, update, average. `forward` is the method as replicated over ranks, if it is."""
+    forward = forward or method
+    optim.apply(optimizer, hyper)
+    optimizer.zero_grad(set_to_none=True)
+    with place.autocast():
+        targets = method.targets(batch)
+    outputs: list[Output] = []
+    for micro in split(batch, masks, targets, accumulate):
+        with sync_only_when(forward, micro.last):
+            with place.autocast():
+                outputs.append(forward(micro.batch, micro.masks, micro.targets))
+            (outputs[-1].loss / accumulate).backward()
+    norm = optim.clip(method, clip)  # after the reduction: the same number on every rank
+    finite = optim.step_if_finite(optimizer, norm)
+    method.after_step(hyper.momentum, finite)
+    loss = torch.stack([output.loss.detach() for output in outputs]).mean()
+    return Taken(loss, norm, finite, outputs[-1])
 
 
 class Micro(NamedTuple):
@@ -111,21 +136,29 @@ def due(done: int, every: int, total: int) -> bool:
     return done % every == 0 or done == total
 
 
-def keep(config: Pretrain, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, must: bool) -> None:
-    """Saves on the main process. A failure is told and tried again at the next turn, unless there is none."""
-    if distributed.is_main():
-        folder = config.out / "checkpoints"
-        try:
-            checkpoint.save(folder, done, method, optimizer)
-            checkpoint.prune(folder, config.keep_last, config.keep_every)
-        except OSError as error:
-            older = checkpoint.steps(folder)
-            left = f"{older[0].name} is intact" if older else "there is none yet"
-            message = f"step {done} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
-            if must:
-                raise Trouble(f"{message}; make room, then go on with --resume yes") from error
-            warn(f"{message}; training goes on")
-    distributed.barrier()
+def keep(
+    config: Pretrain, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, must: bool
+) -> None:
+    """Saves on the main process; all wait. A failure is told and tried again at the next turn, unless there is none."""
+    failure = saved(config, done, method, optimizer) if distributed.is_main() else ""
+    failed = distributed.most(torch.tensor(float(bool(failure)), device=device))
+    if failed and must:
+        raise Trouble(f"{failure or 'the main process could not save'}; make room, then go on with --resume yes")
+    if failure:
+        warn(f"{failure}; training goes on")
+
+
+def saved(config: Pretrain, done: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """Writes a checkpoint and prunes older ones; returns why it could not, or nothing."""
+    folder = config.out / "checkpoints"
+    try:
+        checkpoint.save(folder, done, method, optimizer)
+        checkpoint.prune(folder, config.keep_last, config.keep_every)
+    except OSError as error:
+        older = checkpoint.steps(folder)
+        left = f"{older[0].name} is intact" if older else "there is none yet"
+        return f"step {done} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
+    return ""
 
 
 class Signals:
@@ -184,11 +217,9 @@ class Meters:
         self.bad = torch.where(finite, 0.0, self.bad + 1)
         self.mark = time.perf_counter()
 
-    def report(
-        self, done: int, loss: Tensor, output: Output, hyper: optim.Hyper, norm: Tensor, log: Log | None
-    ) -> None:
+    def report(self, done: int, step: Taken, hyper: optim.Hyper, log: Log | None) -> None:
         """A row for the log, and the alarms. The only place that waits for the device."""
-        loss = distributed.total(loss) / distributed.world()[1]
+        loss, output = distributed.total(step.loss) / distributed.world()[1], step.output
         if float(self.bad) >= MOST_BAD:
             raise Trouble(
                 f"the gradient has not been finite for {int(self.bad)} steps: try --optim.clip 1 or --optim.lr {self.config.optim.lr / 3:g}"
@@ -200,7 +231,7 @@ class Meters:
             **{name: float(value) for name, value in output.metrics.items()},
             "feature_spread": health.spread(output.features),
             "rankme": health.rankme(output.features),
-            "grad_norm": float(norm),
+            "grad_norm": float(step.norm),
             **hyper._asdict(),
             "images_per_second": taken * self.config.batch_size / spent,
             "data_wait": self.waited / spent,

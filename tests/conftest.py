@@ -18,6 +18,7 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.config import Pretrain
+from openjepa.device import Place
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -43,6 +44,7 @@ METHODS = {
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]
+CPU = Place(torch.device("cpu"), bf16=False)
 
 
 @pytest.fixture(scope="session")

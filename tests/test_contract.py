@@ -9,9 +9,9 @@ from openjepa.data import Steps
 from openjepa.draws import Draws
 from openjepa.masking import Blocks
 from openjepa.optim import Optim
-from openjepa.training import split
+from openjepa.training import advance, split
 from openjepa.types import Masker, Method, Modality, Tokens, gather
-from tests.conftest import METHODS, MODALITIES
+from tests.conftest import CPU, METHODS, MODALITIES
 
 both = pytest.mark.parametrize(("modality", "method"), [(m, j) for m in MODALITIES for j in METHODS])
 
@@ -41,12 +41,8 @@ def test_the_loss_falls(modality, method):
     optimizer, losses = optim.build(net, config), []
     for number in range(40):
         step = steps[number]
-        optim.apply(optimizer, config.at(number, 40))
-        output = net(step.batch, step.masks, net.targets(step.batch))
-        optimizer.zero_grad()
-        output.loss.backward()
-        optim.step_if_finite(optimizer, optim.clip(net, 1.0))
-        losses.append(output.loss.item())
+        taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 40), CPU, clip=1.0)
+        losses.append(taken.loss.item())
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
 
 

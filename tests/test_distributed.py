@@ -25,8 +25,8 @@ runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 
 
-def torchrun(settings, ranks: int = 2, code: str = RUN) -> None:
-    """The run as torchrun would start it, on this machine."""
+def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None:
+    """The run as torchrun would start it, on this machine; every process leaves with `status`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +41,7 @@ def torchrun(settings, ranks: int = 2, code: str = RUN) -> None:
     processes = [
         subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
     ]
-    assert [process.wait(240) for process in processes] == [0] * ranks
+    assert [process.wait(240) for process in processes] == [status] * ranks
 
 
 def losses(out) -> list[float]:
@@ -90,6 +90,22 @@ def HALT(took):
             os._exit(0)
     return halted
 """
+
+
+FULL = """
+from openjepa import checkpoint, training
+def full(*_):
+    raise OSError(28, "No space left on device")
+checkpoint.write = full
+try:
+    runs.pretrain(config.from_json(json.loads(sys.argv[1])))
+except training.Trouble as trouble:
+    os._exit(9 if "could not" in str(trouble) and "--resume yes" in str(trouble) else 1)
+"""
+
+
+def test_all_ranks_leave_when_the_last_save_fails(tiny):
+    torchrun(replace(tiny, steps=5), code=RUN.rsplit("\n", 2)[0] + FULL, status=9)
 
 
 def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):

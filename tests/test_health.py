@@ -6,7 +6,8 @@ from openjepa.data import Steps
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.optim import Optim
-from tests.conftest import MODALITIES
+from openjepa.training import advance
+from tests.conftest import CPU, MODALITIES
 
 
 def test_rankme_counts_the_directions_in_use():
@@ -47,12 +48,7 @@ def test_a_run_that_collapses_sets_it_off():
     optimizer, message = optim.build(net, config), None
     for number in range(200):
         step = steps[number]
-        optim.apply(optimizer, config.at(number, 200))
-        output = net(step.batch, step.masks, net.targets(step.batch))
-        optimizer.zero_grad()
-        output.loss.backward()
-        finite = optim.step_if_finite(optimizer, optim.clip(net, 1.0))
-        net.after_step(0.0, finite)
+        output = advance(net, optimizer, step.batch, step.masks, config.at(number, 200), CPU, clip=1.0).output
         row = {"target_std": float(output.metrics["target_std"]), "feature_spread": health.spread(output.features)}
         message = message or alarm.check({**row, "rankme": health.rankme(output.features)})
     assert message and "collapsing" in message

@@ -21,6 +21,7 @@ from openjepa.encoder import SIZES
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.training import advance
 from openjepa.types import Batch
 
 CASES = {  # size, patch, predictor depth, batch
@@ -44,13 +45,7 @@ def measure(size: str, patch: int, predictor_depth: int, batch: int, pixels: int
     optimizer = optim.build(net, settings)
 
     def step() -> None:
-        optim.apply(optimizer, settings.at(0, 1000))
-        optimizer.zero_grad(set_to_none=True)
-        with where.autocast():
-            output = net(moved, (masks,), net.targets(moved))
-        output.loss.backward()
-        finite = optim.step_if_finite(optimizer, optim.clip(net, 0.0))
-        net.after_step(0.996, finite)
+        advance(net, optimizer, moved, (masks,), settings.at(0, 1000), where)
 
     for _ in range(3):
         step()
