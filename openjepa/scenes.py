@@ -1,7 +1,8 @@
 """A renderer of CLEVR-like scenes with labels, so that nothing need be downloaded.
 
 A scene's objects differ in size, colour and place but are of one kind, so that what is hidden can be known from what is
-seen; objects of independent kinds leave nothing to predict.
+seen; objects of independent kinds leave nothing to predict. Textures are dark as often as bright and begin anywhere, so
+that a kind is a matter of pattern and form: where they only brightened, its mean brightness gave it away.
 
 S scenes  K objects  Q (scene, object) pairs  P pixels.  Lengths in CLEVR's units, z up, the floor at z = 0.
 """
@@ -61,6 +62,7 @@ class Objects(NamedTuple):
     metal: Bool[Tensor, "S K"]
     texture: Int[Tensor, "S K"]
     colour: Float[Tensor, "S K 3"]
+    phase: Float[Tensor, "S K 3"]  # where the texture begins
     present: Bool[Tensor, "S K"]
 
 
@@ -100,6 +102,7 @@ def place_objects(draws: Draws) -> Objects:
         pick[..., 1] < 0.5,
         (pick[..., 2] * len(TEXTURES)).long(),
         COLOURS[(draws.uniform("colour", most) * len(COLOURS)).long()],
+        draws.uniform("phase", most, 3) * 2 * math.pi,
         torch.arange(most) < count[:, None],
     )
 
@@ -230,11 +233,12 @@ def surface(
     normal = unit((own[..., None, :] @ turn)[..., 0, :])
     normal = torch.where(on_object[..., None], normal, cap)
 
-    stripes = torch.sin(p[..., 2] * 9) > 0
-    checks = (torch.sin(p * 6) > 0).sum(-1) % 2 == 1
-    bright = torch.where(texture == 1, stripes, (texture == 2) & checks)
+    phase = objects.phase[scenes, which]
+    stripes = torch.sin(p[..., 2] * 9 + phase[..., 0]) > 0
+    checks = (torch.sin(p * 6 + phase) > 0).sum(-1) % 2 == 1
+    bright = torch.where(texture == 1, stripes, checks)[..., None]
     paint = objects.colour[scenes, which]
-    paint = torch.where(bright[..., None], 0.25 * paint + 0.7, paint)
+    paint = torch.where((texture == 0)[..., None], paint, 0.35 * paint + 0.65 * bright)
     tile = ((point[..., :2] / 1.5).floor().sum(-1) % 2)[..., None]
     colour = torch.where(on_object[..., None], paint, (0.42 + 0.14 * tile).expand_as(paint))
     return normal, colour, objects.metal[scenes, which] & on_object

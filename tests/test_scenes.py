@@ -66,3 +66,14 @@ def test_a_sphere_is_hit_where_the_formula_says():
     assert scenes.sphere(start, way)[0].tolist() == [pytest.approx(2.0), scenes.FAR]
     assert scenes.cube(start, way)[0].tolist() == [pytest.approx(2.2), scenes.FAR]
     assert scenes.cylinder(start, way)[0].tolist() == [pytest.approx(2.0), scenes.FAR]
+
+
+def test_stripes_and_checks_are_equally_bright():
+    scene = scenes.render(300, (24, 24), seed=3)
+    shown = (scene.instance > 0).unsqueeze(1)
+    bright = [
+        float((scene.image[scene.kind % 3 == texture] * shown[scene.kind % 3 == texture]).sum())
+        / float(3 * shown[scene.kind % 3 == texture].sum())
+        for texture in (1, 2)
+    ]
+    assert bright[0] == pytest.approx(bright[1], rel=0.05)
