@@ -11,6 +11,7 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
 
   jepa pretrain [RECIPE] --data.root FOLDER --out RUN    an encoder from unlabelled images
   jepa probe RUN --data.root LABELLED                    linear and kNN accuracy beside baselines
+  jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
   jepa demo                                              scenes rendered, learnt and measured in ten minutes
   jepa recipes [NAME]                                    the recipes, or what is known of one
 
@@ -113,6 +114,15 @@ def probe(arguments: list[str]) -> None:
     run(tyro.cli(Probe, prog="jepa probe", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
 
 
+def compare(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.evaluate.probing import Compare
+    from openjepa.evaluate.probing import compare as run
+
+    run(tyro.cli(Compare, prog="jepa compare", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
+
+
 def demo(arguments: list[str]) -> None:
     import tyro
 
@@ -138,4 +148,4 @@ def list_recipes(arguments: list[str]) -> None:
     Console().print(table)
 
 
-VERBS = {"pretrain": pretrain, "probe": probe, "demo": demo, "recipes": list_recipes}
+VERBS = {"pretrain": pretrain, "probe": probe, "compare": compare, "demo": demo, "recipes": list_recipes}

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -80,10 +80,17 @@ def random_crops(
     return Crop(top, left, h, w, (draws.uniform("flip") < 0.5) & flip)
 
 
-def centre_crops(size: tuple[int, int], height: Float[Tensor, "B"], width: Float[Tensor, "B"]) -> Crop:
-    """The largest centred box of the view's aspect: the evaluation view."""
-    aspect = size[1] / size[0]
-    w, h = torch.minimum(width, height * aspect), torch.minimum(height, width / aspect)
+Fit = Literal["crop", "margin", "squash"]
+
+
+def centre_crops(size: tuple[int, int], height: Float[Tensor, "B"], width: Float[Tensor, "B"], fit: Fit) -> Crop:
+    """The evaluation view: the largest centred box of the view's aspect ("crop"), the middle 7/8 of that, as by resizing
+    to 256 and cutting 224 ("margin"), or the whole picture, whatever its aspect ("squash").
+    """
+    aspect, share = size[1] / size[0], 7 / 8 if fit == "margin" else 1.0
+    w, h = share * torch.minimum(width, height * aspect), share * torch.minimum(height, width / aspect)
+    if fit == "squash":
+        w, h = width, height
     return Crop((height - h) / 2, (width - w) / 2, h, w, torch.zeros(len(h), dtype=torch.bool))
 
 

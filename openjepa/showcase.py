@@ -16,6 +16,7 @@ from openjepa import runs, scenes, weights
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.evaluate import logistic
+from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
 from openjepa.log import console, say
 from openjepa.masking import Masking
@@ -99,16 +100,19 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     config = trained.config.data
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
     place = Place(torch.device("cpu"), trained.config.precision == "bf16")
-    encoders = {"this encoder": trained.encoder, "before training": weights.untrained(trained.config)}
-    seen = {name: [embed(encoder, config, part, place)[0] for part in sets] for name, encoder in encoders.items()}
-    seen["raw pixels"] = [raw(part)[0] for part in sets]
+    encoders = {
+        "this encoder": ours(trained.encoder, trained.config, "this encoder"),
+        "before training": untrained(trained.config),
+    }
+    seen = {name: [embed(each, part, place)["last"] for part in sets] for name, each in encoders.items()}
+    seen["raw pixels"] = [raw(part)["last"] for part in sets]
     result: Result = {}
     for name, (train, held) in seen.items():
-        pairs = {task: (getattr(labelled, task), getattr(test, task)) for task in TASKS}
-        result[name] = {
-            task: logistic.probe((train, labels), (held, truth), TASKS[task], seed)
-            for task, (labels, truth) in pairs.items()
+        answers = {
+            task: logistic.probe(train, getattr(labelled, task), held, classes, seed).predicted
+            for task, classes in TASKS.items()
         }
+        result[name] = {task: logistic.accuracy(each, getattr(test, task)) for task, each in answers.items()}
     chance = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
     return {**result, "most frequent class": chance}
 

@@ -1,17 +1,23 @@
 """Probes against scikit-learn and against what they must give on data whose answer is known."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from openjepa import runs, weights
-from openjepa.device import Place
-from openjepa.evaluate import logistic, neighbours
-from openjepa.evaluate.embed import embed, raw
-from openjepa.evaluate.probing import Labelled, Probe, probe
+from openjepa.config import Pretrain
+from openjepa.evaluate import clevr, linear, logistic, lowshot, neighbours, report, spectrum
+from openjepa.evaluate.candidates import IMAGENET, candidate, ours, trained, untrained
+from openjepa.evaluate.embed import Features, embed, raw
+from openjepa.evaluate.labelled import Labelled
+from openjepa.evaluate.probing import Compare, Probe, Settings, compare, measured, probe
+from openjepa.nn.positions import sincos
 from openjepa.types import Mistake
-from tests.conftest import replace
+from tests.conftest import CPU, METHODS, MODALITIES, replace
 
-CPU = Place(torch.device("cpu"), False)
+NAMES = ("this encoder", "before training", "raw pixels")
 
 
 def blobs(count: int = 400, seed: int = 0, classes: int = 4):
@@ -51,7 +57,7 @@ def test_the_strength_is_chosen_without_the_test_data():
 
     logistic.fit = spy
     try:
-        score = logistic.probe(train, (x, y), 4)
+        score = logistic.accuracy(logistic.probe(*train, x, 4).predicted, y)
     finally:
         logistic.fit = fit
     assert set(seen) == {360, 400} and 0.5 < score <= 1
@@ -60,16 +66,20 @@ def test_the_strength_is_chosen_without_the_test_data():
 def test_labels_that_mean_nothing_are_learnt_no_better_than_chance():
     x, _ = blobs(2000)
     y = torch.randint(0, 4, (2000,), generator=torch.Generator().manual_seed(5))
-    assert logistic.probe((x[:1000], y[:1000]), (x[1000:], y[1000:]), 4) == pytest.approx(0.25, abs=0.05)
+    predicted = logistic.probe(x[:1000], y[:1000], x[1000:], 4).predicted
+    assert logistic.accuracy(predicted, y[1000:]) == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_probe_prints_the_encoder_beside_its_baselines(tiny, photos, capsys):
     runs.pretrain(tiny)
-    scores = probe(Probe(tiny.out, Labelled((str(photos),)), device="cpu", precision="fp32"))
-    assert [score.features for score in scores] == ["this encoder", "before training", "raw pixels"]
+    scores = probe(Probe(run=str(tiny.out), data=Labelled((str(photos),)), device="cpu", precision="fp32"))
+    assert {score.features: score.probe for score in scores} == dict.fromkeys(NAMES, "kNN")
+    assert all(0 <= score.low <= score.accuracy <= score.high <= 1 for score in scores)
     said = capsys.readouterr().out
     assert "a fifth held out at random" in said and "raw pixels" in said
-    assert (tiny.out / "probes.jsonl").exists()
+    written = json.loads((tiny.out / "probes" / f"{photos.name}.json").read_text())
+    assert len(written["scores"]) == 9 and (tiny.out / "probes" / f"{photos.name}.png").exists()
+    assert "| class1 | " in (tiny.out / "probes" / f"{photos.name}.md").read_text()
 
 
 def test_a_test_folder_is_used_and_its_classes_are_matched_by_name(tiny, photos, tmp_path, capsys):
@@ -78,18 +88,20 @@ def test_a_test_folder_is_used_and_its_classes_are_matched_by_name(tiny, photos,
         for number in classes:
             (tmp_path / "split" / part).mkdir(parents=True, exist_ok=True)
             (tmp_path / "split" / part / f"class{number}").symlink_to(photos / f"class{number}")
-    scores = probe(Probe(tiny.out, Labelled((str(tmp_path / "split"),)), baselines=False, device="cpu"))
-    assert "96 images to train on, 64 to test (test/)" in capsys.readouterr().out
-    assert scores[0].knn > 0.2
+    data = Labelled((str(tmp_path / "split"),))
+    (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
+    said = capsys.readouterr()
+    assert "96 images to train on, 64 to test (test/)" in said.out and "no images of 1 of the classes" in said.err
+    assert score.accuracy > 0.2
 
 
 def test_features_do_not_depend_on_the_batch(tiny, photos):
     runs.pretrain(tiny)
-    trained = weights.load(tiny.out / "export")
-    data = trained.config.data.dataset(trained.config.data.listing())
-    one, other = (embed(trained.encoder, trained.config.data, data, CPU, batch)[0] for batch in (7, 96))
+    this = trained(tiny.out / "export")
+    data = this.data.dataset(this.data.listing())
+    one, other = (embed(this, data, CPU, batch=batch)["last"] for batch in (7, 96))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert raw(data)[0].shape == (96, 3 * 32 * 32)
+    assert raw(data)["last"].shape == (96, 3 * 32 * 32)
 
 
 def test_the_export_is_the_target_encoder(tiny):
@@ -106,17 +118,361 @@ def test_the_export_is_the_target_encoder(tiny):
 
 def test_the_untrained_encoder_is_where_the_run_began(tiny):
     runs.pretrain(replace(tiny, steps=1, optim=replace(tiny.optim, lr=1e-12, start_lr=1e-12, final_lr=0.0)))
-    trained = weights.load(tiny.out, "context")
-    before = weights.untrained(trained.config)
-    torch.testing.assert_close(trained.encoder.state_dict(), before.state_dict(), atol=1e-6, rtol=0)
+    after = weights.load(tiny.out, "context")
+    before = weights.untrained(after.config)
+    torch.testing.assert_close(after.encoder.state_dict(), before.state_dict(), atol=1e-6, rtol=0)
 
 
 def test_a_folder_with_one_class_is_refused(tiny, photos):
     runs.pretrain(tiny)
     with pytest.raises(Mistake, match="nothing to tell apart"):
-        probe(Probe(tiny.out, Labelled((str(photos / "class0"),)), device="cpu"))
+        probe(Probe(run=str(tiny.out), data=Labelled((str(photos / "class0"),)), device="cpu"))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(Mistake, match=r"is not a run: it has no config\.json"):
         weights.load(tmp_path)
+
+
+def test_last4_is_the_normed_output_of_the_last_four_blocks_pooled():
+    this = untrained(replace_method(depth=6))
+    view = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    seen = this.see(view)
+    expected = [x.x.mean(1) for x in this.network(this.data.tokens(view), (2, 3, 4, 5))]
+    torch.testing.assert_close(seen.last4, torch.cat(expected, 1))
+    torch.testing.assert_close(seen.last, expected[-1])
+    assert seen.patches.shape == (3, 64, 48)
+
+
+def replace_method(**sizes) -> Pretrain:
+    return Pretrain(data=MODALITIES["image"], method=replace(METHODS["released"], **sizes))
+
+
+def features_of_scenes(tmp_path, count=2500, seed=0, encoder=0):
+    """Features on disk, of a few chunks."""
+    data = MODALITIES["image"].synthetic(count, seed)
+    this = ours(weights.untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
+    return embed(this, data, CPU, ("last", "last4"), tmp_path / "features"), this, data
+
+
+def test_stored_features_are_those_in_memory_and_are_made_once(tmp_path, monkeypatch):
+    stored, this, data = features_of_scenes(tmp_path, 1100)
+    memory = embed(this, data, CPU, ("last", "last4"))
+    for kind in ("last", "last4"):
+        assert torch.equal(stored[kind], memory[kind])
+    assert torch.equal(stored.y, data.label)
+    theirs = load_file(tmp_path / "features" / "features.safetensors")
+    assert torch.equal(theirs["last"], memory["last"])
+    monkeypatch.setattr(type(this), "see", None)  # asked again, nothing is computed
+    assert torch.equal(embed(this, data, CPU, ("last", "last4"), tmp_path / "features")["last"], memory["last"])
+
+
+def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    data = MODALITIES["image"].synthetic(2500, 0)
+    read, first = type(data).read, []
+
+    def dying(self, index, draws):
+        if int(index[0]) >= 2048 and not first:
+            first.append(True)
+            raise KeyboardInterrupt
+        return read(self, index, draws)
+
+    monkeypatch.setattr(type(data), "read", dying)
+    with pytest.raises(KeyboardInterrupt):
+        features_of_scenes(tmp_path)
+    asked = []
+    monkeypatch.setattr(type(data), "read", lambda self, index, draws: asked.append(index) or read(self, index, draws))
+    stored, this, _ = features_of_scenes(tmp_path)
+    assert torch.cat(asked).tolist() == list(range(2048, 2500))
+    monkeypatch.undo()
+    assert torch.equal(stored["last"], embed(this, data, CPU)["last"])
+
+
+def test_features_of_another_encoder_or_of_other_data_are_refused(tmp_path):
+    features_of_scenes(tmp_path, 40)
+    with pytest.raises(Mistake, match="of another encoder"):
+        features_of_scenes(tmp_path, 40, encoder=1)
+    with pytest.raises(Mistake, match="of another data"):
+        features_of_scenes(tmp_path, 40, seed=1)
+
+
+def test_a_feature_file_cut_short_is_refused(tmp_path):
+    features_of_scenes(tmp_path, 40)
+    file = tmp_path / "features" / "features.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(Mistake, match="is cut short"):
+        features_of_scenes(tmp_path, 40)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path):
+    x = torch.ones(4, 3)
+    x[2, 1] = float("nan")
+    with pytest.raises(Mistake, match="not finite"):
+        Features({"last": x}, torch.tensor([0, 1, 0, 1]))["last"]
+    assert Features({"last": x}, torch.tensor([0, 1, -1, 1]))["last"].isfinite().all()  # an unlabelled row is not asked
+
+
+def test_images_beside_class_folders_are_refused(tiny, photos, tmp_path):
+    runs.pretrain(tiny)
+    for part in ("class0", "class1"):
+        (tmp_path / "mixed" / part).mkdir(parents=True)
+        for file in (photos / part).iterdir():
+            (tmp_path / "mixed" / part / file.name).symlink_to(file)
+    (tmp_path / "mixed" / "loose.png").symlink_to(next((photos / "class2").iterdir()))
+    with pytest.raises(Mistake, match="1 images, the first .* beside the class folders"):
+        probe(Probe(run=str(tiny.out), data=Labelled((str(tmp_path / "mixed"),)), device="cpu"))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_many_heads_together_are_each_as_if_alone(norm):
+    x, y = blobs()
+    recipe = linear.Recipe(norms=(norm,), lr_multipliers=(1.0, 0.1), epochs=3, batch_size=64)
+    heads = linear.sweep(recipe, ("last",))
+    train = linear.Labelled({"last": x}, y)
+    together = trained_heads(train, heads, recipe)
+    for number, head in enumerate(heads):
+        alone = trained_heads(train, [head], recipe)
+        torch.testing.assert_close(together.logits(x)[:, number], alone.logits(x)[:, 0], atol=1e-5, rtol=1e-4)
+
+
+def trained_heads(train, heads, recipe):
+    steps = -(-len(train.label) // recipe.batch_size)
+    batches = linear.rows(train, torch.arange(len(train.label)), recipe, 0)
+    (group,) = linear.fit(batches, steps, heads, {"last": train.kinds["last"].shape[1]}, 4, recipe)
+    return group
+
+
+def test_a_head_with_batch_norm_is_torchs():
+    x, y = blobs()
+    recipe = linear.Recipe(norms=(True,), lr_multipliers=(1.0,), weight_decays=(5e-4,), epochs=2, batch_size=50)
+    (head,) = linear.sweep(recipe, ("last",))
+    train = linear.Labelled({"last": x}, y)
+    group = trained_heads(train, [head], recipe)
+    norm, layer = torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 4)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)) * 0.01)
+        layer.bias.zero_()
+    groups = [{"params": layer.parameters(), "weight_decay": 5e-4}, {"params": norm.parameters(), "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    batches = linear.rows(train, torch.arange(len(y)), recipe, 0)
+    for epoch in range(2):
+        for number, (kinds, label) in enumerate(batches(epoch)):
+            for each in optimizer.param_groups:
+                each["lr"] = recipe.lr * 50 / 256 * linear.pace(recipe, epoch, (epoch * 8 + number) / 16)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(norm(kinds["last"])), label).backward()
+            optimizer.step()
+    norm.eval()
+    torch.testing.assert_close(group.logits(x)[:, 0], layer(norm(x)), atol=1e-4, rtol=1e-3)
+
+
+def test_larss_step_is_a_thousandth_of_the_weights_length():
+    weight, update = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    scaled = update * linear.trust(weight, update)
+    torch.testing.assert_close(scaled.flatten(1).norm(dim=1), 1e-3 * weight.flatten(1).norm(dim=1))
+    assert linear.trust(torch.zeros(1, 2, 2), update[:1, :2, :2]).item() == 1
+
+
+def test_the_linear_probe_agrees_with_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle here")
+    (x, y), (q, z) = blobs(4000), blobs(4000, 1)
+    found = linear.probe(linear.Labelled({"last": x}, y), linear.Labelled({"last": q}, z), 4)
+    theirs = linear_model.LogisticRegression(max_iter=2000).fit(x.numpy(), y.numpy()).score(q.numpy(), z.numpy())
+    assert logistic.accuracy(found.predicted, z) == pytest.approx(theirs, abs=0.005)
+
+
+def test_labels_that_only_the_test_set_knows_are_not_found():
+    """No leak: whatever a probe looks at, it is not the test data's labels."""
+    x, y = torch.randn(2000, 16, generator=torch.Generator().manual_seed(3)), torch.randint(0, 4, (2000,))
+    train, test = linear.Labelled({"last": x[:1000]}, y[:1000]), linear.Labelled({"last": x[1000:]}, y[1000:])
+    answers = {
+        "linear": linear.probe(train, test, 4).predicted,
+        "logistic": logistic.probe(x[:1000], y[:1000], x[1000:], 4).predicted,
+        "kNN": neighbours.predict(x[:1000], y[:1000], x[1000:], 4),
+    }
+    for name, predicted in answers.items():
+        assert logistic.accuracy(predicted, y[1000:]) == pytest.approx(0.25, abs=0.06), name
+
+
+def test_neighbours_are_those_of_brute_force():
+    (x, y), (q, _) = blobs(300), blobs(20, 1)
+    cosine = (q / q.norm(dim=1, keepdim=True)) @ (x / x.norm(dim=1, keepdim=True)).T
+    for row, predicted in zip(cosine, neighbours.predict(x, y, q, 4, k=5).tolist(), strict=True):
+        votes = torch.zeros(4)
+        for place in row.argsort(descending=True)[:5]:
+            votes[y[place]] += (row[place] / 0.07).exp()
+        assert predicted == int(votes.argmax())
+
+
+def test_low_shots_take_so_many_of_each_class_and_differ_between_draws():
+    x, y = blobs(400)
+    one, other = (lowshot.choose(y, 4, 5, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert y[one].bincount().tolist() == [5, 5, 5, 5] and set(one.tolist()) != set(other.tolist())
+    share = lowshot.choose(y, 4, 0.1, torch.Generator())
+    assert y[share].bincount().tolist() == [round(0.1 * count) for count in y.bincount().tolist()]
+    few, many = (lowshot.probe((x, y), blobs(400, 1), 4, shots) for shots in (1, 50))
+    assert len(few) == 5 and sum(draw.accuracy for draw in few) < sum(draw.accuracy for draw in many)
+
+
+@pytest.mark.parametrize(("shots", "says"), [(0, "0 shots"), (1.5, "1.5 shots"), (500, "fewer than 500 shots: try")])
+def test_impossible_shots_are_refused(shots, says):
+    with pytest.raises(Mistake, match=says):
+        lowshot.choose(blobs(400)[1], 4, shots, torch.Generator())
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    hits = 0
+    for trial in range(100):
+        low, high = report.interval((torch.rand(200, generator=generator) < 0.7).float(), trial)
+        hits += low <= 0.7 <= high
+    assert 88 <= hits <= 100
+
+
+def test_rankme_is_the_formula():
+    numpy = pytest.importorskip("numpy")
+    x = torch.randn(60, 12, generator=torch.Generator().manual_seed(0)) + 1
+    sigma = numpy.linalg.svd(x.double().numpy(), compute_uv=False)
+    share = sigma / sigma.sum() + 1e-7
+    assert spectrum.rankme(x) == pytest.approx(float(numpy.exp(-(share * numpy.log(share)).sum())), rel=1e-6)
+    assert spectrum.rankme(torch.zeros(5, 3)) == 0
+
+
+def views(samples=200, each=6, width=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, 1, width, generator=generator) + torch.randn(samples, each, width, generator=generator)
+
+
+def test_lidar_is_the_entropy_of_scipys_generalised_eigenvalues():
+    linalg = pytest.importorskip("scipy.linalg", reason="scipy is the oracle here")
+    z = views().double()
+    centre = z.mean(1)
+    between = (centre - centre.mean(0)).T @ (centre - centre.mean(0)) / 199
+    inner = (z - centre[:, None]).flatten(0, 1)
+    within = inner.T @ inner / (200 * 5) + 1e-4 * torch.eye(8)
+    values = torch.from_numpy(linalg.eigh(between.numpy(), within.numpy(), eigvals_only=True))
+    share = values / values.sum() + 1e-7
+    assert spectrum.lidar(views()) == pytest.approx(float((-(share * share.log()).sum()).exp()), rel=1e-6)
+
+
+def test_lidar_does_not_see_an_invertible_map_and_rankme_does():
+    z, bend = views().double(), torch.randn(8, 8, generator=torch.Generator().manual_seed(1)).double()
+    assert spectrum.lidar(z @ bend, 1e-12) == pytest.approx(spectrum.lidar(z, 1e-12), rel=1e-5)
+    assert abs(spectrum.rankme((z @ bend)[:, 0]) - spectrum.rankme(z[:, 0])) > 0.1
+
+
+def test_lidar_of_features_that_do_not_differ_is_refused():
+    with pytest.raises(Mistake, match="has collapsed"):
+        spectrum.lidar(torch.ones(20, 4, 8))
+
+
+def test_lidar_counts_the_directions_in_which_samples_differ():
+    z = views(2000, 10)
+    assert spectrum.lidar(z) == pytest.approx(8, rel=0.02)
+    line = torch.randn(500, 1, 1) * torch.ones(1, 1, 8) * 50 + torch.randn(500, 6, 8) * 1e-2
+    assert spectrum.lidar(line) == pytest.approx(1, abs=0.01)
+
+
+def test_alpha_req_finds_the_exponent():
+    values = torch.arange(1, 33).double() ** -1.5
+    basis = torch.linalg.qr(torch.randn(500, 32).double() - 0).Q
+    basis = torch.linalg.qr(basis - basis.mean(0)).Q
+    assert spectrum.alpha_req(basis * values.sqrt()) == pytest.approx(1.5, abs=1e-6)
+
+
+def test_uniformity_is_nothing_when_all_are_alike_and_lower_when_spread():
+    assert spectrum.uniformity(torch.ones(50, 4)) == pytest.approx(0, abs=1e-9)
+    assert spectrum.uniformity(torch.randn(500, 64)) < -3
+
+
+SCENE = {"image_filename": "CLEVR_val_000000.png", "objects": []}
+
+
+@pytest.mark.parametrize(
+    ("depth", "number"),
+    [(7.2, 0), (8.0, 0), (8.01, 1), (8.5, 1), (8.7, 2), (9.0, 2), (9.5, 3), (9.6, 4), (10.0, 4), (10.1, 5), (99.0, 5)],
+)
+def test_clevr_dist_is_the_class_of_the_nearest_object(depth, number):
+    scene = {**SCENE, "objects": [{"pixel_coords": [0, 0, value]} for value in (11.5, depth, 120.0)]}
+    assert clevr.label(scene, "dist") == number
+
+
+def test_clevr_count_is_the_number_of_objects_less_three():
+    for count in range(3, 11):
+        assert clevr.label({**SCENE, "objects": [{}] * count}, "count") == count - 3
+    with pytest.raises(Mistake, match="has 2 objects"):
+        clevr.label({**SCENE, "objects": [{}] * 2}, "count")
+
+
+def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
+    runs.pretrain(tiny)
+    files = sorted(photos.rglob("*.png"))
+    for part, chosen in (("train", files[:80]), ("val", files[80:])):
+        (tmp_path / "CLEVR" / "images" / part).mkdir(parents=True)
+        (tmp_path / "CLEVR" / "scenes").mkdir(exist_ok=True)
+        entries = []
+        for number, file in enumerate(chosen):
+            (tmp_path / "CLEVR" / "images" / part / file.name).symlink_to(file)
+            objects = [{"pixel_coords": [0, 0, 9.2]}] * (3 + number % 8)
+            entries.append({"image_filename": file.name, "objects": objects})
+        (tmp_path / "CLEVR" / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": entries}))
+    data = Labelled((str(tmp_path / "CLEVR"),), "clevr-count", "squash")
+    (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
+    assert 0 <= score.accuracy <= 1
+    with pytest.raises(Mistake, match="is no CLEVR_v1.0 folder"):
+        probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
+
+
+def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, photos):
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    from tests.test_parity import state_for_encoder
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 192}
+    model = transformers.IJepaModel(transformers.IJepaConfig(image_size=32, patch_size=4, layer_norm_eps=1e-6, **sizes))
+    config = replace(replace_method(depth=5), data=replace(MODALITIES["image"], mean=IMAGENET[0], std=IMAGENET[1]))
+    this = untrained(config)
+    with torch.no_grad():
+        positions = this.data.tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).pos
+        model.embeddings.position_embeddings.copy_(sincos(positions, 48))
+        this.network.load_state_dict(state_for_encoder(model.state_dict(), 5))
+    model.save_pretrained(tmp_path / "theirs")
+    theirs = candidate(str(tmp_path / "theirs"))
+    assert theirs.data == replace(this.data, root=())
+    view = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        for mine, other in zip(this.see(view), theirs.see(view), strict=True):
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+    scores = {}
+    settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "linear", "knn"), device="cpu")
+    for each in (this, theirs):
+        found = measured([replace(each, name="x")], replace(settings, precision="fp32"), tmp_path / "out", pixels=False)
+        scores[each.name] = [(score.probe, score.accuracy) for score in found]
+    assert scores["before training"] == scores["theirs"]
+
+
+def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import torch, openjepa\n"
+        "def encoder():\n"
+        "    data = openjepa.Image(size=(16, 16), patch=16, mean=(.5,) * 3, std=(.5,) * 3)\n"
+        "    return openjepa.Candidate('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
+        "def nothing():\n"
+        "    return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = Compare(
+        runs=("mine:encoder",), data=Labelled((str(photos),)), probes=("knn", "lowshot"), shots=(1.0,), device="cpu",
+        out=tmp_path / "out",
+    )  # fmt: skip
+    scores = compare(settings)
+    assert [(each.features, each.probe) for each in scores[:2]] == [
+        ("mine:encoder", "kNN"),
+        ("mine:encoder", "1 a class"),
+    ]
+    with pytest.raises(Mistake, match="gave a int"):
+        compare(replace(settings, runs=("mine:nothing",)))
+    with pytest.raises(Mistake, match="cannot be had"):
+        compare(replace(settings, runs=("mine:missing",)))
+    with pytest.raises(Mistake, match="is no encoder"):
+        compare(replace(settings, runs=("nowhere",)))

@@ -15,7 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa import recipes
-from openjepa.evaluate.probing import Labelled, Probe, probe
+from openjepa.evaluate.labelled import Labelled
+from openjepa.evaluate.probing import Probe, probe
 from openjepa.runs import pretrain
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     began = time.perf_counter()
     pretrain(dataclasses.replace(config, data=data, out=options.out, device=options.device, steps=options.steps))
     minutes = (time.perf_counter() - began) / 60
-    scores = probe(Probe(options.out, Labelled((str(options.data),)), device=options.device))
+    scores = probe(Probe(run=str(options.out), data=Labelled((str(options.data),)), device=options.device))
     print(f"{minutes:.1f} minutes of pretraining")
     if options.json:
         options.json.write_text(

@@ -1,54 +1,209 @@
-"""Features of a dataset.   S samples  D width"""
+"""Features of a dataset, in memory or on disk, made once.   S samples  B batch  F width of features"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa import distributed
+from openjepa.data import replacing
 from openjepa.device import Place
-from openjepa.encoder import Encoder
-from openjepa.types import Dataset, Modality
+from openjepa.evaluate.candidates import Candidate, Kind
+from openjepa.types import Dataset, Mistake
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
+CHUNK = 1024  # samples a chunk: what is lost at most when the work is interrupted
+FILE, PART = "features.safetensors", "features.part"
+DTYPE = {torch.float32: "F32", torch.int64: "I64"}
+DTYPES = {"F32": np.float32, "I64": np.int64}
 
 
-class Features(NamedTuple):
-    """A row of features and a label for each sample."""
+@dataclass(frozen=True)
+class Features:
+    """A row of each kind of features for each sample, and its label; may lie in a memory map."""
 
-    x: Float[Tensor, "S D"]
-    label: Int[Tensor, "S"]
+    kinds: dict[str, Float[Tensor, "S F"]]
+    label: Int[Tensor, "S"]  # -1: no label, or the sample could not be decoded
+
+    def __getitem__(self, kind: str) -> Float[Tensor, "S F"]:
+        """The labelled rows of one kind. Mistake if they are not finite."""
+        x = self.kinds[kind][self.label >= 0]
+        if not x.isfinite().all():
+            raise Mistake(f"the {kind} features hold numbers that are not finite: is the encoder sound?")
+        return x
+
+    @property
+    def y(self) -> Int[Tensor, "S"]:
+        """The labels of those rows."""
+        return self.label[self.label >= 0]
+
+
+class Chunk(NamedTuple):
+    """Some samples in a row, and what is known of them."""
+
+    first: int
+    kinds: dict[str, Float[Tensor, "B F"]]
+    label: Int[Tensor, "B"]
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, modality: Modality, data: Dataset, place: Place, batch: int = 256) -> Features:
-    """The mean over tokens of the encoder's output for each evaluation view, and labels.
+def embed(
+    candidate: Candidate,
+    data: Dataset,
+    place: Place,
+    kinds: tuple[Kind, ...] = ("last",),
+    folder: Path | None = None,
+    batch: int = 256,
+) -> Features:
+    """Pooled features of each sample's evaluation view: `last`, `last4`, or both (paper, appendix A.2).
 
-    Source: paper, appendix A.2, "last layer average-pooled". Samples that cannot be decoded are left out.
+    With a folder they are written there, chunk after chunk, and read from there when they are already; an interrupted
+    call goes on where it stopped, and ranks share the chunks. Samples that cannot be decoded have the label -1.
     """
-    encoder = encoder.to(place.device)
-    pooled, labels = [], []
-    for index in torch.arange(len(data)).split(batch):
-        read = data.read(index, None)
-        with place.autocast():
-            (tokens,) = encoder(modality.tokens(place.move(read.views[0])))
-        there = read.label >= 0
-        pooled.append(tokens.x.float().mean(1).cpu()[there])
-        labels.append(read.label[there])
-    return Features(torch.cat(pooled), torch.cat(labels))
+    network = candidate.network.to(place.device)
+
+    def chunk(first: int, last: int) -> Chunk:
+        pooled: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        labels = []
+        for index in torch.arange(first, last).split(batch):
+            read = data.read(index, None)
+            with place.autocast():
+                seen = candidate.see(place.move(read.views[0]))
+            for kind in kinds:
+                pooled[kind].append(getattr(seen, kind).cpu())
+            labels.append(read.label)
+        return Chunk(first, {kind: torch.cat(rows) for kind, rows in pooled.items()}, torch.cat(labels))
+
+    network.eval()
+    if folder is None:
+        return gathered(chunk, len(data))
+    precision = "bf16" if place.bf16 else "fp32"
+    about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": precision}
+    return stored(chunk, len(data), about, folder)
 
 
-def raw(data: Dataset, batch: int = 256) -> Features:
+def raw(data: Dataset) -> Features:
     """The evaluation views themselves as features, pictures averaged down to 32×32: the baseline that knows nothing."""
-    rows, labels = [], []
-    for index in torch.arange(len(data)).split(batch):
-        read = data.read(index, None)
+
+    def chunk(first: int, last: int) -> Chunk:
+        read = data.read(torch.arange(first, last), None)
         view = read.views[0].float()
         if view.dim() == 4 and max(view.shape[2:]) > PIXELS:
             view = torch.nn.functional.adaptive_avg_pool2d(view, PIXELS)
-        there = read.label >= 0
-        rows.append(view.flatten(1)[there])
-        labels.append(read.label[there])
-    return Features(torch.cat(rows), torch.cat(labels))
+        return Chunk(first, {"last": view.flatten(1)}, read.label)
+
+    return gathered(chunk, len(data))
+
+
+Maker = Callable[[int, int], Chunk]
+
+
+def gathered(make: Maker, count: int) -> Features:
+    """All chunks, in memory."""
+    chunks = [make(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+    kinds = {kind: torch.cat([chunk.kinds[kind] for chunk in chunks]) for kind in chunks[0].kinds}
+    return Features(kinds, torch.cat([chunk.label for chunk in chunks]))
+
+
+def stored(make: Maker, count: int, about: dict[str, str], folder: Path) -> Features:
+    """All chunks, in one memory-mapped file; those that are there already are not made again.
+
+    The file grows under another name, beside a list for each rank of the chunks that are done, and is renamed when all
+    are.
+    """
+    if (folder / FILE).exists():
+        return opened(folder, about)
+    rank, ranks = distributed.world()
+    finished = {first for file in sorted(folder.glob("done-*.json")) for first in marks(file, about)}
+    if distributed.is_main() and not (folder / PART).exists():
+        create(folder, make(0, 1), count, about)
+    distributed.barrier()  # everyone has looked at what is done, and the file is there
+
+    arrays, mine = arrays_of(folder / PART, "r+"), folder / f"done-{rank}.json"
+    done = marks(mine, about)
+    for first in [first for first in range(0, count, CHUNK) if first not in finished][rank::ranks]:
+        chunk = make(first, min(first + CHUNK, count))
+        for name, rows in {**chunk.kinds, "label": chunk.label}.items():
+            arrays[name][first : first + len(rows)] = rows.numpy()
+            arrays[name].flush()
+        done.append(first)
+        with replacing(mine) as temporary:
+            temporary.write_text(json.dumps({**about, "chunks": done}))
+    distributed.barrier()
+    if distributed.is_main():
+        (folder / PART).replace(folder / FILE)
+        for file in folder.glob("done-*.json"):
+            file.unlink()
+    distributed.barrier()
+    return opened(folder, about)
+
+
+def marks(file: Path, about: dict[str, str]) -> list[int]:
+    """The chunks that a list says are done. Mistake if they are of another encoder or of other data."""
+    if not file.exists():
+        return []
+    content = json.loads(file.read_text())
+    same(content, about, file.parent)
+    return content["chunks"]
+
+
+def same(content: dict[str, str], about: dict[str, str], folder: Path) -> None:
+    for part in ("encoder", "data", "precision"):
+        if content.get(part) != about[part]:
+            raise Mistake(f"{folder} holds features of another {part}: give another folder, or remove that one")
+
+
+def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> None:
+    """An empty safetensors file of the size that it will have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header: dict[str, dict] = {"__metadata__": about}
+    end = 0
+    for name, rows in {**sample.kinds, "label": sample.label}.items():
+        shape, number = (count, *rows.shape[1:]), np.dtype(DTYPES[DTYPE[rows.dtype]]).itemsize
+        size = number * int(np.prod(shape))
+        header[name] = {"dtype": DTYPE[rows.dtype], "shape": shape, "data_offsets": (end, end + size)}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(folder / PART) as temporary, temporary.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + end)
+
+
+def header_of(file: Path) -> tuple[dict[str, dict], int]:
+    """What a safetensors file says of itself, and where its numbers begin. Mistake if it is cut short."""
+    with file.open("rb") as stream:
+        size, there = int.from_bytes(stream.read(8), "little"), file.stat().st_size
+        header = json.loads(stream.read(size)) if 8 + size <= there else {}
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if not ends or 8 + size + max(ends) > there:
+        raise Mistake(f"{file} is cut short: remove it, and it is made again")
+    return header, 8 + size
+
+
+def arrays_of(file: Path, mode: Literal["c", "r+"]) -> dict[str, np.memmap]:
+    """Every tensor of a safetensors file as a memory map; mode "c" never writes to the file."""
+    header, start = header_of(file)
+    return {
+        name: np.memmap(
+            file, DTYPES[entry["dtype"]], mode, offset=start + entry["data_offsets"][0], shape=tuple(entry["shape"])
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def opened(folder: Path, about: dict[str, str]) -> Features:
+    """Features that were written before, memory-mapped. Mistake if they are others than `about` says, or damaged."""
+    same(header_of(folder / FILE)[0]["__metadata__"], about, folder)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays_of(folder / FILE, "c").items()}
+    label = tensors.pop("label").clone()
+    return Features(tensors, label)

@@ -51,14 +51,18 @@ def fit(
     return Linear(weight.detach(), bias.detach(), mean, std)
 
 
+class Outcome(NamedTuple):
+    """The strength that was chosen, and what it says of the test data."""
+
+    strength: float
+    validation: float  # accuracy that chose it
+    predicted: Int[Tensor, "R"]
+
+
 def probe(
-    train: tuple[Float[Tensor, "S D"], Int[Tensor, "S"]],
-    test: tuple[Float[Tensor, "R D"], Int[Tensor, "R"]],
-    classes: int,
-    seed: int = 0,
-) -> float:
-    """Top-1 accuracy on the test data in [0, 1]; the strength is chosen on a tenth of the training data."""
-    features, label = train
+    features: Float[Tensor, "S D"], label: Int[Tensor, "S"], test: Float[Tensor, "R D"], classes: int, seed: int = 0
+) -> Outcome:
+    """Classes of the test data; the strength is chosen on a tenth of the training data, then all of it is used."""
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
     held, kept = shuffled[: max(1, int(len(label) * VALIDATION))], shuffled[max(1, int(len(label) * VALIDATION)) :]
     scores, model = [], None
@@ -66,7 +70,7 @@ def probe(
         model = fit(features[kept], label[kept], classes, strength, model)
         scores.append(accuracy(model.predict(features[held]), label[held]))
     best = STRENGTHS[scores.index(max(scores))]
-    return accuracy(fit(features, label, classes, best, model).predict(test[0]), test[1])
+    return Outcome(best, max(scores), fit(features, label, classes, best, model).predict(test))
 
 
 def accuracy(predicted: Int[Tensor, "S"], label: Int[Tensor, "S"]) -> float:

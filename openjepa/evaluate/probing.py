@@ -1,153 +1,191 @@
-"""`jepa probe`: what a linear classifier and nearest neighbours make of the features, beside honest baselines."""
+"""`jepa probe` and `jepa compare`: what simple classifiers make of features, beside honest baselines."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from rich.table import Table
+from torch import Tensor
 
-from openjepa import weights
-from openjepa.device import Precision, place
-from openjepa.draws import order
-from openjepa.evaluate import logistic, neighbours
+from openjepa import config
+from openjepa.device import Place, Precision, place
+from openjepa.evaluate import linear, logistic, lowshot, neighbours, report
+from openjepa.evaluate.candidates import Candidate, Kind, candidate, untrained
 from openjepa.evaluate.embed import Features, embed, raw
-from openjepa.log import console, say
-from openjepa.modalities.image import Image
-from openjepa.types import Dataset, Mistake
+from openjepa.evaluate.labelled import Labelled, Split, split
+from openjepa.evaluate.report import Score
+from openjepa.log import say
+from openjepa.types import Mistake
 
-TESTS = ("test", "val", "valid", "validation")
-HELD = 0.2  # share held out for testing where the folder has no test folder
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Labelled data: sub-folders are classes."""
-
-    root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/ (or val/) with class folders in each
+Name = Literal["logistic", "linear", "knn", "lowshot"]
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Measures an encoder on a labelled folder."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured, and how."""
 
-    run: Path  # a run, or an export
     data: Labelled = dataclasses.field(default_factory=Labelled)
+    probes: tuple[Name, ...] = ("logistic", "linear", "knn")
+    linear: Literal["default", "in1k", "cifar100", "places205", "inat18", "clevr-count", "clevr-dist"] = "default"
+    shots: tuple[float, ...] = (1.0, 10.0)  # of lowshot: labels a class, or below 1 a share of each class
+    draws: int = 5  # of lowshot
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
-    baselines: bool = True  # also the encoder before training, and raw pixels
-    seed: int = 0  # of the held-out split and of the validation split
+    features: Path | None = None  # keep features in this folder, and take them from there
+    seed: int = 0  # of the held-out split, of the validation split, of the heads
     device: str = "auto"
     precision: Precision = "auto"
 
 
-class Score(NamedTuple):
-    """Top-1 accuracies in [0, 1] on test data that nothing was trained on."""
+@dataclass(frozen=True, kw_only=True)
+class Probe(Settings):
+    """Measures an encoder on a labelled folder."""
 
-    features: str
-    linear: float
-    knn: float
+    run: str  # a run, an export, a Hugging Face folder, hf:ID, or module:function
+    baselines: bool = True  # also the encoder before training, and raw pixels
+    out: Path | None = None  # folder of the results; by default probes/ in the run's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Settings):
+    """Measures several encoders on one labelled folder, in one table."""
+
+    runs: tuple[str, ...]  # each as for probe
+    out: Path = Path("comparison")  # folder of the results
+
+
+class Parts(NamedTuple):
+    """Features of the training and of the test data."""
+
+    train: Features
+    test: Features
 
 
 def probe(settings: Probe) -> list[Score]:
-    """Linear (L2 logistic regression) and 20-nearest-neighbour accuracy; printed, and added to RUN/probes.jsonl."""
-    trained = weights.load(settings.run, settings.which)
-    modality = trained.config.data
-    if not isinstance(modality, Image):
-        raise Mistake(f"{settings.run} was trained on signals: jepa probe takes folders of images so far")
-    train, test, split = datasets(modality, settings.data.root, settings.seed)
-    where, classes = place(settings.device, settings.precision), len(train.classes)
-    if classes < 2:
-        raise Mistake(
-            f"all images are in one folder, so there is nothing to tell apart: want a sub-folder for each class below {settings.data.root[0]}"
-        )
+    """Accuracies of the encoder and of its baselines; printed, and written with a confusion matrix to RUN/probes."""
+    this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
+    compared = [this]
+    folder = Path(settings.run)
+    if settings.baselines and (folder / "config.json").is_file():
+        compared.append(untrained(config.load(folder)))
+    out = settings.out or (folder / "probes" if folder.is_dir() else Path("probes"))
+    return measured(compared, settings, out, pixels=settings.baselines)
 
-    candidates = {"this encoder": trained.encoder}
-    if settings.baselines:
-        candidates["before training"] = weights.untrained(trained.config)
-    scores = [
-        score(
-            name, embed(encoder, modality, train, where), embed(encoder, modality, test, where), classes, settings.seed
-        )
-        for name, encoder in candidates.items()
-    ]
-    if settings.baselines:
-        scores.append(score("raw pixels", raw(train), raw(test), classes, settings.seed))
-    say(f"{classes} classes, {len(train):,} images to train on, {len(test):,} to test ({split})")
-    show(scores)
-    record(settings, scores)
+
+def compare(settings: Compare) -> list[Score]:
+    """Accuracies of several encoders in one table, raw pixels beside them; printed and written."""
+    if not settings.runs:
+        raise Mistake("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
+    compared = [dataclasses.replace(candidate(run, settings.which), name=run) for run in settings.runs]
+    return measured(compared, settings, settings.out, pixels=True)
+
+
+def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: bool) -> list[Score]:
+    """Every probe on every candidate, each with the pictures cut as it wants them."""
+    where, scores, answers = place(settings.device, settings.precision), [], None
+    parts = None
+    for each in compared:
+        parts = split(each.data, settings.data, settings.seed)
+        scored = scores_of(each.name, features_of(each, parts, settings, where), parts, settings)
+        scores += [found.score for found in scored]
+        answers = answers or scored[0]
+    if parts is None or answers is None:
+        raise Mistake("no probe was asked for: try --probes logistic knn")
+    if pixels:
+        parts = split(compared[0].data, settings.data, settings.seed)
+        shown = Parts(raw(parts.train), raw(parts.test))
+        scores += [found.score for found in scores_of("raw pixels", shown, parts, settings)]
+
+    classes = parts.train.classes
+    title = (
+        f"{len(classes)} classes, {len(parts.train):,} images to train on, {len(parts.test):,} to test ({parts.how})"
+    )
+    say(title)
+    report.show(scores, "top-1 accuracy on test images (95 % interval)")
+    name = Path(settings.data.root[0]).resolve().name
+    text = f"# {name}\n\n{title}\n\n{report.markdown(scores)}\n"
+    out.mkdir(parents=True, exist_ok=True)
+    if answers.predicted is not None:
+        table = report.confusion(answers.predicted, answers.truth, len(classes))
+        drawn = report.picture(table, classes, f"{answers.score.features}, {answers.score.probe}", out / f"{name}.png")
+        text += f"\n## {answers.score.features}, {answers.score.probe}\n\n![confusion]({drawn.name})\n\n"
+        text += report.per_class(table, classes) + "\n"
+    say(
+        f"written    {report.write(out, name, {'data': settings.data.root, 'which': settings.which, 'seed': settings.seed, 'split': title}, scores, text)}"
+    )
     return scores
 
 
-def score(name: str, train: Features, test: Features, classes: int, seed: int) -> Score:
-    linear = logistic.probe(train, test, classes, seed)
-    return Score(name, linear, logistic.accuracy(neighbours.predict(*train, test[0], classes), test[1]))
+def features_of(each: Candidate, parts: Split, settings: Settings, where: Place) -> Parts:
+    """Both parts' features, from the folder where they are kept if they are there."""
+    kinds: tuple[Kind, ...] = ("last", "last4") if "linear" in settings.probes else ("last",)
+    made = []
+    for data in (parts.train, parts.test):
+        folder = settings.features
+        if folder:
+            folder = folder / f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
+        made.append(embed(each, data, where, kinds, folder))
+    return Parts(*made)
 
 
-def datasets(modality: Image, root: tuple[str, ...], seed: int) -> tuple[Dataset, Dataset, str]:
-    """Training data, test data, and a word on how they were told apart."""
-    folder = Path(root[0]) if len(root) == 1 else None
-    tests = [folder / name for name in TESTS if (folder / name).is_dir()] if folder else []
-    if folder and tests and (folder / "train").is_dir():
-        parts = [at(modality, (str(part),)) for part in (folder / "train", tests[0])]
-        if set(parts[1].classes) - set(parts[0].classes):
-            raise Mistake(f"{tests[0]} has class folders that {folder / 'train'} has not: their names must agree")
-        return parts[0], Relabelled(parts[1], parts[0].classes), f"{tests[0].name}/"
-    whole = at(modality, root)
-    shuffled = torch.from_numpy(order(seed, 0, len(whole)))
-    held = max(1, int(len(whole) * HELD))
-    return Subset(whole, shuffled[held:]), Subset(whole, shuffled[:held]), "a fifth held out at random"
+class Found(NamedTuple):
+    """A score, and the answers behind it where there is one for each test image."""
+
+    score: Score
+    predicted: Tensor | None
+    truth: Tensor
 
 
-def at(modality: Image, root: tuple[str, ...]) -> Dataset:
-    there = dataclasses.replace(modality, root=root)
-    return there.dataset(there.listing())
+def scores_of(name: str, parts: Parts, data: Split, settings: Settings) -> list[Found]:
+    """Every probe asked for, on one candidate's features."""
+    return [
+        found for asked in settings.probes for found in PROBES[asked](name, parts, len(data.train.classes), settings)
+    ]
 
 
-class Subset:
-    """Some samples of a dataset."""
-
-    def __init__(self, whole: Dataset, index: torch.Tensor):
-        self.whole, self.index, self.classes, self.fingerprint = whole, index, whole.classes, whole.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def read(self, index, draws):
-        return self.whole.read(self.index[index], draws)
+def answered(name: str, probe: str, predicted: Tensor, truth: Tensor, chosen: dict[str, Any]) -> list[Found]:
+    correct = (predicted == truth).float()
+    return [Found(Score(name, probe, correct.mean().item(), *report.interval(correct), chosen), predicted, truth)]
 
 
-class Relabelled:
-    """A dataset whose labels are numbered as another's, by name."""
-
-    def __init__(self, own: Dataset, classes: tuple[str, ...]):
-        self.own, self.classes, self.fingerprint = own, classes, own.fingerprint
-        self.number = torch.tensor([*(classes.index(name) for name in own.classes), -1])
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def read(self, index, draws):
-        read = self.own.read(index, draws)
-        return read._replace(label=self.number[read.label])
+def by_logistic(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+    found = logistic.probe(parts.train["last"], parts.train.y, parts.test["last"], classes, settings.seed)
+    chosen = {"strength": found.strength, "validation": found.validation}
+    return answered(name, "logistic", found.predicted, parts.test.y, chosen)
 
 
-def show(scores: list[Score]) -> None:
-    table = Table("features", "linear %", "kNN %")
-    for each in scores:
-        table.add_row(each.features, f"{100 * each.linear:.1f}", f"{100 * each.knn:.1f}")
-    console.print(table)
+def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+    train, test = (
+        linear.Labelled({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test)
+    )
+    found = linear.probe(train, test, classes, linear.RECIPES[settings.linear], settings.seed)
+    chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
+    return answered(name, "linear", found.predicted, test.label, chosen)
 
 
-def record(settings: Probe, scores: list[Score]) -> None:
-    row = {
-        "data": settings.data.root,
-        "which": settings.which,
-        "seed": settings.seed,
-        "scores": [each._asdict() for each in scores],
-    }
-    with (settings.run / "probes.jsonl").open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
+def by_neighbours(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+    predicted = neighbours.predict(parts.train["last"], parts.train.y, parts.test["last"], classes)
+    return answered(name, "kNN", predicted, parts.test.y, {"k": 20, "temperature": 0.07})
+
+
+def by_few_labels(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+    train, test = ((part["last"], part.y) for part in (parts.train, parts.test))
+    found = []
+    for shots in settings.shots:
+        draws = lowshot.probe(train, test, classes, shots, settings.draws, settings.seed)
+        values = torch.tensor([draw.accuracy for draw in draws])
+        label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
+        chosen = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": draws[0].shots}
+        found.append(Found(Score(name, label, float(values.mean()), *report.interval(values), chosen), None, test[1]))
+    return found
+
+
+PROBES: dict[str, Callable[[str, Parts, int, Settings], list[Found]]] = {
+    "logistic": by_logistic,
+    "linear": by_linear,
+    "knn": by_neighbours,
+    "lowshot": by_few_labels,
+}

@@ -33,6 +33,7 @@ class Image:
     crop_scale: tuple[float, float] = (0.3, 1.0)  # share of the picture's area
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
     flip: bool = False  # mirror half of the crops
+    fit: pictures.Fit = "crop"  # of evaluation views: largest centred box; its middle 7/8; the whole picture squashed
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()
 
@@ -76,12 +77,16 @@ class Image:
         batch, channels, height, width = view.shape
         if height % self.patch or width % self.patch:
             raise Mistake(f"a view of {height}×{width} does not divide into patches of {self.patch}")
-        mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
         rows, columns = height // self.patch, width // self.patch
-        x = ((view.float() - mean) / std).view(batch, channels, rows, self.patch, columns, self.patch)
+        x = self.normalised(view).view(batch, channels, rows, self.patch, columns, self.patch)
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
         pos = grid_positions(rows, columns, like=self.grid).to(view.device)
         return Tokens(x, pos.expand(batch, -1, -1))
+
+    def normalised(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Each channel less its mean, divided by its deviation."""
+        mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
+        return (view.float() - mean) / std
 
     def stem(self, dim: int) -> nn.Module:
         return PatchEmbed(self.channels, self.patch, dim)
@@ -94,7 +99,7 @@ class Image:
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: Draws | None) -> pictures.Crop:
         """Training crops where there are draws, else the evaluation view."""
         if draws is None:
-            return pictures.centre_crops(self.size, height, width)
+            return pictures.centre_crops(self.size, height, width, self.fit)
         return pictures.random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, draws)
 
 

@@ -1,0 +1,158 @@
+"""Any encoder behind one call: pictures in, features of every patch and pooled features out.
+
+B batch  C channels  H height  W width  N tokens  D width  F width of pooled features
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from openjepa import weights
+from openjepa.config import Pretrain
+from openjepa.encoder import Encoder
+from openjepa.modalities.image import Image
+from openjepa.types import Mistake
+
+LAST = 4  # layers of the paper's `last4`
+KINDS = ("last", "last4")
+Kind = Literal["last", "last4"]
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
+Layers = tuple[Float[Tensor, "B N D"], ...]
+
+
+class Seen(NamedTuple):
+    """What an encoder makes of pictures."""
+
+    patches: Float[Tensor, "B N D"]  # of the last layer, in raster order, no class token
+    last: Float[Tensor, "B D"]  # the last layer, pooled
+    last4: Float[Tensor, "B F"]  # the last four layers, each pooled, side by side, the oldest first
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An encoder to be measured: ours, a peer's, or yours.
+
+    `layers` gives the final-normed tokens of the last four blocks, the oldest first, for a uint8 batch of `data.size`.
+    Pooling is the mean over patches, as the paper does; of a model trained with a class token, that token.
+    """
+
+    name: str
+    data: Image  # how its pictures are cut and normalised
+    network: nn.Module
+    layers: Callable[[UInt8[Tensor, "B C H W"]], Layers]
+    prefix: int = 0  # leading tokens that are no patches: class token, registers
+    pool: Literal["mean", "class"] = "mean"
+
+    def see(self, view: UInt8[Tensor, "B C H W"]) -> Seen:
+        """Features of a batch of evaluation views, in fp32."""
+        layers = [tokens.float() for tokens in self.layers(view)]
+        if not layers or layers[-1].ndim != 3 or len(layers[-1]) != len(view):
+            raise Mistake(f"{self.name} gives no tokens of shape (batch, tokens, width): see docs/evaluation.md")
+        pooled = [x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1) for x in layers[-LAST:]]
+        return Seen(layers[-1][:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights, and with how pictures are cut."""
+        digest = hashlib.sha256(repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool)).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+
+def candidate(spec: str, which: Literal["target", "context"] = "target") -> Candidate:
+    """The encoder that `spec` names: a run or an export; a Hugging Face folder, or hf:ID; or module:function.
+
+    Mistake in a sentence if there is none.
+    """
+    folder = Path(spec)
+    if spec.startswith("hf:"):
+        return hugging_face(spec.removeprefix("hf:"), spec)
+    if folder.is_dir():
+        file = folder / "config.json"
+        foreign = file.is_file() and "model_type" in json.loads(file.read_text())
+        return hugging_face(spec, folder.name) if foreign else trained(folder, which)
+    module, _, function = spec.partition(":")
+    if not function:
+        raise Mistake(f"{spec} is no encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
+    return written(module, function)
+
+
+def trained(folder: Path, which: Literal["target", "context"] = "target") -> Candidate:
+    """The encoder of a run or an export of ours; the target encoder unless asked otherwise, as the paper evaluates."""
+    found = weights.load(folder, which)
+    return ours(found.encoder, found.config, folder.name)
+
+
+def untrained(config: Pretrain) -> Candidate:
+    """The encoder as the run started it."""
+    return ours(weights.untrained(config), config, "before training")
+
+
+def ours(encoder: Encoder, config: Pretrain, name: str) -> Candidate:
+    if not isinstance(config.data, Image):
+        raise Mistake(f"{name} was trained on signals: folders of images are all that is measured so far")
+    wanted, tokens = tuple(range(max(-LAST, -len(encoder.blocks)), 0)), config.data.tokens
+    return Candidate(name, config.data, encoder, lambda view: tuple(seen.x for seen in encoder(tokens(view), wanted)))
+
+
+def written(module: str, function: str) -> Candidate:
+    """What a function of yours gives: a Candidate."""
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise Mistake(f"{module}:{function} cannot be had ({error}): it must be importable from here") from error
+    if not isinstance(made, Candidate):
+        raise Mistake(f"{module}:{function} gave a {type(made).__name__}: it must return an openjepa.Candidate")
+    return made
+
+
+def hugging_face(source: str, name: str) -> Candidate:
+    """A vision transformer of Hugging Face: I-JEPA, ViT, ViT-MAE, DINOv2 and their like.
+
+    Its final norm is applied to each of the last four blocks, as VISSL did. I-JEPA has no class token (token 0 is a
+    patch); of the others it is what is pooled. Pictures are normalised as its processor says, except for I-JEPA, whose
+    published processors say 0.5 where training used ImageNet's mean and deviation.
+    """
+    try:
+        from transformers import AutoImageProcessor, AutoModel
+    except ImportError as error:
+        raise Mistake("encoders of Hugging Face need an extra: pip install 'openjepa[hf]'") from error
+    network = AutoModel.from_pretrained(source).eval().requires_grad_(False)
+    config = network.config
+    norm = getattr(network, "layernorm", None)
+    if norm is None or not hasattr(config, "patch_size") or not hasattr(config, "image_size"):
+        raise Mistake(
+            f"{source} ({config.model_type}) is not a vision transformer that is known here: wrap it, module:function"
+        )
+    jepa = config.model_type == "ijepa"
+    told = None if jepa else AutoImageProcessor.from_pretrained(source)
+    mean, std = (told.image_mean, told.image_std) if told else IMAGENET
+    height, width = config.image_size if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
+    data = Image(
+        size=(height, width), patch=config.patch_size, channels=config.num_channels, mean=tuple(mean), std=tuple(std)
+    )
+
+    def layers(view: UInt8[Tensor, "B C H W"]) -> Layers:
+        extra = {}
+        if config.model_type == "vit_mae":  # it shuffles and hides patches; told not to
+            config.mask_ratio = 0.0
+            count = data.grid[0] * data.grid[1]
+            extra["noise"] = torch.linspace(0, 1, count, device=view.device).expand(len(view), -1)
+        out = network(pixel_values=data.normalised(view), output_hidden_states=True, **extra)
+        return (*(norm(hidden) for hidden in out.hidden_states[1:][-LAST:-1]), out.last_hidden_state)
+
+    prefix = 0 if jepa else 1 + getattr(config, "num_register_tokens", 0)
+    return Candidate(name, data, network, layers, prefix, "mean" if jepa else "class")

@@ -1,0 +1,52 @@
+"""Clevr/Count and Clevr/Dist: pictures of a CLEVR_v1.0 folder, labelled by its scenes files.   S samples"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from openjepa.modalities.image import Image, ImageFiles
+from openjepa.scenes import COUNTS, DISTANCES
+from openjepa.types import Listing, Mistake
+
+Task = Literal["count", "dist"]
+
+
+def label(scene: dict, task: Task) -> int:
+    """Count: the number of objects less three, 8 classes. Dist: the depth of the nearest object's centre, 6 classes.
+
+    Source: VISSL's datasets of that name, from Zhai et al. (2020): depth is the third of `pixel_coords`; a depth on an
+    edge belongs to the class below it.
+    """
+    objects = scene["objects"]
+    if task == "dist":
+        return bisect.bisect_left(DISTANCES, min(each["pixel_coords"][2] for each in objects))
+    if not COUNTS[0] <= len(objects) <= COUNTS[1]:
+        raise Mistake(f"{scene['image_filename']} has {len(objects)} objects: CLEVR has {COUNTS[0]} to {COUNTS[1]}")
+    return len(objects) - COUNTS[0]
+
+
+class Clevr(ImageFiles):
+    """One part of CLEVR, labelled for a task; the whole picture squashed to the size, as VISSL did."""
+
+    def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: Task):
+        file = root / "scenes" / f"CLEVR_{part}_scenes.json"
+        if not file.is_file():
+            raise Mistake(f"{root} is no CLEVR_v1.0 folder: it has no {file.relative_to(root)}")
+        scenes = json.loads(file.read_text())["scenes"]
+        paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
+        super().__init__(config, paths, Listing(paths, f"{root.name}-{part}-{len(paths)}").fingerprint)
+        self.labels = torch.tensor([label(scene, task) for scene in scenes])
+        self.names = tuple(str(number) for number in range(*{"count": (3, 11), "dist": (0, 6)}[task]))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.names
+
+    @property
+    def label(self) -> torch.Tensor:
+        return self.labels

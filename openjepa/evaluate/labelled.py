@@ -1,0 +1,114 @@
+"""Labelled data: what to train a probe on, what to test it on, and how the two were told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from openjepa.draws import order
+from openjepa.evaluate.clevr import Clevr
+from openjepa.log import warn
+from openjepa.modalities.image import Image
+from openjepa.pictures import Fit
+from openjepa.types import Dataset, Mistake
+
+TESTS = ("test", "val", "valid", "validation")
+HELD = 0.2  # share held out for testing where the folder has no test folder
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled data: sub-folders are classes, or CLEVR's scenes."""
+
+    root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/ (or val/) with class folders in each
+    labels: Literal["folders", "clevr-count", "clevr-dist"] = "folders"  # clevr: root is a CLEVR_v1.0 folder
+    fit: Fit = "crop"  # largest centred box; its middle 7/8, as 256 → 224; the whole picture squashed
+
+
+class Split(NamedTuple):
+    """Two parts of labelled data that share their classes."""
+
+    train: Dataset
+    test: Dataset
+    how: str  # a word on how they were told apart
+
+
+def split(modality: Image, labelled: Labelled, seed: int) -> Split:
+    """The parts, pictures cut as `modality` says. Mistake in a sentence where the folders cannot be told apart."""
+    modality = dataclasses.replace(modality, root=labelled.root, fit=labelled.fit)
+    folder = Path(labelled.root[0]) if len(labelled.root) == 1 else None
+    if labelled.labels != "folders":
+        if folder is None:
+            raise Mistake("give --data.root the one folder CLEVR_v1.0")
+        task = "count" if labelled.labels == "clevr-count" else "dist"
+        return Split(Clevr(modality, folder, "train", task), Clevr(modality, folder, "val", task), "val")
+    tests = [folder / name for name in TESTS if (folder / name).is_dir()] if folder else []
+    if folder and tests and (folder / "train").is_dir():
+        return two_folders(modality, folder / "train", tests[0])
+    whole = at(modality, labelled.root)
+    shuffled = torch.from_numpy(order(seed, 0, len(whole)))
+    held = max(1, int(len(whole) * HELD))
+    return Split(Subset(whole, shuffled[held:]), Subset(whole, shuffled[:held]), "a fifth held out at random")
+
+
+def two_folders(modality: Image, train: Path, test: Path) -> Split:
+    parts = [at(modality, (str(part),)) for part in (train, test)]
+    if alien := sorted(set(parts[1].classes) - set(parts[0].classes)):
+        raise Mistake(f"{test} has class folders that {train} has not ({', '.join(alien[:3])}): their names must agree")
+    if missing := sorted(set(parts[0].classes) - set(parts[1].classes)):
+        warn(
+            f"{test} has no images of {len(missing)} of the classes, among them {missing[0]}: accuracy is over the rest"
+        )
+    return Split(parts[0], Relabelled(parts[1], parts[0].classes), f"{test.name}/")
+
+
+def at(modality: Image, root: tuple[str, ...]) -> Dataset:
+    """The labelled pictures below a folder. Mistake if there is one class only, or if some lie beside the classes."""
+    there = dataclasses.replace(modality, root=root)
+    listing = there.listing()
+    data = there.dataset(listing)
+    folders = {Path(each).resolve() for each in root}
+    loose = [path for path in listing.paths if Path(path).parent.resolve() in folders]
+    if len(data.classes) < 2:
+        raise Mistake(
+            f"all images are in one folder, so there is nothing to tell apart: want a sub-folder for each class below {root[0]}"
+        )
+    if loose:
+        raise Mistake(
+            f"{len(loose)} images, the first {loose[0]}, lie beside the class folders and have no label: move them elsewhere"
+        )
+    return data
+
+
+class Subset:
+    """Some samples of a dataset."""
+
+    def __init__(self, whole: Dataset, index: torch.Tensor):
+        self.whole, self.index, self.classes = whole, index, whole.classes
+        self.fingerprint = f"{whole.fingerprint}-{zlib.crc32(index.numpy().tobytes()):08x}"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, index, draws):
+        return self.whole.read(self.index[index], draws)
+
+
+class Relabelled:
+    """A dataset whose labels are numbered as another's, by name."""
+
+    def __init__(self, own: Dataset, classes: tuple[str, ...]):
+        self.own, self.classes, self.fingerprint = own, classes, own.fingerprint
+        self.number = torch.tensor([*(classes.index(name) for name in own.classes), -1])
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def read(self, index, draws):
+        read = self.own.read(index, draws)
+        return read._replace(label=self.number[read.label])

@@ -1,0 +1,55 @@
+"""Low-shot probes: a few labels a class, or a small share of them, in several draws.   S samples  F width of features"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from openjepa.evaluate import logistic
+from openjepa.types import Mistake
+
+STRENGTH = 1e-2  # of the penalty on standardised features: too few labels to choose it by
+
+
+class Draw(NamedTuple):
+    """Accuracy in [0, 1] of one draw of labels."""
+
+    shots: int  # labels in all
+    accuracy: float
+
+
+def probe(
+    train: tuple[Float[Tensor, "S F"], Int[Tensor, "S"]],
+    test: tuple[Float[Tensor, "R F"], Int[Tensor, "R"]],
+    classes: int,
+    shots: int | float,
+    draws: int = 5,
+    seed: int = 0,
+) -> list[Draw]:
+    """Logistic regression on `shots` labels a class, or, below 1, on that share of each class; one result a draw.
+
+    Source: paper, section 5, 1 % of ImageNet, there one fixed list. Mistake where a class has fewer images than shots.
+    """
+    found = []
+    for draw in range(draws):
+        index = choose(train[1], classes, shots, torch.Generator().manual_seed(1_000_003 * seed + draw))
+        model = logistic.fit(train[0][index], train[1][index], classes, STRENGTH)
+        found.append(Draw(len(index), logistic.accuracy(model.predict(test[0]), test[1])))
+    return found
+
+
+def choose(label: Int[Tensor, "S"], classes: int, shots: int | float, generator: torch.Generator) -> Int[Tensor, "K"]:
+    """The samples that keep their label: from each class the same number, or the same share and one at least."""
+    if shots <= 0 or (shots >= 1 and shots != int(shots)):
+        raise Mistake(f"{shots:g} shots: give a whole number of labels a class, or a share between 0 and 1")
+    chosen = []
+    for number in range(classes):
+        mine = torch.where(label == number)[0]
+        wanted = int(shots) if shots >= 1 else max(1, round(shots * len(mine)))
+        if wanted > len(mine):
+            raise Mistake(f"class {number} has {len(mine)} images, fewer than {wanted} shots: try --shots {len(mine)}")
+        chosen.append(mine[torch.randperm(len(mine), generator=generator)[:wanted]])
+    return torch.cat(chosen)

@@ -1,0 +1,66 @@
+"""What features are worth before any label is seen.   S samples  V views of each  D width"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from openjepa.types import Mistake
+
+
+def rankme(features: Float[Tensor, "S D"]) -> float:
+    """RankMe as published (Garrido et al., 2023, equation 1): from 1 to min(S, D); the mean is not taken out.
+
+    The meter of a run (`health.rankme`) takes it out. 0 where all features are nought.
+    """
+    values = torch.linalg.svdvals(features.double())
+    if float(values.sum()) == 0:
+        return 0.0
+    share = values / values.sum() + 1e-7
+    return float((-(share * share.log()).sum()).exp())
+
+
+def lidar(views: Float[Tensor, "S V D"], delta: float = 1e-4) -> float:
+    """LiDAR (Thilak et al., 2024): the rank of the discriminant that tells samples apart by several views of each.
+
+    From 1 to min(D, S - 1): exp of the entropy of the eigenvalues of S_w^(-1/2) S_b S_w^(-1/2), S_b between samples and
+    S_w within, plus δ. Mistake where the features do not differ between samples, since any rank would be noise.
+    """
+    samples, each, width = views.shape
+    if samples < 2 or each < 2:
+        raise Mistake(f"LiDAR needs two samples and two views of each at least, not {samples} and {each}")
+    views = views.double()
+    centre = views.mean(1)
+    between = centre - centre.mean(0)
+    within = (views - centre[:, None]).flatten(0, 1)
+    if float(between.square().sum()) <= 1e-20 * float(views.square().sum()):
+        raise Mistake("the features do not differ between samples: the encoder has collapsed")
+    spread = between.T @ between / (samples - 1)
+    noise = within.T @ within / (samples * (each - 1)) + delta * torch.eye(width, dtype=torch.float64)
+    root = torch.linalg.cholesky(noise)  # L⁻¹ S_b L⁻ᵀ has the same eigenvalues
+    half = torch.linalg.solve_triangular(root, spread, upper=False)
+    values = torch.linalg.eigvalsh(torch.linalg.solve_triangular(root, half.T, upper=False)).clamp(min=0)
+    share = values / values.sum() + 1e-7
+    return float((-(share * share.log()).sum()).exp())
+
+
+def alpha_req(features: Float[Tensor, "S D"]) -> float:
+    """α-ReQ (Agrawal et al., 2022): the exponent of the decay of the covariance's eigenvalues, λ_i ∝ i^-α.
+
+    Least squares on the logarithms, all eigenvalues above 1e-12 of the largest; 1 is called good, more is too low-dimensional.
+    """
+    x = features.double()
+    values = torch.linalg.svdvals(x - x.mean(0)).square()
+    values = values[values > 1e-12 * values[0]]
+    if len(values) < 2:
+        raise Mistake("the features lie on a line: their spectrum has no decay to measure")
+    place = torch.arange(1, len(values) + 1, dtype=torch.float64).log()
+    place, height = place - place.mean(), values.log()
+    return float(-(place * height).sum() / place.square().sum())
+
+
+def uniformity(features: Float[Tensor, "S D"], t: float = 2.0, most: int = 4096) -> float:
+    """Log of the mean of exp(-t ‖x - y‖²) over pairs on the sphere (Wang and Isola, 2020); 0 when all are alike, lower is more even."""
+    x = torch.nn.functional.normalize(features[:most].double(), dim=1)
+    return float(torch.pdist(x).square().mul(-t).exp().mean().log())
