@@ -10,7 +10,7 @@ from openjepa import runs, weights
 from openjepa.config import Pretrain
 from openjepa.evaluate import clevr, linear, logistic, lowshot, neighbours, report, spectrum
 from openjepa.evaluate.candidates import IMAGENET, candidate, ours, trained, untrained
-from openjepa.evaluate.embed import Features, embed, raw
+from openjepa.evaluate.embed import Features, crops, embed, raw
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Compare, Probe, Settings, compare, measured, probe
 from openjepa.nn.positions import sincos
@@ -361,9 +361,11 @@ def test_lidar_does_not_see_an_invertible_map_and_rankme_does():
     assert abs(spectrum.rankme((z @ bend)[:, 0]) - spectrum.rankme(z[:, 0])) > 0.1
 
 
-def test_lidar_of_features_that_do_not_differ_is_refused():
-    with pytest.raises(Mistake, match="has collapsed"):
-        spectrum.lidar(torch.ones(20, 4, 8))
+def test_features_that_do_not_differ_have_no_rank():
+    assert spectrum.lidar(torch.ones(20, 4, 8)) == 0
+    assert spectrum.alpha_req(torch.ones(20, 8)) == float("inf")
+    with pytest.raises(Mistake, match="not 20 and 1"):
+        spectrum.lidar(torch.ones(20, 1, 8))
 
 
 def test_lidar_counts_the_directions_in_which_samples_differ():
@@ -476,3 +478,16 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         compare(replace(settings, runs=("mine:missing",)))
     with pytest.raises(Mistake, match="is no encoder"):
         compare(replace(settings, runs=("nowhere",)))
+
+
+def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
+    this = untrained(replace_method())
+    data = replace(this.data, root=(str(photos),)).dataset(replace(this.data, root=(str(photos),)).listing())
+    seen_in = crops(this, data, torch.arange(0, 96, 3), CPU, 16, 0)
+    (first, rows), (again, same) = next(seen_in(0)), next(seen_in(0))
+    assert torch.equal(first.last, again.last) and torch.equal(rows, same)
+    assert sorted(torch.cat([rows for _, rows in seen_in(1)]).tolist()) == list(range(32))
+    assert not torch.equal(first.last, next(seen_in(1))[0].last)
+    settings = Settings(data=Labelled((str(photos),)), probes=("linear",), crops=True, device="cpu")
+    (score,) = measured([this], settings, tmp_path, pixels=False)
+    assert score.probe == "linear" and score.chosen["recipe"] == "default"

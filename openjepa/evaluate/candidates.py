@@ -9,10 +9,10 @@ import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -53,6 +53,7 @@ class Candidate:
     layers: Callable[[UInt8[Tensor, "B C H W"]], Layers]
     prefix: int = 0  # leading tokens that are no patches: class token, registers
     pool: Literal["mean", "class"] = "mean"
+    untrained: Callable[[], Candidate] | None = None  # the same encoder before training: the baseline
 
     def see(self, view: UInt8[Tensor, "B C H W"]) -> Seen:
         """Features of a batch of evaluation views, in fp32."""
@@ -105,7 +106,13 @@ def ours(encoder: Encoder, config: Pretrain, name: str) -> Candidate:
     if not isinstance(config.data, Image):
         raise Mistake(f"{name} was trained on signals: folders of images are all that is measured so far")
     wanted, tokens = tuple(range(max(-LAST, -len(encoder.blocks)), 0)), config.data.tokens
-    return Candidate(name, config.data, encoder, lambda view: tuple(seen.x for seen in encoder(tokens(view), wanted)))
+    return Candidate(
+        name,
+        config.data,
+        encoder,
+        lambda view: tuple(seen.x for seen in encoder(tokens(view), wanted)),
+        untrained=lambda: untrained(config),
+    )
 
 
 def written(module: str, function: str) -> Candidate:
@@ -130,29 +137,37 @@ def hugging_face(source: str, name: str) -> Candidate:
         from transformers import AutoImageProcessor, AutoModel
     except ImportError as error:
         raise Mistake("encoders of Hugging Face need an extra: pip install 'openjepa[hf]'") from error
-    network = AutoModel.from_pretrained(source).eval().requires_grad_(False)
-    config = network.config
+    network = AutoModel.from_pretrained(source)
+    told = None if network.config.model_type == "ijepa" else AutoImageProcessor.from_pretrained(source)
+    colours = (told.image_mean, told.image_std) if told else IMAGENET
+
+    def fresh() -> Candidate:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return wrapped(AutoModel.from_config(network.config), colours, "before training")
+
+    return dataclasses.replace(wrapped(network, colours, name), untrained=fresh)
+
+
+def wrapped(network: Any, colours: tuple[Sequence[float], Sequence[float]], name: str) -> Candidate:
+    """A model of the transformers library. Mistake if it is not built as their vision transformers are."""
+    network, config = network.eval().requires_grad_(False), network.config
     norm = getattr(network, "layernorm", None)
     if norm is None or not hasattr(config, "patch_size") or not hasattr(config, "image_size"):
-        raise Mistake(
-            f"{source} ({config.model_type}) is not a vision transformer that is known here: wrap it, module:function"
-        )
-    jepa = config.model_type == "ijepa"
-    told = None if jepa else AutoImageProcessor.from_pretrained(source)
-    mean, std = (told.image_mean, told.image_std) if told else IMAGENET
+        raise Mistake(f"{name} ({config.model_type}) is no vision transformer known here: wrap it as module:function")
     height, width = config.image_size if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
-    data = Image(
-        size=(height, width), patch=config.patch_size, channels=config.num_channels, mean=tuple(mean), std=tuple(std)
-    )
+    mean, std = (tuple(map(float, each)) for each in colours)
+    data = Image(size=(height, width), patch=config.patch_size, channels=config.num_channels, mean=mean, std=std)
+    masked = config.model_type == "vit_mae"  # hides patches and shuffles the rest, unless told not to
+    if masked:
+        config.mask_ratio = 0.0
 
     def layers(view: UInt8[Tensor, "B C H W"]) -> Layers:
-        extra = {}
-        if config.model_type == "vit_mae":  # it shuffles and hides patches; told not to
-            config.mask_ratio = 0.0
-            count = data.grid[0] * data.grid[1]
-            extra["noise"] = torch.linspace(0, 1, count, device=view.device).expand(len(view), -1)
+        still = torch.linspace(0, 1, data.grid[0] * data.grid[1], device=view.device).expand(len(view), -1)
+        extra = {"noise": still} if masked else {}
         out = network(pixel_values=data.normalised(view), output_hidden_states=True, **extra)
         return (*(norm(hidden) for hidden in out.hidden_states[1:][-LAST:-1]), out.last_hidden_state)
 
+    jepa = config.model_type == "ijepa"
     prefix = 0 if jepa else 1 + getattr(config, "num_register_tokens", 0)
     return Candidate(name, data, network, layers, prefix, "mean" if jepa else "class")

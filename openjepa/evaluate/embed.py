@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +16,8 @@ from torch import Tensor
 from openjepa import distributed
 from openjepa.data import replacing
 from openjepa.device import Place
-from openjepa.evaluate.candidates import Candidate, Kind
+from openjepa.draws import Draws, order
+from openjepa.evaluate.candidates import Candidate, Kind, Seen
 from openjepa.types import Dataset, Mistake
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
@@ -88,6 +89,25 @@ def embed(
     precision = "bf16" if place.bf16 else "fp32"
     about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": precision}
     return stored(chunk, len(data), about, folder)
+
+
+def crops(
+    candidate: Candidate, data: Dataset, index: Int[Tensor, "R"], place: Place, batch: int, seed: int
+) -> Callable[[int], Iterator[tuple[Seen, Int[Tensor, "B"]]]]:
+    """Epochs of random crops of some samples: what the encoder sees, and which of `index` they are.
+
+    A function of (seed, epoch). The samples must be decodable.
+    """
+
+    def epoch_of(epoch: int) -> Iterator[tuple[Seen, Int[Tensor, "B"]]]:
+        numbers = epoch * len(index) + np.arange(len(index))
+        places = torch.from_numpy(order(seed, epoch, len(index)))
+        for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
+            read = data.read(index[rows], Draws.of(seed, epoch, numbers[first : first + batch]))
+            with torch.no_grad(), place.autocast():
+                yield candidate.see(place.move(read.views[0])), rows
+
+    return epoch_of
 
 
 def raw(data: Dataset) -> Features:

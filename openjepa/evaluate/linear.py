@@ -223,10 +223,18 @@ class Outcome(NamedTuple):
 
 
 @torch.no_grad()
-def probe(train: Labelled, test: Labelled, classes: int, recipe: Recipe = RECIPES["default"], seed: int = 0) -> Outcome:
+def probe(
+    train: Labelled,
+    test: Labelled,
+    classes: int,
+    recipe: Recipe = RECIPES["default"],
+    seed: int = 0,
+    crops: Callable[[Tensor], Batches] | None = None,
+) -> Outcome:
     """The best of the sweep by a tenth of the training data, trained again on all of it, on the test data.
 
-    Differs from the paper, which reports the best by the test set itself.
+    With `crops`, heads are trained on what it gives for the rows it is given, random crops as in the paper, and chosen
+    and tested on the features. Differs from the paper, which reports the best by the test set itself.
     """
     label = train.label
     if len(label) < 2:
@@ -237,7 +245,8 @@ def probe(train: Labelled, test: Labelled, classes: int, recipe: Recipe = RECIPE
 
     def run(heads: list[Head], index: Tensor) -> list[Group]:
         steps = math.ceil(len(index) / recipe.batch_size)
-        return fit(rows(train, index, recipe, seed), steps, heads, widths, classes, recipe, seed)
+        batches = crops(index) if crops else rows(train, index, recipe, seed)
+        return fit(batches, steps, heads, widths, classes, recipe, seed)
 
     scores = {}
     for group in run(sweep(recipe, tuple(widths)), kept):

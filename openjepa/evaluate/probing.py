@@ -11,15 +11,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from openjepa import config
 from openjepa.device import Place, Precision, place
-from openjepa.evaluate import linear, logistic, lowshot, neighbours, report
-from openjepa.evaluate.candidates import Candidate, Kind, candidate, untrained
-from openjepa.evaluate.embed import Features, embed, raw
+from openjepa.evaluate import linear, logistic, lowshot, neighbours, report, spectrum
+from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
+from openjepa.evaluate.embed import Features, crops, embed, raw
 from openjepa.evaluate.labelled import Labelled, Split, split
 from openjepa.evaluate.report import Score
 from openjepa.log import say
-from openjepa.types import Mistake
+from openjepa.types import Dataset, Mistake
 
 Name = Literal["logistic", "linear", "knn", "lowshot"]
 
@@ -30,6 +29,7 @@ class Settings:
 
     data: Labelled = dataclasses.field(default_factory=Labelled)
     probes: tuple[Name, ...] = ("logistic", "linear", "knn")
+    crops: bool = False  # train the linear heads on random crops, mirrored at random, seen anew in every epoch
     linear: Literal["default", "in1k", "cifar100", "places205", "inat18", "clevr-count", "clevr-dist"] = "default"
     shots: tuple[float, ...] = (1.0, 10.0)  # of lowshot: labels a class, or below 1 a share of each class
     draws: int = 5  # of lowshot
@@ -62,15 +62,16 @@ class Parts(NamedTuple):
 
     train: Features
     test: Features
+    crops: Callable[[Tensor], linear.Batches] | None = None  # of labelled training samples, by place among them
 
 
 def probe(settings: Probe) -> list[Score]:
     """Accuracies of the encoder and of its baselines; printed, and written with a confusion matrix to RUN/probes."""
     this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
     compared = [this]
+    if settings.baselines and this.untrained:
+        compared.append(this.untrained())
     folder = Path(settings.run)
-    if settings.baselines and (folder / "config.json").is_file():
-        compared.append(untrained(config.load(folder)))
     out = settings.out or (folder / "probes" if folder.is_dir() else Path("probes"))
     return measured(compared, settings, out, pixels=settings.baselines)
 
@@ -83,40 +84,63 @@ def compare(settings: Compare) -> list[Score]:
     return measured(compared, settings, settings.out, pixels=True)
 
 
-def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: bool) -> list[Score]:
-    """Every probe on every candidate, each with the pictures cut as it wants them."""
-    where, scores, answers = place(settings.device, settings.precision), [], None
-    parts = None
-    for each in compared:
-        parts = split(each.data, settings.data, settings.seed)
-        scored = scores_of(each.name, features_of(each, parts, settings, where), parts, settings)
-        scores += [found.score for found in scored]
-        answers = answers or scored[0]
-    if parts is None or answers is None:
-        raise Mistake("no probe was asked for: try --probes logistic knn")
-    if pixels:
-        parts = split(compared[0].data, settings.data, settings.seed)
-        shown = Parts(raw(parts.train), raw(parts.test))
-        scores += [found.score for found in scores_of("raw pixels", shown, parts, settings)]
+class Found(NamedTuple):
+    """A score, and the answers behind it where there is one for each test image."""
 
-    classes = parts.train.classes
-    title = (
-        f"{len(classes)} classes, {len(parts.train):,} images to train on, {len(parts.test):,} to test ({parts.how})"
-    )
+    score: Score
+    predicted: Tensor | None
+    truth: Tensor
+
+
+class Measured(NamedTuple):
+    """All that a table says."""
+
+    scores: list[Score]
+    free: dict[str, dict[str, float]]  # encoder → meters that need no label
+    first: Found  # the first score, with the answers behind it
+    parts: Split
+
+
+def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: bool) -> list[Score]:
+    """Every probe on every candidate, each with the pictures cut as it wants them; printed and written."""
+    if not settings.probes:
+        raise Mistake("no probe was asked for: try --probes logistic knn")
+    where = place(settings.device, settings.precision)
+    found: list[Found] = []
+    free: dict[str, dict[str, float]] = {}
+    for each in compared:
+        parts = split(dataclasses.replace(each.data, flip=settings.crops), settings.data, settings.seed)
+        features = features_of(each, parts, settings, where)
+        found += scores_of(each.name, features, parts, settings)
+        free[each.name] = spectrum.meters(each, parts.train, features.test["last"], where, settings.seed)
+    parts = split(compared[0].data, settings.data, settings.seed)
+    if pixels:
+        found += scores_of("raw pixels", Parts(raw(parts.train), raw(parts.test)), parts, settings)
+    publish(Measured([each.score for each in found], free, found[0], parts), settings, out)
+    return [each.score for each in found]
+
+
+def publish(result: Measured, settings: Settings, out: Path) -> None:
+    """Prints the tables; writes them as JSON and Markdown, with the first score's confusion matrix, named as the data."""
+    (train, test, how), first = result.parts, result.first
+    name, classes = Path(settings.data.root[0]).resolve().name, train.classes
+    title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
     say(title)
-    report.show(scores, "top-1 accuracy on test images (95 % interval)")
-    name = Path(settings.data.root[0]).resolve().name
-    text = f"# {name}\n\n{title}\n\n{report.markdown(scores)}\n"
+    report.show(result.scores, "top-1 accuracy on test images (95 % interval)")
+    report.show_free(result.free)
+
     out.mkdir(parents=True, exist_ok=True)
-    if answers.predicted is not None:
-        table = report.confusion(answers.predicted, answers.truth, len(classes))
-        drawn = report.picture(table, classes, f"{answers.score.features}, {answers.score.probe}", out / f"{name}.png")
-        text += f"\n## {answers.score.features}, {answers.score.probe}\n\n![confusion]({drawn.name})\n\n"
-        text += report.per_class(table, classes) + "\n"
-    say(
-        f"written    {report.write(out, name, {'data': settings.data.root, 'which': settings.which, 'seed': settings.seed, 'split': title}, scores, text)}"
-    )
-    return scores
+    text = f"# {name}\n\n{title}\n\n{report.markdown(result.scores)}\n\n{report.markdown_free(result.free)}\n"
+    if first.predicted is not None:
+        table, of = (
+            report.confusion(first.predicted, first.truth, len(classes)),
+            f"{first.score.features}, {first.score.probe}",
+        )
+        drawn = report.picture(table, classes, of, out / f"{name}.png")
+        text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{report.per_class(table, classes)}\n"
+    about = {"data": settings.data.root, "which": settings.which, "seed": settings.seed, "split": title}
+    file = report.write(out, name, {**about, "label_free": result.free}, result.scores, text)
+    say(f"written    {file}")
 
 
 def features_of(each: Candidate, parts: Split, settings: Settings, where: Place) -> Parts:
@@ -128,15 +152,20 @@ def features_of(each: Candidate, parts: Split, settings: Settings, where: Place)
         if folder:
             folder = folder / f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
         made.append(embed(each, data, where, kinds, folder))
-    return Parts(*made)
+    return Parts(*made, crops=crops_of(each, parts.train, made[0], settings, where) if settings.crops else None)
 
 
-class Found(NamedTuple):
-    """A score, and the answers behind it where there is one for each test image."""
+def crops_of(
+    each: Candidate, data: Dataset, features: Features, settings: Settings, where: Place
+) -> Callable[[Tensor], linear.Batches]:
+    """What the linear heads are trained on, for some of the labelled training samples."""
+    labelled, batch = torch.where(features.label >= 0)[0], linear.RECIPES[settings.linear].batch_size
 
-    score: Score
-    predicted: Tensor | None
-    truth: Tensor
+    def batches(index: Tensor) -> linear.Batches:
+        seen_in, y = crops(each, data, labelled[index], where, batch, settings.seed), features.y[index]
+        return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
+
+    return batches
 
 
 def scores_of(name: str, parts: Parts, data: Split, settings: Settings) -> list[Found]:
@@ -161,7 +190,7 @@ def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list
     train, test = (
         linear.Labelled({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test)
     )
-    found = linear.probe(train, test, classes, linear.RECIPES[settings.linear], settings.seed)
+    found = linear.probe(train, test, classes, linear.RECIPES[settings.linear], settings.seed, parts.crops)
     chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
     return answered(name, "linear", found.predicted, test.label, chosen)
 

@@ -64,6 +64,24 @@ def markdown(scores: list[Score]) -> str:
     )
 
 
+def show_free(free: dict[str, dict[str, float]]) -> None:
+    """What needs no label: a row for each encoder."""
+    names = list(next(iter(free.values())))
+    table = Table("features", *names, title="without labels")
+    for name, values in free.items():
+        table.add_row(name, *(f"{values[each]:.3g}" for each in names))
+    console.print(table)
+
+
+def markdown_free(free: dict[str, dict[str, float]]) -> str:
+    names = list(next(iter(free.values())))
+    head = ["| " + " | ".join(["features", *names]) + " |", "|---" * (len(names) + 1) + "|"]
+    rows = [
+        f"| {name} | " + " | ".join(f"{values[each]:.3g}" for each in names) + " |" for name, values in free.items()
+    ]
+    return "\n".join([*head, *rows])
+
+
 def unique(scores: list[Score]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(each.features for each in scores)), list(dict.fromkeys(each.probe for each in scores))
 

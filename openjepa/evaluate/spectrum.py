@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa.types import Mistake
+from openjepa import health
+from openjepa.device import Place
+from openjepa.draws import Draws
+from openjepa.evaluate.candidates import Candidate
+from openjepa.types import Dataset, Mistake
+
+SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
+
+
+def meters(
+    candidate: Candidate, data: Dataset, features: Float[Tensor, "S D"], place: Place, seed: int
+) -> dict[str, float]:
+    """Every meter of this file on an encoder's pooled features; LiDAR on random crops of a few of the samples."""
+    views = views_of(candidate, data, place, seed)
+    return {
+        "rankme": rankme(features),
+        "rankme_centred": health.rankme(features),
+        "lidar": lidar(views),
+        "alpha_req": alpha_req(features),
+        "uniformity": uniformity(features),
+        "spread": health.spread(features),
+    }
+
+
+@torch.no_grad()
+def views_of(candidate: Candidate, data: Dataset, place: Place, seed: int) -> Float[Tensor, "S V D"]:
+    """Pooled features of `VIEWS` training crops of each of `SAMPLES` samples."""
+    count = min(SAMPLES, len(data))
+    index = torch.linspace(0, len(data) - 1, count).long()
+    views = []
+    for number in range(VIEWS):
+        read = data.read(index, Draws.of(seed, number, number * count + np.arange(count)))
+        with place.autocast():
+            views.append(candidate.see(place.move(read.views[0])).last.cpu())
+    return torch.stack(views, 1)
 
 
 def rankme(features: Float[Tensor, "S D"]) -> float:
@@ -25,7 +60,7 @@ def lidar(views: Float[Tensor, "S V D"], delta: float = 1e-4) -> float:
     """LiDAR (Thilak et al., 2024): the rank of the discriminant that tells samples apart by several views of each.
 
     From 1 to min(D, S - 1): exp of the entropy of the eigenvalues of S_w^(-1/2) S_b S_w^(-1/2), S_b between samples and
-    S_w within, plus δ. Mistake where the features do not differ between samples, since any rank would be noise.
+    S_w within, plus δ. 0 where the features do not differ between samples, since any other rank would be noise.
     """
     samples, each, width = views.shape
     if samples < 2 or each < 2:
@@ -35,7 +70,7 @@ def lidar(views: Float[Tensor, "S V D"], delta: float = 1e-4) -> float:
     between = centre - centre.mean(0)
     within = (views - centre[:, None]).flatten(0, 1)
     if float(between.square().sum()) <= 1e-20 * float(views.square().sum()):
-        raise Mistake("the features do not differ between samples: the encoder has collapsed")
+        return 0.0
     spread = between.T @ between / (samples - 1)
     noise = within.T @ within / (samples * (each - 1)) + delta * torch.eye(width, dtype=torch.float64)
     root = torch.linalg.cholesky(noise)  # L⁻¹ S_b L⁻ᵀ has the same eigenvalues
@@ -48,13 +83,13 @@ def lidar(views: Float[Tensor, "S V D"], delta: float = 1e-4) -> float:
 def alpha_req(features: Float[Tensor, "S D"]) -> float:
     """α-ReQ (Agrawal et al., 2022): the exponent of the decay of the covariance's eigenvalues, λ_i ∝ i^-α.
 
-    Least squares on the logarithms, all eigenvalues above 1e-12 of the largest; 1 is called good, more is too low-dimensional.
+    Least squares on the logarithms, all eigenvalues above 1e-12 of the largest; 1 is called good, more is too low-dimensional, infinity is a line.
     """
     x = features.double()
     values = torch.linalg.svdvals(x - x.mean(0)).square()
     values = values[values > 1e-12 * values[0]]
     if len(values) < 2:
-        raise Mistake("the features lie on a line: their spectrum has no decay to measure")
+        return float("inf")
     place = torch.arange(1, len(values) + 1, dtype=torch.float64).log()
     place, height = place - place.mean(), values.log()
     return float(-(place * height).sum() / place.square().sum())
