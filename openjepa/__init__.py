@@ -15,6 +15,8 @@ WHERE = {  # public name -> module, imported when first asked for
     "Probe": "openjepa.evaluate.probing",
     "compare": "openjepa.evaluate.probing",
     "Compare": "openjepa.evaluate.probing",
+    "suite": "openjepa.evaluate.suite",
+    "Suite": "openjepa.evaluate.suite",
     "Candidate": "openjepa.evaluate.candidates",
     "load": "openjepa.weights",
     "recipe": "openjepa.recipes",

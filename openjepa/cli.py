@@ -12,6 +12,7 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
   jepa pretrain [RECIPE] --data.root FOLDER --out RUN    an encoder from unlabelled images
   jepa probe RUN --data.root LABELLED                    linear and kNN accuracy beside baselines
   jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
+  jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
   jepa demo                                              scenes rendered, learnt and measured in ten minutes
   jepa recipes [NAME]                                    the recipes, or what is known of one
 
@@ -123,6 +124,15 @@ def compare(arguments: list[str]) -> None:
     run(tyro.cli(Compare, prog="jepa compare", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
 
 
+def suite(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.evaluate.suite import Suite
+    from openjepa.evaluate.suite import suite as run
+
+    run(tyro.cli(Suite, prog="jepa suite", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
+
+
 def demo(arguments: list[str]) -> None:
     import tyro
 
@@ -148,4 +158,11 @@ def list_recipes(arguments: list[str]) -> None:
     Console().print(table)
 
 
-VERBS = {"pretrain": pretrain, "probe": probe, "compare": compare, "demo": demo, "recipes": list_recipes}
+VERBS = {
+    "pretrain": pretrain,
+    "probe": probe,
+    "compare": compare,
+    "suite": suite,
+    "demo": demo,
+    "recipes": list_recipes,
+}

@@ -10,7 +10,7 @@ from openjepa import runs, weights
 from openjepa.config import Pretrain
 from openjepa.evaluate import clevr, linear, logistic, lowshot, neighbours, report, spectrum
 from openjepa.evaluate.candidates import IMAGENET, candidate, ours, trained, untrained
-from openjepa.evaluate.embed import Features, crops, embed, raw
+from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Compare, Probe, Settings, compare, measured, probe
 from openjepa.nn.positions import sincos
@@ -483,7 +483,7 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
 def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     this = untrained(replace_method())
     data = replace(this.data, root=(str(photos),)).dataset(replace(this.data, root=(str(photos),)).listing())
-    seen_in = crops(this, data, torch.arange(0, 96, 3), CPU, 16, 0)
+    seen_in = Viewer(this, data, CPU).epochs(torch.arange(0, 96, 3), 16, 0, augment=True)
     (first, rows), (again, same) = next(seen_in(0)), next(seen_in(0))
     assert torch.equal(first.last, again.last) and torch.equal(rows, same)
     assert sorted(torch.cat([rows for _, rows in seen_in(1)]).tolist()) == list(range(32))

@@ -42,9 +42,17 @@ class Features:
         return x
 
     @property
+    def labelled(self) -> Int[Tensor, "R"]:
+        """Which samples have a label."""
+        return torch.where(self.label >= 0)[0]
+
+    @property
     def y(self) -> Int[Tensor, "S"]:
         """The labels of those rows."""
         return self.label[self.label >= 0]
+
+
+Epochs = Callable[[int], Iterator[tuple[Seen, Int[Tensor, "B"]]]]  # epoch → what is seen, and the rows
 
 
 class Chunk(NamedTuple):
@@ -91,23 +99,33 @@ def embed(
     return stored(chunk, len(data), about, folder)
 
 
-def crops(
-    candidate: Candidate, data: Dataset, index: Int[Tensor, "R"], place: Place, batch: int, seed: int
-) -> Callable[[int], Iterator[tuple[Seen, Int[Tensor, "B"]]]]:
-    """Epochs of random crops of some samples: what the encoder sees, and which of `index` they are.
+class Viewer(NamedTuple):
+    """An encoder before a dataset: what it sees of samples, asked again and again."""
 
-    A function of (seed, epoch). The samples must be decodable.
-    """
+    candidate: Candidate
+    data: Dataset
+    place: Place
 
-    def epoch_of(epoch: int) -> Iterator[tuple[Seen, Int[Tensor, "B"]]]:
-        numbers = epoch * len(index) + np.arange(len(index))
-        places = torch.from_numpy(order(seed, epoch, len(index)))
-        for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
-            read = data.read(index[rows], Draws.of(seed, epoch, numbers[first : first + batch]))
-            with torch.no_grad(), place.autocast():
-                yield candidate.see(place.move(read.views[0])), rows
+    def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool) -> Epochs:
+        """Epochs over some samples in an order of (seed, epoch): what is seen, and which of `index` it is.
 
-    return epoch_of
+        With `augment`, random crops keyed by (seed, epoch) too; the samples must be decodable.
+        """
+
+        def epoch_of(epoch: int) -> Iterator[tuple[Seen, Int[Tensor, "B"]]]:
+            numbers = epoch * len(index) + np.arange(len(index))
+            places = torch.from_numpy(order(seed, epoch, len(index)))
+            for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
+                draws = Draws.of(seed, epoch, numbers[first : first + batch]) if augment else None
+                yield self.see(index[rows], draws), rows
+
+        return epoch_of
+
+    @torch.no_grad()
+    def see(self, index: Int[Tensor, "B"], draws: Draws | None = None) -> Seen:
+        """Features of some samples: of evaluation views, or of the crops that draws choose."""
+        with self.place.autocast():
+            return self.candidate.see(self.place.move(self.data.read(index, draws).views[0]))
 
 
 def raw(data: Dataset) -> Features:

@@ -13,11 +13,15 @@ import torch
 from openjepa.draws import order
 from openjepa.evaluate.clevr import Clevr
 from openjepa.log import warn
-from openjepa.modalities.image import Image
+from openjepa.modalities.image import Image, ImageArray
 from openjepa.pictures import Fit
+from openjepa.scenes import TASKS, render
 from openjepa.types import Dataset, Mistake
 
 TESTS = ("test", "val", "valid", "validation")
+Labels = Literal["folders", "clevr-count", "clevr-dist", "scenes-count", "scenes-distance", "scenes-kind"]
+RENDERED = {f"scenes-{task}": task for task in TASKS}
+SCENES, HELD_OUT = (6_000, 2_000), 10_000_000  # scenes to train and test on; numbers that no training scene has
 HELD = 0.2  # share held out for testing where the folder has no test folder
 
 
@@ -26,8 +30,14 @@ class Labelled:
     """Labelled data: sub-folders are classes, or CLEVR's scenes."""
 
     root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/ (or val/) with class folders in each
-    labels: Literal["folders", "clevr-count", "clevr-dist"] = "folders"  # clevr: root is a CLEVR_v1.0 folder
+    labels: Labels = "folders"  # clevr-…: root is a CLEVR_v1.0 folder; scenes-…: rendered, no root
     fit: Fit = "crop"  # largest centred box; its middle 7/8, as 256 → 224; the whole picture squashed
+
+    @property
+    def name(self) -> str:
+        """What results are filed under."""
+        own = Path(self.root[0]).absolute().name if self.root else ""
+        return own if self.labels == "folders" else self.labels
 
 
 class Split(NamedTuple):
@@ -42,6 +52,8 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
     """The parts, pictures cut as `modality` says. Mistake in a sentence where the folders cannot be told apart."""
     modality = dataclasses.replace(modality, root=labelled.root, fit=labelled.fit)
     folder = Path(labelled.root[0]) if len(labelled.root) == 1 else None
+    if labelled.labels in RENDERED:
+        return rendered(modality, RENDERED[labelled.labels], seed)
     if labelled.labels != "folders":
         if folder is None:
             raise Mistake("give --data.root the one folder CLEVR_v1.0")
@@ -54,6 +66,21 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
     shuffled = torch.from_numpy(order(seed, 0, len(whole)))
     held = max(1, int(len(whole) * HELD))
     return Split(Subset(whole, shuffled[held:]), Subset(whole, shuffled[:held]), "a fifth held out at random")
+
+
+def rendered(modality: Image, task: str, seed: int) -> Split:
+    """Scenes of the package's renderer, numbered from 0 for training and far beyond for testing."""
+    parts = []
+    for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
+        scenes, classes = render(count, rendered_size(modality), seed, first), tuple(map(str, range(TASKS[task])))
+        fingerprint = f"scenes-{task}-{count}-{first}-{seed}"
+        parts.append(ImageArray(modality, scenes.image, getattr(scenes, task), fingerprint, classes))
+    return Split(parts[0], parts[1], "rendered")
+
+
+def rendered_size(modality: Image) -> tuple[int, int]:
+    """The size an encoder was trained at; larger ones are rendered at 96 pixels and enlarged."""
+    return min(96, modality.size[0]), min(96, modality.size[1])
 
 
 def two_folders(modality: Image, train: Path, test: Path) -> Split:

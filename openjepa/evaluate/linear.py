@@ -46,7 +46,8 @@ class Recipe:
     nesterov: bool = True
 
 
-RECIPES: dict[str, Recipe] = {  # by name; sources in docs/evaluation.md
+RecipeName = Literal["default", "in1k", "cifar100", "places205", "inat18", "clevr-count", "clevr-dist"]
+RECIPES: dict[RecipeName, Recipe] = {  # by name; sources in docs/evaluation.md
     "default": Recipe(),
     "in1k": Recipe(
         "lars", 0.1, (1.0, 0.1), (5e-4, 0.0), batch_size=16384, epochs=50, schedule="steps", milestones=(15, 30, 45), nesterov=False

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from openjepa.device import Place, Precision, place
-from openjepa.evaluate import linear, logistic, lowshot, neighbours, report, spectrum
-from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
-from openjepa.evaluate.embed import Features, crops, embed, raw
-from openjepa.evaluate.labelled import Labelled, Split, split
+from openjepa.device import Place, place
+from openjepa.evaluate import report, spectrum
+from openjepa.evaluate.candidates import Candidate, Kind, candidate
+from openjepa.evaluate.embed import Features, Viewer, embed, raw
+from openjepa.evaluate.labelled import Split, split
+from openjepa.evaluate.probes import Found, Parts, Settings, Viewers, scores_of
 from openjepa.evaluate.report import Score
 from openjepa.log import say
 from openjepa.types import Dataset, Mistake
-
-Name = Literal["logistic", "linear", "knn", "lowshot"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is measured, and how."""
-
-    data: Labelled = dataclasses.field(default_factory=Labelled)
-    probes: tuple[Name, ...] = ("logistic", "linear", "knn")
-    crops: bool = False  # train the linear heads on random crops, mirrored at random, seen anew in every epoch
-    linear: Literal["default", "in1k", "cifar100", "places205", "inat18", "clevr-count", "clevr-dist"] = "default"
-    shots: tuple[float, ...] = (1.0, 10.0)  # of lowshot: labels a class, or below 1 a share of each class
-    draws: int = 5  # of lowshot
-    which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
-    features: Path | None = None  # keep features in this folder, and take them from there
-    seed: int = 0  # of the held-out split, of the validation split, of the heads
-    device: str = "auto"
-    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +35,6 @@ class Compare(Settings):
     out: Path = Path("comparison")  # folder of the results
 
 
-class Parts(NamedTuple):
-    """Features of the training and of the test data."""
-
-    train: Features
-    test: Features
-    crops: Callable[[Tensor], linear.Batches] | None = None  # of labelled training samples, by place among them
-
-
 def probe(settings: Probe) -> list[Score]:
     """Accuracies of the encoder and of its baselines; printed, and written with a confusion matrix to RUN/probes."""
     this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
@@ -82,14 +52,6 @@ def compare(settings: Compare) -> list[Score]:
         raise Mistake("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
     compared = [dataclasses.replace(candidate(run, settings.which), name=run) for run in settings.runs]
     return measured(compared, settings, settings.out, pixels=True)
-
-
-class Found(NamedTuple):
-    """A score, and the answers behind it where there is one for each test image."""
-
-    score: Score
-    predicted: Tensor | None
-    truth: Tensor
 
 
 class Measured(NamedTuple):
@@ -112,7 +74,7 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
         parts = split(dataclasses.replace(each.data, flip=settings.crops), settings.data, settings.seed)
         features = features_of(each, parts, settings, where)
         found += scores_of(each.name, features, parts, settings)
-        free[each.name] = spectrum.meters(each, parts.train, features.test["last"], where, settings.seed)
+        free[each.name] = spectrum.meters(Viewer(each, parts.train, where), features.test["last"], settings.seed)
     parts = split(compared[0].data, settings.data, settings.seed)
     if pixels:
         found += scores_of("raw pixels", Parts(raw(parts.train), raw(parts.test)), parts, settings)
@@ -123,7 +85,7 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
 def publish(result: Measured, settings: Settings, out: Path) -> None:
     """Prints the tables; writes them as JSON and Markdown, with the first score's confusion matrix, named as the data."""
     (train, test, how), first = result.parts, result.first
-    name, classes = Path(settings.data.root[0]).resolve().name, train.classes
+    name, classes = settings.data.name, train.classes
     title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
     say(title)
     report.show(result.scores, "top-1 accuracy on test images (95 % interval)")
@@ -146,75 +108,10 @@ def publish(result: Measured, settings: Settings, out: Path) -> None:
 def features_of(each: Candidate, parts: Split, settings: Settings, where: Place) -> Parts:
     """Both parts' features, from the folder where they are kept if they are there."""
     kinds: tuple[Kind, ...] = ("last", "last4") if "linear" in settings.probes else ("last",)
-    made = []
-    for data in (parts.train, parts.test):
-        folder = settings.features
-        if folder:
-            folder = folder / f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
-        made.append(embed(each, data, where, kinds, folder))
-    return Parts(*made, crops=crops_of(each, parts.train, made[0], settings, where) if settings.crops else None)
 
+    def made(data: Dataset) -> Features:
+        own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
+        return embed(each, data, where, kinds, settings.features / own if settings.features else None)
 
-def crops_of(
-    each: Candidate, data: Dataset, features: Features, settings: Settings, where: Place
-) -> Callable[[Tensor], linear.Batches]:
-    """What the linear heads are trained on, for some of the labelled training samples."""
-    labelled, batch = torch.where(features.label >= 0)[0], linear.RECIPES[settings.linear].batch_size
-
-    def batches(index: Tensor) -> linear.Batches:
-        seen_in, y = crops(each, data, labelled[index], where, batch, settings.seed), features.y[index]
-        return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
-
-    return batches
-
-
-def scores_of(name: str, parts: Parts, data: Split, settings: Settings) -> list[Found]:
-    """Every probe asked for, on one candidate's features."""
-    return [
-        found for asked in settings.probes for found in PROBES[asked](name, parts, len(data.train.classes), settings)
-    ]
-
-
-def answered(name: str, probe: str, predicted: Tensor, truth: Tensor, chosen: dict[str, Any]) -> list[Found]:
-    correct = (predicted == truth).float()
-    return [Found(Score(name, probe, correct.mean().item(), *report.interval(correct), chosen), predicted, truth)]
-
-
-def by_logistic(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    found = logistic.probe(parts.train["last"], parts.train.y, parts.test["last"], classes, settings.seed)
-    chosen = {"strength": found.strength, "validation": found.validation}
-    return answered(name, "logistic", found.predicted, parts.test.y, chosen)
-
-
-def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    train, test = (
-        linear.Labelled({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test)
-    )
-    found = linear.probe(train, test, classes, linear.RECIPES[settings.linear], settings.seed, parts.crops)
-    chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
-    return answered(name, "linear", found.predicted, test.label, chosen)
-
-
-def by_neighbours(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    predicted = neighbours.predict(parts.train["last"], parts.train.y, parts.test["last"], classes)
-    return answered(name, "kNN", predicted, parts.test.y, {"k": 20, "temperature": 0.07})
-
-
-def by_few_labels(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    train, test = ((part["last"], part.y) for part in (parts.train, parts.test))
-    found = []
-    for shots in settings.shots:
-        draws = lowshot.probe(train, test, classes, shots, settings.draws, settings.seed)
-        values = torch.tensor([draw.accuracy for draw in draws])
-        label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
-        chosen = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": draws[0].shots}
-        found.append(Found(Score(name, label, float(values.mean()), *report.interval(values), chosen), None, test[1]))
-    return found
-
-
-PROBES: dict[str, Callable[[str, Parts, int, Settings], list[Found]]] = {
-    "logistic": by_logistic,
-    "linear": by_linear,
-    "knn": by_neighbours,
-    "lowshot": by_few_labels,
-}
+    views = Viewers(Viewer(each, parts.train, where), Viewer(each, parts.test, where))
+    return Parts(made(parts.train), made(parts.test), views)

@@ -64,10 +64,10 @@ def markdown(scores: list[Score]) -> str:
     )
 
 
-def show_free(free: dict[str, dict[str, float]]) -> None:
-    """What needs no label: a row for each encoder."""
+def show_free(free: dict[str, dict[str, float]], title: str = "without labels") -> None:
+    """Numbers that are not accuracies: a row for each encoder."""
     names = list(next(iter(free.values())))
-    table = Table("features", *names, title="without labels")
+    table = Table("features", *names, title=title)
     for name, values in free.items():
         table.add_row(name, *(f"{values[each]:.3g}" for each in names))
     console.print(table)
@@ -136,8 +136,12 @@ def picture(table: Int[Tensor, "K K"], classes: tuple[str, ...], title: str, out
 def write(folder: Path, name: str, about: dict[str, Any], scores: list[Score], text: str) -> Path:
     """name.json and name.md in a folder, each whole or not at all; the path of the Markdown."""
     content = {**about, "scores": [each._asdict() for each in scores]}
-    with replacing(folder / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    with replacing(folder / f"{name}.md") as temporary:
+    whole(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
+    return whole(folder / f"{name}.md", text)
+
+
+def whole(file: Path, text: str) -> Path:
+    """Writes a file that appears whole or not at all."""
+    with replacing(file) as temporary:
         temporary.write_text(text)
-    return folder / f"{name}.md"
+    return file

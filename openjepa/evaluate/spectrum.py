@@ -8,19 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa import health
-from openjepa.device import Place
 from openjepa.draws import Draws
-from openjepa.evaluate.candidates import Candidate
-from openjepa.types import Dataset, Mistake
+from openjepa.evaluate.embed import Viewer
+from openjepa.types import Mistake
 
 SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
 
 
-def meters(
-    candidate: Candidate, data: Dataset, features: Float[Tensor, "S D"], place: Place, seed: int
-) -> dict[str, float]:
+def meters(viewer: Viewer, features: Float[Tensor, "S D"], seed: int) -> dict[str, float]:
     """Every meter of this file on an encoder's pooled features; LiDAR on random crops of a few of the samples."""
-    views = views_of(candidate, data, place, seed)
+    views = views_of(viewer, seed)
     return {
         "rankme": rankme(features),
         "rankme_centred": health.rankme(features),
@@ -31,17 +28,12 @@ def meters(
     }
 
 
-@torch.no_grad()
-def views_of(candidate: Candidate, data: Dataset, place: Place, seed: int) -> Float[Tensor, "S V D"]:
+def views_of(viewer: Viewer, seed: int) -> Float[Tensor, "S V D"]:
     """Pooled features of `VIEWS` training crops of each of `SAMPLES` samples."""
-    count = min(SAMPLES, len(data))
-    index = torch.linspace(0, len(data) - 1, count).long()
-    views = []
-    for number in range(VIEWS):
-        read = data.read(index, Draws.of(seed, number, number * count + np.arange(count)))
-        with place.autocast():
-            views.append(candidate.see(place.move(read.views[0])).last.cpu())
-    return torch.stack(views, 1)
+    count = min(SAMPLES, len(viewer.data))
+    index = torch.linspace(0, len(viewer.data) - 1, count).long()
+    draws = [Draws.of(seed, number, number * count + np.arange(count)) for number in range(VIEWS)]
+    return torch.stack([viewer.see(index, each).last.cpu() for each in draws], 1)
 
 
 def rankme(features: Float[Tensor, "S D"]) -> float:

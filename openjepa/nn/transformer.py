@@ -1,4 +1,4 @@
-"""A pre-norm transformer under timm's parameter names.   B batch  N tokens  D width  H heads"""
+"""A pre-norm transformer under timm's parameter names.   B batch  N, Q tokens  D width  H heads"""
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,8 @@ class Attention(nn.Module):
 
 
 def attend(
-    q: Float[Tensor, "B H N K"], k: Float[Tensor, "B H N K"], v: Float[Tensor, "B H N K"], mask: Tensor | None
-) -> Float[Tensor, "B H N K"]:
+    q: Float[Tensor, "B H Q K"], k: Float[Tensor, "B H N K"], v: Float[Tensor, "B H N K"], mask: Tensor | None
+) -> Float[Tensor, "B H Q K"]:
     """softmax(q kᵀ / √K) v. On a CPU by plain products: at 20–250 tokens the fused call trains 1.3–1.8 times slower in bf16."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

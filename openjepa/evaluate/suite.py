@@ -1,0 +1,143 @@
+"""`jepa suite`: a table of many tasks by one command; interrupted, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from openjepa.device import Precision, place
+from openjepa.evaluate import dense, report
+from openjepa.evaluate.candidates import Candidate, candidate
+from openjepa.evaluate.embed import Viewer
+from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, rendered_size
+from openjepa.evaluate.linear import RecipeName
+from openjepa.evaluate.probes import Name
+from openjepa.evaluate.probing import Probe, measured
+from openjepa.evaluate.report import Score
+from openjepa.log import say, warn
+from openjepa.modalities.image import ImageArray
+from openjepa.pictures import Fit
+from openjepa.scenes import render
+from openjepa.types import Mistake
+
+SCENES = (2_000, 500)  # scenes that dense tasks train and test on
+
+
+class Task(NamedTuple):
+    """One line of a suite."""
+
+    labels: Labels
+    fit: Fit
+    probes: tuple[Name, ...]
+    linear: RecipeName = "default"
+    crops: bool = False
+    shots: tuple[float, ...] = (1.0, 10.0)
+
+
+SMALL: tuple[Name, ...] = ("logistic", "linear", "knn")
+SUITES: dict[str, dict[str, Task]] = {
+    "small": {
+        "cifar10": Task("folders", "crop", (*SMALL, "lowshot")),
+        "scenes-count": Task("scenes-count", "crop", SMALL),
+        "scenes-distance": Task("scenes-distance", "crop", SMALL),
+        "scenes-kind": Task("scenes-kind", "crop", SMALL),
+    },
+    "paper": {  # tables 1 to 4, frozen
+        "in1k": Task("folders", "margin", ("linear", "lowshot"), "in1k", crops=True, shots=(0.01,)),
+        "cifar100": Task("folders", "margin", ("linear",), "cifar100", crops=True),
+        "places205": Task("folders", "margin", ("linear",), "places205", crops=True),
+        "inat18": Task("folders", "margin", ("linear",), "inat18", crops=True),
+        "clevr-count": Task("clevr-count", "squash", ("linear",), "clevr-count"),
+        "clevr-dist": Task("clevr-dist", "squash", ("linear",), "clevr-dist"),
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Measures an encoder on all tasks of a suite whose folders are given."""
+
+    run: str  # a run, an export, a Hugging Face folder, hf:ID, or module:function
+    suite: Literal["small", "paper"] = "small"
+    folders: tuple[str, ...] = ()  # NAME=FOLDER for each task that needs one, as cifar10=data/cifar10
+    which: Literal["target", "context"] = "target"
+    out: Path | None = None  # folder of the results; by default suite/ in the run's folder
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+
+
+def suite(settings: Suite) -> dict[str, list[Score]]:
+    """Scores of each task, the baselines beside them; printed, and written as one table. Tasks already done are kept."""
+    this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
+    out = settings.out or (Path(settings.run) / "suite" if Path(settings.run).is_dir() else Path("suite"))
+    folders = given(settings)
+    scores: dict[str, list[Score]] = {}
+    for name, task in SUITES[settings.suite].items():
+        if task.labels in ("folders", "clevr-count", "clevr-dist") and name not in folders:
+            warn(f"{name} is left out: it has no folder; give --folders {name}=FOLDER")
+            continue
+        scores[name] = done(out / f"{name}.json", this) or run(name, task, folders.get(name, ()), this, settings, out)
+    compared = [this, *([this.untrained()] if this.untrained else [])]
+    rows = {each.name: patches(each, settings)._asdict() for each in compared} if settings.suite == "small" else {}
+    text = "\n\n".join(f"## {name}\n\n{report.markdown(found)}" for name, found in scores.items())
+    if rows:
+        report.show_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
+        text += f"\n\n## Patches of scenes\n\n{report.markdown_free(rows)}"
+    file = report.whole(out / "suite.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
+    say(f"written    {file}")
+    return scores
+
+
+def given(settings: Suite) -> dict[str, tuple[str, ...]]:
+    """The folders by name. Mistake for a name that the suite has not."""
+    folders = {}
+    for each in settings.folders:
+        name, equals, folder = each.partition("=")
+        if not equals or name not in SUITES[settings.suite]:
+            raise Mistake(f"{each} is not NAME=FOLDER with a name of {', '.join(SUITES[settings.suite])}")
+        folders[name] = (folder,)
+    return folders
+
+
+def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings: Suite, out: Path) -> list[Score]:
+    """One task's scores, filed with the encoder's fingerprint."""
+    data = Labelled(root, task.labels, task.fit)
+    asked = Probe(
+        run=settings.run, data=data, probes=task.probes, linear=task.linear, crops=task.crops, shots=task.shots,
+        features=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
+    )  # fmt: skip
+    compared = [this, *([this.untrained()] if this.untrained else [])]
+    scores = measured(compared, asked, out / name, pixels=True)
+    content = {"encoder": this.fingerprint, "scores": [each._asdict() for each in scores]}
+    report.whole(out / f"{name}.json", json.dumps(content, indent=1))
+    return scores
+
+
+def done(file: Path, this: Candidate) -> list[Score] | None:
+    """The scores of a task that was finished before with this encoder."""
+    if not file.exists():
+        return None
+    content = json.loads(file.read_text())
+    if content["encoder"] != this.fingerprint:
+        return None
+    say(f"{file.stem}: done before, kept")
+    return [Score(**each) for each in content["scores"]]
+
+
+def patches(each: Candidate, settings: Suite) -> dense.Dense:
+    """Depth and segmentation of rendered scenes from an encoder's patch tokens."""
+    where, parts = place(settings.device, settings.precision), []
+    for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
+        scenes = render(count, rendered_size(each.data), settings.seed, first)
+        data = ImageArray(each.data, scenes.image, scenes.count, "scenes")
+        viewer = Viewer(each, data, where)
+        seen = torch.cat([viewer.see(index).patches.cpu() for index in torch.arange(count).split(256)])
+        parts.append((seen.flatten(0, 1), dense.targets(scenes, each.data.grid)))
+    train, test = parts
+    return dense.measure(train, test, settings.seed)

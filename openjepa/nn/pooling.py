@@ -1,0 +1,32 @@
+"""Pooling that is learnt.   B batch  N tokens  D width"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.nn.transformer import Mlp, attend
+
+
+class AttentivePool(nn.Module):
+    """One learnt query attends to all tokens: a block of cross-attention and an MLP, each with its residual.
+
+    Source: V-JEPA (Bardes et al., 2024), section 4, the frozen evaluation's pooling.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Parameter(torch.zeros(1, 1, dim))
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        batch, count, dim = tokens.shape
+        k, v = self.kv(self.norm1(tokens)).view(batch, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q = self.q(self.query).view(1, 1, self.num_heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
+        x = self.query + self.proj(attend(q, k, v, None).transpose(1, 2).reshape(batch, 1, dim))
+        return (x + self.mlp(self.norm2(x)))[:, 0]

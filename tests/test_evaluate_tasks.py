@@ -1,0 +1,136 @@
+"""Attentive and dense probes, and suites."""
+
+import json
+
+import pytest
+import torch
+
+from openjepa import runs
+from openjepa.evaluate import attentive, dense, labelled, suite
+from openjepa.evaluate.candidates import Candidate
+from openjepa.evaluate.embed import Viewer
+from openjepa.evaluate.labelled import Labelled
+from openjepa.evaluate.probing import Probe, probe
+from openjepa.modalities.image import ImageArray
+from openjepa.nn.pooling import AttentivePool
+from openjepa.scenes import render
+from openjepa.types import Mistake
+from tests.conftest import CPU, MODALITIES, replace
+
+COLOURS = replace(MODALITIES["image"], size=(16, 16))
+
+
+def marked(count: int, seed: int) -> ImageArray:
+    """Noise, one patch of which is a stripe or a column: which is the class, where does not matter."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(100, 156, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    label = torch.randint(0, 2, (count,), generator=generator)
+    for image, kind, place in zip(images, label, torch.randint(0, 16, (count,), generator=generator), strict=True):
+        row, column = divmod(int(place), 4)
+        patch = image[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        patch[:, ::2] = 255
+        patch[:, 1::2] = 0
+        if kind:
+            patch.copy_(patch.mT.clone())
+    return ImageArray(COLOURS, images, label, f"marked-{seed}")
+
+
+def pixels() -> Candidate:
+    """An encoder that gives back its patches."""
+    return Candidate("patches", COLOURS, torch.nn.Identity(), lambda view: (COLOURS.tokens(view).x,))
+
+
+def test_attention_finds_the_patch_that_says_the_class():
+    train, test = marked(600, 0), marked(200, 1)
+    rows = torch.arange(600)
+    found = attentive.probe(
+        Viewer(pixels(), train, CPU), Viewer(pixels(), test, CPU), (rows, train.label), torch.arange(200), 2,
+        sweep=(attentive.Head(1e-3, 0.01), attentive.Head(1e-9, 0.01)), epochs=20,
+    )  # fmt: skip
+    assert found.head.lr == 1e-3  # the other head stands still
+    assert float((found.predicted == test.label).float().mean()) > 0.9
+
+
+def test_attentive_pooling_does_not_depend_on_the_order_of_tokens():
+    pool, tokens = AttentivePool(32, 4), torch.randn(3, 10, 32)
+    torch.testing.assert_close(pool(tokens), pool(tokens[:, torch.randperm(10)]), atol=1e-6, rtol=1e-5)
+
+
+def test_a_patchs_depth_and_shape_are_those_of_its_pixels():
+    scenes = render(6, (32, 32), seed=2)
+    found = dense.targets(scenes, (8, 8))
+    for scene, row, column in [(0, 0, 0), (3, 4, 5), (5, 7, 2)]:
+        cell = (scene, slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4))
+        assert float(found.depth[scene, 8 * row + column]) == pytest.approx(float(scenes.depth[cell].mean()), rel=1e-5)
+        solid = float((scenes.instance[cell] > 0).float().mean()) > 0.5
+        assert int(found.shape[scene, 8 * row + column]) == (int(scenes.kind[scene]) // 6 + 1 if solid else 0)
+
+
+def test_ridge_is_scikit_learns():
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle here")
+    x = torch.randn(500, 5, generator=torch.Generator().manual_seed(0))
+    y = x @ torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]) + 4
+    theirs = linear_model.Ridge(alpha=1e-5 * 500).fit(((x - x.mean(0)) / x.std(0)).numpy(), y.numpy())
+    expected = torch.from_numpy(theirs.predict(((x - x.mean(0)) / x.std(0)).numpy()))
+    torch.testing.assert_close(dense.ridge(x, y, 0)(x), expected.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_overlap_and_explained_variance_on_what_is_known():
+    truth = torch.tensor([0, 0, 1, 1, 2])
+    assert dense.overlap(truth, truth, 4) == 1
+    assert dense.overlap(torch.tensor([0, 1, 1, 1, 2]), truth, 4) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+    y = torch.tensor([1.0, 2.0, 6.0])
+    assert dense.explained(y, y) == 1 and dense.explained(y.mean().expand(3), y) == 0
+
+
+def test_patches_that_hold_the_answer_are_read():
+    scenes = render(60, (32, 32), seed=4)
+    asked = dense.targets(scenes, (8, 8))
+    x = torch.cat([asked.depth[..., None], torch.nn.functional.one_hot(asked.shape, 4).float()], -1).flatten(0, 1)
+    split = [(x[rows], dense.Targets(*(part[scene] for part in asked))) for rows, scene in (
+        (slice(0, 40 * 64), slice(0, 40)), (slice(40 * 64, None), slice(40, 60)))]  # fmt: skip
+    found = dense.measure(split[0], split[1])
+    assert found.depth_linear > 0.99 and found.shape_linear > 0.99 and found.shape_knn > 0.99
+
+
+def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, capsys):
+    runs.pretrain(tiny)
+    monkeypatch.setattr(labelled, "SCENES", (60, 30))
+    monkeypatch.setattr(suite, "SCENES", (40, 20))
+    (tmp_path / "cifar").symlink_to(photos)
+    settings = suite.Suite(
+        run=str(tiny.out), folders=(f"cifar10={tmp_path / 'cifar'}",), device="cpu", precision="fp32"
+    )
+    measured, seen = suite.measured, []
+
+    def dying(compared, asked, out, pixels):
+        seen.append(asked.data.name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return measured(compared, asked, out, pixels)
+
+    monkeypatch.setattr(suite, "measured", dying)
+    with pytest.raises(KeyboardInterrupt):
+        suite.suite(settings)
+    scores = suite.suite(settings)
+    assert seen == ["cifar", "scenes-count", "scenes-distance", "scenes-distance", "scenes-kind"]
+    assert "cifar10: done before, kept" in capsys.readouterr().out
+    assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "10 a class"}
+    assert "## Patches of scenes" in (tiny.out / "suite" / "suite.md").read_text()
+    assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["encoder"]
+
+
+def test_a_suite_without_its_folders_says_what_to_give(tiny, capsys):
+    runs.pretrain(tiny)
+    assert suite.suite(suite.Suite(run=str(tiny.out), suite="paper", device="cpu")) == {}
+    assert "give --folders clevr-dist=FOLDER" in capsys.readouterr().err
+    with pytest.raises(Mistake, match="is not NAME=FOLDER"):
+        suite.suite(suite.Suite(run=str(tiny.out), folders=("cifar=x",), device="cpu"))
+
+
+def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
+    runs.pretrain(tiny)
+    monkeypatch.setattr(attentive, "EPOCHS", 1)
+    data = Labelled((str(photos),))
+    scores = probe(Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32"))
+    assert [each.probe for each in scores] == ["attentive", "kNN", "attentive", "kNN", "kNN"]
