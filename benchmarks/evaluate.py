@@ -28,10 +28,7 @@ def heads(train: linear.Labelled, classes: int, device: torch.device) -> None:
     steps = -(-len(train.label) // RECIPE.batch_size)
     batches = linear.rows(train, torch.arange(len(train.label)), RECIPE, 0)
     width = {"last": train.kinds["last"].shape[1]}
-    moved = lambda epoch: (
-        ({kind: x.to(device) for kind, x in each.items()}, y.to(device)) for each, y in batches(epoch)
-    )  # noqa: E731
-    linear.fit(moved, steps, linear.sweep(RECIPE, ("last",)), width, classes, RECIPE, device=device)
+    linear.fit(batches, steps, linear.sweep(RECIPE, ("last",)), width, classes, RECIPE, device=device)
 
 
 def main() -> None:

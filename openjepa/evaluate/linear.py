@@ -105,7 +105,7 @@ class Group:
 
     def predict(self, x: Float[Tensor, "B F"]) -> Int[Tensor, "G B"]:
         """Each head's classes."""
-        return self.logits(x).argmax(2).T
+        return self.logits(x.to(self.weight.device)).argmax(2).T.cpu()
 
     def trained(self) -> dict[str, Tensor]:
         names = ("weight", "bias", "scale", "shift") if self.norm else ("weight", "bias")
@@ -163,7 +163,8 @@ def fit(
         for number, (features, label) in enumerate(batches(epoch)):
             rate = recipe.lr * recipe.batch_size / 256 * pace(recipe, epoch, (epoch * steps + number) / total)
             for group in groups:
-                step(group, features[group.heads[0].kind], label, rate, recipe)
+                x = features[group.heads[0].kind].to(group.weight.device)
+                step(group, x, label.to(x.device), rate, recipe)
     return groups
 
 
@@ -231,6 +232,7 @@ def probe(
     recipe: Recipe = RECIPES["default"],
     seed: int = 0,
     crops: Callable[[Tensor], Batches] | None = None,
+    device: torch.device | None = None,
 ) -> Outcome:
     """The best of the sweep by a tenth of the training data, trained again on all of it, on the test data.
 
@@ -247,12 +249,14 @@ def probe(
     def run(heads: list[Head], index: Tensor) -> list[Group]:
         steps = math.ceil(len(index) / recipe.batch_size)
         batches = crops(index) if crops else rows(train, index, recipe, seed)
-        return fit(batches, steps, heads, widths, classes, recipe, seed)
+        return fit(batches, steps, heads, widths, classes, recipe, seed, device)
 
     scores = {}
     for group in run(sweep(recipe, tuple(widths)), kept):
         answers = group.predict(train.kinds[group.heads[0].kind][held])
-        for head, answer, finite in zip(group.heads, answers, group.weight.isfinite().all((1, 2)), strict=True):
+        for head, answer, finite in zip(
+            group.heads, answers, group.weight.isfinite().all((1, 2)).tolist(), strict=True
+        ):
             scores[head] = float((answer == label[held]).float().mean()) if finite else -1.0
     best = max(scores, key=lambda head: scores[head])
     (group,) = run([best], shuffled)

@@ -22,6 +22,8 @@ def predict(
     answers = []
     for part in query.split(1024):
         similarity, nearest = (part @ train.T).topk(min(k, len(train)), dim=1)
-        votes = torch.zeros(len(part), classes).scatter_add_(1, label[nearest], (similarity / temperature).exp())
+        votes = torch.zeros(len(part), classes, device=part.device).scatter_add_(
+            1, label[nearest], (similarity / temperature).exp()
+        )
         answers.append(votes.argmax(1))
     return torch.cat(answers)

@@ -93,7 +93,15 @@ def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list
         return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
 
     views = parts.views
-    found = linear.probe(train, test, classes, recipe, settings.seed, crops if views and settings.crops else None)
+    found = linear.probe(
+        train,
+        test,
+        classes,
+        recipe,
+        settings.seed,
+        crops if views and settings.crops else None,
+        views.train.place.device if views else None,
+    )
     chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
     return answered(name, "linear", found.predicted, test.label, chosen)
 
