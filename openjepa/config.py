@@ -24,6 +24,15 @@ METHODS = {"jepa": JEPA}
 
 
 @dataclass(frozen=True)
+class Online:
+    """Labelled images that are probed during a run. The run never learns from them, and is the same without them."""
+
+    root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/
+    every: int = 1000  # steps
+    samples: int = 5000  # images to train the probes on; half as many test them
+
+
+@dataclass(frozen=True)
 class Pretrain:
     """Everything that a pretraining run depends on, and, at the end, what it does not."""
 
@@ -52,6 +61,7 @@ class Pretrain:
     stop_on_collapse: bool = False
     other_data: bool = False  # allow a resume although the list of files has changed
     dry_run: bool = False  # time a few steps, say how long the run takes, and leave
+    online: Online = field(default_factory=Online)
     boards: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self):
@@ -60,6 +70,8 @@ class Pretrain:
                 raise Mistake(
                     f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1"
                 )
+        if self.online.every < 1 or self.online.samples < 2:
+            raise Mistake("probes during a run need --online.every 1 and --online.samples 2 at least")
         if self.batch_size % self.accumulate:
             raise Mistake(
                 f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1"
@@ -78,7 +90,7 @@ class Pretrain:
 
 FREE = frozenset({  # fields that the weights do not depend on
     "out", "resume", "init_from", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
-    "stop_on_collapse", "other_data", "dry_run", "boards",
+    "stop_on_collapse", "other_data", "dry_run", "online", "boards",
 })  # fmt: skip
 
 
@@ -101,6 +113,7 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
         "method": build(known(METHODS, method.pop("type", None)), method),
         "masks": build(Masking, plain.pop("masks")),
         "optim": build(Optim, plain.pop("optim")),
+        "online": build(Online, plain.pop("online", {})),
     }
     return dataclasses.replace(build(Pretrain, plain), **built)
 

@@ -13,7 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from openjepa.types import Mistake, Skipped
 
-SHOWN = ("loss", "relative_loss", "target_std", "rankme", "images_per_second", "data_wait")
+SHOWN = (
+    "loss",
+    "relative_loss",
+    "target_std",
+    "rankme",
+    "images_per_second",
+    "data_wait",
+    "online_knn",
+    "online_logistic",
+)
 TIMINGS = frozenset({"images_per_second", "data_wait", "seconds"})  # differ from run to run; all else is reproducible
 console = Console(highlight=False, stderr=False)
 

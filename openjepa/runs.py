@@ -20,6 +20,7 @@ from openjepa import checkpoint, config, distributed, optim, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps, load, replacing
 from openjepa.device import Place, cores, place
+from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
 from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
@@ -71,10 +72,11 @@ def run(settings: Pretrain, where: Place) -> Path:
         describe(settings, listing, len(data))
         introduce(settings, where, len(data), start)
 
+    online = Online(settings, where) if settings.online.root and distributed.is_main() else None
     loader = load(steps, start, settings.workers, pin=where.device.type == "cuda")
     opened = Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext()
     with opened as log, Signals() as signals:
-        train(settings, method, optimizer, loader, where, start, log, signals)
+        train(settings, method, optimizer, loader, where, start, log, signals, online)
     if distributed.is_main():
         finish(settings, method)
     distributed.barrier()

@@ -17,6 +17,7 @@ from openjepa.config import Pretrain
 from openjepa.data import Step
 from openjepa.device import Place
 from openjepa.distributed import replicated, sync_only_when
+from openjepa.evaluate.online import Online
 from openjepa.log import Log, warn
 from openjepa.log import skipped as list_skipped
 from openjepa.types import Batch, Masks, Mistake, Output, Skipped
@@ -47,8 +48,9 @@ def train(
     start: int,
     log: Log | None,
     signals: Signals,
+    online: Online | None = None,
 ) -> None:
-    """Takes the steps from `start` to `config.steps`. The log is the main process's; the others have none."""
+    """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
     forward = replicated(method, place.device)
     meters = Meters(config, place, start)
     for step, batch, masks, skipped in loader:
@@ -61,10 +63,13 @@ def train(
         done, stop = step + 1, signals.stop(step, place.device)
         if due(done, config.log_every, config.steps):
             meters.report(done, taken, hyper, log)
+        if online and log and online.due(done):
+            log.row(done, online.scores(method))
         if due(done, config.save_every, config.steps) or stop:
             keep(config, done, method, optimizer, place.device, must=bool(stop) or done == config.steps)
         if stop:
             raise Stopped(stop)
+        meters.ready()
 
 
 class Taken(NamedTuple):
@@ -215,6 +220,9 @@ class Meters:
 
     def took(self, finite: Tensor) -> None:
         self.bad = torch.where(finite, 0.0, self.bad + 1)
+
+    def ready(self) -> None:
+        """Everything about the step is done: what passes from now on is waiting for data."""
         self.mark = time.perf_counter()
 
     def report(self, done: int, step: Taken, hyper: optim.Hyper, log: Log | None) -> None:
@@ -237,7 +245,6 @@ class Meters:
             "data_wait": self.waited / spent,
         }
         self.begun, self.last, self.waited = now, done, 0.0
-        self.mark = time.perf_counter()
         message = self.alarm.check(row)
         if log:
             log.row(done, {name: value for name, value in row.items() if value == value})

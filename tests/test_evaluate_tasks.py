@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from openjepa import runs
+from openjepa import checkpoint, log, runs
+from openjepa.config import Online
 from openjepa.evaluate import attentive, dense, labelled, suite
 from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import Viewer
@@ -134,3 +136,18 @@ def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
     data = Labelled((str(photos),))
     scores = probe(Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32"))
     assert [each.probe for each in scores] == ["attentive", "kNN", "attentive", "kNN", "kNN"]
+
+
+def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
+    plain = replace(tiny, out=tiny.out.with_name("plain"))
+    probed = replace(tiny, online=Online((str(photos),), every=5, samples=40))
+    for each in (plain, probed):
+        runs.pretrain(each)
+    one, other = (
+        load_file(checkpoint.steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed)
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    seen = {row["step"]: row["online_knn"] for row in log.rows(probed.out / "metrics.jsonl") if "online_knn" in row}
+    assert list(seen) == [5, 10, 12] and all(0 <= value <= 1 for value in seen.values())
+    strip = lambda out: [row for row in log.rows(out / "metrics.jsonl") if "loss" in row]  # noqa: E731
+    assert [row["loss"] for row in strip(plain.out)] == [row["loss"] for row in strip(probed.out)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -18,25 +19,30 @@ PANELS = (
     ("grad_norm", "gradient norm"),
     ("lr", "learning rate"),
     ("images_per_second", "images per second"),
+    ("online_knn", "kNN accuracy on labelled images"),
+    ("online_logistic", "logistic accuracy on labelled images"),
 )
 
 
 def draw(runs: list[Path], out: Path) -> Path:
     """A PNG with a panel for each signal and a line for each run."""
     matplotlib.use("agg")
-    figure = Figure(figsize=(13, 5.6), layout="constrained")
-    for place, (name, title) in enumerate(PANELS):
-        axes = figure.add_subplot(2, 4, place + 1)
-        for run in runs:
-            points = [(row["step"], row[name]) for row in rows(run / "metrics.jsonl") if name in row]
+    logs = [(run.name, list(rows(run / "metrics.jsonl"))) for run in runs]
+    panels = [panel for panel in PANELS if any(panel[0] in row for _, log in logs for row in log)]
+    columns = max(1, math.ceil(len(panels) / 2))
+    figure = Figure(figsize=(3.25 * columns, 5.6), layout="constrained")
+    for place, (name, title) in enumerate(panels):
+        axes = figure.add_subplot(2, columns, place + 1)
+        for run, log in logs:
+            points = [(row["step"], row[name]) for row in log if name in row]
             if points:
-                axes.plot(*zip(*points, strict=True), label=run.name, linewidth=1.3)
+                axes.plot(*zip(*points, strict=True), label=run, linewidth=1.3)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)
-    if len(runs) > 1:
+    if len(runs) > 1 and figure.axes:
         figure.axes[0].legend(fontsize=8)
     figure.savefig(out, dpi=110)
     return out

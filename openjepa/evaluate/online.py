@@ -1,0 +1,53 @@
+"""Probes during a run: labelled images that the run never learns from, measured every so often.
+
+The run is bit for bit the same with and without them: nothing here touches a global generator, a weight or a mode.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from openjepa.config import Pretrain
+from openjepa.device import Place
+from openjepa.draws import order
+from openjepa.evaluate import logistic, neighbours
+from openjepa.evaluate.candidates import ours
+from openjepa.evaluate.embed import embed
+from openjepa.evaluate.labelled import Labelled, Subset, split
+from openjepa.modalities.image import Image
+from openjepa.types import Dataset, Method, Mistake
+
+
+class Online:
+    """kNN and logistic accuracy of the target encoder on a part of a labelled folder."""
+
+    def __init__(self, config: Pretrain, place: Place):
+        if not isinstance(config.data, Image):
+            raise Mistake("signals cannot be probed during a run: leave --online.root out")
+        self.config, self.place, most = config, place, config.online.samples
+        parts = split(config.data, Labelled(config.online.root), seed=0)
+        self.classes = len(parts.train.classes)
+        self.train, self.test = some(parts.train, most), some(parts.test, max(1, most // 2))
+
+    def due(self, done: int) -> bool:
+        return done % self.config.online.every == 0 or done == self.config.steps
+
+    def scores(self, method: Method) -> dict[str, float]:
+        """Accuracies in [0, 1] for the log."""
+        encoder = method.encoder("target")
+        modes = [(module, module.training) for module in encoder.modules()]
+        this = ours(encoder, self.config, "now")  # pyright: ignore[reportArgumentType]
+        train, test = (embed(this, part, self.place) for part in (self.train, self.test))
+        for module, training in modes:
+            module.training = training
+        nearest = neighbours.predict(train["last"], train.y, test["last"], self.classes)
+        linear = logistic.probe(train["last"], train.y, test["last"], self.classes).predicted
+        return {
+            "online_knn": logistic.accuracy(nearest, test.y),
+            "online_logistic": logistic.accuracy(linear, test.y),
+        }
+
+
+def some(data: Dataset, most: int) -> Dataset:
+    """As many of the samples, always the same."""
+    return Subset(data, torch.from_numpy(order(0, 0, len(data))[:most]))
