@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from openjepa import checkpoint, log, runs
-from openjepa.config import Online
-from openjepa.evaluate import attentive, dense, labelled, suite
-from openjepa.evaluate.candidates import Candidate
+from openjepa.config import Online, Pretrain
+from openjepa.evaluate import attentive, dense, finetune, labelled, suite
+from openjepa.evaluate.candidates import Candidate, untrained
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe, probe
@@ -17,7 +17,7 @@ from openjepa.modalities.image import ImageArray
 from openjepa.nn.pooling import AttentivePool
 from openjepa.scenes import render
 from openjepa.types import Mistake
-from tests.conftest import CPU, MODALITIES, replace
+from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 COLOURS = replace(MODALITIES["image"], size=(16, 16))
 
@@ -151,3 +151,53 @@ def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
     assert list(seen) == [5, 10, 12] and all(0 <= value <= 1 for value in seen.values())
     strip = lambda out: [row for row in log.rows(out / "metrics.jsonl") if "loss" in row]  # noqa: E731
     assert [row["loss"] for row in strip(plain.out)] == [row["loss"] for row in strip(probed.out)]
+
+
+def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
+    train, test = marked(300, 0), marked(100, 1)
+    this = untrained(Pretrain(data=COLOURS, method=METHODS["released"]))
+    before = {name: value.clone() for name, value in this.network.state_dict().items()}
+    recipe = finetune.Recipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
+    train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
+    predicted = finetune.finetune(
+        Viewer(this, train, CPU), Viewer(this, test, CPU), (torch.arange(300), train.label), torch.arange(100), 2, recipe
+    )  # fmt: skip
+    assert float((predicted == test.label).float().mean()) > 0.8
+    assert all(torch.equal(value, before[name]) for name, value in this.network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in this.network.parameters())
+
+
+def test_rates_fall_with_depth():
+    this = untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
+    model = finetune.Classifier(this, 48, 2)
+    shares = {
+        id(group["params"][0]): group["share"] for group in finetune.layerwise(model, finetune.Recipe(layer_decay=0.5))
+    }
+    of = {name: shares[id(parameter)] for name, parameter in model.named_parameters()}
+    assert of["linear.weight"] == of["network.norm.weight"] == 1
+    assert of["network.blocks.3.mlp.fc1.weight"] == 0.5 and of["network.blocks.0.attn.qkv.bias"] == 0.5**4
+    assert of["network.patch_embed.proj.weight"] == 0.5**5
+
+
+def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
+    this = untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=2)))
+    part, seen = this.network.blocks[1].mlp, []
+    x = torch.ones(4000, 1, 48)
+    with torch.no_grad():
+        whole = part(x)
+        with finetune.dropped_paths(this.network, 0.25, torch.Generator().manual_seed(0)):
+            seen = part(x)
+    gone = (seen == 0).all(2).all(1).float().mean()
+    assert float(gone) == pytest.approx(0.25, abs=0.03) and torch.equal(part(x), whole)
+    torch.testing.assert_close(seen.mean(0), whole.mean(0), atol=0.05 * float(whole.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_labels_are_mixed_in_the_shares_of_the_pictures(kind):
+    view = torch.zeros(2, 1, 20, 20, dtype=torch.uint8)
+    view[1] = 200
+    recipe = finetune.Recipe(mixup=float(kind == "mixup"), cutmix=float(kind == "cutmix"))
+    for seed in range(5):
+        mixed, truth = finetune.mixed(view, torch.eye(2), recipe, torch.Generator().manual_seed(seed))
+        assert float(mixed[0].float().mean()) / 200 == pytest.approx(float(truth[0, 1]), abs=0.01)
+        assert torch.allclose(truth.sum(1), torch.ones(2))

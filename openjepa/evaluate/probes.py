@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from openjepa.device import Precision
-from openjepa.evaluate import attentive, linear, logistic, lowshot, neighbours, report
+from openjepa.evaluate import attentive, finetune, linear, logistic, lowshot, neighbours, report
 from openjepa.evaluate.candidates import KINDS
 from openjepa.evaluate.embed import Features, Viewer
+from openjepa.evaluate.finetune import RecipeName as FinetuneName
 from openjepa.evaluate.labelled import Labelled, Split
 from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.report import Score
 
-Name = Literal["logistic", "linear", "knn", "lowshot", "attentive"]
+Name = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Settings:
     probes: tuple[Name, ...] = ("logistic", "linear", "knn")
     crops: bool = False  # train linear and attentive heads on random crops, mirrored at random
     linear: RecipeName = "default"
+    finetune: FinetuneName = "default"
     shots: tuple[float, ...] = (1.0, 10.0)  # of lowshot: labels a class, or below 1 a share of each class
     draws: int = 5  # of lowshot
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
@@ -115,6 +117,15 @@ def by_attention(name: str, parts: Parts, classes: int, settings: Settings) -> l
     return answered(name, "attentive", found.predicted, test[1], chosen)
 
 
+def by_finetuning(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+    """On an encoder before training this is a supervised network of the same size from scratch."""
+    if parts.views is None:
+        return []  # pixels have no weights
+    train, recipe = (parts.train.labelled, parts.train.y), finetune.RECIPES[settings.finetune]
+    predicted = finetune.finetune(*parts.views, train, parts.test.labelled, classes, recipe, settings.seed)
+    return answered(name, "finetune", predicted, parts.test.y, {"recipe": settings.finetune})
+
+
 def by_neighbours(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
     predicted = neighbours.predict(parts.train["last"], parts.train.y, parts.test["last"], classes)
     return answered(name, "kNN", predicted, parts.test.y, {"k": 20, "temperature": 0.07})
@@ -138,4 +149,5 @@ PROBES: dict[str, Callable[[str, Parts, int, Settings], list[Found]]] = {
     "knn": by_neighbours,
     "lowshot": by_few_labels,
     "attentive": by_attention,
+    "finetune": by_finetuning,
 }
