@@ -120,6 +120,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "10 a class"}
     assert "## Patches of scenes" in (tiny.out / "suite" / "suite.md").read_text()
     assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["encoder"]
+    assert (tiny.out / "suite" / "cifar10" / "cifar-labels.png").exists()
 
 
 def test_a_suite_without_its_folders_says_what_to_give(tiny, capsys):

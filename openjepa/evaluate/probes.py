@@ -78,7 +78,7 @@ def answered(name: str, probe: str, predicted: Tensor, truth: Tensor, chosen: di
 
 def by_logistic(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
     found = logistic.probe(parts.train["last"], parts.train.y, parts.test["last"], classes, settings.seed)
-    chosen = {"strength": found.strength, "validation": found.validation}
+    chosen = {"strength": found.strength, "validation": found.validation, "labels": len(parts.train.y)}
     return answered(name, "logistic", found.predicted, parts.test.y, chosen)
 
 

@@ -100,6 +100,8 @@ def publish(result: Measured, settings: Settings, out: Path) -> None:
         )
         drawn = report.picture(table, classes, of, out / f"{name}.png")
         text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{report.per_class(table, classes)}\n"
+    if drawn := report.curve(result.scores, out / f"{name}-labels.png"):
+        text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
     about = {"data": settings.data.root, "which": settings.which, "seed": settings.seed, "split": title}
     file = report.write(out, name, {**about, "label_free": result.free}, result.scores, text)
     say(f"written    {file}")

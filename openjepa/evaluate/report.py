@@ -133,6 +133,27 @@ def picture(table: Int[Tensor, "K K"], classes: tuple[str, ...], title: str, out
     return out
 
 
+def curve(scores: list[Score], out: Path) -> Path | None:
+    """Accuracy against the number of labels as PNG, with intervals; None where fewer than two numbers were tried."""
+    tried = [each for each in scores if "labels" in each.chosen]
+    if len({each.chosen["labels"] for each in tried}) < 2:
+        return None
+    matplotlib.use("agg")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name in unique(tried)[0]:
+        mine = sorted((each for each in tried if each.features == name), key=lambda each: each.chosen["labels"])
+        labels, heights = [each.chosen["labels"] for each in mine], [100 * each.accuracy for each in mine]
+        low, high = ([100 * getattr(each, end) for each in mine] for end in ("low", "high"))
+        (line,) = axes.plot(labels, heights, marker="o", label=name)
+        axes.fill_between(labels, low, high, alpha=0.2, color=line.get_color())
+    axes.set(xscale="log", xlabel="labels in all", ylabel="top-1 accuracy, %")
+    axes.grid(alpha=0.25)
+    axes.legend()
+    figure.savefig(out, dpi=110)
+    return out
+
+
 def write(folder: Path, name: str, about: dict[str, Any], scores: list[Score], text: str) -> Path:
     """name.json and name.md in a folder, each whole or not at all; the path of the Markdown."""
     content = {**about, "scores": [each._asdict() for each in scores]}
