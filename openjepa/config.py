@@ -70,8 +70,8 @@ class Pretrain:
                 raise Mistake(
                     f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1"
                 )
-        if self.online.every < 1 or self.online.samples < 2:
-            raise Mistake("probes during a run need --online.every 1 and --online.samples 2 at least")
+        if self.online.every < 1 or self.online.samples < 20:
+            raise Mistake("probes during a run need --online.every 1 and --online.samples 20 at least")
         if self.batch_size % self.accumulate:
             raise Mistake(
                 f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1"

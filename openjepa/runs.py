@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import platform
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import torch
 
 from openjepa import checkpoint, config, distributed, optim, weights
 from openjepa.config import Pretrain
-from openjepa.data import Steps, load, replacing
+from openjepa.data import Steps, load, locked, replacing
 from openjepa.device import Place, cores, place
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
@@ -40,7 +38,7 @@ def pretrain(settings: Pretrain) -> Path:
         settings.masks.build(settings.data.grid)  # says at once if the grid is too small
         if settings.dry_run:
             return rehearse(settings, where)
-        with locked(settings.out):
+        with locked(settings.out, "training") if distributed.is_main() else nullcontext():
             return run(settings, where)
 
 
@@ -248,18 +246,3 @@ def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimize
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return sorted(seconds[2:])[len(seconds[2:]) // 2]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder. Mistake if one is there."""
-    if not distributed.is_main():
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Mistake(f"another process is training in {folder}: wait for it, or give another --out") from error
-        yield

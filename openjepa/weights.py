@@ -42,6 +42,8 @@ def load(folder: Path, which: str = "target") -> Trained:
     """The encoder of a run (its newest good checkpoint) or of an export. Mistake in a sentence if there is none."""
     settings = config.load(folder)
     if (folder / FILE).is_file():
+        if which != "target":
+            raise Mistake(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
         return Trained(filled(settings, load_file(folder / FILE)), settings, settings.steps)
     for path in checkpoint.steps(folder / "checkpoints"):
         try:

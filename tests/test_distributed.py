@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 
 from openjepa import checkpoint, config, log, runs, weights
 from openjepa.data import Steps
+from openjepa.evaluate.candidates import untrained
+from openjepa.evaluate.embed import embed
 from openjepa.masking import Blocks
 from openjepa.types import Mistake
-from tests.conftest import METHODS, MODALITIES, replace
+from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 RUN = """
 import json, os, sys
@@ -148,3 +150,27 @@ def test_checkpoints_hold_no_rank(tiny):
     torchrun(replace(tiny, steps=5))
     model = load_file(checkpoint.steps(tiny.out / "checkpoints")[0] / "model.safetensors")
     assert not any(name.startswith("module.") for name in model)
+
+
+SHARED = """
+import json, sys
+from pathlib import Path
+import torch
+from openjepa import config, distributed
+from openjepa.device import Place
+from openjepa.evaluate.candidates import untrained
+from openjepa.evaluate.embed import embed
+settings = config.from_json(json.loads(sys.argv[1]))
+with distributed.process_group(torch.device("cpu")):
+    data = settings.data.synthetic(3000, 0)
+    embed(untrained(settings), data, Place(torch.device("cpu"), False), ("last",), settings.out)
+"""
+
+
+def test_ranks_share_an_embedding(tiny):
+    settings = replace(tiny, data=MODALITIES["image"])
+    torchrun(settings, code=SHARED)
+    theirs = load_file(tiny.out / "features.safetensors")
+    data = MODALITIES["image"].synthetic(3000, 0)
+    torch.testing.assert_close(theirs["last"], embed(untrained(settings), data, CPU)["last"], atol=1e-6, rtol=0)
+    assert theirs["label"].tolist() == data.label.tolist() and not list(tiny.out.glob("done-*"))

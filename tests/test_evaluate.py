@@ -11,7 +11,7 @@ from openjepa.config import Pretrain
 from openjepa.evaluate import clevr, linear, logistic, lowshot, neighbours, report, spectrum
 from openjepa.evaluate.candidates import IMAGENET, candidate, ours, trained, untrained
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
-from openjepa.evaluate.labelled import Labelled
+from openjepa.evaluate.labelled import Labelled, split
 from openjepa.evaluate.probing import Compare, Probe, Settings, compare, measured, probe
 from openjepa.nn.positions import sincos
 from openjepa.types import Mistake
@@ -449,8 +449,8 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
     settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "linear", "knn"), device="cpu")
     for each in (this, theirs):
         found = measured([replace(each, name="x")], replace(settings, precision="fp32"), tmp_path / "out", pixels=False)
-        scores[each.name] = [(score.probe, score.accuracy) for score in found]
-    assert scores["before training"] == scores["theirs"]
+        scores[each is this] = [(score.probe, score.accuracy) for score in found]
+    assert scores[True] == scores[False]
 
 
 def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
@@ -491,3 +491,38 @@ def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     settings = Settings(data=Labelled((str(photos),)), probes=("linear",), crops=True, device="cpu")
     (score,) = measured([this], settings, tmp_path, pixels=False)
     assert score.probe == "linear" and score.chosen["recipe"] == "default"
+
+
+def test_marks_without_their_file_count_for_nothing(tmp_path):
+    """Who removes a damaged file gets it made again, whole."""
+    whole, *_ = features_of_scenes(tmp_path, 1100)
+    folder = tmp_path / "features"
+    kept = whole["last"].clone()
+    (folder / "features.safetensors").unlink()
+    about = {"encoder": "x", "data": "y", "precision": "fp32", "chunks": [0, 1024]}
+    (folder / "done-0.json").write_text(json.dumps(about))
+    assert torch.equal(features_of_scenes(tmp_path, 1100)[0]["last"], kept)
+
+
+def test_clevrs_two_tasks_are_never_taken_for_each_other(photos, tmp_path):
+    (tmp_path / "scenes").mkdir()
+    entries = [{"image_filename": "a.png", "objects": [{"pixel_coords": [0, 0, 9.2]}] * 4}]
+    (tmp_path / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": entries}))
+    one, other = (clevr.Clevr(MODALITIES["image"], tmp_path, "val", task) for task in ("count", "dist"))
+    assert one.fingerprint != other.fingerprint and (int(one.label[0]), int(other.label[0])) == (1, 3)
+
+
+def test_a_tilde_is_a_home(tiny, photos, tmp_path, monkeypatch):
+    """Unexpanded, train/ and test/ would be pooled, and test images trained on."""
+    for part in ("train", "test"):
+        (tmp_path / "home" / "data" / part).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "home" / "data" / part / f"class{number}").symlink_to(photos / f"class{number}")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert split(tiny.data, Labelled(("~/data",)), 0).how == "test/"
+
+
+def test_the_context_encoder_of_an_export_is_refused(tiny):
+    runs.pretrain(tiny)
+    with pytest.raises(Mistake, match="holds the target encoder alone"):
+        weights.load(tiny.out / "export", "context")

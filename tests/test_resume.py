@@ -186,7 +186,7 @@ def test_a_run_folder_that_exists_is_not_overwritten(tiny):
 
 
 def test_two_runs_do_not_share_a_folder(tiny):
-    with runs.locked(tiny.out), pytest.raises(Mistake, match="another process is training"):
+    with locked(tiny.out, "training"), pytest.raises(Mistake, match="another process is training"):
         runs.pretrain(tiny)
 
 

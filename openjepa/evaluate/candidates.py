@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,7 @@ class Candidate:
     prefix: int = 0  # leading tokens that are no patches: class token, registers
     pool: Literal["mean", "class"] = "mean"
     untrained: Callable[[], Candidate] | None = None  # the same encoder before training: the baseline
+    made_by: str = ""  # what, beside the weights, its features depend on
 
     def see(self, view: UInt8[Tensor, "B C H W"]) -> Seen:
         """Features of a batch of evaluation views, in fp32."""
@@ -66,7 +69,9 @@ class Candidate:
     @property
     def fingerprint(self) -> str:
         """Changes with the weights, and with how pictures are cut."""
-        digest = hashlib.sha256(repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool)).encode())
+        digest = hashlib.sha256(
+            repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool, self.made_by)).encode()
+        )
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -78,13 +83,14 @@ def candidate(spec: str, which: Literal["target", "context"] = "target") -> Cand
 
     Mistake in a sentence if there is none.
     """
-    folder = Path(spec)
-    if spec.startswith("hf:"):
+    folder, file = Path(spec), Path(spec) / "config.json"
+    foreign = not folder.is_dir() or (file.is_file() and "model_type" in json.loads(file.read_text()))
+    if not foreign:
+        return trained(folder, which)
+    if which == "context":
+        raise Mistake(f"{spec} has one encoder, no context and target: leave --which out")
+    if spec.startswith("hf:") or folder.is_dir():
         return hugging_face(spec.removeprefix("hf:"), spec)
-    if folder.is_dir():
-        file = folder / "config.json"
-        foreign = file.is_file() and "model_type" in json.loads(file.read_text())
-        return hugging_face(spec, folder.name) if foreign else trained(folder, which)
     module, _, function = spec.partition(":")
     if not function:
         raise Mistake(f"{spec} is no encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
@@ -112,18 +118,24 @@ def ours(encoder: Encoder, config: Pretrain, name: str) -> Candidate:
         encoder,
         lambda view: tuple(seen.x for seen in encoder(tokens(view), wanted)),
         untrained=lambda: untrained(config),
+        made_by=repr(config.method),
     )
 
 
 def written(module: str, function: str) -> Candidate:
     """What a function of yours gives: a Candidate."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as python itself would
     try:
-        made = getattr(importlib.import_module(module), function)()
+        found = importlib.import_module(module)
+        make = getattr(found, function)
     except (ModuleNotFoundError, AttributeError) as error:
         raise Mistake(f"{module}:{function} cannot be had ({error}): it must be importable from here") from error
+    made = make()
     if not isinstance(made, Candidate):
         raise Mistake(f"{module}:{function} gave a {type(made).__name__}: it must return an openjepa.Candidate")
-    return made
+    source = hashlib.sha256(inspect.getsource(found).encode()).hexdigest()
+    return dataclasses.replace(made, made_by=f"{module}:{function} {source}")
 
 
 def hugging_face(source: str, name: str) -> Candidate:
@@ -169,5 +181,6 @@ def wrapped(network: Any, colours: tuple[Sequence[float], Sequence[float]], name
         return (*(norm(hidden) for hidden in out.hidden_states[1:][-LAST:-1]), out.last_hidden_state)
 
     jepa = config.model_type == "ijepa"
-    prefix = 0 if jepa else 1 + getattr(config, "num_register_tokens", 0)
-    return Candidate(name, data, network, layers, prefix, "mean" if jepa else "class")
+    extra_tokens = 2 if config.model_type == "deit" else 1 + getattr(config, "num_register_tokens", 0)
+    prefix, pool = (0, "mean") if jepa else (extra_tokens, "class")
+    return Candidate(name, data, network, layers, prefix, pool, made_by=config.to_json_string())

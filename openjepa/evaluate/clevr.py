@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ import torch
 
 from openjepa.modalities.image import Image, ImageFiles
 from openjepa.scenes import COUNTS, DISTANCES
-from openjepa.types import Listing, Mistake
+from openjepa.types import Mistake
 
 Task = Literal["count", "dist"]
 
@@ -31,7 +32,7 @@ def label(scene: dict, task: Task) -> int:
 
 
 class Clevr(ImageFiles):
-    """One part of CLEVR, labelled for a task; the whole picture squashed to the size, as VISSL did."""
+    """One part of CLEVR, labelled for a task. VISSL squashed the whole picture: `fit="squash"`."""
 
     def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: Task):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"
@@ -39,8 +40,11 @@ class Clevr(ImageFiles):
             raise Mistake(f"{root} is no CLEVR_v1.0 folder: it has no {file.relative_to(root)}")
         scenes = json.loads(file.read_text())["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
-        super().__init__(config, paths, Listing(paths, f"{root.name}-{part}-{len(paths)}").fingerprint)
         self.labels = torch.tensor([label(scene, task) for scene in scenes])
+        content = "\0".join(
+            [task, *(f"{path}\0{number}" for path, number in zip(paths, self.labels.tolist(), strict=True))]
+        )
+        super().__init__(config, paths, hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32])
         self.names = tuple(str(number) for number in range(*{"count": (3, 11), "dist": (0, 6)}[task]))
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa import distributed
-from openjepa.data import replacing
+from openjepa.data import locked, replacing
 from openjepa.device import Place
 from openjepa.draws import Draws, order
 from openjepa.evaluate.candidates import Candidate, Kind, Seen
@@ -36,8 +38,10 @@ class Features:
 
     def __getitem__(self, kind: str) -> Float[Tensor, "S F"]:
         """The labelled rows of one kind. Mistake if they are not finite."""
-        x = self.kinds[kind][self.label >= 0]
-        if not x.isfinite().all():
+        x = self.kinds[kind]
+        if (self.label < 0).any():
+            x = x[self.label >= 0]
+        if not all(part.isfinite().all() for part in x.split(CHUNK)):
             raise Mistake(f"the {kind} features hold numbers that are not finite: is the encoder sound?")
         return x
 
@@ -96,7 +100,8 @@ def embed(
         return gathered(chunk, len(data))
     precision = "bf16" if place.bf16 else "fp32"
     about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": precision}
-    return stored(chunk, len(data), about, folder)
+    with locked(folder, "embedding") if distributed.is_main() else nullcontext():
+        return stored(chunk, len(data), about, folder)
 
 
 class Viewer(NamedTuple):
@@ -106,10 +111,11 @@ class Viewer(NamedTuple):
     data: Dataset
     place: Place
 
-    def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool) -> Epochs:
+    def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool, patches: bool = True) -> Epochs:
         """Epochs over some samples in an order of (seed, epoch): what is seen, and which of `index` it is.
 
-        With `augment`, random crops keyed by (seed, epoch) too; the samples must be decodable.
+        With `augment`, random crops keyed by (seed, epoch) too; the samples must be decodable. Without `patches`, only
+        pooled features are kept, so that batches may be large.
         """
 
         def epoch_of(epoch: int) -> Iterator[tuple[Seen, Int[Tensor, "B"]]]:
@@ -117,15 +123,20 @@ class Viewer(NamedTuple):
             places = torch.from_numpy(order(seed, epoch, len(index)))
             for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
                 draws = Draws.of(seed, epoch, numbers[first : first + batch]) if augment else None
-                yield self.see(index[rows], draws), rows
+                yield self.see(index[rows], draws, patches), rows
 
         return epoch_of
 
     @torch.no_grad()
-    def see(self, index: Int[Tensor, "B"], draws: Draws | None = None) -> Seen:
-        """Features of some samples: of evaluation views, or of the crops that draws choose."""
-        with self.place.autocast():
-            return self.candidate.see(self.place.move(self.data.read(index, draws).views[0]))
+    def see(self, index: Int[Tensor, "B"], draws: Draws | None = None, patches: bool = True) -> Seen:
+        """Features of some samples, of evaluation views or of the crops that draws choose; 256 pass the encoder at a time."""
+        parts = []
+        for rows in torch.arange(len(index)).split(256):
+            mine = draws.take(rows.numpy()) if draws else None
+            with self.place.autocast():
+                seen = self.candidate.see(self.place.move(self.data.read(index[rows], mine).views[0]))
+            parts.append(seen if patches else seen._replace(patches=seen.patches[:, :0]))
+        return Seen(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def raw(data: Dataset) -> Features:
@@ -160,10 +171,14 @@ def stored(make: Maker, count: int, about: dict[str, str], folder: Path) -> Feat
     if (folder / FILE).exists():
         return opened(folder, about)
     rank, ranks = distributed.world()
-    finished = {first for file in sorted(folder.glob("done-*.json")) for first in marks(file, about)}
+    lists = sorted(folder.glob("done-*.json")) if (folder / PART).exists() else []  # of nothing, without the file
+    finished = {first for file in lists for first in marks(file, about)}
+    distributed.barrier()  # everyone has looked at what is done
     if distributed.is_main() and not (folder / PART).exists():
+        for file in folder.glob("done-*.json"):
+            file.unlink()
         create(folder, make(0, 1), count, about)
-    distributed.barrier()  # everyone has looked at what is done, and the file is there
+    distributed.barrier()  # the file is there
 
     arrays, mine = arrays_of(folder / PART, "r+"), folder / f"done-{rank}.json"
     done = marks(mine, about)
@@ -201,7 +216,6 @@ def same(content: dict[str, str], about: dict[str, str], folder: Path) -> None:
 
 def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> None:
     """An empty safetensors file of the size that it will have."""
-    folder.mkdir(parents=True, exist_ok=True)
     header: dict[str, dict] = {"__metadata__": about}
     end = 0
     for name, rows in {**sample.kinds, "label": sample.label}.items():
@@ -213,7 +227,7 @@ def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> No
     text += b" " * (-len(text) % 8)
     with replacing(folder / PART) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        stream.truncate(8 + len(text) + end)
+        os.posix_fallocate(stream.fileno(), 0, 8 + len(text) + end)  # a full disk is found here, not in the memory map
 
 
 def header_of(file: Path) -> tuple[dict[str, dict], int]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Int
 
 from openjepa.draws import order
 from openjepa.evaluate.clevr import Clevr
 from openjepa.log import warn
 from openjepa.modalities.image import Image, ImageArray
 from openjepa.pictures import Fit
-from openjepa.scenes import TASKS, render
+from openjepa.scenes import TASKS, Scenes, render
 from openjepa.types import Dataset, Mistake
 
 TESTS = ("test", "val", "valid", "validation")
@@ -50,8 +51,9 @@ class Split(NamedTuple):
 
 def split(modality: Image, labelled: Labelled, seed: int) -> Split:
     """The parts, pictures cut as `modality` says. Mistake in a sentence where the folders cannot be told apart."""
-    modality = dataclasses.replace(modality, root=labelled.root, fit=labelled.fit)
-    folder = Path(labelled.root[0]) if len(labelled.root) == 1 else None
+    root = tuple(str(Path(each).expanduser()) for each in labelled.root)
+    modality = dataclasses.replace(modality, root=root, fit=labelled.fit)
+    folder = Path(root[0]) if len(root) == 1 else None
     if labelled.labels in RENDERED:
         return rendered(modality, RENDERED[labelled.labels], seed)
     if labelled.labels != "folders":
@@ -62,7 +64,7 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
     tests = [folder / name for name in TESTS if (folder / name).is_dir()] if folder else []
     if folder and tests and (folder / "train").is_dir():
         return two_folders(modality, folder / "train", tests[0])
-    whole = at(modality, labelled.root)
+    whole = at(modality, root)
     shuffled = torch.from_numpy(order(seed, 0, len(whole)))
     held = max(1, int(len(whole) * HELD))
     return Split(Subset(whole, shuffled[held:]), Subset(whole, shuffled[:held]), "a fifth held out at random")
@@ -74,8 +76,20 @@ def rendered(modality: Image, task: str, seed: int) -> Split:
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
         scenes, classes = render(count, rendered_size(modality), seed, first), tuple(map(str, range(TASKS[task])))
         fingerprint = f"scenes-{task}-{count}-{first}-{seed}"
-        parts.append(ImageArray(modality, scenes.image, getattr(scenes, task), fingerprint, classes))
+        parts.append(pictures_of(scenes, modality, getattr(scenes, task), fingerprint, classes))
     return Split(parts[0], parts[1], "rendered")
+
+
+def pictures_of(
+    scenes: Scenes, modality: Image, label: Int[torch.Tensor, "S"], fingerprint: str, classes: tuple[str, ...] = ()
+) -> ImageArray:
+    """Whole scenes as an encoder wants its pictures, in colour or grey. Mistake if it wants other channels."""
+    if modality.channels not in (1, 3):
+        raise Mistake(f"scenes have colours, and this encoder wants {modality.channels} channels: probe it on a folder")
+    image = scenes.image
+    if modality.channels == 1:
+        image = image.float().mean(1, keepdim=True).round().to(torch.uint8)
+    return ImageArray(dataclasses.replace(modality, fit="squash"), image, label, fingerprint, classes)
 
 
 def rendered_size(modality: Image) -> tuple[int, int]:
@@ -130,7 +144,8 @@ class Relabelled:
     """A dataset whose labels are numbered as another's, by name."""
 
     def __init__(self, own: Dataset, classes: tuple[str, ...]):
-        self.own, self.classes, self.fingerprint = own, classes, own.fingerprint
+        self.own, self.classes = own, classes
+        self.fingerprint = f"{own.fingerprint}-{zlib.crc32(repr(classes).encode()):08x}"
         self.number = torch.tensor([*(classes.index(name) for name in own.classes), -1])
 
     def __len__(self) -> int:

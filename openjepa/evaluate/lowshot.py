@@ -48,6 +48,8 @@ def choose(label: Int[Tensor, "S"], classes: int, shots: int | float, generator:
     chosen = []
     for number in range(classes):
         mine = torch.where(label == number)[0]
+        if not len(mine):
+            raise Mistake(f"class {number} has no training image, so no shots: leave lowshot out, or give more images")
         wanted = int(shots) if shots >= 1 else max(1, round(shots * len(mine)))
         if wanted > len(mine):
             raise Mistake(f"class {number} has {len(mine)} images, fewer than {wanted} shots: try --shots {len(mine)}")

@@ -90,7 +90,7 @@ def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list
 
     def crops(index: Tensor) -> linear.Batches:
         assert views
-        seen_in = views.train.epochs(parts.train.labelled[index], recipe.batch_size, settings.seed, augment=True)
+        seen_in = views.train.epochs(parts.train.labelled[index], recipe.batch_size, settings.seed, True, patches=False)
         y = train.label[index]
         return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from openjepa import distributed
 from openjepa.device import Place, place
 from openjepa.evaluate import report, spectrum
 from openjepa.evaluate.candidates import Candidate, Kind, candidate
@@ -70,15 +72,18 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
     where = place(settings.device, settings.precision)
     found: list[Found] = []
     free: dict[str, dict[str, float]] = {}
-    for each in compared:
-        parts = split(dataclasses.replace(each.data, flip=settings.crops), settings.data, settings.seed)
-        features = features_of(each, parts, settings, where)
-        found += scores_of(each.name, features, parts, settings)
-        free[each.name] = spectrum.meters(Viewer(each, parts.train, where), features.test["last"], settings.seed)
-    parts = split(compared[0].data, settings.data, settings.seed)
-    if pixels:
-        found += scores_of("raw pixels", Parts(raw(parts.train), raw(parts.test)), parts, settings)
-    publish(Measured([each.score for each in found], free, found[0], parts), settings, out)
+    with distributed.process_group(where.device):
+        for each in compared:
+            data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
+            parts = split(data, settings.data, settings.seed)
+            features = features_of(each, parts, settings, where)
+            found += scores_of(each.name, features, parts, settings)
+            free[each.name] = spectrum.meters(Viewer(each, parts.train, where), features.test["last"], settings.seed)
+        parts = split(compared[0].data, settings.data, settings.seed)
+        if pixels:
+            found += scores_of("raw pixels", Parts(raw(parts.train), raw(parts.test)), parts, settings)
+        if distributed.is_main():
+            publish(Measured([each.score for each in found], free, found[0], parts), settings, out)
     return [each.score for each in found]
 
 
@@ -102,7 +107,7 @@ def publish(result: Measured, settings: Settings, out: Path) -> None:
         text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{report.per_class(table, classes)}\n"
     if drawn := report.curve(result.scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
-    about = {"data": settings.data.root, "which": settings.which, "seed": settings.seed, "split": title}
+    about = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
     file = report.write(out, name, {**about, "label_free": result.free}, result.scores, text)
     say(f"written    {file}")
 

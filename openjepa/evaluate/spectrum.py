@@ -89,5 +89,6 @@ def alpha_req(features: Float[Tensor, "S D"]) -> float:
 
 def uniformity(features: Float[Tensor, "S D"], t: float = 2.0, most: int = 4096) -> float:
     """Log of the mean of exp(-t ‖x - y‖²) over pairs on the sphere (Wang and Isola, 2020); 0 when all are alike, lower is more even."""
-    x = torch.nn.functional.normalize(features[:most].double(), dim=1)
+    pick = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:most]
+    x = torch.nn.functional.normalize(features[pick].double(), dim=1)
     return float(torch.pdist(x).square().mul(-t).exp().mean().log())

@@ -14,13 +14,12 @@ from openjepa.device import Precision, place
 from openjepa.evaluate import dense, report
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, rendered_size
+from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, pictures_of, rendered_size
 from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.probes import Name
 from openjepa.evaluate.probing import Probe, measured
 from openjepa.evaluate.report import Score
 from openjepa.log import say, warn
-from openjepa.modalities.image import ImageArray
 from openjepa.pictures import Fit
 from openjepa.scenes import render
 from openjepa.types import Mistake
@@ -82,14 +81,14 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
         if task.labels in ("folders", "clevr-count", "clevr-dist") and name not in folders:
             warn(f"{name} is left out: it has no folder; give --folders {name}=FOLDER")
             continue
-        scores[name] = done(out / f"{name}.json", this) or run(name, task, folders.get(name, ()), this, settings, out)
+        scores[name] = run(name, task, folders.get(name, ()), this, settings, out)
     compared = [this, *([this.untrained()] if this.untrained else [])]
     rows = {each.name: patches(each, settings)._asdict() for each in compared} if settings.suite == "small" else {}
     text = "\n\n".join(f"## {name}\n\n{report.markdown(found)}" for name, found in scores.items())
     if rows:
         report.show_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
         text += f"\n\n## Patches of scenes\n\n{report.markdown_free(rows)}"
-    file = report.whole(out / "suite.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
+    file = report.whole(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
     say(f"written    {file}")
     return scores
 
@@ -106,37 +105,31 @@ def given(settings: Suite) -> dict[str, tuple[str, ...]]:
 
 
 def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings: Suite, out: Path) -> list[Score]:
-    """One task's scores, filed with the encoder's fingerprint."""
+    """One task's scores: those of an earlier call if it asked for the same of the same encoder, else measured and filed."""
     data = Labelled(root, task.labels, task.fit)
     asked = Probe(
         run=settings.run, data=data, probes=task.probes, linear=task.linear, crops=task.crops, shots=task.shots,
         features=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
     )  # fmt: skip
+    about = {"encoder": this.fingerprint, **json.loads(json.dumps(dataclasses.asdict(asked), default=str))}
+    file = out / f"{name}.json"
+    content = json.loads(file.read_text()) if file.exists() else {}
+    if content.get("about") == about:
+        say(f"{name}: done before, kept")
+        return [Score(**each) for each in content["scores"]]
     compared = [this, *([this.untrained()] if this.untrained else [])]
     scores = measured(compared, asked, out / name, pixels=True)
-    content = {"encoder": this.fingerprint, "scores": [each._asdict() for each in scores]}
-    report.whole(out / f"{name}.json", json.dumps(content, indent=1))
+    report.whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
     return scores
-
-
-def done(file: Path, this: Candidate) -> list[Score] | None:
-    """The scores of a task that was finished before with this encoder."""
-    if not file.exists():
-        return None
-    content = json.loads(file.read_text())
-    if content["encoder"] != this.fingerprint:
-        return None
-    say(f"{file.stem}: done before, kept")
-    return [Score(**each) for each in content["scores"]]
 
 
 def patches(each: Candidate, settings: Suite) -> dense.Dense:
     """Depth and segmentation of rendered scenes from an encoder's patch tokens."""
     where, parts = place(settings.device, settings.precision), []
+    each.network.to(where.device).eval()
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
         scenes = render(count, rendered_size(each.data), settings.seed, first)
-        data = ImageArray(each.data, scenes.image, scenes.count, "scenes")
-        viewer = Viewer(each, data, where)
+        viewer = Viewer(each, pictures_of(scenes, each.data, scenes.count, "scenes"), where)
         seen = torch.cat([viewer.see(index).patches.cpu() for index in torch.arange(count).split(256)])
         parts.append((seen.flatten(0, 1), dense.targets(scenes, each.data.grid)))
     train, test = parts
