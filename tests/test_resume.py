@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from openjepa import checkpoint, config, log, runs
+from openjepa.data import locked
 from openjepa.training import Stopped, Trouble
 from openjepa.types import Mistake
 from tests.conftest import replace
