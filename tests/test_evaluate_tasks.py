@@ -119,7 +119,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     assert "cifar10: done before, kept" in capsys.readouterr().out
     assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "10 a class"}
     assert "## Patches of scenes" in (tiny.out / "suite" / "small.md").read_text()
-    assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["encoder"]
+    assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["about"]["encoder"]
     assert (tiny.out / "suite" / "cifar10" / "cifar-labels.png").exists()
 
 
