@@ -526,3 +526,10 @@ def test_the_context_encoder_of_an_export_is_refused(tiny):
     runs.pretrain(tiny)
     with pytest.raises(Mistake, match="holds the target encoder alone"):
         weights.load(tiny.out / "export", "context")
+
+
+def test_the_last_four_layers_are_probed_when_asked_for(tiny, photos, tmp_path):
+    this = untrained(replace_method(depth=5))
+    settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
+    scores = measured([this], settings, tmp_path, pixels=True)
+    assert [each.chosen["kind"] for each in scores] == ["last4", "last4", "last", "last"]

@@ -27,8 +27,8 @@ from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 
 LAST = 4  # layers of the paper's `last4`
-KINDS = ("last", "last4")
 Kind = Literal["last", "last4"]
+KINDS: tuple[Kind, ...] = ("last", "last4")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
 Layers = tuple[Float[Tensor, "B N D"], ...]
 

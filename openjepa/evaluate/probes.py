@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openjepa.device import Precision
 from openjepa.evaluate import attentive, finetune, linear, logistic, lowshot, neighbours, report
-from openjepa.evaluate.candidates import KINDS
+from openjepa.evaluate.candidates import KINDS, Kind
 from openjepa.evaluate.embed import Features, Viewer
 from openjepa.evaluate.finetune import RecipeName as FinetuneName
 from openjepa.evaluate.labelled import Labelled, Split
@@ -32,6 +32,7 @@ class Settings:
     crops: bool = False  # train linear and attentive heads on random crops, mirrored at random
     linear: RecipeName = "default"
     finetune: FinetuneName = "default"
+    kind: Kind = "last"  # features of logistic, knn and lowshot: the last layer, or the last four side by side
     shots: tuple[float, ...] = (1.0, 10.0)  # of lowshot: labels a class, or below 1 a share of each class
     draws: int = 5  # of lowshot
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
@@ -55,6 +56,10 @@ class Parts(NamedTuple):
     test: Features
     views: Viewers | None = None  # where the features come from; raw pixels come from nowhere
 
+    def kind(self, settings: Settings) -> str:
+        """The kind of features asked for; pixels have one."""
+        return settings.kind if settings.kind in self.train.kinds else "last"
+
 
 class Found(NamedTuple):
     """A score, and the answers behind it where there is one for each test image."""
@@ -77,8 +82,9 @@ def answered(name: str, probe: str, predicted: Tensor, truth: Tensor, chosen: di
 
 
 def by_logistic(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    found = logistic.probe(parts.train["last"], parts.train.y, parts.test["last"], classes, settings.seed)
-    chosen = {"strength": found.strength, "validation": found.validation, "labels": len(parts.train.y)}
+    kind = parts.kind(settings)
+    found = logistic.probe(parts.train[kind], parts.train.y, parts.test[kind], classes, settings.seed)
+    chosen = {"strength": found.strength, "validation": found.validation, "labels": len(parts.train.y), "kind": kind}
     return answered(name, "logistic", found.predicted, parts.test.y, chosen)
 
 
@@ -127,12 +133,13 @@ def by_finetuning(name: str, parts: Parts, classes: int, settings: Settings) -> 
 
 
 def by_neighbours(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    predicted = neighbours.predict(parts.train["last"], parts.train.y, parts.test["last"], classes)
-    return answered(name, "kNN", predicted, parts.test.y, {"k": 20, "temperature": 0.07})
+    kind = parts.kind(settings)
+    predicted = neighbours.predict(parts.train[kind], parts.train.y, parts.test[kind], classes)
+    return answered(name, "kNN", predicted, parts.test.y, {"k": 20, "temperature": 0.07, "kind": kind})
 
 
 def by_few_labels(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    train, test = ((part["last"], part.y) for part in (parts.train, parts.test))
+    train, test = ((part[parts.kind(settings)], part.y) for part in (parts.train, parts.test))
     found = []
     for shots in settings.shots:
         draws = lowshot.probe(train, test, classes, shots, settings.draws, settings.seed)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from openjepa import distributed
 from openjepa.device import Place, place
 from openjepa.evaluate import report, spectrum
-from openjepa.evaluate.candidates import Candidate, Kind, candidate
+from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Split, split
 from openjepa.evaluate.probes import Found, Parts, Settings, Viewers, scores_of
@@ -114,7 +114,7 @@ def publish(result: Measured, settings: Settings, out: Path) -> None:
 
 def features_of(each: Candidate, parts: Split, settings: Settings, where: Place) -> Parts:
     """Both parts' features, from the folder where they are kept if they are there."""
-    kinds: tuple[Kind, ...] = ("last", "last4") if "linear" in settings.probes else ("last",)
+    kinds: tuple[Kind, ...] = KINDS if "linear" in settings.probes or settings.kind == "last4" else KINDS[:1]
 
     def made(data: Dataset) -> Features:
         own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
