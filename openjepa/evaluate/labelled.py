@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +75,13 @@ def rendered(modality: Image, task: str, seed: int) -> Split:
     """Scenes of the package's renderer, numbered from 0 for training and far beyond for testing."""
     parts = []
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
-        scenes, classes = render(count, rendered_size(modality), seed, first), tuple(map(str, range(TASKS[task])))
+        scenes, classes = drawn(count, rendered_size(modality), seed, first), tuple(map(str, range(TASKS[task])))
         fingerprint = f"scenes-{task}-{count}-{first}-{seed}"
         parts.append(pictures_of(scenes, modality, getattr(scenes, task), fingerprint, classes))
     return Split(parts[0], parts[1], "rendered")
+
+
+drawn = functools.lru_cache(maxsize=len(SCENES))(render)  # the same scenes serve every task and every encoder
 
 
 def pictures_of(

@@ -14,7 +14,7 @@ from openjepa.device import Precision, place
 from openjepa.evaluate import dense, report
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, pictures_of, rendered_size
+from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, pictures_of, rendered_size, split
 from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.probes import Name
 from openjepa.evaluate.probing import Probe, measured
@@ -109,9 +109,15 @@ def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings:
     data = Labelled(root, task.labels, task.fit)
     asked = Probe(
         run=settings.run, data=data, probes=task.probes, linear=task.linear, crops=task.crops, shots=task.shots,
-        features=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
+        which=settings.which, features=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
     )  # fmt: skip
-    about = {"encoder": this.fingerprint, **json.loads(json.dumps(dataclasses.asdict(asked), default=str))}
+    parts = split(this.data, data, settings.seed) if root else ()
+    seen = [part.fingerprint for part in parts[:2]]
+    about = {
+        "encoder": this.fingerprint,
+        "images": seen,
+        **json.loads(json.dumps(dataclasses.asdict(asked), default=str)),
+    }
     file = out / f"{name}.json"
     content = json.loads(file.read_text()) if file.exists() else {}
     if content.get("about") == about:
