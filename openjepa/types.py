@@ -102,6 +102,10 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
+    def source(self, index: int) -> str:
+        """The file that a sample comes from, or its number where there is no file."""
+        ...
+
     def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
         """With draws: training views, augmented as they say. Without: the evaluation view, the same every time."""
         ...

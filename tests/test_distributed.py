@@ -108,6 +108,7 @@ except training.Trouble as trouble:
 
 def test_all_ranks_leave_when_the_last_save_fails(tiny):
     torchrun(replace(tiny, steps=5), code=RUN.rsplit("\n", 2)[0] + FULL, status=9)
+    assert not checkpoint.steps(tiny.out / "checkpoints")  # and nobody takes half a save for one
 
 
 def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):
@@ -174,3 +175,26 @@ def test_ranks_share_an_embedding(tiny):
     data = MODALITIES["image"].synthetic(3000, 0)
     torch.testing.assert_close(theirs["last"], embed(untrained(settings), data, CPU)["last"], atol=1e-6, rtol=0)
     assert theirs["label"].tolist() == data.label.tolist() and not list(tiny.out.glob("done-*"))
+
+
+PROBED = """
+import json, sys
+from pathlib import Path
+from openjepa import config
+from openjepa.evaluate.labelled import Labelled
+from openjepa.evaluate.probing import Probe, probe
+settings = config.from_json(json.loads(sys.argv[1]))
+asked = Probe(
+    run=str(settings.out), data=Labelled(settings.data.root), probes=("knn",), device="cpu", precision="fp32",
+    features=settings.out / "features",
+)
+scores = probe(asked)
+(settings.out / f"scores-{len(scores)}").touch()
+"""
+
+
+def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
+    runs.pretrain(tiny)
+    torchrun(tiny, code=PROBED)
+    assert sorted(file.name for file in tiny.out.glob("scores-*")) == ["scores-0", "scores-3"]
+    assert len(list(tiny.out.glob("probes/*.json"))) == 1

@@ -1,6 +1,8 @@
 """Probes against scikit-learn and against what they must give on data whose answer is known."""
 
+import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,12 +10,12 @@ from safetensors.torch import load_file
 
 from openjepa import runs, weights
 from openjepa.config import Pretrain
+from openjepa.draws import Draws
 from openjepa.evaluate import clevr, linear, logistic, lowshot, neighbours, report, spectrum
-from openjepa.evaluate.candidates import IMAGENET, candidate, ours, trained, untrained
+from openjepa.evaluate.candidates import ours, trained, untrained
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
-from openjepa.evaluate.labelled import Labelled, split
-from openjepa.evaluate.probing import Compare, Probe, Settings, compare, measured, probe
-from openjepa.nn.positions import sincos
+from openjepa.evaluate.labelled import Labelled, Threaded, split
+from openjepa.evaluate.probing import Probe, Settings, measured, probe
 from openjepa.types import Mistake
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
@@ -317,7 +319,12 @@ def test_low_shots_take_so_many_of_each_class_and_differ_between_draws():
     assert y[one].bincount().tolist() == [5, 5, 5, 5] and set(one.tolist()) != set(other.tolist())
     share = lowshot.choose(y, 4, 0.1, torch.Generator())
     assert y[share].bincount().tolist() == [round(0.1 * count) for count in y.bincount().tolist()]
-    few, many = (lowshot.probe((x, y), blobs(400, 1), 4, shots) for shots in (1, 50))
+    test, truth = blobs(400, 1)
+
+    def answer(rows):
+        return logistic.fit(x[rows], y[rows], 4, lowshot.STRENGTH).predict(test)
+
+    few, many = (lowshot.probe(answer, y, truth, 4, shots) for shots in (1, 50))
     assert len(few) == 5 and sum(draw.accuracy for draw in few) < sum(draw.accuracy for draw in many)
 
 
@@ -432,61 +439,6 @@ def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
         probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
 
 
-def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, photos):
-    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
-    from tests.test_parity import state_for_encoder
-
-    sizes = {"hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 192}
-    model = transformers.IJepaModel(transformers.IJepaConfig(image_size=32, patch_size=4, layer_norm_eps=1e-6, **sizes))
-    config = replace(replace_method(depth=5), data=replace(MODALITIES["image"], mean=IMAGENET[0], std=IMAGENET[1]))
-    this = untrained(config)
-    with torch.no_grad():
-        positions = this.data.tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).pos
-        model.embeddings.position_embeddings.copy_(sincos(positions, 48))
-        this.network.load_state_dict(state_for_encoder(model.state_dict(), 5))
-    model.save_pretrained(tmp_path / "theirs")
-    theirs = candidate(str(tmp_path / "theirs"))
-    assert theirs.data == replace(this.data, root=())
-    view = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    with torch.no_grad():
-        for mine, other in zip(this.see(view), theirs.see(view), strict=True):
-            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
-
-    scores = {}
-    settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "linear", "knn"), device="cpu")
-    for each in (this, theirs):
-        found = measured([replace(each, name="x")], replace(settings, precision="fp32"), tmp_path / "out", pixels=False)
-        scores[each is this] = [(score.probe, score.accuracy) for score in found]
-    assert scores[True] == scores[False]
-
-
-def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
-    (tmp_path / "mine.py").write_text(
-        "import torch, openjepa\n"
-        "def encoder():\n"
-        "    data = openjepa.Image(size=(16, 16), patch=16, mean=(.5,) * 3, std=(.5,) * 3)\n"
-        "    return openjepa.Candidate('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
-        "def nothing():\n"
-        "    return 3\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    settings = Compare(
-        runs=("mine:encoder",), data=Labelled((str(photos),)), probes=("knn", "lowshot"), shots=(1.0,), device="cpu",
-        out=tmp_path / "out",
-    )  # fmt: skip
-    scores = compare(settings)
-    assert [(each.features, each.probe) for each in scores[:2]] == [
-        ("mine:encoder", "kNN"),
-        ("mine:encoder", "1 a class"),
-    ]
-    with pytest.raises(Mistake, match="gave a int"):
-        compare(replace(settings, runs=("mine:nothing",)))
-    with pytest.raises(Mistake, match="cannot be had"):
-        compare(replace(settings, runs=("mine:missing",)))
-    with pytest.raises(Mistake, match="is no encoder"):
-        compare(replace(settings, runs=("nowhere",)))
-
-
 def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     this = untrained(replace_method())
     data = replace(this.data, root=(str(photos),)).dataset(replace(this.data, root=(str(photos),)).listing())
@@ -497,7 +449,7 @@ def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     assert not torch.equal(first.last, next(seen_in(1))[0].last)
     settings = Settings(data=Labelled((str(photos),)), probes=("linear",), crops=True, device="cpu")
     (score,) = measured([this], settings, tmp_path, pixels=False)
-    assert score.probe == "linear" and score.chosen["recipe"] == "default"
+    assert score.probe == "linear crops" and score.chosen["recipe"] == "default"
 
 
 def test_marks_without_their_file_count_for_nothing(tmp_path):
@@ -540,3 +492,42 @@ def test_the_last_four_layers_are_probed_when_asked_for(tiny, photos, tmp_path):
     settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
     scores = measured([this], settings, tmp_path, pixels=True)
     assert [each.chosen["kind"] for each in scores] == ["last4", "last4", "last", "last"]
+
+
+def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_not(tiny, photos, tmp_path):
+    runs.pretrain(tiny)
+    data = Labelled((str(photos),))
+    asked = Probe(run=str(tiny.out), data=data, baselines=False, out=tmp_path, device="cpu", precision="fp32")
+
+    def kept(**changes) -> list[str]:
+        probe(replace(asked, **changes))
+        return [each["probe"] for each in json.loads((tmp_path / f"{photos.name}.json").read_text())["scores"]]
+
+    assert kept(probes=("knn",)) == ["kNN"]
+    assert kept(probes=("lowshot",), shots=(2.0,)) == ["kNN", "2 a class"]
+    assert kept(probes=("knn",)) == ["2 a class", "kNN"]
+    assert kept(probes=("logistic",), seed=1) == ["logistic"]  # another split
+    (tmp_path / f"{photos.name}.json").write_text("{")
+    with pytest.raises(Mistake, match="move it away"):
+        kept(probes=("knn",))
+
+
+def test_stored_features_say_which_file_each_row_is_of(tiny, photos, tmp_path):
+    runs.pretrain(tiny)
+    data = Labelled((str(photos),))
+    asked = Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, features=tmp_path, device="cpu")
+    probe(asked)
+    indices = sorted(tmp_path.glob("*/index.csv"))
+    rows = [row for file in indices for row in csv.DictReader(file.open())]
+    assert len(indices) == 2 and len(rows) == 96
+    assert {Path(row["file"]) for row in rows} == set(photos.glob("*/*.png"))
+    assert all(Path(row["file"]).parent.name == row["class"] for row in rows)
+
+
+def test_threads_read_what_one_reads(photos):
+    image = replace(MODALITIES["image"], root=(str(photos),))
+    own = image.dataset(image.listing())
+    index = torch.randperm(len(own), generator=torch.Generator().manual_seed(0))
+    for draws in (None, Draws.of(0, 0, index.numpy())):
+        one, many = own.read(index, draws), Threaded(own).read(index, draws)
+        assert torch.equal(one.views[0], many.views[0]) and torch.equal(one.label, many.label)

@@ -202,3 +202,19 @@ def test_labels_are_mixed_in_the_shares_of_the_pictures(kind):
         mixed, truth = finetune.mixed(view, torch.eye(2), recipe, torch.Generator().manual_seed(seed))
         assert float(mixed[0].float().mean()) / 200 == pytest.approx(float(truth[0, 1]), abs=0.01)
         assert torch.allclose(truth.sum(1), torch.ones(2))
+
+
+def test_fine_tuning_on_few_labels_is_measured_over_draws(tiny, photos, monkeypatch):
+    runs.pretrain(tiny)
+    few = finetune.Recipe(epochs=1, batch_size=8, mixup=0.0, cutmix=0.0)
+    monkeypatch.setitem(finetune.RECIPES, "lowshot", few)
+    seen, fit = [], finetune.fit
+    monkeypatch.setattr(finetune, "fit", lambda *given: (seen.append(given[2].tolist()), fit(*given)))
+    asked = Probe(
+        run=str(tiny.out), data=Labelled((str(photos),)), probes=("finetune",), finetune="lowshot", shots=(2.0, 0.1),
+        draws=2, baselines=False, device="cpu", precision="fp32",
+    )  # fmt: skip
+    scores = probe(asked)
+    assert [each.probe for each in scores] == ["2 a class finetune", "10 % of labels finetune"]
+    assert all(len(each.chosen["draws"]) == 2 for each in scores)
+    assert len(seen) == 4 and seen[0] != seen[1] and len(seen[0]) == 2 * 3

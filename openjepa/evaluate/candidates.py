@@ -83,9 +83,8 @@ def candidate(spec: str, which: Literal["target", "context"] = "target") -> Cand
 
     Mistake in a sentence if there is none.
     """
-    folder, file = Path(spec), Path(spec) / "config.json"
-    foreign = not folder.is_dir() or (file.is_file() and "model_type" in json.loads(file.read_text()))
-    if not foreign:
+    folder = Path(spec)
+    if folder.is_dir() and not of_hugging_face(folder):
         return trained(folder, which)
     if which == "context":
         raise Mistake(f"{spec} has one encoder, no context and target: leave --which out")
@@ -95,6 +94,15 @@ def candidate(spec: str, which: Literal["target", "context"] = "target") -> Cand
     if not function:
         raise Mistake(f"{spec} is no encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
     return written(module, function)
+
+
+def of_hugging_face(folder: Path) -> bool:
+    """Whether a folder holds a model of the transformers library. Mistake if its config is broken."""
+    file = folder / "config.json"
+    try:
+        return file.is_file() and "model_type" in json.loads(file.read_text())
+    except ValueError as error:
+        raise Mistake(f"{file} cannot be read ({error}): is the download whole?") from error
 
 
 def trained(folder: Path, which: Literal["target", "context"] = "target") -> Candidate:
@@ -109,6 +117,7 @@ def untrained(config: Pretrain) -> Candidate:
 
 
 def ours(encoder: Encoder, config: Pretrain, name: str) -> Candidate:
+    """An encoder of ours; of fewer than four blocks, all of them. Mistake if it was trained on signals."""
     if not isinstance(config.data, Image):
         raise Mistake(f"{name} was trained on signals: folders of images are all that is measured so far")
     wanted, tokens = tuple(range(max(-LAST, -len(encoder.blocks)), 0)), config.data.tokens

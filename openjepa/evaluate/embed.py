@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from openjepa.types import Dataset, Mistake
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
 CHUNK = 1024  # samples a chunk: what is lost at most when the work is interrupted
-FILE, PART = "features.safetensors", "features.part"
+FILE, PART, INDEX = "features.safetensors", "features.part", "index.csv"
 DTYPE = {torch.float32: "F32", torch.int64: "I64"}
 DTYPES = {"F32": np.float32, "I64": np.int64}
 
@@ -78,8 +79,9 @@ def embed(
 ) -> Features:
     """Pooled features of each sample's evaluation view: `last`, `last4`, or both (paper, appendix A.2).
 
-    With a folder they are written there, chunk after chunk, and read from there when they are already; an interrupted
-    call goes on where it stopped, and ranks share the chunks. Samples that cannot be decoded have the label -1.
+    With a folder they are written there, chunk after chunk, beside an index of files and classes, and read from there
+    when they are already; an interrupted call goes on where it stopped, and ranks share the chunks. Samples that cannot
+    be decoded have the label -1.
     """
     network = candidate.network.to(place.device)
 
@@ -101,7 +103,10 @@ def embed(
     precision = "bf16" if place.bf16 else "fp32"
     about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": precision}
     with locked(folder, "embedding") if distributed.is_main() else nullcontext():
-        return stored(chunk, len(data), about, folder)
+        features = stored(chunk, len(data), about, folder)
+        if distributed.is_main() and not (folder / INDEX).exists():
+            listed(data, features.label, folder / INDEX)
+    return features
 
 
 class Viewer(NamedTuple):
@@ -227,7 +232,18 @@ def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> No
     text += b" " * (-len(text) % 8)
     with replacing(folder / PART) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        os.posix_fallocate(stream.fileno(), 0, 8 + len(text) + end)  # a full disk is found here, not in the memory map
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(stream.fileno(), 0, 8 + len(text) + end)  # a full disk is found here, not in the map
+        stream.truncate(8 + len(text) + end)
+
+
+def listed(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
+    """A line for each row of the features: the sample's file, and its class if it has one."""
+    with replacing(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+        lines = csv.writer(stream)
+        lines.writerow(("file", "class"))
+        for row, number in enumerate(label.tolist()):
+            lines.writerow((data.source(row), data.classes[number] if data.classes and number >= 0 else ""))
 
 
 def header_of(file: Path) -> tuple[dict[str, dict], int]:

@@ -1,17 +1,21 @@
-"""Low-shot probes: a few labels a class, or a small share of them, in several draws.   S samples  F width of features"""
+"""Low-shot: a few labels a class, or a small share of them, in several draws.
+
+S, R samples  K few samples  F width of features
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from openjepa.evaluate import logistic
 from openjepa.types import Mistake
 
-STRENGTH = 1e-2  # of the penalty on standardised features: too few labels to choose it by
+STRENGTH = 1e-2  # of logistic regression on standardised features: too few labels to choose it by
 
 
 class Draw(NamedTuple):
@@ -22,22 +26,22 @@ class Draw(NamedTuple):
 
 
 def probe(
-    train: tuple[Float[Tensor, "S F"], Int[Tensor, "S"]],
-    test: tuple[Float[Tensor, "R F"], Int[Tensor, "R"]],
+    answer: Callable[[Int[Tensor, "K"]], Int[Tensor, "R"]],
+    label: Int[Tensor, "S"],
+    truth: Int[Tensor, "R"],
     classes: int,
     shots: int | float,
     draws: int = 5,
     seed: int = 0,
 ) -> list[Draw]:
-    """Logistic regression on `shots` labels a class, or, below 1, on that share of each class; one result a draw.
+    """What `answer` makes of the test data from `shots` labels a class, or, below 1, from that share of each class.
 
     Source: paper, section 5, 1 % of ImageNet, there one fixed list. Mistake where a class has fewer images than shots.
     """
     found = []
     for draw in range(draws):
-        index = choose(train[1], classes, shots, torch.Generator().manual_seed(1_000_003 * seed + draw))
-        model = logistic.fit(train[0][index], train[1][index], classes, STRENGTH)
-        found.append(Draw(len(index), logistic.accuracy(model.predict(test[0]), test[1])))
+        index = choose(label, classes, shots, torch.Generator().manual_seed(1_000_003 * seed + draw))
+        found.append(Draw(len(index), logistic.accuracy(answer(index), truth)))
     return found
 
 

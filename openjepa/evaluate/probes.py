@@ -16,9 +16,10 @@ from openjepa.evaluate import attentive, finetune, linear, logistic, lowshot, ne
 from openjepa.evaluate.candidates import KINDS, Kind
 from openjepa.evaluate.embed import Features, Viewer
 from openjepa.evaluate.finetune import RecipeName as FinetuneName
-from openjepa.evaluate.labelled import Labelled, Split
+from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.report import Score
+from openjepa.log import say
 
 Name = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
 
@@ -33,8 +34,11 @@ class Settings:
     linear: RecipeName = "default"
     finetune: FinetuneName = "default"
     kind: Kind = "last"  # features of logistic, knn and lowshot: the last layer, or the last four side by side
-    shots: tuple[float, ...] = (1.0, 10.0)  # of lowshot: labels a class, or below 1 a share of each class
-    draws: int = 5  # of lowshot
+    shots: tuple[float, ...] = (
+        1.0,
+        10.0,
+    )  # of lowshot, and of --finetune lowshot: labels a class, or below 1 a share of each class
+    draws: int = 5  # of the same
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
     features: Path | None = None  # keep features in this folder, and take them from there
     seed: int = 0  # of the held-out split, of the validation split, of the heads
@@ -56,9 +60,19 @@ class Parts(NamedTuple):
     test: Features
     views: Viewers | None = None  # where the features come from; raw pixels come from nowhere
 
-    def kind(self, settings: Settings) -> str:
+
+class Subject(NamedTuple):
+    """What a probe is given: one encoder's features under the name that its scores bear, and what was asked."""
+
+    name: str
+    parts: Parts
+    classes: int
+    settings: Settings
+
+    @property
+    def kind(self) -> str:
         """The kind of features asked for; pixels have one."""
-        return settings.kind if settings.kind in self.train.kinds else "last"
+        return self.settings.kind if self.settings.kind in self.parts.train.kinds else "last"
 
 
 class Found(NamedTuple):
@@ -69,30 +83,57 @@ class Found(NamedTuple):
     truth: Tensor
 
 
-def scores_of(name: str, parts: Parts, data: Split, settings: Settings) -> list[Found]:
+def scores_of(subject: Subject) -> list[Found]:
     """Every probe asked for, on one candidate's features."""
-    return [
-        found for asked in settings.probes for found in PROBES[asked](name, parts, len(data.train.classes), settings)
-    ]
+    found = []
+    for asked in subject.settings.probes:
+        say(f"probing    {subject.name}: {asked}")
+        found += PROBES[asked](subject)
+    return found
 
 
-def answered(name: str, probe: str, predicted: Tensor, truth: Tensor, chosen: dict[str, Any]) -> list[Found]:
+def called(probe: str, *options: str) -> str:
+    """A probe's name in a table: with its recipe and its features, unless they are the usual ones."""
+    return " ".join([probe, *(option for option in options if option not in ("", "default", "last"))])
+
+
+def answered(subject: Subject, probe: str, predicted: Tensor, chosen: dict[str, Any]) -> list[Found]:
+    """One score from an answer for each test image."""
+    truth = subject.parts.test.y
     correct = (predicted == truth).float()
-    return [Found(Score(name, probe, correct.mean().item(), *report.interval(correct), chosen), predicted, truth)]
+    score = Score(subject.name, probe, correct.mean().item(), *report.interval(correct), chosen)
+    return [Found(score, predicted, truth)]
 
 
-def by_logistic(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    kind = parts.kind(settings)
-    found = logistic.probe(parts.train[kind], parts.train.y, parts.test[kind], classes, settings.seed)
-    chosen = {"strength": found.strength, "validation": found.validation, "labels": len(parts.train.y), "kind": kind}
-    return answered(name, "logistic", found.predicted, parts.test.y, chosen)
+def few_labels(subject: Subject, probe: str, answer: Callable[[Tensor], Tensor], chosen: dict[str, Any]) -> list[Found]:
+    """For each number of shots the mean over several draws of labels, their deviation and interval."""
+    (_, parts, classes, settings), found = subject, []
+    for shots in settings.shots:
+        y, truth = parts.train.y, parts.test.y
+        draws = lowshot.probe(answer, y, truth, classes, shots, settings.draws, settings.seed)
+        values = torch.tensor([draw.accuracy for draw in draws])
+        label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
+        spread = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": draws[0].shots}
+        score = Score(
+            subject.name, called(label, probe), float(values.mean()), *report.interval(values), {**chosen, **spread}
+        )
+        found.append(Found(score, None, truth))
+    return found
 
 
-def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+def by_logistic(subject: Subject) -> list[Found]:
+    (_, (train, test, _), classes, settings), kind = subject, subject.kind
+    found = logistic.probe(train[kind], train.y, test[kind], classes, settings.seed)
+    chosen = {"strength": found.strength, "validation": found.validation, "labels": len(train.y), "kind": kind}
+    return answered(subject, called("logistic", kind), found.predicted, chosen)
+
+
+def by_linear(subject: Subject) -> list[Found]:
+    _, parts, classes, settings = subject
     train, test = (
         linear.Labelled({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test)
     )
-    recipe = linear.RECIPES[settings.linear]
+    recipe, views = linear.RECIPES[settings.linear], parts.views
 
     def crops(index: Tensor) -> linear.Batches:
         assert views
@@ -100,57 +141,57 @@ def by_linear(name: str, parts: Parts, classes: int, settings: Settings) -> list
         y = train.label[index]
         return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
 
-    views = parts.views
-    found = linear.probe(
-        train,
-        test,
-        classes,
-        recipe,
-        settings.seed,
-        crops if views and settings.crops else None,
-        views.train.place.device if views else None,
-    )
+    augmented, device = (crops if settings.crops else None, views.train.place.device) if views else (None, None)
+    found = linear.probe(train, test, classes, recipe, settings.seed, augmented, device)
     chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
-    return answered(name, "linear", found.predicted, test.label, chosen)
+    return answered(subject, called("linear", settings.linear, "crops" if augmented else ""), found.predicted, chosen)
 
 
-def by_attention(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    if parts.views is None:
+def by_neighbours(subject: Subject) -> list[Found]:
+    (_, (train, test, _), classes, _), kind = subject, subject.kind
+    predicted = neighbours.predict(train[kind], train.y, test[kind], classes)
+    return answered(subject, called("kNN", kind), predicted, {"k": 20, "temperature": 0.07, "kind": kind})
+
+
+def by_few_labels(subject: Subject) -> list[Found]:
+    """Logistic regression on few labels."""
+    (_, (train, test, _), classes, _), kind = subject, subject.kind
+    x, y, asked = train[kind], train.y, test[kind]
+
+    def answer(rows: Tensor) -> Tensor:
+        return logistic.fit(x[rows], y[rows], classes, lowshot.STRENGTH).predict(asked)
+
+    return few_labels(subject, "" if kind == "last" else kind, answer, {"kind": kind})
+
+
+def by_attention(subject: Subject) -> list[Found]:
+    _, (train, test, views), classes, settings = subject
+    if views is None:
         return []  # pixels have no tokens
-    train, test = ((part.labelled, part.y) for part in (parts.train, parts.test))
-    found = attentive.probe(*parts.views, train, test[0], classes, seed=settings.seed, augment=settings.crops)
+    found = attentive.probe(
+        *views, (train.labelled, train.y), test.labelled, classes, seed=settings.seed, augment=settings.crops
+    )
     chosen = {**found.head._asdict(), "validation": found.validation}
-    return answered(name, "attentive", found.predicted, test[1], chosen)
+    return answered(subject, called("attentive", "crops" if settings.crops else ""), found.predicted, chosen)
 
 
-def by_finetuning(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
+def by_finetuning(subject: Subject) -> list[Found]:
     """On an encoder before training this is a supervised network of the same size from scratch."""
-    if parts.views is None:
+    _, (train, test, views), classes, settings = subject
+    if views is None:
         return []  # pixels have no weights
-    train, recipe = (parts.train.labelled, parts.train.y), finetune.RECIPES[settings.finetune]
-    predicted = finetune.finetune(*parts.views, train, parts.test.labelled, classes, recipe, settings.seed)
-    return answered(name, "finetune", predicted, parts.test.y, {"recipe": settings.finetune})
+    index, y, recipe = train.labelled, train.y, finetune.RECIPES[settings.finetune]
+
+    def answer(rows: Tensor) -> Tensor:
+        return finetune.finetune(*views, (index[rows], y[rows]), test.labelled, classes, recipe, settings.seed)
+
+    probe, chosen = called("finetune", settings.finetune), {"recipe": settings.finetune}
+    if settings.finetune == "lowshot":
+        return few_labels(subject, "finetune", answer, chosen)
+    return answered(subject, probe, answer(torch.arange(len(y))), chosen)
 
 
-def by_neighbours(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    kind = parts.kind(settings)
-    predicted = neighbours.predict(parts.train[kind], parts.train.y, parts.test[kind], classes)
-    return answered(name, "kNN", predicted, parts.test.y, {"k": 20, "temperature": 0.07, "kind": kind})
-
-
-def by_few_labels(name: str, parts: Parts, classes: int, settings: Settings) -> list[Found]:
-    train, test = ((part[parts.kind(settings)], part.y) for part in (parts.train, parts.test))
-    found = []
-    for shots in settings.shots:
-        draws = lowshot.probe(train, test, classes, shots, settings.draws, settings.seed)
-        values = torch.tensor([draw.accuracy for draw in draws])
-        label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
-        chosen = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": draws[0].shots}
-        found.append(Found(Score(name, label, float(values.mean()), *report.interval(values), chosen), None, test[1]))
-    return found
-
-
-PROBES: dict[str, Callable[[str, Parts, int, Settings], list[Found]]] = {
+PROBES: dict[str, Callable[[Subject], list[Found]]] = {
     "logistic": by_logistic,
     "linear": by_linear,
     "knn": by_neighbours,

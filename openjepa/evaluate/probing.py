@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openjepa import distributed
 from openjepa.device import Place, place
@@ -14,7 +14,7 @@ from openjepa.evaluate import report, spectrum
 from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Split, split
-from openjepa.evaluate.probes import Found, Parts, Settings, Viewers, scores_of
+from openjepa.evaluate.probes import Found, Parts, Settings, Subject, Viewers, scores_of
 from openjepa.evaluate.report import Score
 from openjepa.log import say
 from openjepa.types import Dataset, Mistake
@@ -56,48 +56,78 @@ def compare(settings: Compare) -> list[Score]:
     return measured(compared, settings, settings.out, pixels=True)
 
 
+class Seen(NamedTuple):
+    """One encoder before the data."""
+
+    candidate: Candidate
+    split: Split
+    parts: Parts
+
+
 class Measured(NamedTuple):
     """All that a table says."""
 
-    scores: list[Score]
+    found: list[Found]  # the first is whose confusion matrix is drawn
     free: dict[str, dict[str, float]]  # encoder → meters that need no label
-    first: Found  # the first score, with the answers behind it
-    parts: Split
+    about: dict[str, Any]  # what else the scores depend on
 
 
 def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: bool) -> list[Score]:
-    """Every probe on every candidate, each with the pictures cut as it wants them; printed and written."""
+    """Every probe on every candidate, each with the pictures cut as it wants them; printed and written.
+
+    Under torchrun the processes share the embedding; the main one alone goes on to the probes, the others get nothing.
+    """
     if not settings.probes:
         raise Mistake("no probe was asked for: try --probes logistic knn")
     where = place(settings.device, settings.precision)
-    found: list[Found] = []
-    free: dict[str, dict[str, float]] = {}
     with distributed.process_group(where.device):
-        for each in compared:
-            data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
-            parts = split(data, settings.data, settings.seed)
-            features = features_of(each, parts, settings, where)
-            found += scores_of(each.name, features, parts, settings)
-            free[each.name] = spectrum.meters(Viewer(each, parts.train, where), features.test["last"], settings.seed)
-        parts = split(compared[0].data, settings.data, settings.seed)
-        if pixels:
-            found += scores_of("raw pixels", Parts(raw(parts.train), raw(parts.test)), parts, settings)
-        if distributed.is_main():
-            publish(Measured([each.score for each in found], free, found[0], parts), settings, out)
+        if distributed.world()[1] > 1 and not settings.features:
+            raise Mistake("processes share the features by a folder: give --features FOLDER")
+        seen = [seen_by(each, settings, where) for each in compared]
+        main = distributed.is_main()
+    if not main:
+        return []
+    classes, found, free = len(seen[0].split.train.classes), [], {}
+    for each, data, parts in seen:
+        found += scores_of(Subject(each.name, parts, classes, settings))
+        free[each.name] = spectrum.meters(Viewer(each, data.train, where), parts.test["last"], settings.seed)
+    if pixels:
+        data = split(compared[0].data, settings.data, settings.seed)
+        found += scores_of(Subject("raw pixels", Parts(raw(data.train), raw(data.test)), classes, settings))
+    about = {
+        "encoders": {each.name: each.fingerprint for each in compared},
+        "images": [part.fingerprint for part in seen[0].split[:2]],
+        "seed": settings.seed,
+    }
+    publish(Measured(found, free, about), seen[0].split, settings, out)
     return [each.score for each in found]
 
 
-def publish(result: Measured, settings: Settings, out: Path) -> None:
-    """Prints the tables; writes them as JSON and Markdown, with the first score's confusion matrix, named as the data."""
-    (train, test, how), first = result.parts, result.first
+def seen_by(each: Candidate, settings: Settings, where: Place) -> Seen:
+    """The data as one encoder wants it, and its features."""
+    data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
+    parts = split(data, settings.data, settings.seed)
+    return Seen(each, parts, features_of(each, parts, settings, where))
+
+
+def publish(result: Measured, data: Split, settings: Settings, out: Path) -> None:
+    """Prints the tables; writes them as JSON and Markdown, with the first score's confusion matrix, named as the data.
+
+    What an earlier call found by other probes of the same encoders on the same images stays in the files.
+    """
+    (train, test, how), first = data, result.found[0]
     name, classes = settings.data.name, train.classes
     title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
     say(title)
-    report.show(result.scores, "top-1 accuracy on test images (95 % interval)")
+    scores = [each.score for each in result.found]
+    report.show(scores, "top-1 accuracy on test images (95 % interval)")
     report.show_free(result.free)
 
     out.mkdir(parents=True, exist_ok=True)
-    text = f"# {name}\n\n{title}\n\n{report.markdown(result.scores)}\n\n{report.markdown_free(result.free)}\n"
+    new = {(each.features, each.probe) for each in scores}
+    older = report.read(out / f"{name}.json", result.about)
+    scores = [*(each for each in older if (each.features, each.probe) not in new), *scores]
+    text = f"# {name}\n\n{title}\n\n{report.markdown(scores)}\n\n{report.markdown_free(result.free)}\n"
     if first.predicted is not None:
         table, of = (
             report.confusion(first.predicted, first.truth, len(classes)),
@@ -105,10 +135,10 @@ def publish(result: Measured, settings: Settings, out: Path) -> None:
         )
         drawn = report.picture(table, classes, of, out / f"{name}.png")
         text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{report.per_class(table, classes)}\n"
-    if drawn := report.curve(result.scores, out / f"{name}-labels.png"):
+    if drawn := report.curve(scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
-    about = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
-    file = report.write(out, name, {**about, "label_free": result.free}, result.scores, text)
+    asked = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
+    file = report.write(out, name, {"about": result.about, **asked, "label_free": result.free}, scores, text)
     say(f"written    {file}")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from openjepa.data import replacing
 from openjepa.log import console
+from openjepa.types import Mistake
 
 RESAMPLES = 1000  # of the bootstrap
 READABLE = 30  # classes whose names and counts are still read in a picture
@@ -159,6 +160,17 @@ def write(folder: Path, name: str, about: dict[str, Any], scores: list[Score], t
     content = {**about, "scores": [each._asdict() for each in scores]}
     whole(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
     return whole(folder / f"{name}.md", text)
+
+
+def read(file: Path, about: dict[str, Any]) -> list[Score]:
+    """The scores of an earlier call, if they are about the same; none otherwise. Mistake if the file is broken."""
+    if not file.exists():
+        return []
+    try:
+        content = json.loads(file.read_text())
+        return [Score(**each) for each in content["scores"]] if content.get("about") == about else []
+    except (ValueError, TypeError, KeyError) as error:
+        raise Mistake(f"{file} cannot be read ({error}): move it away, and it is made again") from error
 
 
 def whole(file: Path, text: str) -> Path:

@@ -119,10 +119,9 @@ def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings:
         **json.loads(json.dumps(dataclasses.asdict(asked), default=str)),
     }
     file = out / f"{name}.json"
-    content = json.loads(file.read_text()) if file.exists() else {}
-    if content.get("about") == about:
+    if kept := report.read(file, about):
         say(f"{name}: done before, kept")
-        return [Score(**each) for each in content["scores"]]
+        return kept
     compared = [this, *([this.untrained()] if this.untrained else [])]
     scores = measured(compared, asked, out / name, pixels=True)
     report.whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))

@@ -134,6 +134,9 @@ class ImageArray:
     def __len__(self) -> int:
         return len(self.array)
 
+    def source(self, index: int) -> str:
+        return str(index)
+
     def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
         index, skipped = index.clone(), []
         for row, wanted in enumerate(index.tolist() if self.bad else []):
@@ -174,6 +177,9 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def source(self, index: int) -> str:
+        return self.paths[index]
 
     def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
         views, label, skipped = [], torch.full((len(index),), -1), []
@@ -263,6 +269,9 @@ class Packed(ImageArray):
         super().__init__(
             files.config, array, label, files.fingerprint, files.classes, torch.tensor(content["sizes"]), bad
         )
+
+    def source(self, index: int) -> str:
+        return self.made_of[0].source(index)
 
     def __reduce__(self):
         return Packed, self.made_of

@@ -94,6 +94,9 @@ class SeriesArray:
     def __len__(self) -> int:
         return len(self.signals)
 
+    def source(self, index: int) -> str:
+        return str(index)
+
     def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
         room = self.signals.shape[2] - self.config.length + 1
         start = (draws.uniform("stretch") * room).long().tolist() if draws else [0] * len(index)
