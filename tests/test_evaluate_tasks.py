@@ -99,6 +99,8 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     runs.pretrain(tiny)
     monkeypatch.setattr(labelled, "SCENES", (60, 30))
     monkeypatch.setattr(suite, "SCENES", (40, 20))
+    tasks = suite.SUITES["small"]
+    monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
     (tmp_path / "cifar").symlink_to(photos)
     settings = suite.Suite(
         run=str(tiny.out), folders=(f"cifar10={tmp_path / 'cifar'}",), device="cpu", precision="fp32"
@@ -117,8 +119,9 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     scores = suite.suite(settings)
     assert seen == ["cifar", "scenes-count", "scenes-distance", "scenes-distance", "scenes-kind"]
     assert "cifar10: done before, kept" in capsys.readouterr().out
-    assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "10 a class"}
-    assert "## Patches of scenes" in (tiny.out / "suite" / "small.md").read_text()
+    assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "2 a class"}
+    table = (tiny.out / "suite" / "small.md").read_text().split("## Patches of scenes")[1]
+    assert all(f"| {name} |" in table for name in ("this encoder", "before training", "raw pixels"))
     assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["about"]["encoder"]
     assert (tiny.out / "suite" / "cifar10" / "cifar-labels.png").exists()
 

@@ -10,7 +10,7 @@ import matplotlib
 import torch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from openjepa.data import replacing
@@ -48,7 +48,7 @@ def confusion(predicted: Int[Tensor, "R"], truth: Int[Tensor, "R"], classes: int
 def show(scores: list[Score], title: str) -> None:
     """A row for each kind of features, a column for each probe."""
     names, probes = unique(scores)
-    table = Table("features", *(f"{probe} %" for probe in probes), title=title)
+    table = Table(Column("features", no_wrap=True), *(f"{probe} %" for probe in probes), title=title)
     for name in names:
         table.add_row(name, *(cell(scores, name, probe) for probe in probes))
     console.print(table)
@@ -68,7 +68,7 @@ def markdown(scores: list[Score]) -> str:
 def show_free(free: dict[str, dict[str, float]], title: str = "without labels") -> None:
     """Numbers that are not accuracies: a row for each encoder."""
     names = list(next(iter(free.values())))
-    table = Table("features", *names, title=title)
+    table = Table(Column("features", no_wrap=True), *(name.replace("_", " ") for name in names), title=title)
     for name, values in free.items():
         table.add_row(name, *(f"{values[each]:.3g}" for each in names))
     console.print(table)

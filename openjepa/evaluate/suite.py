@@ -41,7 +41,7 @@ class Task(NamedTuple):
 SMALL: tuple[Name, ...] = ("logistic", "linear", "knn")
 SUITES: dict[str, dict[str, Task]] = {
     "small": {
-        "cifar10": Task("folders", "crop", (*SMALL, "lowshot")),
+        "cifar10": Task("folders", "crop", (*SMALL, "lowshot"), shots=(1.0, 10.0, 100.0, 1000.0)),
         "scenes-count": Task("scenes-count", "crop", SMALL),
         "scenes-distance": Task("scenes-distance", "crop", SMALL),
         "scenes-kind": Task("scenes-kind", "crop", SMALL),
@@ -83,7 +83,7 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
             continue
         scores[name] = run(name, task, folders.get(name, ()), this, settings, out)
     compared = [this, *([this.untrained()] if this.untrained else [])]
-    rows = {each.name: patches(each, settings)._asdict() for each in compared} if settings.suite == "small" else {}
+    rows = dense_rows(compared, settings) if settings.suite == "small" else {}
     text = "\n\n".join(f"## {name}\n\n{report.markdown(found)}" for name, found in scores.items())
     if rows:
         report.show_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
@@ -128,8 +128,19 @@ def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings:
     return scores
 
 
+def dense_rows(compared: list[Candidate], settings: Suite) -> dict[str, dict[str, float]]:
+    """Depth and segmentation of rendered scenes from each encoder's patch tokens, and from the patches' own pixels."""
+    own = compared[0].data
+    pixels = Candidate("raw pixels", own, torch.nn.Identity(), lambda view: (own.tokens(view).x,))
+    rows = {}
+    for each in (*compared, pixels):
+        say(f"probing    {each.name}: depth and shape of patches")
+        rows[each.name] = patches(each, settings)._asdict()
+    return rows
+
+
 def patches(each: Candidate, settings: Suite) -> dense.Dense:
-    """Depth and segmentation of rendered scenes from an encoder's patch tokens."""
+    """The dense tasks for one encoder."""
     where, parts = place(settings.device, settings.precision), []
     each.network.to(where.device).eval()
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
