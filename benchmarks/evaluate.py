@@ -1,14 +1,17 @@
 """How fast the probes are, on made-up features: 32 linear heads, nearest neighbours, logistic regression.
 
     python benchmarks/evaluate.py                   50,000 × 768 to train on, 10,000 to test on, ten classes
+    python benchmarks/evaluate.py --scaling         the heads alone, with a half and a quarter of the rows and of the heads
     python benchmarks/evaluate.py --device cuda --rows 1280000 --width 1280 --classes 1000
 
 Prints seconds, and the most memory the process has held so far.
 """
 
 import argparse
+import dataclasses
 import json
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -23,12 +26,32 @@ from openjepa.evaluate import linear, logistic, neighbours
 RECIPE = linear.Recipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))
 
 
-def heads(train: linear.Labelled, classes: int, device: torch.device) -> None:
-    """All 32 heads, 30 epochs."""
-    steps = -(-len(train.label) // RECIPE.batch_size)
-    batches = linear.rows(train, torch.arange(len(train.label)), RECIPE, 0)
+def heads(train: linear.Labelled, classes: int, device: torch.device, share: float = 1.0, epochs: int = 30) -> None:
+    """All 32 heads, or every other or fourth of them, 30 epochs."""
+    steps, recipe = -(-len(train.label) // RECIPE.batch_size), dataclasses.replace(RECIPE, epochs=epochs)
+    batches = linear.rows(train, torch.arange(len(train.label)), recipe, 0)
     width = {"last": train.kinds["last"].shape[1]}
-    linear.fit(batches, steps, linear.sweep(RECIPE, ("last",)), width, classes, RECIPE, device=device)
+    asked = linear.sweep(recipe, ("last",))[:: round(1 / share)]
+    linear.fit(batches, steps, asked, width, classes, recipe, device=device)
+
+
+def scaling(train: linear.Labelled, classes: int, device: torch.device) -> dict[str, float]:
+    """Seconds of three epochs for parts of the rows and of the heads, the median of three, turn by turn."""
+    taken: dict[str, list[float]] = {}
+    for _ in range(3):
+        for rows, share in [(1.0, 1.0), (0.5, 1.0), (0.25, 1.0), (1.0, 0.5), (1.0, 0.25)]:
+            count = int(rows * len(train.label))
+            part = linear.Labelled({"last": train.kinds["last"][:count]}, train.label[:count])
+            began = time.perf_counter()
+            heads(part, classes, device, share, epochs=3)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            name = f"{count} rows, {round(32 * share)} heads"
+            taken.setdefault(name, []).append(time.perf_counter() - began)
+    found = {name: statistics.median(times) for name, times in taken.items()}
+    for name, seconds in found.items():
+        print(f"{name:32} {seconds:8.2f} s   {seconds / next(iter(found.values())):.2f} of the whole")
+    return found
 
 
 def main() -> None:
@@ -38,6 +61,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     generator, device = torch.Generator().manual_seed(0), torch.device(options.device)
@@ -61,7 +85,9 @@ def main() -> None:
     print(
         f"{options.rows} × {options.width} to train on, {options.queries} to test on, {options.classes} classes, {torch.get_num_threads()} threads"
     )
-    found = {}
+    found: dict = {}
+    if options.scaling:
+        found, tasks = scaling(train, options.classes, device), {}
     for name, task in tasks.items():
         began = time.perf_counter()
         task()

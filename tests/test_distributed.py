@@ -81,6 +81,18 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny):
     np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
 
 
+def test_two_ranks_are_the_same_with_probes_and_without(tiny, photos):
+    plain = replace(tiny, out=tiny.out.with_name("plain"))
+    probed = replace(tiny, online=config.Online((str(photos),), every=5, samples=40))
+    for each in (plain, probed):
+        torchrun(each)
+    one, other = (
+        load_file(checkpoint.steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed)
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert sum("online_knn" in row for row in log.rows(probed.out / "metrics.jsonl")) == 3
+
+
 HALT = """
 def HALT(took):
     count = [0]

@@ -53,7 +53,7 @@ class Problem(NamedTuple):
         vary a thousand times more in some than in others, and in plain coordinates the solver stops before it has used
         the small ones, which is worst for an untrained encoder and so flatters a trained one (docs/log.md).
         """
-        curvature = self.moment / self.classes + strength * torch.eye(len(self.moment), dtype=torch.float64)
+        curvature = self.moment / self.classes + strength * torch.eye(len(self.moment)).to(self.moment)
         scale = torch.linalg.cholesky(curvature, upper=True).float()
 
         def weight_of(scaled: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
