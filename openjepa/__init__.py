@@ -23,6 +23,7 @@ WHERE = {  # public name -> module, imported when first asked for
     "Image": "openjepa.modalities.image",
     "Series": "openjepa.modalities.series",
     "JEPA": "openjepa.methods.jepa",
+    "MAE": "openjepa.methods.mae",
     "Masking": "openjepa.masking",
     "Optim": "openjepa.optim",
 }

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from openjepa.device import Precision
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
+from openjepa.methods.mae import MAE
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
@@ -20,7 +21,7 @@ from openjepa.types import Mistake
 
 FORMAT = 1
 MODALITIES = {"image": Image, "series": Series}
-METHODS = {"jepa": JEPA}
+METHODS = {"jepa": JEPA, "mae": MAE}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Pretrain:
     """Everything that a pretraining run depends on, and, at the end, what it does not."""
 
     data: Image | Series = field(default_factory=Image)
-    method: JEPA = field(default_factory=JEPA)
+    method: JEPA | MAE = field(default_factory=JEPA)
     masks: Masking = field(default_factory=Masking)
     optim: Optim = field(default_factory=Optim)
     epochs: float = 300.0  # passes over the data

@@ -35,6 +35,7 @@ class Masking:
     context_scale: tuple[float, float] = (0.85, 1.0)
     budget: float = 0.25  # share of the grid shown to the context encoder (sampler "blocks")
     min_keep: int = 10  # the released sampler's floor for blocks and contexts (sampler "official")
+    hidden: float = 0.6  # share of the grid asked for (sampler "random")
 
     def build(self, grid: Size) -> Masker:
         """The sampler for a grid. Mistake if the grid cannot hold its blocks."""
@@ -45,7 +46,7 @@ class Masking:
             return OfficialBlocks(grid, self.targets, *scales, self.min_keep)
         if self.sampler == "block":
             return Blocks(grid, 1, (0.6, 0.6), self.target_aspect, (1.0, 1.0), budget=1.0)
-        return Rasterized(grid) if self.sampler == "rasterized" else Random(grid)
+        return Rasterized(grid) if self.sampler == "rasterized" else Random(grid, self.hidden)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from torch import nn
 from openjepa import checkpoint, config
 from openjepa.config import Pretrain
 from openjepa.encoder import Encoder
-from openjepa.methods.jepa import MaskedJEPA
-from openjepa.types import Mistake
+from openjepa.types import Method, Mistake
 
 FILE = "encoder.safetensors"
 
@@ -28,7 +27,7 @@ class Trained(NamedTuple):
     step: int
 
 
-def export(method: MaskedJEPA, settings: Pretrain, step: int, folder: Path) -> Path:
+def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
     """Writes the target encoder, which the paper evaluates, under timm's names, with the config beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.encoder("target").state_dict().items()}
@@ -52,9 +51,9 @@ def load(folder: Path, which: str = "target") -> Trained:
             raise Mistake(
                 f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before"
             ) from error
-        prefix = f"{which}_encoder."
-        state = {name.removeprefix(prefix): value for name, value in loaded.model.items() if name.startswith(prefix)}
-        return Trained(filled(settings, state), settings, loaded.step)
+        method = settings.method.build(settings.data)
+        method.load_state_dict(loaded.model)
+        return Trained(method.encoder(which).eval().requires_grad_(False), settings, loaded.step)
     raise Mistake(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
 
 

@@ -21,6 +21,7 @@ from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
+from openjepa.methods.mae import MAE
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
@@ -41,6 +42,8 @@ METHODS = {
     "joined": JEPA(
         dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"
     ),
+    "pixels": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardise=True, pixels=0.5),
+    "mae": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalise=False),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]

@@ -1,5 +1,7 @@
 """Every method on every modality: shapes, finite numbers, a loss that falls, hidden tokens that stay hidden."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from openjepa import optim
 from openjepa.data import Steps
 from openjepa.draws import Draws
 from openjepa.masking import Blocks
+from openjepa.methods.mae import MAE
 from openjepa.optim import Optim
 from openjepa.training import advance, split
 from openjepa.types import Masker, Method, Modality, Tokens, gather
@@ -36,12 +39,11 @@ def test_the_parts_keep_their_contracts(modality, method):
 
 @both
 def test_the_loss_falls(modality, method):
-    net, steps = made(modality, method, total=40)
-    config = Optim(lr=2e-3, momentum=1.0)  # a target that stands still
-    optimizer, losses = optim.build(net, config), []
-    for number in range(40):
-        step = steps[number]
-        taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 40), CPU, clip=1.0)
+    net, steps = made(modality, method)
+    config = Optim(lr=3e-3, momentum=1.0)  # a target that stands still
+    optimizer, losses, step = optim.build(net, config), [], steps[0]
+    for number in range(100):
+        taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
         losses.append(taken.loss.item())
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
 
@@ -155,3 +157,27 @@ def test_draws_of_series_stretches_differ_between_epochs():
     index = torch.arange(4)
     one, other = (data.read(index, Draws.of(0, 0, start + np.arange(4))).views[0] for start in (0, 8))
     assert not torch.equal(one, other)
+
+
+def test_pixels_are_asked_for_as_each_patch_normalised():
+    """Of a masked autoencoder they are the target; of a JEPA, where asked for, a second one behind the features."""
+    net, steps = made("image", "pixels")
+    mae = MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1).build(MODALITIES["image"])
+    batch = steps[0].batch
+    asked = mae.targets(batch).x
+    torch.testing.assert_close(asked.mean(-1), torch.zeros(asked.shape[:2]), atol=1e-5, rtol=0)
+    varied = MODALITIES["image"].tokens(batch.views[0]).x.var(-1) > 1e-3
+    assert varied.float().mean() > 0.8
+    torch.testing.assert_close(asked.var(-1, unbiased=False)[varied], torch.ones(int(varied.sum())), atol=0.1, rtol=0)
+    assert torch.equal(net.targets(batch).x[..., 48:], asked)
+
+
+def test_the_second_loss_is_weighted():
+    """Twice the weight of the pixels is their loss once more."""
+    config = METHODS["pixels"]
+    steps = made("image", "pixels")[1]
+    step, losses = steps[0], []
+    for weight in (1.0, 2.0, 3.0):
+        net = dataclasses.replace(config, pixels=weight).build(MODALITIES["image"])
+        losses.append(net(step.batch, step.masks, net.targets(step.batch)).loss.item())
+    assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1], rel=1e-4) and losses[1] > losses[0]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openjepa.distributed import total
@@ -27,7 +27,7 @@ EPSILON = 1e-4  # added to the variance that targets are standardised by
 class Targets(NamedTuple):
     """What the averaged encoder sees of whole samples."""
 
-    x: Float[Tensor, "B N E"]  # what the predictor is asked for
+    x: Float[Tensor, "B N E"]  # what the predictor is asked for; where pixels are, they come last
     features: Float[Tensor, "B D"]  # the encoder's output, mean over tokens
     std: Float[Tensor, ""]  # spread of a feature over the batch's tokens before standardising, mean over features
 
@@ -48,6 +48,7 @@ class JEPA:
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
     standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens of the global batch
+    pixels: float = 0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
         """The method with freshly initialised weights; a function of the seed."""
@@ -59,6 +60,7 @@ class JEPA:
 
     def predictor(self, modality: Modality) -> Predictor:
         width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
+        width += modality.width if self.pixels else 0
         heads = self.predictor_heads or self.num_heads
         return Predictor(self.dim, width, self.predictor_dim, self.predictor_depth, heads)
 
@@ -89,12 +91,14 @@ class MaskedJEPA(nn.Module):
         """
         layers = self.config.target_layers
         *seen, output = self.target_encoder(self.modality.tokens(batch.views[0]), (*layers, -1))
-        normed = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
-        x = torch.stack(normed).mean(0) if self.config.target_join == "average" else torch.cat(normed, -1)
+        levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
+        x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
 
         mean, variance = moments(x)
         if self.config.standardise:
             x = (x - mean) * (variance + EPSILON).rsqrt()
+        if self.config.pixels:
+            x = torch.cat([x, normed(self.modality.tokens(batch.views[0]).x)], -1)
         return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
@@ -105,11 +109,21 @@ class MaskedJEPA(nn.Module):
             (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
             predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
             asked = gather(targets.x, mask.target)
-            losses.append(self.loss(predicted, asked, mask.target_valid))
-            references.append(self.loss(asked.mean((0, 1, 2)).expand_as(asked), asked, mask.target_valid))
+            losses.append(self.compared(predicted, asked, mask.target_valid))
+            references.append(self.compared(asked.mean((0, 1, 2)).expand_as(asked), asked, mask.target_valid))
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
         return Output(loss, metrics, targets.features)
+
+    def compared(
+        self, predicted: Float[Tensor, "B M T E"], asked: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
+    ) -> Float[Tensor, ""]:
+        """The loss on features, and, weighted, on pixels if they are asked for."""
+        if not self.config.pixels:
+            return self.loss(predicted, asked, valid)
+        widths = [asked.shape[-1] - self.modality.width, self.modality.width]
+        (features, pixels), (wanted, numbers) = predicted.split(widths, -1), asked.split(widths, -1)
+        return self.loss(features, wanted, valid) + self.config.pixels * self.loss(pixels, numbers, valid)
 
     @torch.no_grad()
     def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
@@ -127,6 +141,11 @@ class MaskedJEPA(nn.Module):
     def encoder(self, which: str = "target") -> Encoder:
         """The network to evaluate: "target" as in the paper, or "context"."""
         return {"target": self.target_encoder, "context": self.context_encoder}[which]
+
+
+def normed(raw: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+    """Each patch's numbers to mean 0, variance 1 (He et al., 2022, section 4.1)."""
+    return F.layer_norm(raw.float(), raw.shape[-1:], eps=1e-6)
 
 
 @torch.no_grad()

@@ -56,6 +56,10 @@ class Image:
     def coordinates(self) -> int:
         return 2
 
+    @property
+    def width(self) -> int:
+        return self.channels * self.patch**2
+
     def listing(self) -> Listing:
         return list_files(self.root, pictures.SUFFIXES)
 

@@ -38,6 +38,10 @@ class Series:
     def coordinates(self) -> int:
         return 1
 
+    @property
+    def width(self) -> int:
+        return self.channels * self.window
+
     def listing(self) -> Listing:
         return list_files(self.root, frozenset({".npy"}))
 
@@ -69,7 +73,7 @@ class Series:
         return Tokens(x, pos.expand(batch, -1, -1))
 
     def stem(self, dim: int) -> nn.Module:
-        return WindowEmbed(self.channels * self.window, dim)
+        return WindowEmbed(self.width, dim)
 
 
 class WindowEmbed(nn.Module):

@@ -1,0 +1,71 @@
+"""The arms of the small-data study: each a change of the recipe `cifar10`, one line and one reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from openjepa.config import Pretrain
+from openjepa.masking import Masking
+from openjepa.methods.mae import MAE
+
+Change = Callable[[Pretrain], Pretrain]
+SMALL_MAE = MAE(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4, stem_init="unit")
+
+
+def method(**changes: Any) -> Change:
+    return lambda base: replace(base, method=replace(base.method, **changes))
+
+
+def masks(**changes: Any) -> Change:
+    return lambda base: replace(base, masks=replace(base.masks, **changes))
+
+
+def optim(**changes: Any) -> Change:
+    return lambda base: replace(base, optim=replace(base.optim, **changes))
+
+
+def both(*changes: Change) -> Change:
+    def changed(base: Pretrain) -> Pretrain:
+        for change in changes:
+            base = change(base)
+        return base
+
+    return changed
+
+
+def mae(hidden: float = 0.75, **changes: Any) -> Change:
+    masking = Masking(sampler="random", hidden=hidden)
+    return lambda base: replace(base, method=replace(SMALL_MAE, **changes), masks=masking)
+
+
+ARMS: dict[str, Change] = {
+    "base": lambda base: base,
+    # masks
+    "official masks": masks(sampler="official"),
+    "60 % at random": masks(sampler="random", hidden=0.6),
+    "75 % at random": masks(sampler="random", hidden=0.75),
+    "half of the grid shown": masks(budget=0.5),
+    "smaller targets": masks(target_scale=(0.08, 0.12)),
+    # targets
+    "last layer only": method(target_layers=(-1,)),
+    "plain targets": method(standardise=False),
+    "layers 1, 3, 5 side by side": method(target_layers=(1, 3, 5), target_join="concat"),
+    "pixels besides": method(pixels=1.0),
+    "75 % at random, pixels besides": both(masks(sampler="random", hidden=0.75), method(pixels=1.0)),
+    # the average
+    "momentum 0.98": optim(momentum=0.98),
+    "momentum 0.996": optim(momentum=0.996),
+    # effort
+    "predictor of two layers": method(predictor_depth=2),
+    "lr 2e-3": optim(lr=2e-3),
+    "batch 64": lambda base: replace(base, batch_size=64),
+    # the opponent, with as many trials
+    "MAE": mae(),
+    "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
+    "MAE, batch 64": both(mae(), lambda base: replace(base, batch_size=64)),
+    "MAE, 60 % hidden": mae(hidden=0.6),
+    "MAE, decoder of two layers": mae(predictor_depth=2),
+    "MAE, plain pixels": mae(normalise=False),
+}

@@ -1,0 +1,175 @@
+"""Runs arms of the small-data study for equal time and ranks them.
+
+    python benchmarks/study/run.py --data cifar10/train --minutes 4 --arms base MAE --seeds 0 1
+
+Each arm's rate is timed once, alone on one core, and turned into a number of steps, so that what else the machine does
+changes nothing. Runs go two at a time, one thread each. Probes train on 20,000 of the training images and are read on
+5,000 others of them: the test set is not touched. What is done is kept; call it again to go on, or to see the table.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.study.arms import ARMS
+from openjepa import optim, recipes, runs, weights
+from openjepa.config import Pretrain
+from openjepa.data import Steps
+from openjepa.device import place
+from openjepa.draws import order
+from openjepa.evaluate import linear, logistic, neighbours
+from openjepa.evaluate.candidates import KINDS, ours
+from openjepa.evaluate.embed import embed
+from openjepa.evaluate.labelled import Subset
+from openjepa.log import rows
+from openjepa.modalities.image import measure
+from openjepa.training import advance
+
+TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
+LOOKS = 20  # steps timed
+
+
+def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Pretrain:
+    base = dataclasses.replace(
+        recipes.recipe("cifar10"), seed=seed, threads=1, workers=0, log_every=50, save_every=10**9
+    )
+    data = dataclasses.replace(base.data, root=(str(options.data),))
+    return ARMS[arm](dataclasses.replace(base, data=data))
+
+
+def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
+    return options.out / f"{options.minutes:g}min" / arm.replace(" ", "_").replace("%", "percent") / f"seed{seed}"
+
+
+def rate(arm: str, options: argparse.Namespace) -> float:
+    """Seconds a step on this thread, the median."""
+    settings, where = settings_of(arm, 0, options), place("cpu")
+    data = settings.data.dataset(settings.data.listing(), options.out / "packed")
+    mean, std = measure(data)
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
+    data = settings.data.dataset(settings.data.listing(), options.out / "packed")
+    masker = settings.masks.build(settings.data.grid)
+    steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0)
+    net = settings.method.build(settings.data, 0)
+    optimizer, taken = optim.build(net, settings.optim), []
+    for number in range(LOOKS):
+        began = time.perf_counter()
+        step = steps[number]
+        advance(net, optimizer, step.batch, step.masks, settings.optim.at(number, 1000), where)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[3:])
+
+
+def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
+    """Pretrains and probes; writes result.json."""
+    folder = folder_of(arm, seed, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "data").exists():
+        (folder / "data").symlink_to((options.out / "packed").resolve())
+    settings = dataclasses.replace(settings_of(arm, seed, options), steps=steps, out=folder, resume="if-any")
+    if not (folder / "export" / "config.json").exists():
+        runs.pretrain(settings)
+    log = list(rows(folder / "metrics.jsonl"))
+    alarms = {name: log[-1][name] for name in ("relative_loss", "target_std", "rankme") if name in log[-1]}
+    (folder / "result.json").write_text(
+        json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder), **alarms})
+    )
+
+
+def probed(run: Path) -> dict[str, float]:
+    """Accuracies of the target encoder on held-out training images."""
+    trained, where = weights.load(run / "export"), place("cpu")
+    data = trained.config.data
+    whole = data.dataset(data.listing(), run / "data")
+    chosen = torch.from_numpy(order(12345, 0, len(whole)))
+    parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
+    this = ours(trained.encoder, trained.config, "arm")
+    train, held = (embed(this, part, where, KINDS) for part in parts)
+    classes, y = len(whole.classes), held.y
+    learnt, asked = (linear.Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
+    answers = {
+        "linear": linear.probe(learnt, asked, classes).predicted,
+        "logistic": logistic.probe(train["last"], train.y, held["last"], classes).predicted,
+        "kNN": neighbours.predict(train["last"], train.y, held["last"], classes),
+    }
+    return {name: logistic.accuracy(answer, y) for name, answer in answers.items()}
+
+
+def table(options: argparse.Namespace) -> None:
+    """Arms by their mean linear accuracy, each seed in brackets."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for arm in ARMS:
+        for file in sorted(folder_of(arm, 0, options).parent.glob("seed*/result.json")):
+            found.setdefault(arm, []).append(json.loads(file.read_text()))
+    names = ("linear", "logistic", "kNN")
+    print("\n| arm | steps | " + " | ".join(f"{name} %" for name in names) + " | relative loss | RankMe |")
+    print("|---" * 7 + "|")
+    for arm, each in sorted(found.items(), key=lambda item: -statistics.mean(one["linear"] for one in item[1])):
+        cells = [
+            f"{100 * statistics.mean(one[name] for one in each):.1f} ({', '.join(f'{100 * one[name]:.1f}' for one in each)})"
+            for name in names
+        ]
+        last = [f"{statistics.mean(one[name] for one in each):.2f}" for name in ("relative_loss", "rankme")]
+        print(f"| {arm} | {each[0]['steps']:,} | " + " | ".join([*cells, *last]) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="class folders of 32-pixel images")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training, on one core")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--together", type=int, default=2, help="runs at a time")
+    parser.add_argument("--one", nargs=3, metavar=("ARM", "SEED", "STEPS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.one:
+        arm, seed, steps = options.one
+        return one(arm, int(seed), int(steps), options)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "rates.json"
+    rates = json.loads(file.read_text()) if file.exists() else {}
+    for arm in options.arms:
+        if arm not in rates:
+            rates[arm] = rate(arm, options)
+            print(f"{arm:32} {1000 * rates[arm]:.0f} ms a step", flush=True)
+            file.write_text(json.dumps(rates, indent=1))
+
+    def start(job: tuple[int, tuple[str, int]]) -> None:
+        arm, seed = job[1]
+        folder = folder_of(arm, seed, options)
+        if (folder / "result.json").exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = round(60 * options.minutes / rates[arm])
+        command = [
+            sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
+            "--one", arm, seed, steps,
+        ]  # fmt: skip
+        with (folder / "log.txt").open("w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment)
+        print(f"{arm}, seed {seed}: " + ("done" if not done.returncode else f"failed, see {log.name}"), flush=True)
+
+    jobs = enumerate((arm, seed) for arm in options.arms for seed in options.seeds)
+    with ThreadPoolExecutor(options.together) as pool:
+        list(pool.map(start, jobs))
+    table(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Masked autoencoder: what is hidden is predicted as pixels (He et al., CVPR 2022, arXiv 2111.06377). JEPA's opponent.
+
+B batch  N tokens  E width of a raw token  D width
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.encoder import Encoder
+from openjepa.methods.jepa import normed, unit_stem
+from openjepa.nn.transformer import initialise
+from openjepa.predictor import Predictor
+from openjepa.types import Batch, Masks, Modality, Output, gather
+
+
+class Targets(NamedTuple):
+    """What is asked for."""
+
+    x: Float[Tensor, "B N E"]
+
+
+@dataclass(frozen=True)
+class MAE:
+    """The networks and the objective. The paper hides 75 % at random: Masking(sampler="random", hidden=0.75).
+
+    The decoder is our predictor: queries at hidden places beside what the encoder made of the rest. Differs: no class
+    token, and what is decoded are the hidden places alone.
+    """
+
+    dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    predictor_dim: int = 512
+    predictor_depth: int = 8
+    predictor_heads: int = 0  # 0: as many as the encoder
+    stem_init: Literal["released", "unit"] = "released"  # as in JEPA
+    normalise: bool = True  # each patch to mean 0, variance 1 (the paper's better variant)
+
+    def build(self, modality: Modality, seed: int = 0) -> MaskedAutoencoder:
+        """The method with freshly initialised weights; a function of the seed."""
+        return MaskedAutoencoder(self, modality, torch.Generator().manual_seed(seed))
+
+    def encoder(self, modality: Modality) -> Encoder:
+        """The encoder alone, its weights as torch makes them: to be loaded."""
+        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio)
+
+
+class MaskedAutoencoder(nn.Module):
+    """An encoder of what is shown and a decoder of what is hidden; there is no second encoder."""
+
+    views = 1
+
+    def __init__(self, config: MAE, modality: Modality, generator: torch.Generator):
+        super().__init__()
+        self.config, self.modality = config, modality
+        self.context_encoder = config.encoder(modality)
+        heads = config.predictor_heads or config.num_heads
+        self.predictor = Predictor(config.dim, modality.width, config.predictor_dim, config.predictor_depth, heads)
+        initialise(self.context_encoder, generator)
+        initialise(self.predictor, generator)
+        if config.stem_init == "unit":
+            unit_stem(self.context_encoder.patch_embed)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Targets:
+        """The raw tokens themselves."""
+        x = self.modality.tokens(batch.views[0]).x.float()
+        return Targets(normed(x) if self.config.normalise else x)
+
+    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
+        """Mean squared error on what is hidden (paper, section 3)."""
+        tokens = self.modality.tokens(batch.views[0])
+        losses, references, features = [], [], []
+        for mask in masks:
+            (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
+            predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
+            asked = gather(targets.x, mask.target)
+            losses.append(F.mse_loss(predicted.float(), asked))
+            references.append(F.mse_loss(asked.mean((0, 1, 2)).expand_as(asked), asked))
+            features.append(context.x.detach().float().mean(1))
+        loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
+        metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
+        return Output(loss, metrics, features[0])
+
+    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
+        """Nothing follows."""
+
+    def encoder(self, which: str = "target") -> Encoder:
+        """The one encoder, by either name."""
+        return self.context_encoder
