@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ class Pretrain:
     masks: Masking = field(default_factory=Masking)
     optim: Optim = field(default_factory=Optim)
     epochs: float = 300.0  # passes over the data
-    steps: int = 0  # steps in all; 0: from epochs
+    steps: int = 0  # steps in all; 0: from epochs, or from the budget
+    budget: str = ""  # time that the run may take, as 90m or 1h30m; timed once at its start, then a number of steps
     batch_size: int = 128  # samples in a step, over all processes
     accumulate: int = 1  # micro-batches in a step, for less memory
     seed: int = 0
@@ -71,6 +73,7 @@ class Pretrain:
                 raise Mistake(
                     f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1"
                 )
+        seconds(self.budget)
         if self.online.every < 1 or self.online.samples < 20:
             raise Mistake("probes during a run need --online.every 1 and --online.samples 20 at least")
         if self.batch_size % self.accumulate:
@@ -89,8 +92,17 @@ class Pretrain:
                 )
 
 
+def seconds(budget: str) -> float:
+    """The seconds of a time such as 2h, 90m, 1h30m or 45s; 0 of an empty one. Mistake in a sentence otherwise."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", budget.strip())
+    total = sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    if budget and not total:
+        raise Mistake(f"{budget!r} is no time: try --budget 2h, 90m or 1h30m")
+    return float(total)
+
+
 FREE = frozenset({  # fields that the weights do not depend on
-    "out", "resume", "init_from", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
+    "budget", "out", "resume", "init_from", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
     "stop_on_collapse", "other_data", "dry_run", "online", "boards",
 })  # fmt: skip
 

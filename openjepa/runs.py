@@ -9,7 +9,7 @@ import resource
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL
 import torch
@@ -24,6 +24,8 @@ from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
 from openjepa.training import Signals, train
 from openjepa.types import Dataset, Listing, Mistake
+
+MARGIN, LEAST = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
 
 
 def pretrain(settings: Pretrain) -> Path:
@@ -48,7 +50,11 @@ def run(settings: Pretrain, where: Place) -> Path:
     listing = settings.data.listing()
     if resumed:
         same_data(settings, listing)
+    began = time.perf_counter()
     data, settings = prepared(settings, where, listing, settings.out / "data")
+    if settings.budget:
+        steps = config.load(settings.out).steps if resumed else affordable(settings, data, where, began)
+        settings = dataclasses.replace(settings, steps=steps, epochs=steps * settings.batch_size / len(data))
     masker = settings.masks.build(settings.data.grid)
     rank, ranks = distributed.world()
     if settings.batch_size % (settings.accumulate * ranks):
@@ -197,16 +203,23 @@ def finish(settings: Pretrain, method: Any) -> None:
     )
 
 
-def rehearse(settings: Pretrain, where: Place, count: int = 6) -> Path:
-    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up."""
-    data, settings = prepared(settings, where, settings.data.listing(), None)
-    steps = Steps(
-        data,
-        settings.masks.build(settings.data.grid),
-        batch_size=settings.batch_size,
-        total=settings.steps,
-        seed=settings.seed,
-    )
+class Pace(NamedTuple):
+    """Seconds a step."""
+
+    loading: float  # with all workers at work
+    stepping: float
+    workers: int
+
+    @property
+    def step(self) -> float:
+        """Of both together: at the same time where there are workers, one after the other where there are none."""
+        return max(self.loading, self.stepping) if self.workers else self.loading + self.stepping
+
+
+def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
+    """How long a step takes, by taking a few with a method of its own."""
+    masker = settings.masks.build(settings.data.grid)
+    steps = Steps(data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed)
     method = settings.method.build(settings.data, settings.seed).to(where.device)
     optimizer = optim.build(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
@@ -215,20 +228,41 @@ def rehearse(settings: Pretrain, where: Place, count: int = 6) -> Path:
     made = [steps[number] for number in range(count)]
     loading = (time.perf_counter() - began) / count / max(1, settings.workers)
     with torch.random.fork_rng():
-        stepping = timed_steps(shortened, method, optimizer, made, where)
-    pace = max(loading, stepping) if settings.workers else loading + stepping
-    hours = settings.steps * pace / 3600
+        return Pace(loading, timed_steps(shortened, method, optimizer, made, where), settings.workers)
+
+
+def affordable(settings: Pretrain, data: Dataset, where: Place, began: float) -> int:
+    """The steps that fit into the budget, by the slowest process; what has passed since `began` is spent.
+
+    Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
+    """
+    pace = float(distributed.most(torch.tensor(paced(settings, data, where).step, device=where.device)))
+    left = MARGIN * (config.seconds(settings.budget) - (time.perf_counter() - began))
+    if left < LEAST * pace:
+        raise Mistake(
+            f"a step takes {pace:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * pace / 60))}m"
+        )
+    return int(left / pace)
+
+
+def rehearse(settings: Pretrain, where: Place) -> Path:
+    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up."""
+    began = time.perf_counter()
+    data, settings = prepared(settings, where, settings.data.listing(), None)
+    if settings.budget:
+        settings = dataclasses.replace(settings, steps=affordable(settings, data, where, began))
+    pace = paced(settings, data, where)
     memory = (
         torch.cuda.max_memory_allocated()
         if where.device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
     say(
-        f"a step     {stepping:.3f} s computing, {loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace:.0f} images/s"
+        f"a step     {pace.stepping:.3f} s computing, {pace.loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace.step:.0f} images/s"
     )
-    say(f"the run    {settings.steps:,} steps, about {hours:.2g} hours")
+    say(f"the run    {settings.steps:,} steps, about {settings.steps * pace.step / 3600:.2g} hours")
     say(f"memory     {memory / 2**30:.1f} GiB")
-    keeps = loading < stepping or not settings.workers
+    keeps = pace.loading < pace.stepping or not settings.workers
     say(
         "loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}"
     )
