@@ -17,6 +17,7 @@ from openjepa.encoder import Encoder
 from openjepa.types import Method, Mistake
 
 FILE = "encoder.safetensors"
+CONTEXT, TARGET = "context_encoder.", "target_encoder."
 
 
 class Trained(NamedTuple):
@@ -69,11 +70,16 @@ def filled(settings: Pretrain, state: dict[str, torch.Tensor]) -> Encoder:
 
 
 def initialise_from(method: nn.Module, folder: Path) -> list[str]:
-    """Loads another run's weights, all that fit in name and shape; returns the names of those that did not."""
+    """Loads another run's weights, all that fit in name and shape; returns the names of those that did not.
+
+    Where theirs had one encoder, as a masked autoencoder has, it becomes the target encoder, too.
+    """
     path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
     if path is None:
         raise Mistake(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
     theirs, mine = checkpoint.read(path).model, method.state_dict()
+    if not any(name.startswith(TARGET) for name in theirs):
+        theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     method.load_state_dict(fitting, strict=False)
     return sorted((mine.keys() | theirs.keys()) - fitting.keys())

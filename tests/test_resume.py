@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, config, log, runs
+from openjepa import checkpoint, config, log, runs, weights
 from openjepa.data import locked
 from openjepa.training import Stopped, Trouble
 from openjepa.types import Mistake
-from tests.conftest import replace
+from tests.conftest import METHODS, replace
 
 
 def outcome(out) -> tuple[dict, list]:
@@ -292,3 +292,14 @@ def test_the_config_survives_its_json(tiny):
 def test_a_wrong_key_or_value_in_a_config_is_an_error(tiny, change, message):
     with pytest.raises(Mistake, match=message):
         config.from_json({**config.to_json(tiny), **change})
+
+
+def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
+    first = replace(tiny, method=replace(METHODS["mae"], dim=96), out=tiny.out.with_name("first"))
+    runs.pretrain(first)
+    learnt = weights.load(first.out).encoder.state_dict()
+    net = replace(METHODS["released"], dim=96).build(tiny.data)
+    unfit = weights.initialise_from(net, first.out)
+    for which in ("target", "context"):
+        assert all(torch.equal(value, learnt[name]) for name, value in net.encoder(which).state_dict().items())
+    assert unfit == ["predictor.proj.bias", "predictor.proj.weight"]  # pixels there, features here

@@ -61,6 +61,12 @@ ARMS: dict[str, Change] = {
     "predictor of two layers": method(predictor_depth=2),
     "lr 2e-3": optim(lr=2e-3),
     "batch 64": lambda base: replace(base, batch_size=64),
+    # a target that has learnt something before it is asked for: in the first half of the time, a masked autoencoder
+    "after MAE": lambda base: base,
+    "after MAE, momentum 0.996": optim(momentum=0.996),
+    "after MAE, pixels besides": method(pixels=1.0),
+    "after MAE, target frozen": optim(momentum=1.0),
+    "after MAE, 75 % at random": masks(sampler="random", hidden=0.75),
     # the opponent, with as many trials
     "MAE": mae(),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
@@ -69,3 +75,6 @@ ARMS: dict[str, Change] = {
     "MAE, decoder of two layers": mae(predictor_depth=2),
     "MAE, plain pixels": mae(normalise=False),
 }
+
+FIRST = {name: "MAE" for name in ARMS if name.startswith("after MAE")}  # what half of the time goes to before
+FROZEN = frozenset({"after MAE, target frozen"})  # whose context encoder is what learns

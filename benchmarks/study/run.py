@@ -23,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.study.arms import ARMS
+from benchmarks.study.arms import ARMS, FIRST, FROZEN
 from openjepa import optim, recipes, runs, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps
@@ -80,17 +80,34 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
         (folder / "data").symlink_to((options.out / "packed").resolve())
     settings = dataclasses.replace(settings_of(arm, seed, options), steps=steps, out=folder, resume="if-any")
     if not (folder / "export" / "config.json").exists():
+        if arm in FIRST:
+            settings = dataclasses.replace(settings, init_from=warmed(arm, seed, options))
         runs.pretrain(settings)
+    which = "context" if arm in FROZEN else "target"
     log = list(rows(folder / "metrics.jsonl"))
     alarms = {name: log[-1][name] for name in ("relative_loss", "target_std", "rankme") if name in log[-1]}
     (folder / "result.json").write_text(
-        json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder), **alarms})
+        json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder, which), **alarms})
     )
 
 
-def probed(run: Path) -> dict[str, float]:
-    """Accuracies of the target encoder on held-out training images."""
-    trained, where = weights.load(run / "export"), place("cpu")
+def warmed(arm: str, seed: int, options: argparse.Namespace) -> Path:
+    """The run that the arm starts from: half of the time."""
+    first = FIRST[arm]
+    folder = folder_of(f"half {first}", seed, options) / arm.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "data").exists():
+        (folder / "data").symlink_to((options.out / "packed").resolve())
+    steps = round(30 * options.minutes / json.loads((options.out / "rates.json").read_text())[first])
+    settings = dataclasses.replace(settings_of(first, seed, options), steps=steps, out=folder, resume="if-any")
+    if not (folder / "export" / "config.json").exists():
+        runs.pretrain(settings)
+    return folder
+
+
+def probed(run: Path, which: str = "target") -> dict[str, float]:
+    """Accuracies of one of the encoders on held-out training images."""
+    trained, where = weights.load(run, which), place("cpu")
     data = trained.config.data
     whole = data.dataset(data.listing(), run / "data")
     chosen = torch.from_numpy(order(12345, 0, len(whole)))
@@ -155,7 +172,7 @@ def main() -> None:
         if (folder / "result.json").exists():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        steps = round(60 * options.minutes / rates[arm])
+        steps = round((30 if arm in FIRST else 60) * options.minutes / rates[arm])
         command = [
             sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
             "--one", arm, seed, steps,
