@@ -102,7 +102,7 @@ def seconds(budget: str) -> float:
 
 
 FREE = frozenset({  # fields that the weights do not depend on
-    "budget", "out", "resume", "init_from", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
+    "budget", "out", "resume", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
     "stop_on_collapse", "other_data", "dry_run", "online", "boards",
 })  # fmt: skip
 

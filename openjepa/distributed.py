@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -27,12 +28,15 @@ def local_rank() -> int:
 
 
 @contextlib.contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the ranks that torchrun started; does nothing without torchrun."""
+def process_group(device: torch.device, patience: timedelta | None = None) -> Iterator[None]:
+    """Joins the ranks that torchrun started; does nothing without torchrun, or where they have joined already.
+
+    `patience`: how long one rank waits for another, by default as torch has it.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield
     finally:

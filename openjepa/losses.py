@@ -1,4 +1,4 @@
-"""How far a prediction is from its target.   B batch  M blocks  T tokens per block  E width"""
+"""How far a prediction is from its target.   B batch  M blocks  T tokens per block  N tokens  E width"""
 
 from collections.abc import Callable
 
@@ -25,6 +25,11 @@ def squared_l2(
     if valid is not None:
         each = each * valid
     return each.sum(-1).mean()
+
+
+def normed(raw: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+    """Each patch's numbers to mean 0, variance 1 (He et al., 2022, section 4.1)."""
+    return F.layer_norm(raw.float(), raw.shape[-1:], eps=1e-6)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"smooth_l1": smooth_l1, "squared_l2": squared_l2}

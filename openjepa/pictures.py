@@ -6,7 +6,6 @@ import io
 import math
 import struct
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -133,14 +132,12 @@ def opened(path: str) -> Pillow.Image:
     content = read_bytes(path)
     if not content:
         raise Undecodable("the file is empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Pillow.DecompressionBombWarning)
-        try:
-            picture = Pillow.open(io.BytesIO(content), formats=FORMATS)
-        except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
-            raise Undecodable("too many pixels: a decompression bomb?") from error
-        except DAMAGE as error:
-            raise Undecodable("not a picture of a known format") from error
+    try:
+        picture = Pillow.open(io.BytesIO(content), formats=FORMATS)
+    except Pillow.DecompressionBombError as error:
+        raise Undecodable("too many pixels: a decompression bomb?") from error
+    except DAMAGE as error:
+        raise Undecodable("not a picture of a known format") from error
     if picture.size[0] * picture.size[1] > MOST_PIXELS:
         raise Undecodable(f"{picture.size[0]}×{picture.size[1]} pixels: a decompression bomb?")
     return picture

@@ -50,26 +50,19 @@ def run(settings: Pretrain, where: Place) -> Path:
     listing = settings.data.listing()
     if resumed:
         same_data(settings, listing)
+    if settings.budget:
+        settings = kept_steps(settings) if resumed else within(settings)
+    divides(settings)
     began = time.perf_counter()
     data, settings = prepared(settings, where, listing, settings.out / "data")
-    if settings.budget:
-        steps = config.load(settings.out).steps if resumed else affordable(settings, data, where, began)
-        settings = dataclasses.replace(settings, steps=steps, epochs=steps * settings.batch_size / len(data))
-    masker = settings.masks.build(settings.data.grid)
-    rank, ranks = distributed.world()
-    if settings.batch_size % (settings.accumulate * ranks):
-        raise Mistake(
-            f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
-            f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
-        )
-    steps = Steps(
-        data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks
-    )
+    if settings.budget and not resumed:
+        settings = lasting(settings, affordable(settings, paced(settings, data, where), where, began), len(data))
+    steps = steps_of(settings, data)
 
     method = settings.method.build(settings.data, settings.seed).to(where.device)
     optimizer = optim.build(method, settings.optim)
     start = restored(settings, method, optimizer) if resumed else 0
-    if not resumed and settings.init_from:
+    if start == 0 and settings.init_from:
         unfit = weights.initialise_from(method, settings.init_from)
         say(f"started from {settings.init_from}" + (f"; not taken over: {', '.join(unfit)}" if unfit else ""))
     if distributed.is_main():
@@ -85,6 +78,23 @@ def run(settings: Pretrain, where: Place) -> Path:
         finish(settings, method)
     distributed.barrier()
     return settings.out
+
+
+def divides(settings: Pretrain) -> None:
+    """Mistake if a batch has no equal part for every process."""
+    ranks = distributed.world()[1]
+    if settings.batch_size % (settings.accumulate * ranks):
+        raise Mistake(
+            f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
+            f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
+        )
+
+
+def steps_of(settings: Pretrain, data: Dataset) -> Steps:
+    """All steps of a run, this process's share of each."""
+    rank, ranks = distributed.world()
+    masker, size = settings.masks.build(settings.data.grid), settings.batch_size
+    return Steps(data, masker, batch_size=size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks)
 
 
 def resuming(settings: Pretrain) -> bool:
@@ -218,8 +228,7 @@ class Pace(NamedTuple):
 
 def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
     """How long a step takes, by taking a few with a method of its own."""
-    masker = settings.masks.build(settings.data.grid)
-    steps = Steps(data, masker, batch_size=settings.batch_size, total=settings.steps, seed=settings.seed)
+    steps = steps_of(settings, data)
     method = settings.method.build(settings.data, settings.seed).to(where.device)
     optimizer = optim.build(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
@@ -231,27 +240,55 @@ def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pa
         return Pace(loading, timed_steps(shortened, method, optimizer, made, where), settings.workers)
 
 
-def affordable(settings: Pretrain, data: Dataset, where: Place, began: float) -> int:
+def within(settings: Pretrain) -> Pretrain:
+    """Mistake if both a time and a number of steps were asked for."""
+    if settings.steps:
+        raise Mistake(
+            f"--steps {settings.steps} and --budget {settings.budget} are two lengths of one run: leave one out"
+        )
+    return settings
+
+
+def kept_steps(settings: Pretrain) -> Pretrain:
+    """A resumed run's own number of steps. Mistake if it is given another time than it began with."""
+    began = config.load(settings.out)
+    if began.budget != settings.budget:
+        raise Mistake(
+            "a run keeps the number of steps that its first --budget gave: leave --budget out, or give --steps"
+        )
+    return dataclasses.replace(settings, steps=settings.steps or began.steps)
+
+
+def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> int:
     """The steps that fit into the budget, by the slowest process; what has passed since `began` is spent.
 
     Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
+    Probes during the run come on top.
     """
-    pace = float(distributed.most(torch.tensor(paced(settings, data, where).step, device=where.device)))
-    left = MARGIN * (config.seconds(settings.budget) - (time.perf_counter() - began))
-    if left < LEAST * pace:
+    step, spent = distributed.most(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
+    left = MARGIN * (config.seconds(settings.budget) - spent)
+    if left < LEAST * step:
         raise Mistake(
-            f"a step takes {pace:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * pace / 60))}m"
+            f"a step takes {step:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * step / 60))}m"
         )
-    return int(left / pace)
+    return int(left / step)
+
+
+def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
+    """The run with another number of steps."""
+    return dataclasses.replace(settings, steps=steps, epochs=steps / max(1, count // settings.batch_size))
 
 
 def rehearse(settings: Pretrain, where: Place) -> Path:
     """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up."""
+    if settings.budget:
+        within(settings)
+    divides(settings)
     began = time.perf_counter()
     data, settings = prepared(settings, where, settings.data.listing(), None)
-    if settings.budget:
-        settings = dataclasses.replace(settings, steps=affordable(settings, data, where, began))
     pace = paced(settings, data, where)
+    if settings.budget:
+        settings = lasting(settings, affordable(settings, pace, where, began), len(data))
     memory = (
         torch.cuda.max_memory_allocated()
         if where.device.type == "cuda"

@@ -59,7 +59,7 @@ def load(folder: Path, which: str = "target") -> Trained:
 
 
 def untrained(settings: Pretrain) -> Encoder:
-    """The encoder that the run started from."""
+    """The encoder as the run's seed makes it; a run with --init-from began elsewhere."""
     return settings.method.build(settings.data, settings.seed).encoder("target").eval()
 
 
@@ -78,7 +78,7 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
     if path is None:
         raise Mistake(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
     theirs, mine = checkpoint.read(path).model, method.state_dict()
-    if not any(name.startswith(TARGET) for name in theirs):
+    if not any(name.startswith(TARGET) for name in theirs) and any(name.startswith(TARGET) for name in mine):
         theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     method.load_state_dict(fitting, strict=False)

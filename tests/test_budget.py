@@ -2,7 +2,7 @@
 
 import pytest
 
-from openjepa import config, runs
+from openjepa import config, runs, training
 from openjepa.runs import Pace
 from openjepa.types import Mistake
 from tests.conftest import replace
@@ -21,15 +21,30 @@ def test_what_is_no_time_is_refused(tiny, text):
 
 def test_the_steps_fit_the_time_and_stay_what_they_were_after_a_kill(tiny, monkeypatch):
     monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.0, 1.0, 0))
-    asked = replace(tiny, steps=0, budget="20s", save_every=5)
-    monkeypatch.setattr(runs, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    asked, took, taken = replace(tiny, steps=0, budget="20s", save_every=5), training.Meters.took, []
+
+    def killed(self, finite):
+        took(self, finite)
+        taken.append(True)
+        if len(taken) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Meters, "took", killed)
     with pytest.raises(KeyboardInterrupt):
         runs.pretrain(asked)
     first = config.load(tiny.out)
-    assert first.steps in (18, 19) and first.epochs == pytest.approx(first.steps * 16 / 96)
+    assert 10 <= first.steps <= 19 and first.epochs == pytest.approx(first.steps / 6)
     monkeypatch.undo()
     runs.pretrain(replace(asked, resume="yes"))
-    assert config.load(tiny.out).steps == first.steps
+    again = config.load(tiny.out)
+    assert (again.steps, again.epochs) == (first.steps, first.epochs)
+    with pytest.raises(Mistake, match="keeps the number of steps"):
+        runs.pretrain(replace(asked, resume="yes", budget="1h"))
+
+
+def test_two_lengths_of_one_run_are_refused(tiny):
+    with pytest.raises(Mistake, match="are two lengths of one run"):
+        runs.pretrain(replace(tiny, steps=5, budget="1h"))
 
 
 def test_a_time_too_short_for_anything_says_what_to_type(tiny, monkeypatch):

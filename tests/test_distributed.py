@@ -210,3 +210,34 @@ def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
     torchrun(tiny, code=PROBED)
     assert sorted(file.name for file in tiny.out.glob("scores-*")) == ["scores-0", "scores-3"]
     assert len(list(tiny.out.glob("probes/*.json"))) == 1
+
+
+BUDGET = RUN.replace(
+    "runs.pretrain", "runs.paced = lambda *_: runs.Pace(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0)\nruns.pretrain"
+)
+
+
+def test_ranks_agree_on_the_steps_of_a_budget(tiny):
+    """The slower one decides; with different numbers they would wait for each other for ever."""
+    torchrun(replace(tiny, steps=0, budget="3s", save_every=100), code=BUDGET)
+    assert config.load(tiny.out).steps <= 30
+    assert len(checkpoint.steps(tiny.out / "checkpoints")) == 1
+
+
+SUITE = """
+import json, sys
+from openjepa import config
+from openjepa.evaluate import labelled, suite
+labelled.SCENES, suite.SCENES = (40, 20), (20, 10)
+settings = config.from_json(json.loads(sys.argv[1]))
+suite.suite(suite.Suite(run=str(settings.out), device="cpu", precision="fp32"))
+"""
+
+
+def test_ranks_share_a_suite(tiny):
+    runs.pretrain(tiny)
+    torchrun(tiny, code=SUITE)
+    text = (tiny.out / "suite" / "small.md").read_text()
+    assert all(f"## {name}" in text for name in ("scenes-count", "scenes-distance", "scenes-kind", "Patches of scenes"))
+    kept = json.loads((tiny.out / "suite" / "scenes-count.json").read_text())["scores"]
+    assert len(kept) == 9

@@ -58,6 +58,36 @@ def test_logistic_regression_uses_directions_of_little_variance():
     assert logistic.accuracy(found.predicted, label[3000:]) > 0.93
 
 
+def test_the_minimum_does_not_depend_on_the_start():
+    """Nor where the classes can be told apart without an error, and the loss is tiny."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(300, 48, generator=generator), torch.randint(0, 4, (300,), generator=generator)
+    x[:, :4] += 2 * torch.nn.functional.one_hot(y, 4)
+    problem = logistic.Problem.of(x, y, 4)
+    cold, warm = problem.solve(1e-6), problem.solve(1e-6, problem.solve(1e-4))
+    asked = torch.randn(1000, 48, generator=generator)
+    assert (cold.predict(asked) == warm.predict(asked)).float().mean() > 0.99
+
+
+def test_labels_used_in_different_ways_are_different_lines(tmp_path):
+    def score(labels: int, **chosen) -> report.Score:
+        return report.Score("this encoder", f"{labels} {chosen}", 0.5, 0.4, 0.6, {"labels": labels, **chosen})
+
+    both = [score(10, kind="last"), score(100, kind="last"), score(10, recipe="lowshot"), score(100, recipe="lowshot")]
+    assert report.lines(both) == [("this encoder", "last"), ("this encoder", "lowshot")]
+    assert report.curve(both, tmp_path / "curve.png") and report.curve(both[:1], tmp_path / "one.png") is None
+
+
+def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
+    runs.pretrain(tiny)
+    asked = Probe(
+        run=str(tiny.out), data=Labelled((str(photos),)), probes=("lowshot",), shots=(2.0,), draws=1, baselines=False,
+        out=tmp_path, device="cpu", precision="fp32",
+    )  # fmt: skip
+    (score,) = probe(asked)
+    assert score.low < score.accuracy < score.high
+
+
 def test_the_strength_is_chosen_without_the_test_data(monkeypatch):
     train, (x, y) = blobs(), blobs(100, 1)
     seen = []
@@ -507,6 +537,11 @@ def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_no
     assert kept(probes=("lowshot",), shots=(2.0,)) == ["kNN", "2 a class"]
     assert kept(probes=("knn",)) == ["2 a class", "kNN"]
     assert kept(probes=("logistic",), seed=1) == ["logistic"]  # another split
+    assert kept(probes=("knn",), seed=1, baselines=True) == ["logistic", "kNN", "kNN", "kNN"]
+    assert kept(probes=("lowshot",), shots=(2.0,), seed=1) == ["logistic", "kNN", "kNN", "kNN", "2 a class"]
+    squashed = replace(data, fit="squash")
+    assert kept(probes=("logistic",), seed=1, data=squashed) == ["logistic"]  # another view
+    assert kept(probes=("knn",), seed=1, data=squashed, which="context") == ["kNN"]  # another encoder
     (tmp_path / f"{photos.name}.json").write_text("{")
     with pytest.raises(Mistake, match="move it away"):
         kept(probes=("knn",))

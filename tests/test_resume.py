@@ -303,3 +303,21 @@ def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
     for which in ("target", "context"):
         assert all(torch.equal(value, learnt[name]) for name, value in net.encoder(which).state_dict().items())
     assert unfit == ["predictor.proj.bias", "predictor.proj.weight"]  # pixels there, features here
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_again(tiny, monkeypatch):
+    first = replace(tiny, out=tiny.out.with_name("first"))
+    runs.pretrain(first)
+    whole = replace(tiny, seed=1, init_from=first.out)
+    runs.pretrain(replace(whole, out=tiny.out.with_name("whole")))
+    train = runs.train
+    monkeypatch.setattr(runs, "train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        runs.pretrain(whole)
+    monkeypatch.setattr(runs, "train", train)
+    runs.pretrain(replace(whole, resume="yes"))
+    one, other = (
+        load_file(checkpoint.steps(out / "checkpoints")[0] / "model.safetensors")
+        for out in (whole.out, tiny.out.with_name("whole"))
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)

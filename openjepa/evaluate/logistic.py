@@ -62,7 +62,9 @@ class Problem(NamedTuple):
         scaled = start.weight @ scale.T if start else self.x.new_zeros(self.classes, self.x.shape[1])
         bias = start.bias.clone() if start else self.x.new_zeros(self.classes)
         wanted = [scaled.requires_grad_(), bias.requires_grad_()]
-        solver = torch.optim.LBFGS(wanted, max_iter=200, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+        solver = torch.optim.LBFGS(
+            wanted, max_iter=200, tolerance_grad=1e-8, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        )
 
         def closure() -> Tensor:
             solver.zero_grad()

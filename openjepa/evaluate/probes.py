@@ -114,9 +114,8 @@ def few_labels(subject: Subject, probe: str, answer: Callable[[Tensor], Tensor],
         values = torch.tensor([draw.accuracy for draw in draws])
         label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
         spread = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": draws[0].shots}
-        score = Score(
-            subject.name, called(label, probe), float(values.mean()), *report.interval(values), {**chosen, **spread}
-        )
+        interval = report.interval(values if len(draws) > 1 else draws[0].correct)  # of one draw: over test images
+        score = Score(subject.name, called(label, probe), float(values.mean()), *interval, {**chosen, **spread})
         found.append(Found(score, None, truth))
     return found
 

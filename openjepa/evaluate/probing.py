@@ -56,20 +56,13 @@ def compare(settings: Compare) -> list[Score]:
     return measured(compared, settings, settings.out, pixels=True)
 
 
-class Seen(NamedTuple):
-    """One encoder before the data."""
-
-    candidate: Candidate
-    split: Split
-    parts: Parts
-
-
 class Measured(NamedTuple):
     """All that a table says."""
 
     found: list[Found]  # the first is whose confusion matrix is drawn
     free: dict[str, dict[str, float]]  # encoder → meters that need no label
-    about: dict[str, Any]  # what else the scores depend on
+    about: dict[str, Any]  # what all scores depend on: images, view, precision, seed
+    encoders: dict[str, str]  # encoder → fingerprint
 
 
 def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: bool) -> list[Score]:
@@ -81,33 +74,40 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
         raise Mistake("no probe was asked for: try --probes logistic knn")
     where = place(settings.device, settings.precision)
     with distributed.process_group(where.device):
-        if distributed.world()[1] > 1 and not settings.features:
-            raise Mistake("processes share the features by a folder: give --features FOLDER")
-        seen = [seen_by(each, settings, where) for each in compared]
-        main = distributed.is_main()
-    if not main:
-        return []
-    classes, found, free = len(seen[0].split.train.classes), [], {}
-    for each, data, parts in seen:
-        found += scores_of(Subject(each.name, parts, classes, settings))
+        if distributed.world()[1] > 1:
+            if not settings.features:
+                raise Mistake("processes share the features by a folder: give --features FOLDER")
+            for each in compared:
+                seen_by(each, settings, where)
+        if not distributed.is_main():
+            return []
+    found: list[Found] = []
+    free: dict[str, dict[str, float]] = {}
+    for each in compared:
+        data, parts = seen_by(each, settings, where)
+        found += scores_of(Subject(each.name, parts, len(data.train.classes), settings))
         free[each.name] = spectrum.meters(Viewer(each, data.train, where), parts.test["last"], settings.seed)
+    data = split(compared[0].data, settings.data, settings.seed)
     if pixels:
-        data = split(compared[0].data, settings.data, settings.seed)
-        found += scores_of(Subject("raw pixels", Parts(raw(data.train), raw(data.test)), classes, settings))
+        parts = Parts(raw(data.train), raw(data.test))
+        found += scores_of(Subject("raw pixels", parts, len(data.train.classes), settings))
     about = {
-        "encoders": {each.name: each.fingerprint for each in compared},
-        "images": [part.fingerprint for part in seen[0].split[:2]],
+        "images": [part.fingerprint for part in data[:2]],
+        "labels": settings.data.labels,
+        "fit": settings.data.fit,
+        "precision": "bf16" if where.bf16 else "fp32",
         "seed": settings.seed,
     }
-    publish(Measured(found, free, about), seen[0].split, settings, out)
+    encoders = {each.name: each.fingerprint for each in compared}
+    publish(Measured(found, free, about, encoders), data, settings, out)
     return [each.score for each in found]
 
 
-def seen_by(each: Candidate, settings: Settings, where: Place) -> Seen:
+def seen_by(each: Candidate, settings: Settings, where: Place) -> tuple[Split, Parts]:
     """The data as one encoder wants it, and its features."""
     data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
     parts = split(data, settings.data, settings.seed)
-    return Seen(each, parts, features_of(each, parts, settings, where))
+    return parts, features_of(each, parts, settings, where)
 
 
 def publish(result: Measured, data: Split, settings: Settings, out: Path) -> None:
@@ -124,8 +124,8 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     report.show_free(result.free)
 
     out.mkdir(parents=True, exist_ok=True)
+    older, encoders = report.earlier(out / f"{name}.json", result.about, result.encoders)
     new = {(each.features, each.probe) for each in scores}
-    older = report.read(out / f"{name}.json", result.about)
     scores = [*(each for each in older if (each.features, each.probe) not in new), *scores]
     text = f"# {name}\n\n{title}\n\n{report.markdown(scores)}\n\n{report.markdown_free(result.free)}\n"
     if first.predicted is not None:
@@ -138,7 +138,8 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     if drawn := report.curve(scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
     asked = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
-    file = report.write(out, name, {"about": result.about, **asked, "label_free": result.free}, scores, text)
+    about = {"about": result.about, "encoders": encoders | result.encoders, **asked, "label_free": result.free}
+    file = report.write(out, name, about, scores, text)
     say(f"written    {file}")
 
 

@@ -134,6 +134,20 @@ def picture(table: Int[Tensor, "K K"], classes: tuple[str, ...], title: str, out
     return out
 
 
+def of(score: Score) -> str:
+    """By which features or recipe labels were used."""
+    return score.chosen.get("kind") or score.chosen.get("recipe", "")
+
+
+def lines(scores: list[Score]) -> list[tuple[str, str]]:
+    """What belongs together in a curve."""
+    return list(dict.fromkeys((each.features, of(each)) for each in scores))
+
+
+def of_labels(score: Score) -> int:
+    return score.chosen["labels"]
+
+
 def curve(scores: list[Score], out: Path) -> Path | None:
     """Accuracy against the number of labels as PNG, with intervals; None where fewer than two numbers were tried."""
     tried = [each for each in scores if "labels" in each.chosen]
@@ -142,11 +156,12 @@ def curve(scores: list[Score], out: Path) -> Path | None:
     matplotlib.use("agg")
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for name in unique(tried)[0]:
-        mine = sorted((each for each in tried if each.features == name), key=lambda each: each.chosen["labels"])
-        labels, heights = [each.chosen["labels"] for each in mine], [100 * each.accuracy for each in mine]
+    ways = {of(each) for each in tried}
+    for name, way in lines(tried):
+        mine = sorted((each for each in tried if (each.features, of(each)) == (name, way)), key=of_labels)
+        labels, heights = [of_labels(each) for each in mine], [100 * each.accuracy for each in mine]
         low, high = ([100 * getattr(each, end) for each in mine] for end in ("low", "high"))
-        (line,) = axes.plot(labels, heights, marker="o", label=name)
+        (line,) = axes.plot(labels, heights, marker="o", label=f"{name}, {way}" if len(ways) > 1 else name)
         axes.fill_between(labels, low, high, alpha=0.2, color=line.get_color())
     axes.set(xscale="log", xlabel="labels in all", ylabel="top-1 accuracy, %")
     axes.grid(alpha=0.25)
@@ -162,14 +177,22 @@ def write(folder: Path, name: str, about: dict[str, Any], scores: list[Score], t
     return whole(folder / f"{name}.md", text)
 
 
-def read(file: Path, about: dict[str, Any]) -> list[Score]:
-    """The scores of an earlier call, if they are about the same; none otherwise. Mistake if the file is broken."""
-    if not file.exists():
-        return []
+def earlier(file: Path, about: dict[str, Any], encoders: dict[str, str]) -> tuple[list[Score], dict[str, str]]:
+    """The scores of an earlier call and its encoders: all if they were measured alike and no encoder has changed, or none."""
+    content = read(file)
+    theirs = content.get("encoders", {})
+    changed = any(theirs[name] != encoders[name] for name in theirs.keys() & encoders.keys())
+    if content.get("about") != about or changed:
+        return [], {}
+    return content["scores"], theirs
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What a file of scores says; nothing if there is none. Mistake if it is broken."""
     try:
-        content = json.loads(file.read_text())
-        return [Score(**each) for each in content["scores"]] if content.get("about") == about else []
-    except (ValueError, TypeError, KeyError) as error:
+        content = json.loads(file.read_text()) if file.exists() else {}
+        return {**content, "scores": [Score(**each) for each in content.get("scores", [])]}
+    except (ValueError, TypeError, AttributeError) as error:
         raise Mistake(f"{file} cannot be read ({error}): move it away, and it is made again") from error
 
 

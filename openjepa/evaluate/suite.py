@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
+from openjepa import distributed
 from openjepa.device import Precision, place
 from openjepa.evaluate import dense, report
 from openjepa.evaluate.candidates import Candidate, candidate
@@ -72,7 +74,16 @@ class Suite:
 
 
 def suite(settings: Suite) -> dict[str, list[Score]]:
-    """Scores of each task, the baselines beside them; printed, and written as one table. Tasks already done are kept."""
+    """Scores of each task, the baselines beside them; printed, and written as one table. Tasks already done are kept.
+
+    Under torchrun the processes share the embedding; the main one alone probes meanwhile, and the others wait.
+    """
+    with distributed.process_group(place(settings.device, settings.precision).device, patience=timedelta(days=7)):
+        return tasks(settings)
+
+
+def tasks(settings: Suite) -> dict[str, list[Score]]:
+    """All of them, then the table."""
     this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
     out = settings.out or (Path(settings.run) / "suite" if Path(settings.run).is_dir() else Path("suite"))
     folders = given(settings)
@@ -82,6 +93,8 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
             warn(f"{name} is left out: it has no folder; give --folders {name}=FOLDER")
             continue
         scores[name] = run(name, task, folders.get(name, ()), this, settings, out)
+    if not distributed.is_main():
+        return scores
     compared = [this, *([this.untrained()] if this.untrained else [])]
     rows = dense_rows(compared, settings) if settings.suite == "small" else {}
     text = "\n\n".join(f"## {name}\n\n{report.markdown(found)}" for name, found in scores.items())
@@ -119,12 +132,14 @@ def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings:
         **json.loads(json.dumps(dataclasses.asdict(asked), default=str)),
     }
     file = out / f"{name}.json"
-    if kept := report.read(file, about):
+    content = report.read(file)
+    if content.get("about") == about:
         say(f"{name}: done before, kept")
-        return kept
+        return content["scores"]
     compared = [this, *([this.untrained()] if this.untrained else [])]
     scores = measured(compared, asked, out / name, pixels=True)
-    report.whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
+    if distributed.is_main():
+        report.whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
     return scores
 
 

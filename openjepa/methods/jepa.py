@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from openjepa.distributed import total
 from openjepa.encoder import Encoder
-from openjepa.losses import LOSSES
-from openjepa.nn.transformer import initialise
+from openjepa.losses import LOSSES, normed
+from openjepa.nn.transformer import initialise, unit_stem
 from openjepa.predictor import Predictor
 from openjepa.types import Batch, Masks, Modality, Output, gather
 
@@ -141,23 +141,6 @@ class MaskedJEPA(nn.Module):
     def encoder(self, which: str = "target") -> Encoder:
         """The network to evaluate: "target" as in the paper, or "context"."""
         return {"target": self.target_encoder, "context": self.context_encoder}[which]
-
-
-def normed(raw: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-    """Each patch's numbers to mean 0, variance 1 (He et al., 2022, section 4.1)."""
-    return F.layer_norm(raw.float(), raw.shape[-1:], eps=1e-6)
-
-
-@torch.no_grad()
-def unit_stem(stem: nn.Module) -> None:
-    """Scales each matrix of the stem to deviation 1/√(inputs): a patch of whitened input becomes a token of unit size.
-
-    At the released 0.02 a patch of 48 numbers makes a token of size 0.14, beside a position of size 0.7, and small runs
-    spend their time on predicting positions; see docs/log.md.
-    """
-    for parameter in stem.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(parameter[0].numel() ** -0.5 / 0.02)
 
 
 def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor, "E"]]:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.encoder import Encoder
-from openjepa.methods.jepa import normed, unit_stem
-from openjepa.nn.transformer import initialise
+from openjepa.losses import normed
+from openjepa.nn.transformer import initialise, unit_stem
 from openjepa.predictor import Predictor
 from openjepa.types import Batch, Masks, Modality, Output, gather
 
