@@ -39,6 +39,7 @@ from openjepa.training import advance
 
 TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
 LOOKS = 20  # steps timed
+HALF = "half "  # of the time: what another arm starts from
 
 
 def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Pretrain:
@@ -78,31 +79,19 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "data").exists():
         (folder / "data").symlink_to((options.out / "packed").resolve())
-    settings = dataclasses.replace(settings_of(arm, seed, options), steps=steps, out=folder, resume="if-any")
+    begun = folder_of(HALF + FIRST[arm], seed, options) if arm in FIRST else None
+    settings = settings_of(arm.removeprefix(HALF), seed, options)
+    settings = dataclasses.replace(settings, steps=steps, out=folder, resume="if-any", init_from=begun)
     if not (folder / "export" / "config.json").exists():
-        if arm in FIRST:
-            settings = dataclasses.replace(settings, init_from=warmed(arm, seed, options))
         runs.pretrain(settings)
+    if arm.startswith(HALF):
+        return
     which = "context" if arm in FROZEN else "target"
     log = list(rows(folder / "metrics.jsonl"))
     alarms = {name: log[-1][name] for name in ("relative_loss", "target_std", "rankme") if name in log[-1]}
     (folder / "result.json").write_text(
         json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder, which), **alarms})
     )
-
-
-def warmed(arm: str, seed: int, options: argparse.Namespace) -> Path:
-    """The run that the arm starts from: half of the time."""
-    first = FIRST[arm]
-    folder = folder_of(f"half {first}", seed, options) / arm.replace(" ", "_")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "data").exists():
-        (folder / "data").symlink_to((options.out / "packed").resolve())
-    steps = round(30 * options.minutes / json.loads((options.out / "rates.json").read_text())[first])
-    settings = dataclasses.replace(settings_of(first, seed, options), steps=steps, out=folder, resume="if-any")
-    if not (folder / "export" / "config.json").exists():
-        runs.pretrain(settings)
-    return folder
 
 
 def probed(run: Path, which: str = "target") -> dict[str, float]:
@@ -160,19 +149,21 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "rates.json"
     rates = json.loads(file.read_text()) if file.exists() else {}
-    for arm in options.arms:
+    firsts = sorted({FIRST[arm] for arm in options.arms if arm in FIRST})
+    for arm in (*firsts, *options.arms):
         if arm not in rates:
             rates[arm] = rate(arm, options)
             print(f"{arm:32} {1000 * rates[arm]:.0f} ms a step", flush=True)
             file.write_text(json.dumps(rates, indent=1))
 
-    def start(job: tuple[int, tuple[str, int]]) -> None:
-        arm, seed = job[1]
+    def start(job: tuple[str, int]) -> None:
+        arm, seed = job
         folder = folder_of(arm, seed, options)
-        if (folder / "result.json").exists():
+        if (folder / "result.json").exists() or (arm.startswith(HALF) and (folder / "export").exists()):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        steps = round((30 if arm in FIRST else 60) * options.minutes / rates[arm])
+        minutes = options.minutes / (2 if arm in FIRST or arm.startswith(HALF) else 1)
+        steps = round(60 * minutes / rates[arm.removeprefix(HALF)])
         command = [
             sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
             "--one", arm, seed, steps,
@@ -182,9 +173,9 @@ def main() -> None:
             done = subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment)
         print(f"{arm}, seed {seed}: " + ("done" if not done.returncode else f"failed, see {log.name}"), flush=True)
 
-    jobs = enumerate((arm, seed) for arm in options.arms for seed in options.seeds)
     with ThreadPoolExecutor(options.together) as pool:
-        list(pool.map(start, jobs))
+        list(pool.map(start, [(HALF + first, seed) for first in firsts for seed in options.seeds]))
+        list(pool.map(start, [(arm, seed) for arm in options.arms for seed in options.seeds]))
     table(options)
 
 
