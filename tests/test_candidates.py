@@ -24,6 +24,9 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
     transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
     from tests.test_parity import state_for_encoder
 
+    torch.manual_seed(
+        0
+    )  # features agree within 1e-5: for some weights an image on the edge of two classes falls otherwise
     sizes = {"hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 192}
     model = transformers.IJepaModel(transformers.IJepaConfig(image_size=32, patch_size=4, layer_norm_eps=1e-6, **sizes))
     config = replace(
