@@ -138,7 +138,7 @@ def opened(path: str) -> Pillow.Image:
         raise Undecodable("too many pixels: a decompression bomb?") from error
     except DAMAGE as error:
         raise Undecodable("not a picture of a known format") from error
-    if picture.size[0] * picture.size[1] > MOST_PIXELS:
+    if picture.size[0] * picture.size[1] > min(MOST_PIXELS, Pillow.MAX_IMAGE_PIXELS or MOST_PIXELS):
         raise Undecodable(f"{picture.size[0]}×{picture.size[1]} pixels: a decompression bomb?")
     return picture
 

@@ -13,18 +13,23 @@ Change = Callable[[Pretrain], Pretrain]
 
 
 def method(**changes: Any) -> Change:
+    """The base with other networks or another objective."""
     return lambda base: replace(base, method=replace(base.method, **changes))
 
 
 def masks(**changes: Any) -> Change:
+    """The base with other masks."""
     return lambda base: replace(base, masks=replace(base.masks, **changes))
 
 
 def optim(**changes: Any) -> Change:
+    """The base with another schedule."""
     return lambda base: replace(base, optim=replace(base.optim, **changes))
 
 
 def both(*changes: Change) -> Change:
+    """Several changes, one after the other."""
+
     def changed(base: Pretrain) -> Pretrain:
         for change in changes:
             base = change(base)
