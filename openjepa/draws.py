@@ -40,6 +40,7 @@ class Draws:
     numbers: np.ndarray  # n of this rank's samples
     batch: np.ndarray  # n of the global batch
     first: int = 0  # place of numbers[0] in the global batch
+    prefix: str = ""  # of every name: numbers of their own for a second asker
 
     @classmethod
     def of(cls, seed: int, step: int, numbers: np.ndarray) -> Draws:
@@ -62,8 +63,12 @@ class Draws:
         """The draws of the samples at places start … stop of the global batch, whoever holds them."""
         return replace(self, numbers=self.batch[start:stop], first=start)
 
+    def again(self, turn: int) -> Draws:
+        """Fresh numbers under the same names, for one who asks a second time; turn 0 is this one."""
+        return replace(self, prefix=f"turn {turn} " if turn else "")
+
     def _floats(self, name: str, place: np.ndarray, shape: tuple[int, ...]) -> Float[Tensor, "B *S"]:
-        words = bits(self.seed, name, place, int(np.prod(shape, dtype=int)))
+        words = bits(self.seed, self.prefix + name, place, int(np.prod(shape, dtype=int)))
         floats = (words >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)  # 24 bits: exact in fp32, below 1
         return torch.from_numpy(floats.reshape(len(place), *shape))
 

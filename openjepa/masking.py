@@ -36,9 +36,15 @@ class Masking:
     budget: float = 0.25  # share of the grid shown to the context encoder (sampler "blocks")
     min_keep: int = 10  # the released sampler's floor for blocks and contexts (sampler "official")
     hidden: float = 0.6  # share of the grid asked for (sampler "random")
+    times: int = 1  # masks a sample gets in a step: contexts that share one pass of the target encoder
 
     def build(self, grid: Size) -> Masker:
         """The sampler for a grid. Mistake if the grid cannot hold its blocks."""
+        if self.times < 1:
+            raise Mistake(f"{self.times} masks a sample leave nothing to learn from: try --masks.times 1")
+        return self.one(grid) if self.times == 1 else Several(self.one(grid), self.times)
+
+    def one(self, grid: Size) -> Masker:
         scales = self.target_scale, self.target_aspect, self.context_scale
         if self.sampler == "blocks":
             return Blocks(grid, self.targets, *scales, self.budget)
@@ -254,6 +260,23 @@ class Random:
         if not 0 < asked < count:
             raise Mistake(too_small(self.grid, f"{asked} of {count} tokens would be hidden"))
         return [(count - asked, 1, asked)]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Several masks of each sample, drawn by another sampler one after the other (data2vec 2.0, arXiv 2212.07525)."""
+
+    masker: Masker
+    times: int
+
+    def __call__(
+        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: Draws, progress: float
+    ) -> tuple[Masks, ...]:
+        turns = [self.masker(pos, valid, draws.again(turn), progress) for turn in range(self.times)]
+        return tuple(mask for masks in turns for mask in masks)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        return self.masker.shapes()
 
 
 def between(low: float, high: float, u: float) -> float:
