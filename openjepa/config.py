@@ -15,6 +15,7 @@ from openjepa.device import Precision
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
+from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
@@ -22,7 +23,7 @@ from openjepa.types import Mistake
 
 FORMAT = 1
 MODALITIES = {"image": Image, "series": Series}
-METHODS = {"jepa": JEPA, "mae": MAE}
+METHODS = {"jepa": JEPA, "mae": MAE, "vicreg": VICReg}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Pretrain:
     """Everything that a pretraining run depends on, and, at the end, what it does not."""
 
     data: Image | Series = field(default_factory=Image)
-    method: JEPA | MAE = field(default_factory=JEPA)
+    method: JEPA | MAE | VICReg = field(default_factory=JEPA)
     masks: Masking = field(default_factory=Masking)
     optim: Optim = field(default_factory=Optim)
     epochs: float = 300.0  # passes over the data

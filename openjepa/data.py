@@ -150,7 +150,16 @@ class Steps(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, data: Dataset, masker: Masker, *, batch_size: int, total: int, seed: int, rank: int = 0, ranks: int = 1
+        self,
+        data: Dataset,
+        masker: Masker,
+        *,
+        batch_size: int,
+        total: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        views: int = 1,
     ):
         if batch_size % ranks:
             raise Mistake(
@@ -160,7 +169,7 @@ class Steps(torch.utils.data.Dataset):
             raise Mistake(
                 f"{len(data)} images are fewer than a batch of {batch_size}: try --batch-size {max(1, len(data) // 2)}"
             )
-        self.data, self.masker, self.seed, self.total = data, masker, seed, total
+        self.data, self.masker, self.seed, self.total, self.views = data, masker, seed, total, views
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // ranks
         self.epoch, self.order = -1, np.empty(0, np.int64)
 
@@ -176,9 +185,11 @@ class Steps(torch.utils.data.Dataset):
         numbers = epoch * len(self.data) + places
         draws = Draws(self.seed, step, numbers[mine], numbers, self.rank * self.share)
 
-        read = self.data.read(torch.from_numpy(self.order[places[mine]]), draws)
-        batch = Batch(read.views, torch.from_numpy(numbers[mine]))
-        return Step(step, batch, self.masker(None, None, draws, step / self.total), read.skipped)
+        wanted = torch.from_numpy(self.order[places[mine]])
+        reads = [self.data.read(wanted, draws.again(turn)) for turn in range(self.views)]
+        batch = Batch(tuple(view for read in reads for view in read.views), torch.from_numpy(numbers[mine]))
+        skipped = tuple(bad for read in reads for bad in read.skipped)
+        return Step(step, batch, self.masker(None, None, draws, step / self.total), skipped)
 
 
 def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from openjepa.nn.positions import sincos
+from openjepa.nn.positions import Positions, rotary, sincos
 from openjepa.nn.transformer import Block
 from openjepa.types import Tokens
 
@@ -25,9 +25,17 @@ class Encoder(nn.Module):
     The stem is a child (`patch_embed`) and sees one token at a time, so hidden patches are never embedded.
     """
 
-    def __init__(self, stem: nn.Module, dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0):
+    def __init__(
+        self,
+        stem: nn.Module,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        positions: Positions = "sincos",
+    ):
         super().__init__()
-        self.dim = dim
+        self.dim, self.head, self.positions = dim, dim // num_heads, positions
         self.patch_embed = stem
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -40,11 +48,13 @@ class Encoder(nn.Module):
         """
         wanted = [range(len(self.blocks))[layer] for layer in layers]
         x = self.patch_embed(tokens.x)
-        x = x + sincos(tokens.pos, self.dim)
+        turn = rotary(tokens.pos, self.head) if self.positions == "rope" else None
+        if turn is None:
+            x = x + sincos(tokens.pos, self.dim)
 
         seen: dict[int, torch.Tensor] = {}
         for depth, block in enumerate(self.blocks[: max(wanted) + 1]):
-            x = block(x, tokens.valid)
+            x = block(x, tokens.valid, turn)
             if depth in wanted:
                 seen[depth] = self.norm(x)
         return tuple(Tokens(seen[depth], tokens.pos, tokens.valid) for depth in wanted)

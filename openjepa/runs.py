@@ -57,9 +57,9 @@ def run(settings: Pretrain, where: Place) -> Path:
     data, settings = prepared(settings, where, listing, settings.out / "data")
     if settings.budget and not resumed:
         settings = lasting(settings, affordable(settings, paced(settings, data, where), where, began), len(data))
-    steps = steps_of(settings, data)
 
     method = settings.method.build(settings.data, settings.seed).to(where.device)
+    steps = steps_of(settings, data, method.views)
     optimizer = optim.build(method, settings.optim)
     start = restored(settings, method, optimizer) if resumed else 0
     if start == 0 and settings.init_from:
@@ -81,8 +81,13 @@ def run(settings: Pretrain, where: Place) -> Path:
 
 
 def divides(settings: Pretrain) -> None:
-    """Mistake if a batch has no equal part for every process."""
+    """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
     ranks = distributed.world()[1]
+    if settings.method.whole_batch and settings.accumulate * ranks > 1:
+        raise Mistake(
+            f"{type(settings.method).__name__} compares the samples of a batch with one another, so that a batch cannot be "
+            "taken in parts: run it in one process, without --accumulate"
+        )
     if settings.batch_size % (settings.accumulate * ranks):
         raise Mistake(
             f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
@@ -90,11 +95,19 @@ def divides(settings: Pretrain) -> None:
         )
 
 
-def steps_of(settings: Pretrain, data: Dataset) -> Steps:
-    """All steps of a run, this process's share of each."""
-    rank, ranks = distributed.world()
-    masker, size = settings.masks.build(settings.data.grid), settings.batch_size
-    return Steps(data, masker, batch_size=size, total=settings.steps, seed=settings.seed, rank=rank, ranks=ranks)
+def steps_of(settings: Pretrain, data: Dataset, views: int) -> Steps:
+    """All steps of a run, this process's share of each, with so many views of every sample."""
+    (rank, ranks), masker = distributed.world(), settings.masks.build(settings.data.grid)
+    return Steps(
+        data,
+        masker,
+        batch_size=settings.batch_size,
+        total=settings.steps,
+        seed=settings.seed,
+        rank=rank,
+        ranks=ranks,
+        views=views,
+    )
 
 
 def resuming(settings: Pretrain) -> bool:
@@ -228,8 +241,8 @@ class Pace(NamedTuple):
 
 def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
     """How long a step takes, by taking a few with a method of its own."""
-    steps = steps_of(settings, data)
     method = settings.method.build(settings.data, settings.seed).to(where.device)
+    steps = steps_of(settings, data, method.views)
     optimizer = optim.build(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
 

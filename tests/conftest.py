@@ -22,6 +22,7 @@ from openjepa.device import Place
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
+from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
@@ -44,6 +45,20 @@ METHODS = {
     ),
     "pixels": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardise=True, pixels=0.5),
     "mae": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalise=False),
+    "rotary": JEPA(
+        dim=48,
+        depth=2,
+        num_heads=2,
+        predictor_dim=24,
+        predictor_depth=1,
+        positions="rope",
+        centre="sample",
+        whiten=0.5,
+        init="xavier",
+        stem_init="unit",
+        standardise=True,
+    ),
+    "vicreg": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]

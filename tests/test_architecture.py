@@ -13,7 +13,7 @@ ROOT = Path(openjepa.__file__).parent
 LEVELS = [
     {"draws"},
     {"types"},
-    {"nn", "distributed", "scenes", "masking", "losses", "optim", "log", "pictures"},
+    {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "optim", "log", "pictures"},
     {"encoder", "predictor", "data", "device"},
     {"methods", "modalities"},
     {"config", "checkpoint", "health"},

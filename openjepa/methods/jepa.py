@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from openjepa.distributed import total
 from openjepa.encoder import Encoder
 from openjepa.losses import LOSSES, normed
-from openjepa.nn.transformer import initialise, unit_stem
+from openjepa.nn.positions import Positions
+from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
+from openjepa.regularisers import sketched_gaussian
 from openjepa.types import Batch, Masks, Modality, Output, gather
 
+SLICES = 256  # directions that SIGReg looks along
 EPSILON = 1e-4  # added to the variance that targets are standardised by
 
 
@@ -36,6 +39,8 @@ class Targets(NamedTuple):
 class JEPA:
     """The networks and the objective. Defaults are the paper's for ViT-S; sizes of the family are in `encoder.SIZES`."""
 
+    whole_batch: ClassVar[bool] = False  # whether the loss is more than a mean over samples
+
     dim: int = 384
     depth: int = 12
     num_heads: int = 6
@@ -43,11 +48,18 @@ class JEPA:
     predictor_dim: int = 384
     predictor_depth: int = 6
     predictor_heads: int = 0  # 0: as many as the encoder, as released
+    positions: Positions = "sincos"  # of the encoder: added to tokens as released, or rotary in its attention
+    init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
     loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
+    centre: Literal["no", "sample", "place", "both"] = (
+        "no"  # targets less the mean of their sample, of their place, or both
+    )
     standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens of the global batch
+    whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
+    gaussian: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
     pixels: float = 0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
@@ -56,7 +68,7 @@ class JEPA:
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder alone, its weights as torch makes them: to be loaded."""
-        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio)
+        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions)
 
     def predictor(self, modality: Modality) -> Predictor:
         width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
@@ -77,8 +89,8 @@ class MaskedJEPA(nn.Module):
         self.loss = LOSSES[config.loss]
         self.context_encoder = config.encoder(modality)
         self.predictor = config.predictor(modality)
-        initialise(self.context_encoder, generator)
-        initialise(self.predictor, generator)
+        initialise(self.context_encoder, generator, config.init)
+        initialise(self.predictor, generator, config.init)
         if config.stem_init == "unit":
             unit_stem(self.context_encoder.patch_embed)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
@@ -93,10 +105,16 @@ class MaskedJEPA(nn.Module):
         *seen, output = self.target_encoder(self.modality.tokens(batch.views[0]), (*layers, -1))
         levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
         x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
+        if self.config.centre in ("sample", "both"):
+            x = x - x.mean(1, keepdim=True)
+        if self.config.centre in ("place", "both"):
+            x = x - total(x.sum(0)) / total(torch.tensor(float(len(x)), device=x.device))
 
         mean, variance = moments(x)
         if self.config.standardise:
             x = (x - mean) * (variance + EPSILON).rsqrt()
+        if self.config.whiten:
+            x = whitened(x, self.config.whiten)
         if self.config.pixels:
             x = torch.cat([x, normed(self.modality.tokens(batch.views[0]).x)], -1)
         return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
@@ -104,15 +122,19 @@ class MaskedJEPA(nn.Module):
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
         """The loss of predicting each target block from the context (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
-        losses, references = [], []
+        losses, references, features = [], [], []
         for mask in masks:
             (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
+            features.append(context.x.float().mean(1))
             predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
             asked = gather(targets.x, mask.target)
             losses.append(self.compared(predicted, asked, mask.target_valid))
             references.append(self.compared(asked.mean((0, 1, 2)).expand_as(asked), asked, mask.target_valid))
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
+        if self.config.gaussian:
+            slices = torch.Generator().manual_seed(int(batch.number[0]))
+            loss = loss + self.config.gaussian * sketched_gaussian(torch.cat(features), SLICES, slices)
         return Output(loss, metrics, targets.features)
 
     def compared(
@@ -148,3 +170,18 @@ def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor
     count = total(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
     mean = total(x.float().sum((0, 1))) / count
     return mean, total((x.float() - mean).square().sum((0, 1))) / count
+
+
+def whitened(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
+    """Centred targets with the spread of each principal direction raised to 1 - power, in the old axes (ZCA).
+
+    The covariance is that of the global batch. Directions below a thousandth of the mean variance are not enlarged.
+    """
+    rows = x.float().flatten(0, 1)
+    count = total(torch.tensor(float(len(rows)), device=x.device))
+    covariance = total(rows.T @ rows) / count
+    variance, axes = torch.linalg.eigh(covariance)
+    variance = variance.clamp(min=1e-3 * float(variance.mean()))
+    turn = (axes * variance ** (-power / 2)) @ axes.T
+    x = x.float() @ turn
+    return x

@@ -6,7 +6,7 @@ B batch  N tokens  E width of a raw token  D width
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from openjepa.encoder import Encoder
 from openjepa.losses import normed
-from openjepa.nn.transformer import initialise, unit_stem
+from openjepa.nn.positions import Positions
+from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
 from openjepa.types import Batch, Masks, Modality, Output, gather
 
@@ -34,6 +35,8 @@ class MAE:
     token, and what is decoded are the hidden places alone.
     """
 
+    whole_batch: ClassVar[bool] = False  # whether the loss is more than a mean over samples
+
     dim: int = 384
     depth: int = 12
     num_heads: int = 6
@@ -41,6 +44,8 @@ class MAE:
     predictor_dim: int = 512
     predictor_depth: int = 8
     predictor_heads: int = 0  # 0: as many as the encoder
+    positions: Positions = "sincos"  # as in JEPA
+    init: Init = "released"  # as in JEPA
     stem_init: Literal["released", "unit"] = "released"  # as in JEPA
     normalise: bool = True  # each patch to mean 0, variance 1 (the paper's better variant)
 
@@ -50,7 +55,7 @@ class MAE:
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder alone, its weights as torch makes them: to be loaded."""
-        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio)
+        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -64,8 +69,8 @@ class MaskedAutoencoder(nn.Module):
         self.context_encoder = config.encoder(modality)
         heads = config.predictor_heads or config.num_heads
         self.predictor = Predictor(config.dim, modality.width, config.predictor_dim, config.predictor_depth, heads)
-        initialise(self.context_encoder, generator)
-        initialise(self.predictor, generator)
+        initialise(self.context_encoder, generator, config.init)
+        initialise(self.predictor, generator, config.init)
         if config.stem_init == "unit":
             unit_stem(self.context_encoder.patch_embed)
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from openjepa import pictures
+from openjepa.colour import jitter
 from openjepa.data import Paths, list_files, replacing
 from openjepa.draws import Draws
 from openjepa.nn.positions import grid_positions
@@ -33,6 +34,7 @@ class Image:
     crop_scale: tuple[float, float] = (0.3, 1.0)  # share of the picture's area
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
     flip: bool = False  # mirror half of the crops
+    colour: float = 0.0  # strength of random changes of colour; SimCLR's runs on CIFAR-10 have 0.5
     fit: pictures.Fit = "crop"  # of evaluation views: largest centred box; its middle 7/8; the whole picture squashed
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()
@@ -47,6 +49,8 @@ class Image:
                 )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise Mistake(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
+        if self.colour and self.channels != 3:
+            raise Mistake(f"colours of {self.channels} channels cannot be changed: leave --data.colour out")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -106,6 +110,10 @@ class Image:
             return pictures.centre_crops(self.size, height, width, self.fit)
         return pictures.random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, draws)
 
+    def coloured(self, views: UInt8[Tensor, "B C H W"], draws: Draws | None) -> UInt8[Tensor, "B C H W"]:
+        """Training views with their colours changed, if they are to be."""
+        return jitter(views, self.colour, draws) if draws and self.colour else views
+
 
 class PatchEmbed(nn.Module):
     """A patch's pixels to a feature: a convolution whose stride is its size, on patches already cut out."""
@@ -154,7 +162,7 @@ class ImageArray:
             index[row] = wanted
         height, width = self.sizes[index].float().unbind(1)
         views = pictures.resample(self.array[index], self.config.crops(height, width, draws), self.config.size)
-        return Read((views,), self.label[index], tuple(skipped))
+        return Read((self.config.coloured(views, draws),), self.label[index], tuple(skipped))
 
 
 class ImageFiles:
@@ -194,7 +202,7 @@ class ImageFiles:
             skipped.extend(bad)
             if draws is None and not bad:
                 label[row] = self.label[wanted]
-        return Read((torch.from_numpy(np.stack(views)),), label, tuple(skipped))
+        return Read((self.config.coloured(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
 
     def view(self, index: int, draws: Draws | None) -> tuple[UInt8[np.ndarray, "C h w"], list[Skipped]]:
         """A view of one sample, and the files that had to be passed over for it."""

@@ -1,10 +1,21 @@
 """Positions as coordinates.   B batch  N tokens  P coordinates  D width"""
 
+from typing import Literal, NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.types import Mistake
+
+Positions = Literal["sincos", "rope"]  # added to tokens, or turned into queries and keys
+
+
+class Turn(NamedTuple):
+    """The angles by which attention turns its queries and keys; the same for every head."""
+
+    cos: Float[Tensor, "B 1 N K"]
+    sin: Float[Tensor, "B 1 N K"]
 
 
 def grid_positions(rows: int, columns: int, like: tuple[int, int] | None = None) -> Float[Tensor, "N 2"]:
@@ -35,3 +46,28 @@ def sincos(pos: Float[Tensor, "*B P"], dim: int) -> Float[Tensor, "*B D"]:
     frequency = (10000.0 ** (-k / count)).to(pos.device, torch.float32)
     angle = pos.float()[..., None] * frequency  # *B P K
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def rotary(pos: Float[Tensor, "B N P"], width: int) -> Turn:
+    """Angles for heads of `width`: for each coordinate width/2P of them, frequencies 100^(-k/K) a unit.
+
+    Source: RoFormer (Su et al., arXiv 2104.09864), one axis after the other, with the base of Heo et al. (arXiv
+    2403.13298). Raises Mistake if the width is not a multiple of 2P.
+    """
+    coordinates = pos.shape[-1]
+    if width % (2 * coordinates):
+        raise Mistake(
+            f"heads of width {width} cannot turn by {coordinates} coordinates: "
+            f"try a width of {max(width // (2 * coordinates), 1) * 2 * coordinates} a head"
+        )
+    count = width // (2 * coordinates)
+    frequency = 100.0 ** (-torch.arange(count, device=pos.device) / count)
+    angle = (pos.float()[..., None] * frequency).flatten(-2)[:, None]  # B 1 N K
+    return Turn(angle.cos(), angle.sin())
+
+
+def turned(x: Float[Tensor, "B H N D"], turn: Turn) -> Float[Tensor, "B H N D"]:
+    """Each pair (first half, second half) of a head's features turned by its angle."""
+    cos, sin = turn.cos.to(x.dtype), turn.sin.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

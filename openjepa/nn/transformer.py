@@ -1,10 +1,13 @@
 """A pre-norm transformer under timm's parameter names.   B batch  N, Q tokens  D width  H heads"""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openjepa.nn.positions import Turn, turned
 from openjepa.types import Mistake
 
 
@@ -19,9 +22,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None, turn: Turn | None = None
+    ) -> Float[Tensor, "B N D"]:
         batch, count, dim = x.shape
         q, k, v = self.qkv(x).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # B H N D/H
+        if turn is not None:
+            q, k = turned(q, turn), turned(k, turn)
         mask = None if valid is None else valid[:, None, None, :]
         x = attend(q, k, v, mask).transpose(1, 2).reshape(batch, count, dim)
         return self.proj(x)
@@ -59,20 +66,27 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N D"]:
-        x = x + self.attn(self.norm1(x), valid)
+    def forward(
+        self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None, turn: Turn | None = None
+    ) -> Float[Tensor, "B N D"]:
+        x = x + self.attn(self.norm1(x), valid, turn)
         return x + self.mlp(self.norm2(x))
 
 
+Init = Literal["released", "xavier"]
+
+
 @torch.no_grad()
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+def initialise(module: nn.Module, generator: torch.Generator, how: Init = "released") -> None:
     """Weights from a normal of deviation 0.02 truncated at ±2, biases 0, norms 1 and 0: as in effect in the released runs.
 
-    The released code also divides residual projections by sqrt(2·layer), then overwrites them; so do we not.
+    "xavier": matrices of deviation √(2 / (inputs + outputs)), which at width 192 is two to three times that. The released
+    code also divides residual projections by sqrt(2·layer), then overwrites them; so do we not.
     """
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
-            nn.init.trunc_normal_(parameter, std=0.02, a=-2.0, b=2.0, generator=generator)
+            std = (2 / sum(parameter.shape)) ** 0.5 if how == "xavier" and parameter.ndim == 2 else 0.02
+            nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=generator)
         else:
             parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
 

@@ -8,6 +8,7 @@ from openjepa.config import Pretrain
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
+from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim
 
@@ -48,6 +49,21 @@ def mae_cifar10() -> Pretrain:
         cifar10(),
         method=MAE(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4, stem_init="unit"),
         masks=Masking(sampler="random", hidden=0.75),
+    )
+
+
+def vicreg_cifar10() -> Pretrain:
+    """Joint embedding of two crops on CIFAR-10: the other opponent of `cifar10`, of the same encoder.
+
+    Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 104m
+    Takes: the time it is given; results in docs/small-data.md. The usual changes of colour: --data.colour 0.5.
+    """
+    base = cifar10()
+    return dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, flip=True),
+        method=VICReg(dim=192, depth=6, num_heads=3, predictor_dim=1024, stem_init="unit"),
+        masks=Masking(sampler="random", hidden=0.5, times=2),
     )
 
 

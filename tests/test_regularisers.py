@@ -1,0 +1,45 @@
+"""Regularisers are zero where features say different things, and not where they do not."""
+
+import numpy as np
+import pytest
+import torch
+
+from openjepa.regularisers import hinge, redundancy, sketched_gaussian
+
+
+def normal(rows: int = 4000, width: int = 6) -> torch.Tensor:
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
+
+
+def gaussian(x: torch.Tensor) -> float:
+    return float(sketched_gaussian(x, 64, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("spoil", [0.3, 2.0])
+def test_features_of_another_size_are_not_standard_normal(spoil):
+    assert gaussian(normal()) < 0.001 < 0.02 < gaussian(spoil * normal())
+
+
+def test_a_collapsed_or_shifted_cloud_is_not_standard_normal():
+    assert gaussian(torch.zeros(100, 6)) > 0.1 and gaussian(normal() + 2) > 0.05
+
+
+def test_the_distance_to_a_normal_is_the_integral_of_the_characteristic_functions():
+    """Against quadrature by numpy, sample by sample, for one feature, where the direction is 1 or -1."""
+    x = torch.tensor([[0.3], [-1.2], [2.0]])
+    t = np.linspace(-5, 5, 17)
+    empirical = np.exp(1j * np.outer(t, x[:, 0].numpy())).mean(1)
+    window = np.exp(-t * t / 2)
+    expected = np.trapezoid(np.abs(empirical - window) ** 2 * window / np.sqrt(2 * np.pi), t)
+    assert gaussian(x) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_hinge_is_what_a_deviation_lacks_to_1():
+    assert float(hinge(2 * normal())) == 0
+    assert float(hinge(0.25 * normal())) == pytest.approx(0.75, abs=0.02)
+
+
+def test_redundancy_counts_shared_variance_alone():
+    x = normal()
+    assert float(redundancy(x)) < 0.02
+    assert float(redundancy(x[:, :1].expand(-1, 6))) == pytest.approx(5 * float(x[:, 0].var()) ** 2, rel=1e-3)
