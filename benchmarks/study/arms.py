@@ -45,8 +45,71 @@ def mae(hidden: float = 0.75, **changes: Any) -> Change:
     return lambda base: replace(base, **changed)
 
 
+def batch(size: int) -> Change:
+    """The base with another number of images in a step."""
+    return lambda base: replace(base, batch_size=size)
+
+
+FOUR = both(masks(sampler="random", hidden=0.75, times=4), batch(32))  # four masks of 32 images in place of one of 128
+
+CALM = both(
+    FOUR, method(centre="sample", init="xavier", positions="rope")
+)  # what targets have in common taken out, and louder weights
+
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
+    # one pass of the target encoder for several masks
+    "four masks": FOUR,
+    "four masks, rotary": both(FOUR, method(positions="rope")),
+    "four masks, whitened": both(FOUR, method(whiten=1.0)),
+    "four masks, half whitened": both(FOUR, method(whiten=0.5)),
+    "four masks, centred": both(FOUR, method(centre="sample")),
+    "four masks, centred twice": both(FOUR, method(centre="both")),
+    "four masks, centred, half whitened": both(FOUR, method(centre="sample", whiten=0.5)),
+    "four masks, centred twice, xavier": both(FOUR, method(centre="both", init="xavier")),
+    "four masks, centred twice, half whitened": both(FOUR, method(centre="both", whiten=0.5)),
+    "four masks, centred, pixels": both(FOUR, method(centre="sample", pixels=1.0)),
+    "four masks, centred, xavier": both(FOUR, method(centre="sample", init="xavier")),
+    "four masks, centred, rotary, xavier": both(FOUR, method(centre="sample", positions="rope", init="xavier")),
+    "four masks, centred, rotary": both(FOUR, method(centre="sample", positions="rope")),
+    "four masks, centred, half whitened, rotary": both(FOUR, method(centre="sample", whiten=0.5, positions="rope")),
+    "four masks, centred, whitened, rotary": both(FOUR, method(centre="sample", whiten=1.0, positions="rope")),
+    "four masks, centred, pixels, rotary": both(FOUR, method(centre="sample", pixels=1.0, positions="rope")),
+    "four masks, centred, frozen, rotary": both(FOUR, method(centre="sample", positions="rope"), optim(momentum=1.0)),
+    "four masks, centred, momentum 0.996, rotary": both(
+        FOUR, method(centre="sample", positions="rope"), optim(momentum=0.996)
+    ),
+    "four masks, centred, momentum 0.95, rotary": both(
+        FOUR, method(centre="sample", positions="rope"), optim(momentum=0.95)
+    ),
+    "four masks, centred, lr 2e-3, rotary": both(FOUR, method(centre="sample", positions="rope"), optim(lr=2e-3)),
+    "four masks, centred, last layer, rotary": both(
+        FOUR, method(centre="sample", positions="rope", target_layers=(-1,))
+    ),
+    "four masks, gaussian": both(FOUR, method(gaussian=1.0)),
+    "four masks, gaussian, centred, rotary": both(FOUR, method(gaussian=1.0, centre="sample", positions="rope")),
+    "four masks, frozen at random": both(FOUR, optim(momentum=1.0)),
+    "four masks, momentum 0.95": both(FOUR, optim(momentum=0.95)),
+    "four masks, lr 2e-3": both(FOUR, optim(lr=2e-3)),
+    "four masks, pixels besides": both(FOUR, method(pixels=1.0)),
+    "four masks, whitened, pixels besides": both(FOUR, method(whiten=1.0, pixels=1.0)),
+    "four masks, half whitened, mostly pixels": both(FOUR, method(whiten=0.5, pixels=4.0)),
+    "four masks, layers 1, 3, 5 side by side": both(FOUR, method(target_layers=(1, 3, 5), target_join="concat")),
+    "four masks in blocks": both(masks(times=4), batch(32)),
+    # from there
+    "calm": CALM,
+    "calm, pixels": both(CALM, method(pixels=1.0)),
+    "calm, mostly pixels": both(CALM, method(pixels=4.0)),
+    "calm, half whitened": both(CALM, method(whiten=0.5)),
+    "calm, gaussian": both(CALM, method(gaussian=1.0)),
+    "calm, last layer": both(CALM, method(target_layers=(-1,))),
+    "calm, layers 1, 3, 5 side by side": both(CALM, method(target_layers=(1, 3, 5), target_join="concat")),
+    "calm, momentum 0.95": both(CALM, optim(momentum=0.95)),
+    "calm, momentum 0.996": both(CALM, optim(momentum=0.996)),
+    "calm, lr 2e-3": both(CALM, optim(lr=2e-3)),
+    "calm, predictor of two layers": both(CALM, method(predictor_depth=2)),
+    "calm, in blocks": both(CALM, masks(sampler="blocks")),
+    "calm, squared": both(CALM, method(loss="squared_l2")),
     # masks
     "official masks": masks(sampler="official", min_keep=8),  # 10, as released, cannot be had on 8×8
     "60 % at random": masks(sampler="random", hidden=0.6),
@@ -74,6 +137,9 @@ ARMS: dict[str, Change] = {
     "after MAE, 75 % at random": masks(sampler="random", hidden=0.75),
     # the opponent, with as many trials
     "MAE": mae(),
+    "MAE, rotary": mae(positions="rope"),
+    "MAE, xavier": mae(init="xavier"),
+    "MAE, four masks": both(mae(), masks(times=4), batch(32)),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
     "MAE, batch 64": both(mae(), lambda base: replace(base, batch_size=64)),
     "MAE, 60 % hidden": mae(hidden=0.6),
@@ -81,5 +147,28 @@ ARMS: dict[str, Change] = {
     "MAE, plain pixels": mae(normalise=False),
 }
 
+
+def views(**changes: Any) -> Change:
+    """The recipe `vicreg-cifar10`, on the base's data; `colour` belongs to the data."""
+    own, colour = recipe("vicreg-cifar10"), changes.pop("colour", 0.0)
+    return lambda base: replace(
+        base, method=replace(own.method, **changes), masks=own.masks, data=replace(base.data, flip=True, colour=colour)
+    )
+
+
+ARMS |= {
+    "VICReg, crops": views(),
+    "VICReg, crops and colours": views(colour=0.5),
+    "VICReg, half shown, crops": views(masked=True),
+    "VICReg, half shown, crops and colours": views(masked=True, colour=0.5),
+    "VICReg, crops, lr 2e-3": both(views(), optim(lr=2e-3)),
+    "VICReg, crops, larger crops": both(
+        views(), lambda base: replace(base, data=replace(base.data, crop_scale=(0.5, 1.0)))
+    ),
+    "VICReg, crops and colours, batch 256": both(views(colour=0.5), batch(256)),
+}
+
 FIRST = {name: "MAE" for name in ARMS if name.startswith("after MAE")}  # what half of the time goes to before
-FROZEN = frozenset({"after MAE, target frozen"})  # whose context encoder is what learns
+FROZEN = frozenset(
+    {"after MAE, target frozen", "four masks, frozen at random", "four masks, centred, frozen, rotary"}
+)  # whose context encoder is what learns

@@ -62,8 +62,8 @@ def rate(arm: str, options: argparse.Namespace) -> float:
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
     data = settings.data.dataset(settings.data.listing(), options.out / "packed")
     masker = settings.masks.build(settings.data.grid)
-    steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0)
     net = settings.method.build(settings.data, 0)
+    steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0, views=net.views)
     optimizer, taken = optim.build(net, settings.optim), []
     for number in range(LOOKS):
         began = time.perf_counter()
@@ -127,7 +127,10 @@ def table(options: argparse.Namespace) -> None:
             f"{100 * statistics.mean(one[name] for one in each):.1f} ({', '.join(f'{100 * one[name]:.1f}' for one in each)})"
             for name in names
         ]
-        last = [f"{statistics.mean(one[name] for one in each):.2f}" for name in ("relative_loss", "rankme")]
+        last = [
+            f"{statistics.mean(one[name] for one in each):.2f}" if name in each[0] else "–"
+            for name in ("relative_loss", "rankme")
+        ]
         print(f"| {arm} | {each[0]['steps']:,} | " + " | ".join([*cells, *last]) + " |")
 
 
