@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.nn.positions import sincos
+from openjepa.nn.positions import Positions, rotary, sincos
 from openjepa.nn.transformer import Block
 from openjepa.types import Tokens
 
@@ -14,9 +14,18 @@ from openjepa.types import Tokens
 class Predictor(nn.Module):
     """A narrow transformer over [context; queries]. Each target block is a sequence of its own (paper, section 3)."""
 
-    def __init__(self, input_dim: int, output_dim: int, dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0):
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        positions: Positions = "sincos",
+    ):
         super().__init__()
-        self.dim = dim
+        self.dim, self.head, self.positions = dim, dim // num_heads, positions
         self.embed = nn.Linear(input_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
@@ -30,6 +39,9 @@ class Predictor(nn.Module):
         batch, blocks, asked, _ = where.shape
         seen = self.embed(context.x) + sincos(context.pos, self.dim)
         query = self.mask_token + sincos(where, self.dim).flatten(0, 1)
+        turn = None
+        if self.positions == "rope":  # besides: a query has nothing else to be told apart by
+            turn = rotary(torch.cat([repeat(context.pos, blocks), where.flatten(0, 1)], dim=1), self.head)
 
         x = torch.cat([repeat(seen, blocks), query.to(seen.dtype)], dim=1)  # B·M C+T D
         valid = None
@@ -37,7 +49,7 @@ class Predictor(nn.Module):
             shown = repeat(context.valid, blocks)
             valid = torch.cat([shown, shown.new_ones(len(shown), asked)], dim=1)
         for block in self.blocks:
-            x = block(x, valid)
+            x = block(x, valid, turn)
 
         x = self.proj(self.norm(x[:, -asked:]))
         return x.view(batch, blocks, asked, -1)

@@ -211,3 +211,34 @@ def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, ca
         pytest.skip("wandb is installed")
     assert main(line) == 1
     assert "pip install 'openjepa[wandb]'" in capsys.readouterr().err
+
+
+def test_an_objective_that_needs_its_whole_batch_refuses_parts(photos, tmp_path, capsys):
+    line = [
+        "pretrain",
+        "vicreg-cifar10",
+        "--data.root",
+        str(photos),
+        "--out",
+        str(tmp_path / "run"),
+        "--accumulate",
+        "4",
+    ]
+    assert main(line) == 1
+    assert "compares the samples of a batch with one another" in capsys.readouterr().err
+
+
+def test_joint_embedding_pretrains_from_a_folder(photos, tmp_path):
+    line = [
+        "pretrain",
+        "vicreg-cifar10",
+        "--data.root",
+        str(photos),
+        "--out",
+        str(tmp_path / "run"),
+        *FAST,
+        "--batch-size",
+        "16",
+    ]
+    assert main(line) == 0
+    assert (tmp_path / "run" / "export" / "config.json").is_file()

@@ -37,3 +37,12 @@ def test_draws_are_uniform_and_uncorrelated():
 def test_an_epoch_visits_every_sample_once_and_epochs_differ():
     assert sorted(order(0, 1, 1000)) == list(range(1000))
     assert not np.array_equal(order(0, 1, 1000), order(0, 2, 1000))
+
+
+def test_a_second_asker_gets_numbers_of_its_own_and_the_first_keeps_its():
+    draws = Draws.of(0, 0, np.arange(64))
+    assert torch.equal(draws.uniform("crop"), draws.again(0).uniform("crop"))
+    turns = [draws.again(turn) for turn in range(3)]
+    assert not torch.equal(turns[1].uniform("crop"), turns[2].uniform("crop"))
+    assert not torch.equal(turns[0].shared("sizes"), turns[1].shared("sizes"))
+    assert torch.equal(turns[1].take(np.array([5])).uniform("crop"), turns[1].uniform("crop")[5:6])

@@ -69,7 +69,7 @@ ARMS: dict[str, Change] = {
     "four masks, centred twice, xavier": both(FOUR, method(centre="both", init="xavier")),
     "four masks, centred twice, half whitened": both(FOUR, method(centre="both", whiten=0.5)),
     "four masks, centred, pixels": both(FOUR, method(centre="sample", pixels=1.0)),
-    "four masks, centred, xavier": both(FOUR, method(centre="sample", init="xavier")),
+    "four masks, centred, xavier": CALM,
     "four masks, centred, rotary, xavier": both(FOUR, method(centre="sample", positions="rope", init="xavier")),
     "four masks, centred, rotary": both(FOUR, method(centre="sample", positions="rope")),
     "four masks, centred, half whitened, rotary": both(FOUR, method(centre="sample", whiten=0.5, positions="rope")),
@@ -97,7 +97,12 @@ ARMS: dict[str, Change] = {
     "four masks, layers 1, 3, 5 side by side": both(FOUR, method(target_layers=(1, 3, 5), target_join="concat")),
     "four masks in blocks": both(masks(times=4), batch(32)),
     # from there
-    "calm": CALM,
+    "calm, two masks of 64": both(CALM, masks(times=2), batch(64)),
+    "calm, one mask of 128": both(CALM, masks(times=1), batch(128)),
+    "calm, two masks of 64, 60 % hidden": both(CALM, masks(times=2, hidden=0.6), batch(64)),
+    "calm, rotary": both(CALM, method(positions="rope")),
+    "calm, beta2 0.95": both(CALM, optim(beta2=0.95)),
+    "calm, lr 2e-3, beta2 0.95": both(CALM, optim(lr=2e-3, beta2=0.95)),
     "calm, pixels": both(CALM, method(pixels=1.0)),
     "calm, mostly pixels": both(CALM, method(pixels=4.0)),
     "calm, half whitened": both(CALM, method(whiten=0.5)),
@@ -139,6 +144,9 @@ ARMS: dict[str, Change] = {
     "MAE": mae(),
     "MAE, rotary": mae(positions="rope"),
     "MAE, xavier": mae(init="xavier"),
+    "MAE, xavier, lr 2e-3, beta2 0.95": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
+    "MAE, xavier, lr 2e-3": both(mae(init="xavier"), optim(lr=2e-3)),
+    "MAE, xavier, rotary": mae(init="xavier", positions="rope"),
     "MAE, four masks": both(mae(), masks(times=4), batch(32)),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
     "MAE, batch 64": both(mae(), lambda base: replace(base, batch_size=64)),
@@ -157,10 +165,10 @@ def views(**changes: Any) -> Change:
 
 
 ARMS |= {
-    "VICReg, crops": views(),
-    "VICReg, crops and colours": views(colour=0.5),
-    "VICReg, half shown, crops": views(masked=True),
-    "VICReg, half shown, crops and colours": views(masked=True, colour=0.5),
+    "VICReg, crops": views(init="xavier"),
+    "VICReg, crops and colours": views(init="xavier", colour=0.5),
+    "VICReg, half shown, crops": views(init="xavier", masked=True),
+    "VICReg, half shown, crops and colours": views(init="xavier", masked=True, colour=0.5),
     "VICReg, crops, lr 2e-3": both(views(), optim(lr=2e-3)),
     "VICReg, crops, larger crops": both(
         views(), lambda base: replace(base, data=replace(base.data, crop_scale=(0.5, 1.0)))

@@ -67,8 +67,8 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.config, self.modality = config, modality
         self.context_encoder = config.encoder(modality)
-        heads = config.predictor_heads or config.num_heads
-        self.predictor = Predictor(config.dim, modality.width, config.predictor_dim, config.predictor_depth, heads)
+        sizes = config.predictor_dim, config.predictor_depth, config.predictor_heads or config.num_heads
+        self.predictor = Predictor(config.dim, modality.width, *sizes, positions=config.positions)
         initialise(self.context_encoder, generator, config.init)
         initialise(self.predictor, generator, config.init)
         if config.stem_init == "unit":

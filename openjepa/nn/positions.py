@@ -14,8 +14,8 @@ Positions = Literal["sincos", "rope"]  # added to tokens, or turned into queries
 class Turn(NamedTuple):
     """The angles by which attention turns its queries and keys; the same for every head."""
 
-    cos: Float[Tensor, "B 1 N K"]
-    sin: Float[Tensor, "B 1 N K"]
+    cos: Float[Tensor, "B 1 N D"]
+    sin: Float[Tensor, "B 1 N D"]  # negative in its first half
 
 
 def grid_positions(rows: int, columns: int, like: tuple[int, int] | None = None) -> Float[Tensor, "N 2"]:
@@ -63,11 +63,11 @@ def rotary(pos: Float[Tensor, "B N P"], width: int) -> Turn:
     count = width // (2 * coordinates)
     frequency = 100.0 ** (-torch.arange(count, device=pos.device) / count)
     angle = (pos.float()[..., None] * frequency).flatten(-2)[:, None]  # B 1 N K
-    return Turn(angle.cos(), angle.sin())
+    cos, sin = angle.cos(), angle.sin()
+    return Turn(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
 
-def turned(x: Float[Tensor, "B H N D"], turn: Turn) -> Float[Tensor, "B H N D"]:
-    """Each pair (first half, second half) of a head's features turned by its angle."""
+def turned(x: Float[Tensor, "*B H N D"], turn: Turn) -> Float[Tensor, "*B H N D"]:
+    """Each pair (a feature of a head's first half, the same of its second) turned by its angle."""
     cos, sin = turn.cos.to(x.dtype), turn.sin.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

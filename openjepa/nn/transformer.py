@@ -26,9 +26,8 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None, turn: Turn | None = None
     ) -> Float[Tensor, "B N D"]:
         batch, count, dim = x.shape
-        q, k, v = self.qkv(x).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # B H N D/H
-        if turn is not None:
-            q, k = turned(q, turn), turned(k, turn)
+        qkv = self.qkv(x).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # 3 B H N D/H
+        q, k, v = qkv if turn is None else (*turned(qkv[:2], turn), qkv[2])
         mask = None if valid is None else valid[:, None, None, :]
         x = attend(q, k, v, mask).transpose(1, 2).reshape(batch, count, dim)
         return self.proj(x)
