@@ -1,43 +1,68 @@
-"""The recipe `cifar10` on a GPU, then its probe.
+"""A recipe on CIFAR-10 on a GPU, several seeds side by side on the card for the same time, then their probes.
 
     python benchmarks/gpu/cifar10.py --data cifar10/ --json cifar10.json
+    python benchmarks/gpu/cifar10.py --data cifar10/ --recipe mae-cifar10 --out runs/mae-gpu --json mae.json
 
-`--data` holds train/ and test/ with a folder for each class. `--out` is the run's folder.
+`--data` holds train/ and test/ with a folder for each class. `--out` holds a run's folder for each seed.
 """
 
 import argparse
-import dataclasses
 import json
+import os
+import statistics
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import recipes
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe, probe
-from openjepa.runs import pretrain
+
+
+def started(seed: int, options: argparse.Namespace) -> subprocess.Popen[bytes]:
+    """A run of one seed, as `jepa pretrain` makes it."""
+    command = [
+        sys.executable, "-m", "openjepa", "pretrain", options.recipe, "--data.root", options.data / "train", "--out",
+        options.out / f"seed{seed}", "--seed", seed, "--device", options.device, "--budget", options.budget,
+        "--batch-size", options.batch_size, "--threads", max(1, len(os.sched_getaffinity(0)) // len(options.seeds)),
+        "--save-every", 1_000_000, *options.more,
+    ]  # fmt: skip
+    return subprocess.Popen([str(word) for word in command], cwd=Path(__file__).parents[2])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--recipe", default="cifar10")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10-gpu"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budget", default="6m30s", help="of pretraining; probes take the rest of nine minutes")
+    parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("more", nargs="*", help="settings of jepa pretrain, behind --")
     options = parser.parse_args()
-    config = recipes.recipe("cifar10")
-    data = dataclasses.replace(config.data, root=(str(options.data / "train"),))
-    began = time.perf_counter()
-    pretrain(dataclasses.replace(config, data=data, out=options.out, device=options.device, steps=options.steps))
-    minutes = (time.perf_counter() - began) / 60
-    scores = probe(Probe(run=str(options.out), data=Labelled((str(options.data),)), device=options.device))
-    print(f"{minutes:.1f} minutes of pretraining")
+    options.data, options.out = options.data.resolve(), options.out.resolve()
+
+    running = [started(seed, options) for seed in options.seeds]
+    if failed := [seed for seed, run in zip(options.seeds, running, strict=True) if run.wait()]:
+        sys.exit(f"seeds {failed} failed")
+    found: dict[str, list[float]] = {}
+    for seed in options.seeds:
+        settings = Probe(
+            run=str(options.out / f"seed{seed}"),
+            data=Labelled((str(options.data),)),
+            device=options.device,
+            baselines=seed == options.seeds[0],
+        )
+        for score in probe(settings):
+            found.setdefault(f"{score.features}, {score.probe}", []).append(100 * score.accuracy)
+    for name, values in found.items():
+        print(f"{name:40} {statistics.mean(values):6.1f}  ({', '.join(f'{value:.1f}' for value in values)})")
     if options.json:
         options.json.write_text(
-            json.dumps({"minutes": minutes, "scores": [score._asdict() for score in scores]}, indent=1)
+            json.dumps({"budget": options.budget, "seeds": options.seeds, "scores": found}, indent=1)
         )
 
 

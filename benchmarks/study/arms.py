@@ -56,6 +56,8 @@ CALM = both(
     FOUR, method(centre="sample", init="xavier", positions="rope")
 )  # what targets have in common taken out, and louder weights
 
+FAST = both(CALM, optim(lr=2e-3, beta2=0.95))
+
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
     # one pass of the target encoder for several masks
@@ -97,12 +99,19 @@ ARMS: dict[str, Change] = {
     "four masks, layers 1, 3, 5 side by side": both(FOUR, method(target_layers=(1, 3, 5), target_join="concat")),
     "four masks in blocks": both(masks(times=4), batch(32)),
     # from there
+    "fast, lr 4e-3": both(FAST, optim(lr=4e-3)),
+    "fast, pixels": both(FAST, method(pixels=1.0)),
+    "fast, predictor of two layers": both(FAST, method(predictor_depth=2)),
+    "fast, two masks of 64": both(FAST, masks(times=2), batch(64)),
+    "fast, momentum 0.98": both(FAST, optim(momentum=0.98)),
+    "fast, half whitened": both(FAST, method(whiten=0.5)),
+    "fast, pixels, two layers": both(FAST, method(pixels=1.0, predictor_depth=2)),
     "calm, two masks of 64": both(CALM, masks(times=2), batch(64)),
     "calm, one mask of 128": both(CALM, masks(times=1), batch(128)),
     "calm, two masks of 64, 60 % hidden": both(CALM, masks(times=2, hidden=0.6), batch(64)),
     "calm, rotary": both(CALM, method(positions="rope")),
     "calm, beta2 0.95": both(CALM, optim(beta2=0.95)),
-    "calm, lr 2e-3, beta2 0.95": both(CALM, optim(lr=2e-3, beta2=0.95)),
+    "calm, lr 2e-3, beta2 0.95": FAST,
     "calm, pixels": both(CALM, method(pixels=1.0)),
     "calm, mostly pixels": both(CALM, method(pixels=4.0)),
     "calm, half whitened": both(CALM, method(whiten=0.5)),
