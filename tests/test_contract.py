@@ -198,7 +198,7 @@ def test_whitened_targets_vary_alike_in_every_direction():
 
 
 def test_centred_targets_have_no_mean_over_an_image():
-    config = dataclasses.replace(METHODS["released"], centre="sample")
+    config = dataclasses.replace(METHODS["released"], centre=True)
     net, batch = config.build(MODALITIES["image"]), made("image", "released")[1][0].batch
     torch.testing.assert_close(net.targets(batch).x.mean(1), torch.zeros(32, 48), atol=1e-5, rtol=0)
 

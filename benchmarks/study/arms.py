@@ -53,10 +53,11 @@ def batch(size: int) -> Change:
 FOUR = both(masks(sampler="random", hidden=0.75, times=4), batch(32))  # four masks of 32 images in place of one of 128
 
 CALM = both(
-    FOUR, method(centre="sample", init="xavier", positions="rope")
+    FOUR, method(centre=True, init="xavier", positions="rope")
 )  # what targets have in common taken out, and louder weights
 
 FAST = both(CALM, optim(lr=2e-3, beta2=0.95))
+LIGHT = both(FAST, method(pixels=1.0, predictor_depth=2))
 
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
@@ -65,31 +66,26 @@ ARMS: dict[str, Change] = {
     "four masks, rotary": both(FOUR, method(positions="rope")),
     "four masks, whitened": both(FOUR, method(whiten=1.0)),
     "four masks, half whitened": both(FOUR, method(whiten=0.5)),
-    "four masks, centred": both(FOUR, method(centre="sample")),
-    "four masks, centred twice": both(FOUR, method(centre="both")),
-    "four masks, centred, half whitened": both(FOUR, method(centre="sample", whiten=0.5)),
-    "four masks, centred twice, xavier": both(FOUR, method(centre="both", init="xavier")),
-    "four masks, centred twice, half whitened": both(FOUR, method(centre="both", whiten=0.5)),
-    "four masks, centred, pixels": both(FOUR, method(centre="sample", pixels=1.0)),
+    "four masks, centred": both(FOUR, method(centre=True)),
+    "four masks, centred, half whitened": both(FOUR, method(centre=True, whiten=0.5)),
+    "four masks, centred, pixels": both(FOUR, method(centre=True, pixels=1.0)),
     "four masks, centred, xavier": CALM,
-    "four masks, centred, rotary, xavier": both(FOUR, method(centre="sample", positions="rope", init="xavier")),
-    "four masks, centred, rotary": both(FOUR, method(centre="sample", positions="rope")),
-    "four masks, centred, half whitened, rotary": both(FOUR, method(centre="sample", whiten=0.5, positions="rope")),
-    "four masks, centred, whitened, rotary": both(FOUR, method(centre="sample", whiten=1.0, positions="rope")),
-    "four masks, centred, pixels, rotary": both(FOUR, method(centre="sample", pixels=1.0, positions="rope")),
-    "four masks, centred, frozen, rotary": both(FOUR, method(centre="sample", positions="rope"), optim(momentum=1.0)),
+    "four masks, centred, rotary, xavier": both(FOUR, method(centre=True, positions="rope", init="xavier")),
+    "four masks, centred, rotary": both(FOUR, method(centre=True, positions="rope")),
+    "four masks, centred, half whitened, rotary": both(FOUR, method(centre=True, whiten=0.5, positions="rope")),
+    "four masks, centred, whitened, rotary": both(FOUR, method(centre=True, whiten=1.0, positions="rope")),
+    "four masks, centred, pixels, rotary": both(FOUR, method(centre=True, pixels=1.0, positions="rope")),
+    "four masks, centred, frozen, rotary": both(FOUR, method(centre=True, positions="rope"), optim(momentum=1.0)),
     "four masks, centred, momentum 0.996, rotary": both(
-        FOUR, method(centre="sample", positions="rope"), optim(momentum=0.996)
+        FOUR, method(centre=True, positions="rope"), optim(momentum=0.996)
     ),
     "four masks, centred, momentum 0.95, rotary": both(
-        FOUR, method(centre="sample", positions="rope"), optim(momentum=0.95)
+        FOUR, method(centre=True, positions="rope"), optim(momentum=0.95)
     ),
-    "four masks, centred, lr 2e-3, rotary": both(FOUR, method(centre="sample", positions="rope"), optim(lr=2e-3)),
-    "four masks, centred, last layer, rotary": both(
-        FOUR, method(centre="sample", positions="rope", target_layers=(-1,))
-    ),
+    "four masks, centred, lr 2e-3, rotary": both(FOUR, method(centre=True, positions="rope"), optim(lr=2e-3)),
+    "four masks, centred, last layer, rotary": both(FOUR, method(centre=True, positions="rope", target_layers=(-1,))),
     "four masks, gaussian": both(FOUR, method(gaussian=1.0)),
-    "four masks, gaussian, centred, rotary": both(FOUR, method(gaussian=1.0, centre="sample", positions="rope")),
+    "four masks, gaussian, centred, rotary": both(FOUR, method(gaussian=1.0, centre=True, positions="rope")),
     "four masks, frozen at random": both(FOUR, optim(momentum=1.0)),
     "four masks, momentum 0.95": both(FOUR, optim(momentum=0.95)),
     "four masks, lr 2e-3": both(FOUR, optim(lr=2e-3)),
@@ -105,7 +101,12 @@ ARMS: dict[str, Change] = {
     "fast, two masks of 64": both(FAST, masks(times=2), batch(64)),
     "fast, momentum 0.98": both(FAST, optim(momentum=0.98)),
     "fast, half whitened": both(FAST, method(whiten=0.5)),
-    "fast, pixels, two layers": both(FAST, method(pixels=1.0, predictor_depth=2)),
+    "fast, pixels, two layers": LIGHT,
+    "light, four masks of 16": both(LIGHT, batch(16)),
+    "light, eight masks of 16": both(LIGHT, masks(times=8), batch(16)),
+    "light, half whitened": both(LIGHT, method(whiten=0.5)),
+    "light, momentum 0.98": both(LIGHT, optim(momentum=0.98)),
+    "light, momentum 0.996": both(LIGHT, optim(momentum=0.996)),
     "calm, two masks of 64": both(CALM, masks(times=2), batch(64)),
     "calm, one mask of 128": both(CALM, masks(times=1), batch(128)),
     "calm, two masks of 64, 60 % hidden": both(CALM, masks(times=2, hidden=0.6), batch(64)),
@@ -154,6 +155,10 @@ ARMS: dict[str, Change] = {
     "MAE, rotary": mae(positions="rope"),
     "MAE, xavier": mae(init="xavier"),
     "MAE, xavier, lr 2e-3, beta2 0.95": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
+    "MAE, xavier, lr 2e-3, beta2 0.95, batch 64": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95), batch(64)),
+    "MAE, xavier, lr 2e-3, beta2 0.95, two layers": both(
+        mae(init="xavier", predictor_depth=2), optim(lr=2e-3, beta2=0.95)
+    ),
     "MAE, xavier, lr 2e-3": both(mae(init="xavier"), optim(lr=2e-3)),
     "MAE, xavier, rotary": mae(init="xavier", positions="rope"),
     "MAE, four masks": both(mae(), masks(times=4), batch(32)),

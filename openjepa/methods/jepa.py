@@ -54,9 +54,7 @@ class JEPA:
     loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
-    centre: Literal["no", "sample", "place", "both"] = (
-        "no"  # targets less the mean of their sample, of their place, or both
-    )
+    centre: bool = False  # targets less their sample's mean: what all its tokens share is not asked for
     standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens of the global batch
     whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
     gaussian: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
@@ -105,16 +103,14 @@ class MaskedJEPA(nn.Module):
         *seen, output = self.target_encoder(self.modality.tokens(batch.views[0]), (*layers, -1))
         levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
         x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
-        if self.config.centre in ("sample", "both"):
+        if self.config.centre:
             x = x - x.mean(1, keepdim=True)
-        if self.config.centre in ("place", "both"):
-            x = x - total(x.sum(0)) / total(torch.tensor(float(len(x)), device=x.device))
 
         mean, variance = moments(x)
         if self.config.standardise:
             x = (x - mean) * (variance + EPSILON).rsqrt()
         if self.config.whiten:
-            x = whitened(x, self.config.whiten)
+            x = whitened(x if self.config.standardise else x - mean, self.config.whiten)
         if self.config.pixels:
             x = torch.cat([x, normed(self.modality.tokens(batch.views[0]).x)], -1)
         return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
@@ -173,15 +169,12 @@ def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor
 
 
 def whitened(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
-    """Centred targets with the spread of each principal direction raised to 1 - power, in the old axes (ZCA).
+    """Centred targets with the deviation of each principal direction raised to 1 - power, in the old axes (ZCA).
 
     The covariance is that of the global batch. Directions below a thousandth of the mean variance are not enlarged.
     """
     rows = x.float().flatten(0, 1)
-    count = total(torch.tensor(float(len(rows)), device=x.device))
-    covariance = total(rows.T @ rows) / count
+    covariance = total(rows.T @ rows) / total(torch.tensor(float(len(rows)), device=x.device))
     variance, axes = torch.linalg.eigh(covariance)
-    variance = variance.clamp(min=1e-3 * float(variance.mean()))
-    turn = (axes * variance ** (-power / 2)) @ axes.T
-    x = x.float() @ turn
-    return x
+    variance = torch.maximum(variance, 1e-3 * variance.mean())
+    return x.float() @ (axes * variance ** (-power / 2)) @ axes.T
