@@ -29,14 +29,20 @@ def blobs(count: int = 400, seed: int = 0, classes: int = 4):
     return centres[label] + torch.randn(count, 6, generator=generator), label
 
 
+@pytest.mark.parametrize("features", [6, 500])
 @pytest.mark.parametrize("strength", [1e-1, 1e-3])
-def test_logistic_regression_is_scikit_learns(strength):
+def test_logistic_regression_is_scikit_learns(strength, features):
+    """Of fewer samples than features, too, where ours looks in the samples' span alone, from either start."""
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle here")
     x, y = blobs()
+    x = x if features == 6 else x @ torch.randn(6, features) + torch.randn(len(x), features)
     ours = logistic.fit(x, y, 4, strength)
     scaled = ((x - x.mean(0)) / x.std(0)).numpy()
     theirs = linear_model.LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(scaled, y.numpy())
     torch.testing.assert_close(ours.weight, torch.from_numpy(theirs.coef_).float(), atol=2e-3, rtol=2e-3)
+    problem = logistic.Problem.of(x, y, 4)
+    again = problem.solve(strength, problem.solve(10 * strength))
+    torch.testing.assert_close(again.weight, ours.weight, atol=2e-3, rtol=2e-3)
 
 
 def test_neighbours_are_weighted_scikit_learns():

@@ -28,23 +28,30 @@ class Linear(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Mean cross-entropy + strength/2 · ‖weight‖² on features standardised by their own mean and deviation; convex."""
+    """Mean cross-entropy + strength/2 · ‖weight‖² on features standardised by their own mean and deviation; convex.
 
-    x: Float[Tensor, "S D"]
+    The minimum's weights are sums of samples, so of fewer samples than features it is sought in their span, of R numbers.
+    """
+
+    x: Float[Tensor, "S R"]  # standardised features, along the axes of `span` where there is one
     label: Int[Tensor, "S"]
     classes: int
     mean: Float[Tensor, "D"]
     std: Float[Tensor, "D"]
-    moment: Float[Tensor, "D D"]  # mean of x xᵀ, in fp64
+    moment: Float[Tensor, "R R"]  # mean of x xᵀ, in fp64
+    span: Float[Tensor, "D R"] | None  # orthonormal axes
 
     @classmethod
     def of(cls, features: Float[Tensor, "S D"], label: Int[Tensor, "S"], classes: int) -> Problem:
         mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
-        x = (features - mean) / std
+        x, span = (features - mean) / std, None
+        if len(x) < x.shape[1]:
+            span, rows = torch.linalg.qr(x.T)
+            x = rows.T.contiguous()
         moment = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
         for part in x.split(CHUNK):
             moment += part.double().T @ part.double()
-        return cls(x, label, classes, mean, std, moment / len(x))
+        return cls(x, label, classes, mean, std, moment / len(x), span)
 
     def solve(self, strength: float, start: Linear | None = None) -> Linear:
         """The minimum. It does not depend on the start, which only saves time. The bias is not penalised.
@@ -59,7 +66,8 @@ class Problem(NamedTuple):
         def weight_of(scaled: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
             return torch.linalg.solve_triangular(scale, scaled.T, upper=True).T
 
-        scaled = start.weight @ scale.T if start else self.x.new_zeros(self.classes, self.x.shape[1])
+        started = start and (start.weight if self.span is None else start.weight @ self.span)
+        scaled = started @ scale.T if started is not None else self.x.new_zeros(self.classes, self.x.shape[1])
         bias = start.bias.clone() if start else self.x.new_zeros(self.classes)
         wanted = [scaled.requires_grad_(), bias.requires_grad_()]
         solver = torch.optim.LBFGS(
@@ -75,7 +83,8 @@ class Problem(NamedTuple):
 
         with torch.enable_grad():
             solver.step(closure)  # type: ignore[arg-type]
-        return Linear(weight_of(scaled.detach()), bias.detach(), self.mean, self.std)
+        weight = weight_of(scaled.detach())
+        return Linear(weight if self.span is None else weight @ self.span.T, bias.detach(), self.mean, self.std)
 
 
 def fit(features: Float[Tensor, "S D"], label: Int[Tensor, "S"], classes: int, strength: float) -> Linear:
