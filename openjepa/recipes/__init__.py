@@ -15,6 +15,7 @@ RECIPES: dict[str, Callable[[], Pretrain]] = {
     "ijepa-vitl16": paper.vitl16,
     "ijepa-vits16": paper.vits16,
     "cifar10": small.cifar10,
+    "cifar10-minutes": small.cifar10_minutes,
     "mae-cifar10": small.mae_cifar10,
     "vicreg-cifar10": small.vicreg_cifar10,
     "laptop": small.laptop,
