@@ -43,7 +43,8 @@ THRESHOLDS = (  # figures behind these limits: docs/health.md
     Threshold("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample"),
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two"),
 )
-ADVICE = "try --method.standardise, a slower target (--optim.momentum 0.999) or a lower --optim.lr; see docs/health.md"
+AVERAGED = "--method.standardise, a slower target (--optim.momentum 0.999) or "  # where there is an averaged target
+ADVICE = "try {}a lower --optim.lr; see docs/health.md"
 
 
 class Alarm:
@@ -63,6 +64,7 @@ class Alarm:
                 value = row[threshold.signal]
                 return (
                     f"the representation is collapsing: {threshold.meaning} "
-                    f"({threshold.signal} {value:.3g}, healthy {threshold.healthy}); {ADVICE}"
+                    f"({threshold.signal} {value:.3g}, healthy {threshold.healthy}); "
+                    + ADVICE.format(AVERAGED if "target_std" in row else "")
                 )
         return None

@@ -244,11 +244,19 @@ def test_joint_embedding_through_masks_does_not_see_what_is_hidden():
     net = dataclasses.replace(METHODS["vicreg"], masked=True).build(config)
     masker = Masking(sampler="random", hidden=0.5, times=2).build(config.grid)
     step = Steps(config.synthetic(64, 0), masker, batch_size=32, total=9, seed=0, views=2)[0]
-    hidden = step.masks[0].target[0, 0, 0]
-    row, column = divmod(int(hidden), 8)
-    changed = [view.clone() for view in step.batch.views]
-    changed[0][0, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 0
-    losses = [
-        net(step.batch._replace(views=views), step.masks, None).loss for views in (step.batch.views, tuple(changed))
-    ]
-    assert torch.equal(*losses)
+    for view in (0, 1):
+        shown = step.masks[1 - view].context[0].tolist()  # to the other view
+        hidden = next(place for place in step.masks[view].target[0, 0].tolist() if place in shown)
+        row, column = divmod(hidden, 8)
+        changed = [each.clone() for each in step.batch.views]
+        changed[view][0, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 0
+        both_views = (step.batch.views, tuple(changed))
+        losses = [net(step.batch._replace(views=views), step.masks, None).loss for views in both_views]
+        assert torch.equal(*losses)
+
+
+def test_xavier_weights_are_as_loud_as_their_size_asks():
+    net = dataclasses.replace(METHODS["released"], init="xavier").build(MODALITIES["image"])
+    weight = net.context_encoder.blocks[0].mlp.fc1.weight
+    assert float(weight.detach().std()) == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.05)
+    assert float(net.predictor.mask_token.detach().std()) == pytest.approx(0.02, rel=0.6)

@@ -52,3 +52,12 @@ def test_a_run_that_collapses_sets_it_off():
         row = {"target_std": float(output.metrics["target_std"]), "feature_spread": health.spread(output.features)}
         message = message or alarm.check({**row, "rankme": health.rankme(output.features)})
     assert message and "collapsing" in message
+
+
+def test_advice_about_an_average_is_given_where_there_is_one():
+    """A masked autoencoder and joint embedding have no averaged target, and no such settings."""
+    said = []
+    for row in ({"rankme": 1.0}, {"rankme": 1.0, "target_std": 0.7}):
+        alarm = health.Alarm()
+        said.append(next(filter(None, [alarm.check(row) for _ in range(health.PATIENCE)])))
+    assert "--optim.lr" in said[0] and "momentum" not in said[0] and "--optim.momentum" in said[1]
