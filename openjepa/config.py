@@ -145,7 +145,8 @@ def load(folder: Path) -> Pretrain:
 
 def build(kind: type, plain: dict[str, Any]) -> Any:
     """A dataclass from plain values, every one checked against its field's type."""
-    hints = typing.get_type_hints(kind)
+    every = typing.get_type_hints(kind)
+    hints = {each.name: every[each.name] for each in dataclasses.fields(kind)}
     unknown = sorted(plain.keys() - hints.keys())
     if unknown:
         raise Mistake(f"{kind.__name__} has no setting {unknown[0]!r}: its settings are {', '.join(hints)}")

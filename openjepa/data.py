@@ -188,8 +188,7 @@ class Steps(torch.utils.data.Dataset):
         wanted = torch.from_numpy(self.order[places[mine]])
         reads = [self.data.read(wanted, draws.again(turn)) for turn in range(self.views)]
         batch = Batch(tuple(view for read in reads for view in read.views), torch.from_numpy(numbers[mine]))
-        skipped = tuple(bad for read in reads for bad in read.skipped)
-        return Step(step, batch, self.masker(None, None, draws, step / self.total), skipped)
+        return Step(step, batch, self.masker(None, None, draws, step / self.total), reads[0].skipped)
 
 
 def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:

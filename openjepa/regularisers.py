@@ -20,9 +20,10 @@ def hinge(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
 
 def redundancy(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
     """Squared covariances between different features, summed, a feature (VICReg, equation 4)."""
-    x = x - x.mean(0)
-    covariance = x.T @ x / (len(x) - 1)
-    return (covariance.square().sum() - covariance.diagonal().square().sum()) / x.shape[1]
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float() - x.float().mean(0)
+        covariance = x.T @ x / (len(x) - 1)
+        return (covariance.square().sum() - covariance.diagonal().square().sum()) / x.shape[1]
 
 
 def sketched_gaussian(x: Float[Tensor, "B E"], slices: int, generator: torch.Generator) -> Float[Tensor, ""]:
@@ -33,7 +34,8 @@ def sketched_gaussian(x: Float[Tensor, "B E"], slices: int, generator: torch.Gen
     """
     axes = F.normalize(torch.randn(x.shape[1], slices, generator=generator), dim=0).to(x.device)
     t = torch.linspace(-EXTENT, EXTENT, POINTS, device=x.device)
-    angle = (x @ axes)[..., None] * t  # B K T
+    with torch.autocast(x.device.type, enabled=False):
+        angle = (x.float() @ axes)[..., None] * t  # B K T
     wanted = (-t.square() / 2).exp()
     apart = (angle.cos().mean(0) - wanted).square() + angle.sin().mean(0).square()
     return torch.trapezoid(apart * wanted / math.sqrt(2 * math.pi), t, dim=-1).mean()

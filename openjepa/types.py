@@ -37,6 +37,12 @@ class Tokens(NamedTuple):
             valid = mine if valid is None else mine & valid
         return Tokens(gather(self.x, index), gather(self.pos, index), valid)
 
+    def mean(self) -> Float[Tensor, "B E"]:
+        """One vector a sample: the mean over its tokens, without padding, in fp32."""
+        if self.valid is None:
+            return self.x.float().mean(1)
+        return (self.x.float() * self.valid[..., None]).sum(1) / self.valid.sum(1, keepdim=True).clamp(min=1)
+
 
 class Masks(NamedTuple):
     """Which tokens are shown and which are asked for, as indices into one sample's N."""

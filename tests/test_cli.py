@@ -229,16 +229,7 @@ def test_an_objective_that_needs_its_whole_batch_refuses_parts(photos, tmp_path,
 
 
 def test_joint_embedding_pretrains_from_a_folder(photos, tmp_path):
-    line = [
-        "pretrain",
-        "vicreg-cifar10",
-        "--data.root",
-        str(photos),
-        "--out",
-        str(tmp_path / "run"),
-        *FAST,
-        "--batch-size",
-        "16",
-    ]
-    assert main(line) == 0
-    assert (tmp_path / "run" / "export" / "config.json").is_file()
+    run = tmp_path / "run"
+    line = ["vicreg-cifar10", "--data.root", str(photos), "--out", str(run), "--steps", "2", "--batch-size", "16"]
+    assert main(["pretrain", *line, "--device", "cpu", "--workers", "0"]) == 0
+    assert (run / "export" / "config.json").is_file()

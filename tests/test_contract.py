@@ -13,8 +13,9 @@ from openjepa.masking import Blocks, Masking
 from openjepa.methods.jepa import whitened
 from openjepa.methods.mae import MAE
 from openjepa.optim import Optim
+from openjepa.regularisers import redundancy, sketched_gaussian
 from openjepa.training import advance, split
-from openjepa.types import Masker, Method, Modality, Tokens, gather
+from openjepa.types import Masker, Method, Modality, Skipped, Tokens, gather
 from tests.conftest import CPU, METHODS, MODALITIES
 
 both = pytest.mark.parametrize(("modality", "method"), [(m, j) for m in MODALITIES for j in METHODS])
@@ -260,3 +261,29 @@ def test_xavier_weights_are_as_loud_as_their_size_asks():
     weight = net.context_encoder.blocks[0].mlp.fc1.weight
     assert float(weight.detach().std()) == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.05)
     assert float(net.predictor.mask_token.detach().std()) == pytest.approx(0.02, rel=0.6)
+
+
+def test_whitening_and_regularisers_are_exact_in_half_precision_runs():
+    x = torch.randn(16, 64, 24) * torch.logspace(0, -1.5, 24)
+    x = x - x.mean((0, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = whitened(x, 1.0), redundancy(x[0]), sketched_gaussian(x[0], 16, torch.Generator().manual_seed(0))
+    outside = whitened(x, 1.0), redundancy(x[0]), sketched_gaussian(x[0], 16, torch.Generator().manual_seed(0))
+    assert all(torch.equal(one, other) for one, other in zip(inside, outside, strict=True))
+
+
+def test_padding_is_not_pooled():
+    x, valid = torch.randn(2, 4, 3), torch.tensor([[True, True, False, True], [True] * 4])
+    tokens = Tokens(x, torch.zeros(2, 4, 1), valid)
+    torch.testing.assert_close(tokens.mean()[0], x[0, [0, 1, 3]].mean(0))
+    torch.testing.assert_close(tokens.mean()[1], tokens._replace(valid=None).mean()[1])
+
+
+def test_both_views_of_a_sample_that_cannot_be_decoded_are_of_the_same_other_one():
+    """And it is one file that could not be decoded, not two."""
+    config = dataclasses.replace(MODALITIES["image"], crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0))
+    data = config.synthetic(64, 0)
+    data.bad = {number: Skipped(f"{number}.png", "truncated") for number in range(0, 64, 4)}
+    step = Steps(data, Blocks(config.grid), batch_size=32, total=2, seed=0, views=2)[0]
+    assert torch.equal(*step.batch.views)  # crops are whole pictures here
+    assert 0 < len(step.skipped) == len(Steps(data, Blocks(config.grid), batch_size=32, total=2, seed=0)[0].skipped)

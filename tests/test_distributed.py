@@ -57,7 +57,7 @@ def features(out) -> torch.Tensor:
     return tokens.x
 
 
-@pytest.mark.parametrize("method", ["released", "averaged"])
+@pytest.mark.parametrize("method", ["released", "averaged", "rotary"])
 def test_two_ranks_equal_one(tiny, method):
     tiny = replace(tiny, method=METHODS[method], steps=20)
     one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))

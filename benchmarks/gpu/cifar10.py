@@ -61,9 +61,7 @@ def main() -> None:
     for name, values in found.items():
         print(f"{name:40} {statistics.mean(values):6.1f}  ({', '.join(f'{value:.1f}' for value in values)})")
     if options.json:
-        options.json.write_text(
-            json.dumps({"budget": options.budget, "seeds": options.seeds, "scores": found}, indent=1)
-        )
+        options.json.write_text(json.dumps({**vars(options), "scores": found}, indent=1, default=str))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ ARMS: dict[str, Change] = {
     "light, momentum 0.996": both(LIGHT, batch(16), optim(momentum=0.996)),
     "light, in blocks": both(LIGHT, batch(16), masks(sampler="blocks")),
     "light, last layer only": both(LIGHT, batch(16), method(target_layers=(-1,))),
-    # the opponent, with as many trials
+    # the opponent: what helps a JEPA, and its own
     "MAE": mae(),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
     "MAE, batch 64": both(mae(), batch(64)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +39,6 @@ class Targets(NamedTuple):
 class JEPA:
     """The networks and the objective. Defaults are the paper's for ViT-S; sizes of the family are in `encoder.SIZES`."""
 
-    whole_batch: ClassVar[bool] = False  # whether the loss is more than a mean over samples
-
     dim: int = 384
     depth: int = 12
     num_heads: int = 6
@@ -59,6 +57,11 @@ class JEPA:
     whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
     gaussian: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
     pixels: float = 0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether the loss is more than a mean over samples, so that a batch cannot be taken in parts."""
+        return self.gaussian > 0
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
         """The method with freshly initialised weights; a function of the seed."""
@@ -121,7 +124,7 @@ class MaskedJEPA(nn.Module):
         losses, references, features = [], [], []
         for mask in masks:
             (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
-            features.append(context.x.float().mean(1))
+            features.append(context.mean())
             predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
             asked = gather(targets.x, mask.target)
             losses.append(self.compared(predicted, asked, mask.target_valid))
@@ -129,7 +132,7 @@ class MaskedJEPA(nn.Module):
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
         if self.config.gaussian:
-            slices = torch.Generator().manual_seed(int(batch.number[0]))
+            slices = torch.Generator().manual_seed(int(batch.number[0]))  # waits for the device, once a step
             loss = loss + self.config.gaussian * sketched_gaussian(torch.cat(features), SLICES, slices)
         return Output(loss, metrics, targets.features)
 
@@ -171,10 +174,12 @@ def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor
 def whitened(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
     """Centred targets with the deviation of each principal direction raised to 1 - power, in the old axes (ZCA).
 
-    The covariance is that of the global batch. Directions below a thousandth of the mean variance are not enlarged.
+    The covariance is that of the global batch, and everything is in fp32. Directions below a thousandth of the mean
+    variance are enlarged no more than one at a thousandth.
     """
-    rows = x.float().flatten(0, 1)
-    covariance = total(rows.T @ rows) / total(torch.tensor(float(len(rows)), device=x.device))
-    variance, axes = torch.linalg.eigh(covariance)
-    variance = torch.maximum(variance, 1e-3 * variance.mean())
-    return x.float() @ (axes * variance ** (-power / 2)) @ axes.T
+    with torch.autocast(x.device.type, enabled=False):
+        rows = x.float().flatten(0, 1)
+        covariance = total(rows.T @ rows) / total(torch.tensor(float(len(rows)), device=x.device))
+        variance, axes = torch.linalg.eigh(covariance)
+        variance = torch.maximum(variance, 1e-3 * variance.mean())
+        return x.float() @ (axes * variance ** (-power / 2)) @ axes.T

@@ -90,7 +90,7 @@ class MaskedAutoencoder(nn.Module):
             asked = gather(targets.x, mask.target)
             losses.append(F.mse_loss(predicted.float(), asked))
             references.append(F.mse_loss(asked.mean((0, 1, 2)).expand_as(asked), asked))
-            features.append(context.x.detach().float().mean(1))
+            features.append(context.mean().detach())
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
         return Output(loss, metrics, features[0])

@@ -22,7 +22,7 @@ from openjepa.types import Batch, Masks, Modality, Output
 
 @dataclass(frozen=True)
 class VICReg:
-    """The networks and the objective. Weights of the three terms are the paper's.
+    """The networks and the objective. As released: distances are means over features, the variance term the mean of both views'.
 
     What views have in common is decided by the data: crops alone, or crops whose colours change, too (`Image.colour`).
     Differs: a transformer without class token, its tokens averaged; the expander is narrower than the paper's 8,192.
@@ -89,12 +89,12 @@ class JointEmbedding(nn.Module):
         """There are none: each view is the other's."""
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: None) -> Output:
-        """The three terms of the paper's equation 6."""
+        """The paper's three terms, weighted."""
         tokens = [self.modality.tokens(view) for view in batch.views]
         if self.config.masked:
             shown = [masks[place % len(masks)] for place in range(len(tokens))]
             tokens = [each.take(mask.context, mask.context_valid) for each, mask in zip(tokens, shown, strict=True)]
-        features = [self.context_encoder(each)[0].x.float().mean(1) for each in tokens]
+        features = [self.context_encoder(each)[0].mean() for each in tokens]
         one, other = (self.predictor(each).float() for each in features)
 
         apart = F.mse_loss(one, other)

@@ -225,7 +225,7 @@ def replacement(draws: Draws, attempt: int, count: int, bad: Skipped) -> int:
         raise Mistake(
             f"{ATTEMPTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder"
         )
-    return int(draws.uniform(f"replacement {attempt}") * count)
+    return int(draws.again(0).uniform(f"replacement {attempt}") * count)  # the same for every view of the sample
 
 
 def small(files: ImageFiles) -> bool:

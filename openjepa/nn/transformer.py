@@ -79,12 +79,17 @@ Init = Literal["released", "xavier"]
 def initialise(module: nn.Module, generator: torch.Generator, how: Init = "released") -> None:
     """Weights from a normal of deviation 0.02 truncated at ±2, biases 0, norms 1 and 0: as in effect in the released runs.
 
-    "xavier": matrices of deviation √(2 / (inputs + outputs)), which at width 192 is two to three times that. The released
-    code also divides residual projections by sqrt(2·layer), then overwrites them; so do we not.
+    "xavier": matrices of deviation √(2 / (inputs + outputs)), which at width 192 is two to four times that; not a stem's,
+    which has an option of its own. The released code also divides residual projections by sqrt(2·layer), then overwrites
+    them; so do we not.
     """
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
-            std = (2 / sum(parameter.shape)) ** 0.5 if how == "xavier" and parameter.ndim == 2 else 0.02
+            std = (
+                (2 / sum(parameter.shape)) ** 0.5
+                if how == "xavier" and parameter.ndim == 2 and "patch_embed" not in name
+                else 0.02
+            )
             nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=generator)
         else:
             parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)

@@ -71,7 +71,7 @@ def cifar10_minutes() -> Pretrain:
 
 
 def mae_cifar10() -> Pretrain:
-    """A masked autoencoder on CIFAR-10: the opponent of `cifar10`, of the same encoder, tuned with as many trials.
+    """A masked autoencoder on CIFAR-10: the opponent of `cifar10`, of the same encoder, weights and rates as `cifar10-minutes`.
 
     Command: jepa pretrain mae-cifar10 --data.root cifar10/train --out runs/mae --budget 20m
     Takes: the time it is given; results in docs/small-data.md.
