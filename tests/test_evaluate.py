@@ -35,14 +35,17 @@ def test_logistic_regression_is_scikit_learns(strength, features):
     """Of fewer samples than features, too, where ours looks in the samples' span alone, from either start."""
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle here")
     x, y = blobs()
-    x = x if features == 6 else x @ torch.randn(6, features) + torch.randn(len(x), features)
+    if features > 6:
+        generator = torch.Generator().manual_seed(2)
+        x = x @ torch.randn(6, features, generator=generator) + torch.randn(len(x), features, generator=generator)
     ours = logistic.fit(x, y, 4, strength)
-    scaled = ((x - x.mean(0)) / x.std(0)).numpy()
+    scaled = ((x - x.mean(0)) / x.std(0)).double().numpy()
     theirs = linear_model.LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(scaled, y.numpy())
-    torch.testing.assert_close(ours.weight, torch.from_numpy(theirs.coef_).float(), atol=2e-3, rtol=2e-3)
+    close = {"atol": 2e-3 if features == 6 else 4e-3, "rtol": 2e-3}  # of largest weights of 0.6 where classes are apart
+    torch.testing.assert_close(ours.weight, torch.from_numpy(theirs.coef_).float(), **close)
     problem = logistic.Problem.of(x, y, 4)
     again = problem.solve(strength, problem.solve(10 * strength))
-    torch.testing.assert_close(again.weight, ours.weight, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(again.weight, ours.weight, **close)
 
 
 def test_neighbours_are_weighted_scikit_learns():
