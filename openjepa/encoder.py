@@ -22,7 +22,8 @@ SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
 class Encoder(nn.Module):
     """Features of every token it is shown. No class token: pool the tokens.
 
-    The stem is a child (`patch_embed`) and sees one token at a time, so hidden patches are never embedded.
+    The stem is a child (`patch_embed`) and sees one token at a time, so hidden patches are never embedded. In half-precision
+    runs sine-cosine positions, added in fp32, keep the tokens between blocks in fp32; with rotary ones they are bf16.
     """
 
     def __init__(
