@@ -83,6 +83,10 @@ def run(settings: Pretrain, where: Place) -> Path:
 def divides(settings: Pretrain) -> None:
     """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
     ranks = distributed.world()[1]
+    if settings.method.whole_batch and settings.batch_size < 2:
+        raise Mistake(
+            f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"
+        )
     if settings.method.whole_batch and settings.accumulate * ranks > 1:
         raise Mistake(
             f"{type(settings.method).__name__} compares the samples of a batch with one another, so that a batch cannot be "

@@ -233,3 +233,18 @@ def test_joint_embedding_pretrains_from_a_folder(photos, tmp_path):
     line = ["vicreg-cifar10", "--data.root", str(photos), "--out", str(run), "--steps", "2", "--batch-size", "16"]
     assert main(["pretrain", *line, "--device", "cpu", "--workers", "0"]) == 0
     assert (run / "export" / "config.json").is_file()
+
+
+def test_joint_embedding_of_one_image_is_refused(photos, tmp_path, capsys):
+    line = [
+        "pretrain",
+        "vicreg-cifar10",
+        "--data.root",
+        str(photos),
+        "--out",
+        str(tmp_path / "run"),
+        "--batch-size",
+        "1",
+    ]
+    assert main(line) == 1
+    assert "try --batch-size 128" in capsys.readouterr().err and not (tmp_path / "run" / "config.json").exists()

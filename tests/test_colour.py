@@ -56,6 +56,8 @@ def test_a_view_is_coloured_alike_in_any_company_and_never_for_evaluation(photos
     )
 
 
-def test_colours_of_other_than_three_channels_are_refused():
+def test_colours_of_other_than_three_channels_and_negative_strengths_are_refused():
     with pytest.raises(Mistake, match="leave --data.colour out"):
         Image(channels=1, colour=0.5)
+    with pytest.raises(Mistake, match="try --data.colour 0.5"):
+        Image(colour=-1.0)

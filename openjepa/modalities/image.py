@@ -49,6 +49,8 @@ class Image:
                 )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise Mistake(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
+        if self.colour < 0:
+            raise Mistake(f"a change of colour of strength {self.colour:g} is none: try --data.colour 0.5")
         if self.colour and self.channels != 3:
             raise Mistake(f"colours of {self.channels} channels cannot be changed: leave --data.colour out")
 
