@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -31,16 +33,19 @@ def local_rank() -> int:
 def process_group(device: torch.device, patience: timedelta | None = None) -> Iterator[None]:
     """Joins the ranks that torchrun started; does nothing without torchrun, or where they have joined already.
 
-    `patience`: how long one rank waits for another, by default as torch has it.
+    `patience`: how long one rank waits for another, by default as torch has it. Its threads end with it: one left over
+    that lets go of a tensor while Python shuts down takes the process with it ("terminate called …").
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
+    importlib.import_module("torch.distributed.nn")  # its functions keep, as a default, the group there is at import
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield
     finally:
         dist.destroy_process_group()
+        gc.collect()  # what still refers to the group in a circle keeps its threads
 
 
 def total(value: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ def replicated(method: nn.Module, device: torch.device) -> nn.Module:
     if world()[1] == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
 
 
 @contextlib.contextmanager

@@ -159,6 +159,21 @@ def test_a_batch_that_does_not_divide_is_refused():
         Steps(data, Blocks((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
 
 
+THREADS = (
+    RUN
+    + """
+names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+os._exit(any("gloo" in name for name in names))
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_no_thread_of_the_process_group_outlives_a_run(tiny):
+    """One that lets go of a tensor while Python shuts down takes the process with it."""
+    torchrun(replace(tiny, steps=5), code=THREADS)
+
+
 def test_checkpoints_hold_no_rank(tiny):
     torchrun(replace(tiny, steps=5))
     model = load_file(checkpoint.steps(tiny.out / "checkpoints")[0] / "model.safetensors")
