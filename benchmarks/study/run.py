@@ -9,6 +9,7 @@ changes nothing. Runs go two at a time, one thread each. Probes train on 20,000 
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -30,11 +31,12 @@ from openjepa.data import Steps
 from openjepa.device import place
 from openjepa.draws import order
 from openjepa.evaluate import linear, logistic, neighbours
-from openjepa.evaluate.candidates import KINDS, ours
+from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
 from openjepa.evaluate.labelled import Subset
 from openjepa.log import rows
-from openjepa.modalities.image import measure
+from openjepa.modalities.image import Image, measure
+from openjepa.modalities.series import Series
 from openjepa.training import advance
 
 TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
@@ -95,14 +97,24 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
 
 
 def probed(run: Path, which: str = "target") -> dict[str, float]:
-    """Accuracies of one of the encoders on held-out training images."""
-    trained, where = weights.load(run, which), place("cpu")
-    data = trained.config.data
-    whole = data.dataset(data.listing(), run / "data")
+    """Accuracies of one of a run's encoders."""
+    trained = weights.load(run, which)
+    return accuracies(ours(trained.encoder, trained.config, "arm"), trained.config.data, run / "data")
+
+
+def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Accuracies of the encoder that an arm starts with."""
+    settings = settings_of(arm, seed, options)
+    _, settings = runs.prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
+    return accuracies(untrained(settings), settings.data, options.out / "packed")
+
+
+def accuracies(this: Candidate, data: Image | Series, packed: Path) -> dict[str, float]:
+    """By three probes, on held-out training images."""
+    whole = data.dataset(data.listing(), packed)
     chosen = torch.from_numpy(order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
-    this = ours(trained.encoder, trained.config, "arm")
-    train, held = (embed(this, part, where, KINDS) for part in parts)
+    train, held = (embed(this, part, place("cpu"), KINDS) for part in parts)
     classes, y = len(whole.classes), held.y
     learnt, asked = (linear.Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
     answers = {
@@ -142,6 +154,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--together", type=int, default=2, help="runs at a time")
+    parser.add_argument("--before", action="store_true", help="probe the arms' encoders before training, and leave")
     parser.add_argument("--one", nargs=3, metavar=("ARM", "SEED", "STEPS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -150,6 +163,11 @@ def main() -> None:
         return one(arm, int(seed), int(steps), options)
 
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.before:
+        for arm, seed in itertools.product(options.arms, options.seeds):
+            cells = [f"{name} {100 * value:.1f}" for name, value in before(arm, seed, options).items()]
+            print(f"{arm}, seed {seed}, before training: {', '.join(cells)}", flush=True)
+        return None
     file = options.out / "rates.json"
     rates = json.loads(file.read_text()) if file.exists() else {}
     firsts = sorted({FIRST[arm] for arm in options.arms if arm in FIRST})
