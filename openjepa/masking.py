@@ -35,7 +35,8 @@ class Masking:
     context_scale: tuple[float, float] = (0.85, 1.0)
     budget: float = 0.25  # share of the grid shown to the context encoder (sampler "blocks")
     min_keep: int = 10  # the released sampler's floor for blocks and contexts (sampler "official")
-    hidden: float = 0.6  # share of the grid asked for (sampler "random")
+    hidden: float = 0.6  # share of the grid that is hidden (sampler "random")
+    asked: float = 1.0  # share of what is hidden that is asked for (sampler "random")
     times: int = 1  # masks a sample gets in a step: contexts that share one pass of the target encoder
 
     def build(self, grid: Size) -> Masker:
@@ -52,7 +53,7 @@ class Masking:
             return OfficialBlocks(grid, self.targets, *scales, self.min_keep)
         if self.sampler == "block":
             return Blocks(grid, 1, (0.6, 0.6), self.target_aspect, (1.0, 1.0), budget=1.0)
-        return Rasterized(grid) if self.sampler == "rasterized" else Random(grid, self.hidden)
+        return Rasterized(grid) if self.sampler == "rasterized" else Random(grid, self.hidden, self.asked)
 
 
 @dataclass(frozen=True)
@@ -242,24 +243,34 @@ class Rasterized:
 
 @dataclass(frozen=True)
 class Random:
-    """A random share of the tokens asked for, the rest shown (the paper's Table 6)."""
+    """A random share of the tokens hidden, the rest shown (the paper's Table 6).
+
+    All that is hidden is asked for, or a random part of it, which makes the predictor's sequences shorter.
+    """
 
     grid: Size
     hidden: float = 0.6
+    asked: float = 1.0
+
+    def __post_init__(self):
+        self.shapes()  # says at once if the grid is too small
 
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
     ) -> tuple[Masks]:
-        (context, _, _tokens) = self.shapes()[0]
+        ((context, _, asked),) = self.shapes()
         shuffled = draws.uniform("order", self.grid[0] * self.grid[1]).argsort(dim=1)
-        return (Masks(shuffled[:, :context].sort(dim=1).values, shuffled[:, context:].sort(dim=1).values[:, None]),)
+        shown, hidden = shuffled[:, :context], shuffled[:, context : context + asked]
+        return (Masks(shown.sort(dim=1).values, hidden.sort(dim=1).values[:, None]),)
 
     def shapes(self) -> list[tuple[int, int, int]]:
         count = self.grid[0] * self.grid[1]
-        asked = int(count * self.hidden)
-        if not 0 < asked < count:
-            raise Mistake(too_small(self.grid, f"{asked} of {count} tokens would be hidden"))
-        return [(count - asked, 1, asked)]
+        hidden = int(count * self.hidden)
+        if not 0 < hidden < count:
+            raise Mistake(too_small(self.grid, f"{hidden} of {count} tokens would be hidden"))
+        if not 0 < self.asked <= 1:
+            raise Mistake(f"a share {self.asked:g} of what is hidden cannot be asked for: try --masks.asked 0.5")
+        return [(count - hidden, 1, max(1, round(hidden * self.asked)))]
 
 
 @dataclass(frozen=True)

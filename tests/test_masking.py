@@ -175,6 +175,23 @@ def test_random_and_block_show_all_that_they_do_not_ask_for():
         assert masks.target.shape[2] / 196 == pytest.approx(0.6, abs=0.03)
 
 
+def test_a_part_of_what_is_hidden_is_asked_for_and_every_place_as_often():
+    """The context stays what it is with all of it asked for, and what is not asked for is nowhere."""
+    (whole,), (part,) = (Random((8, 8), 0.75, asked)(None, None, draws(0), 0.0) for asked in (1.0, 1 / 3))
+    assert torch.equal(whole.context, part.context) and part.target.shape == (32, 1, 16)
+    for all_hidden, asked in zip(whole.target[:, 0].tolist(), part.target[:, 0].tolist(), strict=True):
+        assert asked == sorted(set(asked)) and set(asked) < set(all_hidden)
+    places = [Random((4, 4), 0.5, 0.5)(None, None, draws(step), 0.0)[0].target.flatten() for step in range(200)]
+    share = torch.cat(places).bincount(minlength=16) / (200 * 32)
+    assert (share - 0.25).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("asked", [0.0, 1.5])
+def test_a_share_that_is_none_is_refused_in_a_sentence(asked):
+    with pytest.raises(Mistake, match=r"cannot be asked for: try --masks.asked 0.5"):
+        Masking(sampler="random", asked=asked).build((8, 8))
+
+
 @pytest.mark.parametrize("grid", [(2, 2), (3, 3), (1, 8)])
 def test_a_grid_too_small_is_refused_in_a_sentence(grid):
     with pytest.raises(Mistake, match=r"too (small|little).*try"):

@@ -64,6 +64,8 @@ FOUR = both(masks(sampler="random", hidden=0.75, times=4), batch(32))  # four ma
 CALM = both(FOUR, method(centre=True, init="xavier", positions="rope"))  # nothing asked for that all tokens share
 FAST = both(CALM, optim(lr=2e-3, beta2=0.95))
 LIGHT = both(FAST, method(pixels=1.0, predictor_depth=2))
+MAE_LIGHT = both(mae(init="xavier", predictor_depth=2), optim(lr=2e-3, beta2=0.95))
+PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
@@ -115,6 +117,30 @@ ARMS: dict[str, Change] = {
     "light, momentum 0.996": both(LIGHT, batch(16), optim(momentum=0.996)),
     "light, in blocks": both(LIGHT, batch(16), masks(sampler="blocks")),
     "light, last layer only": both(LIGHT, batch(16), method(target_layers=(-1,))),
+    # the recipe with sine-cosine positions: faster steps, and an encoder that may begin as the masked autoencoder's
+    "plain light": PLAIN,
+    "plain light, pixels 3": both(PLAIN, method(pixels=3.0)),
+    "plain light, lr 3e-3": both(PLAIN, optim(lr=3e-3)),
+    "plain light, 8 images, 8 masks": both(PLAIN, masks(times=8), batch(8)),
+    "plain light, squared": both(PLAIN, method(loss="squared_l2")),
+    "plain light, average kept": both(PLAIN, optim(final_momentum=0.99)),
+    "plain light, momentum 0.98": both(PLAIN, optim(momentum=0.98)),
+    "plain light, momentum 0.996": both(PLAIN, optim(momentum=0.996)),
+    "plain light, last four layers": both(PLAIN, method(target_layers=(2, 3, 4, 5))),
+    "plain light, last layer": both(PLAIN, method(target_layers=(-1,))),
+    "plain light, 85 % hidden": both(PLAIN, masks(hidden=0.85)),
+    "plain light, 60 % hidden": both(PLAIN, masks(hidden=0.6)),
+    "plain light, half asked": both(PLAIN, masks(asked=0.5)),
+    "plain light, a third asked": both(PLAIN, masks(asked=1 / 3)),
+    "plain light, lr 6e-4": both(PLAIN, optim(lr=6e-4)),
+    "plain light, lr 6e-3": both(PLAIN, optim(lr=6e-3)),
+    "plain light, 64 images": both(PLAIN, batch(64)),
+    "plain light, 128×4": both(PLAIN, method(dim=128, depth=4, num_heads=2, predictor_dim=64)),
+    "plain light, 128×6": both(PLAIN, method(dim=128, num_heads=2, predictor_dim=64)),
+    "plain light, 256×8": both(PLAIN, method(dim=256, depth=8, num_heads=4, predictor_dim=128)),
+    "plain light, after MAE": PLAIN,
+    "plain light, after MAE, features alone": both(PLAIN, method(pixels=0.0)),
+    "plain light, after MAE, target frozen": both(PLAIN, optim(momentum=1.0)),
     # the opponent: what helps a JEPA, and its own
     "MAE": mae(),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
@@ -125,8 +151,10 @@ ARMS: dict[str, Change] = {
     "MAE, xavier": mae(init="xavier"),
     "MAE, fast": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
     "MAE, fast, batch 64": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95), batch(64)),
-    "MAE, light": both(mae(init="xavier", predictor_depth=2), optim(lr=2e-3, beta2=0.95)),  # the recipe `mae-cifar10`
+    "MAE, light": MAE_LIGHT,  # the recipe `mae-cifar10`
     # the other opponent
+    "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),
+    "MAE, light, a third asked": both(MAE_LIGHT, masks(asked=1 / 3)),
     "VICReg, crops": views(),
     "VICReg, crops and colours": views(colour=0.5),
     "VICReg, half shown, crops": views(masked=True),
@@ -134,5 +162,6 @@ ARMS: dict[str, Change] = {
 }
 
 
-FIRST = {name: "MAE" for name in ARMS if name.startswith("after MAE")}  # what half of the time goes to before
-FROZEN = frozenset({"after MAE, target frozen", "four masks, frozen at random"})  # whose context encoder is what learns
+# What half of the time goes to before
+FIRST = {name: "MAE, light" if "light" in name else "MAE" for name in ARMS if "after MAE" in name}
+FROZEN = {name for name in ARMS if "frozen" in name}  # whose context encoder is what learns
