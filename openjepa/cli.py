@@ -76,8 +76,10 @@ def bare(arguments: list[str], place: int) -> bool:
 def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     """The config that the flags change: a resumed run's own, a recipe's, or one chosen for the images and the machine."""
     import dataclasses
+    import os
 
     from openjepa import config, recipes
+    from openjepa.log import say
     from openjepa.recipes.auto import chosen
 
     name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
@@ -88,7 +90,12 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
         return recipes.recipe(name), rest
     root = values_of(rest, "--data.root")
     wants_help = "-h" in rest or "--help" in rest
-    return chosen(root) if root and not wants_help else config.Pretrain(), rest
+    if not root or wants_help:
+        return config.Pretrain(), rest
+    found = chosen(root, value_of(rest, "--budget") or "")
+    if os.environ.get("RANK", "0") == "0":
+        say("\n".join(f"chosen     {reason}" for reason in found.reasons))
+    return found.config, rest
 
 
 def values_of(arguments: list[str], flag: str) -> tuple[str, ...]:

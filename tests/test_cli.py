@@ -50,10 +50,11 @@ def test_an_unknown_verb_is_told_the_known_ones(capsys):
 
 
 def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys):
-    """The issue's first sentence: everything else is chosen, printed and saved."""
+    """Everything else is chosen, said with its reasons, and saved."""
     out = tmp_path / "run"
     assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST]) == 0
     said = capsys.readouterr().out
+    assert "chosen     96 images of some" in said and "16 a step" in said
     assert "96 samples, 32×32 px, patch 4" in said and f"jepa probe {out} --data.root" in said
     for name in (
         "config.json",
@@ -119,7 +120,7 @@ def bad(folder, name, photos):
             os.link(pictures[number], folder / f"{number}.png")
         extra = {
             "size": ["--data.size", "30", "30"],
-            "grid": ["--data.size", "8", "8"],
+            "grid": ["--data.size", "4", "4"],
             "heads": ["--method.dim", "25", "--method.num-heads", "2"],
             "unwritable": ["--out", "/dev/null/run"],
             "batch": ["--batch-size", "0"],

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from openjepa import pictures
-from openjepa.config import Pretrain
+from openjepa.config import Pretrain, seconds
 from openjepa.data import list_files
+from openjepa.device import cores, native_bf16
 from openjepa.encoder import SIZES
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes.small import objective, schedule
+from openjepa.recipes.small import minutes, objective, schedule
 from openjepa.types import Mistake
 
 LOOKS = 64  # images looked at
-SEEN = {"cpu": 1_000_000, "gpu": 20_000_000}  # images a run shows, all epochs together
+SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
+MOST = 800  # epochs, where no time is given
+FEW = 20_000  # steps beyond which larger batches are better used than more of them
+RATE = {
+    True: 1.8e11,
+    False: 6e10,
+}  # floating-point operations a second on a core, with bf16 or without: to choose a batch by
 
 
-def chosen(root: tuple[str, ...]) -> Pretrain:
-    """A config for a folder, on this machine. Mistake in a sentence if the folder holds too little."""
+class Chosen(NamedTuple):
+    """A config, and why it is what it is, a line each."""
+
+    config: Pretrain
+    reasons: tuple[str, ...]
+
+
+def chosen(root: tuple[str, ...], budget: str = "") -> Chosen:
+    """A config for a folder, on this machine, in this time. Mistake in a sentence if the folder holds too little.
+
+    On a CPU by the study of small data (docs/small-data.md); on a GPU, on which nothing was studied, by the paper.
+    """
     paths = list_files(root, pictures.SUFFIXES).paths
     if len(paths) < 8:
         raise Mistake(
@@ -30,15 +49,55 @@ def chosen(root: tuple[str, ...]) -> Pretrain:
     side, channels = look(paths)
     gpu = torch.cuda.is_available()
     size, patch = geometry(side, gpu)
-    batch = min(256 if gpu and size > 96 else 128, 2 ** int(np.log2(max(2, len(paths) // 4))))
-    epochs = min(800.0, max(1.0, round(SEEN["gpu" if gpu else "cpu"] / len(paths))))
-    method = (
-        JEPA(**SIZES["small"], predictor_dim=192, predictor_depth=6)
-        if gpu
-        else JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)
-    )
     data = Image(root=root, size=(size, size), patch=patch, channels=channels)
-    return Pretrain(data, objective(method), optim=schedule(), epochs=epochs, batch_size=batch)
+    seen = f"{len(paths):,} images of some {side} pixels: crops of {size}, patches of {patch}, a grid of {size // patch}×{size // patch}"
+    config, reasons = on_gpu(data, len(paths)) if gpu else on_cpu(data, len(paths), seconds(budget))
+    return Chosen(config, (seen, *reasons))
+
+
+def on_cpu(data: Image, count: int, time: float) -> Chosen:
+    """The recipe for minutes, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
+    small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
+    config = minutes(Pretrain(data, small), small)
+    rate = RATE[native_bf16(torch.device("cpu"))] * cores()
+    images = time * rate / work(config) if time else min(SEEN["cpu"], MOST * count)
+    batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
+    config = dataclasses.replace(config, batch_size=batch, epochs=float(max(1, round(images / count))))
+    return Chosen(
+        config,
+        (
+            f"a CPU: ViT 192×6, {config.masks.times} masks of {config.masks.hidden:.0%} for one pass of the target encoder",
+            f"{'in this time' if time else 'without --budget'} about {images:,.0f} images, so {batch} a step: {images / batch:,.0f} steps",
+        ),
+    )
+
+
+def work(config: Pretrain) -> int:
+    """Floating-point operations for one image of a step: its target, and for each mask a context and a prediction, and back."""
+    method, grid = config.method, config.data.grid
+    ((shown, _, asked),) = config.masks.build(grid).shapes()
+    target = blocks(method.depth, method.dim, grid[0] * grid[1])
+    context = blocks(method.depth, method.dim, shown)
+    prediction = blocks(method.predictor_depth, method.predictor_dim, shown + asked)
+    return target + 3 * config.masks.times * (context + prediction)
+
+
+def blocks(depth: int, dim: int, tokens: int) -> int:
+    """Of transformer blocks on one sequence, forward."""
+    return depth * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
+
+
+def even(size: float) -> int:
+    """The power of two below, 2 at least."""
+    return 2 ** int(np.log2(max(2.0, size)))
+
+
+def on_gpu(data: Image, count: int) -> Chosen:
+    method = objective(JEPA(**SIZES["small"], predictor_dim=192, predictor_depth=6))
+    batch = min(256 if data.size[0] > 96 else 128, even(count / 4))
+    epochs = float(max(1, min(MOST, round(SEEN["gpu"] / count))))
+    config = Pretrain(data, method, optim=schedule(), epochs=epochs, batch_size=batch)
+    return Chosen(config, ("a GPU: ViT-S and the paper's blocks, with the targets of the small recipes",))
 
 
 def look(paths: list[str]) -> tuple[int, int]:

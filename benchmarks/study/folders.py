@@ -1,0 +1,69 @@
+"""Writes labelled folders that the study is tried on: handwritten digits, crops of photographs, rendered scenes.
+
+    python benchmarks/study/folders.py digits --out folders/digits
+    python benchmarks/study/folders.py photos --source photos/ --out folders/photos
+    python benchmarks/study/folders.py scenes --out folders/scenes
+
+Each has train/CLASS/ and test/CLASS/. Digits are scikit-learn's 1,797, enlarged from 8×8; a crop's class is the photograph
+that it is from; a scene's is the number of its objects.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CROPS, SIDE, SHARE = 50, 96, 0.5  # of each photograph; in pixels; of its shorter side
+SCENES = 4000
+Picture = tuple[str, Image.Image]  # its class, and what is seen
+
+
+def digits(_: Path | None) -> Iterator[Picture]:
+    from sklearn.datasets import load_digits
+
+    for image, label in zip(*load_digits(return_X_y=True), strict=True):
+        grey = Image.fromarray((image.reshape(8, 8) * 255 / 16).astype(np.uint8))
+        yield str(label), grey.resize((32, 32), Image.Resampling.BICUBIC)
+
+
+def photos(source: Path | None) -> Iterator[Picture]:
+    """Crops of the same size in places of their own; those of a photograph may overlap."""
+    assert source, "give --source the folder of photographs"
+    chance = np.random.default_rng(0)
+    for file in sorted(source.iterdir()):
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+        side = int(SHARE * min(picture.size))
+        for _ in range(CROPS):
+            left, top = (int(chance.integers(0, length - side + 1)) for length in picture.size)
+            yield file.stem, picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
+
+
+def scenes(_: Path | None) -> Iterator[Picture]:
+    from openjepa.scenes import render
+
+    drawn = render(SCENES, (48, 48), 0)
+    for image, count in zip(drawn.image, drawn.count.tolist(), strict=True):
+        yield str(count), Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def main() -> None:
+    kinds = {kind.__name__: kind for kind in (digits, photos, scenes)}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("--source", type=Path, help="of photographs")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    written: dict[str, int] = {}
+    for label, picture in kinds[options.kind](options.source):
+        number = written[label] = written.get(label, 0) + 1
+        folder = options.out / ("test" if number % 5 == 0 else "train") / label
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{number:05d}.png")
+    print(f"{sum(written.values()):,} pictures of {len(written)} classes in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Whether what is chosen for a folder and a time holds: other learning rates, other batches, other pictures.
+
+    python benchmarks/study/robust.py folders/digits folders/scenes --budget 90s
+
+Each folder has train/CLASS/ and test/CLASS/. Runs go two at a time, one thread each, by `--budget` and nothing else; then
+each learns at a third and three times its rate, and in larger batches. Probes are on the test part, beside the encoder
+before training. What is done is kept; call it again to see the table.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from openjepa import config, health, runs, weights
+from openjepa.config import Pretrain
+from openjepa.device import place
+from openjepa.evaluate import logistic, neighbours
+from openjepa.evaluate.candidates import Candidate, ours, untrained
+from openjepa.evaluate.embed import embed
+from openjepa.log import rows
+from openjepa.recipes.auto import chosen
+
+Change = Callable[[Pretrain], Pretrain]
+
+
+def rate(times: float) -> Change:
+    return lambda base: dataclasses.replace(base, optim=dataclasses.replace(base.optim, lr=times * base.optim.lr))
+
+
+def batch(size: int) -> Change:
+    return lambda base: dataclasses.replace(base, batch_size=size)
+
+
+CHANGES: dict[str, Change] = {
+    "as chosen": lambda base: base,
+    "lr / 3": rate(1 / 3),
+    "lr × 3": rate(3),
+    "batch 64": batch(64),
+    "batch 256": batch(256),
+}
+
+
+def one(folder: Path, change: str, options: argparse.Namespace) -> None:
+    """Pretrains and probes; writes result.json."""
+    torch.set_num_threads(1)
+    out, began = folder_of(folder, change, options), time.perf_counter()
+    if not (out / "export" / "config.json").exists():
+        settings = chosen((str(folder / "train"),), options.budget).config
+        settings = dataclasses.replace(settings, budget=options.budget, threads=1, workers=0, log_every=10, out=out)
+        runs.pretrain(CHANGES[change](settings))
+    took = time.perf_counter() - began
+    trained = weights.load(out)
+    alarm = health.Alarm()
+    log = list(rows(out / "metrics.jsonl"))
+    rang = [row["step"] for row in log if alarm.check(row)]
+    scores = {
+        name: probed(this, folder)
+        for name, this in (
+            ("after", ours(trained.encoder, trained.config, "")),
+            ("before", untrained(trained.config)),
+        )
+    }
+    spread = min((row["target_std"] for row in log if "target_std" in row), default=None)
+    steps = config.load(out).steps
+    result = {"steps": steps, "seconds": took, "target_std": spread, "alarm": rang, **scores}
+    (out / "result.json").write_text(json.dumps(result))
+
+
+def probed(this: Candidate, folder: Path) -> dict[str, float]:
+    """Accuracies on the test part."""
+    data = this.data
+    parts = []
+    for name in ("train", "test"):
+        part = dataclasses.replace(data, root=(str(folder / name),))
+        parts.append(part.dataset(part.listing()))
+    train, test = (embed(this, part, place("cpu"), ("last",)) for part in parts)
+    classes = len(parts[0].classes)
+    answers = {
+        "logistic": logistic.probe(train["last"], train.y, test["last"], classes).predicted,
+        "kNN": neighbours.predict(train["last"], train.y, test["last"], classes),
+    }
+    return {name: logistic.accuracy(answer, test.y) for name, answer in answers.items()}
+
+
+def folder_of(folder: Path, change: str, options: argparse.Namespace) -> Path:
+    return options.out / options.budget / folder.name / change.replace(" ", "").replace("/", "by").replace("×", "times")
+
+
+def table(options: argparse.Namespace) -> None:
+    names = ("logistic", "kNN")
+    print(
+        "\n| folder | change | steps | time | lowest target_std | "
+        + " | ".join(f"{n} % (before)" for n in names)
+        + " |"
+    )
+    print("|---" * 7 + "|")
+    for folder in options.folders:
+        for change in CHANGES:
+            file = folder_of(folder, change, options) / "result.json"
+            if not file.exists():
+                continue
+            found = json.loads(file.read_text())
+            cells = [f"{100 * found['after'][n]:.1f} ({100 * found['before'][n]:.1f})" for n in names]
+            spread = f"{found['target_std']:.2f}" + (f", alarm at {found['alarm'][0]}" if found["alarm"] else "")
+            print(
+                f"| {folder.name} | {change} | {found['steps']:,} | {found['seconds']:.0f} s | {spread} | {' | '.join(cells)} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/robust"))
+    parser.add_argument("--budget", default="90s")
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
+    parser.add_argument("--together", type=int, default=2, help="runs at a time")
+    parser.add_argument("--one", metavar="CHANGE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        return one(options.folders[0], options.one, options)
+
+    def start(job: tuple[Path, str]) -> None:
+        folder, change = job
+        out = folder_of(folder, change, options)
+        if (out / "result.json").exists():
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, __file__, folder, "--out", options.out, "--budget", options.budget, "--one", change]
+        with out.with_suffix(".log").open("w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment)
+        print(f"{folder.name}, {change}: " + ("done" if not done.returncode else f"failed, see {log.name}"), flush=True)
+
+    with ThreadPoolExecutor(options.together) as pool:
+        list(pool.map(start, [(folder, change) for folder in options.folders for change in options.changes]))
+    table(options)
+
+
+if __name__ == "__main__":
+    main()

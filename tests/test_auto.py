@@ -1,0 +1,53 @@
+"""What is chosen for a folder when nobody said."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from openjepa import optim
+from openjepa.config import Pretrain
+from openjepa.data import Steps
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.recipes import auto, recipe
+from openjepa.recipes.auto import chosen, on_cpu, work
+from openjepa.training import advance
+from tests.conftest import CPU
+
+SMALL = Image(size=(32, 32), patch=4)
+
+
+def test_the_work_of_a_step_is_what_torch_counts():
+    """All matrix products but those of stems and heads, which are small."""
+    config = recipe("cifar10-minutes")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mean=(0.5,) * 3, std=(0.25,) * 3))
+    method, data = config.method.build(config.data, 0), config.data.synthetic(8, 0)
+    step = Steps(data, config.masks.build(config.data.grid), batch_size=4, total=1, seed=0)[0]
+    with FlopCounterMode(display=False) as counter:
+        advance(method, optim.build(method, config.optim), step.batch, step.masks, config.optim.at(0, 1), CPU)
+    assert counter.get_total_flops() == pytest.approx(4 * work(config), rel=0.1)
+
+
+def test_more_time_gives_larger_batches_and_never_larger_than_a_quarter_of_the_folder(monkeypatch):
+    monkeypatch.setattr(auto, "cores", lambda: 2)
+    sizes = [on_cpu(SMALL, 50_000, 60.0 * minutes).config.batch_size for minutes in (1, 10, 60, 600, 6000)]
+    assert sizes[0] == 16 and sizes == sorted(sizes) and sizes[-1] == 256
+    assert [on_cpu(SMALL, count, 36_000.0).config.batch_size for count in (8, 40, 200)] == [2, 8, 32]
+
+
+def test_a_run_shows_every_image_once_at_least_and_few_images_not_for_ever():
+    assert on_cpu(SMALL, 10**6, 60.0).config.epochs == 1
+    assert on_cpu(SMALL, 20, 0.0).config.epochs == auto.MOST
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    for side in (28, 64, 100, 400):
+        monkeypatch.setattr(auto, "look", lambda _, side=side: (side, 3))
+        found = chosen((str(photos),), "1h")
+        assert isinstance(found.config, Pretrain) and isinstance(found.config.method, JEPA)
+        found.config.masks.build(found.config.data.grid)
+        assert len(found.reasons) >= 2 and f"of some {side} pixels" in found.reasons[0]
