@@ -1,0 +1,74 @@
+"""The encoder of the small recipes trained from nothing by labels alone: what pretraining has to beat.
+
+    python benchmarks/study/scratch.py --train cifar10/train --test cifar10/test --shots 10 100 1000
+
+Crops as in pretraining, AdamW, all weights at one rate; `--crops` of them, as many as fit into the time compared with.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from openjepa import recipes
+from openjepa.device import place
+from openjepa.evaluate import logistic, lowshot
+from openjepa.evaluate.candidates import untrained
+from openjepa.evaluate.embed import Viewer
+from openjepa.evaluate.finetune import Recipe, finetune
+from openjepa.modalities.image import measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--train", required=True, help="class folders")
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--shots", nargs="+", type=int, default=[10, 100, 1000], help="labels a class")
+    parser.add_argument("--crops", type=int, default=150_000, help="seen by a run")
+    parser.add_argument("--epochs", type=int, default=200, help="at most")
+    parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    config = recipes.recipe("mae-cifar10")
+    parts = []
+    for root in (options.train, options.test):
+        image = dataclasses.replace(config.data, root=(root,))
+        data = image.dataset(image.listing())
+        if not parts:
+            mean, std = measure(data)
+        image = dataclasses.replace(image, mean=mean, std=std)
+        parts.append(image.dataset(image.listing()))
+    train, test = parts
+    this = untrained(dataclasses.replace(config, data=train.config))
+    asked, where = torch.arange(len(test)), place("cpu")
+    for shots in options.shots:
+        for draw in range(options.draws):
+            began = time.perf_counter()
+            few = lowshot.choose(train.label, len(train.classes), shots, torch.Generator().manual_seed(draw))
+            epochs = max(1, min(options.epochs, options.crops // len(few)))
+            plan = Recipe(epochs=epochs, batch_size=min(128, len(few)), lr=options.lr, layer_decay=1.0)
+            answer = finetune(
+                Viewer(this, train, where),
+                Viewer(this, test, where),
+                (few, train.label[few]),
+                asked,
+                len(train.classes),
+                plan,
+                seed=draw,
+            )
+            right = logistic.accuracy(answer, test.label)
+            print(
+                f"{shots:5} labels a class, draw {draw}: {100 * right:.1f} % after {epochs} epochs, {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
