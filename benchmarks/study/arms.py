@@ -42,7 +42,7 @@ def mae(hidden: float = 0.75, **changes: Any) -> Change:
     """A masked autoencoder as the base is a JEPA: its weights, its decoder as deep as the predictor. On the base's data."""
     own = recipe("mae-cifar10")
     plain = replace(own.method, init="released", predictor_depth=4)
-    changed = {"method": replace(plain, **changes), "masks": replace(own.masks, hidden=hidden)}
+    changed = {"method": replace(plain, **changes), "masks": replace(own.masks, hidden=hidden, asked=1.0)}
     return lambda base: replace(base, **changed)
 
 
@@ -66,7 +66,7 @@ FAST = both(CALM, optim(lr=2e-3, beta2=0.95))
 LIGHT = both(FAST, method(pixels=1.0, predictor_depth=2))
 MAE_LIGHT = both(mae(init="xavier", predictor_depth=2), optim(lr=2e-3, beta2=0.95))
 KEPT = both(LIGHT, batch(16), optim(final_momentum=0.99))  # an average that stays as short as it begins
-CALMER = both(KEPT, optim(lr=1e-3))  # the recipe `cifar10-minutes`
+CALMER = both(KEPT, optim(lr=1e-3))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
 ARMS: dict[str, Change] = {
@@ -112,7 +112,7 @@ ARMS: dict[str, Change] = {
     "fast, two masks of 64": both(FAST, masks(times=2), batch(64)),
     # two targets, and a small predictor
     "light": LIGHT,
-    "light, batch 16": both(LIGHT, batch(16)),  # the recipe `cifar10-minutes`
+    "light, batch 16": both(LIGHT, batch(16)),
     "light, half whitened": both(LIGHT, method(whiten=0.5)),
     "light, Gaussian": both(LIGHT, batch(16), method(gaussian=1.0)),
     "light, momentum 0.98": both(LIGHT, batch(16), optim(momentum=0.98)),
@@ -126,7 +126,7 @@ ARMS: dict[str, Change] = {
     "kept, momentum 0.98": both(KEPT, optim(momentum=0.98, final_momentum=0.98)),
     "kept, half asked": both(KEPT, masks(asked=0.5)),
     "calmer": CALMER,
-    "calmer, half asked": both(CALMER, masks(asked=0.5)),
+    "calmer, half asked": both(CALMER, masks(asked=0.5)),  # the recipe `cifar10-minutes`
     "calmer, pixels 3": both(CALMER, method(pixels=3.0)),
     "calmer, 128×4": both(CALMER, method(dim=128, depth=4, num_heads=2, predictor_dim=64, target_layers=(0, 1, 2, 3))),
     "calmer, 256×8": both(
@@ -158,10 +158,10 @@ ARMS: dict[str, Change] = {
     "MAE, xavier": mae(init="xavier"),
     "MAE, fast": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
     "MAE, fast, batch 64": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95), batch(64)),
-    "MAE, light": MAE_LIGHT,  # the recipe `mae-cifar10`
-    # the other opponent
-    "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),
+    "MAE, light": MAE_LIGHT,
+    "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),  # the recipe `mae-cifar10`
     "MAE, light, a third asked": both(MAE_LIGHT, masks(asked=1 / 3)),
+    # the other opponent
     "VICReg, crops": views(),
     "VICReg, crops and colours": views(colour=0.5),
     "VICReg, half shown, crops": views(masked=True),
