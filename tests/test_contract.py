@@ -15,7 +15,7 @@ from openjepa.methods.mae import MAE
 from openjepa.optim import Optim
 from openjepa.regularisers import redundancy, sketched_gaussian
 from openjepa.training import advance, split
-from openjepa.types import Masker, Method, Modality, Skipped, Tokens, gather
+from openjepa.types import Masker, Masks, Method, Modality, Skipped, Tokens, gather, passes
 from tests.conftest import CPU, METHODS, MODALITIES
 
 both = pytest.mark.parametrize(("modality", "method"), [(m, j) for m in MODALITIES for j in METHODS])
@@ -65,6 +65,37 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
             (net(micro.batch, micro.masks, micro.targets).loss / parts).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("masks", [Masking(times=3), Masking(sampler="random", times=3, asked=0.5)])
+@pytest.mark.parametrize("method", ["averaged", "pixels", "rotary", "mae"])
+def test_masks_of_equal_shapes_share_a_pass_that_gives_what_they_give_one_after_the_other(method, masks):
+    config = MODALITIES["image"]
+    net, masker = METHODS[method].build(config), masks.build(config.grid)
+    step = Steps(config.synthetic(8, 0), masker, batch_size=8, total=1, seed=0)[0]
+    targets, tokens = net.targets(step.batch), config.tokens(step.batch.views[0])
+    other = Masks(step.masks[0].context[:, :-1], step.masks[0].target)
+    assert len(step.masks) == 3 and len(passes(tokens, targets.x, step.masks)) == 1
+    assert len(passes(tokens, targets.x, (*step.masks, other))) == 4
+    together = net(step.batch, step.masks, targets).loss
+    apart = torch.stack([net(step.batch, (mask,), targets).loss for mask in step.masks]).mean()
+    torch.testing.assert_close(together, apart, atol=1e-6, rtol=0)
+
+
+def test_a_pass_keeps_padding_with_its_sample():
+    """Rows are a sample's contexts one after the other, each with its own padding, places and answers."""
+    tokens = Tokens(torch.arange(12.0).view(2, 6, 1), torch.arange(12.0).view(2, 6, 1))
+    index = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [0, 2]]])  # masks, samples, tokens
+    valid = torch.tensor([[[True, True], [True, False]], [[True, False], [True, True]]])
+    masks = tuple(Masks(i, i[:, None], v, v[:, None]) for i, v in zip(index, valid, strict=True))
+    (found,) = passes(tokens, tokens.x, masks)
+    rows = [[0.0, 1.0], [4.0, 5.0], [8.0, 9.0], [6.0, 8.0]]
+    assert (
+        found.context.x[..., 0].tolist() == rows == found.asked[:, 0, :, 0].tolist() == found.where[:, 0, :, 0].tolist()
+    )
+    expected = [[True, True], [True, False], [True, False], [True, True]]
+    assert found.context.valid is not None and found.context.valid.tolist() == expected
+    assert found.valid is not None and found.valid[:, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

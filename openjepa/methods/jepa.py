@@ -21,7 +21,7 @@ from openjepa.nn.positions import Positions
 from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
 from openjepa.regularisers import sketched_gaussian
-from openjepa.types import Batch, Masks, Modality, Output, gather
+from openjepa.types import Batch, Masks, Modality, Output, passes
 
 SLICES = 256  # directions that SIGReg looks along
 EPSILON = 1e-4  # added to the variance that targets are standardised by
@@ -122,13 +122,13 @@ class MaskedJEPA(nn.Module):
         """The loss of predicting each target block from the context (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
         losses, references, features = [], [], []
-        for mask in masks:
-            (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
+        for each in passes(tokens, targets.x, masks):
+            (context,) = self.context_encoder(each.context)
             features.append(context.mean())
-            predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
-            asked = gather(targets.x, mask.target)
-            losses.append(self.compared(predicted, asked, mask.target_valid))
-            references.append(self.compared(asked.mean((0, 1, 2)).expand_as(asked), asked, mask.target_valid))
+            predicted = self.predictor(context, where=each.where)
+            losses.append(self.compared(predicted, each.asked, each.valid))
+            mean = each.asked.mean((0, 1, 2)).expand_as(each.asked)
+            references.append(self.compared(mean, each.asked, each.valid))
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
         if self.config.gaussian:

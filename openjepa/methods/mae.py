@@ -18,7 +18,7 @@ from openjepa.losses import normed
 from openjepa.nn.positions import Positions
 from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
-from openjepa.types import Batch, Masks, Modality, Output, gather
+from openjepa.types import Batch, Masks, Modality, Output, passes
 
 
 class Targets(NamedTuple):
@@ -84,12 +84,11 @@ class MaskedAutoencoder(nn.Module):
         """Mean squared error on what is hidden (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
         losses, references, features = [], [], []
-        for mask in masks:
-            (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
-            predicted = self.predictor(context, where=gather(tokens.pos, mask.target))
-            asked = gather(targets.x, mask.target)
-            losses.append(F.mse_loss(predicted.float(), asked))
-            references.append(F.mse_loss(asked.mean((0, 1, 2)).expand_as(asked), asked))
+        for each in passes(tokens, targets.x, masks):
+            (context,) = self.context_encoder(each.context)
+            predicted = self.predictor(context, where=each.where)
+            losses.append(F.mse_loss(predicted.float(), each.asked))
+            references.append(F.mse_loss(each.asked.mean((0, 1, 2)).expand_as(each.asked), each.asked))
             features.append(context.mean().detach())
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
