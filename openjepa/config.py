@@ -18,6 +18,7 @@ from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
+from openjepa.nn.positions import turns
 from openjepa.optim import Optim
 from openjepa.types import Mistake
 
@@ -91,6 +92,8 @@ class Pretrain:
                 raise Mistake(
                     f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}"
                 )
+            if self.method.positions == "rope":
+                turns(dim // heads, self.data.coordinates)
 
 
 def seconds(budget: str) -> float:

@@ -115,13 +115,14 @@ def bad(folder, name, photos):
     if name == "no pictures":
         for number in range(12):
             (folder / f"{number}.jpg").write_text("not a picture")
-    if name in ("size", "grid", "heads", "unwritable", "batch"):
+    if name in ("size", "grid", "heads", "turns", "unwritable", "batch"):
         for number in range(24):
             os.link(pictures[number], folder / f"{number}.png")
         extra = {
             "size": ["--data.size", "30", "30"],
             "grid": ["--data.size", "4", "4"],
             "heads": ["--method.dim", "25", "--method.num-heads", "2"],
+            "turns": ["--method.dim", "26", "--method.positions", "rope"],
             "unwritable": ["--out", "/dev/null/run"],
             "batch": ["--batch-size", "0"],
         }[name]
@@ -139,6 +140,7 @@ def bad(folder, name, photos):
         ("size", "not a multiple of patch"),
         ("grid", "is too small"),
         ("heads", "does not divide into 2 heads"),
+        ("turns", "heads of width 26 cannot turn by 2 coordinates: try a width of 24 a head"),
         ("unwritable", "/dev/null"),
         ("batch", "batch_size 0 is not a positive number"),
     ],
@@ -150,6 +152,7 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
     assert status == 1
     assert sentence in said and said.startswith("jepa: ") and "\n" not in said and "Traceback" not in said
     assert not (tmp_path / "run" / "config.json").exists()
+    assert name != "turns" or not (tmp_path / "run").exists()
 
 
 def test_a_missing_folder_is_named(tmp_path, capsys):

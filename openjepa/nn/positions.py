@@ -54,17 +54,21 @@ def rotary(pos: Float[Tensor, "B N P"], width: int) -> Turn:
     Source: RoFormer (Su et al., arXiv 2104.09864), one axis after the other, with the base of Heo et al. (arXiv
     2403.13298). Raises Mistake if the width is not a multiple of 2P.
     """
-    coordinates = pos.shape[-1]
+    count = turns(width, pos.shape[-1])
+    frequency = 100.0 ** (-torch.arange(count, device=pos.device) / count)
+    angle = (pos.float()[..., None] * frequency).flatten(-2)[:, None]  # B 1 N K
+    cos, sin = angle.cos(), angle.sin()
+    return Turn(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+
+
+def turns(width: int, coordinates: int) -> int:
+    """How many angles a head of `width` has for each coordinate. Mistake if they do not come out even."""
     if width % (2 * coordinates):
         raise Mistake(
             f"heads of width {width} cannot turn by {coordinates} coordinates: "
             f"try a width of {max(width // (2 * coordinates), 1) * 2 * coordinates} a head"
         )
-    count = width // (2 * coordinates)
-    frequency = 100.0 ** (-torch.arange(count, device=pos.device) / count)
-    angle = (pos.float()[..., None] * frequency).flatten(-2)[:, None]  # B 1 N K
-    cos, sin = angle.cos(), angle.sin()
-    return Turn(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+    return width // (2 * coordinates)
 
 
 def turned(x: Float[Tensor, "*B H N D"], turn: Turn) -> Float[Tensor, "*B H N D"]:
