@@ -92,9 +92,9 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     wants_help = "-h" in rest or "--help" in rest
     if not root or wants_help:
         return config.Pretrain(), rest
-    found = chosen(root, value_of(rest, "--budget") or "")
+    found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto")
     if os.environ.get("RANK", "0") == "0":
-        say("\n".join(f"chosen     {reason}" for reason in found.reasons))
+        say("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest
 
 

@@ -9,14 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 PATIENCE = 3  # log rows in a row before the alarm
+FEWEST = 4  # samples that directions are counted of
 
 
 def rankme(features: Float[Tensor, "B D"]) -> float:
     """RankMe (Garrido et al., 2023, equation 1): exp of the entropy of the singular values, from 1 to min(B, D).
 
-    0 where all samples have the same features. Differs: the mean is taken out first, since of features that are never
+    0 where all samples have the same features, not a number of fewer than four samples, of which it says nothing. Differs: the mean is taken out first, since of features that are never
     negative, or that share a position's imprint, it is all that one would see.
     """
+    if len(features) < FEWEST:
+        return float("nan")
     values = torch.linalg.svdvals((features - features.mean(0)).float().cpu())
     if float(values.sum()) < 1e-9:
         return 0.0
@@ -43,7 +46,7 @@ THRESHOLDS = (  # figures behind these limits: docs/health.md
     Threshold("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample"),
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two"),
 )
-AVERAGED = "--method.standardise, a slower target (--optim.momentum 0.999) or "  # where there is an averaged target
+AVERAGED = "--method.standardise, a slower target (--optim.momentum 0.999 --optim.final-momentum 1) or "  # where there is an averaged target
 ADVICE = "try {}a lower --optim.lr; see docs/health.md"
 
 

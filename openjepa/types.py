@@ -66,7 +66,7 @@ class Pass(NamedTuple):
 def passes(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> list[Pass]:
     """The samples under their masks: all masks in one pass where their shapes are equal, R = B · masks, else one by one.
 
-    One pass of many contexts costs less than many of few; their mean loss is the same.
+    One pass of many contexts costs less than many of few; without padding the mean loss is the same.
     """
     alike = {tuple(part if part is None else part.shape for part in mask) for mask in masks}
     groups = [masks] if len(alike) == 1 else [(mask,) for mask in masks]

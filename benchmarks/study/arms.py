@@ -132,7 +132,7 @@ ARMS: dict[str, Change] = {
     "calmer, 256×8": both(
         CALMER, method(dim=256, depth=8, num_heads=4, predictor_dim=128, target_layers=tuple(range(8)))
     ),
-    # the recipe with sine-cosine positions: faster steps, and an encoder that may begin as the masked autoencoder's
+    # light with sine-cosine positions, and so with an encoder that may begin as the masked autoencoder's
     "plain light": PLAIN,
     "plain light, pixels 3": both(PLAIN, method(pixels=3.0)),
     "plain light, lr 3e-3": both(PLAIN, optim(lr=3e-3)),

@@ -4,7 +4,7 @@
 
 Each folder has train/CLASS/ and test/CLASS/. Runs go two at a time, one thread each, by `--budget` and nothing else; then
 each learns at a third and three times its rate, and in larger batches. Probes are on the test part, beside the encoder
-before training. What is done is kept; call it again to see the table.
+before training. What is done is kept, by the folder's own name; call it again to go on, or to see the table.
 """
 
 import argparse
@@ -52,12 +52,13 @@ CHANGES: dict[str, Change] = {
 
 
 def one(folder: Path, change: str, options: argparse.Namespace) -> None:
-    """Pretrains and probes; writes result.json."""
+    """Pretrains and probes; writes result.json. A run gone on with has the time of its last part."""
     torch.set_num_threads(1)
     out, began = folder_of(folder, change, options), time.perf_counter()
     if not (out / "export" / "config.json").exists():
         settings = chosen((str(folder / "train"),), options.budget).config
         settings = dataclasses.replace(settings, budget=options.budget, threads=1, workers=0, log_every=10, out=out)
+        settings = dataclasses.replace(settings, resume="if-any")
         runs.pretrain(CHANGES[change](settings))
     took = time.perf_counter() - began
     trained = weights.load(out)

@@ -2,7 +2,8 @@
 
     python benchmarks/study/scratch.py --train cifar10/train --test cifar10/test --shots 10 100 1000
 
-Crops as in pretraining, AdamW, all weights at one rate; `--crops` of them, as many as fit into the time compared with.
+The recipe of fine-tuning (crops as in pretraining, AdamW, mixup, CutMix, label smoothing, drop path) with one rate for all
+weights; `--crops` of them, as many as fit into the time compared with, but no more than `--epochs` of the labelled images.
 """
 
 import argparse

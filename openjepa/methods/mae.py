@@ -89,7 +89,7 @@ class MaskedAutoencoder(nn.Module):
             predicted = self.predictor(context, where=each.where)
             losses.append(F.mse_loss(predicted.float(), each.asked))
             references.append(F.mse_loss(each.asked.mean((0, 1, 2)).expand_as(each.asked), each.asked))
-            features.append(context.mean().detach())
+            features.append(context.mean().detach().unflatten(0, (len(batch.number), -1))[:, 0])  # of the first mask
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
         return Output(loss, metrics, features[0])

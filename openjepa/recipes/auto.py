@@ -22,7 +22,7 @@ from openjepa.types import Mistake
 LOOKS = 64  # images looked at
 SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
 MOST = 800  # epochs, where no time is given
-FEW = 20_000  # steps beyond which larger batches are better used than more of them
+FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
 RATE = {
     True: 1.8e11,
     False: 6e10,
@@ -36,7 +36,7 @@ class Chosen(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def chosen(root: tuple[str, ...], budget: str = "") -> Chosen:
+def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto") -> Chosen:
     """A config for a folder, on this machine, in this time. Mistake in a sentence if the folder holds too little.
 
     On a CPU by the study of small data (docs/small-data.md); on a GPU, on which nothing was studied, by the paper.
@@ -47,7 +47,7 @@ def chosen(root: tuple[str, ...], budget: str = "") -> Chosen:
             f"too few images to learn from: {len(paths)} in {' '.join(root)}; give --data.root a folder of hundreds or more"
         )
     side, channels = look(paths)
-    gpu = torch.cuda.is_available()
+    gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     size, patch = geometry(side, gpu)
     data = Image(root=root, size=(size, size), patch=patch, channels=channels)
     seen = f"{len(paths):,} images of some {side} pixels: crops of {size}, patches of {patch}, a grid of {size // patch}×{size // patch}"
@@ -60,14 +60,16 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = minutes(Pretrain(data, small), small)
     rate = RATE[native_bf16(torch.device("cpu"))] * cores()
-    images = time * rate / work(config) if time else min(SEEN["cpu"], MOST * count)
+    images = round(time * rate / work(config)) if time else min(SEEN["cpu"], MOST * count)
+    epochs = max(1, round(images / count))
+    images = images if time else epochs * count
     batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
-    config = dataclasses.replace(config, batch_size=batch, epochs=float(max(1, round(images / count))))
+    config = dataclasses.replace(config, batch_size=batch, epochs=float(epochs))
     return Chosen(
         config,
         (
             f"a CPU: ViT 192×6, {config.masks.times} masks of {config.masks.hidden:.0%} for one pass of the target encoder",
-            f"{'in this time' if time else 'without --budget'} about {images:,.0f} images, so {batch} a step: {images / batch:,.0f} steps",
+            f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )
 
