@@ -1,4 +1,4 @@
-"""Whether what is chosen for a folder and a time holds: other learning rates, other batches, other pictures.
+"""Whether what is chosen for a folder and a time holds: other learning rates, batches, pictures, and the opponents.
 
     python benchmarks/study/robust.py folders/digits folders/scenes --budget 90s
 
@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,24 +21,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.study.arms import ARMS, Change, batch, both
+from benchmarks.study.run import compared
 from openjepa import config, health, runs, weights
-from openjepa.config import Pretrain
 from openjepa.device import place
-from openjepa.evaluate import logistic, neighbours
-from openjepa.evaluate.candidates import Candidate, ours, untrained
+from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
 from openjepa.log import rows
 from openjepa.recipes.auto import chosen
 
-Change = Callable[[Pretrain], Pretrain]
-
 
 def rate(times: float) -> Change:
     return lambda base: dataclasses.replace(base, optim=dataclasses.replace(base.optim, lr=times * base.optim.lr))
-
-
-def batch(size: int) -> Change:
-    return lambda base: dataclasses.replace(base, batch_size=size)
 
 
 CHANGES: dict[str, Change] = {
@@ -48,6 +41,9 @@ CHANGES: dict[str, Change] = {
     "lr × 3": rate(3),
     "batch 64": batch(64),
     "batch 256": batch(256),
+    "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
+    "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
+    "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
 }
 
 
@@ -80,18 +76,12 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
 
 def probed(this: Candidate, folder: Path) -> dict[str, float]:
     """Accuracies on the test part."""
-    data = this.data
     parts = []
     for name in ("train", "test"):
-        part = dataclasses.replace(data, root=(str(folder / name),))
+        part = dataclasses.replace(this.data, root=(str(folder / name),))
         parts.append(part.dataset(part.listing()))
-    train, test = (embed(this, part, place("cpu"), ("last",)) for part in parts)
-    classes = len(parts[0].classes)
-    answers = {
-        "logistic": logistic.probe(train["last"], train.y, test["last"], classes).predicted,
-        "kNN": neighbours.predict(train["last"], train.y, test["last"], classes),
-    }
-    return {name: logistic.accuracy(answer, test.y) for name, answer in answers.items()}
+    train, test = (embed(this, part, place("cpu"), KINDS) for part in parts)
+    return compared(train, test, len(parts[0].classes))
 
 
 def folder_of(folder: Path, change: str, options: argparse.Namespace) -> Path:
@@ -99,7 +89,7 @@ def folder_of(folder: Path, change: str, options: argparse.Namespace) -> Path:
 
 
 def table(options: argparse.Namespace) -> None:
-    names = ("logistic", "kNN")
+    names = ("linear", "logistic", "kNN")
     print(
         "\n| folder | change | steps | time | lowest target_std | "
         + " | ".join(f"{n} % (before)" for n in names)
@@ -113,7 +103,8 @@ def table(options: argparse.Namespace) -> None:
                 continue
             found = json.loads(file.read_text())
             cells = [f"{100 * found['after'][n]:.1f} ({100 * found['before'][n]:.1f})" for n in names]
-            spread = f"{found['target_std']:.2f}" + (f", alarm at {found['alarm'][0]}" if found["alarm"] else "")
+            spread = "–" if found["target_std"] is None else f"{found['target_std']:.2f}"
+            spread += f", alarm at {found['alarm'][0]}" if found["alarm"] else ""
             print(
                 f"| {folder.name} | {change} | {found['steps']:,} | {found['seconds']:.0f} s | {spread} | {' | '.join(cells)} |"
             )

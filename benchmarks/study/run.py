@@ -27,16 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
 from openjepa import optim, recipes, runs, weights
 from openjepa.config import Pretrain
-from openjepa.data import Steps
+from openjepa.data import Steps, list_files
 from openjepa.device import place
 from openjepa.draws import order
 from openjepa.evaluate import linear, logistic, neighbours
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
-from openjepa.evaluate.embed import embed
+from openjepa.evaluate.embed import Features, embed
 from openjepa.evaluate.labelled import Subset
 from openjepa.log import rows
-from openjepa.modalities.image import Image, measure
-from openjepa.modalities.series import Series
+from openjepa.modalities.image import measure
+from openjepa.pictures import SUFFIXES
 from openjepa.training import advance
 
 TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
@@ -52,8 +52,22 @@ def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Pretrain:
     return ARMS[arm](dataclasses.replace(base, data=data))
 
 
+def few(options: argparse.Namespace) -> Path:
+    """A folder of links to `--images` of the images, none of which the probes have."""
+    folder = options.out / f"{options.images}images"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = list_files((str(options.data),), SUFFIXES).paths
+    for number in order(12345, 0, len(paths))[TRAIN + HELD :][: options.images]:
+        link = folder / f"{number:06d}{Path(paths[number]).suffix}"
+        if not link.exists():
+            link.symlink_to(Path(paths[number]).resolve())
+    return folder
+
+
 def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
-    return options.out / f"{options.minutes:g}min" / arm.replace(" ", "_").replace("%", "percent") / f"seed{seed}"
+    images = f"{options.images}images-" if options.images else ""
+    name = arm.replace(" ", "_").replace("%", "percent")
+    return options.out / f"{images}{options.minutes:g}min" / name / f"seed{seed}"
 
 
 def rate(arm: str, options: argparse.Namespace) -> float:
@@ -79,11 +93,13 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     """Pretrains and probes; writes result.json."""
     folder = folder_of(arm, seed, options)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "data").exists():
+    if not (folder / "data").exists() and not options.images:
         (folder / "data").symlink_to((options.out / "packed").resolve())
     begun = folder_of(HALF + FIRST[arm], seed, options) if arm in FIRST else None
     settings = settings_of(arm.removeprefix(HALF), seed, options)
     settings = dataclasses.replace(settings, steps=steps, out=folder, resume="if-any", init_from=begun)
+    if options.images:
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=(str(few(options)),)))
     if not (folder / "export" / "config.json").exists():
         runs.pretrain(settings)
     if arm.startswith(HALF):
@@ -92,37 +108,43 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     log = list(rows(folder / "metrics.jsonl"))
     alarms = {name: log[-1][name] for name in ("relative_loss", "target_std", "rankme") if name in log[-1]}
     (folder / "result.json").write_text(
-        json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder, which), **alarms})
+        json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder, which, options), **alarms})
     )
 
 
-def probed(run: Path, which: str = "target") -> dict[str, float]:
+def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of one of a run's encoders."""
     trained = weights.load(run, which)
-    return accuracies(ours(trained.encoder, trained.config, "arm"), trained.config.data, run / "data")
+    data = dataclasses.replace(trained.config.data, root=(str(options.data),))
+    this = dataclasses.replace(ours(trained.encoder, trained.config, "arm"), data=data)
+    return accuracies(this, options.out / "packed")
 
 
 def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of the encoder that an arm starts with."""
     settings = settings_of(arm, seed, options)
     _, settings = runs.prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
-    return accuracies(untrained(settings), settings.data, options.out / "packed")
+    return accuracies(untrained(settings), options.out / "packed")
 
 
-def accuracies(this: Candidate, data: Image | Series, packed: Path) -> dict[str, float]:
+def accuracies(this: Candidate, packed: Path) -> dict[str, float]:
     """By three probes, on held-out training images."""
-    whole = data.dataset(data.listing(), packed)
+    whole = this.data.dataset(this.data.listing(), packed)
     chosen = torch.from_numpy(order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
     train, held = (embed(this, part, place("cpu"), KINDS) for part in parts)
-    classes, y = len(whole.classes), held.y
+    return compared(train, held, len(whole.classes))
+
+
+def compared(train: Features, held: Features, classes: int) -> dict[str, float]:
+    """By three probes, trained on one part and read on another."""
     learnt, asked = (linear.Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
     answers = {
         "linear": linear.probe(learnt, asked, classes).predicted,
         "logistic": logistic.probe(train["last"], train.y, held["last"], classes).predicted,
         "kNN": neighbours.predict(train["last"], train.y, held["last"], classes),
     }
-    return {name: logistic.accuracy(answer, y) for name, answer in answers.items()}
+    return {name: logistic.accuracy(answer, held.y) for name, answer in answers.items()}
 
 
 def table(options: argparse.Namespace) -> None:
@@ -153,6 +175,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="of training, on one core")
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--images", type=int, default=0, help="learn from so many, others than the probes' (0: all)")
     parser.add_argument("--together", type=int, default=2, help="runs at a time")
     parser.add_argument("--before", action="store_true", help="probe the arms' encoders before training, and leave")
     parser.add_argument("--one", nargs=3, metavar=("ARM", "SEED", "STEPS"), help=argparse.SUPPRESS)
@@ -187,7 +210,7 @@ def main() -> None:
         steps = round(60 * minutes / rates[arm.removeprefix(HALF)])
         command = [
             sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
-            "--one", arm, seed, steps,
+            "--images", options.images, "--one", arm, seed, steps,
         ]  # fmt: skip
         with (folder / "log.txt").open("w") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
