@@ -84,6 +84,12 @@ class Pretrain:
             )
         if self.epochs <= 0 and self.steps <= 0:
             raise Mistake("a run of no steps learns nothing: try --epochs 100")
+        alone = isinstance(self.method, JEPA) and self.method.target_sees == "asked"
+        if alone and (self.masks.sampler not in ("random", "block") or self.masks.times > 1):
+            raise Mistake(
+                "a target encoder that sees the places asked for alone wants one block of them a sample: "
+                "try --masks.sampler random --masks.times 1, or --method.target-sees whole"
+            )
         for dim, heads in (
             (self.method.dim, self.method.num_heads),
             (self.method.predictor_dim, self.method.predictor_heads or self.method.num_heads),

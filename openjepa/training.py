@@ -97,7 +97,7 @@ def advance(
     optim.apply(optimizer, hyper)
     optimizer.zero_grad(set_to_none=True)
     with place.autocast():
-        targets = method.targets(batch)
+        targets = method.targets(batch, masks)
     outputs: list[Output] = []
     for micro in split(batch, masks, targets, accumulate):
         with sync_only_when(forward, micro.last):

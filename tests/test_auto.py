@@ -33,7 +33,7 @@ def test_the_work_of_a_step_is_what_torch_counts():
 def test_more_time_gives_larger_batches_and_never_larger_than_a_quarter_of_the_folder(monkeypatch):
     monkeypatch.setattr(auto, "cores", lambda: 2)
     sizes = [on_cpu(SMALL, 50_000, 60.0 * minutes).config.batch_size for minutes in (1, 10, 60, 600, 6000)]
-    assert sizes[0] == 16 and sizes == sorted(sizes) and sizes[-1] == 256
+    assert sizes[0] == 64 and sizes == sorted(sizes) and sizes[-1] == 256
     assert [on_cpu(SMALL, count, 36_000.0).config.batch_size for count in (8, 40, 200)] == [2, 8, 32]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openjepa import optim
+from openjepa.config import Pretrain
 from openjepa.data import Steps
 from openjepa.draws import Draws
 from openjepa.masking import Blocks, Masking
@@ -15,7 +16,7 @@ from openjepa.methods.mae import MAE
 from openjepa.optim import Optim
 from openjepa.regularisers import redundancy, sketched_gaussian
 from openjepa.training import advance, split
-from openjepa.types import Masker, Masks, Method, Modality, Skipped, Tokens, gather, passes
+from openjepa.types import Masker, Masks, Method, Mistake, Modality, Skipped, Tokens, gather, passes
 from tests.conftest import CPU, METHODS, MODALITIES
 
 FIXED = Masking(
@@ -36,7 +37,7 @@ def test_the_parts_keep_their_contracts(modality, method):
     net, steps = made(modality, method)
     assert isinstance(MODALITIES[modality], Modality) and isinstance(net, Method) and isinstance(steps.masker, Masker)
     step = steps[0]
-    targets = net.targets(step.batch)
+    targets = net.targets(step.batch, step.masks)
     output = net(step.batch, step.masks, targets)
     assert output.loss.isfinite() and output.loss.ndim == 0
     assert all(value.isfinite() and not value.requires_grad for value in output.metrics.values())
@@ -60,7 +61,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
     if net.config.whole_batch:
         pytest.skip("its loss compares the samples of a batch, and a run with --accumulate is refused")
     step = steps[0]
-    targets = net.targets(step.batch)
+    targets = net.targets(step.batch, step.masks)
     gradients = []
     for parts in (1, 4):
         net.zero_grad()
@@ -76,7 +77,7 @@ def test_masks_of_equal_shapes_share_a_pass_that_gives_what_they_give_one_after_
     config = MODALITIES["image"]
     net, masker = METHODS[method].build(config), masks.build(config.grid)
     step = Steps(config.synthetic(8, 0), masker, batch_size=8, total=1, seed=0)[0]
-    targets, tokens = net.targets(step.batch), config.tokens(step.batch.views[0])
+    targets, tokens = net.targets(step.batch, step.masks), config.tokens(step.batch.views[0])
     other = Masks(step.masks[0].context[:, :-1], step.masks[0].target)
     assert len(step.masks) == 3 and len(passes(tokens, targets.x, step.masks)) == 1
     assert len(passes(tokens, targets.x, (*step.masks, other))) == 4
@@ -155,7 +156,7 @@ def test_layers_count_from_either_end_and_are_normed():
 
 def test_standardised_targets_have_mean_0_and_variance_1():
     net, steps = made("image", "averaged")
-    x = net.targets(steps[0].batch).x
+    x = net.targets(steps[0].batch, steps[0].masks).x
     torch.testing.assert_close(x.mean((0, 1)), torch.zeros(48), atol=1e-4, rtol=0)
     torch.testing.assert_close(x.std((0, 1)), torch.ones(48), atol=0.02, rtol=0)
 
@@ -203,13 +204,13 @@ def test_pixels_are_asked_for_as_each_patch_normalised():
     """Of a masked autoencoder they are the target; of a JEPA, where asked for, a second one behind the features."""
     net, steps = made("image", "pixels")
     mae = MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1).build(MODALITIES["image"])
-    batch = steps[0].batch
-    asked = mae.targets(batch).x
+    batch, masks = steps[0].batch, steps[0].masks
+    asked = mae.targets(batch, masks).x
     torch.testing.assert_close(asked.mean(-1), torch.zeros(asked.shape[:2]), atol=1e-5, rtol=0)
     varied = MODALITIES["image"].tokens(batch.views[0]).x.var(-1) > 1e-3
     assert varied.float().mean() > 0.8
     torch.testing.assert_close(asked.var(-1, unbiased=False)[varied], torch.ones(int(varied.sum())), atol=0.1, rtol=0)
-    assert torch.equal(net.targets(batch).x[..., 48:], asked)
+    assert torch.equal(net.targets(batch, masks).x[..., 48:], asked)
 
 
 def test_the_second_loss_is_weighted():
@@ -219,7 +220,7 @@ def test_the_second_loss_is_weighted():
     step, losses = steps[0], []
     for weight in (1.0, 2.0, 3.0):
         net = dataclasses.replace(config, pixels=weight).build(MODALITIES["image"])
-        losses.append(net(step.batch, step.masks, net.targets(step.batch)).loss.item())
+        losses.append(net(step.batch, step.masks, net.targets(step.batch, step.masks)).loss.item())
     assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1], rel=1e-4) and losses[1] > losses[0]
 
 
@@ -235,8 +236,8 @@ def test_whitened_targets_vary_alike_in_every_direction():
 
 def test_centred_targets_have_no_mean_over_an_image():
     config = dataclasses.replace(METHODS["released"], centre=True)
-    net, batch = config.build(MODALITIES["image"]), made("image", "released")[1][0].batch
-    torch.testing.assert_close(net.targets(batch).x.mean(1), torch.zeros(32, 48), atol=1e-5, rtol=0)
+    net, step = config.build(MODALITIES["image"]), made("image", "released")[1][0]
+    torch.testing.assert_close(net.targets(step.batch, step.masks).x.mean(1), torch.zeros(32, 48), atol=1e-5, rtol=0)
 
 
 def test_rotary_attention_depends_on_distances_alone():
@@ -256,7 +257,7 @@ def test_several_masks_share_one_pass_of_the_target():
     net, masker = METHODS["released"].build(config), Masking(times=3).build(config.grid)
     step = Steps(config.synthetic(64, 0), masker, batch_size=32, total=9, seed=0)[0]
     assert len(step.masks) == 3 and not torch.equal(step.masks[0].context, step.masks[1].context)
-    targets = net.targets(step.batch)
+    targets = net.targets(step.batch, step.masks)
     each = [net(step.batch, (mask,), targets).loss for mask in step.masks]
     torch.testing.assert_close(net(step.batch, step.masks, targets).loss, torch.stack(each).mean())
 
@@ -322,3 +323,28 @@ def test_both_views_of_a_sample_that_cannot_be_decoded_are_of_the_same_other_one
     step = Steps(data, Blocks(config.grid), batch_size=32, total=2, seed=0, views=2)[0]
     assert torch.equal(*step.batch.views)  # crops are whole pictures here
     assert 0 < len(step.skipped) == len(Steps(data, Blocks(config.grid), batch_size=32, total=2, seed=0)[0].skipped)
+
+
+def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():
+    """They are what the target encoder makes of those tokens and no more; elsewhere they are 0."""
+    config = MODALITIES["image"]
+    method = dataclasses.replace(METHODS["released"], target_sees="asked")
+    net, masker = method.build(config), Masking(sampler="random", hidden=0.75, asked=0.5).build(config.grid)
+    step = Steps(config.synthetic(64, 0), masker, batch_size=8, total=9, seed=0)[0]
+    places, tokens = step.masks[0].target[:, 0], config.tokens(step.batch.views[0])
+    (seen,) = net.target_encoder(tokens.take(places))
+    targets = net.targets(step.batch, step.masks)
+    expected = torch.nn.functional.layer_norm(seen.x, seen.x.shape[-1:])
+    torch.testing.assert_close(gather(targets.x, places), expected, atol=1e-5, rtol=1e-4)
+    asked = torch.zeros(8, 64, dtype=torch.bool).scatter(1, places, True)
+    assert asked.sum() == 8 * 24 and not targets.x[~asked].any()
+    assert net(step.batch, step.masks, targets).loss.isfinite()
+    torch.testing.assert_close(targets.features, seen.x.mean(1), atol=1e-5, rtol=1e-4)
+
+
+def test_targets_of_the_asked_places_alone_want_one_block_of_them():
+    method = dataclasses.replace(METHODS["released"], target_sees="asked")
+    once = Pretrain(MODALITIES["image"], method, masks=Masking(sampler="random"))
+    for masks in (Masking(), Masking(sampler="random", times=2)):
+        with pytest.raises(Mistake, match="--masks.sampler random --masks.times 1"):
+            dataclasses.replace(once, masks=masks)

@@ -39,7 +39,7 @@ def test_five_steps_give_the_same_losses(masker):
         hyper = config.at(step, 5)
         optim.apply(optimizer, hyper)
         batch = Batch((view,), torch.arange(16))
-        output = ours(batch, masks, ours.targets(batch))
+        output = ours(batch, masks, ours.targets(batch, masks))
         optimizer.zero_grad()
         output.loss.backward()
         optim.step_if_finite(optimizer, optim.clip(ours, 0.0))

@@ -67,6 +67,9 @@ LIGHT = both(FAST, method(pixels=1.0, predictor_depth=2))
 MAE_LIGHT = both(mae(init="xavier", predictor_depth=2), optim(lr=2e-3, beta2=0.95))
 KEPT = both(LIGHT, batch(16), optim(final_momentum=0.99))  # an average that stays as short as it begins
 CALMER = both(KEPT, optim(lr=1e-3))
+HALF = both(CALMER, masks(asked=0.5))
+WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(lr=2e-3))  # more images, as MAE has them
+ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
 ARMS: dict[str, Change] = {
@@ -126,7 +129,21 @@ ARMS: dict[str, Change] = {
     "kept, momentum 0.98": both(KEPT, optim(momentum=0.98, final_momentum=0.98)),
     "kept, half asked": both(KEPT, masks(asked=0.5)),
     "calmer": CALMER,
-    "calmer, half asked": both(CALMER, masks(asked=0.5)),  # the recipe `cifar10-minutes`
+    "calmer, half asked": HALF,
+    "calmer, half asked, 64 images": both(HALF, masks(times=1), batch(64)),
+    "calmer, half asked, pixels 3": both(HALF, method(pixels=3.0)),
+    "wide": WIDE,
+    "wide, two masks of 32": both(WIDE, masks(times=2), batch(32)),
+    "alone": ALONE,  # the recipe `cifar10-minutes`
+    "alone, lr 3e-3": both(ALONE, optim(lr=3e-3)),
+    "alone, a third asked": both(ALONE, masks(asked=1 / 3)),
+    "alone, not centred": both(ALONE, method(centre=False)),
+    "alone, no pixels": both(ALONE, method(pixels=0.0)),
+    "alone, rotary": both(ALONE, method(positions="rope")),
+    "alone, last four layers": both(ALONE, method(target_layers=(2, 3, 4, 5))),
+    "alone, momentum 0.996": both(ALONE, optim(momentum=0.996, final_momentum=0.996)),
+    "alone, 128 images": both(ALONE, batch(128)),
+    "alone, predictor of one layer": both(ALONE, method(predictor_depth=1)),
     "calmer, pixels 3": both(CALMER, method(pixels=3.0)),
     "calmer, 128×4": both(CALMER, method(dim=128, depth=4, num_heads=2, predictor_dim=64, target_layers=(0, 1, 2, 3))),
     "calmer, 256×8": both(

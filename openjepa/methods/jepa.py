@@ -28,9 +28,9 @@ EPSILON = 1e-4  # added to the variance that targets are standardised by
 
 
 class Targets(NamedTuple):
-    """What the averaged encoder sees of whole samples."""
+    """What the averaged encoder sees."""
 
-    x: Float[Tensor, "B N E"]  # what the predictor is asked for; where pixels are, they come last
+    x: Float[Tensor, "B N E"]  # what the predictor is asked for, 0 where it never is; where pixels are, they come last
     features: Float[Tensor, "B D"]  # the encoder's output, mean over tokens
     std: Float[Tensor, ""]  # spread of a feature over the batch's tokens before standardising, mean over features
 
@@ -50,10 +50,15 @@ class JEPA:
     init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
     loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
+    target_sees: Literal["whole", "asked"] = (
+        "whole"  # the sample, as in the paper, or the places asked for and no others
+    )
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
-    centre: bool = False  # targets less their sample's mean: what all its tokens share is not asked for
-    standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens of the global batch
+    centre: bool = (
+        False  # targets less their mean over what is seen of a sample: what its tokens share is not asked for
+    )
+    standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens seen of the global batch
     whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
     gaussian: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
     pixels: float = 0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
@@ -97,13 +102,15 @@ class MaskedJEPA(nn.Module):
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     @torch.no_grad()
-    def targets(self, batch: Batch) -> Targets:
-        """What the averaged encoder sees of each whole sample, feature LayerNorm (no affine) on every token.
+    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
+        """What the averaged encoder sees of each sample, feature LayerNorm (no affine) on every token.
 
         The LayerNorm is the released code's, not in the paper. Hidden layers are normed alike, then averaged or joined.
+        Where the places asked for are all that is seen, that is cheaper, and nothing shown can find its way into a target.
         """
-        layers = self.config.target_layers
-        *seen, output = self.target_encoder(self.modality.tokens(batch.views[0]), (*layers, -1))
+        whole, layers = self.modality.tokens(batch.views[0]), self.config.target_layers
+        places = masks[0].target.flatten(1) if self.config.target_sees == "asked" else None
+        *seen, output = self.target_encoder(whole if places is None else whole.take(places), (*layers, -1))
         levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
         x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
         if self.config.centre:
@@ -114,8 +121,10 @@ class MaskedJEPA(nn.Module):
             x = (x - mean) * (variance + EPSILON).rsqrt()
         if self.config.whiten:
             x = whitened(x if self.config.standardise else x - mean, self.config.whiten)
+        if places is not None:
+            x = x.new_zeros(*whole.x.shape[:2], x.shape[-1]).scatter(1, places[..., None].expand_as(x), x)
         if self.config.pixels:
-            x = torch.cat([x, normed(self.modality.tokens(batch.views[0]).x)], -1)
+            x = torch.cat([x, normed(whole.x)], -1)
         return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:

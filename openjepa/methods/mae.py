@@ -75,7 +75,7 @@ class MaskedAutoencoder(nn.Module):
             unit_stem(self.context_encoder.patch_embed)
 
     @torch.no_grad()
-    def targets(self, batch: Batch) -> Targets:
+    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
         """The raw tokens themselves."""
         x = self.modality.tokens(batch.views[0]).x.float()
         return Targets(normed(x) if self.config.normalise else x)

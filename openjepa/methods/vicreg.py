@@ -85,7 +85,7 @@ class JointEmbedding(nn.Module):
         if config.stem_init == "unit":
             unit_stem(self.context_encoder.patch_embed)
 
-    def targets(self, batch: Batch) -> None:
+    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> None:
         """There are none: each view is the other's."""
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: None) -> Output:

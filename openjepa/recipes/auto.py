@@ -68,7 +68,7 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
     return Chosen(
         config,
         (
-            f"a CPU: ViT 192×6, {config.masks.times} masks of {config.masks.hidden:.0%} for one pass of the target encoder",
+            f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
             f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )
@@ -77,8 +77,9 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
 def work(config: Pretrain) -> int:
     """Floating-point operations for one image of a step: its target, and for each mask a context and a prediction, and back."""
     method, grid = config.method, config.data.grid
+    assert isinstance(method, JEPA)
     ((shown, _, asked),) = config.masks.build(grid).shapes()
-    target = blocks(method.depth, method.dim, grid[0] * grid[1])
+    target = blocks(method.depth, method.dim, asked if method.target_sees == "asked" else grid[0] * grid[1])
     context = blocks(method.depth, method.dim, shown)
     prediction = blocks(method.predictor_depth, method.predictor_dim, shown + asked)
     return target + 3 * config.masks.times * (context + prediction)
