@@ -136,6 +136,7 @@ ARMS: dict[str, Change] = {
     "wide, two masks of 32": both(WIDE, masks(times=2), batch(32)),
     "alone": ALONE,  # the recipe `cifar10-minutes`
     "alone, lr 3e-3": both(ALONE, optim(lr=3e-3)),
+    "alone, all asked": both(ALONE, masks(asked=1.0)),
     "alone, a third asked": both(ALONE, masks(asked=1 / 3)),
     "alone, not centred": both(ALONE, method(centre=False)),
     "alone, no pixels": both(ALONE, method(pixels=0.0)),
@@ -175,8 +176,8 @@ ARMS: dict[str, Change] = {
     "MAE, xavier": mae(init="xavier"),
     "MAE, fast": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
     "MAE, fast, batch 64": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95), batch(64)),
-    "MAE, light": MAE_LIGHT,
-    "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),  # the recipe `mae-cifar10`
+    "MAE, light": MAE_LIGHT,  # the recipe `mae-cifar10`
+    "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),
     "MAE, light, a third asked": both(MAE_LIGHT, masks(asked=1 / 3)),
     # the other opponent
     "VICReg, crops": views(),
