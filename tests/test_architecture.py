@@ -16,7 +16,7 @@ LEVELS = [
     {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "optim", "log", "pictures"},
     {"encoder", "predictor", "data", "device"},
     {"methods", "modalities"},
-    {"config", "checkpoint", "health"},
+    {"config", "checkpoint", "health", "flops"},
     {"weights"},
     {"evaluate", "show"},
     {"training"},

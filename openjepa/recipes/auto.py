@@ -14,6 +14,7 @@ from openjepa.config import Pretrain, seconds
 from openjepa.data import list_files
 from openjepa.device import cores, native_bf16
 from openjepa.encoder import SIZES
+from openjepa.flops import work
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes.small import minutes, objective, schedule
@@ -59,8 +60,9 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
     """The recipe for minutes, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = minutes(Pretrain(data, small), small)
+    cost = work(config.method, data, config.masks.build(data.grid).shapes()).total
     rate = RATE[native_bf16(torch.device("cpu"))] * cores()
-    images = round(time * rate / work(config)) if time else min(SEEN["cpu"], MOST * count)
+    images = round(time * rate / cost) if time else min(SEEN["cpu"], MOST * count)
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
     batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
@@ -72,22 +74,6 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
             f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )
-
-
-def work(config: Pretrain) -> int:
-    """Floating-point operations for one image of a step: its target, and for each mask a context and a prediction, and back."""
-    method, grid = config.method, config.data.grid
-    assert isinstance(method, JEPA)
-    ((shown, _, asked),) = config.masks.build(grid).shapes()
-    target = blocks(method.depth, method.dim, asked if method.target_sees == "asked" else grid[0] * grid[1])
-    context = blocks(method.depth, method.dim, shown)
-    prediction = blocks(method.predictor_depth, method.predictor_dim, shown + asked)
-    return target + 3 * config.masks.times * (context + prediction)
-
-
-def blocks(depth: int, dim: int, tokens: int) -> int:
-    """Of transformer blocks on one sequence, forward."""
-    return depth * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
 
 
 def even(size: float) -> int:

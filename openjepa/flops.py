@@ -1,0 +1,77 @@
+"""Floating-point operations of a training step, by part: matrix products alone, a multiplication and an addition as two.
+
+Backward counts as twice forward. Norms, softmax, activations, the optimiser and the average are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from openjepa.methods.jepa import JEPA
+from openjepa.methods.mae import MAE
+from openjepa.methods.vicreg import VICReg
+from openjepa.types import Masks, Modality
+
+Method = JEPA | MAE | VICReg
+Shape = tuple[int, int, int]  # of one mask: tokens shown, blocks asked for, tokens in each
+
+
+class Work(NamedTuple):
+    """For one sample of a step."""
+
+    target: int  # the target encoder, forward
+    context: int  # the context encoder, forward and backward
+    predictor: int  # forward and backward
+
+    @property
+    def total(self) -> int:
+        return self.target + self.context + self.predictor
+
+
+def work(method: Method, data: Modality, masks: Iterable[Shape]) -> Work:
+    """What one sample costs under these masks, which share a pass of the target encoder."""
+    masks, whole = list(masks), data.grid[0] * data.grid[1]
+    if isinstance(method, VICReg):
+        tokens = masks[0][0] if method.masked else whole
+        return Work(0, 2 * 3 * encoder(method, data.width, tokens), 2 * 3 * expansion(method))
+    target = context = predictor = 0
+    if isinstance(method, JEPA):
+        seen = masks[0][1] * masks[0][2] if method.target_sees == "asked" else whole
+        target = encoder(method, data.width, seen)
+    for shown, blocks, asked in masks:
+        context += 3 * encoder(method, data.width, shown)
+        predictor += 3 * prediction(method, data, shown, blocks, asked)
+    return Work(target, context, predictor)
+
+
+def encoder(method: Method, width: int, tokens: int) -> int:
+    """The stem and the blocks on one sequence."""
+    return 2 * tokens * width * method.dim + transformer(method.depth, method.dim, tokens, method.mlp_ratio)
+
+
+def prediction(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:
+    """Every target block is a sequence of its own, with all that is shown."""
+    output = data.width
+    if isinstance(method, JEPA):
+        levels = len(method.target_layers) if method.target_join == "concat" else 1
+        output = method.dim * levels + (data.width if method.pixels else 0)
+    one = transformer(method.predictor_depth, method.predictor_dim, shown + asked)
+    into, out = 2 * shown * method.dim * method.predictor_dim, 2 * asked * method.predictor_dim * output
+    return into + blocks * (one + out)
+
+
+def expansion(method: VICReg) -> int:
+    """One vector through the expander."""
+    wide = method.predictor_dim
+    return 2 * wide * (method.dim + (method.predictor_depth - 1) * wide)
+
+
+def transformer(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0) -> int:
+    """Blocks on one sequence, forward: queries, keys, values, attention, projection and two layers."""
+    return depth * (tokens * dim * (8 * dim + 4 * int(dim * mlp_ratio)) + 4 * tokens**2 * dim)
+
+
+def shapes(masks: tuple[Masks, ...]) -> list[Shape]:
+    """Those of a step's masks."""
+    return [(mask.context.shape[1], mask.target.shape[1], mask.target.shape[2]) for mask in masks]

@@ -1,0 +1,48 @@
+"""What a step costs, counted by hand and by torch."""
+
+import dataclasses
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from openjepa import flops, optim, recipes
+from openjepa.data import Steps
+from openjepa.encoder import SIZES
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.training import advance
+from tests.conftest import CPU
+
+DATA = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-minutes", "mae-cifar10", "vicreg-cifar10"])
+def test_the_work_of_a_step_is_what_torch_counts(name):
+    """But for the gradient of the stem's input, which nobody needs and we count."""
+    config = dataclasses.replace(recipes.recipe(name), data=DATA)
+    method = config.method.build(DATA, 0)
+    step = Steps(
+        DATA.synthetic(8, 0), config.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views
+    )[0]
+    with FlopCounterMode(display=False) as counter:
+        advance(method, optim.build(method, config.optim), step.batch, step.masks, config.optim.at(0, 1), CPU)
+    assert counter.get_total_flops() == pytest.approx(
+        4 * flops.work(config.method, DATA, flops.shapes(step.masks)).total, rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "shape", "expected"),
+    [
+        ("small", 16, (51, 4, 33), (9.1, 6.9, 44.5)),
+        ("base", 16, (51, 4, 33), (34.9, 26.7, 44.7)),
+        ("large", 16, (51, 4, 33), (122.5, 93.8, 44.8)),
+        ("huge", 14, (69, 4, 43.5), (333.2, 263.6, 60.8)),
+    ],
+)
+def test_the_parts_of_the_paper_s_models_cost_what_was_calculated_apart(size, patch, shape, expected):
+    """GFLOP an image for target, context and predictor, with the contexts that the released sampler leaves in a batch."""
+    data = Image(size=(224, 224), patch=patch)
+    method = JEPA(**SIZES[size], predictor_dim=384, predictor_depth=12)
+    found = flops.work(method, data, [(shape[0], shape[1], round(shape[2]))])
+    assert [part / 1e9 for part in found] == pytest.approx(expected, rel=0.03)
