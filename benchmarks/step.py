@@ -11,7 +11,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from minimal import ijepa as plain
-from openjepa import optim
+from openjepa import flops, optim
+from openjepa.bench import matrix_rate, timed
 from openjepa.data import Step
 from openjepa.device import Place, place
 from openjepa.draws import Draws
@@ -31,39 +31,6 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training import advance
 from openjepa.types import Batch
-
-
-def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Best of 1024² and 2048² products, in FLOP/s."""
-    best = 0.0
-    for size in (1024, 2048):
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = min(timed(lambda a=a, b=b: a @ b, device) for _ in range(12))
-        best = max(best, 2 * size**3 / seconds)
-    return best
-
-
-def timed(function, device: torch.device) -> float:
-    """Seconds a call takes."""
-    began = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def work(method: JEPA, images: int, patches: int, context: int, blocks: int, asked: int, patch: int) -> float:
-    """FLOPs of one training step's listed mathematics."""
-
-    def transformer(tokens: int, dim: int, depth: int, ratio: float) -> float:
-        return depth * (tokens * dim * dim * (8 + 4 * ratio) + 4 * tokens * tokens * dim)
-
-    embed = 2 * 3 * patch * patch * method.dim
-    target = transformer(patches, method.dim, method.depth, method.mlp_ratio) + patches * embed
-    shown = transformer(context, method.dim, method.depth, method.mlp_ratio) + context * embed
-    predicted = blocks * transformer(context + asked, method.predictor_dim, method.predictor_depth, 4.0)
-    predicted += 2 * method.dim * method.predictor_dim * (context + blocks * asked)
-    return images * (target + 3 * shown + 3 * predicted)
 
 
 def package(data: Image, method: JEPA, step: Step, where: Place) -> Callable[[], object]:
@@ -100,32 +67,30 @@ def main() -> None:
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     step = Step(0, Batch((view,), torch.arange(options.batch)), (masks,), ())
 
-    rates = {"fp32": matrix_rate(torch.float32, where.device), "bf16": matrix_rate(torch.bfloat16, where.device)}
+    rates = {"fp32": matrix_rate(Place(where.device, False)), "bf16": matrix_rate(Place(where.device, True))}
     steps = {"plain": reference(data, method, step, where), "package": package(data, method, step, where)}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(options.rounds + 1):
         for name, function in steps.items():
-            seconds = timed(function, where.device)
+            _, seconds = timed(function, where)
             if turn:  # the first warms up
                 times[name].append(seconds)
 
-    context, (_, blocks, asked) = masks.context.shape[1], masks.target.shape
-    flops = work(method, options.batch, data.grid[0] * data.grid[1], context, blocks, asked, data.patch)
+    ((context, blocks, asked),) = flops.shapes(step.masks)
+    work = options.batch * flops.work(method, data, [(context, blocks, asked)]).total
     kinds = {"plain": "fp32", "package": "bf16" if where.bf16 else "fp32"}
     print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     print(
-        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{asked}, {flops / options.batch / 1e9:.1f} GFLOP an image"
+        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{asked}, {work / options.batch / 1e9:.1f} GFLOP an image"
     )
     for name, kind in kinds.items():
         value = statistics.median(times[name])
-        speed = f"{value:7.3f} s  {options.batch / value:8.2f} images/s  {flops / value / 1e9:7.0f} GFLOP/s"
-        print(f"{name:8} {kind}  {speed}  {flops / value / rates[kind]:5.1%} of {rates[kind] / 1e9:.0f}")
+        speed = f"{value:7.3f} s  {options.batch / value:8.2f} images/s  {work / value / 1e9:7.0f} GFLOP/s"
+        print(f"{name:8} {kind}  {speed}  {work / value / rates[kind]:5.1%} of {rates[kind] / 1e9:.0f}")
     ratio = statistics.median(a / b for a, b in zip(times["plain"], times["package"], strict=True))
     print(f"the package is {ratio:.2f} times as fast")
     if options.json:
-        options.json.write_text(
-            json.dumps({"seconds": times, "ratio": ratio, "rates": rates, "flops": flops}, indent=1)
-        )
+        options.json.write_text(json.dumps({"seconds": times, "ratio": ratio, "rates": rates, "flops": work}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
   jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
   jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
   jepa demo                                              scenes rendered, learnt and measured in ten minutes
+  jepa bench [RECIPE]                                    images/s, and the share of what this machine can do
   jepa recipes [NAME]                                    the recipes, or what is known of one
 
 jepa VERB --help lists a verb's settings. Start with: jepa pretrain --data.root photos/ --out runs/photos"""
@@ -41,6 +44,9 @@ def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except Stopped as stop:
         print(f"jepa: {stop}; go on with --resume", file=sys.stderr)
         return 128 + stop.number
+    except BrokenPipeError:  # who read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (Mistake, OSError) as error:
         print(f"jepa: {error}", file=sys.stderr)
         return 1
@@ -76,7 +82,6 @@ def bare(arguments: list[str], place: int) -> bool:
 def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     """The config that the flags change: a resumed run's own, a recipe's, or one chosen for the images and the machine."""
     import dataclasses
-    import os
 
     from openjepa import config, recipes
     from openjepa.log import say
@@ -149,6 +154,17 @@ def demo(arguments: list[str]) -> None:
     run(tyro.cli(Demo, prog="jepa demo", args=arguments))
 
 
+def bench(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.bench import Bench
+    from openjepa.bench import bench as run
+
+    default, rest = starting_point(arguments)
+    settings = Bench(**vars(default))
+    run(tyro.cli(Bench, prog="jepa bench [RECIPE]", args=rest, default=settings, config=(tyro.conf.AvoidSubcommands,)))
+
+
 def list_recipes(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -171,5 +187,6 @@ VERBS = {
     "compare": compare,
     "suite": suite,
     "demo": demo,
+    "bench": bench,
     "recipes": list_recipes,
 }

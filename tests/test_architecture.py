@@ -21,7 +21,7 @@ LEVELS = [
     {"evaluate", "show"},
     {"training"},
     {"recipes", "runs"},
-    {"showcase"},
+    {"showcase", "bench"},
     {"cli"},
     {"__main__", "__init__"},
 ]

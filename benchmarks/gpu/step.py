@@ -13,8 +13,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.step import matrix_rate, timed, work
-from openjepa import optim
+from openjepa import flops, optim
+from openjepa.bench import matrix_rate, timed
 from openjepa.device import place
 from openjepa.draws import Draws
 from openjepa.encoder import SIZES
@@ -49,14 +49,14 @@ def measure(size: str, patch: int, predictor_depth: int, batch: int, pixels: int
 
     for _ in range(3):
         step()
-    seconds = float(np.median([timed(step, where.device) for _ in range(10)]))
-    flops = work(method, batch, data.grid[0] * data.grid[1], masks.context.shape[1], 4, masks.target.shape[2], patch)
-    rate = matrix_rate(torch.bfloat16, where.device)
+    seconds = float(np.median([timed(step, where)[1] for _ in range(10)]))
+    work = batch * flops.work(method, data, flops.shapes((masks,))).total
+    rate = matrix_rate(where)
     memory = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
     return {
         "images_per_second": batch / seconds,
-        "tflops": flops / seconds / 1e12,
-        "share": flops / seconds / rate,
+        "tflops": work / seconds / 1e12,
+        "share": work / seconds / rate,
         "gib": memory,
     }
 

@@ -1,0 +1,211 @@
+"""`jepa bench`: what this machine can do, and how much of that a training step gets out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from rich.table import Table
+
+from openjepa import flops, optim, runs
+from openjepa.config import Pretrain
+from openjepa.data import Step
+from openjepa.device import Place, cores, place
+from openjepa.log import console, say
+from openjepa.modalities.image import Image, measure
+from openjepa.types import Dataset, Mistake
+
+SQUARES = (1024, 2048)  # sides of the matrices whose product sets the ceiling
+COPIED = 2**27  # bytes
+PHOTO = (500, 375)  # pixels of the JPEG that is decoded, as wide and high as photographs on the web
+
+
+@dataclass(frozen=True)
+class Bench(Pretrain):
+    """Measures this machine, then the step of a run; on rendered scenes, unless it is given data."""
+
+    count: int = 12  # steps timed
+    json: Path | None = None  # also write the figures here
+
+
+class Machine(NamedTuple):
+    """Ceilings."""
+
+    matrices: float  # FLOP/s of products in the run's precision, the best of 1024² and 2048²
+    copy: float  # bytes/s read and written
+    decode: float  # JPEG pictures of 500×375 a second, on one core
+
+
+def bench(settings: Bench) -> dict[str, Any]:
+    """Images/s, FLOPs by part and the share of the measured ceiling; printed, written as JSON if asked for, returned."""
+    if settings.count < 3:
+        raise Mistake(f"{settings.count} steps are too few to time: try --count 12")
+    where = place(settings.device, settings.precision)
+    torch.set_num_threads(settings.threads or cores())
+    runs.divides(settings)
+    machine = measured(where)
+    found = {
+        "device": str(where.device),
+        "precision": "bf16" if where.bf16 else "fp32",
+        "threads": torch.get_num_threads(),
+    }
+    found |= {"machine": machine._asdict(), "batch": settings.batch_size, **stepped(settings, where, settings.count)}
+    found["peak_memory"] = peak(where)
+    rate = found["flops"]["total"] * found["images_per_second"]
+    found |= {"flops_per_second": rate, "share_of_ceiling": rate / machine.matrices}
+    show(found)
+    if settings.json:
+        settings.json.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def measured(where: Place) -> Machine:
+    """The ceilings of this machine: products and copies on the device, decoding on one core."""
+    source = torch.ones(COPIED // 4, device=where.device)
+    copy = 2 * COPIED / best(lambda: source.clone(), where)
+    return Machine(matrix_rate(where), copy, 1 / best(decoding(), where))
+
+
+def matrix_rate(where: Place) -> float:
+    """FLOP/s of the better of 1024² and 2048² products, in the place's precision."""
+    dtype, rates = torch.bfloat16 if where.bf16 else torch.float32, []
+    for side in SQUARES:
+        a, b = (torch.randn(side, side, device=where.device).to(dtype) for _ in range(2))
+        rates.append(2 * side**3 / best(lambda a=a, b=b: a @ b, where))
+    return max(rates)
+
+
+def decoding() -> Callable[[], object]:
+    """Decodes a JPEG of smooth noise, from memory."""
+    noise = np.random.default_rng(0).integers(0, 256, (PHOTO[1] // 8, PHOTO[0] // 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Pillow.fromarray(noise).resize(PHOTO, Pillow.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return lambda: Pillow.open(io.BytesIO(file.getvalue())).load()
+
+
+def stepped(run: Pretrain, where: Place, count: int) -> dict[str, Any]:
+    """Medians over `count` steps, after two that warm up: the whole step, each part of it, and the wait for data."""
+    data, run = given(run, where)
+    run = dataclasses.replace(run, steps=count + 2)
+    method = run.method.build(run.data, run.seed).to(where.device)
+    optimizer, steps, hyper = (
+        optim.build(method, run.optim),
+        runs.steps_of(run, data, method.views),
+        run.optim.at(0, 1000),
+    )
+    parts: dict[str, list[float]] = {}
+    shapes = []
+    for number in range(run.steps):
+        step, loading = timed(lambda number=number: steps[number], where)
+        taken = {"load": loading, **parted(method, optimizer, step, hyper, where)}
+        shapes = flops.shapes(step.masks)
+        if number >= 2:
+            for name, seconds in taken.items():
+                parts.setdefault(name, []).append(seconds)
+    medians = {name: statistics.median(each) for name, each in parts.items()}
+    computing = statistics.median(map(sum, zip(*(each for name, each in parts.items() if name != "load"), strict=True)))
+    found: dict[str, Any] = {"seconds": medians, "step": computing, "images_per_second": run.batch_size / computing}
+    found["data_wait"] = waiting(medians["load"] / max(1, run.workers), computing, run.workers)
+    work = flops.work(run.method, run.data, shapes)
+    return {**found, "flops": {**work._asdict(), "total": work.total}}
+
+
+def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
+    """The run's own data, or as many rendered scenes as two steps want, and the run with what was left to be chosen."""
+    if run.data.root:
+        return runs.prepared(run, where, run.data.listing(), None)
+    data = run.data.synthetic(2 * run.batch_size, run.seed)
+    if isinstance(run.data, Image) and not run.data.mean:
+        mean, std = measure(data)
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, mean=mean, std=std))
+        data = run.data.synthetic(2 * run.batch_size, run.seed)
+    return data, dataclasses.replace(run, workers=max(0, run.workers))
+
+
+def parted(
+    method: Any, optimizer: torch.optim.Optimizer, step: Step, hyper: optim.Hyper, where: Place
+) -> dict[str, float]:
+    """The parts of `training.advance`, one after the other, each waited for: together a little slower than it."""
+    batch, masks = where.move(step.batch), where.move(step.masks)
+
+    def forward(targets: Any) -> Any:
+        with where.autocast():
+            return method(batch, masks, targets)
+
+    def targeted() -> Any:
+        with where.autocast():
+            return method.targets(batch, masks)
+
+    def update() -> None:
+        optim.apply(optimizer, hyper)
+        finite = optim.step_if_finite(optimizer, optim.clip(method, 0.0))
+        method.after_step(hyper.momentum, finite)
+        optimizer.zero_grad(set_to_none=True)
+
+    targets, first = timed(targeted, where)
+    output, second = timed(lambda: forward(targets), where)
+    _, third = timed(lambda: output.loss.backward(), where)
+    _, fourth = timed(update, where)
+    return {"targets": first, "forward": second, "backward": third, "update": fourth}
+
+
+def waiting(loading: float, computing: float, workers: int) -> float:
+    """The share of time that a run waits for data: loading goes on beside computing where there are workers."""
+    wait = max(0.0, loading - computing) if workers > 0 else loading
+    return wait / (computing + wait)
+
+
+def timed(function: Callable[[], Any], where: Place) -> tuple[Any, float]:
+    """What a call gives, and the seconds it takes until the device is done."""
+    began = time.perf_counter()
+    value = function()
+    if where.device.type == "cuda":
+        torch.cuda.synchronize()
+    return value, time.perf_counter() - began
+
+
+def best(function: Callable[[], Any], where: Place, times: int = 12) -> float:
+    """Seconds of the fastest of several calls."""
+    return min(timed(function, where)[1] for _ in range(times))
+
+
+def peak(where: Place) -> int:
+    """Bytes: of the device's memory on a GPU, else of this process."""
+    if where.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def show(found: dict[str, Any]) -> None:
+    machine = found["machine"]
+    say(
+        f"machine    {found['device']}, {found['threads']} threads, {found['precision']}: {machine['matrices'] / 1e9:,.0f} GFLOP/s in products,"
+        f" {machine['copy'] / 1e9:.1f} GB/s copied, {machine['decode']:.0f} JPEGs/s decoded on a core"
+    )
+    say(
+        f"a step     {found['step']:.3f} s, {found['images_per_second']:,.1f} images/s; {found['data_wait']:.0%} of a run waits for data;"
+        f" memory {found['peak_memory'] / 2**30:.1f} GiB at most"
+    )
+    say(
+        f"reached    {found['flops_per_second'] / 1e9:,.0f} GFLOP/s, {found['share_of_ceiling']:.0%} of the products' rate"
+    )
+    table = Table("part", "ms", "share of the step", title="a step, part by part")
+    for name, seconds in found["seconds"].items():
+        share = "beside it" if name == "load" else f"{seconds / found['step']:.0%}"
+        table.add_row(name, f"{1000 * seconds:.1f}", share)
+    console.print(table)
+    work, table = found["flops"], Table("network", "GFLOP an image", "share", title="work, backward as twice forward")
+    for name in ("target", "context", "predictor", "total"):
+        table.add_row(name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")
+    console.print(table)

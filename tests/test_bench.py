@@ -1,0 +1,54 @@
+"""What `jepa bench` says hangs together."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from openjepa import bench, flops
+from openjepa.bench import Bench, waiting
+from openjepa.cli import main
+from tests.conftest import METHODS, MODALITIES
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(bench, "SQUARES", (64,))
+    monkeypatch.setattr(bench, "COPIED", 2**16)
+
+
+@pytest.mark.parametrize("method", ["averaged", "mae", "vicreg"])
+@pytest.mark.parametrize("modality", ["image", "series"])
+def test_the_figures_hang_together(tmp_path, capsys, modality, method):
+    data = MODALITIES[modality]
+    settings = Bench(
+        data, METHODS[method], batch_size=8, count=3, threads=1, device="cpu", json=tmp_path / "bench.json"
+    )
+    found = bench.bench(settings)
+    assert json.loads((tmp_path / "bench.json").read_text()) == found
+    assert found["images_per_second"] == pytest.approx(8 / found["step"])
+    assert found["flops"]["total"] == sum(found["flops"][part] for part in flops.Work._fields)
+    assert found["flops_per_second"] == pytest.approx(found["flops"]["total"] * found["images_per_second"])
+    assert found["share_of_ceiling"] == pytest.approx(found["flops_per_second"] / found["machine"]["matrices"])
+    assert set(found["seconds"]) == {"load", "targets", "forward", "backward", "update"}
+    assert "images/s" in capsys.readouterr().out
+
+
+def test_a_folder_of_images_is_what_is_timed_if_there_is_one(photos, tmp_path):
+    data = replace(MODALITIES["image"], root=(str(photos),), mean=(), std=())
+    found = bench.bench(Bench(data, METHODS["averaged"], batch_size=8, count=3, threads=1, workers=0, device="cpu"))
+    assert found["seconds"]["load"] > 0 and found["data_wait"] > 0
+
+
+@pytest.mark.parametrize(
+    ("loading", "computing", "workers", "expected"),
+    [(1.0, 1.0, 0, 0.5), (1.0, 3.0, 0, 0.25), (1.0, 3.0, 2, 0.0), (4.0, 3.0, 2, 0.25)],
+)
+def test_a_run_waits_for_what_loading_takes_longer_than_computing(loading, computing, workers, expected):
+    """And for all of it where no worker loads beside."""
+    assert waiting(loading, computing, workers) == pytest.approx(expected)
+
+
+def test_too_few_steps_to_time_are_refused(capsys):
+    assert main(["bench", "cifar10", "--count", "1"]) == 1
+    assert "try --count 12" in capsys.readouterr().err
