@@ -575,3 +575,25 @@ def test_threads_read_what_one_reads(photos):
     for draws in (None, Draws.of(0, 0, index.numpy())):
         one, many = own.read(index, draws), Threaded(own).read(index, draws)
         assert torch.equal(one.views[0], many.views[0]) and torch.equal(one.label, many.label)
+
+
+def test_a_head_that_diverges_when_trained_again_gives_way_to_the_next_best(monkeypatch):
+    """It is trained again on a tenth more data, for which its rate may be too high; so may none be left."""
+    x, y = blobs(400)
+    train, test, trained = linear.Labelled({"last": x[:300]}, y[:300]), linear.Labelled({"last": x[300:]}, y[300:]), []
+    fit = linear.fit
+
+    def failing(batches, steps, heads, *rest):
+        groups = fit(batches, steps, heads, *rest)
+        if len(heads) == 1:
+            trained.append(heads[0])
+            if len(trained) < 3:
+                groups[0].weight.fill_(float("nan"))
+        return groups
+
+    monkeypatch.setattr(linear, "fit", failing)
+    found = linear.probe(train, test, 4)
+    assert len(set(trained)) == 3 and found.head == trained[-1]
+    assert (found.predicted == test.label).float().mean() > 0.5
+    with pytest.raises(Mistake, match="no head of the linear probe stays finite"):
+        linear.probe(linear.Labelled({"last": x[:300] * float("nan")}, y[:300]), test, 4)
