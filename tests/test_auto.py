@@ -6,7 +6,7 @@ import torch
 from openjepa.config import Pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes import auto
+from openjepa.recipes import auto, recipe
 from openjepa.recipes.auto import chosen, on_cpu
 
 SMALL = Image(size=(32, 32), patch=4)
@@ -33,3 +33,9 @@ def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
         assert isinstance(found.config, Pretrain) and isinstance(found.config.method, JEPA)
         found.config.masks.build(found.config.data.grid)
         assert len(found.reasons) >= 2 and f"of some {side} pixels" in found.reasons[0]
+
+
+def test_pictures_that_nothing_was_tuned_on_get_a_lower_rate_than_the_recipe_and_a_reason():
+    config, reasons = on_cpu(SMALL, 50_000, 600.0)
+    assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=auto.SAFE)
+    assert any(f"{auto.SAFE:g}" in reason for reason in reasons)

@@ -22,6 +22,7 @@ from openjepa.types import Mistake
 
 LOOKS = 64  # images looked at
 SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
+SAFE = 7e-4  # learning rate for pictures that nothing was tuned on
 MOST = 800  # epochs, where no time is given
 FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
 RATE = {
@@ -66,11 +67,13 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
     batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
-    config = dataclasses.replace(config, batch_size=batch, epochs=float(epochs))
+    optim = dataclasses.replace(config.optim, lr=SAFE)
+    config = dataclasses.replace(config, batch_size=batch, epochs=float(epochs), optim=optim)
     return Chosen(
         config,
         (
             f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
+            f"a learning rate of {SAFE:g}, a third of the recipe's: at that, targets of digits and photographs were at the alarm's limit",
             f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )
