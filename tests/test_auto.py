@@ -1,5 +1,7 @@
 """What is chosen for a folder when nobody said."""
 
+import dataclasses
+
 import pytest
 import torch
 
