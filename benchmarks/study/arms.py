@@ -135,6 +135,8 @@ ARMS: dict[str, Change] = {
     "wide": WIDE,
     "wide, two masks of 32": both(WIDE, masks(times=2), batch(32)),
     "alone": ALONE,  # the recipe `cifar10-minutes`
+    "alone, lr 7e-4": both(ALONE, optim(lr=7e-4)),
+    "alone, lr 1e-3": both(ALONE, optim(lr=1e-3)),
     "alone, lr 3e-3": both(ALONE, optim(lr=3e-3)),
     "alone, all asked": both(ALONE, masks(asked=1.0)),
     "alone, a third asked": both(ALONE, masks(asked=1 / 3)),
