@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image as Pillow
+from rich.progress import track
 from rich.table import Table
 
 from openjepa import flops, optim, runs
 from openjepa.config import Pretrain
-from openjepa.data import Step
+from openjepa.data import Step, replacing
 from openjepa.device import Place, cores, place
 from openjepa.log import console, say
 from openjepa.modalities.image import Image, measure
+from openjepa.training import Micro, split
 from openjepa.types import Dataset, Mistake
 
 SQUARES = (1024, 2048)  # sides of the matrices whose product sets the ceiling
@@ -54,19 +56,27 @@ def bench(settings: Bench) -> dict[str, Any]:
     where = place(settings.device, settings.precision)
     torch.set_num_threads(settings.threads or cores())
     runs.divides(settings)
-    machine = measured(where)
-    found = {
+    data, run = given(settings, where)
+    found: dict[str, Any] = {
         "device": str(where.device),
         "precision": "bf16" if where.bf16 else "fp32",
         "threads": torch.get_num_threads(),
+        "batch": settings.batch_size,
+        **stepped(run, data, where, settings.count),
+        "peak_memory": peak(where),
     }
-    found |= {"machine": machine._asdict(), "batch": settings.batch_size, **stepped(settings, where, settings.count)}
-    found["peak_memory"] = peak(where)
+    with console.status("what this machine can do"):
+        machine = measured(where)
     rate = found["flops"]["total"] * found["images_per_second"]
-    found |= {"flops_per_second": rate, "share_of_ceiling": rate / machine.matrices}
-    show(found)
+    found |= {
+        "machine": machine._asdict(),
+        "flops_per_second": rate,
+        "share_of_ceiling": rate / machine.matrices,
+    }
     if settings.json:
-        settings.json.write_text(json.dumps(found, indent=1))
+        with replacing(settings.json) as temporary:
+            temporary.write_text(json.dumps(found, indent=1))
+    show(found)
     return found
 
 
@@ -94,9 +104,8 @@ def decoding() -> Callable[[], object]:
     return lambda: Pillow.open(io.BytesIO(file.getvalue())).load()
 
 
-def stepped(run: Pretrain, where: Place, count: int) -> dict[str, Any]:
+def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str, Any]:
     """Medians over `count` steps, after two that warm up: the whole step, each part of it, and the wait for data."""
-    data, run = given(run, where)
     run = dataclasses.replace(run, steps=count + 2)
     method = run.method.build(run.data, run.seed).to(where.device)
     optimizer, steps, hyper = (
@@ -106,9 +115,9 @@ def stepped(run: Pretrain, where: Place, count: int) -> dict[str, Any]:
     )
     parts: dict[str, list[float]] = {}
     shapes = []
-    for number in range(run.steps):
+    for number in track(range(run.steps), "steps", console=console, transient=True, disable=not console.is_terminal):
         step, loading = timed(lambda number=number: steps[number], where)
-        taken = {"load": loading, **parted(method, optimizer, step, hyper, where)}
+        taken = {"load": loading, **parted(run, method, optimizer, step, hyper, where)}
         shapes = flops.shapes(step.masks)
         if number >= 2:
             for name, seconds in taken.items():
@@ -134,30 +143,33 @@ def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
 
 
 def parted(
-    method: Any, optimizer: torch.optim.Optimizer, step: Step, hyper: optim.Hyper, where: Place
+    run: Pretrain, method: Any, optimizer: torch.optim.Optimizer, step: Step, hyper: optim.Hyper, where: Place
 ) -> dict[str, float]:
     """The parts of `training.advance`, one after the other, each waited for: together a little slower than it."""
     batch, masks = where.move(step.batch), where.move(step.masks)
-
-    def forward(targets: Any) -> Any:
-        with where.autocast():
-            return method(batch, masks, targets)
 
     def targeted() -> Any:
         with where.autocast():
             return method.targets(batch, masks)
 
+    def forward(micro: Micro) -> Any:
+        with where.autocast():
+            return method(micro.batch, micro.masks, micro.targets)
+
     def update() -> None:
         optim.apply(optimizer, hyper)
-        finite = optim.step_if_finite(optimizer, optim.clip(method, 0.0))
+        finite = optim.step_if_finite(optimizer, optim.clip(method, run.optim.clip))
         method.after_step(hyper.momentum, finite)
         optimizer.zero_grad(set_to_none=True)
 
-    targets, first = timed(targeted, where)
-    output, second = timed(lambda: forward(targets), where)
-    _, third = timed(lambda: output.loss.backward(), where)
-    _, fourth = timed(update, where)
-    return {"targets": first, "forward": second, "backward": third, "update": fourth}
+    taken = {"targets": 0.0, "forward": 0.0, "backward": 0.0, "update": 0.0}
+    targets, taken["targets"] = timed(targeted, where)
+    for micro in split(batch, masks, targets, run.accumulate):
+        output, seconds = timed(lambda micro=micro: forward(micro), where)
+        taken["forward"] += seconds
+        taken["backward"] += timed((output.loss / run.accumulate).backward, where)[1]
+    taken["update"] = timed(update, where)[1]
+    return taken
 
 
 def waiting(loading: float, computing: float, workers: int) -> float:

@@ -4,10 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
-from openjepa import bench, flops
+from openjepa import bench, flops, optim, runs, training
 from openjepa.bench import Bench, waiting
 from openjepa.cli import main
+from openjepa.config import Pretrain
+from openjepa.device import place
+from openjepa.optim import Optim
 from tests.conftest import METHODS, MODALITIES
 
 
@@ -22,10 +26,10 @@ def small(monkeypatch):
 def test_the_figures_hang_together(tmp_path, capsys, modality, method):
     data = MODALITIES[modality]
     settings = Bench(
-        data, METHODS[method], batch_size=8, count=3, threads=1, device="cpu", json=tmp_path / "bench.json"
+        data, METHODS[method], batch_size=8, count=3, threads=1, device="cpu", json=tmp_path / "new" / "bench.json"
     )
     found = bench.bench(settings)
-    assert json.loads((tmp_path / "bench.json").read_text()) == found
+    assert json.loads((tmp_path / "new" / "bench.json").read_text()) == found
     assert found["images_per_second"] == pytest.approx(8 / found["step"])
     assert found["flops"]["total"] == sum(found["flops"][part] for part in flops.Work._fields)
     assert found["flops_per_second"] == pytest.approx(found["flops"]["total"] * found["images_per_second"])
@@ -38,6 +42,27 @@ def test_a_folder_of_images_is_what_is_timed_if_there_is_one(photos, tmp_path):
     data = replace(MODALITIES["image"], root=(str(photos),), mean=(), std=())
     found = bench.bench(Bench(data, METHODS["averaged"], batch_size=8, count=3, threads=1, workers=0, device="cpu"))
     assert found["seconds"]["load"] > 0 and found["data_wait"] > 0
+
+
+def test_what_is_timed_is_a_training_step(monkeypatch):
+    """In its parts, clipped, over micro-batches: the weights end where `training.advance` takes them."""
+    run = Pretrain(
+        MODALITIES["image"], METHODS["averaged"], optim=Optim(clip=0.01), batch_size=8, accumulate=2, steps=3
+    )
+    where = place("cpu", "fp32")
+    ends = []
+    for parts in (True, False):
+        method = run.method.build(run.data, run.seed)
+        optimizer, steps = optim.build(method, run.optim), runs.steps_of(run, run.data.synthetic(16, 0), method.views)
+        for number in range(run.steps):
+            step, hyper = steps[number], run.optim.at(number, run.steps)
+            if parts:
+                bench.parted(run, method, optimizer, step, hyper, where)
+            else:
+                training.advance(method, optimizer, step.batch, step.masks, hyper, where, 2, 0.01)
+        ends.append(method.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize(
