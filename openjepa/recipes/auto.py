@@ -68,12 +68,11 @@ def on_cpu(data: Image, count: int, time: float) -> Chosen:
     images = images if time else epochs * count
     batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
     optim = dataclasses.replace(config.optim, lr=SAFE)
-    config = dataclasses.replace(config, batch_size=batch, epochs=float(epochs), optim=optim)
     return Chosen(
-        config,
+        dataclasses.replace(config, batch_size=batch, epochs=float(epochs), optim=optim),
         (
             f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
-            f"a learning rate of {SAFE:g}, a third of the recipe's: at that, targets of digits and photographs were at the alarm's limit",
+            f"a learning rate of {SAFE:g}: at the recipe's own, {config.optim.lr:g}, the targets of other pictures came near to dying",
             f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )
