@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from openjepa.types import Mistake
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -18,6 +20,7 @@ class Optim:
     start_lr: float = 2e-4
     final_lr: float = 1e-6
     warmup: float = 40 / 300  # share of the run
+    hold: float = 0.0  # share of the run at `lr` before it falls: 0 as released
     weight_decay: float = 0.04
     final_weight_decay: float = 0.4
     weight_decay_shape: Literal["cosine", "linear"] = "cosine"
@@ -27,10 +30,25 @@ class Optim:
     beta2: float = 0.999
     clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
 
+    def __post_init__(self):
+        if self.warmup + self.hold > 1:
+            raise Mistake(
+                f"a warm-up of {self.warmup:g} and a hold of {self.hold:g} of the run leave no time for the learning rate "
+                f"to fall: try --optim.hold {max(0.0, 0.8 - self.warmup):.2g}"
+            )
+
     def at(self, step: int, total: int) -> Hyper:
         """The settings of the step-th step, counted from 0, of `total`."""
         return Hyper(
-            learning_rate(step, total, round(self.warmup * total), self.start_lr, self.lr, self.final_lr),
+            learning_rate(
+                step,
+                total,
+                round(self.warmup * total),
+                self.start_lr,
+                self.lr,
+                self.final_lr,
+                round(self.hold * total),
+            ),
             weight_decay(step, total, self.weight_decay, self.final_weight_decay, self.weight_decay_shape),
             momentum(step, total, self.momentum, self.final_momentum),
         )
@@ -42,15 +60,16 @@ class Hyper(NamedTuple):
     momentum: float
 
 
-def learning_rate(step: int, total: int, warmup: int, start: float, peak: float, end: float) -> float:
-    """Linear from `start` to `peak` at the warmup-th step, then a half cosine to `end` at the last.
+def learning_rate(step: int, total: int, warmup: int, start: float, peak: float, end: float, hold: int = 0) -> float:
+    """Linear from `start` to `peak` at the warmup-th step, there for `hold` steps, then a half cosine to `end` at the last.
 
-    As released: the schedule moves before the first step, so that one is an increment above `start`.
+    As released: the schedule moves before the first step, so that one is an increment above `start`. Holding the peak is
+    warm-up–stable–decay (Hu et al., arXiv 2404.06395), its fall a half cosine.
     """
     n = step + 1
     if n < warmup:
         return start + n / warmup * (peak - start)
-    progress = (n - warmup) / max(1, total - warmup)
+    progress = max(0, n - warmup - hold) / max(1, total - warmup - hold)
     return max(end, end + (peak - end) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 

@@ -115,7 +115,7 @@ def bad(folder, name, photos):
     if name == "no pictures":
         for number in range(12):
             (folder / f"{number}.jpg").write_text("not a picture")
-    if name in ("size", "grid", "heads", "turns", "unwritable", "batch"):
+    if name in ("size", "grid", "heads", "turns", "unwritable", "batch", "hold"):
         for number in range(24):
             os.link(pictures[number], folder / f"{number}.png")
         extra = {
@@ -125,6 +125,7 @@ def bad(folder, name, photos):
             "turns": ["--method.dim", "26", "--method.positions", "rope"],
             "unwritable": ["--out", "/dev/null/run"],
             "batch": ["--batch-size", "0"],
+            "hold": ["--optim.warmup", "0.3", "--optim.hold", "0.9"],
         }[name]
     return extra
 
@@ -143,6 +144,7 @@ def bad(folder, name, photos):
         ("turns", "heads of width 26 cannot turn by 2 coordinates: try a width of 24 a head"),
         ("unwritable", "/dev/null"),
         ("batch", "batch_size 0 is not a positive number"),
+        ("hold", "leave no time for the learning rate to fall: try --optim.hold 0.5"),
     ],
 )
 def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys, name, sentence):

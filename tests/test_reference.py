@@ -89,6 +89,13 @@ def test_the_learning_rate_is_the_released_schedule():
         assert optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) == expected
 
 
+def test_a_held_learning_rate_stays_and_then_falls_to_the_same_end():
+    rates = [optim.Optim(lr=1e-3, warmup=0.1, hold=0.6).at(step, 1000).lr for step in range(1000)]
+    assert rates[99:700] == [1e-3] * 601
+    assert all(a > b for a, b in zip(rates[699:], rates[700:], strict=False)) and rates[-1] == 1e-6
+    assert rates[849] == pytest.approx((1e-3 + 1e-6) / 2)
+
+
 def test_weight_decay_is_a_cosine_as_released_or_a_line_as_the_paper_says():
     for n in (1, 500, 1000):
         expected = 0.4 + (0.04 - 0.4) * 0.5 * (1.0 + math.cos(math.pi * n / 1000))

@@ -70,6 +70,7 @@ CALMER = both(KEPT, optim(lr=1e-3))
 HALF = both(CALMER, masks(asked=0.5))
 WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(lr=2e-3))  # more images, as MAE has them
 ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
+SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
 ARMS: dict[str, Change] = {
@@ -137,7 +138,18 @@ ARMS: dict[str, Change] = {
     "alone": ALONE,  # the recipe `cifar10-minutes`
     "alone, lr 7e-4": both(ALONE, optim(lr=7e-4)),
     "alone, lr 1e-3": both(ALONE, optim(lr=1e-3)),
+    "alone, lr 1e-3, held": both(ALONE, optim(lr=1e-3, hold=0.6)),
     "alone, lr 3e-3": both(ALONE, optim(lr=3e-3)),
+    "slower, no pixels": both(SLOWER, method(pixels=0.0)),
+    "slower, pixels 3": both(SLOWER, method(pixels=3.0)),
+    "slower, momentum 0.98": both(SLOWER, optim(momentum=0.98, final_momentum=0.98)),
+    "slower, momentum 0.996": both(SLOWER, optim(momentum=0.996, final_momentum=0.996)),
+    "slower, not centred": both(SLOWER, method(centre=False)),
+    "slower, last four layers": both(SLOWER, method(target_layers=(2, 3, 4, 5))),
+    "slower, predictor of one layer": both(SLOWER, method(predictor_depth=1)),
+    "slower, a third asked": both(SLOWER, masks(asked=1 / 3)),
+    "slower, all asked": both(SLOWER, masks(asked=1.0)),
+    "slower, 32 images": both(SLOWER, batch(32)),
     "alone, all asked": both(ALONE, masks(asked=1.0)),
     "alone, a third asked": both(ALONE, masks(asked=1 / 3)),
     "alone, not centred": both(ALONE, method(centre=False)),
