@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from minimal import ijepa as plain
 from openjepa import flops, optim
-from openjepa.bench import matrix_rate, timed
 from openjepa.data import Step
 from openjepa.device import Place, place
 from openjepa.draws import Draws
 from openjepa.encoder import SIZES
+from openjepa.machine import matrix_rate, timed
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image

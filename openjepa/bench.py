@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import resource
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image as Pillow
 from rich.progress import track
 from rich.table import Table
 
@@ -24,13 +18,10 @@ from openjepa.config import Pretrain
 from openjepa.data import Step, replacing
 from openjepa.device import Place, cores, place
 from openjepa.log import console, say
+from openjepa.machine import measured, peak, timed
 from openjepa.modalities.image import Image, measure
 from openjepa.training import Micro, split
 from openjepa.types import Dataset, Mistake
-
-SQUARES = (1024, 2048)  # sides of the matrices whose product sets the ceiling
-COPIED = 2**27  # bytes
-PHOTO = (500, 375)  # pixels of the JPEG that is decoded, as wide and high as photographs on the web
 
 
 @dataclass(frozen=True)
@@ -39,14 +30,6 @@ class Bench(Pretrain):
 
     count: int = 12  # steps timed
     json: Path | None = None  # also write the figures here
-
-
-class Machine(NamedTuple):
-    """Ceilings."""
-
-    matrices: float  # FLOP/s of products in the run's precision, the best of 1024² and 2048²
-    copy: float  # bytes/s read and written
-    decode: float  # JPEG pictures of 500×375 a second, on one core
 
 
 def bench(settings: Bench) -> dict[str, Any]:
@@ -78,30 +61,6 @@ def bench(settings: Bench) -> dict[str, Any]:
             temporary.write_text(json.dumps(found, indent=1))
     show(found)
     return found
-
-
-def measured(where: Place) -> Machine:
-    """The ceilings of this machine: products and copies on the device, decoding on one core."""
-    source = torch.ones(COPIED // 4, device=where.device)
-    copy = 2 * COPIED / best(lambda: source.clone(), where)
-    return Machine(matrix_rate(where), copy, 1 / best(decoding(), where))
-
-
-def matrix_rate(where: Place) -> float:
-    """FLOP/s of the better of 1024² and 2048² products, in the place's precision."""
-    dtype, rates = torch.bfloat16 if where.bf16 else torch.float32, []
-    for side in SQUARES:
-        a, b = (torch.randn(side, side, device=where.device).to(dtype) for _ in range(2))
-        rates.append(2 * side**3 / best(lambda a=a, b=b: a @ b, where))
-    return max(rates)
-
-
-def decoding() -> Callable[[], object]:
-    """Decodes a JPEG of smooth noise, from memory."""
-    noise = np.random.default_rng(0).integers(0, 256, (PHOTO[1] // 8, PHOTO[0] // 8, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Pillow.fromarray(noise).resize(PHOTO, Pillow.Resampling.BICUBIC).save(file, "JPEG", quality=90)
-    return lambda: Pillow.open(io.BytesIO(file.getvalue())).load()
 
 
 def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str, Any]:
@@ -176,27 +135,6 @@ def waiting(loading: float, computing: float, workers: int) -> float:
     """The share of time that a run waits for data: loading goes on beside computing where there are workers."""
     wait = max(0.0, loading - computing) if workers > 0 else loading
     return wait / (computing + wait)
-
-
-def timed(function: Callable[[], Any], where: Place) -> tuple[Any, float]:
-    """What a call gives, and the seconds it takes until the device is done."""
-    began = time.perf_counter()
-    value = function()
-    if where.device.type == "cuda":
-        torch.cuda.synchronize()
-    return value, time.perf_counter() - began
-
-
-def best(function: Callable[[], Any], where: Place, times: int = 12) -> float:
-    """Seconds of the fastest of several calls."""
-    return min(timed(function, where)[1] for _ in range(times))
-
-
-def peak(where: Place) -> int:
-    """Bytes: of the device's memory on a GPU, else of this process."""
-    if where.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def show(found: dict[str, Any]) -> None:

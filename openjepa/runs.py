@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-import resource
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any, NamedTuple
 import PIL
 import torch
 
-from openjepa import checkpoint, config, distributed, optim, weights
+from openjepa import checkpoint, config, distributed, flops, optim, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps, load, locked, replacing
 from openjepa.device import Place, cores, place
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
+from openjepa.machine import matrix_rate, peak
 from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
 from openjepa.training import Signals, train
@@ -236,6 +236,7 @@ class Pace(NamedTuple):
     loading: float  # with all workers at work
     stepping: float
     workers: int
+    work: float  # FLOP a step, of this process
 
     @property
     def step(self) -> float:
@@ -254,7 +255,9 @@ def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pa
     made = [steps[number] for number in range(count)]
     loading = (time.perf_counter() - began) / count / max(1, settings.workers)
     with torch.random.fork_rng():
-        return Pace(loading, timed_steps(shortened, method, optimizer, made, where), settings.workers)
+        stepping = timed_steps(shortened, method, optimizer, made, where)
+    work = [flops.work(settings.method, settings.data, flops.shapes(step.masks)).total for step in made]
+    return Pace(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number))
 
 
 def within(settings: Pretrain) -> Pretrain:
@@ -306,14 +309,12 @@ def rehearse(settings: Pretrain, where: Place) -> Path:
     pace = paced(settings, data, where)
     if settings.budget:
         settings = lasting(settings, affordable(settings, pace, where, began), len(data))
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if where.device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    memory = peak(where)
     say(
         f"a step     {pace.stepping:.3f} s computing, {pace.loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace.step:.0f} images/s"
     )
+    rate = pace.work / pace.stepping
+    say(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matrix_rate(where):.0%} of what matrix products reach here")
     say(f"the run    {settings.steps:,} steps, about {settings.steps * pace.step / 3600:.2g} hours")
     say(f"memory     {memory / 2**30:.1f} GiB")
     keeps = pace.loading < pace.stepping or not settings.workers

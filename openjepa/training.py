@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from openjepa import checkpoint, distributed, health, optim
+from openjepa import checkpoint, distributed, flops, health, optim
 from openjepa.config import Pretrain
 from openjepa.data import Step
 from openjepa.device import Place
@@ -20,10 +20,12 @@ from openjepa.distributed import replicated, sync_only_when
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, warn
 from openjepa.log import skipped as list_skipped
+from openjepa.machine import matrix_rate
 from openjepa.types import Batch, Masks, Mistake, Output, Skipped
 
 MOST_BAD = 5  # steps without a finite gradient in a row before the run stops
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TIMES = 4  # products timed for the ceiling
 AGREE = 10  # steps between two looks, over many processes, at whether to stop
 
 
@@ -52,13 +54,13 @@ def train(
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
     forward = replicated(method, place.device)
-    meters = Meters(config, place, start)
+    meters = Meters(config, place, start, ceiling=matrix_rate(place, TIMES) if log else 0.0)
     for step, batch, masks, skipped in loader:
         batch, masks = place.move(batch), place.move(masks)
         meters.got(skipped)
         hyper = config.optim.at(step, config.steps)
         taken = advance(method, optimizer, batch, masks, hyper, place, config.accumulate, config.optim.clip, forward)
-        meters.took(taken.finite)
+        meters.took(taken.finite, masks)
 
         done, stop = step + 1, signals.stop(step, place.device)
         if due(done, config.log_every, config.steps):
@@ -198,17 +200,18 @@ class Signals:
 class Meters:
     """What is measured beside the loss: nothing is pulled off the device between two reports."""
 
-    def __init__(self, config: Pretrain, place: Place, start: int):
-        self.config, self.alarm = config, health.Alarm()
+    def __init__(self, config: Pretrain, place: Place, start: int, ceiling: float):
+        self.config, self.alarm, self.ceiling = config, health.Alarm(), ceiling
         self.bad = torch.zeros((), device=place.device)  # steps without a finite gradient in a row
         self.begun, self.last, self.waited, self.mark = time.perf_counter(), start, 0.0, time.perf_counter()
-        self.seen, self.skips = 0, 0
+        self.local = config.batch_size // distributed.world()[1]  # of a step's samples
+        self.seen, self.skips, self.work = 0, 0, 0
         self.listed: set[Skipped] = set()
 
     def got(self, skipped: tuple[Skipped, ...]) -> None:
         """The loader has delivered: what passed since the step before was waiting."""
         self.waited += time.perf_counter() - self.mark
-        self.seen, self.skips = self.seen + self.config.batch_size // distributed.world()[1], self.skips + len(skipped)
+        self.seen, self.skips = self.seen + self.local, self.skips + len(skipped)
         if new := set(skipped) - self.listed:
             self.listed |= new
             list_skipped(self.config.out, sorted(new))
@@ -218,7 +221,9 @@ class Meters:
                 f"mend the folder, or allow more with --max-skipped {2 * self.config.max_skipped:g}"
             )
 
-    def took(self, finite: Tensor) -> None:
+    def took(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:
+        """The step is on its way: its work is known beforehand, whether it was any good only on the device."""
+        self.work += self.local * flops.work(self.config.method, self.config.data, flops.shapes(masks)).total
         self.bad = torch.where(finite, 0.0, self.bad + 1)
 
     def ready(self) -> None:
@@ -244,7 +249,9 @@ class Meters:
             "images_per_second": taken * self.config.batch_size / spent,
             "data_wait": self.waited / spent,
         }
-        self.begun, self.last, self.waited = now, done, 0.0
+        if self.ceiling:
+            row["share_of_ceiling"] = self.work / spent / self.ceiling
+        self.begun, self.last, self.waited, self.work = now, done, 0.0, 0
         message = self.alarm.check(row)
         if log:
             log.row(done, {name: value for name, value in row.items() if value == value})

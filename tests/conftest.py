@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from openjepa import machine
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.masking import Masking
@@ -29,6 +30,14 @@ from openjepa.optim import Optim
 from openjepa.scenes import render
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def small_machine(monkeypatch):
+    """The ceilings are measured in an instant."""
+    monkeypatch.setattr(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
+    monkeypatch.setattr(machine, "COPIED", 2**16)
+
 
 MODALITIES = {
     "image": Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3),

@@ -16,7 +16,7 @@ LEVELS = [
     {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "optim", "log", "pictures"},
     {"encoder", "predictor", "data", "device"},
     {"methods", "modalities"},
-    {"config", "checkpoint", "health", "flops"},
+    {"config", "checkpoint", "health", "flops", "machine"},
     {"weights"},
     {"evaluate", "show"},
     {"training"},

@@ -15,12 +15,6 @@ from openjepa.optim import Optim
 from tests.conftest import METHODS, MODALITIES
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(bench, "SQUARES", (64,))
-    monkeypatch.setattr(bench, "COPIED", 2**16)
-
-
 @pytest.mark.parametrize("method", ["averaged", "mae", "vicreg"])
 @pytest.mark.parametrize("modality", ["image", "series"])
 def test_the_figures_hang_together(tmp_path, capsys, modality, method):

@@ -20,11 +20,11 @@ def test_what_is_no_time_is_refused(tiny, text):
 
 
 def test_the_steps_fit_the_time_and_stay_what_they_were_after_a_kill(tiny, monkeypatch):
-    monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.0, 1.0, 0))
+    monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.0, 1.0, 0, 1e9))
     asked, took, taken = replace(tiny, steps=0, budget="20s", save_every=5), training.Meters.took, []
 
-    def killed(self, finite):
-        took(self, finite)
+    def killed(self, finite, masks):
+        took(self, finite, masks)
         taken.append(True)
         if len(taken) == 8:
             raise KeyboardInterrupt
@@ -48,6 +48,6 @@ def test_two_lengths_of_one_run_are_refused(tiny):
 
 
 def test_a_time_too_short_for_anything_says_what_to_type(tiny, monkeypatch):
-    monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.5, 9.0, 0))
+    monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.5, 9.0, 0, 1e9))
     with pytest.raises(Mistake, match="60s is too short: try --budget 158m"):
         runs.pretrain(replace(tiny, steps=0, budget="60s"))

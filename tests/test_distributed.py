@@ -96,8 +96,8 @@ def test_two_ranks_are_the_same_with_probes_and_without(tiny, photos):
 HALT = """
 def HALT(took):
     count = [0]
-    def halted(self, finite):
-        took(self, finite)
+    def halted(self, finite, masks):
+        took(self, finite, masks)
         count[0] += 1
         if count[0] == 12:
             import os
@@ -228,7 +228,8 @@ def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
 
 
 BUDGET = RUN.replace(
-    "runs.pretrain", "runs.paced = lambda *_: runs.Pace(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0)\nruns.pretrain"
+    "runs.pretrain",
+    "runs.paced = lambda *_: runs.Pace(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\nruns.pretrain",
 )
 
 

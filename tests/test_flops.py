@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from openjepa import flops, optim, recipes
+from openjepa import config, flops, optim, recipes, runs, training
 from openjepa.data import Steps
 from openjepa.encoder import SIZES
+from openjepa.log import rows
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training import advance
@@ -19,15 +20,13 @@ DATA = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
 @pytest.mark.parametrize("name", ["cifar10", "cifar10-minutes", "mae-cifar10", "vicreg-cifar10"])
 def test_the_work_of_a_step_is_what_torch_counts(name):
     """But for the gradient of the stem's input, which nobody needs and we count."""
-    config = dataclasses.replace(recipes.recipe(name), data=DATA)
-    method = config.method.build(DATA, 0)
-    step = Steps(
-        DATA.synthetic(8, 0), config.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views
-    )[0]
+    run = dataclasses.replace(recipes.recipe(name), data=DATA)
+    method = run.method.build(DATA, 0)
+    step = Steps(DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(method, optim.build(method, config.optim), step.batch, step.masks, config.optim.at(0, 1), CPU)
+        advance(method, optim.build(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
     assert counter.get_total_flops() == pytest.approx(
-        4 * flops.work(config.method, DATA, flops.shapes(step.masks)).total, rel=0.01
+        4 * flops.work(run.method, DATA, flops.shapes(step.masks)).total, rel=0.01
     )
 
 
@@ -46,3 +45,16 @@ def test_the_parts_of_the_paper_s_models_cost_what_was_calculated_apart(size, pa
     method = JEPA(**SIZES[size], predictor_dim=384, predictor_depth=12)
     found = flops.work(method, data, [(shape[0], shape[1], round(shape[2]))])
     assert [part / 1e9 for part in found] == pytest.approx(expected, rel=0.03)
+
+
+def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
+    """All that was asked of every step since the last row, masks of several sizes included, over the time it took."""
+    monkeypatch.setattr(training, "matrix_rate", lambda *_: 1e9)
+    out = runs.pretrain(tiny)
+    settings = config.load(out)
+    steps = runs.steps_of(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
+    work = [flops.work(tiny.method, settings.data, flops.shapes(steps[number].masks)).total for number in range(12)]
+    assert len(set(work)) > 1
+    for row in rows(out / "metrics.jsonl"):
+        mean = (work[row["step"] - 2] + work[row["step"] - 1]) / 2
+        assert row["share_of_ceiling"] == pytest.approx(row["images_per_second"] * mean / 1e9)

@@ -1,5 +1,6 @@
 """Each loss, schedule, position table and average against a few plain lines."""
 
+import itertools
 import math
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_the_learning_rate_is_the_released_schedule():
 def test_a_held_learning_rate_stays_and_then_falls_to_the_same_end():
     rates = [optim.Optim(lr=1e-3, warmup=0.1, hold=0.6).at(step, 1000).lr for step in range(1000)]
     assert rates[99:700] == [1e-3] * 601
-    assert all(a > b for a, b in zip(rates[699:], rates[700:], strict=False)) and rates[-1] == 1e-6
+    assert all(a > b for a, b in itertools.pairwise(rates[699:])) and rates[-1] == 1e-6
     assert rates[849] == pytest.approx((1e-3 + 1e-6) / 2)
 
 

@@ -67,15 +67,15 @@ WORKER = """
 import json, os, signal, sys
 from openjepa import config, runs, training
 took = training.Meters.took
-def killed(self, finite):
-    took(self, finite)
+def killed(self, finite, masks):
+    took(self, finite, masks)
     killed.steps += 1
     if killed.start + killed.steps >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 killed.steps = 0
 made = training.Meters.__init__
-def begun(self, config, place, start):
-    made(self, config, place, start)
+def begun(self, config, place, start, ceiling):
+    made(self, config, place, start, ceiling)
     killed.start = start
 training.Meters.__init__, training.Meters.took = begun, killed
 runs.pretrain(config.from_json(json.loads(sys.argv[1])))

@@ -14,10 +14,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa import flops, optim
-from openjepa.bench import matrix_rate, timed
 from openjepa.device import place
 from openjepa.draws import Draws
 from openjepa.encoder import SIZES
+from openjepa.machine import matrix_rate, timed
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image

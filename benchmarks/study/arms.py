@@ -70,6 +70,7 @@ CALMER = both(KEPT, optim(lr=1e-3))
 HALF = both(CALMER, masks(asked=0.5))
 WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(lr=2e-3))  # more images, as MAE has them
 ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
+QUIET = both(ALONE, optim(lr=1e-3))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
@@ -137,8 +138,15 @@ ARMS: dict[str, Change] = {
     "wide, two masks of 32": both(WIDE, masks(times=2), batch(32)),
     "alone": ALONE,  # the recipe `cifar10-minutes`
     "alone, lr 7e-4": both(ALONE, optim(lr=7e-4)),
-    "alone, lr 1e-3": both(ALONE, optim(lr=1e-3)),
-    "alone, lr 1e-3, held": both(ALONE, optim(lr=1e-3, hold=0.6)),
+    "alone, lr 1e-3": QUIET,
+    "quiet, held": both(QUIET, optim(hold=0.6)),
+    "quiet, last four layers": both(QUIET, method(target_layers=(2, 3, 4, 5))),
+    "quiet, last two layers": both(QUIET, method(target_layers=(4, 5))),
+    "quiet, last three layers": both(QUIET, method(target_layers=(3, 4, 5))),
+    "quiet, last four layers, momentum 0.996": both(
+        QUIET, method(target_layers=(2, 3, 4, 5)), optim(momentum=0.996, final_momentum=0.996)
+    ),
+    "quiet, last four layers, all asked": both(QUIET, method(target_layers=(2, 3, 4, 5)), masks(asked=1.0)),
     "alone, lr 3e-3": both(ALONE, optim(lr=3e-3)),
     "slower, no pixels": both(SLOWER, method(pixels=0.0)),
     "slower, pixels 3": both(SLOWER, method(pixels=3.0)),

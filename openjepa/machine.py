@@ -1,0 +1,72 @@
+"""What this machine can do: the ceilings that a step is measured against."""
+
+from __future__ import annotations
+
+import io
+import resource
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+
+from openjepa.device import Place
+
+SQUARES = {"cpu": (1024, 2048), "gpu": (4096, 8192)}  # sides of the matrices whose product sets the ceiling
+COPIED = 2**27  # bytes
+PHOTO = (500, 375)  # pixels of the JPEG that is decoded, as wide and high as photographs on the web
+
+
+class Machine(NamedTuple):
+    """Ceilings."""
+
+    matrices: float  # FLOP/s of products in the run's precision, the better of two sizes
+    copy: float  # bytes/s read and written
+    decode: float  # JPEG pictures of 500×375 a second, on one core
+
+
+def measured(where: Place) -> Machine:
+    """The ceilings of this machine: products and copies on the device, decoding on one core."""
+    source = torch.ones(COPIED // 4, device=where.device)
+    copy = 2 * COPIED / best(lambda: source.clone(), where)
+    return Machine(matrix_rate(where), copy, 1 / best(decoding(), where))
+
+
+def matrix_rate(where: Place, times: int = 12) -> float:
+    """FLOP/s of the better of two sizes of square products, in the place's precision; the best of so many times."""
+    dtype, rates = torch.bfloat16 if where.bf16 else torch.float32, []
+    for side in SQUARES["cpu" if where.device.type == "cpu" else "gpu"]:
+        a, b = (torch.randn(side, side, device=where.device).to(dtype) for _ in range(2))
+        rates.append(2 * side**3 / best(lambda a=a, b=b: a @ b, where, times))
+    return max(rates)
+
+
+def decoding() -> Callable[[], object]:
+    """Decodes a JPEG of smooth noise, from memory."""
+    noise = np.random.default_rng(0).integers(0, 256, (PHOTO[1] // 8, PHOTO[0] // 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Pillow.fromarray(noise).resize(PHOTO, Pillow.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return lambda: Pillow.open(io.BytesIO(file.getvalue())).load()
+
+
+def timed(function: Callable[[], Any], where: Place) -> tuple[Any, float]:
+    """What a call gives, and the seconds it takes until the device is done."""
+    began = time.perf_counter()
+    value = function()
+    if where.device.type == "cuda":
+        torch.cuda.synchronize()
+    return value, time.perf_counter() - began
+
+
+def best(function: Callable[[], Any], where: Place, times: int = 12) -> float:
+    """Seconds of the fastest of several calls."""
+    return min(timed(function, where)[1] for _ in range(times))
+
+
+def peak(where: Place) -> int:
+    """Bytes: of the device's memory on a GPU, else of this process."""
+    if where.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
