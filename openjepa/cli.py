@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from openjepa import memory
+
 HELP = """jepa: Joint-Embedding Predictive Architectures
 
   jepa pretrain [RECIPE] --data.root FOLDER --out RUN    an encoder from unlabelled images
@@ -31,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] not in VERBS:
         print(f"jepa: no verb {arguments[0]!r}: there are {', '.join(VERBS)}; see jepa --help", file=sys.stderr)
         return 2
+    memory.hold()
     return guarded(VERBS[arguments[0]], arguments[1:])
 
 

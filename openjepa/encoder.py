@@ -53,9 +53,10 @@ class Encoder(nn.Module):
         if turn is None:
             x = x + sincos(tokens.pos, self.dim)
 
+        heeds = None if tokens.valid is None else tokens.valid[:, None]
         seen: dict[int, torch.Tensor] = {}
         for depth, block in enumerate(self.blocks[: max(wanted) + 1]):
-            x = block(x, tokens.valid, turn)
+            x = block(x, heeds, turn)
             if depth in wanted:
                 seen[depth] = self.norm(x)
         return tuple(Tokens(seen[depth], tokens.pos, tokens.valid) for depth in wanted)

@@ -51,14 +51,16 @@ def encoder(method: Method, width: int, tokens: int) -> int:
 
 
 def prediction(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:
-    """Every target block is a sequence of its own, with all that is shown."""
-    output = data.width
+    """Every target block is a sequence of its own, with all that is shown; or one of all, if they share their context."""
+    output, depth, dim = data.width, method.predictor_depth, method.predictor_dim
     if isinstance(method, JEPA):
         levels = len(method.target_layers) if method.target_join == "concat" else 1
         output = method.dim * levels + (data.width if method.pixels else 0)
-    one = transformer(method.predictor_depth, method.predictor_dim, shown + asked)
-    into, out = 2 * shown * method.dim * method.predictor_dim, 2 * asked * method.predictor_dim * output
-    return into + blocks * (one + out)
+    into, out = 2 * shown * method.dim * dim, 2 * blocks * asked * dim * output
+    if isinstance(method, JEPA) and method.predictor_context == "shared":
+        pairs = shown**2 + blocks * asked * (shown + asked)  # that may attend; those that may not are no work
+        return into + transformer(depth, dim, shown + blocks * asked, pairs=pairs) + out
+    return into + blocks * transformer(depth, dim, shown + asked) + out
 
 
 def expansion(method: VICReg) -> int:
@@ -67,9 +69,9 @@ def expansion(method: VICReg) -> int:
     return 2 * wide * (method.dim + (method.predictor_depth - 1) * wide)
 
 
-def transformer(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0) -> int:
-    """Blocks on one sequence, forward: queries, keys, values, attention, projection and two layers."""
-    return depth * (tokens * dim * (8 * dim + 4 * int(dim * mlp_ratio)) + 4 * tokens**2 * dim)
+def transformer(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0, pairs: int = 0) -> int:
+    """Blocks on one sequence, forward: queries, keys, values, attention of so many pairs (0: all), projection, two layers."""
+    return depth * (tokens * dim * (8 * dim + 4 * int(dim * mlp_ratio)) + 4 * (pairs or tokens**2) * dim)
 
 
 def shapes(masks: tuple[Masks, ...]) -> list[Shape]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openjepa.nn.positions import Positions, rotary, sincos
@@ -12,7 +14,11 @@ from openjepa.types import Tokens
 
 
 class Predictor(nn.Module):
-    """A narrow transformer over [context; queries]. Each target block is a sequence of its own (paper, section 3)."""
+    """A narrow transformer over [context; queries]. Each target block is a sequence of its own (paper, section 3).
+
+    With a shared context all blocks are one sequence, in which queries attend to the context and their own block, and the
+    context to itself alone: it is computed once. No block sees another either way.
+    """
 
     def __init__(
         self,
@@ -23,9 +29,10 @@ class Predictor(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
+        context: Literal["each", "shared"] = "each",
     ):
         super().__init__()
-        self.dim, self.head, self.positions = dim, dim // num_heads, positions
+        self.dim, self.head, self.positions, self.context = dim, dim // num_heads, positions, context
         self.embed = nn.Linear(input_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
@@ -37,22 +44,38 @@ class Predictor(nn.Module):
     ) -> Float[Tensor, "B M T E"]:
         """A prediction for every position asked for. Context tokens get their position again, as in the released code."""
         batch, blocks, asked, _ = where.shape
-        seen = self.embed(context.x) + sincos(context.pos, self.dim)
-        query = self.mask_token + sincos(where, self.dim).flatten(0, 1)
+        times = 1 if self.context == "shared" else blocks  # sequences a sample
+        places = where.reshape(batch * times, -1, where.shape[-1])
+        seen = repeat(self.embed(context.x) + sincos(context.pos, self.dim), times)
+        query = self.mask_token + sincos(places, self.dim)
         turn = None
         if self.positions == "rope":  # besides: a query has nothing else to be told apart by
-            turn = rotary(torch.cat([repeat(context.pos, blocks), where.flatten(0, 1)], dim=1), self.head)
+            turn = rotary(torch.cat([repeat(context.pos, times), places], dim=1), self.head)
 
-        x = torch.cat([repeat(seen, blocks), query.to(seen.dtype)], dim=1)  # B·M C+T D
-        valid = None
-        if context.valid is not None:
-            shown = repeat(context.valid, blocks)
-            valid = torch.cat([shown, shown.new_ones(len(shown), asked)], dim=1)
+        x = torch.cat([seen, query.to(seen.dtype)], dim=1)  # B·times C+T D, or B C+M·T D
+        valid = None if context.valid is None else repeat(context.valid, times)
+        alone = blocks if self.context == "shared" else 0
+        heeds = attended(seen.shape[1], query.shape[1], alone, valid, x.device)
         for block in self.blocks:
-            x = block(x, valid, turn)
+            x = block(x, heeds, turn)
 
-        x = self.proj(self.norm(x[:, -asked:]))
+        x = self.proj(self.norm(x[:, seen.shape[1] :]))
         return x.view(batch, blocks, asked, -1)
+
+
+def attended(
+    shown: int, asked: int, blocks: int, valid: Bool[Tensor, "B C"] | None, device: torch.device
+) -> Bool[Tensor, "#B #N N"] | None:
+    """What each token of [context; queries] attends to: valid tokens; if in `blocks`, the context's and its own block's."""
+    heeds = None
+    if blocks:
+        own = torch.arange(1, blocks + 1, device=device).repeat_interleave(asked // blocks)
+        block = torch.cat([own.new_zeros(shown), own])  # 0 is the context
+        heeds = ((block == 0) | (block == block[:, None]))[None]
+    if valid is None:
+        return heeds
+    there = torch.cat([valid, valid.new_ones(len(valid), asked)], dim=1)[:, None]
+    return there if heeds is None else heeds & there
 
 
 def repeat(x: Tensor, times: int) -> Tensor:

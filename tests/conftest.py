@@ -67,6 +67,7 @@ METHODS = {
         stem_init="unit",
         standardise=True,
     ),
+    "shared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared"),
     "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, gaussian=0.5),
     "vicreg": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),

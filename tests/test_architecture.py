@@ -11,7 +11,7 @@ import openjepa
 
 ROOT = Path(openjepa.__file__).parent
 LEVELS = [
-    {"draws"},
+    {"draws", "memory"},
     {"types"},
     {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "optim", "log", "pictures"},
     {"encoder", "predictor", "data", "device"},

@@ -13,6 +13,7 @@ from openjepa.draws import Draws
 from openjepa.masking import Blocks, Masking
 from openjepa.methods.jepa import whitened
 from openjepa.methods.mae import MAE
+from openjepa.nn.positions import sincos
 from openjepa.optim import Optim
 from openjepa.regularisers import redundancy, sketched_gaussian
 from openjepa.training import advance, split
@@ -114,8 +115,9 @@ def test_the_context_does_not_see_what_is_hidden(modality):
     assert torch.equal(one, other)
 
 
-def test_padding_in_the_context_changes_nothing():
-    net, steps = made("image", "released")
+@pytest.mark.parametrize("method", ["released", "shared"])
+def test_padding_in_the_context_changes_nothing(method):
+    net, steps = made("image", method)
     step = steps[0]
     mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
     valid = torch.ones_like(mask.context, dtype=torch.bool)
@@ -126,8 +128,9 @@ def test_padding_in_the_context_changes_nothing():
     torch.testing.assert_close(padded, short, atol=1e-5, rtol=1e-4)
 
 
-def test_target_blocks_do_not_see_each_other():
-    net, steps = made("image", "released")
+@pytest.mark.parametrize("method", ["released", "shared", "rotary"])
+def test_target_blocks_do_not_see_each_other(method):
+    net, steps = made("image", method)
     step = steps[0]
     mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
     (context,) = net.context_encoder(tokens.take(mask.context))
@@ -135,6 +138,30 @@ def test_target_blocks_do_not_see_each_other():
     torch.testing.assert_close(
         net.predictor(context, where)[:, :1], net.predictor(context, where[:, :1]), atol=1e-5, rtol=1e-4
     )
+
+
+def test_a_shared_context_is_computed_as_if_nothing_were_asked():
+    """The fast form, all blocks in one masked sequence, against each block on its own beside a context that ignores it."""
+    net, steps = made("image", "shared")
+    mask, tokens = steps[0].masks[0], MODALITIES["image"].tokens(steps[0].batch.views[0])
+    (context,) = net.context_encoder(tokens.take(mask.context))
+    where, predictor = gather(tokens.pos, mask.target), net.predictor
+    for number in range(where.shape[1]):
+        seen = predictor.embed(context.x) + sincos(context.pos, predictor.dim)
+        query = predictor.mask_token + sincos(where[:, number], predictor.dim)
+        for block in predictor.blocks:
+            beside = torch.cat([seen, query], dim=1)
+            q, _, _ = heads(block, query)
+            _, k, v = heads(block, beside)
+            found = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+            query = query + block.attn.proj(found.transpose(1, 2).flatten(2))
+            query, seen = query + block.mlp(block.norm2(query)), block(seen)
+        expected = predictor.proj(predictor.norm(query))
+        torch.testing.assert_close(predictor(context, where)[:, number], expected, atol=1e-5, rtol=1e-4)
+
+
+def heads(block, x):
+    return block.attn.qkv(block.norm1(x)).unflatten(2, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def test_the_order_of_tokens_does_not_matter():

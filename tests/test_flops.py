@@ -9,6 +9,7 @@ from openjepa import config, flops, optim, recipes, runs, training
 from openjepa.data import Steps
 from openjepa.encoder import SIZES
 from openjepa.log import rows
+from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training import advance
@@ -28,6 +29,19 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     assert counter.get_total_flops() == pytest.approx(
         4 * flops.work(run.method, DATA, flops.shapes(step.masks)).total, rel=0.01
     )
+
+
+def test_a_shared_context_is_counted_once():
+    """Beside what torch counts: the products of pairs that may not attend, 4 a width each, forward and twice back."""
+    method = JEPA(dim=48, depth=1, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared")
+    net = method.build(DATA, 0)
+    step = Steps(DATA.synthetic(8, 0), Masking().build(DATA.grid), batch_size=4, total=1, seed=0)[0]
+    with FlopCounterMode(display=False) as counter:
+        advance(net, optim.build(net, optim.Optim()), step.batch, step.masks, optim.Optim().at(0, 1), CPU)
+    ((shown, blocks, asked),) = flops.shapes(step.masks)
+    apart = (shown + blocks * asked) ** 2 - shown**2 - blocks * asked * (shown + asked)
+    expected = 4 * (flops.work(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(

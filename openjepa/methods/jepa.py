@@ -46,6 +46,9 @@ class JEPA:
     predictor_dim: int = 384
     predictor_depth: int = 6
     predictor_heads: int = 0  # 0: as many as the encoder, as released
+    predictor_context: Literal["each", "shared"] = (
+        "each"  # computed beside every block as in the paper, or once for all
+    )
     positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/small-data.md
     init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
@@ -80,7 +83,15 @@ class JEPA:
         width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
         width += modality.width if self.pixels else 0
         heads = self.predictor_heads or self.num_heads
-        return Predictor(self.dim, width, self.predictor_dim, self.predictor_depth, heads, positions=self.positions)
+        return Predictor(
+            self.dim,
+            width,
+            self.predictor_dim,
+            self.predictor_depth,
+            heads,
+            positions=self.positions,
+            context=self.predictor_context,
+        )
 
 
 class MaskedJEPA(nn.Module):

@@ -12,7 +12,7 @@ from openjepa.types import Mistake
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; invalid tokens are not attended to."""
+    """Multi-head self-attention; `heeds` says which tokens (last axis) each token attends to, or all attend to all."""
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
@@ -23,12 +23,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None, turn: Turn | None = None
+        self, x: Float[Tensor, "B N D"], heeds: Bool[Tensor, "#B #N N"] | None = None, turn: Turn | None = None
     ) -> Float[Tensor, "B N D"]:
         batch, count, dim = x.shape
         qkv = self.qkv(x).view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # 3 B H N D/H
         q, k, v = qkv if turn is None else (*turned(qkv[:2], turn), qkv[2])
-        mask = None if valid is None else valid[:, None, None, :]
+        mask = None if heeds is None else heeds[:, None]
         x = attend(q, k, v, mask).transpose(1, 2).reshape(batch, count, dim)
         return self.proj(x)
 
@@ -66,9 +66,9 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(
-        self, x: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None, turn: Turn | None = None
+        self, x: Float[Tensor, "B N D"], heeds: Bool[Tensor, "#B #N N"] | None = None, turn: Turn | None = None
     ) -> Float[Tensor, "B N D"]:
-        x = x + self.attn(self.norm1(x), valid, turn)
+        x = x + self.attn(self.norm1(x), heeds, turn)
         return x + self.mlp(self.norm2(x))
 
 
