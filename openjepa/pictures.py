@@ -6,7 +6,6 @@ import io
 import math
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -162,17 +161,31 @@ def upright(picture: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.
     return seen.convert(MODES[channels])
 
 
+class File(NamedTuple):
+    """A picture that was read and not yet decoded."""
+
+    height: int  # as a person sees it
+    width: int
+    content: Pillow.Image | UInt8[np.ndarray, "C H W"]
+
+
+def look(path: str, channels: int) -> File:
+    """A file's bytes, and from its header how high and wide it is. Undecodable if it has none."""
+    if path.endswith(".npy"):
+        array = array_of(path, channels)
+        return File(array.shape[1], array.shape[2], array)
+    picture = opened(path)
+    width, height = picture.size
+    try:
+        turned = picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
+    except DAMAGE as error:
+        raise Undecodable(f"its EXIF data cannot be read: {error}") from error
+    return File(width, height, picture) if turned else File(height, width, picture)
+
+
 def size_of(path: str, channels: int) -> tuple[int, int]:
     """Height and width as a person sees the picture, from its header. Undecodable if it has none."""
-    if path.endswith(".npy"):
-        return array_of(path, channels).shape[1:]
-    with opened(path) as picture:
-        width, height = picture.size
-        try:
-            turned = picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
-        except DAMAGE as error:
-            raise Undecodable(f"its EXIF data cannot be read: {error}") from error
-        return (width, height) if turned else (height, width)
+    return look(path, channels)[:2]
 
 
 def decode(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
@@ -199,24 +212,15 @@ def array_of(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
     return array.transpose(2, 0, 1)
 
 
-def view(
-    path: str, channels: int, size: tuple[int, int], crop_of: Callable[[Tensor, Tensor], Crop]
-) -> UInt8[np.ndarray, "C h w"]:
-    """One view of a file: `crop_of` (height, width) chooses the box, the rest is one decode at the smallest scale that serves."""
-    if path.endswith(".npy"):
-        whole = torch.from_numpy(np.ascontiguousarray(array_of(path, channels)))[None]
-        return resample(whole, crop_of(*sides(*whole.shape[2:])), size)[0].numpy()
-    height, width = size_of(path, channels)
-    crop = crop_of(*sides(height, width))
-    with opened(path) as picture:
-        scale = min(float(crop.height) / size[0], float(crop.width) / size[1])
-        seen = upright(picture, channels, scale)
-    across, down = seen.size[0] / width, seen.size[1] / height
-    left, top, right, bottom = crop.box(0)
+def cut(file: File, channels: int, crop: Crop, row: int, size: tuple[int, int]) -> UInt8[np.ndarray, "C h w"]:
+    """The row-th of the boxes, from one decode at the smallest scale that serves. Undecodable, with the reason, if it cannot be had."""
+    if isinstance(file.content, np.ndarray):
+        whole = torch.from_numpy(np.ascontiguousarray(file.content))[None]
+        return resample(whole, Crop(*(each[row : row + 1] for each in crop)), size)[0].numpy()
+    scale = min(float(crop.height[row]) / size[0], float(crop.width[row]) / size[1])
+    seen = upright(file.content, channels, scale)
+    across, down = seen.size[0] / file.width, seen.size[1] / file.height
+    left, top, right, bottom = crop.box(row)
     box = left * across, top * down, min(right * across, seen.size[0]), min(bottom * down, seen.size[1])
     out = seen.resize((size[1], size[0]), Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    return planes(out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if crop.flip else out)
-
-
-def sides(height: int, width: int) -> tuple[Float[Tensor, "1"], Float[Tensor, "1"]]:
-    return torch.tensor([float(height)]), torch.tensor([float(width)])
+    return planes(out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if crop.flip[row] else out)

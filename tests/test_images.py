@@ -119,6 +119,17 @@ def test_an_unreadable_file_is_an_error_and_not_a_replacement(tmp_path, monkeypa
         data.read(torch.tensor([0]), Draws.of(0, 0, np.array([0])))
 
 
+def test_a_view_does_not_depend_on_what_is_read_with_it(photos, tmp_path):
+    """Crops of many files are one draw; a bad file among them changes nothing for the others."""
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    files = ImageFiles(PLAIN, [*map(str, sorted(photos.rglob("*.png"))[:40]), str(tmp_path / "bad.png")], "")
+    index, draws = torch.randperm(41, generator=torch.Generator().manual_seed(0)), Draws.of(0, 0, np.arange(41))
+    together = files.read(index, draws).views[0]
+    for row in range(41):
+        alone = files.read(index[row : row + 1], draws.take(np.array([row]))).views[0][0]
+        assert torch.equal(together[row], alone)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_undecodable_file_is_replaced_by_a_function_of_its_number(photos, tmp_path, packed):
     (tmp_path / "x").mkdir()

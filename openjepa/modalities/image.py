@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +22,10 @@ from openjepa.nn.positions import grid_positions
 from openjepa.types import Dataset, Listing, Mistake, Read, Skipped, Tokens
 
 ATTEMPTS = 16  # replacements tried for a file that cannot be decoded
+TOGETHER = 16  # files that are held in memory at a time
 SMALL = 96  # longest side of pictures that are packed into one file, pixels
+
+View = UInt8[np.ndarray, "C h w"]
 
 
 @dataclass(frozen=True)
@@ -197,28 +202,49 @@ class ImageFiles:
 
     def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
         views, label, skipped = [], torch.full((len(index),), -1), []
-        for row, wanted in enumerate(index.tolist()):
-            mine = draws.take(np.array([row])) if draws else None
-            view, bad = self.view(wanted, mine)
-            views.append(view)
-            skipped.extend(bad)
-            if draws is None and not bad:
-                label[row] = self.label[wanted]
+        for rows in torch.arange(len(index)).split(TOGETHER):
+            own = draws.take(rows.numpy()) if draws else None
+            for row, (view, bad) in zip(rows.tolist(), self.views(index[rows].tolist(), own), strict=True):
+                views.append(view)
+                skipped.extend(bad)
+                if draws is None and not bad:
+                    label[row] = self.label[index[row]]
         return Read((self.config.coloured(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
 
-    def view(self, index: int, draws: Draws | None) -> tuple[UInt8[np.ndarray, "C h w"], list[Skipped]]:
-        """A view of one sample, and the files that had to be passed over for it."""
-        skipped: list[Skipped] = []
-        while True:
-            path = self.paths[index]
-            try:
-                crop_of = lambda height, width: self.config.crops(height, width, draws)  # noqa: E731
-                return pictures.view(path, self.config.channels, self.config.size, crop_of), skipped
-            except pictures.Undecodable as error:
-                skipped.append(Skipped(path, str(error)))
-            if draws is None:
-                return np.zeros((self.config.channels, *self.config.size), np.uint8), skipped
-            index = replacement(draws, len(skipped) - 1, len(self), skipped[-1])
+    def views(self, index: list[int], draws: Draws | None) -> Iterator[tuple[View, list[Skipped]]]:
+        """A view of each of some samples, and the files that had to be passed over for it."""
+        for row, found in enumerate(self.cut(index, draws)):
+            skipped: list[Skipped] = []
+            while isinstance(found, Skipped):
+                skipped.append(found)
+                if draws is None:
+                    found = np.zeros((self.config.channels, *self.config.size), np.uint8)
+                    break
+                mine = draws.take(np.array([row]))
+                (found,) = self.cut([replacement(mine, len(skipped) - 1, len(self), found)], mine)
+            yield found, skipped
+
+    def cut(self, index: list[int], draws: Draws | None) -> Iterator[View | Skipped]:
+        """A view of each file, or why there is none. All are read before the first is decoded: their crops are one draw."""
+        files = deque(self.look(place) for place in index)
+        sides = torch.tensor([(1, 1) if isinstance(file, Skipped) else file[:2] for file in files], dtype=torch.float32)
+        crop, row = self.config.crops(sides[:, 0], sides[:, 1], draws), 0
+        while files:
+            found = files.popleft()  # and its decoded picture goes with it
+            if isinstance(found, pictures.File):
+                try:
+                    found = pictures.cut(found, self.config.channels, crop, row, self.config.size)
+                except pictures.Undecodable as error:
+                    found = Skipped(self.paths[index[row]], str(error))
+            yield found
+            row += 1
+
+    def look(self, place: int) -> pictures.File | Skipped:
+        """A file read, or why it cannot be."""
+        try:
+            return pictures.look(self.paths[place], self.config.channels)
+        except pictures.Undecodable as error:
+            return Skipped(self.paths[place], str(error))
 
 
 def replacement(draws: Draws, attempt: int, count: int, bad: Skipped) -> int:
