@@ -94,10 +94,13 @@ def centre_crops(size: tuple[int, int], height: Float[Tensor, "B"], width: Float
 
 def resample(pictures: UInt8[Tensor, "B C H W"], crop: Crop, size: tuple[int, int]) -> UInt8[Tensor, "B C h w"]:
     """Every box resized to `size` in one call: bilinear with antialiasing, as two products with triangle weights."""
-    rows = triangles(crop.top, crop.height, size[0], pictures.shape[2])[:, None]  # B 1 h H
-    columns = triangles(crop.left, crop.width, size[1], pictures.shape[3])[:, None]
-    columns = torch.where(crop.flip[:, None, None, None], columns.flip(2), columns)
-    return (rows @ pictures.float() @ columns.mT).round().clamp(0, 255).to(torch.uint8)
+    batch, channels, height, width = pictures.shape
+    rows, columns = triangles(crop.top, crop.height, size[0], height), triangles(crop.left, crop.width, size[1], width)
+    columns = torch.where(crop.flip[:, None, None], columns.flip(1), columns)
+    lines = pictures.transpose(1, 2).reshape(batch, height, channels * width).float()  # all channels in one product
+    seen = (rows @ lines).view(batch, size[0] * channels, width) @ columns.mT
+    seen = seen.round_().clamp_(0, 255).to(torch.uint8).view(batch, size[0], channels, size[1])
+    return seen.transpose(1, 2).contiguous()
 
 
 def triangles(
