@@ -56,10 +56,12 @@ def bench(settings: Bench) -> dict[str, Any]:
         "flops_per_second": rate,
         "share_of_ceiling": rate / machine.matrices,
     }
-    if settings.json:
-        with replacing(settings.json) as temporary:
-            temporary.write_text(json.dumps(found, indent=1))
-    show(found)
+    try:
+        show(found, run.workers)
+    finally:  # whoever reads what is printed may have left
+        if settings.json:
+            with replacing(settings.json) as temporary:
+                temporary.write_text(json.dumps(found, indent=1))
     return found
 
 
@@ -137,7 +139,7 @@ def waiting(loading: float, computing: float, workers: int) -> float:
     return wait / (computing + wait)
 
 
-def show(found: dict[str, Any]) -> None:
+def show(found: dict[str, Any], workers: int) -> None:
     machine = found["machine"]
     say(
         f"machine    {found['device']}, {found['threads']} threads, {found['precision']}: {machine['matrices'] / 1e9:,.0f} GFLOP/s in products,"
@@ -152,7 +154,7 @@ def show(found: dict[str, Any]) -> None:
     )
     table = Table("part", "ms", "share of the step", title="a step, part by part")
     for name, seconds in found["seconds"].items():
-        share = "beside it" if name == "load" else f"{seconds / found['step']:.0%}"
+        share = ("beside it" if workers else "before it") if name == "load" else f"{seconds / found['step']:.0%}"
         table.add_row(name, f"{1000 * seconds:.1f}", share)
     console.print(table)
     work, table = found["flops"], Table("network", "GFLOP an image", "share", title="work, backward as twice forward")

@@ -17,7 +17,7 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
   jepa probe RUN --data.root LABELLED                    linear and kNN accuracy beside baselines
   jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
   jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
-  jepa demo                                              scenes rendered, learnt and measured in ten minutes
+  jepa demo                                              scenes rendered, learnt and measured in some minutes
   jepa bench [RECIPE]                                    images/s, and the share of what this machine can do
   jepa recipes [NAME]                                    the recipes, or what is known of one
 

@@ -82,6 +82,14 @@ class Pretrain:
             raise Mistake(
                 f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1"
             )
+        if self.threads < 0:
+            raise Mistake(f"{self.threads} threads are none: try --threads 0, which is as many as there are cores")
+        layers = self.method.target_layers if isinstance(self.method, JEPA) else ()
+        if any(not -self.method.depth <= layer < self.method.depth for layer in layers):
+            raise Mistake(
+                f"targets of blocks {' '.join(map(str, layers))} want more than the encoder's {self.method.depth}: "
+                f"try --method.target-layers {' '.join(map(str, range(self.method.depth // 3, self.method.depth)))}"
+            )
         if self.epochs <= 0 and self.steps <= 0:
             raise Mistake("a run of no steps learns nothing: try --epochs 100")
         alone = isinstance(self.method, JEPA) and self.method.target_sees == "asked"

@@ -63,9 +63,10 @@ class replacing:
         return self.temporary
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.temporary.replace(self.file)
-        else:
+        try:
+            if kind is None:
+                self.temporary.replace(self.file)
+        finally:
             self.temporary.unlink(missing_ok=True)
 
 
@@ -109,16 +110,17 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
 
 def walk(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
     """Path and size of every plain file below a folder with one of the suffixes."""
-    folders, seen = [root], set()
+    folders = [(root, os.path.realpath(root))]
+    seen = {folders[0][1]}
     while folders:
-        folder = folders.pop()
+        folder, place = folders.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{place}{os.sep}{entry.name}"
                     if real not in seen:
                         seen.add(real)
-                        folders.append(entry.path)
+                        folders.append((entry.path, real))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122 (speed)
                     yield entry.path, entry.stat().st_size
 

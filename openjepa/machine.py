@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -55,8 +56,8 @@ def timed(function: Callable[[], Any], where: Place) -> tuple[Any, float]:
     """What a call gives, and the seconds it takes until the device is done."""
     began = time.perf_counter()
     value = function()
-    if where.device.type == "cuda":
-        torch.cuda.synchronize()
+    if where.device.type != "cpu":
+        torch.accelerator.synchronize()
     return value, time.perf_counter() - began
 
 
@@ -69,4 +70,4 @@ def peak(where: Place) -> int:
     """Bytes: of the device's memory on a GPU, else of this process."""
     if where.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -31,10 +31,10 @@ class Optim:
     clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
 
     def __post_init__(self):
-        if self.warmup + self.hold > 1:
+        if min(self.warmup, self.hold) < 0 or self.warmup + self.hold >= 1:
             raise Mistake(
-                f"a warm-up of {self.warmup:g} and a hold of {self.hold:g} of the run leave no time for the learning rate "
-                f"to fall: try --optim.hold {max(0.0, 0.8 - self.warmup):.2g}"
+                f"a warm-up of {self.warmup:g} and a hold of {self.hold:g} are no shares of a run that leave time for the "
+                "learning rate to fall: try --optim.warmup 0.1 --optim.hold 0.6"
             )
 
     def at(self, step: int, total: int) -> Hyper:
@@ -119,9 +119,14 @@ def clip(method: nn.Module, limit: float) -> Tensor:
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
     """Updates the weights unless the gradient is not finite; whether it did, as a tensor, so that nobody waits.
 
-    The norm is taken after the reduction over ranks, so all ranks decide alike. A fused optimiser skips on the device.
+    The norm is taken after the reduction over ranks, so all ranks decide alike. A fused optimiser skips on the device;
+    one that is not, on devices other than CPU and CUDA, waits.
     """
     finite = norm.isfinite()
+    if not optimizer.defaults["fused"]:
+        if finite:
+            optimizer.step()
+        return finite
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.step()

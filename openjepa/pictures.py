@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import ImageFile, ImageOps
 from torch import Tensor
 
 from openjepa.draws import Draws
@@ -147,6 +147,8 @@ def opened(path: str) -> Pillow.Image:
 
 def upright(picture: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.Image:
     """The picture a person sees, in the wanted channels; a JPEG may come out up to `scale` times smaller."""
+    if channels not in MODES:
+        raise Undecodable(f"pictures have 1 or 3 channels, not {channels}: more come in .npy files")
     try:
         if scale > 1:
             picture.draft(None, (int(picture.size[0] / scale), int(picture.size[1] / scale)))
@@ -180,10 +182,18 @@ def look(path: str, channels: int) -> File:
     picture = opened(path)
     width, height = picture.size
     try:
-        turned = picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
+        turned = tagged(picture) and picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
     except DAMAGE as error:
         raise Undecodable(f"its EXIF data cannot be read: {error}") from error
     return File(width, height, picture) if turned else File(height, width, picture)
+
+
+def tagged(picture: Pillow.Image) -> bool:
+    """Whether it may have EXIF data. Of a PNG they may come last, so that Pillow decodes it all to find that there are none."""
+    if picture.format != "PNG" or not (isinstance(picture, ImageFile.ImageFile) and isinstance(picture.fp, io.BytesIO)):
+        return True
+    content = picture.fp.getvalue()
+    return any(chunk in content for chunk in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
 
 
 def size_of(path: str, channels: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from openjepa.device import Place, cores, place
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
 from openjepa.machine import matrix_rate, peak
+from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, measure
 from openjepa.show.curves import draw
 from openjepa.training import Signals, train
@@ -214,6 +215,7 @@ def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
     say(f"data       {count:,} samples, {shape}: a grid of {rows_}×{columns}")
     say(
         f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; predictor {method.predictor_dim}×{method.predictor_depth}"
+        + (f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else "")
     )
     say(
         f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), {settings.precision} on {where.device}, {settings.threads} threads, {settings.workers} workers"
@@ -331,7 +333,7 @@ def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimize
         began = time.perf_counter()
         targets_only = dataclasses.replace(settings, steps=10**9)
         train(targets_only, method, optimizer, iter([step]), where, 0, None, Signals())
-        if where.device.type == "cuda":
-            torch.cuda.synchronize()
+        if where.device.type != "cpu":
+            torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - began)
     return sorted(seconds[2:])[len(seconds[2:]) // 2]

@@ -115,19 +115,26 @@ def bad(folder, name, photos):
     if name == "no pictures":
         for number in range(12):
             (folder / f"{number}.jpg").write_text("not a picture")
-    if name in ("size", "grid", "heads", "turns", "unwritable", "batch", "hold"):
+    if name in SETTINGS:
         for number in range(24):
             os.link(pictures[number], folder / f"{number}.png")
-        extra = {
-            "size": ["--data.size", "30", "30"],
-            "grid": ["--data.size", "4", "4"],
-            "heads": ["--method.dim", "25", "--method.num-heads", "2"],
-            "turns": ["--method.dim", "26", "--method.positions", "rope"],
-            "unwritable": ["--out", "/dev/null/run"],
-            "batch": ["--batch-size", "0"],
-            "hold": ["--optim.warmup", "0.3", "--optim.hold", "0.9"],
-        }[name]
+        extra = SETTINGS[name]
     return extra
+
+
+SETTINGS = {
+    "size": ["--data.size", "30", "30"],
+    "grid": ["--data.size", "4", "4"],
+    "heads": ["--method.dim", "25", "--method.num-heads", "2"],
+    "turns": ["--method.dim", "26", "--method.positions", "rope"],
+    "unwritable": ["--out", "/dev/null/run"],
+    "batch": ["--batch-size", "0"],
+    "hold": ["--optim.warmup", "0.3", "--optim.hold", "0.9"],
+    "layers": ["--method.target-layers", "4", "5"],
+    "threads": ["--threads", "-1"],
+    "aspect": ["--data.crop-aspect", "0", "1"],
+    "channels": ["--data.channels", "4"],
+}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +151,11 @@ def bad(folder, name, photos):
         ("turns", "heads of width 26 cannot turn by 2 coordinates: try a width of 24 a head"),
         ("unwritable", "/dev/null"),
         ("batch", "batch_size 0 is not a positive number"),
-        ("hold", "leave no time for the learning rate to fall: try --optim.hold 0.5"),
+        ("layers", "targets of blocks 4 5 want more than the encoder's"),
+        ("threads", "-1 threads are none"),
+        ("aspect", "is not a range above 0: try --data.crop-aspect"),
+        ("channels", "have 1 or 3 channels, not 4: give .npy files"),
+        ("hold", "that leave time for the learning rate to fall: try --optim.warmup 0.1"),
     ],
 )
 def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys, name, sentence):

@@ -71,6 +71,19 @@ def test_exif_turns_are_undone(tmp_path, orientation):
     assert pictures.size_of(str(tmp_path / "a.png"), 3) == (48, 64)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_looking_at_a_picture_does_not_decode_it(tmp_path, suffix):
+    """What comes after the header may be missing, and is missed only when it is cut."""
+    file = tmp_path / f"a.{suffix}"
+    gradient(480, 640).save(file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    seen = pictures.look(str(file), 3)
+    assert seen[:2] == (480, 640)
+    crop = pictures.centre_crops((32, 32), torch.tensor([480.0]), torch.tensor([640.0]), "crop")
+    with pytest.raises(pictures.Undecodable, match="cannot be decoded"):
+        pictures.cut(seen, 3, crop, 0, (32, 32))
+
+
 def test_grey_and_many_channels(tmp_path):
     gradient().save(tmp_path / "a.png")
     assert pictures.decode(str(tmp_path / "a.png"), 1).shape == (1, 48, 64)
@@ -244,7 +257,7 @@ def test_paths_survive_storage_whatever_their_names(tmp_path):
     assert [stored[i] for i in range(len(stored))] == names
 
 
-def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_path):
+def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_path, monkeypatch):
     text = tmp_path / "list.txt"
     paths = list_files([str(photos)], pictures.SUFFIXES).paths
     text.write_text("\n".join(paths) + "\n")
@@ -253,6 +266,9 @@ def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_pat
     (tmp_path / "loop" / "self").symlink_to(tmp_path / "loop")
     (tmp_path / "loop" / "all").symlink_to(photos)
     assert len(list_files([str(tmp_path / "loop")], pictures.SUFFIXES).paths) == 96
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop" / "again").symlink_to(photos)
+    assert len(list_files(["loop"], pictures.SUFFIXES).paths) == 96
 
 
 def test_the_fingerprint_notices_a_changed_file(tmp_path):

@@ -54,6 +54,8 @@ class Image:
                 )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise Mistake(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
+        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+            raise Mistake(f"crop aspect {self.crop_aspect} is not a range above 0: try --data.crop-aspect 0.75 1.33")
         if self.colour < 0:
             raise Mistake(f"a change of colour of strength {self.colour:g} is none: try --data.colour 0.5")
         if self.colour and self.channels != 3:
@@ -76,6 +78,10 @@ class Image:
 
     def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
         """The pictures of a list of files. With a cache folder, small pictures are packed there into one file."""
+        if self.channels not in pictures.MODES and not source.paths[0].endswith(".npy"):
+            raise Mistake(
+                f"pictures such as {source.paths[0]} have 1 or 3 channels, not {self.channels}: give .npy files or --data.channels 3"
+            )
         paths = Paths.write(cache / f"{source.fingerprint}.paths", source.paths) if cache else source.paths
         files = ImageFiles(self, paths, source.fingerprint)
         return pack(files, cache) if cache and small(files) else files

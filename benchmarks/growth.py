@@ -1,0 +1,118 @@
+"""How cost grows: a step with tokens, batch and width; loading with workers; starting with files. One plot each.
+
+    python benchmarks/growth.py --out growth.png                    (--photos FOLDER: loading, too)
+
+Prints each point and the power of the last doubling: 1 is linear. Threads as torch chooses, or --threads.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from openjepa import bench, memory, recipes
+from openjepa.config import Pretrain
+from openjepa.data import Steps, list_files, load
+from openjepa.device import cores, place
+from openjepa.modalities.image import Image
+from openjepa.pictures import SUFFIXES
+
+BASE = dataclasses.replace(recipes.recipe("cifar10-minutes"), batch_size=32, workers=0)
+STEPS = 8
+
+
+def step(run: Pretrain) -> float:
+    """Seconds of one on rendered scenes, the median."""
+    where = place()
+    data, run = bench.given(run, where)
+    return bench.stepped(run, data, where, STEPS)["step"]
+
+
+def tokens(count: int) -> float:
+    side = 8 * math.isqrt(count)
+    return step(dataclasses.replace(BASE, data=Image(size=(side, side), patch=8)))
+
+
+def batch(size: int) -> float:
+    return step(dataclasses.replace(BASE, batch_size=size))
+
+
+def width(dim: int) -> float:
+    method = dataclasses.replace(BASE.method, dim=dim, num_heads=dim // 64, predictor_dim=dim // 2)
+    return step(dataclasses.replace(BASE, method=method))
+
+
+def loading(workers: int, folder: str) -> float:
+    """Photographs a second to crops of 224 px, made by so many workers."""
+    config = Image(root=(folder,), size=(224, 224), patch=16)
+    data, many = config.dataset(config.listing()), 12 + 4 * workers
+    steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total=many, seed=0)
+    made = load(steps, 0, workers, pin=False)
+    for _ in range(4 * workers):  # those made ahead
+        next(made)
+    began = time.perf_counter()
+    for _ in range(12):
+        next(made)
+    return 12 * 32 / (time.perf_counter() - began)
+
+
+def starting(files: int) -> float:
+    """Seconds to list and fingerprint so many files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(files):
+            below = Path(folder) / f"{number // 1000:04d}"
+            below.mkdir(exist_ok=True)
+            os.close(os.open(below / f"{number % 1000:04d}.jpg", os.O_CREAT))
+        began = time.perf_counter()
+        list_files((folder,), SUFFIXES)
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("growth.png"))
+    parser.add_argument("--photos")
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    memory.hold()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    studies: dict[str, tuple[Callable[[int], float], list[int], str]] = {
+        "tokens": (tokens, [16, 64, 144, 256, 400, 784], "s a step"),
+        "batch": (batch, [8, 16, 32, 64, 128, 256], "s a step"),
+        "width": (width, [64, 128, 192, 256, 384, 512], "s a step"),
+        "files": (starting, [1_000, 10_000, 100_000, 1_000_000], "s to list"),
+    }
+    if options.photos:
+        studies["workers"] = (lambda count: loading(count, options.photos), [*range(1, cores() + 1)], "photographs/s")
+
+    figure, found = Figure(figsize=(3.2 * len(studies), 3.2), layout="constrained"), {}
+    for place_, (name, (measure, points, unit)) in enumerate(studies.items()):
+        values = [measure(point) for point in points]
+        found[name] = dict(zip(points, values, strict=True))
+        power = math.log(values[-1] / values[-2]) / math.log(points[-1] / points[-2]) if len(points) > 1 else math.nan
+        print(
+            f"{name:8} {'  '.join(f'{point:,}: {value:.3g}' for point, value in found[name].items())} {unit}; power {power:.2f}"
+        )
+        axes = figure.add_subplot(1, len(studies), place_ + 1)
+        axes.plot(points, values, marker="o")
+        axes.plot(points, [values[0] * point / points[0] for point in points], linestyle=":", color="grey")
+        axes.set(xscale="log", yscale="log", xlabel=name, ylabel=unit, title=f"last power {power:.2f}")
+        axes.grid(alpha=0.25)
+    figure.savefig(options.out, dpi=110)
+    options.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
