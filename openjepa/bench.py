@@ -40,6 +40,7 @@ def bench(settings: Bench) -> dict[str, Any]:
     torch.set_num_threads(settings.threads or cores())
     runs.divides(settings)
     data, run = given(settings, where)
+    say(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
     found: dict[str, Any] = {
         "device": str(where.device),
         "precision": "bf16" if where.bf16 else "fp32",
