@@ -72,6 +72,7 @@ WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(l
 ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
 QUIET = both(ALONE, optim(lr=1e-3))
 UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to pixels
+IN_BLOCKS = both(UPPER, masks(sampler="blocks"), method(target_sees="whole"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
@@ -144,6 +145,8 @@ ARMS: dict[str, Change] = {
     "upper, momentum 0.996": both(UPPER, optim(momentum=0.996, final_momentum=0.996)),
     "upper, held": both(UPPER, optim(hold=0.6)),
     "upper, all asked": both(UPPER, masks(asked=1.0)),
+    "upper, in blocks": IN_BLOCKS,
+    "upper, in blocks, shared context": both(IN_BLOCKS, method(predictor_context="shared")),
     "slower": SLOWER,
     "slower, last four layers": both(SLOWER, method(target_layers=(2, 3, 4, 5))),
     "slower, no pixels": both(SLOWER, method(pixels=0.0)),
