@@ -66,8 +66,8 @@ def demo(settings: Demo) -> Result:
 def recipe(settings: Demo, folder: Path) -> Pretrain:
     """The recipe for minutes, of a ViT of width 192 and depth 6 on a 6×6 grid.
 
-    With changes that were chosen on other scenes, of which most is empty: all that is hidden is asked for, of all layers,
-    the average begins slower, and the learning rate is twice that.
+    With changes that were chosen on other scenes, of which most is empty: all that is hidden is asked for, the
+    average begins slower, and the learning rate is twice that.
     """
     method = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     data = Image(root=(str(folder),), size=(SIDE, SIDE), patch=8)
@@ -76,7 +76,6 @@ def recipe(settings: Demo, folder: Path) -> Pretrain:
     return dataclasses.replace(
         config,
         masks=dataclasses.replace(config.masks, asked=1.0),
-        method=dataclasses.replace(config.method, target_layers=tuple(range(method.depth))),
         optim=dataclasses.replace(config.optim, lr=2e-3, momentum=0.996),
     )
 
