@@ -72,7 +72,7 @@ WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(l
 ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
 QUIET = both(ALONE, optim(lr=1e-3))
 UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to pixels
-IN_BLOCKS = both(UPPER, masks(sampler="blocks"), method(target_sees="whole"))
+IN_BLOCKS = both(UPPER, method(target_sees="whole"), masks(sampler="blocks"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 
