@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from benchmarks.study.arms import ARMS
 from openjepa.config import Pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -41,3 +42,19 @@ def test_pictures_that_nothing_was_tuned_on_get_a_lower_rate_than_the_recipe_and
     config, reasons = on_cpu(SMALL, 50_000, 600.0)
     assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=auto.SAFE)
     assert any(f"{auto.SAFE:g}" in reason for reason in reasons)
+
+
+def test_every_arm_of_the_study_is_a_run_that_can_begin():
+    for name, change in ARMS.items():
+        settings = change(recipe("cifar10"))
+        assert settings.masks.build(settings.data.grid).shapes(), name
+
+
+def test_the_recipe_for_minutes_is_the_arm_that_was_measured():
+    arm, named = ARMS["upper"](recipe("cifar10")), recipe("cifar10-minutes")
+    assert (arm.method, arm.masks, arm.optim, arm.batch_size) == (
+        named.method,
+        named.masks,
+        named.optim,
+        named.batch_size,
+    )
