@@ -92,7 +92,7 @@ def main() -> None:
         "tokens": (tokens, [16, 64, 144, 256, 400, 784], "s a step"),
         "batch": (batch, [8, 16, 32, 64, 128, 256], "s a step"),
         "width": (width, [64, 128, 192, 256, 384, 512], "s a step"),
-        "files": (starting, [1_000, 10_000, 100_000, 1_000_000], "s to list"),
+        "files": (starting, [1_000, 10_000, 100_000], "s to list"),
     }
     if options.photos:
         studies["workers"] = (lambda count: loading(count, options.photos), [*range(1, cores() + 1)], "photographs/s")
