@@ -38,8 +38,9 @@ def measured(where: Place) -> Machine:
 def matrix_rate(where: Place, times: int = 12) -> float:
     """FLOP/s of the better of two sizes of square products, in the place's precision; the best of so many times."""
     dtype, rates = torch.bfloat16 if where.bf16 else torch.float32, []
+    generator = torch.Generator(where.device).manual_seed(0)  # the caller's random state is left alone
     for side in SQUARES["cpu" if where.device.type == "cpu" else "gpu"]:
-        a, b = (torch.randn(side, side, device=where.device).to(dtype) for _ in range(2))
+        a, b = (torch.randn(side, side, device=where.device, generator=generator).to(dtype) for _ in range(2))
         rates.append(2 * side**3 / best(lambda a=a, b=b: a @ b, where, times))
     return max(rates)
 
