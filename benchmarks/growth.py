@@ -97,21 +97,37 @@ def main() -> None:
     if options.photos:
         studies["workers"] = (lambda count: loading(count, options.photos), [*range(1, cores() + 1)], "photographs/s")
 
-    figure, found = Figure(figsize=(3.2 * len(studies), 3.2), layout="constrained"), {}
-    for place_, (name, (measure, points, unit)) in enumerate(studies.items()):
-        values = [measure(point) for point in points]
-        found[name] = dict(zip(points, values, strict=True))
-        power = math.log(values[-1] / values[-2]) / math.log(points[-1] / points[-2]) if len(points) > 1 else math.nan
-        print(
-            f"{name:8} {'  '.join(f'{point:,}: {value:.3g}' for point, value in found[name].items())} {unit}; power {power:.2f}"
-        )
-        axes = figure.add_subplot(1, len(studies), place_ + 1)
-        axes.plot(points, values, marker="o")
-        axes.plot(points, [values[0] * point / points[0] for point in points], linestyle=":", color="grey")
-        axes.set(xscale="log", yscale="log", xlabel=name, ylabel=unit, title=f"last power {power:.2f}")
-        axes.grid(alpha=0.25)
-    figure.savefig(options.out, dpi=110)
+    found = {}
+    for name, (measure, points, unit) in studies.items():
+        found[name] = {point: measure(point) for point in points}
+        told = "  ".join(f"{point:,}: {value:.3g}" for point, value in found[name].items())
+        print(f"{name:8} {told} {unit}; power {power(found[name]):.2f}", flush=True)
     options.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
+    draw(found, {name: unit for name, (_, _, unit) in studies.items()}, options.out)
+
+
+def power(curve: dict[int, float]) -> float:
+    """Of the last two points: 1 is linear."""
+    if len(curve) < 2:
+        return math.nan
+    (x, y), (last_x, last_y) = list(curve.items())[-2:]
+    return math.log(last_y / y) / math.log(last_x / x)
+
+
+def draw(found: dict[str, dict[int, float]], units: dict[str, str], out: Path) -> None:
+    """A panel for each curve, with a dotted line of power 1 through its first point."""
+    figure = Figure(figsize=(3.2 * len(found), 3.2), layout="constrained")
+    for number, (name, curve) in enumerate(found.items()):
+        points, first = list(curve), next(iter(curve))
+        axes = figure.add_subplot(1, len(found), number + 1)
+        axes.plot(points, list(curve.values()), marker="o")
+        axes.plot(points, [curve[first] * point / first for point in points], linestyle=":", color="grey")
+        axes.set(xscale="log", yscale="log", xlabel=name, ylabel=units[name], title=f"last power {power(curve):.2f}")
+        axes.set_xticks(points, [f"{point:,}" for point in points], fontsize=8)
+        axes.set_yticks(list(curve.values()), [f"{value:.3g}" for value in curve.values()], fontsize=8)
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+    figure.savefig(out, dpi=110)
 
 
 if __name__ == "__main__":

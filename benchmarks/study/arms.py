@@ -145,6 +145,10 @@ ARMS: dict[str, Change] = {
     "upper, momentum 0.996": both(UPPER, optim(momentum=0.996, final_momentum=0.996)),
     "upper, held": both(UPPER, optim(hold=0.6)),
     "upper, all asked": both(UPPER, masks(asked=1.0)),
+    "upper, seeing all": both(UPPER, method(target_sees="whole")),
+    "upper, side by side": both(UPPER, method(target_layers=(1, 3, 5), target_join="concat")),
+    "upper, pixels half": both(UPPER, method(pixels=0.5)),
+    "upper, in fp32": lambda base: replace(UPPER(base), precision="fp32"),
     "upper, in blocks": IN_BLOCKS,
     "upper, in blocks, shared context": both(IN_BLOCKS, method(predictor_context="shared")),
     "slower": SLOWER,
@@ -158,6 +162,7 @@ ARMS: dict[str, Change] = {
     "upper, not centred": both(UPPER, method(centre=False)),
     "upper, rotary": both(UPPER, method(positions="rope")),
     "upper, 128 images": both(UPPER, batch(128)),
+    "upper, 128 images, lr 1.5e-3": both(UPPER, batch(128), optim(lr=1.5e-3)),
     "calmer, pixels 3": both(CALMER, method(pixels=3.0)),
     "calmer, 128×4": both(CALMER, method(dim=128, depth=4, num_heads=2, predictor_dim=64, target_layers=(0, 1, 2, 3))),
     "calmer, 256×8": both(

@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
-from openjepa import optim, recipes, runs, weights
+from openjepa import memory, optim, recipes, runs, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps, list_files
 from openjepa.device import place
@@ -67,7 +67,8 @@ def few(options: argparse.Namespace) -> Path:
 def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
     images = f"{options.images}images-" if options.images else ""
     name = arm.replace(" ", "_").replace("%", "percent")
-    return options.out / f"{images}{options.minutes:g}min" / name / f"seed{seed}"
+    length = f"{options.steps}steps" if options.steps else f"{options.minutes:g}min"
+    return options.out / f"{images}{length}" / name / f"seed{seed}"
 
 
 def rate(arm: str, options: argparse.Namespace) -> float:
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="class folders of 32-pixel images")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--minutes", type=float, default=4.0, help="of training, on one core")
+    parser.add_argument("--steps", type=int, default=0, help="in place of equal time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--images", type=int, default=0, help="learn from so many, others than the probes' (0: all)")
@@ -180,6 +182,7 @@ def main() -> None:
     parser.add_argument("--before", action="store_true", help="probe the arms' encoders before training, and leave")
     parser.add_argument("--one", nargs=3, metavar=("ARM", "SEED", "STEPS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    memory.hold()
     torch.set_num_threads(1)
     if options.one:
         arm, seed, steps = options.one
@@ -195,7 +198,7 @@ def main() -> None:
     rates = json.loads(file.read_text()) if file.exists() else {}
     firsts = sorted({FIRST[arm] for arm in options.arms if arm in FIRST})
     for arm in (*firsts, *options.arms):
-        if arm not in rates:
+        if arm not in rates and not options.steps:
             rates[arm] = rate(arm, options)
             print(f"{arm:32} {1000 * rates[arm]:.0f} ms a step", flush=True)
             file.write_text(json.dumps(rates, indent=1))
@@ -206,11 +209,11 @@ def main() -> None:
         if (folder / "result.json").exists() or (arm.startswith(HALF) and (folder / "export").exists()):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        minutes = options.minutes / (2 if arm in FIRST or arm.startswith(HALF) else 1)
-        steps = round(60 * minutes / rates[arm.removeprefix(HALF)])
+        parts = 2 if arm in FIRST or arm.startswith(HALF) else 1
+        steps = round((options.steps or 60 * options.minutes / rates[arm.removeprefix(HALF)]) / parts)
         command = [
             sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
-            "--images", options.images, "--one", arm, seed, steps,
+            "--steps", options.steps, "--images", options.images, "--one", arm, seed, steps,
         ]  # fmt: skip
         with (folder / "log.txt").open("w") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
