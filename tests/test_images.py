@@ -267,8 +267,10 @@ def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_pat
     (tmp_path / "loop" / "all").symlink_to(photos)
     assert len(list_files([str(tmp_path / "loop")], pictures.SUFFIXES).paths) == 96
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "loop" / "again").symlink_to(photos)
-    assert len(list_files(["loop"], pictures.SUFFIXES).paths) == 96
+    (tmp_path / "loop" / "plain").mkdir()
+    gradient().save(tmp_path / "loop" / "plain" / "a.png")
+    (tmp_path / "loop" / "again").symlink_to(tmp_path / "loop" / "plain")
+    assert len(list_files(["loop"], pictures.SUFFIXES).paths) == 97
 
 
 def test_the_fingerprint_notices_a_changed_file(tmp_path):
