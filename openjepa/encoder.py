@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from openjepa.nn.positions import Positions, rotary, sincos
 from openjepa.nn.transformer import Block
-from openjepa.types import Tokens
+from openjepa.types import Mistake, Tokens
 
 SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
     "tiny": {"dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4.0},
@@ -24,6 +25,7 @@ class Encoder(nn.Module):
 
     The stem is a child (`patch_embed`) and sees one token at a time, so hidden patches are never embedded. In half-precision
     runs sine-cosine positions, added in fp32, keep the tokens between blocks in fp32; with rotary ones they are bf16.
+    Registers are learnt tokens that belong to no place (Darcet et al., arXiv 2309.16588): all attend to them, none comes out.
     """
 
     def __init__(
@@ -34,10 +36,14 @@ class Encoder(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
+        registers: int = 0,
     ):
         super().__init__()
-        self.dim, self.head, self.positions = dim, dim // num_heads, positions
+        if registers < 0:
+            raise Mistake(f"{registers} registers are none: try --method.registers 4")
+        self.dim, self.head, self.positions, self.registers = dim, dim // num_heads, positions, registers
         self.patch_embed = stem
+        self.reg_token = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
@@ -48,15 +54,18 @@ class Encoder(nn.Module):
         the final norm, as the paper's last-4 evaluation does. IndexError for a block that is not there.
         """
         wanted = [range(len(self.blocks))[layer] for layer in layers]
-        x = self.patch_embed(tokens.x)
-        turn = rotary(tokens.pos, self.head) if self.positions == "rope" else None
-        if turn is None:
-            x = x + sincos(tokens.pos, self.dim)
+        x, pos, valid, extra = self.patch_embed(tokens.x), tokens.pos, tokens.valid, self.registers
+        if self.positions == "sincos":
+            x = x + sincos(pos, self.dim)
+        if self.reg_token is not None:
+            x = torch.cat([self.reg_token.expand(len(x), -1, -1).to(x.dtype), x], 1)
+            pos, valid = F.pad(pos, (0, 0, extra, 0)), None if valid is None else F.pad(valid, (extra, 0), value=True)
 
-        heeds = None if tokens.valid is None else tokens.valid[:, None]
+        turn = rotary(pos, self.head) if self.positions == "rope" else None
+        heeds = None if valid is None else valid[:, None]
         seen: dict[int, torch.Tensor] = {}
         for depth, block in enumerate(self.blocks[: max(wanted) + 1]):
             x = block(x, heeds, turn)
             if depth in wanted:
-                seen[depth] = self.norm(x)
+                seen[depth] = self.norm(x[:, extra:])
         return tuple(Tokens(seen[depth], tokens.pos, tokens.valid) for depth in wanted)

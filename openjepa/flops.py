@@ -34,20 +34,21 @@ def work(method: Method, data: Modality, masks: Iterable[Shape]) -> Work:
     masks, whole = list(masks), data.grid[0] * data.grid[1]
     if isinstance(method, VICReg):
         tokens = masks[0][0] if method.masked else whole
-        return Work(0, 2 * 3 * encoder(method, data.width, tokens), 2 * 3 * expansion(method))
+        return Work(0, 2 * 3 * encoder(method, data, tokens), 2 * 3 * expansion(method))
     target = context = predictor = 0
     if isinstance(method, JEPA):
         seen = masks[0][1] * masks[0][2] if method.target_sees == "asked" else whole
-        target = encoder(method, data.width, seen)
+        target = encoder(method, data, seen)
     for shown, blocks, asked in masks:
-        context += 3 * encoder(method, data.width, shown)
+        context += 3 * encoder(method, data, shown)
         predictor += 3 * prediction(method, data, shown, blocks, asked)
     return Work(target, context, predictor)
 
 
-def encoder(method: Method, width: int, tokens: int) -> int:
+def encoder(method: Method, data: Modality, tokens: int) -> int:
     """The stem and the blocks on one sequence."""
-    return 2 * tokens * width * method.dim + transformer(method.depth, method.dim, tokens, method.mlp_ratio)
+    stem = tokens * data.stem_work(method.dim)
+    return stem + transformer(method.depth, method.dim, method.registers + tokens, method.mlp_ratio)
 
 
 def prediction(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:

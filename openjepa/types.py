@@ -194,6 +194,10 @@ class Modality(Protocol):
     def tokens(self, view: Any) -> Tokens: ...
     def stem(self, dim: int) -> nn.Module: ...
 
+    def stem_work(self, dim: int) -> int:
+        """Multiplications and additions of the stem on one raw token, forward."""
+        ...
+
 
 @runtime_checkable
 class Method(Protocol):

@@ -127,6 +127,7 @@ SETTINGS = {
     "grid": ["--data.size", "4", "4"],
     "heads": ["--method.dim", "25", "--method.num-heads", "2"],
     "turns": ["--method.dim", "26", "--method.positions", "rope"],
+    "registers": ["--method.registers", "-1"],
     "unwritable": ["--out", "/dev/null/run"],
     "batch": ["--batch-size", "0"],
     "hold": ["--optim.warmup", "0.3", "--optim.hold", "0.9"],

@@ -31,6 +31,18 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     )
 
 
+def test_registers_and_convolutions_are_counted():
+    """But for the gradient of the first convolution's input, of a few channels, which we count."""
+    data = dataclasses.replace(DATA, embed="convolutions")
+    method = JEPA(dim=96, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, registers=7)
+    net = method.build(data, 0)
+    step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total=1, seed=0)[0]
+    with FlopCounterMode(display=False) as counter:
+        advance(net, optim.build(net, optim.Optim()), step.batch, step.masks, optim.Optim().at(0, 1), CPU)
+    expected = 4 * flops.work(method, data, flops.shapes(step.masks)).total
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
+
+
 def test_a_shared_context_is_counted_once():
     """Beside what torch counts: the products of pairs that may not attend, 4 a width each, forward and twice back."""
     method = JEPA(dim=48, depth=1, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared")

@@ -257,6 +257,23 @@ def test_paths_survive_storage_whatever_their_names(tmp_path):
     assert [stored[i] for i in range(len(stored))] == names
 
 
+@pytest.mark.parametrize("patch", [1, 4, 14, 16])
+def test_a_convolutional_stem_sees_each_patch_by_itself(patch):
+    stem = Image(size=(4 * patch, patch), patch=patch, embed="convolutions").stem(24)
+    x = torch.randn(2, 4, 3 * patch**2)
+    found = stem(x)
+    assert found.shape == (2, 4, 24)
+    other = x.clone()
+    other[0, 1] += 1
+    assert (stem(other) != found).any(-1).tolist() == [[False, True, False, False], [False] * 4]
+
+    y = x[1, 2].view(1, 3, patch, patch)
+    for layer in stem.layers:
+        y = torch.nn.functional.gelu(layer(y))
+    assert y.shape == (1, 24, 1, 1)
+    torch.testing.assert_close(stem.proj(y.flatten()), found[1, 2], atol=1e-5, rtol=1e-5)
+
+
 def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_path, monkeypatch):
     text = tmp_path / "list.txt"
     paths = list_files([str(photos)], pictures.SUFFIXES).paths

@@ -6,13 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from openjepa import losses, optim
 from openjepa.encoder import SIZES, Encoder
 from openjepa.methods.jepa import JEPA, moments
 from openjepa.modalities.image import Image, PatchEmbed
-from openjepa.nn.positions import grid_positions, sincos
+from openjepa.nn.positions import grid_positions, rotary, sincos
 from openjepa.nn.transformer import attend
+from openjepa.types import Tokens
 from tests.conftest import METHODS, MODALITIES
 
 PARAMETERS = {  # trainable, as published or counted from the released code
@@ -150,6 +152,28 @@ def test_plain_attention_equals_torchs():
     mask[..., 0] = True
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rope"])
+def test_registers_are_attended_to_and_do_not_come_out(positions):
+    """The truth: the blocks on [registers; tokens], and the tokens' part normed. Rotary angles of registers are zero."""
+    torch.manual_seed(0)
+    encoder = Encoder(PatchEmbed(3, 4, 48), 48, 2, 2, positions=positions, registers=3)
+    nn.init.normal_(encoder.reg_token)
+    tokens = Tokens(torch.randn(2, 5, 48), 3 + torch.rand(2, 5, 2), torch.arange(5) < torch.tensor([[5], [3]]))
+    (found,) = encoder(tokens)
+
+    x = torch.cat([encoder.reg_token.expand(2, -1, -1), encoder.patch_embed(tokens.x)], 1)
+    pos, valid = torch.cat([torch.zeros(2, 3, 2), tokens.pos], 1), torch.cat([torch.ones(2, 3).bool(), tokens.valid], 1)
+    if positions == "sincos":
+        x = torch.cat([x[:, :3], x[:, 3:] + sincos(tokens.pos, 48)], 1)
+    for block in encoder.blocks:
+        x = block(x, valid[:, None], rotary(pos, 24) if positions == "rope" else None)
+    assert torch.equal(found.x, encoder.norm(x)[:, 3:])
+    (without,) = encoder(tokens._replace(x=tokens.x.where(tokens.valid[..., None], 7.0)))
+    assert torch.equal(found.x[tokens.valid], without.x[tokens.valid])
+    found.x.sum().backward()
+    assert encoder.reg_token.grad.abs().sum() > 0
 
 
 def test_groups_decay_matrices_and_spare_biases_and_norms():

@@ -160,9 +160,13 @@ ARMS: dict[str, Change] = {
     "alone, all asked": both(ALONE, masks(asked=1.0)),
     "alone, a third asked": both(ALONE, masks(asked=1 / 3)),
     "upper, not centred": both(UPPER, method(centre=False)),
+    "upper, convolutions": lambda base: replace(UPPER(base), data=replace(base.data, embed="convolutions")),
+    "upper, four registers": both(UPPER, method(registers=4)),
     "upper, rotary": both(UPPER, method(positions="rope")),
     "upper, 128 images": both(UPPER, batch(128)),
     "upper, 128 images, lr 1.5e-3": both(UPPER, batch(128), optim(lr=1.5e-3)),
+    "upper, 128 images, lr 2e-3": both(UPPER, batch(128), optim(lr=2e-3)),
+    "upper, lr 2e-3": both(UPPER, optim(lr=2e-3)),
     "calmer, pixels 3": both(CALMER, method(pixels=3.0)),
     "calmer, 128×4": both(CALMER, method(dim=128, depth=4, num_heads=2, predictor_dim=64, target_layers=(0, 1, 2, 3))),
     "calmer, 256×8": both(

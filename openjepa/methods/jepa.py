@@ -50,6 +50,7 @@ class JEPA:
         "each"  # computed beside every block as in the paper, or once for all
     )
     positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/small-data.md
+    registers: int = 0  # tokens of the encoder that belong to no place
     init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
     loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
@@ -77,7 +78,8 @@ class JEPA:
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder alone, its weights as torch makes them: to be loaded."""
-        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions)
+        shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
+        return Encoder(modality.stem(self.dim), *shape)
 
     def predictor(self, modality: Modality) -> Predictor:
         width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)

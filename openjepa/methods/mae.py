@@ -45,6 +45,7 @@ class MAE:
     predictor_depth: int = 8
     predictor_heads: int = 0  # 0: as many as the encoder
     positions: Positions = "sincos"  # as in JEPA
+    registers: int = 0  # as in JEPA
     init: Init = "released"  # as in JEPA
     stem_init: Literal["released", "unit"] = "released"  # as in JEPA
     normalise: bool = True  # each patch to mean 0, variance 1 (the paper's better variant)
@@ -55,7 +56,8 @@ class MAE:
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder alone, its weights as torch makes them: to be loaded."""
-        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions)
+        shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
+        return Encoder(modality.stem(self.dim), *shape)
 
 
 class MaskedAutoencoder(nn.Module):

@@ -35,6 +35,7 @@ class VICReg:
     num_heads: int = 6
     mlp_ratio: float = 4.0
     positions: Positions = "sincos"  # as in JEPA
+    registers: int = 0  # as in JEPA
     init: Init = "released"  # as in JEPA
     stem_init: Literal["released", "unit"] = "released"  # as in JEPA
     predictor_dim: int = 2048  # of the expander
@@ -51,7 +52,8 @@ class VICReg:
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder alone, its weights as torch makes them: to be loaded."""
-        return Encoder(modality.stem(self.dim), self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions)
+        shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
+        return Encoder(modality.stem(self.dim), *shape)
 
 
 class Expander(nn.Module):

@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ class Image:
     size: tuple[int, int] = (224, 224)  # height and width of a crop, pixels
     patch: int = 16
     channels: int = 3  # 1: grey; 3: RGB; otherwise .npy files of uint8 (H, W, C)
+    embed: Literal["linear", "convolutions"] = "linear"  # how a patch becomes a feature
     crop_scale: tuple[float, float] = (0.3, 1.0)  # share of the picture's area
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
     flip: bool = False  # mirror half of the crops
@@ -110,7 +113,10 @@ class Image:
         return (view.float() - mean) / std
 
     def stem(self, dim: int) -> nn.Module:
-        return PatchEmbed(self.channels, self.patch, dim)
+        return {"linear": PatchEmbed, "convolutions": ConvEmbed}[self.embed](self.channels, self.patch, dim)
+
+    def stem_work(self, dim: int) -> int:
+        return 2 * self.width * dim if self.embed == "linear" else ConvEmbed.work(self.channels, self.patch, dim)
 
     def picture(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
         """H W 3 bytes to look at: the first three channels, or grey three times."""
@@ -137,6 +143,41 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
         return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class ConvEmbed(nn.Module):
+    """A patch's pixels to a feature: 3×3 convolutions of stride 2 down to one place, the width doubling, then a linear map.
+
+    Source: early convolutions (Xiao et al., NeurIPS 2021, arXiv 2106.14881). Differs: each patch by itself, with zeros around
+    it, so that no hidden patch is seen through its neighbours; GELU; no batch normalisation.
+    """
+
+    def __init__(self, channels: int, patch: int, dim: int):
+        super().__init__()
+        self.shape = channels, patch, patch
+        self.layers = nn.ModuleList(nn.Conv2d(*each, 3, 2, 1) for each in pairwise(self.widths(channels, patch, dim)))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+        y = x.reshape(-1, *self.shape)
+        for layer in self.layers:
+            y = nn.functional.gelu(layer(y))
+        return self.proj(y.view(*x.shape[:2], -1))
+
+    @staticmethod
+    def widths(channels: int, patch: int, dim: int) -> list[int]:
+        """Channels before and after each convolution."""
+        count = max(1, (patch - 1).bit_length())
+        return [channels, *(max(1, dim >> (count - 1 - place)) for place in range(count))]
+
+    @classmethod
+    def work(cls, channels: int, patch: int, dim: int) -> int:
+        """Operations on one patch, forward."""
+        side, total = patch, 2 * dim * dim
+        for before, after in pairwise(cls.widths(channels, patch, dim)):
+            side = (side + 1) // 2
+            total += 2 * 9 * before * after * side**2
+        return total
 
 
 class ImageArray:

@@ -75,6 +75,9 @@ class Series:
     def stem(self, dim: int) -> nn.Module:
         return WindowEmbed(self.width, dim)
 
+    def stem_work(self, dim: int) -> int:
+        return 2 * self.width * dim
+
 
 class WindowEmbed(nn.Module):
     """A window's samples to a feature."""
