@@ -69,12 +69,8 @@ def bench(settings: Bench) -> dict[str, Any]:
 def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str, Any]:
     """Medians over `count` steps, after two that warm up: the whole step, each part of it, and the wait for data."""
     run = dataclasses.replace(run, steps=count + 2)
-    method = run.method.build(run.data, run.seed).to(where.device)
-    optimizer, steps, hyper = (
-        optim.build(method, run.optim),
-        runs.steps_of(run, data, method.views),
-        run.optim.at(0, 1000),
-    )
+    method, steps = runs.built(run, data, where)
+    optimizer, hyper = optim.build(method, run.optim), run.optim.at(0, 1000)
     parts: dict[str, list[float]] = {}
     shapes = []
     for number in track(range(run.steps), "steps", console=console, transient=True, disable=not console.is_terminal):

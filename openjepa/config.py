@@ -53,6 +53,7 @@ class Pretrain:
     device: str = "auto"  # auto: cuda, mps, cpu
     precision: Precision = "auto"  # auto: bf16 where the processor multiplies it natively
     threads: int = 0  # of the CPU; 0: all cores
+    compile: bool = False  # transformer blocks, by torch: a minute or more at the start, for long runs on a GPU
 
     out: Path = Path("runs/pretrain")  # the run's folder
     resume: Literal["no", "yes", "if-any"] = "no"  # go on with the run in `out`, exactly

@@ -59,8 +59,7 @@ def run(settings: Pretrain, where: Place) -> Path:
     if settings.budget and not resumed:
         settings = lasting(settings, affordable(settings, paced(settings, data, where), where, began), len(data))
 
-    method = settings.method.build(settings.data, settings.seed).to(where.device)
-    steps = steps_of(settings, data, method.views)
+    method, steps = built(settings, data, where)
     optimizer = optim.build(method, settings.optim)
     start = restored(settings, method, optimizer) if resumed else 0
     if start == 0 and settings.init_from:
@@ -98,6 +97,18 @@ def divides(settings: Pretrain) -> None:
             f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
             f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
         )
+
+
+def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
+    """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
+    method = settings.method.build(settings.data, settings.seed).to(where.device)
+    steps = steps_of(settings, data, method.views)
+    if settings.compile:
+        from openjepa.compiled import compile_blocks  # a second, which others need not wait
+
+        say("compiling  transformer blocks: a minute or more")
+        compile_blocks(settings, method, steps[0], where)
+    return method, steps
 
 
 def steps_of(settings: Pretrain, data: Dataset, views: int) -> Steps:
@@ -248,8 +259,7 @@ class Pace(NamedTuple):
 
 def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
     """How long a step takes, by taking a few with a method of its own."""
-    method = settings.method.build(settings.data, settings.seed).to(where.device)
-    steps = steps_of(settings, data, method.views)
+    method, steps = built(settings, data, where)
     optimizer = optim.build(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
 

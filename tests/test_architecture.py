@@ -20,6 +20,7 @@ LEVELS = [
     {"weights"},
     {"evaluate", "show"},
     {"training"},
+    {"compiled"},
     {"recipes", "runs"},
     {"showcase", "bench"},
     {"cli"},

@@ -1,4 +1,4 @@
-"""A training step of the paper's models on one GPU in bf16: images/s, TFLOP/s, share of the measured matrix rate.
+"""A training step of the paper's models on one GPU in bf16, compiled and not: images/s, TFLOP/s, share of the matrix rate.
 
 python benchmarks/gpu/step.py --json step.json        (--device cpu --tiny tries the script itself)
 """
@@ -6,6 +6,7 @@ python benchmarks/gpu/step.py --json step.json        (--device cpu --tiny tries
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import flops, optim
+from openjepa import flops, memory, optim
+from openjepa.compiled import compile_blocks
+from openjepa.config import Pretrain
+from openjepa.data import Step
 from openjepa.device import place
 from openjepa.draws import Draws
 from openjepa.encoder import SIZES
@@ -32,32 +36,42 @@ CASES = {  # size, patch, predictor depth, batch
 }
 
 
-def measure(size: str, patch: int, predictor_depth: int, batch: int, pixels: int, device: str) -> dict[str, float]:
-    """One model's step: the median of ten."""
+def measure(
+    size: str, patch: int, predictor_depth: int, batch: int, device: str, compiled: bool
+) -> dict[str, float | bool]:
+    """One model's steps under masks of every size that comes up: the median of ten, after three."""
     where = place(device)
-    data = Image(size=(pixels, pixels), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    data = Image(size=(224, 224), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
-    (masks,) = Masking(sampler="official").build(data.grid)(None, None, Draws.of(0, 2, np.arange(batch)), 0.0)
-    view = torch.randint(0, 256, (batch, 3, pixels, pixels), dtype=torch.uint8)
-    moved, masks = where.move(Batch((view,), torch.arange(batch))), where.move(masks)
+    run = Pretrain(data, method, Masking(), batch_size=batch)
+    view = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8)
+    masker, numbers = run.masks.build(data.grid), np.arange(batch)
+    made = [
+        Step(step, Batch((view,), torch.from_numpy(numbers)), masker(None, None, Draws.of(0, step, numbers), 0.0), ())
+        for step in range(13)
+    ]
     net = method.build(data).to(where.device)
-    settings = optim.Optim()
-    optimizer = optim.build(net, settings)
+    optimizer = optim.build(net, run.optim)
+    began = time.perf_counter()
+    if compiled:
+        compile_blocks(run, net, made[0], where)
+    waited = time.perf_counter() - began
 
-    def step() -> None:
-        advance(net, optimizer, moved, (masks,), settings.at(0, 1000), where)
-
-    for _ in range(3):
-        step()
-    seconds = float(np.median([timed(step, where)[1] for _ in range(10)]))
-    work = batch * flops.work(method, data, flops.shapes((masks,))).total
-    rate = matrix_rate(where)
-    memory = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
+    seconds, work = [], []
+    for step in made:
+        batch_, masks = where.move(step.batch), where.move(step.masks)
+        hyper = run.optim.at(step.step, 1000)
+        seconds.append(timed(lambda b=batch_, m=masks, h=hyper: advance(net, optimizer, b, m, h, where), where)[1])
+        work.append(batch * flops.work(method, data, flops.shapes(masks)).total)
+    rate = float(np.median([done / took for done, took in zip(work[3:], seconds[3:], strict=True)]))
+    gib = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
     return {
-        "images_per_second": batch / seconds,
-        "tflops": work / seconds / 1e12,
-        "share": work / seconds / rate,
-        "gib": memory,
+        "compiled": compiled,
+        "compiling": waited,
+        "images_per_second": batch / float(np.median(seconds[3:])),
+        "tflops": rate / 1e12,
+        "share": rate / matrix_rate(where),
+        "gib": gib,
     }
 
 
@@ -67,15 +81,23 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="one small case, to try the script without a GPU")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    cases = {"tiny": ("tiny", 16, 1, 4)} if options.tiny else CASES
-    found = {}
-    for name, case in cases.items():
-        found[name] = row = measure(*case, pixels=224, device=options.device)
-        print(
-            f"{name:5} {row['images_per_second']:8.0f} images/s {row['tflops']:6.1f} TFLOP/s  {row['share']:5.1%} of the matrix rate  {row['gib']:.1f} GiB"
-        )
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    memory.hold()
+    found: dict[str, list[dict[str, float | bool]]] = {}
+    for name, case in ({"tiny": ("tiny", 16, 1, 4)} if options.tiny else CASES).items():
+        for compiled in (False, True):
+            if options.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            row = measure(*case, device=options.device, compiled=compiled)
+            found.setdefault(name, []).append(row)
+            how = f"compiled in {row['compiling']:.0f} s" if compiled else "as it is"
+            print(
+                f"{name:5} {how:18}"
+                f" {row['images_per_second']:8.0f} images/s {row['tflops']:6.1f} TFLOP/s"
+                f"  {row['share']:5.1%} of the matrix rate  {row['gib']:.1f} GiB",
+                flush=True,
+            )
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

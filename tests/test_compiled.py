@@ -1,0 +1,110 @@
+"""Compiled blocks are the same blocks, and compiled before the run.
+
+Each test runs this file in a process of its own: torch cannot compile what checks the shapes in its annotations.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MASKS = {
+    "blocks": {},
+    "many blocks": {"targets": 2, "target_scale": (0.1, 0.25), "target_aspect": (0.5, 2.0)},
+    "random": {"sampler": "random", "times": 2},
+    "released": {"sampler": "official", "min_keep": 2},
+}
+
+
+def compare(masks: str, accumulate: int, backend: str) -> None:
+    """Six steps compiled and not: equal losses and names of parameters, and nothing compiled after the start."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    from openjepa import optim, runs, training
+    from openjepa.compiled import STATIC, compile_blocks
+    from openjepa.config import Pretrain
+    from openjepa.device import Place
+    from openjepa.masking import Masking
+    from openjepa.methods.jepa import JEPA
+    from openjepa.modalities.image import Image
+
+    torch.set_num_threads(1)
+    cpu, data = Place(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+    small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
+    settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)
+    shapes = settings.masks.build(data.grid).shapes()
+
+    def losses(compiled: bool) -> list[float]:
+        method = small.build(data, 0)
+        steps, optimizer = runs.steps_of(settings, data.synthetic(64, 0), 1), optim.build(method, settings.optim)
+        names, weights = list(method.state_dict()), [each.clone() for each in method.parameters()]
+        if compiled:
+            compile_blocks(settings, method, steps[0], cpu, backend)
+            assert list(method.state_dict()) == names
+            assert all(map(torch.equal, weights, method.parameters()))
+            assert all(each.grad is None for each in method.parameters())
+        made, found = counters["stats"]["unique_graphs"], []
+        for step in (steps[number] for number in range(6)):
+            hyper = settings.optim.at(0, 6)
+            taken = training.advance(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
+            found.append(float(taken.loss))
+        if len(shapes) <= STATIC:
+            assert counters["stats"]["unique_graphs"] == made
+            lengths = {(shown,) for shown, _, _ in shapes} | {
+                (shown + asked, blocks) for shown, blocks, asked in shapes
+            }
+            assert made == compiled * (1 + len(lengths))
+        return found
+
+    plain, compiled = losses(compiled=False), losses(compiled=True)
+    if backend == "eager":
+        assert plain == compiled
+    torch.testing.assert_close(torch.tensor(plain), torch.tensor(compiled), rtol=1e-4, atol=1e-5)
+
+
+def ran(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, __file__, *words], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_compiled_blocks_take_the_same_steps_and_none_is_compiled_later(masks):
+    ran(masks, "2" if masks == "random" else "1", "eager")
+
+
+def test_without_a_compiler_a_run_says_so_in_a_sentence(tiny):
+    (tiny.out.parent / "cache").mkdir(parents=True)
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tiny.out.parent / "cache")}
+    words = [
+        "pretrain",
+        "--data.root",
+        *tiny.data.root,
+        "--out",
+        str(tiny.out),
+        "--steps",
+        "2",
+        "--compile",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run([sys.executable, "-m", "openjepa", *words], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "torch cannot compile here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++, with which torch compiles")
+def test_what_the_compiler_makes_computes_the_same():
+    ran("random", "1", "inductor")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    compare(sys.argv[1], int(sys.argv[2]), sys.argv[3])
