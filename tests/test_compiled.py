@@ -3,6 +3,7 @@
 Each test runs this file in a process of its own: torch cannot compile what checks the shapes in its annotations.
 """
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -19,15 +20,16 @@ MASKS = {
 }
 
 
-def compare(masks: str, accumulate: int, backend: str) -> None:
-    """Six steps compiled and not: equal losses and names of parameters, and nothing compiled after the start."""
+def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
+    """Six steps compiled and not: equal losses and names of parameters, and nothing compiled after the start, not by probes."""
     import torch
     from torch._dynamo.utils import counters
 
-    from openjepa import optim, runs, training
+    from openjepa import config, optim, runs, training
     from openjepa.compiled import STATIC, compile_blocks
     from openjepa.config import Pretrain
     from openjepa.device import Place
+    from openjepa.evaluate.online import Online
     from openjepa.masking import Masking
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
@@ -36,6 +38,8 @@ def compare(masks: str, accumulate: int, backend: str) -> None:
     cpu, data = Place(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
     small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
     settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)
+    settings = dataclasses.replace(settings, compile=True, online=config.Online(root=(photos,), samples=40))
+    probes = Online(settings, cpu)
     shapes = settings.masks.build(data.grid).shapes()
 
     def losses(compiled: bool) -> list[float]:
@@ -52,6 +56,7 @@ def compare(masks: str, accumulate: int, backend: str) -> None:
             hyper = settings.optim.at(0, 6)
             taken = training.advance(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
             found.append(float(taken.loss))
+        found += probes.scores(method).values()
         if len(shapes) <= STATIC:
             assert counters["stats"]["unique_graphs"] == made
             lengths = {(shown,) for shown, _, _ in shapes} | {
@@ -74,8 +79,8 @@ def ran(*words: str) -> None:
 
 
 @pytest.mark.parametrize("masks", MASKS)
-def test_compiled_blocks_take_the_same_steps_and_none_is_compiled_later(masks):
-    ran(masks, "2" if masks == "random" else "1", "eager")
+def test_compiled_blocks_take_the_same_steps_and_none_is_compiled_later(masks, photos):
+    ran(masks, "2" if masks == "random" else "1", "eager", str(photos))
 
 
 def test_without_a_compiler_a_run_says_so_in_a_sentence(tiny):
@@ -101,10 +106,10 @@ def test_without_a_compiler_a_run_says_so_in_a_sentence(tiny):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++, with which torch compiles")
-def test_what_the_compiler_makes_computes_the_same():
-    ran("random", "1", "inductor")
+def test_what_the_compiler_makes_computes_the_same(photos):
+    ran("random", "1", "inductor", str(photos))
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    compare(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    compare(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -5,6 +5,8 @@ The run is bit for bit the same with and without them: nothing here touches a gl
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 
 from openjepa.config import Pretrain
@@ -37,7 +39,9 @@ class Online:
         encoder = method.encoder("target")
         modes = [(module, module.training) for module in encoder.modules()]
         this = ours(encoder, self.config, "now")  # pyright: ignore[reportArgumentType]
-        train, test = (embed(this, part, self.place) for part in (self.train, self.test))
+        plainly = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
+        with plainly:  # whole images have other shapes than a step's, which would be compiled now
+            train, test = (embed(this, part, self.place) for part in (self.train, self.test))
         for module, training in modes:
             module.training = training
         nearest = neighbours.predict(train["last"], train.y, test["last"], self.classes)
