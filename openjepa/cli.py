@@ -100,7 +100,13 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     wants_help = "-h" in rest or "--help" in rest
     if not root or wants_help:
         return config.Pretrain(), rest
-    found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto")
+    threads = value_of(rest, "--threads") or ""
+    found = chosen(
+        root,
+        value_of(rest, "--budget") or "",
+        value_of(rest, "--device") or "auto",
+        int(threads) if threads.isdecimal() else 0,  # what is no number is refused with the other flags
+    )
     if os.environ.get("RANK", "0") == "0":
         say("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest

@@ -8,6 +8,7 @@ import platform
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import PIL
@@ -312,13 +313,14 @@ def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
 
 
 def rehearse(settings: Pretrain, where: Place) -> Path:
-    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up."""
+    """Takes a few steps and says how long the run takes, how much memory, and whether the loader keeps up. Nothing is kept."""
     if settings.budget:
         within(settings)
     divides(settings)
     began = time.perf_counter()
-    data, settings = prepared(settings, where, settings.data.listing(), None)
-    pace = paced(settings, data, where)
+    with TemporaryDirectory() as cache:  # where small pictures are packed, as in the run
+        data, settings = prepared(settings, where, settings.data.listing(), Path(cache))
+        pace = paced(settings, data, where)
     if settings.budget:
         settings = lasting(settings, affordable(settings, pace, where, began), len(data))
     memory = peak(where)

@@ -22,6 +22,10 @@ def test_more_time_gives_larger_batches_and_never_larger_than_a_quarter_of_the_f
     assert [on_cpu(SMALL, count, 36_000.0).config.batch_size for count in (8, 40, 200)] == [2, 8, 32]
 
 
+def test_fewer_threads_are_given_smaller_batches():
+    assert [on_cpu(SMALL, 50_000, 3600.0, threads).config.batch_size for threads in (1, 16)] == [64, 256]
+
+
 def test_a_run_shows_every_image_once_at_least_and_few_images_not_for_ever():
     assert on_cpu(SMALL, 10**6, 60.0).config.epochs == 1
     assert on_cpu(SMALL, 20, 0.0).config.epochs == auto.MOST

@@ -52,7 +52,7 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     out, began = folder_of(folder, change, options), time.perf_counter()
     if not (out / "export" / "config.json").exists():
-        settings = chosen((str(folder / "train"),), options.budget).config
+        settings = chosen((str(folder / "train"),), options.budget, threads=1).config
         settings = dataclasses.replace(settings, budget=options.budget, threads=1, workers=0, log_every=10, out=out)
         settings = dataclasses.replace(settings, resume="if-any")
         runs.pretrain(CHANGES[change](settings))

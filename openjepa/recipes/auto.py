@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto") -> Chosen:
+def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", threads: int = 0) -> Chosen:
     """A config for a folder, on this machine, in this time. Mistake in a sentence if the folder holds too little.
 
     On a CPU by the study of small data (docs/small-data.md); on a GPU, on which nothing was studied, by the paper.
@@ -53,16 +53,16 @@ def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto") -> Cho
     size, patch = geometry(side, gpu)
     data = Image(root=root, size=(size, size), patch=patch, channels=channels)
     seen = f"{len(paths):,} images of some {side} pixels: crops of {size}, patches of {patch}, a grid of {size // patch}×{size // patch}"
-    config, reasons = on_gpu(data, len(paths)) if gpu else on_cpu(data, len(paths), seconds(budget))
+    config, reasons = on_gpu(data, len(paths)) if gpu else on_cpu(data, len(paths), seconds(budget), threads)
     return Chosen(config, (seen, *reasons))
 
 
-def on_cpu(data: Image, count: int, time: float) -> Chosen:
+def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
     """The recipe for minutes, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = minutes(Pretrain(data, small), small)
     cost = work(config.method, data, config.masks.build(data.grid).shapes()).total
-    rate = RATE[native_bf16(torch.device("cpu"))] * cores()
+    rate = RATE[native_bf16(torch.device("cpu"))] * (threads or cores())
     images = round(time * rate / cost) if time else min(SEEN["cpu"], MOST * count)
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
