@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py --out growth.png                    (--photos FOLDER: loading, too)
 
-Prints each point and the power of the last doubling: 1 is linear. Threads as torch chooses, or --threads.
+Prints each point, the median of three, and the power of the last doubling: 1 is linear. Threads as torch chooses, or --threads.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ from openjepa.modalities.image import Image
 from openjepa.pictures import SUFFIXES
 
 BASE = dataclasses.replace(recipes.recipe("cifar10-minutes"), batch_size=32, workers=0)
-STEPS = 8
+STEPS, ROUNDS = 8, 3
 
 
 def step(run: Pretrain) -> float:
@@ -54,17 +55,17 @@ def width(dim: int) -> float:
 
 
 def loading(workers: int, folder: str) -> float:
-    """Photographs a second to crops of 224 px, made by so many workers."""
+    """Photographs a second to crops of 224 px, made by so many workers; as many batches of each, so that bursts even out."""
     config = Image(root=(folder,), size=(224, 224), patch=16)
-    data, many = config.dataset(config.listing()), 12 + 4 * workers
-    steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total=many, seed=0)
+    data, ahead, counted = config.dataset(config.listing()), 4 * workers, 8 * workers
+    steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total=2 * ahead + counted, seed=0)
     made = load(steps, 0, workers, pin=False)
-    for _ in range(4 * workers):  # those made ahead
+    for _ in range(ahead):  # those made ahead
         next(made)
     began = time.perf_counter()
-    for _ in range(12):
+    for _ in range(counted):
         next(made)
-    return 12 * 32 / (time.perf_counter() - began)
+    return counted * 32 / (time.perf_counter() - began)
 
 
 def starting(files: int) -> float:
@@ -95,11 +96,18 @@ def main() -> None:
         "files": (starting, [1_000, 10_000, 100_000], "s to list"),
     }
     if options.photos:
-        studies["workers"] = (lambda count: loading(count, options.photos), [*range(1, cores() + 1)], "photographs/s")
+        studies["workers"] = (
+            lambda count: loading(count, options.photos),
+            [count for count in (1, 2, 4, 8, 16) if count <= cores()],
+            "photographs/s",
+        )
 
     found = {}
     for name, (measure, points, unit) in studies.items():
-        found[name] = {point: measure(point) for point in points}
+        rounds = [[measure(point) for point in points] for _ in range(ROUNDS)]  # in turn: a machine's speed drifts
+        found[name] = {
+            point: statistics.median(each) for point, each in zip(points, zip(*rounds, strict=True), strict=True)
+        }
         told = "  ".join(f"{point:,}: {value:.3g}" for point, value in found[name].items())
         print(f"{name:8} {told} {unit}; power {power(found[name]):.2f}", flush=True)
     options.out.with_suffix(".json").write_text(json.dumps(found, indent=1))

@@ -7,7 +7,6 @@ import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,16 +39,16 @@ def bench(settings: Bench) -> dict[str, Any]:
     where = place(settings.device, settings.precision)
     torch.set_num_threads(settings.threads or cores())
     runs.divides(settings)
+    data, run = given(settings, where)
     say(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
     found: dict[str, Any] = {
         "device": str(where.device),
         "precision": "bf16" if where.bf16 else "fp32",
         "threads": torch.get_num_threads(),
         "batch": settings.batch_size,
+        **stepped(run, data, where, settings.count),
+        "peak_memory": peak(where),
     }
-    with TemporaryDirectory() as cache:
-        data, run = given(settings, where, Path(cache))
-        found |= {**stepped(run, data, where, settings.count), "peak_memory": peak(where)}
     with console.status("what this machine can do"):
         machine = measured(where)
     rate = found["flops"]["total"] * found["images_per_second"]
@@ -89,13 +88,10 @@ def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str,
     return {**found, "flops": {**work._asdict(), "total": work.total}}
 
 
-def given(run: Pretrain, where: Place, cache: Path | None = None) -> tuple[Dataset, Pretrain]:
-    """The run's own data, or as many rendered scenes as two steps want, and the run with what was left to be chosen.
-
-    In the cache, if there is one, small pictures are packed as the run does.
-    """
+def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
+    """The run's own data, or as many rendered scenes as two steps want, and the run with what was left to be chosen."""
     if run.data.root:
-        return runs.prepared(run, where, run.data.listing(), cache)
+        return runs.prepared(run, where, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
     if isinstance(run.data, Image) and not run.data.mean:
         mean, std = measure(data)

@@ -105,7 +105,9 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
         root,
         value_of(rest, "--budget") or "",
         value_of(rest, "--device") or "auto",
-        int(threads) if threads.isdecimal() else 0,  # what is no number is refused with the other flags
+        int(threads) * int(os.environ.get("WORLD_SIZE", "1"))
+        if threads.isdecimal()
+        else 0,  # no number is refused below
     )
     if os.environ.get("RANK", "0") == "0":
         say("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")

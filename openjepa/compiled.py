@@ -11,12 +11,13 @@ from torch._dynamo.exc import TorchDynamoException
 from openjepa.config import Pretrain
 from openjepa.data import Step
 from openjepa.device import Place
+from openjepa.flops import Shape
 from openjepa.nn.transformer import Block
 from openjepa.training import split
 from openjepa.types import Masks, Mistake
 
 STATIC = 16  # shapes of masks up to which each gets code of its own
-KINDS = 4  # of block in a step: target, context and predictor, and the last with padding
+KINDS = 8  # of block for one shape: target, context and predictor, these two once more where masks go one by one, and with padding
 
 
 def compile_blocks(settings: Pretrain, method: Any, step: Step, where: Place, backend: str = "inductor") -> None:
@@ -28,28 +29,37 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, where: Place, ba
     """
     shapes = settings.masks.build(settings.data.grid).shapes()
     few = len(shapes) <= STATIC
-    if few:  # beyond the limit a block would silently run as it is
-        limits.recompile_limit = max(limits.recompile_limit, KINDS * len(shapes))
+    if few:  # beyond the limit, of all blocks in this process, a block would silently run as it is
+        limits.recompile_limit += KINDS * len(shapes)
+        limits.accumulated_recompile_limit += KINDS * len(shapes)
     for module in method.modules():
         if isinstance(module, Block):
             module.compile(dynamic=False if few else None, backend=backend)
+    times = settings.masks.times
+    sets = [(shape,) * times for shape in (shapes if few else shapes[:1])]
+    if times > 1 and few and len(shapes) > 1:  # unlike masks go through one by one
+        sets += [(shape, shapes[place - 1]) for place, shape in enumerate(shapes)]
     try:
-        meet(settings, method, step, shapes if few else shapes[:1], where)
+        meet(settings, method, step, sets, where)
     except TorchDynamoException as error:
         raise Mistake(f"torch cannot compile here ({str(error).splitlines()[0]}): leave --compile out") from error
 
 
-def meet(settings: Pretrain, method: Any, step: Step, shapes: list[tuple[int, int, int]], where: Place) -> None:
-    """Forward and back under a mask of every shape."""
+def meet(settings: Pretrain, method: Any, step: Step, sets: list[tuple[Shape, ...]], where: Place) -> None:
+    """Forward and back under masks of these shapes, one set after the other."""
     batch = where.move(step.batch)
-    for shown, blocks, asked in shapes:
-        size = len(batch.number)
-        context = torch.arange(shown, device=where.device).expand(size, -1)
-        target = torch.arange(asked, device=where.device).expand(size, blocks, -1)
-        masks = (Masks(context, target),) * settings.masks.times
+    for shapes in sets:
+        masks = tuple(blank(shape, len(batch.number), where) for shape in shapes)
         with where.autocast():
             targets = method.targets(batch, masks)
             micro = next(split(batch, masks, targets, settings.accumulate))
             loss = method(micro.batch, micro.masks, micro.targets).loss
         loss.backward()
     method.zero_grad(set_to_none=True)
+
+
+def blank(shape: Shape, samples: int, where: Place) -> Masks:
+    """A mask that shows the first tokens and asks for the first."""
+    shown, blocks, asked = shape
+    context, target = (torch.arange(count, device=where.device) for count in (shown, asked))
+    return Masks(context.expand(samples, -1), target.expand(samples, blocks, -1))

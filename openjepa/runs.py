@@ -8,7 +8,6 @@ import platform
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import PIL
@@ -107,7 +106,8 @@ def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
     if settings.compile:
         from openjepa.compiled import compile_blocks  # a second, which others need not wait
 
-        say("compiling  transformer blocks: a minute or more")
+        if distributed.is_main():
+            say("compiling  transformer blocks: a minute or more")
         compile_blocks(settings, method, steps[0], where)
     return method, steps
 
@@ -313,14 +313,16 @@ def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
 
 
 def rehearse(settings: Pretrain, where: Place) -> Path:
-    """Takes a few steps and says how long the run takes, how much memory, and whether the loader keeps up. Nothing is kept."""
+    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up.
+
+    Small pictures, which a run packs first, are read from their files here: the loader is timed slower than it will be.
+    """
     if settings.budget:
         within(settings)
     divides(settings)
     began = time.perf_counter()
-    with TemporaryDirectory() as cache:  # where small pictures are packed, as in the run
-        data, settings = prepared(settings, where, settings.data.listing(), Path(cache))
-        pace = paced(settings, data, where)
+    data, settings = prepared(settings, where, settings.data.listing(), None)
+    pace = paced(settings, data, where)
     if settings.budget:
         settings = lasting(settings, affordable(settings, pace, where, began), len(data))
     memory = peak(where)

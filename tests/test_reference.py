@@ -154,6 +154,15 @@ def test_plain_attention_equals_torchs():
     torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("embed", ["linear", "convolutions"])
+@pytest.mark.parametrize("patch", [4, 16])
+def test_whitened_patches_become_tokens_of_unit_size(embed, patch):
+    data = Image(size=(2 * patch, 2 * patch), patch=patch, embed=embed)
+    stem = JEPA(dim=96, depth=1, num_heads=2, stem_init="unit", predictor_dim=24, predictor_depth=1)
+    size = stem.build(data, 0).context_encoder.patch_embed(torch.randn(8, 64, data.width)).square().mean().sqrt()
+    assert size.item() == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize("positions", ["sincos", "rope"])
 def test_registers_are_attended_to_and_do_not_come_out(positions):
     """The truth: the blocks on [registers; tokens], and the tokens' part normed. Rotary angles of registers are zero."""

@@ -111,7 +111,7 @@ class MaskedJEPA(nn.Module):
         initialise(self.context_encoder, generator, config.init)
         initialise(self.predictor, generator, config.init)
         if config.stem_init == "unit":
-            unit_stem(self.context_encoder.patch_embed)
+            unit_stem(self.context_encoder.patch_embed, modality.width)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     @torch.no_grad()

@@ -74,7 +74,7 @@ class MaskedAutoencoder(nn.Module):
         initialise(self.context_encoder, generator, config.init)
         initialise(self.predictor, generator, config.init)
         if config.stem_init == "unit":
-            unit_stem(self.context_encoder.patch_embed)
+            unit_stem(self.context_encoder.patch_embed, modality.width)
 
     @torch.no_grad()
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:

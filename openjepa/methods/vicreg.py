@@ -85,7 +85,7 @@ class JointEmbedding(nn.Module):
         initialise(self.context_encoder, generator, config.init)
         initialise(self.predictor, generator, config.init)
         if config.stem_init == "unit":
-            unit_stem(self.context_encoder.patch_embed)
+            unit_stem(self.context_encoder.patch_embed, modality.width)
 
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> None:
         """There are none: each view is the other's."""

@@ -96,12 +96,16 @@ def initialise(module: nn.Module, generator: torch.Generator, how: Init = "relea
 
 
 @torch.no_grad()
-def unit_stem(stem: nn.Module) -> None:
+def unit_stem(stem: nn.Module, width: int) -> None:
     """Scales each matrix of the stem to deviation 1/√(inputs): a patch of whitened input becomes a token of unit size.
 
     At the released 0.02 a patch of 48 numbers makes a token of size 0.14, beside a position of size 0.7, and small runs
-    spend their time on predicting positions; see docs/log.md.
+    spend their time on predicting positions; see docs/log.md. Between several layers size is lost: the last makes up for
+    what is measured on noise, tokens of `width` numbers.
     """
-    for parameter in stem.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(parameter[0].numel() ** -0.5 / 0.02)
+    matrices = [parameter for parameter in stem.parameters() if parameter.ndim > 1]
+    for parameter in matrices:
+        parameter.mul_(parameter[0].numel() ** -0.5 / 0.02)
+    if len(matrices) > 1:
+        noise = torch.randn(1, 256, width, generator=torch.Generator().manual_seed(0))
+        matrices[-1].div_(stem(noise).square().mean().sqrt())

@@ -39,7 +39,7 @@ class Chosen(NamedTuple):
 
 
 def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", threads: int = 0) -> Chosen:
-    """A config for a folder, on this machine, in this time. Mistake in a sentence if the folder holds too little.
+    """A config for a folder, on this machine, in this time, with so many threads (0: all cores). Mistake in a sentence if the folder holds too little.
 
     On a CPU by the study of small data (docs/small-data.md); on a GPU, on which nothing was studied, by the paper.
     """
