@@ -80,7 +80,7 @@ def cifar10_minutes() -> Pretrain:
 def mae_cifar10() -> Pretrain:
     """A masked autoencoder on CIFAR-10: the opponent of `cifar10-minutes`, of the same encoder.
 
-    Level with it at four minutes, a point ahead at twenty.
+    Level with it at four and at ten minutes, a point ahead at twenty.
 
     Command: jepa pretrain mae-cifar10 --data.root cifar10/train --out runs/mae --budget 20m
     Takes: the time it is given; results in docs/small-data.md.
