@@ -100,15 +100,9 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     wants_help = "-h" in rest or "--help" in rest
     if not root or wants_help:
         return config.Pretrain(), rest
-    threads = value_of(rest, "--threads") or ""
-    found = chosen(
-        root,
-        value_of(rest, "--budget") or "",
-        value_of(rest, "--device") or "auto",
-        int(threads) * int(os.environ.get("WORLD_SIZE", "1"))
-        if threads.isdecimal()
-        else 0,  # no number is refused below
-    )
+    threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags
+    all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0
+    found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto", all_threads)
     if os.environ.get("RANK", "0") == "0":
         say("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.study.arms import ARMS
+from openjepa.cli import starting_point
 from openjepa.config import Pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -24,6 +25,20 @@ def test_more_time_gives_larger_batches_and_never_larger_than_a_quarter_of_the_f
 
 def test_fewer_threads_are_given_smaller_batches():
     assert [on_cpu(SMALL, 50_000, 3600.0, threads).config.batch_size for threads in (1, 16)] == [64, 256]
+
+
+def test_the_threads_of_all_processes_are_counted(monkeypatch):
+    asked = []
+
+    def record(root, budget, device, threads):
+        asked.append(threads)
+        return auto.Chosen(Pretrain(), ("none",))
+
+    monkeypatch.setattr(auto, "chosen", record)
+    for world, flags in (("1", []), ("1", ["--threads", "2"]), ("3", ["--threads=2"]), ("1", ["--threads", "x"])):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        starting_point(["--data.root", "photos", *flags])
+    assert asked == [0, 2, 6, 0]
 
 
 def test_a_run_shows_every_image_once_at_least_and_few_images_not_for_ever():
