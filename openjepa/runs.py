@@ -251,11 +251,12 @@ class Pace(NamedTuple):
     stepping: float
     workers: int
     work: float  # FLOP a step, of this process
+    shared: float = 0.0  # both spread over all cores, where the workers have none of their own
 
     @property
     def step(self) -> float:
         """Of both together: at the same time where there are workers, one after the other where there are none."""
-        return max(self.loading, self.stepping) if self.workers else self.loading + self.stepping
+        return max(self.loading, self.stepping, self.shared) if self.workers else self.loading + self.stepping
 
 
 def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
@@ -270,7 +271,10 @@ def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pa
     with torch.random.fork_rng():
         stepping = timed_steps(shortened, method, optimizer, made, where)
     work = [flops.work(settings.method, settings.data, flops.shapes(step.masks)).total for step in made]
-    return Pace(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number))
+    mine = cores() / distributed.local_size()
+    busy = stepping * torch.get_num_threads() + loading * settings.workers  # seconds of a core
+    shared = busy / mine if where.device.type == "cpu" else 0.0
+    return Pace(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number), shared)
 
 
 def within(settings: Pretrain) -> Pretrain:

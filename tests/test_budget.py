@@ -5,7 +5,7 @@ import pytest
 from openjepa import config, runs, training
 from openjepa.runs import Pace
 from openjepa.types import Mistake
-from tests.conftest import replace
+from tests.conftest import CPU, replace
 
 
 @pytest.mark.parametrize(("text", "expected"), [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("", 0)])
@@ -51,3 +51,15 @@ def test_a_time_too_short_for_anything_says_what_to_type(tiny, monkeypatch):
     monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.5, 9.0, 0, 1e9))
     with pytest.raises(Mistake, match="60s is too short: try --budget 158m"):
         runs.pretrain(replace(tiny, steps=0, budget="60s"))
+
+
+def test_workers_on_the_cores_that_compute_make_a_step_longer(tiny, monkeypatch):
+    monkeypatch.setattr(runs, "timed_steps", lambda *_: 9.0)
+    monkeypatch.setattr(runs.torch, "get_num_threads", lambda: 2)
+    data, settings = runs.prepared(replace(tiny, workers=2), CPU, tiny.data.listing(), None)
+    for cores, expected in ((1, 18.0), (2, 9.0), (16, 9.0)):
+        monkeypatch.setattr(runs, "cores", lambda cores=cores: cores)
+        pace = runs.paced(settings, data, CPU)
+        assert pace.step > expected if cores < 3 else pace.step == expected
+        assert pace.step == pytest.approx(expected, abs=1.0)
+    assert Pace(1.0, 4.0, 2, 1e9, 5.0).step == 5.0 and Pace(1.0, 4.0, 0, 1e9, 9.0).step == 5.0
