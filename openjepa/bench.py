@@ -15,8 +15,9 @@ from rich.table import Table
 
 from openjepa import flops, optim, runs
 from openjepa.config import Pretrain
-from openjepa.data import Step, replacing
+from openjepa.data import Step
 from openjepa.device import Place, cores, place
+from openjepa.durable import replacing
 from openjepa.log import console, say
 from openjepa.machine import measured, peak, timed
 from openjepa.modalities.image import Image, measure

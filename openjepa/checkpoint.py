@@ -1,30 +1,41 @@
 """Checkpoints that are there whole or not at all: safetensors and JSON in a folder published by one rename.
 
-runs/photos/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json}
+runs/photos/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json}, and model-2.safetensors …
+where a part is larger than one file should be.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
+from openjepa.durable import digest, flush, make_folder, read_json, store
 from openjepa.log import warn
 from openjepa.types import Mistake
 
 FORMAT = 1
+SHARD = 2**29  # bytes in a file
+SHARDS = re.compile(r"(model|optimizer)(-\d+)?\.safetensors")
 NAME = re.compile(r"step-(\d+)")
 DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)  # what reading a damaged checkpoint can raise
+
+
+class Snapshot(NamedTuple):
+    """A run as it was after a step: copies in memory, which training does not touch."""
+
+    step: int  # steps taken
+    parts: dict[str, dict[str, Tensor]]  # "model" and "optimizer"
 
 
 class Loaded(NamedTuple):
@@ -35,60 +46,50 @@ class Loaded(NamedTuple):
     optimizer: dict[str, Tensor]
 
 
-def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+def snapshot(step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
+    """Copies weights and moments: all that a step waits for when it is saved in the background."""
+    parts = {"model": method.state_dict(), "optimizer": moments(method, optimizer)}
+    return Snapshot(
+        step, {part: {name: x.detach().to("cpu", copy=True) for name, x in own.items()} for part, own in parts.items()}
+    )
+
+
+def save(folder: Path, taken: Snapshot) -> Path:
     """Writes a checkpoint below `folder` and returns its place. OSError leaves nothing behind but the older ones."""
-    final = folder / f"step-{step:08d}"
+    final = folder / f"step-{taken.step:08d}"
     temporary = folder / f".{final.name}.{os.getpid()}"
     if final.exists():
         return final
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        make_folder(folder)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process killed before, which may have borne our number
         temporary.mkdir()
         number = uuid.uuid4().hex  # in every shard, so that shards of two saves cannot be mixed
-        parts = {"model": method.state_dict(), "optimizer": moments(method, optimizer)}
         hashes = {
-            f"{name}.safetensors": write(temporary / f"{name}.safetensors", part, number)
-            for name, part in parts.items()
+            name: store(temporary / name, serialised(shard, {"save": number}))
+            for part, own in taken.parts.items()
+            for name, shard in shards(part, own)
         }
-        state = {"format": FORMAT, "step": step, "save": number, "sha256": hashes}
-        with (temporary / "state.json").open("w") as stream:
-            json.dump(state, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        flush_folder(temporary)
+        state = {"format": FORMAT, "step": taken.step, "save": number, "sha256": hashes}
+        store(temporary / "state.json", json.dumps(state, indent=1).encode())
+        flush(temporary)
         temporary.rename(final)
-        flush_folder(folder)
+        flush(folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return final
 
 
-def write(file: Path, tensors: dict[str, Tensor], number: str) -> str:
-    """Saves tensors durably and returns the file's SHA-256."""
-    try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, {"save": number}
-        )
-    except SafetensorError as error:
-        raise OSError(f"{file} cannot be written: {error}") from error
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    return digest(file)
-
-
-def digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush_folder(folder: Path) -> None:
-    """Makes names durable, not only contents."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def shards(part: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """A part in files of at most SHARD bytes, or of one larger tensor: the memory that writing it takes."""
+    pieces: list[dict[str, Tensor]] = [{}]
+    for name, tensor in tensors.items():
+        if pieces[-1] and sum(x.nbytes for x in pieces[-1].values()) + tensor.nbytes > SHARD:
+            pieces.append({})
+        pieces[-1][name] = tensor.contiguous()
+    for place, piece in enumerate(pieces):
+        yield f"{part}{f'-{place + 1}' if place else ''}.safetensors", piece
 
 
 def moments(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -100,22 +101,31 @@ def moments(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 def restore(loaded: Loaded, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and moments back. Mistake, naming the first difference, if the networks are not the same."""
-    mine = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in loaded.model.items()}
+    alike(shapes(method.state_dict()), shapes(loaded.model))
+    trained = {name: x for name, x in method.named_parameters() if x.requires_grad}
+    if loaded.optimizer:  # else no step was ever taken
+        keys = {"exp_avg": lambda x: tuple(x.shape), "exp_avg_sq": lambda x: tuple(x.shape), "step": lambda x: ()}
+        alike(
+            {f"{name}:{key}": of(x) for name, x in trained.items() for key, of in keys.items()},
+            shapes(loaded.optimizer),
+        )
+    method.load_state_dict(loaded.model)
+    for name, value in loaded.optimizer.items():
+        parameter, key = trained[name.rpartition(":")[0]], name.rpartition(":")[2]
+        optimizer.state[parameter][key] = value.to(parameter.device)
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(x.shape) for name, x in tensors.items()}
+
+
+def alike(mine: dict[str, tuple[int, ...]], theirs: dict[str, tuple[int, ...]]) -> None:
+    """Mistake, naming the first difference, unless two networks have the same tensors."""
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
             raise Mistake(
                 f"the checkpoint is of another network: {name} is {theirs.get(name)} there and {mine.get(name)} here"
             )
-    method.load_state_dict(loaded.model)
-    for name, parameter in method.named_parameters():
-        own = {
-            key.rpartition(":")[2]: value for key, value in loaded.optimizer.items() if key.rpartition(":")[0] == name
-        }
-        if own:
-            optimizer.state[parameter] = {
-                k: v if k == "step" and v.device == parameter.device else v.to(parameter.device) for k, v in own.items()
-            }
 
 
 def steps(folder: Path) -> list[Path]:
@@ -129,32 +139,51 @@ def newest(folder: Path) -> Loaded | None:
 
     None if there never was one. Mistake if there are some and all are damaged: never a silent fresh start.
     """
-    candidates = steps(folder)
-    for path in candidates:
+    for path in steps(folder):
         try:
             return read(path)
         except DAMAGE as error:
             aside = path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:6]}")
             path.rename(aside)
             warn(f"checkpoint {path.name} is damaged ({error}); set aside as {aside.name}")
-    if candidates or list(folder.glob("damaged-*")):
+    if list(folder.glob("damaged-*")):
         raise Mistake(
             f"every checkpoint in {folder} is damaged: nothing to resume from; start again with another --out"
         )
     return None
 
 
+class Manifest(NamedTuple):
+    """What state.json says."""
+
+    step: int
+    save: str  # the number of this save, which every shard bears, too
+    sha256: dict[str, str]  # of each shard
+
+
+def manifest(path: Path) -> Manifest:
+    """What a checkpoint says it is, nothing believed that a file could lie about. ValueError if it cannot be so."""
+    content = read_json(path / "state.json")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"format {content.get('format')}, this version reads {FORMAT}")
+    step, save, hashes = content.get("step"), content.get("save"), content.get("sha256")
+    if type(step) is not int or path.name != f"step-{step:08d}" or not isinstance(save, str):
+        raise ValueError("state.json is of another checkpoint")
+    if not isinstance(hashes, dict) or not all(map(SHARDS.fullmatch, hashes)):
+        raise ValueError("state.json lists no shards")
+    return Manifest(step, save, hashes)
+
+
 def read(path: Path) -> Loaded:
     """A checkpoint, checked against its hashes before anything is believed."""
-    state = json.loads((path / "state.json").read_text())
-    if state["format"] != FORMAT:
-        raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
-    parts = {}
-    for name, expected in state["sha256"].items():
+    said, parts = manifest(path), dict[str, dict[str, Tensor]](model={}, optimizer={})
+    for name, expected in said.sha256.items():
         if digest(path / name) != expected:
             raise ValueError(f"{name} is not what was saved")
-        parts[name] = tensors(path / name, state["save"])
-    return Loaded(int(state["step"]), parts["model.safetensors"], parts["optimizer.safetensors"])
+        parts[name.split(".")[0].split("-")[0]] |= tensors(path / name, said.save)
+    if not all(bool(x.isfinite().all()) for x in parts["model"].values()):
+        raise ValueError("its weights are not finite")
+    return Loaded(said.step, parts["model"], parts["optimizer"])
 
 
 def tensors(file: Path, number: str) -> dict[str, Tensor]:
@@ -165,9 +194,9 @@ def tensors(file: Path, number: str) -> dict[str, Tensor]:
 
 
 def prune(folder: Path, keep_last: int, keep_every: int) -> None:
-    """Removes all but the last few and every n-th; and what a killed save left half written."""
+    """Removes all but the last few and every n-th; and what a killed save or removal left behind."""
     for path in steps(folder)[max(1, keep_last) :]:
         if not keep_every or int(path.name.removeprefix("step-")) % keep_every:
-            shutil.rmtree(path, ignore_errors=True)
+            path.rename(folder / f".{path.name}.old")  # a checkpoint is there whole or not at all, when it goes, too
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)

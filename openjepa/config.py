@@ -61,6 +61,7 @@ class Pretrain:
     workers: int = -1  # loader processes; -1: chosen
     log_every: int = 20  # steps
     save_every: int = 500  # steps
+    save_beside: bool = True  # checkpoints are written while training goes on; a step waits for a copy in memory alone
     keep_last: int = 2  # checkpoints
     keep_every: int = 0  # steps; 0: none but the last
     max_skipped: float = 0.05  # share of files that may be undecodable before the run stops
@@ -93,6 +94,12 @@ class Pretrain:
             )
         if self.epochs <= 0 and self.steps <= 0:
             raise Mistake("a run of no steps learns nothing: try --epochs 100")
+        every = self.method.target_every if isinstance(self.method, JEPA) else 1
+        if every < 1 or (every > 1 and not (isinstance(self.method, JEPA) and self.method.pixels)):
+            raise Mistake(
+                f"features at every {every}th place leave others at which nothing is asked for: "
+                "try --method.target-every 1, or --method.pixels 1"
+            )
         alone = isinstance(self.method, JEPA) and self.method.target_sees == "asked"
         if alone and (self.masks.sampler not in ("random", "block") or self.masks.times > 1):
             raise Mistake(
@@ -121,7 +128,7 @@ def seconds(budget: str) -> float:
 
 
 FREE = frozenset({  # fields that the weights do not depend on
-    "budget", "out", "resume", "workers", "log_every", "save_every", "keep_last", "keep_every", "max_skipped",
+    "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
     "stop_on_collapse", "other_data", "dry_run", "online", "boards",
 })  # fmt: skip
 

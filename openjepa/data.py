@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from openjepa.draws import Draws, order
+from openjepa.durable import make_folder, replacing
 from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Mistake, Skipped
 
 
@@ -52,28 +53,10 @@ class Paths(Sequence[str]):
         return Paths(file)
 
 
-class replacing:
-    """A temporary name beside `file` to write to, renamed onto it on success, removed on failure."""
-
-    def __init__(self, file: Path):
-        self.file, self.temporary = file, file.with_name(f".{file.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self.temporary.replace(self.file)
-        finally:
-            self.temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
     """Keeps a second process out of the folder. Mistake if one is there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

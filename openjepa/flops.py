@@ -37,7 +37,8 @@ def work(method: Method, data: Modality, masks: Iterable[Shape]) -> Work:
         return Work(0, 2 * 3 * encoder(method, data, tokens), 2 * 3 * expansion(method))
     target = context = predictor = 0
     if isinstance(method, JEPA):
-        seen = masks[0][1] * masks[0][2] if method.target_sees == "asked" else whole
+        asked = masks[0][1] * len(range(0, masks[0][2], method.target_every))
+        seen = asked if method.target_sees == "asked" else whole
         target = encoder(method, data, seen)
     for shown, blocks, asked in masks:
         context += 3 * encoder(method, data, shown)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from openjepa import durable
 from openjepa.types import Mistake, Skipped
 
 SHOWN = (
@@ -78,8 +81,8 @@ class Log:
     """The log of one run on its main process."""
 
     def __init__(self, folder: Path, start: int, total: int, boards: Iterable[str] = ()):
-        self.file, self.total = folder / "metrics.jsonl", total
-        cut_after(self.file, start)
+        cut_after(folder / "metrics.jsonl", start)
+        self.file, self.total = Rows(folder / "metrics.jsonl"), total
         self.boards = [board(name, folder) for name in boards]
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -96,20 +99,62 @@ class Log:
 
     def row(self, step: int, metrics: dict[str, float]) -> None:
         """One row: the step just taken, counted from 1, and its metrics."""
-        with self.file.open("a") as stream:
-            stream.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.file.append({"step": step, **metrics})
         shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
         self.bar.update(self.task, completed=step, shown=shown)
         if not console.is_terminal:
-            print(f"step {step}/{self.total}  {shown}", flush=True)
+            tell(f"step {step}/{self.total}  {shown}")
         for board in self.boards:
             board.row(step, metrics)
+
+    def flush(self) -> None:
+        """Makes the rows durable: those of steps that a checkpoint is about to hold."""
+        self.file.flush()
+
+
+class Rows:
+    """A file of JSON rows that grows. What cannot be written now is kept, and written when it can be."""
+
+    def __init__(self, file: Path):
+        self.file, self.kept, self.failing = file, "", False
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.kept += json.dumps(row) + "\n"
+        good = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a") as stream:
+                stream.write(self.kept)
+            self.kept, self.failing = "", False
+        except OSError as error:
+            self.failed(error, good)
+
+    def failed(self, error: OSError, good: int) -> None:
+        """Takes back half a row, and says once that rows wait in memory."""
+        if self.file.exists():
+            os.truncate(self.file, good)
+        if not self.failing:
+            warn(
+                f"{self.file} cannot be written ({error.strerror or error}): its rows wait in memory; training goes on"
+            )
+        self.failing = True
+
+    def flush(self) -> None:
+        try:
+            if self.file.exists():
+                durable.flush(self.file)
+                durable.flush(self.file.parent)
+        except OSError as error:
+            self.failed(error, self.file.stat().st_size)
 
 
 def skipped(folder: Path, samples: Iterable[Skipped]) -> None:
     """Adds files that were passed over, and why, to skipped.jsonl; any rank may."""
-    with (folder / "skipped.jsonl").open("a") as stream:
-        stream.writelines(json.dumps(sample._asdict()) + "\n" for sample in samples)
+    lines = [json.dumps(sample._asdict()) + "\n" for sample in samples]
+    try:
+        with (folder / "skipped.jsonl").open("a") as stream:
+            stream.writelines(lines)
+    except OSError as error:
+        warn(f"skipped.jsonl cannot be written ({error.strerror or error}); training goes on: {' '.join(lines)}")
 
 
 def say(message: str) -> None:
@@ -119,14 +164,23 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """A sentence that should not be missed; on standard error."""
-    print(f"jepa: {message}", file=sys.stderr, flush=True)
+    tell(f"jepa: {message}", "stderr")
+
+
+def tell(line: str, to: Literal["stdout", "stderr"] = "stdout") -> None:
+    """A line, if there is anybody to read it: a run goes on when its terminal, or who read its output, is gone."""
+    stream = getattr(sys, to)
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a line cut short by a kill is left out."""
+    """The rows of a metrics file; a line that a kill or a crash cut short is left out."""
     found = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        if line.endswith("}"):
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
+        with suppress(ValueError):
             found.append(json.loads(line))
     return found
 
@@ -135,6 +189,5 @@ def cut_after(file: Path, step: int) -> None:
     """Drops rows of steps that a resumed run will take again."""
     if file.exists():
         kept = [row for row in rows(file) if row["step"] <= step]
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        temporary.replace(file)
+        with durable.replacing(file) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -15,13 +15,15 @@ import torch
 
 from openjepa import checkpoint, config, distributed, flops, optim, weights
 from openjepa.config import Pretrain
-from openjepa.data import Steps, load, locked, replacing
+from openjepa.data import Steps, load, locked
 from openjepa.device import Place, cores, place
+from openjepa.durable import replacing
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
 from openjepa.machine import matrix_rate, peak
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, measure
+from openjepa.saving import Saver
 from openjepa.show.curves import draw
 from openjepa.training import Signals, train
 from openjepa.types import Dataset, Listing, Mistake
@@ -72,8 +74,8 @@ def run(settings: Pretrain, where: Place) -> Path:
     online = Online(settings, where) if settings.online.root and distributed.is_main() else None
     loader = load(steps, start, settings.workers, pin=where.device.type == "cuda")
     opened = Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext()
-    with opened as log, Signals() as signals:
-        train(settings, method, optimizer, loader, where, start, log, signals, online)
+    with opened as log, Signals() as signals, Saver(settings) as saver:
+        train(settings, method, optimizer, loader, where, start, log, signals, saver, online)
     if distributed.is_main():
         finish(settings, method)
     distributed.barrier()
@@ -184,8 +186,12 @@ def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim
     ]
     if other:
         warn(f"resumed in another environment, so perhaps not bit for bit the same run: {'; '.join(other)}")
-    loaded = checkpoint.newest(settings.out / "checkpoints")
+    folder = settings.out / "checkpoints"
+    loaded = (
+        checkpoint.newest(folder) if distributed.is_main() else None
+    )  # alone: it may have to set damaged ones aside
     distributed.barrier()
+    loaded = loaded if distributed.is_main() else checkpoint.newest(folder)
     if loaded is None:
         say("the run was stopped before its first checkpoint: starting at step 0, as then")
         return 0
@@ -349,8 +355,9 @@ def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimize
     seconds = []
     for step in made:
         began = time.perf_counter()
-        targets_only = dataclasses.replace(settings, steps=10**9)
-        train(targets_only, method, optimizer, iter([step]), where, 0, None, Signals())
+        endless = dataclasses.replace(settings, steps=10**9, save_every=10**9)
+        with Saver(endless) as saver:
+            train(endless, method, optimizer, iter([step]), where, 0, None, Signals(), saver)
         if where.device.type != "cpu":
             torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - began)

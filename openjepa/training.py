@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from openjepa import checkpoint, distributed, flops, health, optim
+from openjepa import distributed, flops, health, optim
 from openjepa.config import Pretrain
 from openjepa.data import Step
 from openjepa.device import Place
@@ -21,10 +21,11 @@ from openjepa.evaluate.online import Online
 from openjepa.log import Log, warn
 from openjepa.log import skipped as list_skipped
 from openjepa.machine import matrix_rate
+from openjepa.saving import Saver
 from openjepa.types import Batch, Masks, Mistake, Output, Skipped
 
 MOST_BAD = 5  # steps without a finite gradient in a row before the run stops
-ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends the last two
 TIMES = 4  # products timed for the ceiling
 AGREE = 10  # steps between two looks, over many processes, at whether to stop
 
@@ -50,6 +51,7 @@ def train(
     start: int,
     log: Log | None,
     signals: Signals,
+    saver: Saver,
     online: Online | None = None,
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
@@ -68,7 +70,10 @@ def train(
         if online and log and online.due(done):
             log.row(done, online.scores(method))
         if due(done, config.save_every, config.steps) or stop:
-            keep(config, done, method, optimizer, place.device, must=bool(stop) or done == config.steps)
+            if log:
+                log.flush()
+            if failure := saver.save(done, method, optimizer, must=bool(stop) or done == config.steps):
+                raise Trouble(f"{failure}; make room, then go on with --resume yes")
         if stop:
             raise Stopped(stop)
         meters.ready()
@@ -143,33 +148,11 @@ def due(done: int, every: int, total: int) -> bool:
     return done % every == 0 or done == total
 
 
-def keep(
-    config: Pretrain, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, must: bool
-) -> None:
-    """Saves on the main process; all wait. A failure is told and tried again at the next turn, unless there is none."""
-    failure = saved(config, done, method, optimizer) if distributed.is_main() else ""
-    failed = distributed.most(torch.tensor(float(bool(failure)), device=device))
-    if failed and must:
-        raise Trouble(f"{failure or 'the main process could not save'}; make room, then go on with --resume yes")
-    if failure:
-        warn(f"{failure}; training goes on")
-
-
-def saved(config: Pretrain, done: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """Writes a checkpoint and prunes older ones; returns why it could not, or nothing."""
-    folder = config.out / "checkpoints"
-    try:
-        checkpoint.save(folder, done, method, optimizer)
-        checkpoint.prune(folder, config.keep_last, config.keep_every)
-    except OSError as error:
-        older = checkpoint.steps(folder)
-        left = f"{older[0].name} is intact" if older else "there is none yet"
-        return f"step {done} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
-    return ""
-
-
 class Signals:
-    """SIGTERM, SIGINT and SIGUSR1 ask the run to save and leave; asked twice, it leaves at once."""
+    """SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 ask the run to save and leave; asked twice, it leaves at once.
+
+    What was ignored when the run began stays so, as SIGHUP under nohup.
+    """
 
     def __init__(self) -> None:
         self.caught = 0
@@ -177,7 +160,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            self.before = {number: signal.signal(number, self.catch) for number in ASKING}
+            heard = [number for number in ASKING if signal.getsignal(number) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self.catch) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

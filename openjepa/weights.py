@@ -13,6 +13,7 @@ from torch import nn
 
 from openjepa import checkpoint, config
 from openjepa.config import Pretrain
+from openjepa.durable import replacing
 from openjepa.encoder import Encoder
 from openjepa.types import Method, Mistake
 
@@ -30,11 +31,12 @@ class Trained(NamedTuple):
 
 def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
     """Writes the target encoder, which the paper evaluates, under timm's names, with the config beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.encoder("target").state_dict().items()}
-    save_file(state, folder / FILE, {"step": str(step)})
     plain = config.to_json(dataclasses.replace(settings, out=Path(), init_from=None))
-    (folder / "config.json").write_text(json.dumps(plain, indent=1))
+    with replacing(folder / FILE) as temporary:
+        save_file(state, temporary, {"step": str(step)})
+    with replacing(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(plain, indent=1))
     return folder
 
 

@@ -11,13 +11,13 @@ import openjepa
 
 ROOT = Path(openjepa.__file__).parent
 LEVELS = [
-    {"draws", "memory"},
+    {"draws", "memory", "durable"},
     {"types"},
     {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "optim", "log", "pictures"},
     {"encoder", "predictor", "data", "device"},
     {"methods", "modalities"},
     {"config", "checkpoint", "health", "flops", "machine"},
-    {"weights"},
+    {"weights", "saving"},
     {"evaluate", "show"},
     {"training"},
     {"compiled"},

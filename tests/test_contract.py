@@ -369,6 +369,30 @@ def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():
     torch.testing.assert_close(targets.features, seen.x.mean(1), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("sees", ["whole", "asked"])
+def test_features_at_every_third_place_and_pixels_at_all(sees):
+    """The loss depends on predicted features there and nowhere else, on predicted pixels everywhere."""
+    config = MODALITIES["image"]
+    method = dataclasses.replace(METHODS["pixels"], target_every=3, target_sees=sees)
+    net, masker = method.build(config), Masking(sampler="random", hidden=0.75, asked=0.5).build(config.grid)
+    step = Steps(config.synthetic(64, 0), masker, batch_size=8, total=9, seed=0)[0]
+    asked = gather(net.targets(step.batch, step.masks).x, step.masks[0].target[:, 0])[:, None]
+    predicted = torch.randn_like(asked).requires_grad_()
+    net.compared(predicted, asked, None).backward()
+    felt = predicted.grad.ne(0)
+    assert felt[:, :, ::3, :48].float().mean() > 0.9 and felt[..., 48:].float().mean() > 0.9
+    assert not felt[:, :, 1::3, :48].any() and not felt[:, :, 2::3, :48].any()
+    if sees == "asked":
+        assert asked[:, :, ::3, :48].any() and not asked[:, :, 1::3, :48].any()
+    output = net(step.batch, step.masks, net.targets(step.batch, step.masks))
+    assert output.loss.isfinite() and output.metrics["mean_target_loss"] > 0
+
+
+def test_places_at_which_nothing_is_asked_for_are_refused():
+    with pytest.raises(Mistake, match="--method.target-every 1, or --method.pixels 1"):
+        Pretrain(MODALITIES["image"], dataclasses.replace(METHODS["released"], target_every=3))
+
+
 def test_targets_of_the_asked_places_alone_want_one_block_of_them():
     method = dataclasses.replace(METHODS["released"], target_sees="asked")
     once = Pretrain(MODALITIES["image"], method, masks=Masking(sampler="random"))

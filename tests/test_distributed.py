@@ -110,7 +110,7 @@ FULL = """
 from openjepa import checkpoint, training
 def full(*_):
     raise OSError(28, "No space left on device")
-checkpoint.write = full
+checkpoint.store = full
 try:
     runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 except training.Trouble as trouble:

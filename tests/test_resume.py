@@ -194,14 +194,14 @@ def test_two_runs_do_not_share_a_folder(tiny):
 @pytest.mark.parametrize("last", [False, True])
 def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
     """In the middle of a run it is told and training goes on; at the end the run fails with older checkpoints intact."""
-    write, failing = checkpoint.write, {12} if last else {5}
+    store, failing = checkpoint.store, {12} if last else {5}
 
-    def full(file, tensors, number):
+    def full(file, content):
         if int(file.parent.name.split("-")[1].split(".")[0]) in failing:
             raise OSError(28, "No space left on device")
-        return write(file, tensors, number)
+        return store(file, content)
 
-    monkeypatch.setattr(checkpoint, "write", full)
+    monkeypatch.setattr(checkpoint, "store", full)
     if last:
         with pytest.raises(Trouble, match=r"step 12 could not be saved .*No space left.*step-00000010 is intact"):
             runs.pretrain(tiny)

@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa import distributed
-from openjepa.data import locked, replacing
+from openjepa.data import locked
 from openjepa.device import Place
 from openjepa.draws import Draws, order
+from openjepa.durable import replacing
 from openjepa.evaluate.candidates import Candidate, Kind, Seen
 from openjepa.types import Dataset, Mistake
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from openjepa.data import replacing
+from openjepa.durable import replacing
 from openjepa.log import console
 from openjepa.types import Mistake
 

@@ -63,6 +63,7 @@ class JEPA:
         False  # targets less their mean over what is seen of a sample: what its tokens share is not asked for
     )
     standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens seen of the global batch
+    target_every: int = 1  # features are asked for at every n-th of the places asked for, pixels at all of them
     whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
     gaussian: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
     pixels: float = 0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
@@ -122,7 +123,8 @@ class MaskedJEPA(nn.Module):
         Where the places asked for are all that is seen, that is cheaper, and nothing shown can find its way into a target.
         """
         whole, layers = self.modality.tokens(batch.views[0]), self.config.target_layers
-        places = masks[0].target.flatten(1) if self.config.target_sees == "asked" else None
+        sparse = masks[0].target[..., :: self.config.target_every].flatten(1)
+        places = sparse if self.config.target_sees == "asked" else None
         *seen, output = self.target_encoder(whole if places is None else whole.take(places), (*layers, -1))
         levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
         x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
@@ -149,7 +151,7 @@ class MaskedJEPA(nn.Module):
             features.append(context.mean())
             predicted = self.predictor(context, where=each.where)
             losses.append(self.compared(predicted, each.asked, each.valid))
-            mean = each.asked.mean((0, 1, 2)).expand_as(each.asked)
+            mean = each.asked[:, :, :: self.config.target_every].mean((0, 1, 2)).expand_as(each.asked)
             references.append(self.compared(mean, each.asked, each.valid))
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
@@ -162,11 +164,15 @@ class MaskedJEPA(nn.Module):
         self, predicted: Float[Tensor, "B M T E"], asked: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
     ) -> Float[Tensor, ""]:
         """The loss on features, and, weighted, on pixels if they are asked for."""
-        if not self.config.pixels:
-            return self.loss(predicted, asked, valid)
-        widths = [asked.shape[-1] - self.modality.width, self.modality.width]
-        (features, pixels), (wanted, numbers) = predicted.split(widths, -1), asked.split(widths, -1)
-        return self.loss(features, wanted, valid) + self.config.pixels * self.loss(pixels, numbers, valid)
+        (features, pixels), (wanted, numbers) = self.parts(predicted), self.parts(asked)
+        loss = self.loss(features, wanted, None if valid is None else valid[..., :: self.config.target_every])
+        return loss + self.config.pixels * self.loss(pixels, numbers, valid) if self.config.pixels else loss
+
+    def parts(self, x: Float[Tensor, "B M T E"]) -> tuple[Float[Tensor, "B M t D"], Float[Tensor, "B M T P"]]:
+        """Features, at the places where they are asked for, and pixels."""
+        width = self.modality.width if self.config.pixels else 0
+        features, pixels = x.split([x.shape[-1] - width, width], -1)
+        return features[..., :: self.config.target_every, :], pixels
 
     @torch.no_grad()
     def after_step(self, momentum: float, taken: Tensor | None = None) -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from openjepa import pictures
 from openjepa.colour import jitter
-from openjepa.data import Paths, list_files, replacing
+from openjepa.data import Paths, list_files
 from openjepa.draws import Draws
+from openjepa.durable import replacing
 from openjepa.nn.positions import grid_positions
 from openjepa.types import Dataset, Listing, Mistake, Read, Skipped, Tokens
 

@@ -1,0 +1,116 @@
+"""The kill matrix: a run is killed at each of its boundaries, gone on with, and compared with one that never was.
+
+    python benchmarks/kills.py --every 1
+
+Prints the table of docs/reliability.md: for each kind of boundary how many kills there were, and how many runs ended with
+the weights, the moments and the log of the undisturbed one, bit for bit. "Power" is the worst that a disk may do: all
+that was not flushed is gone. Forks, so Linux and macOS alone.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from PIL import Image as Pillow
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from openjepa import runs
+from openjepa.config import Pretrain
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.optim import Optim
+from openjepa.scenes import render
+from tests.faults import boundaries, every, forked, killed, outcome, powerless, same
+
+WAYS = {"killed": ("kill", True), "killed, saved in the step": ("kill", False), "power lost": ("power", True), "power lost, saved in the step": ("power", False)}  # fmt: skip
+
+
+def small(folder: Path) -> Pretrain:
+    """Nine steps with three checkpoints of 64 pictures."""
+    photos = folder / "photos"
+    photos.mkdir()
+    for number, image in enumerate(render(64, (32, 32), seed=7).image):
+        Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(photos / f"{number:03d}.png")
+    return Pretrain(
+        data=Image(root=(str(photos),), size=(32, 32), patch=8),
+        method=JEPA(dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardise=True),
+        optim=Optim(warmup=0.1, momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
+        log_every=2, save_every=3, keep_last=1, resume="if-any",
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="kill at each n-th boundary")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--out", type=Path, help="a JSON file for the counts")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began, kills, good = time.perf_counter(), Counter(), Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = small(folder)
+        assert forked(lambda: ran(dataclasses.replace(settings, out=folder / "whole"))) == 0
+        whole = outcome(folder / "whole")
+        for way in options.ways:
+            kind, beside = WAYS[way]
+            there = dataclasses.replace(settings, save_beside=beside, out=folder / "place" / "run")
+            names = boundaries(lambda: ran(there), fresh(there.out), folder / "names.json")  # noqa: B023
+            for at in every(len(names), options.every):
+                status = attempt(kind, there, at)
+                label = names[at - 1]
+                if status == 0:
+                    continue  # fewer boundaries this time: a thread of the save was ahead
+                assert status == -signal.SIGKILL, f"{way} {at} ({label}): {status}"
+                kills[label, way] += 1
+                good[label, way] += forked(lambda: ran(there)) == 0 and same(outcome(there.out), whole)  # noqa: B023
+    ways = options.ways
+    print("| boundary | " + " | ".join(ways) + " |\n|---" + "|---" * len(ways) + "|")
+    for label in sorted({label for label, _ in kills}):
+        print(f"| {label} | " + " | ".join(f"{good[label, way]} of {kills[label, way]}" for way in ways) + " |")
+    print(
+        f"\n{sum(good.values())} of {sum(kills.values())} identical, {(time.perf_counter() - began) / 60:.0f} minutes"
+    )
+    if options.out:
+        options.out.write_text(
+            json.dumps({f"{a}, {b}": [good[a, b], count] for (a, b), count in kills.items()}, indent=1)
+        )
+    sys.exit(sum(good.values()) != sum(kills.values()))
+
+
+def fresh(out: Path) -> Path:
+    """An empty place for a run."""
+    shutil.rmtree(out.parent, ignore_errors=True)
+    out.parent.mkdir()
+    return out
+
+
+def attempt(kind: str, settings: Pretrain, at: int) -> int:
+    """Runs to the n-th boundary and dies; afterwards the run's folder is what would be found."""
+    out = fresh(settings.out)
+    if kind == "kill":
+        return killed(lambda: ran(settings), out, at)
+    left = out.parent.with_name("left")
+    shutil.rmtree(left, ignore_errors=True)
+    status = powerless(lambda: ran(settings), out, at, left)
+    if status == -signal.SIGKILL:
+        shutil.rmtree(out.parent)
+        left.rename(out.parent)
+    return status
+
+
+def ran(settings: Pretrain) -> None:
+    runs.pretrain(settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Checkpoints written beside the training: a step waits for a copy in memory, not for the disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import nn
+
+from openjepa import checkpoint, distributed
+from openjepa.config import Pretrain
+from openjepa.log import warn
+
+
+class Saver:
+    """Saves on the main process, one checkpoint at a time; on the others it does nothing but agree.
+
+    What went wrong with a save is told when the next one is due; a save that must be is waited for.
+    """
+
+    def __init__(self, config: Pretrain):
+        self.config, self.folder = config, config.out / "checkpoints"
+        self.writer = ThreadPoolExecutor(1, "saver")
+        self.writing: Future[str] | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left under way, whatever the run ended by."""
+        self.tell()
+        self.writer.shutdown()
+
+    def save(self, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, must: bool) -> str:
+        """Begins to write what there is after `done` steps. If it must be, waits, and returns why it could not be, or nothing."""
+        failure = ""
+        if distributed.is_main():
+            self.tell()
+            self.writing = self.writer.submit(self.write, checkpoint.snapshot(done, method, optimizer))
+            if must:
+                failure = self.settled()
+            elif not self.config.save_beside:
+                self.tell()
+        if not must:
+            return ""
+        failed = distributed.most(torch.tensor(float(bool(failure)), device=next(method.parameters()).device))
+        return (failure or "the main process could not save") if failed else ""
+
+    def tell(self) -> None:
+        """Waits for the save under way, if there is one, and says if it failed."""
+        if failure := self.settled():
+            warn(f"{failure}; training goes on")
+
+    def settled(self) -> str:
+        """Why the save under way failed, or nothing."""
+        writing, self.writing = self.writing, None
+        return writing.result() if writing else ""
+
+    def write(self, taken: checkpoint.Snapshot) -> str:
+        """Writes a checkpoint and prunes older ones; returns why it could not, or nothing."""
+        try:
+            checkpoint.save(self.folder, taken)
+            checkpoint.prune(self.folder, self.config.keep_last, self.config.keep_every)
+        except OSError as error:
+            older = checkpoint.steps(self.folder)
+            left = f"{older[0].name} is intact" if older else "there is none yet"
+            return f"step {taken.step} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
+        return ""
