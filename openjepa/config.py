@@ -66,6 +66,7 @@ class Pretrain:
     keep_every: int = 0  # steps; 0: none but the last
     max_skipped: float = 0.05  # share of files that may be undecodable before the run stops
     stop_on_collapse: bool = False
+    patience: str = "30m"  # of one process with another: then it says which one is missing, and leaves
     other_data: bool = False  # allow a resume although the list of files has changed
     dry_run: bool = False  # time a few steps, say how long the run takes, and leave
     online: Online = field(default_factory=Online)
@@ -78,6 +79,8 @@ class Pretrain:
                     f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1"
                 )
         seconds(self.budget)
+        if not seconds(self.patience):
+            raise Mistake("processes that do not wait for one another at all cannot work together: try --patience 30m")
         if self.online.every < 1 or self.online.samples < 20:
             raise Mistake("probes during a run need --online.every 1 and --online.samples 20 at least")
         if self.batch_size % self.accumulate:
@@ -129,7 +132,7 @@ def seconds(budget: str) -> float:
 
 FREE = frozenset({  # fields that the weights do not depend on
     "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
-    "stop_on_collapse", "other_data", "dry_run", "online", "boards",
+    "stop_on_collapse", "patience", "other_data", "dry_run", "online", "boards",
 })  # fmt: skip
 
 

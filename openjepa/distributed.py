@@ -6,6 +6,8 @@ import contextlib
 import gc
 import importlib
 import os
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -13,6 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from openjepa.types import Mistake
+
+ROLL = 10.0  # seconds that ranks have to say that they are there
 
 
 def world() -> tuple[int, int]:
@@ -33,19 +39,51 @@ def local_rank() -> int:
 def process_group(device: torch.device, patience: timedelta | None = None) -> Iterator[None]:
     """Joins the ranks that torchrun started; does nothing without torchrun, or where they have joined already.
 
-    `patience`: how long one rank waits for another, by default as torch has it. Its threads end with it: one left over
-    that lets go of a tensor while Python shuts down takes the process with it ("terminate called …").
+    `patience`: how long one rank waits for another, by default as torch has it; Mistake, naming who is missing, if another
+    does not answer by then or has gone. The group's threads end with it: one left over that lets go of a tensor while
+    Python shuts down takes the process with it ("terminate called …").
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
     importlib.import_module("torch.distributed.nn")  # its functions keep, as a default, the group there is at import
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    store, rank, ranks = next(iter(dist.rendezvous("env://")))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, timeout=patience, store=dist.PrefixStore("group", store), rank=rank, world_size=ranks
+    )
     try:
         yield
+    except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
+        if gone := missing(dist.PrefixStore("roll", store), rank, ranks):
+            raise Mistake(
+                f"of {ranks} processes, {', '.join(map(str, gone))} has gone or does not answer: see what it said; what was "
+                "saved is safe, go on with --resume yes"
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
         gc.collect()  # what still refers to the group in a circle keeps its threads
+
+
+def missing(store: dist.Store, rank: int, ranks: int) -> list[int]:
+    """The ranks that do not answer a roll call. They are given ROLL seconds: the others notice when we do."""
+    late, answered = set(range(ranks)) - {rank}, threading.Event()
+
+    def call() -> None:
+        with contextlib.suppress(dist.DistError):
+            store.set(str(rank), "here")
+            while late:
+                late.difference_update([other for other in late if store.check([str(other)])])
+                answered.set()
+                time.sleep(0.1)
+        if late:
+            answered.clear()
+
+    roll = threading.Thread(target=call, daemon=True)  # the store may never answer, if the first rank keeps it
+    roll.start()
+    roll.join(ROLL)
+    return sorted(late) if answered.is_set() else [0]
 
 
 def total(value: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def pretrain(settings: Pretrain) -> Path:
     cannot go on; Stopped after a signal, with everything saved.
     """
     where = place(settings.device, settings.precision)
-    with distributed.process_group(where.device):
+    with distributed.process_group(where.device, timedelta(seconds=config.seconds(settings.patience))):
         torch.set_num_threads(settings.threads or max(1, cores() // distributed.local_size()))
         settings.masks.build(settings.data.grid)  # says at once if the grid is too small
         if settings.dry_run:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -27,8 +29,8 @@ runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 
 
-def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None:
-    """The run as torchrun would start it, on this machine; every process leaves with `status`."""
+def started(settings, ranks: int = 2, code: str = RUN, **options) -> list[subprocess.Popen]:
+    """A run's processes, as torchrun would start them on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,10 +42,15 @@ def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
     }
-    processes = [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
+    return [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
+        for rank in range(ranks)
     ]
-    assert [process.wait(240) for process in processes] == [status] * ranks
+
+
+def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None:
+    """The run to its end; every process leaves with `status`."""
+    assert [process.wait(240) for process in started(settings, ranks, code)] == [status] * ranks
 
 
 def losses(out) -> list[float]:
@@ -70,7 +77,7 @@ def test_two_ranks_equal_one(tiny, method):
 def test_a_run_of_two_ranks_goes_on_with_one(tiny):
     runs.pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
     torchrun(
-        replace(tiny, steps=20),
+        replace(tiny, steps=20, save_beside=False),
         code=RUN.replace(
             "runs.pretrain",
             "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain",
@@ -257,3 +264,52 @@ def test_ranks_share_a_suite(tiny):
     assert all(f"## {name}" in text for name in ("scenes-count", "scenes-distance", "scenes-kind", "Patches of scenes"))
     kept = json.loads((tiny.out / "suite" / "scenes-count.json").read_text())["scores"]
     assert len(kept) == 9
+
+
+GUARDED = """
+import json, sys
+from openjepa import cli, config, distributed, runs
+distributed.ROLL = 4.0
+raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
+"""
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
+)
+def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny, victim, number):
+    tiny = replace(tiny, steps=100_000, save_every=5, patience="8s")
+    processes = started(tiny, code=GUARDED, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 90
+    while len(checkpoint.steps(tiny.out / "checkpoints")) < 2:
+        assert time.monotonic() < until and processes[0].poll() is None
+        time.sleep(0.05)
+    processes[victim].send_signal(number)
+    _, said = processes[1 - victim].communicate(timeout=60)
+    processes[victim].kill()
+    processes[victim].communicate(timeout=60)
+    assert processes[1 - victim].returncode == 1
+    assert f"of 2 processes, {victim} has gone or does not answer" in said and "--resume yes" in said
+    assert checkpoint.newest(tiny.out / "checkpoints").step > 0
+
+
+def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
+    tiny = replace(tiny, steps=100_000, save_every=100_000)
+    processes = started(tiny, code=GUARDED)
+    until = time.monotonic() + 90
+    while not log.rows(tiny.out / "metrics.jsonl"):
+        assert time.monotonic() < until and processes[0].poll() is None
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    assert [process.wait(60) for process in processes] == [128 + signal.SIGTERM] * 2
+    assert len(checkpoint.steps(tiny.out / "checkpoints")) == 1
+
+
+def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
+    """Both answer the roll call, and the error is told as it is."""
+    broken = GUARDED.replace(
+        "distributed.ROLL = 4.0", "def broken(*_): raise RuntimeError('broken')\nruns.train = broken"
+    )
+    processes = started(tiny, code=broken, stderr=subprocess.PIPE, text=True)
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert all("RuntimeError: broken" in each and "has gone" not in each for each in said)
