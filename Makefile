@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all chaos lint clean
 
 demo: .venv/ready
 	$(BIN)/jepa demo --out demo
@@ -13,6 +13,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -n 2
+
+chaos: .venv/ready
+	$(BIN)/python benchmarks/chaos.py --minutes 30 --ranks 2
 
 lint: .venv/ready
 	$(BIN)/ruff check .

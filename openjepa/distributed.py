@@ -47,11 +47,7 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
         yield
         return
     importlib.import_module("torch.distributed.nn")  # its functions keep, as a default, the group there is at import
-    store, rank, ranks = next(iter(dist.rendezvous("env://")))
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(
-        backend, timeout=patience, store=dist.PrefixStore("group", store), rank=rank, world_size=ranks
-    )
+    store, rank, ranks = joined(device, patience)
     try:
         yield
     except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
@@ -64,6 +60,22 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
     finally:
         dist.destroy_process_group()
         gc.collect()  # what still refers to the group in a circle keeps its threads
+
+
+def joined(device: torch.device, patience: timedelta | None) -> tuple[dist.Store, int, int]:
+    """Meets the other ranks; Mistake where there is nobody to be met."""
+    ranks = int(os.environ["WORLD_SIZE"])
+    try:
+        store, rank, _ = next(iter(dist.rendezvous("env://", timeout=patience or timedelta(minutes=5))))
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        own = dist.PrefixStore("group", store)
+        dist.init_process_group(backend, timeout=patience, store=own, rank=rank, world_size=ranks)
+    except (dist.DistError, ValueError) as error:
+        raise Mistake(
+            f"the {ranks} processes of WORLD_SIZE did not find one another ({str(error).splitlines()[0]}): start them by "
+            "torchrun, or unset WORLD_SIZE"
+        ) from error
+    return store, rank, ranks
 
 
 def missing(store: dist.Store, rank: int, ranks: int) -> list[int]:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,32 +19,7 @@ from openjepa.evaluate.embed import embed
 from openjepa.masking import Blocks
 from openjepa.types import Mistake
 from tests.conftest import CPU, METHODS, MODALITIES, replace
-
-RUN = """
-import json, os, sys
-import torch
-from openjepa import config, runs
-runs.pretrain(config.from_json(json.loads(sys.argv[1])))
-"""
-
-
-def started(settings, ranks: int = 2, code: str = RUN, **options) -> list[subprocess.Popen]:
-    """A run's processes, as torchrun would start them on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", code, json.dumps(config.to_json(settings))]
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-    }
-    return [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
-        for rank in range(ranks)
-    ]
+from tests.ranks import GUARDED, RUN, started
 
 
 def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None:
@@ -266,14 +240,6 @@ def test_ranks_share_a_suite(tiny):
     assert len(kept) == 9
 
 
-GUARDED = """
-import json, sys
-from openjepa import cli, config, distributed, runs
-distributed.ROLL = 4.0
-raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
-"""
-
-
 @pytest.mark.parametrize(
     ("victim", "number"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
 )
@@ -313,3 +279,15 @@ def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
     processes = started(tiny, code=broken, stderr=subprocess.PIPE, text=True)
     said = [process.communicate(timeout=120)[1] for process in processes]
     assert all("RuntimeError: broken" in each and "has gone" not in each for each in said)
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "0"}, {"RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}])
+def test_processes_that_do_not_find_one_another_say_so(tiny, variables):
+    """Variables left over from elsewhere, and a first rank that is not there."""
+    command = [sys.executable, "-c", GUARDED, json.dumps(config.to_json(replace(tiny, patience="3s")))]
+    left = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
+    done = subprocess.run(
+        command, env={**left, "WORLD_SIZE": "2", **variables}, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 1 and "the 2 processes of WORLD_SIZE did not find one another" in done.stderr
+    assert "torchrun, or unset WORLD_SIZE" in done.stderr

@@ -1,0 +1,99 @@
+"""Kills a run at random, again and again, and looks whether anything is lost.
+
+    python benchmarks/chaos.py --minutes 30 --ranks 2          (make chaos)
+
+Every round is a run of its own seed, once left alone and once killed at random moments: one process or all, by SIGKILL or
+asked by SIGTERM, also while it starts or saves; then started again with `--resume if-any`, until it has ended. Reported:
+kills, steps that had to be taken again, and whether weights, moments and log are those of the run left alone, bit for bit.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.kills import small
+from openjepa import checkpoint, log
+from openjepa.config import Pretrain
+from tests.faults import outcome, same
+from tests.ranks import GUARDED, started
+
+PATIENCE = 120.0  # seconds that processes have to leave after one of them was killed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300, help="of a run, with a checkpoint every 20")
+    parser.add_argument("--between", type=float, default=12.0, help="seconds from a start to a kill, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a JSON file for the counts")
+    options = parser.parse_args()
+    until, dice, counts = time.monotonic() + 60 * options.minutes, random.Random(options.seed), Counter()
+    with tempfile.TemporaryDirectory() as name:
+        base = dataclasses.replace(
+            small(Path(name)), steps=options.steps, save_every=20, log_every=1, keep_last=2, patience="20s"
+        )
+        while time.monotonic() < until:
+            seed = options.seed + counts["rounds"]
+            whole, torn = (dataclasses.replace(base, seed=seed, out=Path(name) / kind) for kind in ("whole", "torn"))
+            finished(whole, options.ranks)
+            while not disturbed(torn, options, dice, counts):
+                pass
+            alike = same(outcome(torn.out), outcome(whole.out))
+            counts["rounds"] += 1
+            counts["diverged"] += not alike
+            print(", ".join(f"{count} {what}" for what, count in counts.items()), flush=True)
+            for out in (whole.out, torn.out):
+                shutil.rmtree(out)
+    if options.out:
+        options.out.write_text(json.dumps({**vars(options), "out": None, **counts}, indent=1))
+    sys.exit(counts["diverged"] > 0)
+
+
+def finished(settings: Pretrain, ranks: int) -> None:
+    """The run, left alone."""
+    processes = started(settings, ranks, GUARDED, stdout=subprocess.DEVNULL)
+    assert [process.wait() for process in processes] == [0] * ranks
+
+
+def disturbed(settings: Pretrain, options: argparse.Namespace, dice: random.Random, counts: Counter) -> bool:
+    """Starts or goes on with a run and kills it; whether it came to its end before that."""
+    said = settings.out.with_name("said.txt")
+    with said.open("w") as stream:
+        processes = started(settings, options.ranks, GUARDED, stdout=subprocess.DEVNULL, stderr=stream)
+        end = time.monotonic() + dice.uniform(0.5, options.between)
+        while time.monotonic() < end and any(process.poll() is None for process in processes):
+            time.sleep(0.01)
+        if all(process.poll() == 0 for process in processes):
+            return True
+        assert all(process.poll() in (None, 0) for process in processes), said.read_text()
+        number = dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+        victims = processes if dice.random() < 0.5 else [dice.choice(processes)]
+        for process in victims:
+            process.send_signal(number)
+        left = [process.wait(PATIENCE) for process in processes]
+    if all(status == 0 for status in left):
+        return True  # it had just ended
+    counts[f"{number.name} to {'all' if victims == processes else 'one'}"] += 1
+    rows, kept = log.rows(settings.out / "metrics.jsonl"), checkpoint.steps(settings.out / "checkpoints")
+    taken, saved = rows[-1]["step"] if rows else 0, int(kept[0].name.removeprefix("step-")) if kept else 0
+    counts["steps taken again"] += max(0, taken - saved)
+    if number == signal.SIGKILL:
+        counts["most at once"] = max(counts["most at once"], taken - saved)
+    return False
+
+
+if __name__ == "__main__":
+    main()
