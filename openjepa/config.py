@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openjepa.device import Precision
+from openjepa.durable import read_json
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
@@ -166,8 +167,8 @@ def load(folder: Path) -> Pretrain:
     if not file.is_file():
         raise Mistake(f"{folder} is not a run: it has no config.json")
     try:
-        return from_json(json.loads(file.read_text()))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return from_json(read_json(file))
+    except (ValueError, KeyError, TypeError) as error:
         raise Mistake(f"{file} cannot be read: {error}") from error
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import time
+import tokenize
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MODES = {1: "L", 3: "RGB"}
 MOST_PIXELS = 100_000_000  # of a picture; more is taken for a decompression bomb
+MOST_BYTES = 2**29  # of a file
 ORIENTATION = 0x0112  # EXIF
 DAMAGE = (  # what Pillow raises on files that are not what they seem
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
@@ -116,9 +118,14 @@ def triangles(
 
 
 def read_bytes(path: str) -> bytes:
-    """A file's bytes; a failure is tried again, then stops the run: a replacement would make a resume differ."""
+    """A file's bytes; a failure is tried again, then stops the run: a replacement would make a resume differ.
+
+    Undecodable if there are more than MOST_BYTES.
+    """
     for attempt in range(READS):
         try:
+            if Path(path).stat().st_size > MOST_BYTES:
+                raise Undecodable(f"the file is larger than {MOST_BYTES // 2**20} MiB")
             return Path(path).read_bytes()
         except OSError as error:
             if attempt == READS - 1:
@@ -218,7 +225,7 @@ def array_of(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
     """A picture of any number of channels, kept as bytes of H W C in numpy's format; never a pickle."""
     try:
         array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, tokenize.TokenError) as error:  # also of a shape that is a lie
         raise Undecodable("not a plain numpy array") from error
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
         raise Undecodable(f"{array.dtype} of shape {array.shape}, not uint8 of (H, W, {channels})")

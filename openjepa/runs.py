@@ -18,7 +18,7 @@ from openjepa import checkpoint, config, distributed, flops, optim, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps, load, locked
 from openjepa.device import Place, cores, place
-from openjepa.durable import replacing
+from openjepa.durable import read_json, replacing
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
 from openjepa.machine import matrix_rate, peak
@@ -142,13 +142,29 @@ def resuming(settings: Pretrain) -> bool:
 
 def same_data(settings: Pretrain, listing: Listing) -> None:
     """Mistake if the files are not those that the run began with."""
-    file = settings.out / "data.json"
-    began = json.loads(file.read_text()) if file.exists() else {}
-    if began and began["fingerprint"] != listing.fingerprint:
-        message = f"the data are not those the run began with: {began['count']} files then, {len(listing.paths)} now, or other sizes"
+    began = noted(settings.out / "data.json")
+    if began and began.get("fingerprint") != listing.fingerprint:
+        message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other sizes"
         if not settings.other_data:
             raise Mistake(f"{message}; give the same --data.root, or insist with --other-data")
         warn(f"{message}; the resumed run is not exact")
+
+
+def same_environment(settings: Pretrain) -> None:
+    """Says what is another than when the run began, of what its last bits depend on."""
+    environment = versions()
+    then = noted(settings.out / "environment.json") or environment
+    other = [f"{name}: {then.get(name)} → {now}" for name, now in environment.items() if then.get(name) != now]
+    if other:
+        warn(f"resumed in another environment, so perhaps not bit for bit the same run: {'; '.join(other)}")
+
+
+def noted(file: Path) -> dict[str, Any]:
+    """What a run wrote down when it began; nothing where it did not. Mistake if that is damaged."""
+    try:
+        return read_json(file) if file.exists() else {}
+    except ValueError as error:
+        raise Mistake(f"{file} is damaged ({error}): put it back, or remove it to go on without its check") from error
 
 
 def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | None) -> tuple[Dataset, Pretrain]:
@@ -180,17 +196,9 @@ def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim
     changed = config.differences(config.load(settings.out), settings)
     if changed:
         warn(f"resumed with other settings, so not exactly the same run: {'; '.join(changed)}")
-    environment, file = versions(), settings.out / "environment.json"
-    then = json.loads(file.read_text()) if file.exists() else environment
-    other = [
-        f"{name}: {then[name]} → {environment[name]}" for name in environment if then.get(name) != environment[name]
-    ]
-    if other:
-        warn(f"resumed in another environment, so perhaps not bit for bit the same run: {'; '.join(other)}")
+    same_environment(settings)
     folder = settings.out / "checkpoints"
-    loaded = (
-        checkpoint.newest(folder) if distributed.is_main() else None
-    )  # alone: it may have to set damaged ones aside
+    loaded = checkpoint.newest(folder) if distributed.is_main() else None  # alone: it may set damaged ones aside
     distributed.barrier()
     loaded = loaded if distributed.is_main() else checkpoint.newest(folder)
     if loaded is None:

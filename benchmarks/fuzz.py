@@ -1,0 +1,140 @@
+"""Damaged and hostile files: none may crash the process, take its memory, run code or pass for good.
+
+    python benchmarks/fuzz.py --pictures 10000 --checkpoints 2000
+
+Every case is a function of the seed and its number. Pictures are decoded; a mutated checkpoint must be refused, or hold
+what was saved to the bit; one whose hashes were mended by somebody who means harm must be refused, or be one that a run
+can go on with. Prints what came of them, and leaves with 1 if anything else did.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.kills import ran, small
+from openjepa import checkpoint, config, log, optim, pictures, runs
+from openjepa.types import Mistake
+from tests import mutants
+from tests.faults import forked
+from tests.mutants import mutant, survived
+
+
+class Pictures:
+    """A mutated picture, cut and decoded as a loader does."""
+
+    fine = frozenset({"decoded", "undecodable"})
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.seed, self.good = folder, seed, mutants.pictures()
+
+    def __call__(self, number: int) -> str:
+        dice = random.Random(f"{self.seed} picture {number}")
+        name, other = dice.choice(list(self.good)), dice.choice(list(self.good))
+        file = self.folder / f"case{Path(name).suffix}"
+        file.write_bytes(mutant(self.good[name], dice, self.good[other]))
+        try:
+            seen = pictures.look(str(file), 3)
+            height, width = (torch.tensor([float(side)]) for side in seen[:2])
+            crop = pictures.centre_crops((32, 32), height, width, "crop")
+            assert pictures.cut(seen, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
+        except pictures.Undecodable as error:
+            assert str(error)
+            return "undecodable"
+        return "decoded"
+
+
+class Checkpoints:
+    """A run whose newest checkpoint, config, data.json or log was changed, opened again."""
+
+    fine = frozenset({"refused", "as saved", "read, as mended", "refused, though mended"})
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.seed = folder, seed
+        self.settings = dataclasses.replace(small(folder), out=folder / "run", steps=3)
+        assert forked(lambda: ran(self.settings)) == 0
+        (self.place,) = checkpoint.steps(folder / "run" / "checkpoints")
+        self.good = {file: file.read_bytes() for file in self.place.iterdir()}
+        names = ("config.json", "data.json", "environment.json", "metrics.jsonl")
+        self.beside = {folder / "run" / name: (folder / "run" / name).read_bytes() for name in names}
+        self.whole = checkpoint.read(self.place)
+
+    def __call__(self, number: int) -> str:
+        dice = random.Random(f"{self.seed} checkpoint {number}")
+        for file, content in {**self.good, **self.beside}.items():
+            file.write_bytes(content)
+        if dice.random() < 0.3:
+            return self.run(dice)
+        file = dice.choice(list(self.good))
+        file.write_bytes(mutant(self.good[file], dice, self.good[dice.choice(list(self.good))]))
+        mended = file.suffix == ".safetensors" and dice.random() < 0.5
+        if mended:
+            state = json.loads(self.good[self.place / "state.json"])
+            state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+            (self.place / "state.json").write_text(json.dumps(state))
+        try:
+            loaded = checkpoint.read(self.place)
+            if mended:
+                method = self.settings.method.build(self.settings.data)
+                checkpoint.restore(loaded, method, optim.build(method, self.settings.optim))
+        except (*checkpoint.DAMAGE, Mistake):
+            return "refused, though mended" if mended else "refused"
+        if not mended:
+            assert loaded.step == self.whole.step and same(loaded, self.whole), "passed for good"
+        return "read, as mended" if mended else "as saved"
+
+    def run(self, dice: random.Random) -> str:
+        """One of the files beside the checkpoint."""
+        file = dice.choice(list(self.beside))
+        file.write_bytes(mutant(self.beside[file], dice, self.beside[dice.choice(list(self.beside))]))
+        try:
+            settings = config.load(self.settings.out)
+            runs.same_data(settings, self.settings.data.listing())
+            runs.same_environment(settings)
+            log.rows(self.settings.out / "metrics.jsonl")
+        except Mistake:
+            return "refused"
+        return "as saved"
+
+
+def same(one: checkpoint.Loaded, other: checkpoint.Loaded) -> bool:
+    return all(
+        mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+        for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--checkpoints", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bad: Counter[str] = Counter()
+    for kind, cases in ((Pictures, options.pictures), (Checkpoints, options.checkpoints)):
+        began = time.perf_counter()
+        folder = Path(tempfile.mkdtemp())
+        each = kind(folder, options.seed)
+        found = survived(cases, each, folder / "notes")
+        shutil.rmtree(folder)
+        print(
+            f"{cases} {kind.__name__.lower()}, {time.perf_counter() - began:.0f} s: {', '.join(f'{n} {w}' for w, n in found.most_common())}"
+        )
+        bad.update({word: count for word, count in found.items() if word not in kind.fine})
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Damaged and hostile files crash nothing, run nothing and do not pass for good; `benchmarks/fuzz.py` tries thousands."""
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import fuzz
+from openjepa import checkpoint, pictures
+from openjepa.types import Mistake
+from tests.mutants import limited, survived
+
+
+@pytest.mark.parametrize(("kind", "cases"), [(fuzz.Pictures, 400), (fuzz.Checkpoints, 60)])
+def test_mutants_are_refused_or_what_they_were(kind, cases, tmp_path):
+    torch.set_num_threads(1)
+    found = survived(cases, kind(tmp_path, seed=1), tmp_path / "notes")
+    assert found.keys() <= kind.fine, found
+    assert len(found) > 1 and sum(found.values()) == cases
+
+
+def test_the_harness_would_notice_a_crash_a_slow_case_and_an_error(tmp_path, monkeypatch):
+    from tests import mutants
+
+    monkeypatch.setattr(mutants, "SECONDS", 1)
+
+    def each(number: int) -> str:
+        if number == 1:
+            os.abort()
+        if number == 2:
+            raise KeyError("a defect")
+        if number == 3:
+            bytearray(2**33)
+        while number == 4:
+            pass
+        return "fine"
+
+    found = survived(6, each, tmp_path / "notes")
+    kinds = sorted(word.split(" ")[0] for word in found)
+    assert kinds == ["KeyError", "MemoryError", "crash", "fine", "slow"] and found["fine"] == 2
+
+
+@pytest.fixture
+def saved(tiny):
+    from openjepa import runs
+    from tests.conftest import replace
+
+    runs.pretrain(replace(tiny, steps=1))
+    return checkpoint.steps(tiny.out / "checkpoints")[0]
+
+
+HOSTILE = {
+    "a header larger than the file": struct.pack("<Q", 2**63 - 1) + b"{}",
+    "a header of a hundred thousand names": (lambda text: struct.pack("<Q", len(text)) + text)(
+        json.dumps({f"n{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(100_000)}).encode()
+    ),
+    "a shape that is a lie": (lambda text: struct.pack("<Q", len(text)) + text + b"1234")(
+        json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}).encode()
+    ),
+    "tensors that overlap": (lambda text: struct.pack("<Q", len(text)) + text + b"12345678")(
+        json.dumps({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for name in "ab"}).encode()
+    ),
+    "a pickle": b"cos\nsystem\n(S'touch {canary}'\ntR.",
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE)
+def test_a_hostile_shard_with_the_right_hash_is_refused_within_little_memory(saved, harm, tmp_path):
+    canary = tmp_path / "canary"
+    content = HOSTILE[harm].replace(b"{canary}", bytes(canary))
+    (saved / "model.safetensors").write_bytes(content)
+    state = json.loads((saved / "state.json").read_text())
+    state["sha256"]["model.safetensors"] = checkpoint.digest(saved / "model.safetensors")
+    (saved / "state.json").write_text(json.dumps(state))
+    child = os.fork()
+    if child == 0:
+        limited()
+        try:
+            checkpoint.read(saved)
+        except checkpoint.DAMAGE:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[" * 10**5, "nested too deeply"),
+        ('{"format": 1, "step": ' + "9" * 5000 + "}", "digits"),
+        ("[1]", "holds no object"),
+        ('{"format": 1, "step": 1.0, "save": "", "sha256": {}}', "another checkpoint"),
+        ('{"format": 1, "step": 2, "save": "", "sha256": {}}', "another checkpoint"),
+        ('{"format": 1, "step": 1, "save": "", "sha256": {"../../model.safetensors": ""}}', "lists no shards"),
+        ('{"format": 2}', "format 2, this version reads 1"),
+        (" " * (2**24 + 1), "larger than 16 MiB"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused_with_its_reason(saved, content, reason):
+    (saved / "state.json").write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        checkpoint.read(saved)
+
+
+def test_weights_that_are_not_finite_are_damage(tiny, saved):
+    from openjepa import durable
+
+    model = checkpoint.read(saved).model
+    name = next(iter(model))
+    model[name].view(-1)[0] = float("nan")
+    (saved / "model.safetensors").unlink()
+    state = json.loads((saved / "state.json").read_text())
+    state["sha256"]["model.safetensors"] = durable.store(
+        saved / "model.safetensors", checkpoint.serialised(model, {"save": state["save"]})
+    )
+    (saved / "state.json").write_text(json.dumps(state))
+    with pytest.raises(Mistake, match="every checkpoint .* is damaged"):
+        checkpoint.newest(saved.parent)
+
+
+def test_an_array_whose_shape_is_a_lie_and_a_file_too_large_are_undecodable(tmp_path, monkeypatch):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000000, 3), }"
+    header += b" " * (117 - len(header)) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    monkeypatch.setattr(pictures, "MOST_BYTES", 1000)
+    Path(tmp_path / "b.jpg").write_bytes(bytes(1001))
+    for name, reason in (("a.npy", "not a plain numpy array"), ("b.jpg", "larger than")):
+        with pytest.raises(pictures.Undecodable, match=reason):
+            pictures.look(str(tmp_path / name), 3)
