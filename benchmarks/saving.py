@@ -1,0 +1,90 @@
+"""What a checkpoint costs: the time a step waits for it, saved in the step and beside the training.
+
+    python benchmarks/saving.py --model small --batch 32 --threads 1
+
+Three saves, one after every fourth step. "waits" is the time until training goes on, "costs" what the whole run took beyond
+its plain steps, for each save: it holds the time by which a save beside the training slows the steps that go on.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from openjepa import memory, optim, recipes
+from openjepa.data import Step, Steps
+from openjepa.device import place
+from openjepa.encoder import SIZES
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.saving import Saver
+from openjepa.training import advance
+
+SAVES, BETWEEN = 3, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=sorted(SIZES), default="small")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="0: all")
+    parser.add_argument(
+        "--out", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to be tried"
+    )
+    options = parser.parse_args()
+    memory.hold()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    where, base = place(options.device), recipes.recipe("cifar10")
+    data = Image(size=(224, 224), patch=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    config = dataclasses.replace(
+        base, data=data, method=JEPA(**SIZES[options.model]), batch_size=options.batch, keep_last=1
+    )
+    method = config.method.build(data).to(where.device)
+    optimizer = optim.build(method, config.optim)
+    step = Steps(
+        data.synthetic(options.batch, 0), config.masks.build(data.grid), batch_size=options.batch, total=9, seed=0
+    )[0]
+
+    def take() -> float:
+        began = time.perf_counter()
+        made = Step(step.step, where.move(step.batch), where.move(step.masks), ())
+        advance(method, optimizer, made.batch, made.masks, config.optim.at(1, 9), where)
+        if where.device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - began
+
+    plain = statistics.median([take() for _ in range(10)][3:])
+    print(
+        f"{options.model}, batch {options.batch}, {where.device}, {torch.get_num_threads()} threads: a step {plain:.3f} s"
+    )
+    print("| saved | MB | waits, s | of a step | costs, s | of a step |\n|---" + "|---" * 5 + "|")
+    for beside in (False, True):
+        out = Path(tempfile.mkdtemp(dir=options.out))
+        waits, began = [], time.perf_counter()
+        with Saver(dataclasses.replace(config, out=out, save_beside=beside)) as saver:
+            for number in range(SAVES * BETWEEN):
+                take()
+                if number % BETWEEN == 0:
+                    asked = time.perf_counter()
+                    saver.save(number + 1, method, optimizer, must=False)
+                    waits.append(time.perf_counter() - asked)
+        cost = (time.perf_counter() - began - SAVES * BETWEEN * plain) / SAVES
+        size = sum(file.stat().st_size for file in next((out / "checkpoints").iterdir()).iterdir())
+        shutil.rmtree(out)
+        wait = statistics.median(waits)
+        name = "beside" if beside else "in the step"
+        print(f"| {name} | {size / 1e6:.0f} | {wait:.3f} | {wait / plain:.0%} | {cost:.2f} | {cost / plain:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
