@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import mmap
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -186,7 +189,7 @@ def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=one_thread,
+        worker_init_fn=one_of_many,
         multiprocessing_context="forkserver" if workers else None,
     )
     return iter(loader)
@@ -197,6 +200,14 @@ def as_is(step: Step) -> Step:
     return step
 
 
-def one_thread(worker: int) -> None:
-    """A worker is one of several: it keeps to one core."""
+def one_of_many(worker: int) -> None:
+    """A worker is one of several, so it keeps to one core; and it does not outlive the run, however that was ended."""
     torch.set_num_threads(1)
+    threading.Thread(target=leave_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def leave_with(parent: Any) -> None:
+    """Waits for the run's process to end. A worker's own parent is a server of forks, which waits for its workers."""
+    if parent:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -3,12 +3,18 @@
 import dataclasses
 import os
 import signal
+import threading
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.kills import WAYS, attempt, fresh, ran, small
-from openjepa import durable
-from tests.faults import Disk, boundaries, every, forked, outcome, same
+from openjepa import checkpoint, durable, runs, training
+from openjepa.training import Stopped
+from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
+from tests.ranks import started
 
 STEP = 67  # boundaries from one kill to the next
 
@@ -73,3 +79,108 @@ def test_a_save_that_is_not_flushed_would_be_found_out(undisturbed, tmp_path, mo
     last = len(names) - names[::-1].index("step: targets")
     assert attempt("power", there, last) == -signal.SIGKILL
     assert not (there.out / "checkpoints").exists()
+
+
+def stopped(settings, folder, at, number=signal.SIGTERM, again=0) -> int:
+    """The status of a run that is sent a signal at its n-th boundary, and once more so many boundaries later."""
+
+    def work() -> None:
+        found = Boundaries(folder, at, lambda _: ask())
+
+        def ask() -> None:
+            found.at, found.then = at + again, lambda _: os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+
+        try:
+            ran(settings)
+        except Stopped as stop:
+            os._exit(128 + stop.number)
+
+    return forked(work)
+
+
+def places(names: list[str], skip: int) -> dict[str, int]:
+    """The number of a boundary of each name, not the first few of them where there are more."""
+    found: dict[str, list[int]] = {}
+    for number, name in enumerate(names, 1):
+        found.setdefault(name, []).append(number)
+    return {name: numbers[min(skip, len(numbers) - 1)] for name, numbers in found.items()}
+
+
+def test_sigterm_in_every_phase_loses_no_step(undisturbed, tmp_path):
+    """While it trains, the run saves and leaves with 143; before and after, it dies as any process does, or just ends."""
+    settings, whole = undisturbed
+    there = dataclasses.replace(settings, save_beside=False, out=tmp_path / "place" / "run")
+    names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
+    phases, last = places(names, skip=5), len(names) - names[::-1].index("step: targets")
+    for name, at in phases.items():
+        status = stopped(there, fresh(there.out), at)
+        training = names.index("step: getitem") < at <= last
+        assert status == 128 + signal.SIGTERM if training else status in (0, -signal.SIGTERM), name
+        if training:
+            taken, begun = checkpoint.steps(there.out / "checkpoints")[0], names[:at].count("step: getitem")
+            steps = int(taken.name.removeprefix("step-"))
+            assert steps in (begun, begun + 1), (
+                name
+            )  # the step under way is ended and saved, or, if it was over, the next one
+        assert forked(lambda: ran(there)) == 0 and same(outcome(there.out), whole), name
+
+
+def test_asked_twice_it_leaves_at_once_and_nothing_is_lost(undisturbed, tmp_path):
+    settings, whole = undisturbed
+    there = dataclasses.replace(settings, out=tmp_path / "place" / "run")
+    names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
+    for again in (1, 15):
+        assert stopped(there, fresh(there.out), places(names, 5)["step: forward"], again=again) == -signal.SIGTERM
+        assert forked(lambda: ran(there)) == 0 and same(outcome(there.out), whole)
+
+
+def test_no_worker_outlives_a_run_that_was_killed(undisturbed, tmp_path, monkeypatch):
+    mark = f"KILLED_{os.getpid()}_{tmp_path.name}"
+    monkeypatch.setenv(mark, "1")
+    there = dataclasses.replace(
+        undisturbed[0], workers=2, steps=10_000, save_every=10_000, log_every=5, out=tmp_path / "run"
+    )
+    (process,) = started(there, ranks=1)
+    until = time.monotonic() + 90
+    while not (there.out / "metrics.jsonl").exists():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    assert len(bearing(mark)) > 2
+    process.kill()
+    process.wait()
+    while bearing(mark):
+        assert time.monotonic() < until, "workers are left"
+        time.sleep(0.2)
+
+
+def bearing(mark: str) -> list[int]:
+    """The processes that were started with a variable of this name, us aside."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(place.name) != os.getpid() and mark.encode() in (place / "environ").read_bytes():
+                found.append(int(place.name))
+        except OSError:  # it has just gone, or is not ours
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_two_thousand_steps_hold_no_more_memory_files_and_threads_than_five_hundred(undisturbed, tmp_path, monkeypatch):
+    seen = []
+    report = training.Meters.report
+
+    def noted(*arguments) -> None:
+        report(*arguments)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        seen.append(
+            (pages * os.sysconf("SC_PAGESIZE"), len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
+        )
+
+    monkeypatch.setattr(training.Meters, "report", noted)
+    runs.pretrain(dataclasses.replace(undisturbed[0], steps=2000, save_every=100, log_every=20, out=tmp_path / "run"))
+    memory, files, threads = (list(column) for column in zip(*seen[25:], strict=True))
+    slope = np.polyfit(np.arange(len(memory)) * 20, memory, 1)[0]
+    assert slope < 1024, f"{slope:.0f} bytes a step"
+    assert max(files) <= files[0] + 2 and max(threads) <= threads[0] + 1  # a save may be under way
