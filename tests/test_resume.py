@@ -11,25 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, config, log, runs, weights
+from openjepa import checkpoint, config, runs, weights
 from openjepa.data import locked
 from openjepa.training import Stopped, Trouble
 from openjepa.types import Mistake
 from tests.conftest import METHODS, replace
-
-
-def outcome(out) -> tuple[dict, list]:
-    """Final weights and moments, and the rows of the log without timings."""
-    last = checkpoint.steps(out / "checkpoints")[0]
-    tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")}
-    rows = [{k: v for k, v in row.items() if k not in log.TIMINGS} for row in log.rows(out / "metrics.jsonl")]
-    return tensors, rows
-
-
-def same(one, other) -> bool:
-    (tensors, rows), (others, other_rows) = one, other
-    alike = all(torch.equal(tensors[part][name], others[part][name]) for part in tensors for name in tensors[part])
-    return alike and all(tensors[part].keys() == others[part].keys() for part in tensors) and rows == other_rows
+from tests.faults import outcome, same
 
 
 @pytest.fixture
