@@ -14,7 +14,7 @@ from benchmarks.kills import WAYS, attempt, fresh, ran, small
 from openjepa import checkpoint, durable, runs, training
 from openjepa.training import Stopped
 from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
-from tests.ranks import started
+from tests.ranks import bearing, started
 
 STEP = 67  # boundaries from one kill to the next
 
@@ -152,18 +152,6 @@ def test_no_worker_outlives_a_run_that_was_killed(undisturbed, tmp_path, monkeyp
     while bearing(mark):
         assert time.monotonic() < until, "workers are left"
         time.sleep(0.2)
-
-
-def bearing(mark: str) -> list[int]:
-    """The processes that were started with a variable of this name, us aside."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(place.name) != os.getpid() and mark.encode() in (place / "environ").read_bytes():
-                found.append(int(place.name))
-        except OSError:  # it has just gone, or is not ours
-            continue
-    return found
 
 
 @pytest.mark.slow
