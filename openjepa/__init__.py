@@ -17,6 +17,8 @@ WHERE = {  # public name -> module, imported when first asked for
     "Compare": "openjepa.evaluate.probing",
     "suite": "openjepa.evaluate.suite",
     "Suite": "openjepa.evaluate.suite",
+    "doctor": "openjepa.checkup",
+    "Doctor": "openjepa.checkup",
     "Candidate": "openjepa.evaluate.candidates",
     "load": "openjepa.weights",
     "recipe": "openjepa.recipes",

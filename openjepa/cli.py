@@ -18,6 +18,7 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
   jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
   jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
   jepa demo                                              scenes rendered, learnt and measured in some minutes
+  jepa doctor FOLDER                                     what is wrong with a folder, before hours are spent
   jepa bench [RECIPE]                                    images/s, and the share of what this machine can do
   jepa recipes [NAME]                                    the recipes, or what is known of one
 
@@ -159,6 +160,15 @@ def demo(arguments: list[str]) -> None:
     run(tyro.cli(Demo, prog="jepa demo", args=arguments))
 
 
+def doctor(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.checkup import Doctor
+    from openjepa.checkup import doctor as run
+
+    run(tyro.cli(Doctor, prog="jepa doctor", args=arguments))
+
+
 def bench(arguments: list[str]) -> None:
     import tyro
 
@@ -192,6 +202,7 @@ VERBS = {
     "compare": compare,
     "suite": suite,
     "demo": demo,
+    "doctor": doctor,
     "bench": bench,
     "recipes": list_recipes,
 }

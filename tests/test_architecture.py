@@ -22,7 +22,7 @@ LEVELS = [
     {"training"},
     {"compiled"},
     {"recipes", "runs"},
-    {"showcase", "bench"},
+    {"showcase", "bench", "checkup"},
     {"cli"},
     {"__main__", "__init__"},
 ]
