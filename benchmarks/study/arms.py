@@ -72,6 +72,8 @@ WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(l
 ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
 QUIET = both(ALONE, optim(lr=1e-3))
 UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to pixels
+# Pixels of all that is hidden, as MAE asks for them, and features at every third of those places
+THIRD = both(UPPER, masks(asked=1.0), method(target_every=3), optim(lr=1.5e-3))
 IN_BLOCKS = both(UPPER, method(target_sees="whole"), masks(sampler="blocks"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
@@ -142,6 +144,10 @@ ARMS: dict[str, Change] = {
     "quiet": QUIET,
     "quiet, last two layers": both(QUIET, method(target_layers=(4, 5))),
     "upper": UPPER,  # the recipe `cifar10-minutes`
+    "third": THIRD,
+    "third, lr 1e-3": both(THIRD, optim(lr=1e-3)),
+    "third, pixels 2": both(THIRD, method(pixels=2.0)),
+    "third, 128 images": both(THIRD, batch(128)),
     "upper, momentum 0.996": both(UPPER, optim(momentum=0.996, final_momentum=0.996)),
     "upper, held": both(UPPER, optim(hold=0.6)),
     "upper, all asked": both(UPPER, masks(asked=1.0)),
