@@ -142,15 +142,26 @@ def newest(folder: Path) -> Loaded | None:
     for path in steps(folder):
         try:
             return read(path)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+                raise Mistake(
+                    f"checkpoint {path} cannot be read ({error.strerror}): mend its permissions or its disk; nothing was changed"
+                ) from error
+            put_aside(path, error)
         except DAMAGE as error:
-            aside = path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:6]}")
-            path.rename(aside)
-            warn(f"checkpoint {path.name} is damaged ({error}); set aside as {aside.name}")
+            put_aside(path, error)
     if list(folder.glob("damaged-*")):
         raise Mistake(
             f"every checkpoint in {folder} is damaged: nothing to resume from; start again with another --out"
         )
     return None
+
+
+def put_aside(path: Path, error: Exception) -> None:
+    """Renames a damaged checkpoint and says so; renamed back, it is tried again."""
+    aside = path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:6]}")
+    path.rename(aside)
+    warn(f"checkpoint {path.name} is damaged ({error}); set aside as {aside.name}")
 
 
 class Manifest(NamedTuple):

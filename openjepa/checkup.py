@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from openjepa.data import list_files
 from openjepa.device import cores
 from openjepa.durable import replacing
 from openjepa.log import console, say
+from openjepa.types import Mistake
 
 FINDINGS = {  # what may be found, and what a run does then
     "unreadable": "the run stops: mend its disk or its permissions, or remove it",
@@ -78,6 +80,8 @@ class Seen:
 
 def doctor(settings: Doctor) -> dict[str, Any]:
     """What was found: printed, written as JSON with the files' names, drawn; returned. Mistake if there are no pictures."""
+    if settings.workers < -1:
+        raise Mistake(f"{settings.workers} processes are none: try --workers -1, which is one for each core")
     listing = list_files(settings.root, pictures.SUFFIXES)
     seen = list(track(examined(listing.paths, settings.workers), "looking", len(listing.paths), console=console))
     groups = duplicates(seen) | (near_duplicates(seen) if settings.near else {})
@@ -162,7 +166,7 @@ def duplicates(seen: list[Seen]) -> dict[str, list[list[str]]]:
     """Files that are equal, in groups."""
     same = defaultdict(list)
     for each in seen:
-        if each.sha256:
+        if each.width:
             same[each.sha256].append(each.path)
     return {"duplicate": [group for group in same.values() if len(group) > 1]}
 
@@ -206,10 +210,17 @@ def tell(result: dict[str, Any], seen: list[Seen]) -> None:
         say(f"not looked at, by their endings: {kinds}")
     sides = sorted(min(each.width, each.height) for each in seen if each.width)
     if sides:
-        say(f"shorter side: {sides[0]} to {sides[-1]} pixels, half of them below {sides[len(sides) // 2]}")
+        say(f"shorter side: {sides[0]} to {sides[-1]} pixels, the middle one {sides[len(sides) // 2]}")
     table = Table("found", "files", "for instance", "what a run does")
     for name, paths in result["findings"].items():
-        table.add_row(name, f"{len(paths):,}", paths[0], FINDINGS[name])
+        reason = result["reasons"].get(paths[0])
+        partner = next((group[1] for group in result["groups"].get(name, []) if group[0] == paths[0]), None)
+        about = f" ({reason})" if reason else f" and {partner}" if partner else ""
+        table.add_row(name, f"{len(paths):,}", f"{escape(paths[0] + about)}", FINDINGS[name])
+    if lost := len(result["reasons"]):
+        say(
+            f"{lost / result['files']:.1%} of the files cannot be learnt from: a run stops at 5 % of what it draws, or at --max-skipped"
+        )
     if result["findings"]:
         console.print(table)
     else:

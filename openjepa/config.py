@@ -169,7 +169,7 @@ def load(folder: Path) -> Pretrain:
     try:
         return from_json(read_json(file))
     except (ValueError, KeyError, TypeError) as error:
-        raise Mistake(f"{file} cannot be read: {error}") from error
+        raise Mistake(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
 
 
 def build(kind: type, plain: dict[str, Any]) -> Any:

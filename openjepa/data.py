@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -74,7 +75,7 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
     Mistake in a sentence where there is nothing to find.
     """
     if not roots:
-        raise Mistake("no data given: try --data.root FOLDER")
+        raise Mistake("no data given: name a folder of images, for a run by --data.root FOLDER")
     found: dict[str, int] = {}
     for root in roots:
         path = Path(root).expanduser()
@@ -85,7 +86,7 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
         elif path.is_file() and path.suffix.lower() in suffixes:
             found[str(path)] = path.stat().st_size
         else:
-            raise Mistake(f"{root} is not a folder, nor a .txt file of paths: check the spelling of --data.root")
+            raise Mistake(f"{root} is not a folder, nor a .txt file of paths: check its spelling")
     if not found:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         raise Mistake(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
@@ -102,6 +103,8 @@ def walk(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
         folder, place = folders.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
+                if endless(entry):
+                    continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path) if entry.is_symlink() else f"{place}{os.sep}{entry.name}"
                     if real not in seen:
@@ -109,6 +112,17 @@ def walk(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
                         folders.append((entry.path, real))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122 (speed)
                     yield entry.path, entry.stat().st_size
+
+
+def endless(entry: os.DirEntry[str]) -> bool:
+    """Whether a link leads to itself; like one that leads nowhere, it is no file."""
+    try:
+        entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise
+    return False
 
 
 def named_in(file: Path) -> Iterator[tuple[str, int]]:

@@ -21,6 +21,7 @@ from openjepa.device import Place, cores, place
 from openjepa.durable import read_json, replacing
 from openjepa.evaluate.online import Online
 from openjepa.log import Log, say, warn
+from openjepa.log import rows as log_rows
 from openjepa.machine import matrix_rate, peak
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, measure
@@ -65,6 +66,8 @@ def run(settings: Pretrain, where: Place) -> Path:
     method, steps = built(settings, data, where)
     optimizer = optim.build(method, settings.optim)
     start = restored(settings, method, optimizer) if resumed else 0
+    if start >= settings.steps:
+        say(f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for")
     if start == 0 and settings.init_from:
         unfit = weights.initialise_from(method, settings.init_from)
         say(f"started from {settings.init_from}" + (f"; not taken over: {', '.join(unfit)}" if unfit else ""))
@@ -133,6 +136,10 @@ def steps_of(settings: Pretrain, data: Dataset, views: int) -> Steps:
 def resuming(settings: Pretrain) -> bool:
     """Whether there is a run to go on with. Mistake if the folder and the wish do not go together."""
     there = (settings.out / "config.json").is_file()
+    if not there and checkpoint.steps(settings.out / "checkpoints"):
+        raise Mistake(
+            f"{settings.out} has checkpoints and no config.json: put it back (export/ of a run has one, too), or give another --out"
+        )
     if there and settings.resume == "no":
         raise Mistake(f"{settings.out} already holds a run: go on with it by --resume, or give another --out")
     if settings.resume == "yes" and not there:
@@ -143,6 +150,8 @@ def resuming(settings: Pretrain) -> bool:
 def same_data(settings: Pretrain, listing: Listing) -> None:
     """Mistake if the files are not those that the run began with."""
     began = noted(settings.out / "data.json")
+    if not began:
+        warn(f"{settings.out} has no data.json: whether the data are those the run began with is not known")
     if began and began.get("fingerprint") != listing.fingerprint:
         message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other sizes"
         if not settings.other_data:
@@ -202,6 +211,11 @@ def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim
     distributed.barrier()
     loaded = loaded if distributed.is_main() else checkpoint.newest(folder)
     if loaded is None:
+        reached = max((row["step"] for row in log_rows(settings.out / "metrics.jsonl")), default=0)
+        if reached > 2 * settings.save_every:  # one may be under way, but not the next one as well
+            raise Mistake(
+                f"{settings.out} has a log up to step {reached} and no checkpoint: put checkpoints/ back, or give another --out"
+            )
         say("the run was stopped before its first checkpoint: starting at step 0, as then")
         return 0
     checkpoint.restore(loaded, method, optimizer)

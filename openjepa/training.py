@@ -201,8 +201,8 @@ class Meters:
             list_skipped(self.config.out, sorted(new))
         if self.skips > max(8, self.config.max_skipped * self.seen):
             raise Trouble(
-                f"{self.skips} of {self.seen} files cannot be decoded, the last {skipped[-1].path} ({skipped[-1].reason}): "
-                f"mend the folder, or allow more with --max-skipped {2 * self.config.max_skipped:g}"
+                f"{self.skips} of {self.seen} samples drawn cannot be decoded, the last {skipped[-1].path} ({skipped[-1].reason}): "
+                f"mend the folder (jepa doctor lists them), or go on with --resume yes --max-skipped {2 * self.config.max_skipped:g}"
             )
 
     def took(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:

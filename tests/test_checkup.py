@@ -119,6 +119,16 @@ def test_equal_files_and_pictures_that_look_alike_are_grouped(clean):
     assert "near duplicate" not in alone["groups"]
 
 
+def test_bad_files_are_no_duplicates_and_how_many_a_run_bears_is_said(clean, capsys):
+    for name in ("one.jpg", "[bold]two.jpg"):
+        (clean / name).write_bytes(b"no picture")
+    assert found(clean) == {"undecodable": ["[bold]two.jpg", "one.jpg"]}
+    said = capsys.readouterr().out
+    assert "14.3% of the files cannot be learnt from" in said and "--max-skipped" in said
+    assert cli.main(["doctor", str(clean), "--workers", "-5"]) == 1
+    assert "try --workers -1" in capsys.readouterr().err
+
+
 def test_an_unreadable_file_is_said_to_stop_a_run(clean, monkeypatch):
     from openjepa import pictures
 

@@ -312,3 +312,12 @@ def test_a_pack_says_what_could_not_be_decoded(photos, tmp_path):
     config.dataset(config.listing(), tmp_path / "cache")
     index = next((tmp_path / "cache").glob("*.json"))
     assert list(json.loads(index.read_text())["bad"].values()) == ["the file is empty"]
+
+
+def test_a_link_to_itself_is_no_file(photos, tmp_path):
+    for file in sorted(photos.rglob("*.png"))[:3]:
+        (tmp_path / file.name).symlink_to(file)
+    for name in ("self.png", "folder"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    assert len(list_files((str(tmp_path),), frozenset({".png"})).paths) == 3

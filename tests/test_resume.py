@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -308,3 +309,48 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_agai
         for out in (whole.out, tiny.out.with_name("whole"))
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_without_its_config_is_not_started_afresh_over_its_checkpoints(tiny):
+    runs.pretrain(tiny)
+    (tiny.out / "config.json").unlink()
+    for resume in ("no", "yes", "if-any"):
+        with pytest.raises(Mistake, match="has checkpoints and no config.json: put it back"):
+            runs.pretrain(replace(tiny, resume=resume))
+
+
+def test_a_run_whose_checkpoints_have_gone_is_not_started_afresh(tiny):
+    """Unless none can have been there yet."""
+    runs.pretrain(tiny)
+    shutil.rmtree(tiny.out / "checkpoints")
+    with pytest.raises(Mistake, match="has a log up to step 12 and no checkpoint"):
+        runs.pretrain(replace(tiny, resume="if-any"))
+    runs.pretrain(replace(tiny, resume="if-any", save_every=12))
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_a_damaged_one(tiny, monkeypatch):
+    runs.pretrain(tiny)
+    before = sorted(path.name for path in (tiny.out / "checkpoints").iterdir())
+
+    def failing(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "digest", failing)
+    with pytest.raises(
+        Mistake, match="cannot be read .Input/output error.: mend its permissions or its disk; nothing was changed"
+    ):
+        runs.pretrain(replace(tiny, resume="yes"))
+    assert before == sorted(path.name for path in (tiny.out / "checkpoints").iterdir())
+
+
+def test_a_run_that_has_more_steps_than_are_asked_for_says_so(tiny, capsys):
+    runs.pretrain(tiny)
+    runs.pretrain(replace(tiny, resume="yes", steps=5))
+    assert "nothing is left to do: 12 steps are taken, and 5 were asked for" in capsys.readouterr().out
+
+
+def test_a_run_without_its_data_json_says_what_it_does_not_know(tiny, capsys):
+    runs.pretrain(tiny)
+    (tiny.out / "data.json").unlink()
+    runs.pretrain(replace(tiny, resume="yes"))
+    assert "has no data.json" in capsys.readouterr().err
