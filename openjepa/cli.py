@@ -52,9 +52,16 @@ def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (Mistake, OSError) as error:
-        print(f"jepa: {error}", file=sys.stderr)
+        print(f"jepa: {sentence(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong; of what the system itself refused, where, and what to look at."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}: check that path, its permissions and its disk"
+    return str(error)
 
 
 def pretrain(arguments: list[str]) -> None:

@@ -168,6 +168,8 @@ def load(folder: Path) -> Pretrain:
         raise Mistake(f"{folder} is not a run: it has no config.json")
     try:
         return from_json(read_json(file))
+    except Mistake as error:
+        raise Mistake(f"{file}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise Mistake(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
 

@@ -38,6 +38,14 @@ FAST = [
 ]
 
 
+@pytest.fixture
+def tiny_run(tiny):
+    from openjepa import runs
+
+    runs.pretrain(tiny)
+    return tiny.out
+
+
 def test_without_a_verb_it_says_what_there_is(capsys):
     assert main([]) == 0
     said = capsys.readouterr().out
@@ -266,3 +274,16 @@ def test_joint_embedding_of_one_image_is_refused(photos, tmp_path, capsys):
     ]
     assert main(line) == 1
     assert "try --batch-size 128" in capsys.readouterr().err and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_what_the_system_refuses_is_told_with_the_path_and_what_to_look_at(photos, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", str(photos), "--workers", "1", "--out", str(tmp_path / "file")]) == 1
+    assert f"{tmp_path / 'file'}: File exists: check that path" in capsys.readouterr().err
+
+
+def test_a_config_that_was_edited_is_named_with_what_is_wrong(tiny_run, capsys):
+    file = tiny_run / "config.json"
+    file.write_text(file.read_text().replace('"batch_size": 16', '"batch_size": "x"'))
+    assert main(["pretrain", "--out", str(tiny_run), "--resume"]) == 1
+    assert f"{file}: batch_size cannot be 'x'" in capsys.readouterr().err
