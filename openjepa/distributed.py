@@ -8,6 +8,7 @@ import importlib
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -52,6 +53,7 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
         yield
     except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
         if gone := missing(dist.PrefixStore("roll", store), rank, ranks):
+            traceback.clear_frames(error.__traceback__)  # what they hold of the group would keep its threads
             raise Mistake(
                 f"of {ranks} processes, {', '.join(map(str, gone))} has gone or does not answer: see what it said; what was "
                 "saved is safe, go on with --resume yes"
