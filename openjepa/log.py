@@ -95,6 +95,7 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.file.flush()
         self.bar.stop()
 
     def row(self, step: int, metrics: dict[str, float]) -> None:
@@ -120,6 +121,10 @@ class Rows:
 
     def append(self, row: dict[str, Any]) -> None:
         self.kept += json.dumps(row) + "\n"
+        self.write()
+
+    def write(self) -> None:
+        """Writes what is kept, or goes on keeping it."""
         good = self.file.stat().st_size if self.file.exists() else 0
         try:
             with self.file.open("a") as stream:
@@ -139,6 +144,9 @@ class Rows:
         self.failing = True
 
     def flush(self) -> None:
+        """Makes the rows durable, after another try to write those that wait."""
+        if self.kept:
+            self.write()
         try:
             if self.file.exists():
                 durable.flush(self.file)
@@ -181,7 +189,9 @@ def rows(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
         with suppress(ValueError):
-            found.append(json.loads(line))
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                found.append(row)
     return found
 
 

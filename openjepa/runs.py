@@ -202,7 +202,8 @@ def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | N
 
 def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Steps already taken, their weights put back; says so if what follows is not what would have been."""
-    changed = config.differences(config.load(settings.out), settings)
+    began = config.load(settings.out)
+    changed = config.differences(began, settings)
     if changed:
         warn(f"resumed with other settings, so not exactly the same run: {'; '.join(changed)}")
     same_environment(settings)
@@ -212,7 +213,7 @@ def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim
     loaded = loaded if distributed.is_main() else checkpoint.newest(folder)
     if loaded is None:
         reached = max((row["step"] for row in log_rows(settings.out / "metrics.jsonl")), default=0)
-        if reached > 2 * settings.save_every:  # one may be under way, but not the next one as well
+        if reached > 2 * began.save_every:  # one may be under way, but not the next one as well
             raise Mistake(
                 f"{settings.out} has a log up to step {reached} and no checkpoint: put checkpoints/ back, or give another --out"
             )

@@ -28,6 +28,9 @@ def test_rows_that_cannot_be_written_wait_and_are_written_later(tmp_path, monkey
     assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")] == [1]
     rows.append({"step": 4})
     assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+    rows.kept = '{"step": 5}\n'
+    rows.flush()
+    assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")][-1] == 5 and not rows.kept
     said = capsys.readouterr().err
     assert said.count("No space left on device") == 1 and "training goes on" in said
 
@@ -35,24 +38,22 @@ def test_rows_that_cannot_be_written_wait_and_are_written_later(tmp_path, monkey
 def test_a_run_whose_log_cannot_be_written_trains_to_its_end(tiny, monkeypatch):
     """And ends as one whose log could."""
     runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
-    failing = [True]
-    append = Rows.append
+    write = Rows.write
 
-    def sometimes(self, row):
-        if row["step"] == 8:
-            failing[0] = False
-        if failing[0]:
-            self.kept += json.dumps(row) + "\n"
+    def sometimes(self):
+        if '"step": 8' not in self.kept and not self.file.exists():
             return self.failed(OSError(errno.EIO, "Input/output error"), 0)
-        return append(self, row)
+        return write(self)
 
-    monkeypatch.setattr(Rows, "append", sometimes)
+    monkeypatch.setattr(Rows, "write", sometimes)
     runs.pretrain(tiny)
     assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
 
 
 def test_lines_that_a_crash_tore_are_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\0{"step": 2}\n{"step": 3}\n{"st\xff')
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"step": 1}\n\0\0\0{"step": 2}\n{"step": 3}\n[4]\n5\n{"ste": 6}\n{"step": "7"}\n{"st\xff'
+    )
     assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")] == [1, 3]
 
 

@@ -31,6 +31,18 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     )
 
 
+def test_features_at_every_third_place_are_work_there_alone():
+    base = recipes.recipe("cifar10-minutes")
+    every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_every=3))
+    net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
+    step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total=1, seed=0)[0]
+    with FlopCounterMode(display=False) as counter:
+        advance(net, optim.build(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
+    counted = 4 * flops.work(every.method, DATA, flops.shapes(step.masks)).total
+    assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
+    assert counted < 4 * flops.work(base.method, DATA, flops.shapes(step.masks)).total
+
+
 def test_registers_and_convolutions_are_counted():
     """But for the gradient of the first convolution's input, of a few channels, which we count."""
     data = dataclasses.replace(DATA, embed="convolutions")

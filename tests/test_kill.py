@@ -170,5 +170,6 @@ def test_two_thousand_steps_hold_no_more_memory_files_and_threads_than_five_hund
     runs.pretrain(dataclasses.replace(undisturbed[0], steps=2000, save_every=100, log_every=20, out=tmp_path / "run"))
     memory, files, threads = (list(column) for column in zip(*seen[25:], strict=True))
     slope = np.polyfit(np.arange(len(memory)) * 20, memory, 1)[0]
+    print(f"{slope:.0f} bytes a step, {max(files)} files, {max(threads)} threads")
     assert slope < 1024, f"{slope:.0f} bytes a step"
     assert max(files) <= files[0] + 2 and max(threads) <= threads[0] + 1  # a save may be under way

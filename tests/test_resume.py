@@ -320,12 +320,15 @@ def test_a_run_without_its_config_is_not_started_afresh_over_its_checkpoints(tin
 
 
 def test_a_run_whose_checkpoints_have_gone_is_not_started_afresh(tiny):
-    """Unless none can have been there yet."""
+    """Unless none can have been there yet, whatever is asked for now."""
     runs.pretrain(tiny)
     shutil.rmtree(tiny.out / "checkpoints")
     with pytest.raises(Mistake, match="has a log up to step 12 and no checkpoint"):
         runs.pretrain(replace(tiny, resume="if-any"))
-    runs.pretrain(replace(tiny, resume="if-any", save_every=12))
+    early = replace(tiny, out=tiny.out.with_name("early"), save_every=100)
+    runs.pretrain(early)
+    shutil.rmtree(early.out / "checkpoints")
+    runs.pretrain(replace(early, resume="if-any", save_every=1))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_a_damaged_one(tiny, monkeypatch):

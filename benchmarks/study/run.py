@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--images", type=int, default=0, help="learn from so many, others than the probes' (0: all)")
     parser.add_argument("--together", type=int, default=2, help="runs at a time")
+    parser.add_argument("--turns", type=int, default=0, help="time the arms' steps so many times in turn, and leave")
     parser.add_argument("--before", action="store_true", help="probe the arms' encoders before training, and leave")
     parser.add_argument("--one", nargs=3, metavar=("ARM", "SEED", "STEPS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -189,6 +190,11 @@ def main() -> None:
         return one(arm, int(seed), int(steps), options)
 
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.turns:
+        timed = [[rate(arm, options) for arm in options.arms] for _ in range(options.turns)]
+        for arm, each in zip(options.arms, zip(*timed, strict=True), strict=True):
+            print(f"{arm}: {1000 * statistics.median(each):.0f} ms a step")
+        return None
     if options.before:
         for arm, seed in itertools.product(options.arms, options.seeds):
             cells = [f"{name} {100 * value:.1f}" for name, value in before(arm, seed, options).items()]

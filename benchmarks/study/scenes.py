@@ -2,6 +2,7 @@
 
     python benchmarks/study/scenes.py --method jepa --steps 4000 --out runs/scenes-jepa
     python benchmarks/study/scenes.py --method mae --steps 3600 --out runs/scenes-mae
+    python benchmarks/study/scenes.py --seed 7 --every 3 --pixels 3 --out runs/scenes-third
 
 Scenes, probes and baselines are those of `jepa demo`; called again, it goes on with the run.
 """
@@ -28,12 +29,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", choices=("jepa", "mae"), default="jepa")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--every", type=int, default=1, help="of jepa: features at every n-th place asked for")
+    parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
     demo = showcase.Demo(out=options.out, seed=options.seed)
     train = showcase.written(options.out / "scenes", demo)
-    config = changed(showcase.recipe(demo, options.out / "scenes"), options.method)
+    config = showcase.recipe(demo, options.out / "scenes")
+    method = dataclasses.replace(config.method, target_every=options.every, pixels=options.pixels)
+    config = changed(dataclasses.replace(config, method=method), options.method)
     run = runs.pretrain(dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any"))
     side = (showcase.SIDE, showcase.SIDE)
     test = scenes.render(demo.test, side, demo.seed, first=showcase.HELD_OUT)
