@@ -20,8 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
+from openjepa import distributed
 from openjepa.durable import digest, flush, make_folder, read_json, store
 from openjepa.log import warn
+from openjepa.sharding import like, whole
 from openjepa.types import Mistake
 
 FORMAT = 1
@@ -47,11 +49,21 @@ class Loaded(NamedTuple):
 
 
 def snapshot(step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
-    """Copies weights and moments: all that a step waits for when it is saved in the background."""
+    """Copies weights and moments: all that a step waits for when it is saved in the background.
+
+    All processes call it, since what is spread over them is put together, one tensor at a time; the main one has the copies.
+    """
     parts = {"model": method.state_dict(), "optimizer": moments(method, optimizer)}
-    return Snapshot(
-        step, {part: {name: x.detach().to("cpu", copy=True) for name, x in own.items()} for part, own in parts.items()}
-    )
+    return Snapshot(step, {part: copied(tensors) for part, tensors in parts.items()})
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    copies = {}
+    for name, tensor in tensors.items():
+        complete = whole(tensor.detach())
+        if distributed.is_main():
+            copies[name] = complete.to("cpu", copy=True)
+    return copies
 
 
 def save(folder: Path, taken: Snapshot) -> Path:
@@ -101,7 +113,8 @@ def moments(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 def restore(loaded: Loaded, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and moments back. Mistake, naming the first difference, if the networks are not the same."""
-    alike(shapes(method.state_dict()), shapes(loaded.model))
+    mine = method.state_dict()
+    alike(shapes(mine), shapes(loaded.model))
     trained = {name: x for name, x in method.named_parameters() if x.requires_grad}
     if loaded.optimizer:  # else no step was ever taken
         keys = {"exp_avg": lambda x: tuple(x.shape), "exp_avg_sq": lambda x: tuple(x.shape), "step": lambda x: ()}
@@ -109,10 +122,10 @@ def restore(loaded: Loaded, method: nn.Module, optimizer: torch.optim.Optimizer)
             {f"{name}:{key}": of(x) for name, x in trained.items() for key, of in keys.items()},
             shapes(loaded.optimizer),
         )
-    method.load_state_dict(loaded.model)
+    method.load_state_dict({name: like(value, mine[name]) for name, value in loaded.model.items()})
     for name, value in loaded.optimizer.items():
         parameter, key = trained[name.rpartition(":")[0]], name.rpartition(":")[2]
-        optimizer.state[parameter][key] = value.to(parameter.device)
+        optimizer.state[parameter][key] = value.to(parameter.device) if key == "step" else like(value, parameter)
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

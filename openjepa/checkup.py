@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import matplotlib
@@ -124,7 +124,7 @@ def examine(path: str) -> Seen:
     digest = hashlib.sha256(content).hexdigest()
     try:
         if path.endswith(".npy"):
-            height, width, channels = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            height, width, channels = pictures.plain_array(path).shape
             return Seen(path, width, height, (), "", digest) if channels else Seen(path)
         with pictures.opened(path) as picture:
             findings = list(odd(picture, path))
@@ -150,7 +150,8 @@ def odd(picture: Pillow.Image, path: str) -> Iterator[str]:
         yield "giant"
     if max(width, height) > NARROW * min(width, height):
         yield "narrow"
-    if Path(path).suffix.lower() not in ENDINGS.get(kind, {f".{kind.lower()}"}):
+    ending = PurePosixPath(path).suffix.lower()
+    if ending and ending not in ENDINGS.get(kind, {f".{kind.lower()}"}):
         yield "wrong ending"
     if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
         yield "odd colours"
@@ -197,7 +198,7 @@ def other_endings(roots: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
     for root in roots:
         for _, _, files in os.walk(root):
-            endings = (Path(name).suffix.lower() for name in files)
+            endings = (Path(name).suffix.lower() for name in files if not name.startswith("."))
             found.update(ending or "none" for ending in endings if ending not in pictures.SUFFIXES)
     return found
 

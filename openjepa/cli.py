@@ -19,6 +19,7 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
   jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
   jepa demo                                              scenes rendered, learnt and measured in some minutes
   jepa doctor FOLDER                                     what is wrong with a folder, before hours are spent
+  jepa shards make FOLDER OUT                            a folder as tar files, smaller if asked; every verb reads them
   jepa bench [RECIPE]                                    images/s, and the share of what this machine can do
   jepa recipes [NAME]                                    the recipes, or what is known of one
 
@@ -176,6 +177,18 @@ def doctor(arguments: list[str]) -> None:
     run(tyro.cli(Doctor, prog="jepa doctor", args=arguments))
 
 
+def shards(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.archiving import Make
+    from openjepa.archiving import make as run
+    from openjepa.types import Mistake
+
+    if arguments[:1] != ["make"]:
+        raise Mistake("jepa shards can make them: jepa shards make FOLDER OUT; see jepa shards make --help")
+    run(tyro.cli(Make, prog="jepa shards make", args=arguments[1:]))
+
+
 def bench(arguments: list[str]) -> None:
     import tyro
 
@@ -210,6 +223,7 @@ VERBS = {
     "suite": suite,
     "demo": demo,
     "doctor": doctor,
+    "shards": shards,
     "bench": bench,
     "recipes": list_recipes,
 }

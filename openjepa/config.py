@@ -54,6 +54,10 @@ class Pretrain:
     device: str = "auto"  # auto: cuda, mps, cpu
     precision: Precision = "auto"  # auto: bf16 where the processor multiplies it natively
     threads: int = 0  # of the CPU; 0: all cores
+    sharded: bool = (
+        False  # weights, moments and average spread over all processes (FSDP2): for models larger than a device
+    )
+    recompute: bool = False  # activations of transformer blocks once more in the backward pass: less memory, more time
     compile: bool = False  # transformer blocks, by torch: a minute or more at the start, for long runs on a GPU
 
     out: Path = Path("runs/pretrain")  # the run's folder
@@ -132,7 +136,7 @@ def seconds(budget: str) -> float:
 
 
 FREE = frozenset({  # fields that the weights do not depend on
-    "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
+    "recompute", "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
     "stop_on_collapse", "patience", "other_data", "dry_run", "online", "boards",
 })  # fmt: skip
 

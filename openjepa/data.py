@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from openjepa import archives
 from openjepa.draws import Draws, order
 from openjepa.durable import make_folder, replacing
 from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Mistake, Skipped
@@ -69,30 +70,49 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         yield
 
 
-def list_files(roots: Sequence[str], suffixes: frozenset[str]) -> Listing:
+def list_files(roots: Sequence[str], suffixes: frozenset[str], inside: bool = True) -> Listing:
     """Every file with one of these suffixes below the folders, or named in text files, sorted; links are followed once.
 
-    Mistake in a sentence where there is nothing to find.
+    With `inside`, also those inside the tar and Parquet files named, or in folders that hold no files of these suffixes
+    themselves: archives sorted, each in its own order. Mistake in a sentence where there is nothing to find.
     """
     if not roots:
         raise Mistake("no data given: name a folder of images, for a run by --data.root FOLDER")
     found: dict[str, int] = {}
     for root in roots:
-        path = Path(root).expanduser()
-        if path.is_dir():
-            found.update(walk(str(path), suffixes))
-        elif path.is_file() and path.suffix.lower() == ".txt":
-            found.update(named_in(path))
-        elif path.is_file() and path.suffix.lower() in suffixes:
-            found[str(path)] = path.stat().st_size
-        else:
-            raise Mistake(f"{root} is not a folder, nor a .txt file of paths: check its spelling")
-    if not found:
+        found.update(below(root, suffixes, archives.SUFFIXES if inside else frozenset()))
+    packed = sorted(path for path in found if path_suffix(path) in archives.SUFFIXES)
+    loose = sorted(found.keys() - set(packed))
+    sizes = {path: found[path] for path in loose}
+    for archive in packed:
+        sizes.update(archives.addresses(archive, suffixes))
+    if not sizes:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         raise Mistake(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
-    paths = sorted(found)
-    digest = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in paths).encode("utf-8", "surrogateescape"))
-    return Listing(paths, digest.hexdigest()[:32])
+    digest = hashlib.sha256(
+        "\0".join(f"{path}\0{size}" for path, size in sizes.items()).encode("utf-8", "surrogateescape")
+    )
+    return Listing(list(sizes), digest.hexdigest()[:32])
+
+
+def below(root: str, suffixes: frozenset[str], packed: frozenset[str]) -> dict[str, int]:
+    """Path and size of what a root stands for: files of the suffixes, or else archives. Mistake if it is nothing."""
+    path = Path(root).expanduser()
+    if path.is_dir():
+        return dict(walk(str(path), suffixes)) or dict(walk(str(path), packed))
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return dict(named_in(path))
+    if path.is_file() and path.suffix.lower() in suffixes | packed:
+        return {str(path): path.stat().st_size}
+    if path.is_file() and path.name.lower().endswith(archives.SQUEEZED):
+        raise Mistake(
+            f"{root} is compressed, so that no picture in it can be read by itself: decompress it to a .tar file"
+        )
+    raise Mistake(f"{root} is not a folder, a .tar or .parquet file, nor a .txt file of paths: check its spelling")
+
+
+def path_suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 (speed)
 
 
 def walk(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
@@ -110,7 +130,7 @@ def walk(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
                     if real not in seen:
                         seen.add(real)
                         folders.append((entry.path, real))
-                elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122 (speed)
+                elif path_suffix(entry.name) in suffixes and entry.is_file():
                     yield entry.path, entry.stat().st_size
 
 

@@ -70,10 +70,10 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, largest: int = LARGEST) -> dict[str, Any]:
     """What a JSON file holds, whatever it holds. ValueError in a sentence unless that is one object of sensible size."""
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"{file.name} is larger than {LARGEST // 2**20} MiB")
+    if file.stat().st_size > largest:
+        raise ValueError(f"{file.name} is larger than {largest // 2**20} MiB")
     try:
         content = json.loads(file.read_text())
     except RecursionError as error:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from openjepa.sharding import parts, whole
 from openjepa.types import Mistake
 
 
@@ -110,9 +111,9 @@ def apply(optimizer: torch.optim.Optimizer, hyper: Hyper) -> None:
 def clip(method: nn.Module, limit: float) -> Tensor:
     """The norm of the whole gradient before clipping it to `limit` (0: not at all). A tensor, so that nobody waits."""
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    norm = whole(nn.utils.get_total_norm(gradients))
     if limit > 0:
-        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(parts(gradients), (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

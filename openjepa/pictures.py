@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 from torch import Tensor
 
+from openjepa import archives
 from openjepa.draws import Draws
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
@@ -118,15 +119,15 @@ def triangles(
 
 
 def read_bytes(path: str) -> bytes:
-    """A file's bytes; a failure is tried again, then stops the run: a replacement would make a resume differ.
-
-    Undecodable if there are more than MOST_BYTES.
+    """The bytes of a file, or of an address in an archive; a failure is tried again, then stops the run, since a replacement
+    would make a resume differ. Undecodable if there are more than MOST_BYTES.
     """
+    place = archives.inside(path)
     for attempt in range(READS):
         try:
-            if Path(path).stat().st_size > MOST_BYTES:
+            if (archives.size(place) if place else Path(path).stat().st_size) > MOST_BYTES:
                 raise Undecodable(f"the file is larger than {MOST_BYTES // 2**20} MiB")
-            return Path(path).read_bytes()
+            return archives.read(place) if place else Path(path).read_bytes()
         except OSError as error:
             if attempt == READS - 1:
                 raise OSError(
@@ -222,14 +223,19 @@ def planes(picture: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
 
 
 def array_of(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
-    """A picture of any number of channels, kept as bytes of H W C in numpy's format; never a pickle."""
-    try:
-        array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError, tokenize.TokenError) as error:  # also of a shape that is a lie
-        raise Undecodable("not a plain numpy array") from error
+    """A picture of any number of channels, kept as bytes of H W C in numpy's format."""
+    array = plain_array(path)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
         raise Undecodable(f"{array.dtype} of shape {array.shape}, not uint8 of (H, W, {channels})")
     return array.transpose(2, 0, 1)
+
+
+def plain_array(path: str) -> np.ndarray:
+    """What a file of numpy's holds; never a pickle. Undecodable if it is none."""
+    try:
+        return np.lib.format.read_array(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, tokenize.TokenError) as error:  # also of a shape that is a lie
+        raise Undecodable("not a plain numpy array") from error
 
 
 def cut(file: File, channels: int, crop: Crop, row: int, size: tuple[int, int]) -> UInt8[np.ndarray, "C h w"]:

@@ -25,7 +25,9 @@ from openjepa.log import rows as log_rows
 from openjepa.machine import matrix_rate, peak
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, measure
+from openjepa.nn.transformer import recompute_blocks
 from openjepa.saving import Saver
+from openjepa.sharding import sharded
 from openjepa.show.curves import draw
 from openjepa.training import Signals, train
 from openjepa.types import Dataset, Listing, Mistake
@@ -80,8 +82,7 @@ def run(settings: Pretrain, where: Place) -> Path:
     opened = Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext()
     with opened as log, Signals() as signals, Saver(settings) as saver:
         train(settings, method, optimizer, loader, where, start, log, signals, saver, online)
-    if distributed.is_main():
-        finish(settings, method)
+    finish(settings, method)
     distributed.barrier()
     return settings.out
 
@@ -89,6 +90,10 @@ def run(settings: Pretrain, where: Place) -> Path:
 def divides(settings: Pretrain) -> None:
     """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
     ranks = distributed.world()[1]
+    if settings.sharded and settings.online.root and ranks > 1:
+        raise Mistake(
+            "probes during a run want whole weights: leave --online.root out, or --sharded, and probe afterwards"
+        )
     if settings.method.whole_batch and settings.batch_size < 2:
         raise Mistake(
             f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"
@@ -107,7 +112,10 @@ def divides(settings: Pretrain) -> None:
 
 def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
     """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
-    method = settings.method.build(settings.data, settings.seed).to(where.device)
+    method = settings.method.build(settings.data, settings.seed)
+    if settings.recompute:
+        recompute_blocks(method)
+    method = sharded(method, where.device) if settings.sharded else method.to(where.device)
     steps = steps_of(settings, data, method.views)
     if settings.compile:
         from openjepa.compiled import compile_blocks  # a second, which others need not wait
@@ -268,6 +276,8 @@ def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
 def finish(settings: Pretrain, method: Any) -> None:
     """The export, the curves, and what to do next."""
     folder = weights.export(method, settings, settings.steps, settings.out / "export")
+    if not distributed.is_main():
+        return
     picture = draw([settings.out], settings.out / "curves.png")
     say(
         f"\nencoder    {folder}\ncurves     {picture}\nnext       jepa probe {settings.out} --data.root LABELLED_FOLDER"

@@ -34,9 +34,10 @@ class Saver:
     def save(self, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, must: bool) -> str:
         """Begins to write what there is after `done` steps. If it must be, waits, and returns why it could not be, or nothing."""
         failure = ""
+        self.tell()
+        taken = checkpoint.snapshot(done, method, optimizer)
         if distributed.is_main():
-            self.tell()
-            self.writing = self.writer.submit(self.write, checkpoint.snapshot(done, method, optimizer))
+            self.writing = self.writer.submit(self.write, taken)
             if must:
                 failure = self.settled()
             elif not self.config.save_beside:

@@ -55,7 +55,7 @@ def train(
     online: Online | None = None,
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
-    forward = replicated(method, place.device)
+    forward = method if config.sharded else replicated(method, place.device)
     meters = Meters(config, place, start, ceiling=matrix_rate(place, TIMES) if log else 0.0)
     for step, batch, masks, skipped in loader:
         batch, masks = place.move(batch), place.move(masks)

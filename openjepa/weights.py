@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from openjepa import checkpoint, config
+from openjepa import checkpoint, config, distributed
 from openjepa.config import Pretrain
 from openjepa.durable import replacing
 from openjepa.encoder import Encoder
+from openjepa.sharding import like, whole
 from openjepa.types import Method, Mistake
 
 FILE = "encoder.safetensors"
@@ -30,8 +31,13 @@ class Trained(NamedTuple):
 
 
 def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
-    """Writes the target encoder, which the paper evaluates, under timm's names, with the config beside it."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.encoder("target").state_dict().items()}
+    """Writes the target encoder, which the paper evaluates, under timm's names, with the config beside it.
+
+    All processes call it, the main one writes.
+    """
+    state = {name: whole(x.detach()).cpu().contiguous() for name, x in method.encoder("target").state_dict().items()}
+    if not distributed.is_main():
+        return folder
     plain = config.to_json(dataclasses.replace(settings, out=Path(), init_from=None))
     with replacing(folder / FILE) as temporary:
         save_file(state, temporary, {"step": str(step)})
@@ -83,5 +89,5 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
     if not any(name.startswith(TARGET) for name in theirs) and any(name.startswith(TARGET) for name in mine):
         theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
-    method.load_state_dict(fitting, strict=False)
+    method.load_state_dict({name: like(value, mine[name]) for name, value in fitting.items()}, strict=False)
     return sorted((mine.keys() | theirs.keys()) - fitting.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import os
 import random
@@ -101,6 +102,7 @@ def survived(cases: int, each: Callable[[int], str], notes: Path) -> Counter[str
         notes.write_text("")
         child = os.fork()
         if child == 0:
+            faulthandler.disable()  # it would tell of a crash that is looked for
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             limited()
             with notes.open("a", buffering=1) as stream:

@@ -13,8 +13,9 @@ ROOT = Path(openjepa.__file__).parent
 LEVELS = [
     {"draws", "memory", "durable"},
     {"types"},
-    {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "optim", "log", "pictures"},
-    {"encoder", "predictor", "data", "device"},
+    {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "log", "parquet"},
+    {"encoder", "predictor", "device", "sharding", "archives"},
+    {"data", "optim", "pictures"},
     {"methods", "modalities"},
     {"config", "checkpoint", "health", "flops", "machine"},
     {"weights", "saving"},
@@ -22,7 +23,7 @@ LEVELS = [
     {"training"},
     {"compiled"},
     {"recipes", "runs"},
-    {"showcase", "bench", "checkup"},
+    {"showcase", "bench", "checkup", "archiving"},
     {"cli"},
     {"__main__", "__init__"},
 ]

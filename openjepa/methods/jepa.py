@@ -21,6 +21,7 @@ from openjepa.nn.positions import Positions
 from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
 from openjepa.regularisers import sketched_gaussian
+from openjepa.sharding import parts
 from openjepa.types import Batch, Masks, Modality, Output, passes
 
 SLICES = 256  # directions that SIGReg looks along
@@ -180,7 +181,7 @@ class MaskedJEPA(nn.Module):
 
         Nothing moves where `taken`, a flag on the device, says that the optimiser's step was not taken.
         """
-        following, leading = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
+        following, leading = parts(self.target_encoder.parameters()), parts(self.context_encoder.parameters())
         if taken is None:
             torch._foreach_lerp_(following, leading, 1.0 - momentum)  # pyright: ignore
         else:

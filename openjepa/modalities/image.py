@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from openjepa import pictures
+from openjepa import archives, pictures
 from openjepa.colour import jitter
 from openjepa.data import Paths, list_files
 from openjepa.draws import Draws
@@ -237,7 +237,7 @@ class ImageFiles:
     @cached_property
     def folders(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
         """Names of the folders that hold the files, and each file's."""
-        names = [Path(path).parent.name for path in self.paths]
+        names = [archives.folder(path) for path in self.paths]
         classes = tuple(sorted(set(names)))
         number = {name: place for place, name in enumerate(classes)}
         return classes, torch.tensor([number[name] for name in names])

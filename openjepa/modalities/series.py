@@ -43,7 +43,7 @@ class Series:
         return self.channels * self.window
 
     def listing(self) -> Listing:
-        return list_files(self.root, frozenset({".npy"}))
+        return list_files(self.root, frozenset({".npy"}), inside=False)
 
     def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
         """The signals of a .npy file, memory-mapped. Mistake if it is not one array of signals."""

@@ -96,17 +96,17 @@ def look(paths: list[str]) -> tuple[int, int]:
     sides, grey, depth = [], [], 3
     for place in np.linspace(0, len(paths) - 1, min(LOOKS, len(paths))).astype(int):
         path = paths[place]
-        if Path(path).suffix.lower() == ".npy":
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            if len(shape) != 3:
-                raise Mistake(
-                    f"{path} is an array of shape {shape}: .npy files hold bytes of (height, width, channels)"
-                )
-            sides.append(min(shape[:2]))
-            grey.append(False)
-            depth = shape[2]
-            continue
         try:
+            if Path(path).suffix.lower() == ".npy":
+                shape = pictures.plain_array(path).shape
+                if len(shape) != 3:
+                    raise Mistake(
+                        f"{path} is an array of shape {shape}: .npy files hold bytes of (height, width, channels)"
+                    )
+                sides.append(min(shape[:2]))
+                grey.append(False)
+                depth = shape[2]
+                continue
             with pictures.opened(path) as picture:
                 sides.append(min(picture.size))
                 grey.append(picture.mode in ("1", "L", "I", "I;16", "F"))

@@ -1,0 +1,124 @@
+"""What a process holds, and a step takes, with weights whole or spread, activations kept or worked out again.
+
+    python benchmarks/memory.py [--recipe ijepa-vitb16] [--batch 8]
+
+Four ways, one after the other: one process; one that recomputes; two with whole weights (DDP); two with spread ones (FSDP2).
+Scenes rendered in memory; fp32; one thread a process. Each way is taken twice: once for its time, once for its memory, which
+is then given back to the system as soon as it is free. Linux, since memory is read from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from openjepa import distributed, memory, optim, recipes, runs
+from openjepa.device import place
+from openjepa.sharding import parts
+from openjepa.training import advance
+
+STEPS = 5
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc keeps nothing of what is free
+WAYS = {  # processes, settings
+    "one process": (1, {}),
+    "one process, recomputed": (1, {"recompute": True}),
+    "two processes, whole weights": (2, {}),
+    "two processes, spread weights": (2, {"sharded": True}),
+    "two processes, spread and recomputed": (2, {"sharded": True, "recompute": True}),
+}
+
+
+def resident(what: str) -> int:
+    """Bytes of memory: "VmRSS" now, "VmHWM" at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(what)).split()[1]) * 1024
+
+
+def one(options: argparse.Namespace) -> None:
+    """Takes some steps and prints what this process held."""
+    if not RETURNED.keys() & os.environ.keys():
+        memory.hold()
+    torch.set_num_threads(1)
+    where = place("cpu", "fp32")
+    with distributed.process_group(where.device):
+        base = recipes.recipe(options.recipe)
+        settings = dataclasses.replace(base, batch_size=options.batch, steps=STEPS, **WAYS[options.way][1])
+        settings = dataclasses.replace(
+            settings, data=dataclasses.replace(settings.data, mean=(0.5,) * 3, std=(0.25,) * 3)
+        )
+        method, steps = runs.built(settings, settings.data.synthetic(4 * options.batch, 0), where)
+        optimizer = optim.build(method, settings.optim)
+        forward = method if settings.sharded else distributed.replicated(method, where.device)
+        made = [steps[number] for number in range(STEPS)]
+        taken = []
+        for number, step in enumerate(made):
+            if number == 2:  # moments and buckets are there
+                Path("/proc/self/clear_refs").write_text("5")
+                before = resident("VmRSS")
+            distributed.barrier()
+            began = time.perf_counter()
+            advance(method, optimizer, step.batch, step.masks, settings.optim.at(number, STEPS), where, forward=forward)
+            taken.append(time.perf_counter() - began)
+        kept = {"weights": parts(method.parameters())}
+        kept["gradients"] = parts(p.grad for p in method.parameters() if p.grad is not None)
+        kept["moments"] = parts(x for own in optimizer.state.values() for x in own.values())
+        row = {name: sum(x.nbytes for x in own) for name, own in kept.items()}
+        row |= {"peak": resident("VmHWM") - before, "step": statistics.median(taken[2:])}
+        if distributed.is_main():
+            print(json.dumps(row))
+
+
+def taken(way: str, variables: dict[str, str], options: argparse.Namespace) -> dict[str, float]:
+    """What the first process of a way says."""
+    ranks = WAYS[way][0]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "WORLD_SIZE": f"{ranks}", **variables}
+    command = [sys.executable, __file__, "--way", way, "--recipe", options.recipe, "--batch", f"{options.batch}"]
+    started = [
+        subprocess.Popen(command, env={**os.environ, **shared, "RANK": f"{rank}"}, stdout=subprocess.PIPE, text=True)
+        for rank in range(ranks)
+    ]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit(f"{way}: a process failed")
+    return json.loads(said[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--recipe", default="ijepa-vitb16")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--json", type=Path, default=Path("runs/memory.json"))
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        return one(options)
+
+    found = {}
+    print("| a process holds, MB | weights | gradients | moments | more in a step | s a step |\n" + "|---" * 6 + "|")
+    for way in WAYS:
+        timed, weighed = taken(way, {}, options), taken(way, RETURNED, options)
+        row = found[way] = weighed | {"step": timed["step"]}
+        cells = [f"{row[name] / 1e6:,.0f}" for name in ("weights", "gradients", "moments", "peak")]
+        print(f"| {way} | {' | '.join(cells)} | {row['step']:.2f} |", flush=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(found, indent=1))
+    return None
+
+
+if __name__ == "__main__":
+    main()

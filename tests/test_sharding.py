@@ -1,0 +1,109 @@
+"""Weights spread over two processes: the same run as one process that has them whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from openjepa import checkpoint, config, runs
+from openjepa.config import Online
+from openjepa.types import Mistake
+from tests.conftest import METHODS, replace
+from tests.ranks import RUN
+from tests.test_distributed import features, losses, torchrun
+
+
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [("released", {}), ("averaged", {"accumulate": 4}), ("rotary", {"recompute": True}), ("mae", {})],
+)
+def test_two_processes_that_share_the_weights_equal_one(tiny, method, other):
+    tiny = replace(tiny, method=METHODS[method], steps=20, optim=replace(tiny.optim, clip=0.5))
+    one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
+    runs.pretrain(one)
+    torchrun(replace(two, sharded=True, **other))
+    np.testing.assert_allclose(losses(two.out), losses(one.out), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features(two.out), features(one.out), atol=1e-4, rtol=0)
+
+
+SHARES = RUN.replace(
+    "runs.pretrain",
+    """
+from openjepa import training
+took = training.Meters.took
+def weighed(self, *given):
+    took(self, *given)
+    held = lambda tensors: sum(x.to_local().numel() for x in tensors)
+    method, optimizer = KEPT
+    everything = [*method.parameters()], [x for own in optimizer.state.values() for x in own.values() if x.ndim]
+    for tensors in everything:
+        assert tensors and held(tensors) < 0.6 * sum(x.numel() for x in tensors)
+training.Meters.took = weighed
+train = runs.train
+def kept(settings, method, optimizer, *rest):
+    global KEPT
+    KEPT = method, optimizer
+    train(settings, method, optimizer, *rest)
+runs.train = kept
+runs.pretrain""",
+    1,
+)
+
+
+def test_each_process_holds_its_part_of_weights_moments_and_average(tiny):
+    torchrun(replace(tiny, steps=3, sharded=True), code=SHARES)
+
+
+def test_a_checkpoint_of_two_goes_on_with_one_and_again_with_two(tiny):
+    runs.pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
+    shared = replace(tiny, steps=20, sharded=True)
+    for steps, alone in ((5, False), (10, True), (20, False)):
+        code = RUN.replace("runs.pretrain", f"{UNTIL.format(steps)}\nruns.pretrain")
+        settings = replace(shared, resume="if-any")
+        torchrun(settings, ranks=1 if alone else 2, code=code)
+        assert checkpoint.newest(tiny.out / "checkpoints").step == steps
+    np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
+
+
+UNTIL = """
+save = runs.Saver.save
+def last(self, done, method, optimizer, must):
+    failure = save(self, done, method, optimizer, True)
+    if done == {0} < self.config.steps:
+        os._exit(0)
+    return failure
+runs.Saver.save = last
+"""
+
+
+def test_a_run_from_other_weights_starts_alike_spread_or_whole(tiny):
+    first = replace(tiny, steps=4, out=tiny.out.with_name("first"))
+    runs.pretrain(first)
+    one = replace(tiny, steps=6, out=tiny.out.with_name("one"), init_from=first.out)
+    runs.pretrain(one)
+    torchrun(replace(one, out=tiny.out, sharded=True))
+    np.testing.assert_allclose(losses(tiny.out), losses(one.out), atol=1e-6, rtol=0)
+
+
+def test_probes_during_a_run_whose_weights_are_spread_are_refused(tiny, monkeypatch):
+    monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
+    with pytest.raises(Mistake, match="leave --online.root out"):
+        runs.divides(replace(tiny, sharded=True, online=Online(("photos",))))
+
+
+def test_recomputed_activations_change_no_bit(tiny):
+    """Nor is a run that begins without them another run."""
+    runs.pretrain(replace(tiny, out=tiny.out.with_name("one")))
+    recomputed = replace(tiny, recompute=True)
+    runs.pretrain(recomputed)
+    one, other = (checkpoint.newest(out / "checkpoints") for out in (tiny.out.with_name("one"), tiny.out))
+    assert all(torch.equal(one.model[name], other.model[name]) for name in one.model | other.model)
+    assert not config.differences(tiny, recomputed)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_can_be_spread(tiny):
+    tiny = replace(tiny, steps=6, sharded=True)
+    one = replace(tiny, out=tiny.out.with_name("one"))
+    torchrun(one)
+    torchrun(replace(tiny, compile=True))
+    np.testing.assert_allclose(losses(tiny.out), losses(one.out), atol=1e-6, rtol=0)
