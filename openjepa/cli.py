@@ -69,21 +69,21 @@ def pretrain(arguments: list[str]) -> None:
     import tyro
 
     from openjepa.runs import pretrain as run
+    from openjepa.submission import submit
 
+    typed = ["pretrain", *arguments]
     arguments = [
         "--resume=yes" if each == "--resume" and bare(arguments, place) else each
         for place, each in enumerate(arguments)
     ]
     default, rest = starting_point(arguments)
-    run(
-        tyro.cli(
-            type(default),
-            prog="jepa pretrain [RECIPE]",
-            args=rest,
-            default=default,
-            config=(tyro.conf.AvoidSubcommands,),
-        )
+    settings = tyro.cli(
+        type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)
     )
+    if settings.slurm.nodes:
+        submit(settings, typed, main)
+    else:
+        run(settings)
 
 
 def bare(arguments: list[str], place: int) -> bool:
@@ -106,8 +106,10 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     if name:
         return recipes.recipe(name), rest
     root = values_of(rest, "--data.root")
-    wants_help = "-h" in rest or "--help" in rest
-    if not root or wants_help:
+    unasked = any(
+        each in ("-h", "--help") or each.startswith("--slurm.") for each in rest
+    )  # where a job runs, it chooses
+    if not root or unasked:
         return config.Pretrain(), rest
     threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags
     all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0

@@ -38,6 +38,17 @@ class Online:
 
 
 @dataclass(frozen=True)
+class Slurm:
+    """The machines that a run is submitted to, in place of running here."""
+
+    nodes: int = 0  # machines; 0: run here
+    gpus: int = 1  # of each machine, a process for each; 0: none, one process a machine
+    cpus: int = 8  # of each process
+    time: str = "24h"  # of a job; then it saves, is put back into the queue, and goes on
+    options: tuple[str, ...] = ()  # others of sbatch, as partition=long account=vision
+
+
+@dataclass(frozen=True)
 class Pretrain:
     """Everything that a pretraining run depends on, and, at the end, what it does not."""
 
@@ -75,6 +86,7 @@ class Pretrain:
     other_data: bool = False  # allow a resume although the list of files has changed
     dry_run: bool = False  # time a few steps, say how long the run takes, and leave
     online: Online = field(default_factory=Online)
+    slurm: Slurm = field(default_factory=Slurm)
     boards: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self):
@@ -86,6 +98,8 @@ class Pretrain:
         seconds(self.budget)
         if not seconds(self.patience):
             raise Mistake("processes that do not wait for one another at all cannot work together: try --patience 30m")
+        if self.slurm.nodes < 0 or self.slurm.gpus < 0 or self.slurm.cpus < 1 or seconds(self.slurm.time) < 300:
+            raise Mistake("a job wants machines, cores and five minutes at least: try --slurm.nodes 1 --slurm.time 24h")
         if self.online.every < 1 or self.online.samples < 20:
             raise Mistake("probes during a run need --online.every 1 and --online.samples 20 at least")
         if self.batch_size % self.accumulate:
@@ -137,7 +151,7 @@ def seconds(budget: str) -> float:
 
 FREE = frozenset({  # fields that the weights do not depend on
     "recompute", "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
-    "stop_on_collapse", "patience", "other_data", "dry_run", "online", "boards",
+    "stop_on_collapse", "patience", "other_data", "dry_run", "online", "slurm", "boards",
 })  # fmt: skip
 
 
@@ -161,6 +175,7 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
         "masks": build(Masking, plain.pop("masks")),
         "optim": build(Optim, plain.pop("optim")),
         "online": build(Online, plain.pop("online", {})),
+        "slurm": build(Slurm, plain.pop("slurm", {})),
     }
     return dataclasses.replace(build(Pretrain, plain), **built)
 

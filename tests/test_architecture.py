@@ -23,6 +23,7 @@ LEVELS = [
     {"training"},
     {"compiled"},
     {"recipes", "runs"},
+    {"submission"},
     {"showcase", "bench", "checkup", "archiving"},
     {"cli"},
     {"__main__", "__init__"},

@@ -1,0 +1,102 @@
+"""The same command as a job of Slurm (by submitit), put back into the queue until the run has ended."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from openjepa.config import Pretrain, seconds
+from openjepa.log import say
+from openjepa.runs import resuming
+from openjepa.types import Mistake
+
+NOTICE = 120  # seconds before the end of its time at which a job is told
+TIMES = 1000  # that a job may come to the end of its time
+
+
+class Job:
+    """What runs on the machines: `act` on the arguments, once for every process."""
+
+    def __init__(self, act: Callable[[list[str]], int], arguments: list[str]):
+        self.act, self.arguments = act, arguments
+
+    def __call__(self) -> None:
+        from submitit import JobEnvironment
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        status = self.act(self.arguments)
+        asked = JobEnvironment._usr_sig()
+        if status == 128 + asked:  # the run has saved and left; now submitit may hear of it
+            os.kill(os.getpid(), asked)  # the first process puts the job back and ends here
+            time.sleep(NOTICE)  # the others are ended with it, and not before it
+        raise SystemExit(status)
+
+    def checkpoint(self) -> object:
+        """What submitit is to start when the job's turn comes again: the same, which goes on from the last checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def submit(settings: Pretrain, verb: list[str], act: Callable[[list[str]], int], cluster: str = "slurm") -> Any:
+    """Hands the run to Slurm; submitit's job. `verb`: the command as it was typed, which `act` will be given.
+
+    Mistake in a sentence where there is no Slurm, or it refuses, or the run's folder holds another run.
+    """
+    asked, folder = settings.slurm, settings.out / "slurm"
+    resuming(settings)
+    submitit = needed()
+    if cluster == "slurm" and not shutil.which("sbatch"):
+        raise Mistake("there is no sbatch here: run this where jobs are submitted, or leave --slurm.nodes out")
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMES)
+    executor.update_parameters(
+        name=settings.out.resolve().name,
+        nodes=asked.nodes,
+        tasks_per_node=max(1, asked.gpus),
+        cpus_per_task=asked.cpus,
+        timeout_min=math.ceil(seconds(asked.time) / 60),
+        slurm_signal_delay_s=NOTICE,
+        slurm_additional_parameters={"requeue": True, **dict(map(option, asked.options))},
+        **({"gpus_per_node": asked.gpus} if asked.gpus else {}),
+    )
+    try:
+        job = executor.submit(Job(act, going_on(verb)))
+    except submitit.core.utils.FailedJobError as error:
+        raise Mistake(f"Slurm refused the job ({str(error).strip().splitlines()[-1]}): mend --slurm.*") from error
+    say(f"submitted  job {job.job_id}; what it says: {folder}/{job.job_id}_0_log.out; what it learns: {settings.out}")
+    return job
+
+
+def going_on(verb: list[str]) -> list[str]:
+    """The command without what concerns Slurm, and such that it goes on where it was left."""
+    kept, skipping = [], False
+    for each in verb:
+        if each.startswith("--"):
+            skipping = each.startswith("--slurm.")
+        if not skipping:
+            kept.append(each)
+    return kept if any(each.startswith("--resume") for each in kept) else [*kept, "--resume", "if-any"]
+
+
+def option(text: str) -> tuple[str, str]:
+    """A name and a value. Mistake if it is not NAME=VALUE."""
+    name, sign, value = text.lstrip("-").partition("=")
+    if not sign:
+        raise Mistake(f"{text!r} is no option of sbatch: write --slurm.options partition=long account=vision")
+    return name.replace("-", "_"), value
+
+
+def needed() -> ModuleType:
+    """submitit, which an extra brings. Mistake without it."""
+    try:
+        import submitit
+        import submitit.core.utils
+    except ImportError as error:
+        raise Mistake("jobs of Slurm want submitit: pip install 'openjepa[slurm]'") from error
+    return submitit
