@@ -1,6 +1,6 @@
 """Damaged and hostile files: none may crash the process, take its memory, run code or pass for good.
 
-    python benchmarks/fuzz.py --pictures 10000 --checkpoints 2000
+    python benchmarks/fuzz.py --pictures 10000 --checkpoints 2000 --archives 2000
 
 Every case is a function of the seed and its number. Pictures are decoded; a mutated checkpoint must be refused, or hold
 what was saved to the bit; one whose hashes were mended by somebody who means harm must be refused, or be one that a run
@@ -10,6 +10,7 @@ can go on with. Prints what came of them, and leaves with 1 if anything else did
 import argparse
 import dataclasses
 import hashlib
+import io
 import json
 import random
 import shutil
@@ -19,12 +20,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
 from openjepa import checkpoint, config, log, optim, pictures, runs
+from openjepa.archiving import Make, make
+from openjepa.data import list_files
 from openjepa.types import Mistake
 from tests import mutants
 from tests.faults import forked
@@ -108,6 +113,49 @@ class Checkpoints:
         return "as saved"
 
 
+class Archives:
+    """A tar or Parquet file that was changed, or the index beside one, listed and read."""
+
+    fine = frozenset({"refused", "unread", "as packed", "read, other than packed"})
+
+    def __init__(self, folder: Path, seed: int):
+        self.seed, self.folder = seed, folder / "archives"
+        self.folder.mkdir()
+        (folder / "files").mkdir()
+        for name, content in list(mutants.pictures().items())[:6]:
+            (folder / "files" / name).write_bytes(content)
+        self.whole = self.read(str(folder / "files"))
+        (made,) = make(Make(str(folder / "files"), folder / "made", workers=1)).glob("*.tar")
+        cells = [{"bytes": content, "path": "name.png"} for content in self.whole]
+        stream = io.BytesIO()
+        parquet.write_table(arrow.table({"image": cells, "label": [0, 1, 0, 1, 0, 1]}), stream, row_group_size=4)
+        self.good = {"a.tar": made.read_bytes(), "b.parquet": stream.getvalue()}
+
+    def __call__(self, number: int) -> str:
+        dice = random.Random(f"{self.seed} archive {number}")
+        pictures.READS = 1  # to try again takes a second
+        for file in self.folder.iterdir():
+            file.unlink()
+        name = dice.choice(list(self.good))
+        file, index = self.folder / name, self.folder / f".{name}.index"
+        file.write_bytes(self.good[name])
+        if dice.random() < 0.3:
+            self.read(str(file))
+            index.write_bytes(mutant(index.read_bytes(), dice, self.good[name]))
+        else:
+            file.write_bytes(mutant(self.good[name], dice, self.good[dice.choice(list(self.good))]))
+        try:
+            return "as packed" if self.read(str(file)) == self.whole else "read, other than packed"
+        except Mistake:
+            return "refused"
+        except (OSError, pictures.Undecodable) as error:
+            assert str(error)
+            return "unread"
+
+    def read(self, root: str) -> list[bytes]:
+        return [pictures.read_bytes(path) for path in list_files((root,), pictures.SUFFIXES).paths]
+
+
 def same(one: checkpoint.Loaded, other: checkpoint.Loaded) -> bool:
     return all(
         mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -119,11 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--checkpoints", type=int, default=2_000)
+    parser.add_argument("--archives", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bad: Counter[str] = Counter()
-    for kind, cases in ((Pictures, options.pictures), (Checkpoints, options.checkpoints)):
+    every = ((Pictures, options.pictures), (Checkpoints, options.checkpoints), (Archives, options.archives))
+    for kind, cases in every:
         began = time.perf_counter()
         folder = Path(tempfile.mkdtemp())
         each = kind(folder, options.seed)

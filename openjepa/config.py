@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
@@ -90,6 +91,9 @@ class Pretrain:
     boards: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self):
+        for name, value in flatten(dataclasses.asdict(self)).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Mistake(f"{name} cannot be {value}: leave --{name.replace('_', '-')} out")
         for name in ("batch_size", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise Mistake(

@@ -22,6 +22,7 @@ Size = tuple[int, int]  # rows, columns
 REDRAWS = 16  # times a sample that falls short of the context budget draws its places again
 RELEASED_BATCH = 128  # samples a GPU of the released runs held: contexts were cut to the shortest of them
 RELEASED_TRIES = 20
+WIDEST = 10.0  # times that a block may be as wide as high, or as high as wide
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,25 @@ class Masking:
     asked: float = 1.0  # share of what is hidden that is asked for (sampler "random")
     times: int = 1  # masks a sample gets in a step: contexts that share one pass of the target encoder
 
-    def build(self, grid: Size) -> Masker:
-        """The sampler for a grid. Mistake if the grid cannot hold its blocks."""
+    def __post_init__(self):
+        for name in ("target_scale", "context_scale"):
+            if not 0 < getattr(self, name)[0] <= getattr(self, name)[1] <= 1:
+                raise Mistake(f"{name} {getattr(self, name)} is no range of shares, from low to high: {better(name)}")
+        for name in ("budget", "hidden"):
+            if not 0 < getattr(self, name) <= 1:
+                raise Mistake(f"a share {getattr(self, name):g} of tokens is none: {better(name)}")
+        low, high = self.target_aspect
+        if not 1 / WIDEST <= low <= high <= WIDEST:
+            raise Mistake(f"target_aspect {low:g} to {high:g} does not go from low to high: {better('target_aspect')}")
         if self.times < 1:
             raise Mistake(f"{self.times} masks a sample leave nothing to learn from: try --masks.times 1")
+        if self.targets < 1 or self.min_keep < 0:
+            raise Mistake(
+                "a mask wants one target and no fewer than no tokens: try --masks.targets 4 --masks.min-keep 10"
+            )
+
+    def build(self, grid: Size) -> Masker:
+        """The sampler for a grid. Mistake if the grid cannot hold its blocks."""
         return self.one(grid) if self.times == 1 else Several(self.one(grid), self.times)
 
     def one(self, grid: Size) -> Masker:
@@ -56,13 +72,21 @@ class Masking:
         return Rasterized(grid) if self.sampler == "rasterized" else Random(grid, self.hidden, self.asked)
 
 
+def better(name: str) -> str:
+    """What to type in place of a value that cannot be."""
+    default = getattr(Masking, name)
+    values = " ".join(f"{value:g}" for value in (default if isinstance(default, tuple) else (default,)))
+    return f"try --masks.{name.replace('_', '-')} {values}"
+
+
 @dataclass(frozen=True)
 class Blocks:
     """M target blocks and what a context block leaves outside them, thinned at random to a fixed number of tokens.
 
     Block sizes are shared by the global batch, places are each sample's own, every admissible place equally likely.
     The number of context tokens is `budget` of the grid, or less where the block sizes leave less; a sample with fewer
-    free tokens draws its places again, up to 16 times, and is then padded (`context_valid`).
+    free tokens draws its places again, up to 16 times, and is then padded (`context_valid`). Where none is free even then,
+    all targets of the sample become its first, and what is outside that is free.
 
     Differs: the released sampler never uses the last row and column, ties aspect to scale, and cuts contexts from the
     bottom of the image to the shortest of the batch; this one does none of that. See OfficialBlocks.
@@ -104,6 +128,11 @@ class Blocks:
             if not short.any():
                 break
             asked[short], free[short] = self.place(draws.take(short.numpy()), target, block, attempt)
+
+        if (none := ~free.any(1)).any():
+            asked[none] = asked[none][:, :1].expand_as(asked[none])
+            free[none] = True
+            free = free.scatter(1, asked.flatten(1), False)
 
         context, shown = thin(free, keep, draws.uniform("thin", free.shape[1]))
         return (Masks(context, asked, None if shown.all() else shown),)
@@ -154,8 +183,9 @@ class OfficialBlocks:
     def __post_init__(self):
         sizes = self.target_sizes()
         smallest = min(h * w for h, w in sizes)
+        smallest = min(smallest, *(math.prod(self.size(u, self.context_scale, (1.0, 1.0))) for u in (0.0, 1.0)))
         if min(self.grid) < 2 or smallest <= self.min_keep:
-            reason = f"the released sampler wants target blocks of more than {self.min_keep} tokens, here {smallest}"
+            reason = f"the released sampler wants blocks of more than {self.min_keep} tokens, here {smallest}"
             raise Mistake(too_small(self.grid, reason) + ", or --masks.sampler blocks")
 
     def __call__(

@@ -38,6 +38,14 @@ class Optim:
                 "learning rate to fall: try --optim.warmup 0.1 --optim.hold 0.6"
             )
 
+        positive = ("lr", "start_lr", "final_lr", "weight_decay", "final_weight_decay", "clip")
+        for name in (*positive, "momentum", "final_momentum", "beta1", "beta2"):
+            value, most = getattr(self, name), 1.0 if name in positive[:3] or name not in positive else 1e6
+            if not 0 <= value <= most or (value == 1 and name.startswith("beta")):
+                raise Mistake(
+                    f"{name} {value:g} is not between 0 and {most:g}: try --optim.{name.replace('_', '-')} {getattr(Optim, name):g}"
+                )
+
     def at(self, step: int, total: int) -> Hyper:
         """The settings of the step-th step, counted from 0, of `total`."""
         return Hyper(

@@ -54,16 +54,19 @@ def load(folder: Path, which: str = "target") -> Trained:
             raise Mistake(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
         return Trained(filled(settings, load_file(folder / FILE)), settings, settings.steps)
     for path in checkpoint.steps(folder / "checkpoints"):
-        try:
-            loaded = checkpoint.read(path)
-        except checkpoint.DAMAGE as error:
-            raise Mistake(
-                f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before"
-            ) from error
+        loaded = checked(path)
         method = settings.method.build(settings.data)
         method.load_state_dict(loaded.model)
         return Trained(method.encoder(which).eval().requires_grad_(False), settings, loaded.step)
     raise Mistake(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
+
+
+def checked(path: Path) -> checkpoint.Loaded:
+    """A checkpoint. Mistake if it is damaged."""
+    try:
+        return checkpoint.read(path)
+    except checkpoint.DAMAGE as error:
+        raise Mistake(f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before") from error
 
 
 def untrained(settings: Pretrain) -> Encoder:
@@ -78,16 +81,28 @@ def filled(settings: Pretrain, state: dict[str, torch.Tensor]) -> Encoder:
 
 
 def initialise_from(method: nn.Module, folder: Path) -> list[str]:
-    """Loads another run's weights, all that fit in name and shape; returns the names of those that did not.
+    """Loads another run's weights, all that fit in name and shape; returns what did not, a sentence for each tensor.
 
     Where theirs had one encoder, as a masked autoencoder has, it becomes the target encoder, too.
     """
     path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
     if path is None:
         raise Mistake(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
-    theirs, mine = checkpoint.read(path).model, method.state_dict()
+    theirs, mine = checked(path).model, method.state_dict()
     if not any(name.startswith(TARGET) for name in theirs) and any(name.startswith(TARGET) for name in mine):
         theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     method.load_state_dict({name: like(value, mine[name]) for name, value in fitting.items()}, strict=False)
-    return sorted((mine.keys() | theirs.keys()) - fitting.keys())
+    if not fitting:
+        raise Mistake(f"nothing in {folder} fits this network: give a run of the same encoder to --init-from")
+    return [
+        unfit(name, theirs.get(name), mine.get(name)) for name in sorted((mine.keys() | theirs.keys()) - fitting.keys())
+    ]
+
+
+def unfit(name: str, theirs: torch.Tensor | None, mine: torch.Tensor | None) -> str:
+    """Why a tensor was not taken over."""
+    there, here = ("×".join(map(str, x.shape)) if x is not None else "" for x in (theirs, mine))
+    if there and here:
+        return f"{name} is {there} there and {here} here"
+    return f"{name} is only {'there' if there else 'here, and begins as the seed makes it'}"

@@ -129,7 +129,9 @@ def tried(each: Callable[[int], str], number: int) -> str:
         return f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}, case {number}"
 
 
-def limited() -> None:
-    """No more memory than MEMORY beyond what there is."""
+def limited() -> tuple[int, int]:
+    """No more memory than MEMORY beyond what there is; the limits there were before."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
+    return before

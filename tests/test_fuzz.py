@@ -14,7 +14,7 @@ from openjepa.types import Mistake
 from tests.mutants import limited, survived
 
 
-@pytest.mark.parametrize(("kind", "cases"), [(fuzz.Pictures, 400), (fuzz.Checkpoints, 60)])
+@pytest.mark.parametrize(("kind", "cases"), [(fuzz.Pictures, 400), (fuzz.Checkpoints, 60), (fuzz.Archives, 200)])
 def test_mutants_are_refused_or_what_they_were(kind, cases, tmp_path):
     torch.set_num_threads(1)
     found = survived(cases, kind(tmp_path, seed=1), tmp_path / "notes")

@@ -290,7 +290,25 @@ def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
     unfit = weights.initialise_from(net, first.out)
     for which in ("target", "context"):
         assert all(torch.equal(value, learnt[name]) for name, value in net.encoder(which).state_dict().items())
-    assert unfit == ["predictor.proj.bias", "predictor.proj.weight"]  # pixels there, features here
+    assert unfit == [  # pixels there, features here
+        "predictor.proj.bias is 48 there and 96 here",
+        "predictor.proj.weight is 48×24 there and 96×24 here",
+    ]
+    deeper = replace(METHODS["released"], dim=96, depth=3).build(tiny.data)
+    assert (
+        "target_encoder.blocks.2.norm1.bias is only here, and begins as the seed makes it"
+        in weights.initialise_from(deeper, first.out)
+    )
+
+
+def test_weights_of_which_none_fit_or_that_are_damaged_are_refused(tiny):
+    first = replace(tiny, steps=1, out=tiny.out.with_name("first"))
+    runs.pretrain(first)
+    with pytest.raises(Mistake, match="nothing in .* fits this network"):
+        weights.initialise_from(torch.nn.Linear(2, 2), first.out)
+    (checkpoint.steps(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(Mistake, match="is damaged .*resume the run"):
+        weights.initialise_from(tiny.method.build(tiny.data), first.out)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_again(tiny, monkeypatch):
