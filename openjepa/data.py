@@ -8,6 +8,8 @@ import hashlib
 import mmap
 import multiprocessing
 import os
+import re
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from openjepa import archives
 from openjepa.draws import Draws, order
 from openjepa.durable import make_folder, replacing
 from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Mistake, Skipped
+
+SHARED = Path("/dev/shm")
 
 
 class Paths(Sequence[str]):
@@ -214,9 +218,12 @@ class Steps(torch.utils.data.Dataset):
 
 
 def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
-    """The steps from `start` on, in order, made ahead by `workers` processes (0: made when asked for)."""
+    """The steps from `start` on, in order, made ahead by `workers` processes (0: made when asked for).
+
+    What goes wrong in a worker is raised as it was there; Mistake if one of them has gone.
+    """
     loader = DataLoader(
-        steps,
+        Outcomes(steps, workers),
         batch_size=None,
         collate_fn=as_is,  # pyright: ignore[reportArgumentType]
         sampler=range(start, len(steps)),
@@ -226,12 +233,53 @@ def load(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
         worker_init_fn=one_of_many,
         multiprocessing_context="forkserver" if workers else None,
     )
-    return iter(loader)
+    made = iter(loader)
+    while outcome := following(made, workers):
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield outcome
 
 
-def as_is(step: Step) -> Step:
+def following(made: Iterator[Any], workers: int) -> Any:
+    """What comes next, or nothing at the end. Mistake if a worker has gone, and what it had made with it."""
+    try:
+        return next(made, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, RuntimeError) and not re.search(r"DataLoader worker \(pid", str(error)):
+            raise
+        raise Mistake(
+            f"a loader process was killed, for memory perhaps; nothing is lost: go on with --resume yes --workers {workers // 2}"
+        ) from error
+
+
+class Outcomes(torch.utils.data.Dataset):
+    """The steps, or, in place of one, the error it ended with, which so comes back from a worker as it is."""
+
+    def __init__(self, steps: Steps, workers: int):
+        self.steps, self.workers = steps, workers
+
+    def __getitem__(self, step: int) -> Step | Mistake | OSError:
+        try:
+            made = self.steps[step]
+            if self.workers:
+                fits(sum(view.nbytes for view in made.batch.views if isinstance(view, torch.Tensor)), self.workers)
+            return made
+        except (Mistake, OSError) as error:
+            return error
+
+
+def fits(size: int, workers: int) -> None:
+    """Mistake unless shared memory, through which batches come from workers, has room: without it torch waits for ever."""
+    if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < (workers + 1) * size:
+        raise Mistake(
+            f"shared memory is full: {SHARED} has {free / 1e6:.1f} MB left, and a batch wants {size / 1e6:.1f}: give it more "
+            f"(docker run --shm-size=2g), then go on with --resume yes, or with --workers {workers // 2}"
+        )
+
+
+def as_is(outcome: Any) -> Any:
     """A step is a batch already."""
-    return step
+    return outcome
 
 
 def one_of_many(worker: int) -> None:
