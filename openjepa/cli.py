@@ -186,9 +186,10 @@ def shards(arguments: list[str]) -> None:
     from openjepa.archiving import make as run
     from openjepa.types import Mistake
 
-    if arguments[:1] != ["make"]:
-        raise Mistake("jepa shards can make them: jepa shards make FOLDER OUT; see jepa shards make --help")
-    run(tyro.cli(Make, prog="jepa shards make", args=arguments[1:]))
+    rest = arguments[1:] if arguments[:1] == ["make"] else arguments
+    if rest == arguments and rest not in (["-h"], ["--help"]):
+        raise Mistake("shards are made by jepa shards make FOLDER OUT; see jepa shards make --help")
+    run(tyro.cli(Make, prog="jepa shards make", args=rest))
 
 
 def bench(arguments: list[str]) -> None:
