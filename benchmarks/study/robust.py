@@ -41,6 +41,7 @@ CHANGES: dict[str, Change] = {
     "lr × 3": rate(3),
     "batch 64": batch(64),
     "batch 256": batch(256),
+    "batch 1024": batch(1024),
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
