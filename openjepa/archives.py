@@ -28,6 +28,7 @@ FORMAT = 1
 LARGEST = 2**30  # bytes of an index that are read
 LABEL = 256  # bytes that a label in a tar may have
 BLOCK = tarfile.BLOCKSIZE
+NOTE = "shards.json"  # what `jepa shards make` writes down of a folder of tar files
 
 
 class Place(NamedTuple):
@@ -84,6 +85,19 @@ def addresses(archive: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int
     for first, second, weight, name in members(archive):
         if every or PurePosixPath(name).suffix.lower() in suffixes:
             yield f"{archive}/{first}+{second}/{name}", weight
+
+
+def complete(folder: Path) -> None:
+    """Mistake if `jepa shards make` was stopped before all tar files of a folder were there."""
+    try:
+        said = read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
+        wanted = -(-int(said.get("count", 0)) // int(said.get("samples", 1)))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise Mistake(f"{folder / NOTE} is damaged ({error}): make the shards again, or remove it") from error
+    if (there := len(list(folder.glob("*.tar")))) < wanted:
+        raise Mistake(
+            f"{folder} has {there} of {wanted} tar files: let jepa shards make go on, by the command that began it"
+        )
 
 
 def members(archive: str) -> list[Member]:

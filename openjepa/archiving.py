@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from rich.progress import track
 
 from openjepa import archives, pictures
-from openjepa.data import list_files, locked
+from openjepa.data import list_files, locked, walk
 from openjepa.device import cores
 from openjepa.durable import read_json, replacing
 from openjepa.log import console, say
@@ -56,18 +56,41 @@ def make(settings: Make) -> Path:
             "want --samples of 1 or more, --size of 0 or more, --quality from 1 to 100, --workers of -1 or more"
         )
     listing = list_files((settings.root,), pictures.SUFFIXES)
+    apart(settings)
     with locked(settings.out, "writing"):
         agree(settings, {"data": listing.fingerprint, "count": len(listing.paths), **choices(settings)})
         for left in settings.out.glob(".*.tar.[0-9]*"):  # by a process that was killed
             left.unlink()
-        todo = [shard for shard in shards(settings, listing.paths) if not shard.file.exists()]
-        done = track(written(todo, settings.workers), "writing", len(todo), console=console, disable=not todo)
-        kept = sum(done)
+        todo = [shard for shard in shards(settings, listing.paths) if not done_already(shard)]
+        kept = sum(track(written(todo, settings.workers), "writing", len(todo), console=console, disable=not todo))
     count = -(-len(listing.paths) // settings.samples)
-    say(f"written    {len(listing.paths):,} pictures in {count:,} tar files below {settings.out}")
+    say(
+        f"shards     {len(listing.paths):,} pictures in {count:,} tar files below {settings.out}, {len(todo):,} of them written now"
+    )
     if kept:
         say(f"{kept:,} could not be decoded and are there as they were: jepa doctor {settings.root} names them")
     return settings.out
+
+
+def apart(settings: Make) -> None:
+    """Mistake if the shards would lie among pictures, where nobody would look for them."""
+    root, out = Path(settings.root).expanduser().resolve(), settings.out.resolve()
+    if (
+        out == root
+        or (root.is_dir() and root in out.parents)
+        or any(walk(str(out), pictures.SUFFIXES) if out.is_dir() else ())
+    ):
+        raise Mistake(
+            f"{settings.out} is a place of pictures, among which shards are not looked for: give another folder"
+        )
+
+
+def done_already(shard: Shard) -> bool:
+    """Whether the tar file is there, and whole."""
+    try:
+        return shard.file.exists() and len(archives.members(str(shard.file))) == len(shard.pictures)
+    except Mistake:
+        return False
 
 
 def choices(settings: Make) -> dict[str, int]:
@@ -77,7 +100,7 @@ def choices(settings: Make) -> dict[str, int]:
 
 def agree(settings: Make, this: dict[str, str | int]) -> None:
     """Writes down what the shards are made of. Mistake if those that are there are made of something else."""
-    file = settings.out / "shards.json"
+    file = settings.out / archives.NOTE
     try:
         there = read_json(file) if file.exists() else this
     except ValueError as error:
@@ -132,7 +155,7 @@ def write(shard: Shard) -> int:
     with replacing(shard.file) as temporary, tarfile.open(temporary, "w") as tar:
         for path, name in shard.pictures:
             place = archives.inside(path)
-            ending, content = PurePosixPath(place.name if place else path).suffix, pictures.read_bytes(path)
+            ending, content = ending_of(path, place.name if place else path), pictures.read_bytes(path)
             if shard.size and ending.lower() != ".npy":
                 try:
                     if made := smaller(path, shard.size, shard.quality):
@@ -144,6 +167,18 @@ def write(shard: Shard) -> int:
             tar.addfile(member, io.BytesIO(content))
     archives.members(str(shard.file))
     return kept
+
+
+def ending_of(path: str, name: str) -> str:
+    """The ending of a name, or, of rows that have none, by what the picture is; without an ending it would not be found again."""
+    ending = PurePosixPath(name).suffix
+    if ending.lower() in pictures.SUFFIXES:
+        return ending
+    try:
+        with pictures.opened(path) as picture:
+            return f".{(picture.format or 'JPEG').lower()}"
+    except pictures.Undecodable:
+        return ".jpg"
 
 
 def smaller(path: str, size: int, quality: int) -> bytes:

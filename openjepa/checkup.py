@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from openjepa import pictures
+from openjepa import archives, pictures
 from openjepa.data import list_files
 from openjepa.device import cores
 from openjepa.durable import replacing
@@ -50,6 +50,7 @@ FINDINGS = {  # what may be found, and what a run does then
 TINY, GIANT, NARROW = 32, 50_000_000, 3.0  # pixels of the shorter side; pixels in all; longer by shorter side
 SIDE = 64  # pixels of the shorter side at which a picture is looked at, at least
 NEAR = 3  # bits of 64 in which near duplicates may differ
+OURS = ("lock", archives.NOTE)  # files beside pictures that are our own
 FEW = 500  # files for which more processes than this one do not pay
 CROWD = 200  # pictures of one band among which near duplicates are looked for: more are left as they are
 ENDINGS = {"JPEG": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}  # others are their own
@@ -87,7 +88,7 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     groups = duplicates(seen) | (near_duplicates(seen) if settings.near else {})
     found: dict[str, list[str]] = {name: [each.path for each in seen if name in each.findings] for name in FINDINGS}
     found |= {name: sorted({path for group in own for path in group}) for name, own in groups.items()}
-    others = other_endings(settings.root)
+    others = other_endings(settings.root, inside=bool(archives.inside(listing.paths[0])))
     result = {
         "files": len(seen),
         "fit": sum(bool(each.width) for each in seen),
@@ -193,13 +194,14 @@ def alike(one: Seen, other: Seen) -> bool:
     return one.sha256 != other.sha256 and (one.look ^ other.look).bit_count() <= NEAR
 
 
-def other_endings(roots: Iterable[str]) -> Counter[str]:
-    """How many files are not looked at at all, by their endings."""
+def other_endings(roots: Iterable[str], inside: bool) -> Counter[str]:
+    """How many files are not looked at at all, by their endings; tar and Parquet files are, if pictures were found inside them."""
     found: Counter[str] = Counter()
+    seen = pictures.SUFFIXES | (archives.SUFFIXES if inside else frozenset())
     for root in roots:
         for _, _, files in os.walk(root):
-            endings = (Path(name).suffix.lower() for name in files if not name.startswith("."))
-            found.update(ending or "none" for ending in endings if ending not in pictures.SUFFIXES)
+            endings = (Path(name).suffix.lower() for name in files if not name.startswith(".") and name not in OURS)
+            found.update(ending or "none" for ending in endings if ending not in seen)
     return found
 
 

@@ -49,6 +49,9 @@ def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except Stopped as stop:
         print(f"jepa: {stop}; go on with --resume", file=sys.stderr)
         return 128 + stop.number
+    except KeyboardInterrupt:
+        print("jepa: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # who read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -80,7 +83,7 @@ def pretrain(arguments: list[str]) -> None:
     settings = tyro.cli(
         type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)
     )
-    if settings.slurm.nodes:
+    if settings.slurm.nodes and not settings.dry_run:
         submit(settings, typed, main)
     else:
         run(settings)

@@ -103,7 +103,10 @@ def below(root: str, suffixes: frozenset[str], packed: frozenset[str]) -> dict[s
     """Path and size of what a root stands for: files of the suffixes, or else archives. Mistake if it is nothing."""
     path = Path(root).expanduser()
     if path.is_dir():
-        return dict(walk(str(path), suffixes)) or dict(walk(str(path), packed))
+        if loose := dict(walk(str(path), suffixes)):
+            return loose
+        archives.complete(path)
+        return dict(walk(str(path), packed))
     if path.is_file() and path.suffix.lower() == ".txt":
         return dict(named_in(path))
     if path.is_file() and path.suffix.lower() in suffixes | packed:

@@ -161,7 +161,7 @@ def same_data(settings: Pretrain, listing: Listing) -> None:
     if not began:
         warn(f"{settings.out} has no data.json: whether the data are those the run began with is not known")
     if began and began.get("fingerprint") != listing.fingerprint:
-        message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other sizes"
+        message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other names (from the root as it is given) or sizes"
         if not settings.other_data:
             raise Mistake(f"{message}; give the same --data.root, or insist with --other-data")
         warn(f"{message}; the resumed run is not exact")

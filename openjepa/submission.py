@@ -68,7 +68,9 @@ def submit(settings: Pretrain, verb: list[str], act: Callable[[list[str]], int],
     try:
         job = executor.submit(Job(act, going_on(verb)))
     except submitit.core.utils.FailedJobError as error:
-        raise Mistake(f"Slurm refused the job ({str(error).strip().splitlines()[-1]}): mend --slurm.*") from error
+        lines = str(error).strip().splitlines()
+        said = next((line for line in lines if "error:" in line), lines[-1])
+        raise Mistake(f"Slurm refused the job ({said}): mend --slurm.*") from error
     say(f"submitted  job {job.job_id}; what it says: {folder}/{job.job_id}_0_log.out; what it learns: {settings.out}")
     return job
 

@@ -202,7 +202,7 @@ class Meters:
         if self.skips > max(8, self.config.max_skipped * self.seen):
             raise Trouble(
                 f"{self.skips} of {self.seen} samples drawn cannot be decoded, the last {skipped[-1].path} ({skipped[-1].reason}): "
-                f"mend the folder (jepa doctor lists them), or go on with --resume yes --max-skipped {2 * self.config.max_skipped:g}"
+                f"mend the folder (jepa doctor lists them), or go on with --resume yes --max-skipped {min(1.0, 1.5 * self.skips / self.seen):.2g}"
             )
 
     def took(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:

@@ -93,8 +93,10 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
         theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     method.load_state_dict({name: like(value, mine[name]) for name, value in fitting.items()}, strict=False)
-    if not fitting:
-        raise Mistake(f"nothing in {folder} fits this network: give a run of the same encoder to --init-from")
+    if not any(name.startswith((CONTEXT, TARGET)) for name in fitting):
+        raise Mistake(
+            f"nothing of the encoder in {folder} fits this one: give a run of the same encoder to --init-from"
+        )
     return [
         unfit(name, theirs.get(name), mine.get(name)) for name in sorted((mine.keys() | theirs.keys()) - fitting.keys())
     ]

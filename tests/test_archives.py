@@ -17,11 +17,13 @@ from PIL import Image as Pillow
 
 from openjepa import archives, archiving, checkpoint, cli, data, pictures, runs
 from openjepa.archiving import Make, make
+from openjepa.checkup import Doctor, doctor
 from openjepa.data import list_files
+from openjepa.evaluate.labelled import Labelled, split
 from openjepa.modalities.image import Image, ImageFiles
 from openjepa.scenes import render
 from openjepa.types import Mistake
-from tests.conftest import replace
+from tests.conftest import MODALITIES, replace
 
 
 def put(tar: tarfile.TarFile, name: str, content: bytes, **changes) -> None:
@@ -353,6 +355,41 @@ def test_holes_are_refused(tmp_path):
         listed(file)
 
 
+def test_a_shard_that_was_damaged_is_made_again(large, tmp_path):
+    settings = Make(str(large), tmp_path / "shards", samples=10, workers=1)
+    whole = (make(settings) / "shards-000001.tar").read_bytes()
+    (tmp_path / "shards" / "shards-000001.tar").write_bytes(whole[: len(whole) // 2])
+    make(settings)
+    assert (tmp_path / "shards" / "shards-000001.tar").read_bytes() == whole
+
+
+def test_unfinished_shards_are_not_taken_for_all(large, tmp_path):
+    settings = Make(str(large), tmp_path / "shards", samples=10, workers=1)
+    (make(settings) / "shards-000002.tar").unlink()
+    with pytest.raises(Mistake, match="3 of 4 tar files: let jepa shards make go on"):
+        listed(tmp_path / "shards")
+    (tmp_path / "shards" / archives.NOTE).write_text('{"count": "many"}')
+    with pytest.raises(Mistake, match=r"shards.json is damaged"):
+        listed(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("place", [".", "cats", "new", "../others"])
+def test_shards_are_not_written_among_pictures(large, tmp_path, place):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "a.jpg").write_bytes(jpeg(1))
+    with pytest.raises(Mistake, match="is a place of pictures"):
+        make(Make(str(large), large / place, workers=1))
+
+
+def test_doctor_says_nothing_of_the_archives_it_looked_into(large, tmp_path, capsys):
+    shards = make(Make(str(large), tmp_path / "shards", workers=1))
+    doctor(Doctor((str(shards),), out=tmp_path / "doctor", workers=1))
+    assert "39 of 40" in (said := capsys.readouterr().out) and "not looked at" not in said
+    packed(large / "a.tar", {"1.jpg": jpeg(1)})
+    doctor(Doctor((str(large),), out=tmp_path / "doctor", workers=1))
+    assert "not looked at, by their endings: 1 × .tar" in capsys.readouterr().out
+
+
 def test_the_verb_wants_make(capsys):
     assert cli.main(["shards", "FOLDER"]) == 1
     assert "jepa shards make FOLDER OUT" in capsys.readouterr().err
@@ -399,6 +436,21 @@ def test_parquet_makes_the_same_shards_as_its_pictures(rows, tmp_path):
     shards = make(Make(str(rows), tmp_path / "shards", samples=3, workers=1))
     assert contents(shards) == [jpeg(number) for number in range(10)]
     assert listed(shards)[5].endswith("/dog-wolf/5.jpg")
+
+
+def test_rows_without_names_are_found_again_in_shards(tmp_path):
+    cells = [{"bytes": jpeg(number) if number != 2 else None, "path": None} for number in range(4)]
+    parquet.write_table(arrow.table({"image": cells}), tmp_path / "a.parquet")
+    shards = make(Make(str(tmp_path / "a.parquet"), tmp_path / "shards", workers=1))
+    assert contents(shards) == [jpeg(0), jpeg(1), b"", jpeg(3)]
+    assert listed(shards)[0].endswith(".jpeg")
+
+
+def test_parts_are_told_apart_by_the_names_of_their_files(tmp_path):
+    for name, count in (("train-00000-of-00001", 8), ("test-00000-of-00001", 4)):
+        parquet.write_table(table(count), tmp_path / f"{name}.parquet")
+    parts = split(replace(MODALITIES["image"], mean=(0.5,) * 3), Labelled((str(tmp_path),)), 0)
+    assert (len(parts.train), len(parts.test), parts.how) == (8, 4, "test-*")
 
 
 def test_a_run_on_parquet_goes(tiny, tmp_path):

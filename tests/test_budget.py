@@ -15,7 +15,7 @@ def test_times_are_read_as_people_write_them(text, expected):
 
 @pytest.mark.parametrize("text", ["soon", "2", "h", "-1h", "2 h"])
 def test_what_is_no_time_is_refused(tiny, text):
-    with pytest.raises(Mistake, match="is no time: try --budget"):
+    with pytest.raises(Mistake, match="is no time: times are written 2h"):
         replace(tiny, budget=text)
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from openjepa import cli
 from openjepa.cli import main
 from tests.conftest import replace
 
@@ -237,6 +238,15 @@ def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, ca
         pytest.skip("wandb is installed")
     assert main(line) == 1
     assert "pip install 'openjepa[wandb]'" in capsys.readouterr().err
+
+
+def test_a_verb_that_is_interrupted_says_so(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, "doctor", interrupted)
+    assert cli.main(["doctor", "photos"]) == 130
+    assert capsys.readouterr().err == "jepa: stopped\n"
 
 
 def test_an_objective_that_needs_its_whole_batch_refuses_parts(photos, tmp_path, capsys):

@@ -304,7 +304,7 @@ def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
 def test_weights_of_which_none_fit_or_that_are_damaged_are_refused(tiny):
     first = replace(tiny, steps=1, out=tiny.out.with_name("first"))
     runs.pretrain(first)
-    with pytest.raises(Mistake, match="nothing in .* fits this network"):
+    with pytest.raises(Mistake, match="nothing of the encoder in .* fits this one"):
         weights.initialise_from(torch.nn.Linear(2, 2), first.out)
     (checkpoint.steps(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(Mistake, match="is damaged .*resume the run"):

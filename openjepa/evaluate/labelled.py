@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Int
 
+from openjepa import archives
+from openjepa.data import walk
 from openjepa.device import cores
 from openjepa.draws import order
 from openjepa.evaluate.clevr import Clevr
 from openjepa.log import warn
 from openjepa.modalities.image import Image, ImageArray
-from openjepa.pictures import Fit
+from openjepa.pictures import SUFFIXES, Fit
 from openjepa.scenes import TASKS, Scenes, render
 from openjepa.types import Dataset, Mistake, Read
 
@@ -67,7 +70,11 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
         return Split(train, val, "val")
     tests = [folder / name for name in TESTS if (folder / name).is_dir()] if folder else []
     if folder and tests and (folder / "train").is_dir():
-        return two_folders(modality, folder / "train", tests[0])
+        return two_parts(modality, (str(folder / "train"),), (str(tests[0]),), f"{tests[0].name}/")
+    if folder and folder.is_dir() and (train := archives_of(folder, "train")):
+        for name in TESTS:
+            if test := archives_of(folder, name):
+                return two_parts(modality, train, test, f"{name}-*")
     whole = at(modality, root)
     shuffled = torch.from_numpy(order(seed, 0, len(whole)))
     held = max(1, int(len(whole) * HELD))
@@ -104,15 +111,23 @@ def rendered_size(modality: Image) -> tuple[int, int]:
     return min(96, modality.size[0]), min(96, modality.size[1])
 
 
-def two_folders(modality: Image, train: Path, test: Path) -> Split:
-    parts = [at(modality, (str(part),)) for part in (train, test)]
+def archives_of(folder: Path, name: str) -> tuple[str, ...]:
+    """Tar and Parquet files of one part, as Hugging Face names them: train-00000-of-00002.parquet. None among loose pictures."""
+    if any(walk(str(folder), SUFFIXES)):
+        return ()
+    files = (file for file in folder.rglob(f"{name}*") if re.match(rf"{name}[-_.]", file.name))
+    return tuple(sorted(str(file) for file in files if file.suffix.lower() in archives.SUFFIXES))
+
+
+def two_parts(modality: Image, train: tuple[str, ...], test: tuple[str, ...], how: str) -> Split:
+    parts = [at(modality, part) for part in (train, test)]
     if alien := sorted(set(parts[1].classes) - set(parts[0].classes)):
-        raise Mistake(f"{test} has class folders that {train} has not ({', '.join(alien[:3])}): their names must agree")
+        raise Mistake(f"{how} has class folders that train has not ({', '.join(alien[:3])}): their names must agree")
     if missing := sorted(set(parts[0].classes) - set(parts[1].classes)):
         warn(
-            f"{test} has no images of {len(missing)} of the classes, among them {missing[0]}: accuracy is over the rest"
+            f"{how} has no images of {len(missing)} of the classes, among them {missing[0]}: accuracy is over the rest"
         )
-    return Split(parts[0], Relabelled(parts[1], parts[0].classes), f"{test.name}/")
+    return Split(parts[0], Relabelled(parts[1], parts[0].classes), how)
 
 
 def at(modality: Image, root: tuple[str, ...]) -> Dataset:
