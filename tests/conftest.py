@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import machine
+from openjepa import machine, runs
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.masking import Masking
@@ -34,7 +34,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
-    """The ceilings are measured in an instant."""
+    """One core, of which a run does not take more, and ceilings that are measured in an instant."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr(runs, "cores", lambda: 1)
     monkeypatch.setattr(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
     monkeypatch.setattr(machine, "COPIED", 2**16)
 
