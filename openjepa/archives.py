@@ -143,9 +143,9 @@ def tar_members(archive: str) -> Iterator[Member]:
         if name.endswith(".cls") and place[1] <= LABEL
     }
     for name, (offset, count) in found.items():
-        path = PurePosixPath(name)
-        label = labels.get(str(path.with_name(path.name.split(".")[0])) if path.name else "")
-        yield Member(offset, count, count, f"{label}/{path.name}" if label else name)
+        folder, slash, last = name.rpartition("/")
+        label = labels.get(f"{folder}{slash}{last.split('.')[0]}")
+        yield Member(offset, count, count, f"{label}/{last}" if label else name)
 
 
 def tar_files(archive: str) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -23,6 +23,8 @@ from openjepa.durable import read_json, replacing
 from openjepa.log import console, say
 from openjepa.types import Mistake
 
+LONGEST = 65_500  # pixels of a side that a JPEG file can have
+
 
 @dataclass(frozen=True)
 class Make:
@@ -126,9 +128,11 @@ def named(paths: list[str], root: str) -> Iterator[str]:
     for path in paths:
         place = archives.inside(path)
         own = PurePosixPath(place.name if place else path)
-        if not place and Path(root).is_dir():
+        if place:  # a name from somebody else's archive, which must not lead anybody who extracts ours elsewhere
+            own = PurePosixPath(*(step for step in own.parts if step not in ("/", "//", "..")))
+        elif Path(root).expanduser().is_dir():
             own = own.relative_to(Path(root).expanduser())
-        elif not place:
+        else:
             own = PurePosixPath(own.parent.name, own.name)
         plain = name = str(own.with_name(own.stem.replace(".", "_")))
         turn = 1
@@ -182,7 +186,10 @@ def ending_of(path: str, name: str) -> str:
 
 
 def smaller(path: str, size: int, quality: int) -> bytes:
-    """The picture, upright, as a JPEG file whose shorter side is `size`; nothing if it is no larger. Undecodable if it cannot be had."""
+    """The picture, upright, as a JPEG file whose shorter side is `size`; nothing if it is no larger, or too long for a JPEG file.
+
+    Undecodable if it cannot be had.
+    """
     with pictures.opened(path) as picture:
         grey, side = picture.mode in ("1", "L"), min(picture.size)
         if side <= size:
@@ -190,6 +197,8 @@ def smaller(path: str, size: int, quality: int) -> bytes:
         seen = pictures.upright(picture, 1 if grey else 3, side / size)
     share = size / min(seen.size)
     sides = round(seen.size[0] * share), round(seen.size[1] * share)
+    if max(sides) > LONGEST:
+        return b""
     stream = io.BytesIO()
     seen.resize(sides, Pillow.Resampling.BICUBIC, reducing_gap=3.0).save(stream, "JPEG", quality=quality)
     return stream.getvalue()

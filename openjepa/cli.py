@@ -109,10 +109,11 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     if name:
         return recipes.recipe(name), rest
     root = values_of(rest, "--data.root")
-    unasked = any(
-        each in ("-h", "--help") or each.startswith("--slurm.") for each in rest
+    helping = "-h" in rest or "--help" in rest
+    leaving = (
+        any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest
     )  # where a job runs, it chooses
-    if not root or unasked:
+    if not root or helping or leaving:
         return config.Pretrain(), rest
     threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags
     all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0

@@ -66,9 +66,7 @@ class Pretrain:
     device: str = "auto"  # auto: cuda, mps, cpu
     precision: Precision = "auto"  # auto: bf16 where the processor multiplies it natively
     threads: int = 0  # of the CPU; 0: all cores
-    sharded: bool = (
-        False  # weights, moments and average spread over all processes (FSDP2): for models larger than a device
-    )
+    sharded: bool = False  # weights, moments and average spread over all processes (FSDP2): larger models
     recompute: bool = False  # activations of transformer blocks once more in the backward pass: less memory, more time
     compile: bool = False  # transformer blocks, by torch: a minute or more at the start, for long runs on a GPU
 

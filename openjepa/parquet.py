@@ -117,8 +117,8 @@ def group_of(archive: str, time: int, group: int) -> Any:
         column = file.read_row_group(group, columns=[f"{picture}.bytes" if nested else picture]).column(picture)
     except (*damage(), IndexError) as error:
         raise OSError(0, f"row group {group} cannot be read ({error})") from error
-    whole = column.combine_chunks()
-    return whole.field("bytes") if nested else whole
+    cells = column.combine_chunks()
+    return cells.field("bytes") if nested else cells
 
 
 def opened(archive: str) -> Any:

@@ -72,7 +72,8 @@ def run(settings: Pretrain, where: Place) -> Path:
         say(f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for")
     if start == 0 and settings.init_from:
         unfit = weights.initialise_from(method, settings.init_from)
-        say("\n".join([f"started from {settings.init_from}; all but {len(unfit)} tensors are taken over", *unfit]))
+        if distributed.is_main():
+            say("\n".join([f"started from {settings.init_from}; all but {len(unfit)} tensors are taken over", *unfit]))
     if distributed.is_main():
         describe(settings, listing, len(data))
         introduce(settings, where, len(data), start)

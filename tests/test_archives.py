@@ -235,6 +235,20 @@ def test_archives_can_be_named_in_a_text_file(tmp_path):
     assert contents(tmp_path / "list.txt") == [jpeg(2), jpeg(1)]  # sorted
 
 
+def test_names_in_shards_lead_nobody_elsewhere(tmp_path):
+    file = packed(tmp_path / "a.tar", {"../../a.jpg": jpeg(1), "/b.jpg": jpeg(2), "c/../d.jpg": jpeg(3)})
+    shards = make(Make(str(file), tmp_path / "shards", workers=1))
+    with tarfile.open(next(shards.glob("*.tar"))) as tar:
+        assert tar.getnames() == ["a.jpg", "b.jpg", "c/d.jpg"]
+
+
+def test_a_picture_too_long_for_a_jpeg_file_is_kept_as_it_is(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Pillow.new("RGB", (70_000, 20)).save(tmp_path / "photos" / "long.png")
+    shards = make(Make(str(tmp_path / "photos"), tmp_path / "shards", size=19, workers=1))
+    assert contents(shards) == [(tmp_path / "photos" / "long.png").read_bytes()]
+
+
 def test_labels_of_webdataset_become_folders(tmp_path):
     file = packed(
         tmp_path / "a.tar", {"k1.jpg": jpeg(1), "k1.cls": b"12\n", "k1.json": b"{}", "k2.cls": b"7", "k2.jpg": jpeg(2)}
@@ -258,6 +272,13 @@ NAMES = [
     "ü/ß.jpg",
     "dots...jpg",
 ]
+
+
+def test_names_that_begin_with_a_dot_are_names(tmp_path):
+    """As a Mac puts them beside every file."""
+    names = ["./._a.jpg", "./a.jpg", ".b.jpg", "x/.jpg"]
+    file = packed(tmp_path / "a.tar", {name: jpeg(number) for number, name in enumerate(names)} | {"a.cls": b"7"})
+    assert contents(file) == [jpeg(0), jpeg(1), jpeg(2)]
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
@@ -453,9 +474,19 @@ def test_parts_are_told_apart_by_the_names_of_their_files(tmp_path):
     assert (len(parts.train), len(parts.test), parts.how) == (8, 4, "test-*")
 
 
-def test_a_run_on_parquet_goes(tiny, tmp_path):
+def test_a_run_on_parquet_is_the_run_on_its_pictures(tiny, tmp_path):
     parquet.write_table(table(20), tmp_path / "a.parquet", row_group_size=7)
-    runs.pretrain(replace(tiny, steps=2, data=replace(tiny.data, root=(str(tmp_path / "a.parquet"),))))
+    (tmp_path / "files").mkdir()
+    for number in range(20):
+        (tmp_path / "files" / f"{number:02d}.jpg").write_bytes(jpeg(number))
+    ends = []
+    for name in ("a.parquet", "files"):
+        own = replace(
+            tiny, steps=2, data=replace(tiny.data, root=(str(tmp_path / name),)), out=tmp_path / f"run {name}"
+        )
+        runs.pretrain(own)
+        ends.append(checkpoint.newest(own.out / "checkpoints").model)
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ View = UInt8[np.ndarray, "C h w"]
 class Image:
     """Where the images are, how training crops are taken, and the grid of patches. Crops as in the paper."""
 
-    root: tuple[str, ...] = ()  # folders, nested or flat, or .txt files of paths
+    root: tuple[str, ...] = ()  # folders, nested or flat; .tar, .parquet; .txt of paths
     size: tuple[int, int] = (224, 224)  # height and width of a crop, pixels
     patch: int = 16
     channels: int = 3  # 1: grey; 3: RGB; otherwise .npy files of uint8 (H, W, C)
