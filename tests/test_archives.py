@@ -334,6 +334,9 @@ def test_an_archive_changed_under_a_run_is_noticed(tmp_path, monkeypatch):
     packed(file, {"1.jpg": jpeg(1, (90, 90)), "2.jpg": jpeg(2)})
     with pytest.raises(OSError, match=r"cannot be read \(.* has changed since it was listed\)"):
         pictures.read_bytes(second)
+    packed(file, {"1.jpg": jpeg(1), "2.jpg": jpeg(2) + b"longer"})
+    with pytest.raises(OSError, match="is something else: the archive has changed since it was listed"):
+        pictures.read_bytes(second)
     file.unlink()
     with pytest.raises(OSError, match="No such file"):
         pictures.read_bytes(second)
