@@ -44,7 +44,7 @@ def bench(settings: Bench) -> dict[str, Any]:
     say(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
     found: dict[str, Any] = {
         "device": str(where.device),
-        "precision": "bf16" if where.bf16 else "fp32",
+        "precision": where.precision,
         "threads": torch.get_num_threads(),
         "batch": settings.batch_size,
         **stepped(run, data, where, settings.count),

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
   jepa probe RUN --data.root LABELLED                    linear and kNN accuracy beside baselines
   jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
   jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
+  jepa embed RUN FOLDER --out photos.safetensors         a row of features for every picture
+  jepa search photos.safetensors PICTURE                 the pictures most like one: a table, a sheet, a page
+  jepa duplicates photos.safetensors                     groups of pictures that are nearly the same
+  jepa cluster photos.safetensors                        pictures in groups, and a page of them
+  jepa predict RUN PICTURES                              classes, by a classifier that jepa probe kept
+  jepa export RUN --format hf                            for other tools: hf, timm, onnx, torch, safetensors, official
+  jepa convert FILE --out FOLDER                         weights of the authors, Hugging Face or timm, for every verb
+  jepa push FOLDER NAME/REPOSITORY                       an export to the Hugging Face hub
   jepa demo                                              scenes rendered, learnt and measured in some minutes
   jepa doctor FOLDER                                     what is wrong with a folder, before hours are spent
   jepa shards make FOLDER OUT                            a folder as tar files, smaller if asked; every verb reads them
@@ -138,31 +147,16 @@ def value_of(arguments: list[str], flag: str) -> str | None:
     return next(iter(values_of(arguments, flag)), None)
 
 
-def probe(arguments: list[str]) -> None:
-    import tyro
+def verb(name: str, settings: str, module: str) -> Callable[[list[str]], None]:
+    """A verb by the names of its function and its config, imported when it is called."""
 
-    from openjepa.evaluate.probing import Probe
-    from openjepa.evaluate.probing import probe as run
+    def called(arguments: list[str]) -> None:
+        import tyro
 
-    run(tyro.cli(Probe, prog="jepa probe", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
+        found = import_module(f"openjepa.{module}")
+        getattr(found, name)(tyro.cli(getattr(found, settings), prog=f"jepa {name}", args=arguments))
 
-
-def compare(arguments: list[str]) -> None:
-    import tyro
-
-    from openjepa.evaluate.probing import Compare
-    from openjepa.evaluate.probing import compare as run
-
-    run(tyro.cli(Compare, prog="jepa compare", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
-
-
-def suite(arguments: list[str]) -> None:
-    import tyro
-
-    from openjepa.evaluate.suite import Suite
-    from openjepa.evaluate.suite import suite as run
-
-    run(tyro.cli(Suite, prog="jepa suite", args=arguments, config=(tyro.conf.PositionalRequiredArgs,)))
+    return called
 
 
 def demo(arguments: list[str]) -> None:
@@ -225,9 +219,17 @@ def list_recipes(arguments: list[str]) -> None:
 
 VERBS = {
     "pretrain": pretrain,
-    "probe": probe,
-    "compare": compare,
-    "suite": suite,
+    "probe": verb("probe", "Probe", "evaluate.probing"),
+    "compare": verb("compare", "Compare", "evaluate.probing"),
+    "suite": verb("suite", "Suite", "evaluate.suite"),
+    "embed": verb("embed", "Embed", "evaluate.embedding"),
+    "search": verb("search", "Search", "retrieval.searching"),
+    "duplicates": verb("duplicates", "Duplicates", "retrieval.twins"),
+    "cluster": verb("cluster", "Cluster", "retrieval.clusters"),
+    "predict": verb("predict", "Predict", "evaluate.predicting"),
+    "export": verb("export", "Export", "exchange"),
+    "convert": verb("convert", "Convert", "exchange"),
+    "push": verb("push", "Push", "exchange"),
     "demo": demo,
     "doctor": doctor,
     "shards": shards,

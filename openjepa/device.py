@@ -21,6 +21,10 @@ class Place(NamedTuple):
     device: torch.device
     bf16: bool
 
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 

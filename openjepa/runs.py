@@ -73,6 +73,7 @@ def run(settings: Pretrain, where: Place) -> Path:
     if start == 0 and settings.init_from:
         unfit = weights.initialise_from(method, settings.init_from)
         if distributed.is_main():
+            weights.inherit(settings.init_from, settings.out)
             say("\n".join([f"started from {settings.init_from}; all but {len(unfit)} tensors are taken over", *unfit]))
     if distributed.is_main():
         describe(settings, listing, len(data))
@@ -203,7 +204,7 @@ def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | N
         steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
         epochs=settings.epochs if not settings.steps else settings.steps / per_epoch,
         device=where.device.type,
-        precision="bf16" if where.bf16 else "fp32",
+        precision=where.precision,
         threads=torch.get_num_threads() if where.device.type == "cpu" else settings.threads,
         workers=workers if settings.workers < 0 else settings.workers,
     )

@@ -5,29 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from openjepa import checkpoint, config, distributed
 from openjepa.config import Pretrain
-from openjepa.durable import replacing
+from openjepa.durable import read_json, replacing
 from openjepa.encoder import Encoder
 from openjepa.sharding import like, whole
+from openjepa.trained import About, Trained
 from openjepa.types import Method, Mistake
 
-FILE = "encoder.safetensors"
-CONTEXT, TARGET = "context_encoder.", "target_encoder."
-
-
-class Trained(NamedTuple):
-    """An encoder in evaluation mode, and the config it was made by (its `data` cuts pictures into tokens)."""
-
-    encoder: Encoder
-    config: Pretrain
-    step: int
+FILE, ABOUT = "encoder.safetensors", "about.json"
+CONTEXT_FILE, PREDICTOR_FILE = "context_encoder.safetensors", "predictor.safetensors"  # where they were asked for, too
+CONTEXT, TARGET, PREDICTOR = "context_encoder.", "target_encoder.", "predictor."
+State = dict[str, torch.Tensor]
 
 
 def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
@@ -36,29 +32,89 @@ def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
     All processes call it, the main one writes.
     """
     state = {name: whole(x.detach()).cpu().contiguous() for name, x in method.encoder("target").state_dict().items()}
-    if not distributed.is_main():
-        return folder
+    if distributed.is_main():
+        write(folder, {FILE: state}, settings, step, about(settings.out))
+    return folder
+
+
+def write(folder: Path, files: dict[str, State], settings: Pretrain, step: int, known: About) -> Path:
+    """A folder of weights: the encoder, other networks if they are there, the config, and where it all comes from."""
     plain = config.to_json(dataclasses.replace(settings, out=Path(), init_from=None))
-    with replacing(folder / FILE) as temporary:
-        save_file(state, temporary, {"step": str(step)})
+    for name, state in files.items():
+        with replacing(folder / name) as temporary:
+            save_file(state, temporary, {"step": str(step)})
+    if known != About():
+        with replacing(folder / ABOUT) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(known), indent=1))
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(plain, indent=1))
     return folder
+
+
+def about(folder: Path) -> About:
+    """Where a folder's weights come from; of a run of our own there is nothing to say. Mistake if that is damaged."""
+    file = folder / ABOUT
+    try:
+        return config.build(About, read_json(file)) if file.is_file() else About()
+    except ValueError as error:
+        raise Mistake(f"{file} is damaged ({error}): put it back; it says what may be done with the weights") from error
+
+
+def inherit(folder: Path, out: Path) -> None:
+    """A run that starts from weights of another project stays under their licence: says so in the run's folder."""
+    known = about(folder)
+    if known != About():
+        with replacing(out / ABOUT) as temporary:
+            notes = (*known.notes, "trained further from these weights")
+            temporary.write_text(json.dumps(dataclasses.asdict(known) | {"notes": notes}, indent=1))
 
 
 def load(folder: Path, which: str = "target") -> Trained:
     """The encoder of a run (its newest good checkpoint) or of an export. Mistake in a sentence if there is none."""
     settings = config.load(folder)
     if (folder / FILE).is_file():
-        if which != "target":
-            raise Mistake(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
-        return Trained(filled(settings, load_file(folder / FILE)), settings, settings.steps)
+        return exported(folder, settings, which)
     for path in checkpoint.steps(folder / "checkpoints"):
         loaded = checked(path)
         method = settings.method.build(settings.data)
         method.load_state_dict(loaded.model)
-        return Trained(method.encoder(which).eval().requires_grad_(False), settings, loaded.step)
+        method.eval().requires_grad_(False)
+        return Trained(method.encoder(which), settings, loaded.step, getattr(method, "predictor", None), about(folder))
     raise Mistake(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
+
+
+def exported(folder: Path, settings: Pretrain, which: str) -> Trained:
+    """What a folder of weights holds."""
+    file = folder / (FILE if which == "target" else CONTEXT_FILE)
+    if not file.is_file():
+        raise Mistake(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
+    predictor = None
+    if (folder / PREDICTOR_FILE).is_file():
+        predictor = loaded_into(settings.method.predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
+    encoder = loaded_into(settings.method.encoder(settings.data), file)
+    step = int(metadata(file).get("step", settings.steps))
+    return Trained(encoder, settings, step, predictor, about(folder))
+
+
+def metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return opened.metadata() or {}
+
+
+def loaded_into(network: Any, file: Path) -> Any:
+    """A network with a file's weights, not to be trained. Mistake in a sentence if they are another's, or damaged."""
+    state = read_tensors(file)
+    checkpoint.alike(checkpoint.shapes(network.state_dict()), checkpoint.shapes(state))
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def read_tensors(file: Path) -> State:
+    """What a file of weights holds. Mistake if it is damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise Mistake(f"{file} is damaged ({error}): export or convert it again") from error
 
 
 def checked(path: Path) -> checkpoint.Loaded:
@@ -74,21 +130,12 @@ def untrained(settings: Pretrain) -> Encoder:
     return settings.method.build(settings.data, settings.seed).encoder("target").eval()
 
 
-def filled(settings: Pretrain, state: dict[str, torch.Tensor]) -> Encoder:
-    encoder = settings.method.encoder(settings.data)
-    encoder.load_state_dict(state)
-    return encoder.eval().requires_grad_(False)
-
-
 def initialise_from(method: nn.Module, folder: Path) -> list[str]:
     """Loads another run's weights, all that fit in name and shape; returns what did not, a sentence for each tensor.
 
     Where theirs had one encoder, as a masked autoencoder has, it becomes the target encoder, too.
     """
-    path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
-    if path is None:
-        raise Mistake(f"{folder} has no checkpoint to start from: give a run's folder to --init-from")
-    theirs, mine = checked(path).model, method.state_dict()
+    theirs, mine = everything(folder), method.state_dict()
     if not any(name.startswith(TARGET) for name in theirs) and any(name.startswith(TARGET) for name in mine):
         theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
@@ -100,6 +147,23 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
     return [
         unfit(name, theirs.get(name), mine.get(name)) for name in sorted((mine.keys() | theirs.keys()) - fitting.keys())
     ]
+
+
+def everything(folder: Path) -> State:
+    """All networks of a run, or of a folder of weights, under the names that a method gives them."""
+    path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
+    if path:
+        return checked(path).model
+    if not (folder / FILE).is_file():
+        raise Mistake(
+            f"{folder} has no checkpoint to start from: give a run's folder to --init-from, or what jepa convert made"
+        )
+    context = CONTEXT_FILE if (folder / CONTEXT_FILE).is_file() else FILE
+    found: State = {}
+    for prefix, name in ((TARGET, FILE), (CONTEXT, context), (PREDICTOR, PREDICTOR_FILE)):
+        if (folder / name).is_file():
+            found |= {prefix + each: x for each, x in read_tensors(folder / name).items()}
+    return found
 
 
 def unfit(name: str, theirs: torch.Tensor | None, mine: torch.Tensor | None) -> str:

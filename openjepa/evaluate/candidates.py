@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from openjepa import weights
 from openjepa.config import Pretrain
 from openjepa.encoder import Encoder
+from openjepa.formats.found import IMAGENET
+from openjepa.formats.reading import load
 from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 
 LAST = 4  # layers of the paper's `last4`
 Kind = Literal["last", "last4"]
 KINDS: tuple[Kind, ...] = ("last", "last4")
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
 Layers = tuple[Float[Tensor, "B N D"], ...]
 
 
@@ -79,12 +80,13 @@ class Candidate:
 
 
 def candidate(spec: str, which: Literal["target", "context"] = "target") -> Candidate:
-    """The encoder that `spec` names: a run or an export; a Hugging Face folder, or hf:ID; or module:function.
+    """The encoder that `spec` names: a run or an export; a checkpoint of the authors or a folder of timm's; a Hugging Face
+    folder, or hf:ID; or module:function.
 
     Mistake in a sentence if there is none.
     """
     folder = Path(spec)
-    if folder.is_dir() and not of_hugging_face(folder):
+    if folder.is_file() or (folder.is_dir() and not of_hugging_face(folder)):
         return trained(folder, which)
     if which == "context":
         raise Mistake(f"{spec} has one encoder, no context and target: leave --which out")
@@ -107,7 +109,7 @@ def of_hugging_face(folder: Path) -> bool:
 
 def trained(folder: Path, which: Literal["target", "context"] = "target") -> Candidate:
     """The encoder of a run or an export of ours; the target encoder unless asked otherwise, as the paper evaluates."""
-    found = weights.load(folder, which)
+    found = load(folder, which)
     return ours(found.encoder, found.config, folder.name)
 
 

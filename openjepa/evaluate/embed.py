@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from rich.progress import track
 from torch import Tensor
 
 from openjepa import distributed
@@ -22,7 +25,8 @@ from openjepa.device import Place
 from openjepa.draws import Draws, order
 from openjepa.durable import replacing
 from openjepa.evaluate.candidates import Candidate, Kind, Seen
-from openjepa.types import Dataset, Mistake
+from openjepa.log import console
+from openjepa.types import Dataset, Mistake, Read
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
 CHUNK = 1024  # samples a chunk: what is lost at most when the work is interrupted
@@ -35,7 +39,7 @@ DTYPES = {"F32": np.float32, "I64": np.int64}
 class Features:
     """A row of each kind of features for each sample, and its label; may lie in a memory map."""
 
-    kinds: dict[str, Float[Tensor, "S F"]]
+    kinds: dict[str, Float[Tensor, "S *F"]]
     label: Int[Tensor, "S"]  # -1: no label, or the sample could not be decoded
 
     def __getitem__(self, kind: str) -> Float[Tensor, "S F"]:
@@ -65,11 +69,10 @@ class Chunk(NamedTuple):
     """Some samples in a row, and what is known of them."""
 
     first: int
-    kinds: dict[str, Float[Tensor, "B F"]]
+    kinds: dict[str, Float[Tensor, "B *F"]]
     label: Int[Tensor, "B"]
 
 
-@torch.no_grad()
 def embed(
     candidate: Candidate,
     data: Dataset,
@@ -84,30 +87,62 @@ def embed(
     when they are already; an interrupted call goes on where it stopped, and ranks share the chunks. Samples that cannot
     be decoded have the label -1.
     """
-    network = candidate.network.to(place.device)
-
-    def chunk(first: int, last: int) -> Chunk:
-        pooled: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-        labels = []
-        for index in torch.arange(first, last).split(batch):
-            read = data.read(index, None)
-            with place.autocast():
-                seen = candidate.see(place.move(read.views[0]))
-            for kind in kinds:
-                pooled[kind].append(getattr(seen, kind).cpu())
-            labels.append(read.label)
-        return Chunk(first, {kind: torch.cat(rows) for kind, rows in pooled.items()}, torch.cat(labels))
-
-    network.eval()
+    make = Maker(reader(data), encoding(candidate, place, {kind: kind for kind in kinds}, batch))
     if folder is None:
-        return gathered(chunk, len(data))
-    precision = "bf16" if place.bf16 else "fp32"
-    about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": precision}
+        return gathered(make, len(data))
+    about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": place.precision}
     with locked(folder, "embedding") if distributed.is_main() else nullcontext():
-        features = stored(chunk, len(data), about, folder)
+        features = stored(make, len(data), about, folder)
         if distributed.is_main() and not (folder / INDEX).exists():
             listed(data, features.label, folder / INDEX)
     return features
+
+
+class Maker(NamedTuple):
+    """How some samples in a row become features, in two parts: the next are read while these are encoded."""
+
+    read: Callable[[int, int], Read]  # first and last
+    encode: Callable[[int, Read], Chunk]
+
+    def one(self, first: int, last: int) -> Chunk:
+        return self.encode(first, self.read(first, last))
+
+    def chunks(self, spans: list[tuple[int, int]]) -> Iterator[Chunk]:
+        """One after the other."""
+        with ThreadPoolExecutor(1) as pool:
+            reads = deque(pool.submit(self.read, *span) for span in spans[:1])
+            for place, (first, _) in enumerate(track(spans, "embedding", console=console, disable=not shown())):
+                reads.extend(pool.submit(self.read, *span) for span in spans[place + 1 : place + 2])
+                yield self.encode(first, reads.popleft().result())
+
+
+def shown() -> bool:
+    """Whether anybody sees a progress bar."""
+    return console.is_terminal and distributed.is_main()
+
+
+def reader(data: Dataset) -> Callable[[int, int], Read]:
+    """Evaluation views of some samples in a row."""
+    return lambda first, last: data.read(torch.arange(first, last), None)
+
+
+def encoding(
+    candidate: Candidate, place: Place, kinds: dict[str, str], batch: int = 256
+) -> Callable[[int, Read], Chunk]:
+    """What turns views into features: of each kind asked for, under the name given for it."""
+    candidate.network.to(place.device).eval()
+
+    @torch.no_grad()
+    def encode(first: int, read: Read) -> Chunk:
+        rows: dict[str, list[Tensor]] = {name: [] for name in kinds.values()}
+        for view in read.views[0].split(batch):
+            with place.autocast():
+                seen = candidate.see(place.move(view))
+            for kind, name in kinds.items():
+                rows[name].append(getattr(seen, kind).cpu())
+        return Chunk(first, {name: torch.cat(parts) for name, parts in rows.items()}, read.label)
+
+    return encode
 
 
 class Viewer(NamedTuple):
@@ -148,22 +183,23 @@ class Viewer(NamedTuple):
 def raw(data: Dataset) -> Features:
     """The evaluation views themselves as features, pictures averaged down to 32×32: the baseline that knows nothing."""
 
-    def chunk(first: int, last: int) -> Chunk:
-        read = data.read(torch.arange(first, last), None)
+    def encode(first: int, read: Read) -> Chunk:
         view = read.views[0].float()
         if view.dim() == 4 and max(view.shape[2:]) > PIXELS:
             view = torch.nn.functional.adaptive_avg_pool2d(view, PIXELS)
         return Chunk(first, {"last": view.flatten(1)}, read.label)
 
-    return gathered(chunk, len(data))
+    return gathered(Maker(reader(data), encode), len(data))
 
 
-Maker = Callable[[int, int], Chunk]
+def spans(count: int) -> list[tuple[int, int]]:
+    """First and last of each chunk."""
+    return [(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
 
 
 def gathered(make: Maker, count: int) -> Features:
     """All chunks, in memory."""
-    chunks = [make(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+    chunks = list(make.chunks(spans(count)))
     kinds = {kind: torch.cat([chunk.kinds[kind] for chunk in chunks]) for kind in chunks[0].kinds}
     return Features(kinds, torch.cat([chunk.label for chunk in chunks]))
 
@@ -183,17 +219,16 @@ def stored(make: Maker, count: int, about: dict[str, str], folder: Path) -> Feat
     if distributed.is_main() and not (folder / PART).exists():
         for file in folder.glob("done-*.json"):
             file.unlink()
-        create(folder, make(0, 1), count, about)
+        create(folder, make.one(0, 1), count, about)
     distributed.barrier()  # the file is there
 
     arrays, mine = arrays_of(folder / PART, "r+"), folder / f"done-{rank}.json"
     done = marks(mine, about)
-    for first in [first for first in range(0, count, CHUNK) if first not in finished][rank::ranks]:
-        chunk = make(first, min(first + CHUNK, count))
+    for chunk in make.chunks([span for span in spans(count) if span[0] not in finished][rank::ranks]):
         for name, rows in {**chunk.kinds, "label": chunk.label}.items():
-            arrays[name][first : first + len(rows)] = rows.numpy()
+            arrays[name][chunk.first : chunk.first + len(rows)] = rows.numpy()
             arrays[name].flush()
-        done.append(first)
+        done.append(chunk.first)
         with replacing(mine) as temporary:
             temporary.write_text(json.dumps({**about, "chunks": done}))
     distributed.barrier()

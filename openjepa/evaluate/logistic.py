@@ -98,6 +98,7 @@ class Outcome(NamedTuple):
     strength: float
     validation: float  # accuracy that chose it
     predicted: Int[Tensor, "R"]
+    model: Linear  # trained with it on all the training data
 
 
 def probe(
@@ -113,7 +114,8 @@ def probe(
         if max(scores[-PATIENCE:]) < max(scores):
             break
     best = STRENGTHS[scores.index(max(scores))]
-    return Outcome(best, max(scores), fit(features, label, classes, best).predict(test))
+    model = fit(features, label, classes, best)
+    return Outcome(best, max(scores), model.predict(test), model)
 
 
 def accuracy(predicted: Int[Tensor, "S"], label: Int[Tensor, "S"]) -> float:

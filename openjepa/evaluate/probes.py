@@ -18,6 +18,7 @@ from openjepa.evaluate.embed import Features, Viewer
 from openjepa.evaluate.finetune import RecipeName as FinetuneName
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.linear import RecipeName
+from openjepa.evaluate.logistic import Linear
 from openjepa.evaluate.report import Score
 from openjepa.log import say
 
@@ -81,6 +82,7 @@ class Found(NamedTuple):
     score: Score
     predicted: Tensor | None
     truth: Tensor
+    model: Linear | None = None  # of the last layer's features, to be kept
 
 
 def scores_of(subject: Subject) -> list[Found]:
@@ -124,7 +126,8 @@ def by_logistic(subject: Subject) -> list[Found]:
     (_, (train, test, _), classes, settings), kind = subject, subject.kind
     found = logistic.probe(train[kind], train.y, test[kind], classes, settings.seed)
     chosen = {"strength": found.strength, "validation": found.validation, "labels": len(train.y), "kind": kind}
-    return answered(subject, called("logistic", kind), found.predicted, chosen)
+    (one,) = answered(subject, called("logistic", kind), found.predicted, chosen)
+    return [one._replace(model=found.model if kind == "last" else None)]
 
 
 def by_linear(subject: Subject) -> list[Found]:

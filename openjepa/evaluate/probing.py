@@ -6,11 +6,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import tyro
 
 from openjepa import distributed
 from openjepa.device import Place, place
-from openjepa.evaluate import report, spectrum
+from openjepa.evaluate import heads, report, spectrum
 from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Split, split
@@ -24,7 +26,7 @@ from openjepa.types import Dataset, Mistake
 class Probe(Settings):
     """Measures an encoder on a labelled folder."""
 
-    run: str  # a run, an export, a Hugging Face folder, hf:ID, or module:function
+    run: Annotated[str, tyro.conf.Positional]  # a run, an export, a Hugging Face folder, hf:ID, or module:function
     baselines: bool = True  # also the encoder before training, and raw pixels
     out: Path | None = None  # folder of the results; by default probes/ in the run's folder
 
@@ -33,7 +35,7 @@ class Probe(Settings):
 class Compare(Settings):
     """Measures several encoders on one labelled folder, in one table."""
 
-    runs: tuple[str, ...]  # each as for probe
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]  # each as for probe
     out: Path = Path("comparison")  # folder of the results
 
 
@@ -95,7 +97,7 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
         "images": [part.fingerprint for part in data[:2]],
         "labels": settings.data.labels,
         "fit": settings.data.fit,
-        "precision": "bf16" if where.bf16 else "fp32",
+        "precision": where.precision,
         "seed": settings.seed,
     }
     encoders = {each.name: each.fingerprint for each in compared}
@@ -139,6 +141,10 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
     asked = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
     about = {"about": result.about, "encoders": encoders | result.encoders, **asked, "label_free": result.free}
+    kept = next((each for each in result.found if each.model and each.score.features == first.score.features), None)
+    if kept and kept.model:
+        encoder = result.encoders[kept.score.features]
+        heads.save(heads.head_of(kept.model, classes, encoder), out / f"{name}{heads.SUFFIX}")
     file = report.write(out, name, about, scores, text)
     say(f"written    {file}")
 

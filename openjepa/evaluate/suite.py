@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+import tyro
 
 from openjepa import distributed
 from openjepa.device import Precision, place
@@ -63,7 +64,7 @@ SUITES: dict[str, dict[str, Task]] = {
 class Suite:
     """Measures an encoder on all tasks of a suite whose folders are given."""
 
-    run: str  # a run, an export, a Hugging Face folder, hf:ID, or module:function
+    run: Annotated[str, tyro.conf.Positional]  # a run, an export, a Hugging Face folder, hf:ID, or module:function
     suite: Literal["small", "paper"] = "small"
     folders: tuple[str, ...] = ()  # NAME=FOLDER for each task that needs one, as cifar10=data/cifar10
     which: Literal["target", "context"] = "target"

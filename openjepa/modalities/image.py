@@ -99,13 +99,17 @@ class Image:
 
     def tokens(self, view: UInt8[Tensor, "B C H W"]) -> Tokens:
         """Normalised patches as rows of C·p·p numbers, at (x, y) = (column, row), rescaled to the trained grid."""
-        batch, channels, height, width = view.shape
+        return self.patches(self.normalised(view))
+
+    def patches(self, normal: Float[Tensor, "B C H W"]) -> Tokens:
+        """The same of pictures that are normalised already."""
+        batch, channels, height, width = normal.shape
         if height % self.patch or width % self.patch:
             raise Mistake(f"a view of {height}×{width} does not divide into patches of {self.patch}")
         rows, columns = height // self.patch, width // self.patch
-        x = self.normalised(view).view(batch, channels, rows, self.patch, columns, self.patch)
+        x = normal.view(batch, channels, rows, self.patch, columns, self.patch)
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
-        pos = grid_positions(rows, columns, like=self.grid).to(view.device)
+        pos = grid_positions(rows, columns, like=self.grid).to(normal.device)
         return Tokens(x, pos.expand(batch, -1, -1))
 
     def normalised(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

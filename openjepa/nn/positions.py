@@ -18,8 +18,10 @@ class Turn(NamedTuple):
     sin: Float[Tensor, "B 1 N D"]  # negative in its first half
 
 
-def grid_positions(rows: int, columns: int, like: tuple[int, int] | None = None) -> Float[Tensor, "N 2"]:
-    """(x, y) = (column, row) of each cell in raster order.
+def grid_positions(
+    rows: int | torch.SymInt, columns: int | torch.SymInt, like: tuple[int, int] | None = None
+) -> Float[Tensor, "N 2"]:
+    """(x, y) = (column, row) of each cell in raster order; of any grid while a program is traced.
 
     `like` is the grid that a network was trained on: coordinates of another grid are rescaled to the same extent,
     cell centres onto cell centres, so that no table need be resized.

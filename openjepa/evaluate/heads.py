@@ -1,0 +1,82 @@
+"""Classifiers that were trained by a probe, kept to be used: a linear map of the last layer's mean.   B batch  K classes  D width"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from openjepa.durable import replacing
+from openjepa.evaluate.logistic import Linear
+from openjepa.types import Mistake
+
+SUFFIX = "-head.safetensors"  # NAME-head.safetensors beside NAME.json
+
+
+class Head(NamedTuple):
+    """Scores of classes, before softmax, are x @ weight.T + bias."""
+
+    weight: Float[Tensor, "K D"]
+    bias: Float[Tensor, "K"]
+    classes: tuple[str, ...]
+    encoder: str  # fingerprint of the encoder whose features it was trained on
+
+    def chances(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+        """The probability of each class."""
+        return (features.float() @ self.weight.T + self.bias).softmax(1)
+
+
+def head_of(model: Linear, classes: tuple[str, ...], encoder: str) -> Head:
+    """A logistic regression as one linear map, its standardisation folded in."""
+    weight = model.weight / model.std
+    return Head(weight, model.bias - weight @ model.mean, classes, encoder)
+
+
+def save(head: Head, file: Path) -> Path:
+    about = {"classes": json.dumps(head.classes), "encoder": head.encoder}
+    with replacing(file) as temporary:
+        save_file({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}, temporary, about)
+    return file
+
+
+def load(file: Path) -> Head:
+    """A head that was kept. Mistake in a sentence if it is none."""
+    try:
+        with safe_open(file, "pt") as opened:
+            about = opened.metadata() or {}
+            classes = json.loads(about["classes"])
+            head = Head(opened.get_tensor("weight"), opened.get_tensor("bias"), tuple(classes), about["encoder"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise Mistake(f"{file} is no head that jepa probe has kept ({error}): probe again") from error
+    if head.weight.ndim != 2 or head.bias.shape != (len(head.weight),) or len(head.classes) != len(head.weight):
+        raise Mistake(f"{file} is no head that jepa probe has kept: its shapes do not fit one another: probe again")
+    return head
+
+
+def fitting(run: Path, file: Path | None, encoder: str) -> Head:
+    """The head asked for, or the only one beside a run. Mistake if there is none, several, or one of another encoder."""
+    if file is None:
+        kept = sorted((run / "probes").glob(f"*{SUFFIX}"))
+        if len(kept) != 1:
+            there = "there are " + ", ".join(map(str, kept)) if kept else f"{run} has none: jepa probe {run} keeps one"
+            raise Mistake(f"which classes? give --head; {there}")
+        (file,) = kept
+    head = load(file)
+    if head.encoder != encoder:
+        raise Mistake(f"{file} was trained on another encoder's features: jepa probe {run} trains one for this")
+    return head
+
+
+def top(chances: Float[Tensor, "B K"], count: int) -> list[list[tuple[int, float]]]:
+    """Of each row the most likely classes and how likely they are."""
+    found = torch.topk(chances, min(count, chances.shape[1]))
+    return [
+        list(zip(classes, shares, strict=True))
+        for classes, shares in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    ]

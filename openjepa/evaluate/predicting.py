@@ -1,0 +1,85 @@
+"""`jepa predict`: the classes of pictures, by an encoder and a classifier that `jepa probe` kept."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import tyro
+from rich.table import Table
+
+from openjepa.device import Precision, place
+from openjepa.durable import replacing
+from openjepa.evaluate import heads
+from openjepa.evaluate.candidates import candidate
+from openjepa.evaluate.embed import Maker, encoding, reader, spans
+from openjepa.evaluate.labelled import Threaded
+from openjepa.log import console, say
+from openjepa.pictures import Fit
+
+MOST = 40  # rows shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Says what is on pictures, in the words of a labelled folder that the encoder was probed on."""
+
+    run: Annotated[str, tyro.conf.Positional]  # a run, an export, or weights of another project
+    images: Annotated[str, tyro.conf.Positional]  # a picture, a folder of pictures, a .tar or .parquet file
+    head: Path | None = None  # a classifier that jepa probe kept; by default the only one in RUN/probes
+    out: Path | None = None  # a .csv file for all rows: file, class, chance, and the next best
+    which: Literal["target", "context"] = "target"  # the encoder that was probed
+    fit: Fit = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    device: str = "auto"
+    precision: Precision = "auto"
+
+
+class Answer(NamedTuple):
+    """What is thought to be on a picture: classes, the likeliest first, and how likely they are; nothing if it cannot be decoded."""
+
+    file: str
+    classes: tuple[str, ...]
+    chances: tuple[float, ...]
+
+
+def predict(settings: Predict) -> list[Answer]:
+    """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
+    where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
+    head = heads.fitting(Path(settings.run), settings.head, this.fingerprint)
+    data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
+    samples, answers = Threaded(data.dataset(data.listing())), []
+    make = Maker(reader(samples), encoding(this, where, {"last": "last"}))
+    for chunk in make.chunks(spans(len(samples))):
+        best = heads.top(head.chances(chunk.kinds["last"]), 3)
+        for row, (label, found) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
+            found = found if label >= 0 else []
+            names, chances = tuple(head.classes[number] for number, _ in found), tuple(chance for _, chance in found)
+            answers.append(Answer(samples.source(chunk.first + row), names, chances))
+    show(answers)
+    if settings.out:
+        say(f"written    {write(answers, settings.out)}")
+    return answers
+
+
+def show(answers: list[Answer]) -> None:
+    table = Table("file", "class", "chance %", "or")
+    for answer in answers[:MOST]:
+        others = ", ".join(f"{name} {100 * chance:.0f}" for name, chance in list(zip(*answer[1:], strict=True))[1:])
+        first = (answer.classes[0], f"{100 * answer.chances[0]:.0f}") if answer.classes else ("cannot be decoded", "")
+        table.add_row(answer.file, *first, others)
+    console.print(table)
+    if len(answers) > MOST:
+        say(f"and {len(answers) - MOST:,} more: --out answers.csv has them all")
+
+
+def write(answers: list[Answer], file: Path) -> Path:
+    with replacing(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+        lines = csv.writer(stream)
+        lines.writerow(("file", "class", "chance", "second", "second chance", "third", "third chance"))
+        for answer in answers:
+            pairs = zip(answer.classes, (f"{chance:.4f}" for chance in answer.chances), strict=True)
+            lines.writerow((answer.file, *(each for pair in pairs for each in pair)))
+    return file

@@ -1,0 +1,244 @@
+"""`jepa convert`, `jepa export` and `jepa push`: weights from other projects, and to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from openjepa import weights
+from openjepa.durable import replacing
+from openjepa.evaluate import heads, report
+from openjepa.evaluate.candidates import ours
+from openjepa.formats import hugging_face, official, programs, timm
+from openjepa.formats.card import card
+from openjepa.formats.found import Asked
+from openjepa.formats.reading import foreign, load
+from openjepa.log import say
+from openjepa.modalities.image import Image
+from openjepa.trained import Trained
+from openjepa.types import Mistake
+
+Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Makes a folder of ours from weights of another project, which every verb takes, --init-from as well."""
+
+    source: Annotated[str, tyro.conf.Positional]  # *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
+    out: Path  # the folder to make
+    num_heads: int = 0  # of the encoder; 0: by the config beside the weights, or as in the paper's family
+    licence: str = ""  # of the weights, if it is not as their home says; released weights are cc-by-nc-4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Writes an encoder for other tools."""
+
+    run: Annotated[str, tyro.conf.Positional]  # a run, an export, or weights of another project, as for convert
+    format: Format = "hf"  # torch: a program of torch.export; official: the authors' *.pth.tar
+    out: Path | None = None  # the folder to make; by default RUN/FORMAT
+    which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
+    head: Path | None = None  # probes/NAME-head.safetensors, a classifier to go along (format hf)
+    licence: str = ""  # of your own weights, as apache-2.0; those of converted weights stay as they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Uploads an exported folder to a repository of the Hugging Face hub. Log in first: hf auth login."""
+
+    folder: Annotated[Path, tyro.conf.Positional]  # what jepa export made
+    repository: Annotated[str, tyro.conf.Positional]  # NAME/REPOSITORY
+    private: bool = False
+
+
+def convert(settings: Convert) -> Path:
+    """Reads, checks and writes; returns the folder. Mistake in a sentence where the weights are none of I-JEPA's."""
+    found = foreign(settings.source, Asked(settings.num_heads, settings.licence))
+    with making(settings.out) as folder:
+        if found is None:  # a folder of ours, perhaps of an older format
+            known = weights.load(Path(settings.source))
+            files = {name: state for name, state in everything(Path(settings.source)).items() if state}
+            weights.write(folder, files, known.config, known.step, known.about)
+        else:
+            found.write(folder)
+    trained = load(settings.out)
+    say(f"encoder    width {trained.encoder.dim}, depth {len(trained.encoder.blocks)}: {settings.out}")
+    say(f"licence    {trained.about.licence or 'not stated: say it with --licence'}")
+    for note in trained.about.notes:
+        say(f"note       {note}")
+    return settings.out
+
+
+def everything(folder: Path) -> dict[str, weights.State]:
+    """All networks of a folder of ours, by the file that keeps them."""
+    files = {
+        weights.TARGET: weights.FILE,
+        weights.CONTEXT: weights.CONTEXT_FILE,
+        weights.PREDICTOR: weights.PREDICTOR_FILE,
+    }
+    state = weights.everything(folder)
+    return {
+        file: {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+        for prefix, file in files.items()
+    }
+
+
+def export(settings: Export) -> Path:
+    """Writes the folder, with a card that says what it is; returns it. Mistake where a format cannot hold the encoder."""
+    trained, run = load(settings.run, settings.which), Path(settings.run)
+    licence = trained.about.licence or settings.licence
+    if settings.licence and licence != settings.licence:
+        raise Mistake(f"these weights are under {licence}, which they keep: leave --licence out")
+    head = None
+    if settings.head:
+        if settings.format != "hf":
+            raise Mistake(
+                "only Hugging Face's format has a place for a classifier: try --format hf, or leave --head out"
+            )
+        encoder = ours(trained.encoder, trained.config, run.name).fingerprint
+        head = heads.fitting(run, settings.head, encoder)
+    out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
+    with making(out) as folder:
+        about = FORMATS[settings.format](Order(trained, run, folder, head))
+        text = card(trained, settings.format, out, licence, run, results_of(run))
+        with replacing(folder / "README.md") as temporary:
+            temporary.write_text(text)
+    say(f"written    {out}" + (f": {about}" if about else ""))
+    return out
+
+
+class Order(NamedTuple):
+    """What is to be written, and where."""
+
+    trained: Trained
+    run: Path
+    folder: Path
+    head: heads.Head | None
+
+
+def to_hugging_face(order: Order) -> str:
+    plain(order.trained, "Hugging Face's ijepa")
+    head = order.head._asdict() if order.head else None
+    hugging_face.write(order.trained.encoder.state_dict(), order.trained, order.folder, head)
+    return f"for AutoModel{'ForImageClassification' if head else ''} and AutoImageProcessor"
+
+
+def to_timm(order: Order) -> str:
+    plain(order.trained, "timm's vision transformer")
+    timm.write(order.trained.encoder.state_dict(), order.trained, order.folder)
+    return 'for timm.create_model("local-dir:…")'
+
+
+def to_onnx(order: Order) -> str:
+    worst = programs.write_onnx(order.trained, order.folder)
+    prepared(order)
+    return f"onnxruntime's features differ from ours by {worst:.1e} at most"
+
+
+def to_torch(order: Order) -> str:
+    worst = programs.write_program(order.trained, order.folder)
+    prepared(order)
+    return f"the program's features differ from ours by {worst:.1e} at most"
+
+
+def to_safetensors(order: Order) -> str:
+    trained = order.trained
+    weights.write(
+        order.folder, {weights.FILE: trained.encoder.state_dict()}, trained.config, trained.step, trained.about
+    )
+    return "for openjepa.load, and whatever reads safetensors"
+
+
+def to_official(order: Order) -> str:
+    plain(order.trained, "the released code's encoder")
+    states = {"target": order.trained.encoder.state_dict()}
+    if order.run.is_dir() and not hugging_face.config_of(order.run).keys() & {"model_type", "architecture"}:
+        kept = everything(order.run)
+        states |= {"context": kept[weights.CONTEXT_FILE], "predictor": kept[weights.PREDICTOR_FILE]}
+    official.write(
+        {name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar"
+    )
+    return ", ".join(name for name, state in states.items() if state)
+
+
+FORMATS: dict[str, Callable[[Order], str]] = {
+    "hf": to_hugging_face,
+    "timm": to_timm,
+    "onnx": to_onnx,
+    "torch": to_torch,
+    "safetensors": to_safetensors,
+    "official": to_official,
+}
+
+
+def prepared(order: Order) -> None:
+    """How pictures are made ready for a program, as Hugging Face's processors have it."""
+    hugging_face.write_processor(order.trained.data, order.folder)
+
+
+def plain(trained: Trained, theirs: str) -> None:
+    """Mistake where another project's encoder has no place for what ours has."""
+    method, data = trained.config.method, trained.config.data
+    other = {
+        "rotary positions": method.positions != "sincos",
+        "registers": method.registers > 0,
+        "a convolutional stem": isinstance(data, Image) and data.embed != "linear",
+    }
+    if has := [name for name, there in other.items() if there]:
+        raise Mistake(f"{theirs} has no {' and no '.join(has)}: try --format onnx, torch or safetensors")
+
+
+def results_of(run: Path) -> str:
+    """What probes have measured, as tables; a run's own are in RUN/probes."""
+    tables = []
+    for file in sorted((run / "probes").glob("*.json")):
+        scores = report.read(file)["scores"]
+        tables += (
+            [f"{file.stem}, accuracy on test images with its 95 % interval:\n\n{report.markdown(scores)}"]
+            if scores
+            else []
+        )
+    return "\n\n".join(tables)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which bears its name once it is whole. Mistake if there is one already."""
+    if folder.exists():
+        raise Mistake(f"{folder} is there already: give another --out, or remove it")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def push(settings: Push) -> str:
+    """Uploads; returns the page's address. Mistake in a sentence where the hub refuses."""
+    if not (settings.folder / "README.md").is_file():
+        raise Mistake(f"{settings.folder} has no model card: push what jepa export made")
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    except ImportError as error:
+        raise Mistake("pushing needs an extra: pip install 'openjepa[hf]'") from error
+    hub: Any = HfApi(library_name="openjepa")
+    try:
+        hub.create_repo(settings.repository, private=settings.private, exist_ok=True)
+        address = hub.upload_folder(folder_path=str(settings.folder), repo_id=settings.repository)
+    except LocalTokenNotFoundError as error:
+        raise Mistake("the hub wants to know who you are: type hf auth login") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise Mistake(f"the hub refused ({str(error).splitlines()[0]}): check the name, and hf auth login") from error
+    say(f"pushed     {address}")
+    return str(address)

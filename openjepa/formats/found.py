@@ -1,0 +1,119 @@
+"""What a file of another project turned out to hold: weights under our names, and a config that fits them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from openjepa import weights
+from openjepa.config import Pretrain
+from openjepa.encoder import SIZES
+from openjepa.formats.layouts import Layout, Sizes, State, position_table, taken
+from openjepa.masking import Masking
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.trained import About, Trained
+from openjepa.types import Mistake
+
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and deviation that the released encoders were trained with
+HEADS = {size["dim"]: size["num_heads"] for size in SIZES.values()}
+FILES = {"target": weights.FILE, "context": weights.CONTEXT_FILE, "predictor": weights.PREDICTOR_FILE}
+
+
+class Asked(NamedTuple):
+    """What a file does not say, and the person may."""
+
+    num_heads: int = 0  # 0: by the config beside the weights, or by the width, as in the paper's family
+    licence: str = ""  # of the weights, where it is not as the file's home says
+
+
+class Found(NamedTuple):
+    """Networks by what they are to us: "target", and where there are, "context" and "predictor"."""
+
+    settings: Pretrain
+    networks: dict[str, State]
+    about: About
+    step: int = 0
+
+    def write(self, folder: Path) -> Path:
+        """A folder of weights that every verb takes."""
+        files = {FILES[name]: state for name, state in self.networks.items()}
+        return weights.write(folder, files, self.settings, self.step, self.about)
+
+    def trained(self, which: str = "target") -> Trained:
+        """The encoder, ready to use. Mistake if there is no such one."""
+        if which not in self.networks:
+            raise Mistake(f"{self.about.source} has one encoder, no {which} and another: leave the choice out")
+        data, method = self.settings.data, self.settings.method
+        assert isinstance(method, JEPA)
+        predictor = self.networks.get("predictor")
+        return Trained(
+            filled(method.encoder(data), self.networks[which]),
+            self.settings,
+            self.step,
+            filled(method.predictor(data), predictor) if predictor else None,
+            self.about,
+        )
+
+
+def filled(network: Any, state: State) -> Any:
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+class Pictures(NamedTuple):
+    """How an encoder's pictures were cut, as far as its file says."""
+
+    size: tuple[int, int] | None = None  # None: square, by the number of positions
+    mean: tuple[float, ...] = IMAGENET[0]
+    std: tuple[float, ...] = IMAGENET[1]
+
+
+def settings_of(encoder: Sizes, predictor: Sizes | None, heads: int, seen: Pictures, where: str) -> Pretrain:
+    """The config whose networks have these sizes, with the released masks. Mistake if none has."""
+    heads = heads or HEADS.get(encoder.dim, 0)
+    if not heads:
+        raise Mistake(f"{where} does not say how many heads its width of {encoder.dim} has: give --num-heads")
+    patch, channels = encoder.stem[-1], encoder.stem[1]
+    side = math.isqrt(encoder.positions)
+    size = seen.size or (side * patch, side * patch)
+    if len(encoder.stem) != 4 or encoder.stem[2] != patch or size[0] * size[1] != encoder.positions * patch**2:
+        raise Mistake(
+            f"{where} has {encoder.positions} positions for patches of {encoder.stem[2:]}: no square grid, and no size is said"
+        )
+    method = JEPA(encoder.dim, encoder.depth, heads, encoder.mlp_ratio)
+    if predictor:
+        method = dataclasses.replace(method, predictor_dim=predictor.dim, predictor_depth=predictor.depth)
+    if len(seen.mean) != channels:
+        seen = seen._replace(mean=(0.5,) * channels, std=(0.5,) * channels)
+    return Pretrain(
+        data=Image(size=size, patch=patch, channels=channels, mean=seen.mean, std=seen.std),
+        method=method,
+        masks=Masking(sampler="official"),
+    )
+
+
+def network_of(settings: Pretrain, name: str) -> nn.Module:
+    """One of a config's networks without numbers: its tensors' names and shapes."""
+    assert isinstance(settings.method, JEPA)
+    with torch.device("meta"):
+        make = settings.method.predictor if name == "predictor" else settings.method.encoder
+        return make(settings.data)
+
+
+def ours(state: State, layout: Layout, settings: Pretrain, name: str, where: str) -> State:
+    """A network of theirs under our names, checked tensor by tensor."""
+    network, grid = network_of(settings, name), settings.data.grid
+    return taken(state, layout, network, position_table(*grid, width_of(settings, name)), where)
+
+
+def width_of(settings: Pretrain, name: str) -> int:
+    return settings.method.predictor_dim if name == "predictor" else settings.method.dim

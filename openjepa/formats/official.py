@@ -1,0 +1,115 @@
+"""The authors' checkpoints, *.pth.tar: read without running anything that is in them, and written.
+
+A dict of `encoder`, `target_encoder` and `predictor`, names beginning with `module.`, beside optimiser and epoch.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openjepa.durable import replacing
+from openjepa.formats.found import Asked, Found, Pictures, ours, settings_of
+from openjepa.formats.layouts import PREDICTOR, TIMM, State, position_table, sizes, strip
+from openjepa.methods.jepa import JEPA
+from openjepa.trained import About, Trained
+from openjepa.types import Mistake
+
+LICENCE = "cc-by-nc-4.0"  # of the released weights
+LARGEST = 2**24  # bytes of the pickle that lists the tensors
+NETWORKS = {"target": "target_encoder", "context": "encoder", "predictor": "predictor"}
+LAYOUTS = {"target": TIMM, "context": TIMM, "predictor": PREDICTOR}
+PREFIX = "module."
+NAMED = frozenset(  # what a list of tensors names, and nothing else may
+    {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
+    | {f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Bool", "Byte")}
+)
+DAMAGE = (  # what restricted loading raises on files that are not what they seem
+    pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, AttributeError,
+    OverflowError, AssertionError, OSError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def read(file: Path, asked: Asked) -> Found:
+    """All networks of a checkpoint. Mistake in a sentence if it is damaged, incomplete or of another architecture.
+
+    The target encoder is the one that the paper evaluates (appendix A.2); Hugging Face and timm ship the context encoder.
+    """
+    content = restricted(file)
+    theirs = {name: network(content.get(key), f"{file}: {key}") for name, key in NETWORKS.items() if key in content}
+    if not theirs.keys() & {"target", "context"}:
+        raise Mistake(f"{file} is no checkpoint of I-JEPA: it has {', '.join(map(str, content))[:80]}, and no encoder")
+    notes = ()
+    if "target" not in theirs:
+        theirs["target"] = theirs.pop("context")
+        notes = ("the file has no target encoder: this is the context encoder",)
+    known = {name: sizes(state, LAYOUTS[name], f"{file}: {NETWORKS[name]}") for name, state in theirs.items()}
+    settings = settings_of(known["target"], known.get("predictor"), asked.num_heads, Pictures(), str(file))
+    networks = {
+        name: ours(state, LAYOUTS[name], settings, name, f"{file}: {NETWORKS[name]}") for name, state in theirs.items()
+    }
+    epoch = content.get("epoch")
+    notes += (f"after {epoch} epochs",) if type(epoch) is int else ()
+    return Found(settings, networks, About(file.name, "official", asked.licence or LICENCE, notes))
+
+
+def network(state: Any, where: str) -> State:
+    """The tensors of one network. Mistake if they are none."""
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()) or not state:
+        raise Mistake(f"{where} is no list of tensors")
+    return strip(state, PREFIX)
+
+
+def restricted(file: Path) -> dict[Any, Any]:
+    """What a checkpoint of torch holds, its tensors in a map of the file. Mistake unless it is numbers and names alone.
+
+    Looked at before anything is made of it: that it is an archive without compression, no larger inside than outside, and
+    that what lists the tensors names nothing that could do something. Then torch's own restricted loader reads it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if any(each.compress_type != zipfile.ZIP_STORED for each in members):
+                raise Mistake(f"{file} is compressed: unpack it, or save it again with torch.save")
+            (listing,) = [each for each in members if each.filename.endswith("/data.pkl")]
+            if sum(each.file_size for each in members) > file.stat().st_size or listing.file_size > LARGEST:
+                raise Mistake(f"{file} says that it is larger inside than outside: it is not loaded")
+            innocent(archive.read(listing), file)
+        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except DAMAGE as error:
+        raise Mistake(f"{file} is no whole checkpoint of torch ({first_line(error)}): download it again") from error
+    if not isinstance(content, dict):
+        raise Mistake(f"{file} is no checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def innocent(listing: bytes, file: Path) -> None:
+    """Mistake unless a pickle names nothing but tensors and what they are kept in."""
+    for code, argument, _ in pickletools.genops(listing):
+        if code.name == "GLOBAL" and argument not in NAMED:
+            raise Mistake(f"{file} wants {str(argument).replace(' ', '.')} to be run: it is not loaded")
+        if code.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
+            raise Mistake(f"{file} wants objects to be made ({code.name}): it is not loaded")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def write(networks: dict[str, State], trained: Trained, file: Path) -> Path:
+    """Networks of ours as the released code would have saved them."""
+    method, content = trained.config.method, {}
+    assert isinstance(method, JEPA)
+    for name, state in networks.items():
+        table = position_table(*trained.config.data.grid, method.predictor_dim if name == "predictor" else method.dim)
+        theirs = LAYOUTS[name].outward(state, table)
+        content[NETWORKS[name]] = {PREFIX + each: x.clone() for each, x in theirs.items()}
+    with replacing(file) as temporary:
+        torch.save({**content, "epoch": 0}, temporary)
+    return file

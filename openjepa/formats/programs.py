@@ -1,0 +1,99 @@
+"""An encoder as a program that needs no openjepa: ONNX, or torch.export.   B batch  C channels  H height  W width  N tokens  D width"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from openjepa.trained import Trained
+from openjepa.types import Mistake
+
+ONNX, PROGRAM = "model.onnx", "model.pt2"
+CLOSE = 1e-4  # largest difference from our own features that is let pass
+INPUT, OUTPUTS = "pixel_values", ("last_hidden_state", "pooled")
+
+
+class Whole(nn.Module):
+    """Normalised pictures to features of all patches, and their mean."""
+
+    def __init__(self, trained: Trained):
+        super().__init__()
+        self.encoder, self.patches = trained.encoder, trained.data.patches
+
+    def forward(self, pixel_values: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+        (seen,) = self.encoder(self.patches(pixel_values))
+        return seen.x, seen.x.mean(1)
+
+
+def program(trained: Trained) -> ExportedProgram:
+    """The encoder traced for any batch and any height and width that are multiples of the patch."""
+    data = trained.data
+    rows, columns = Dim("rows", min=2, max=4096), Dim("columns", min=2, max=4096)
+    shapes = {INPUT: {0: Dim("batch", min=1, max=65536), 2: data.patch * rows, 3: data.patch * columns}}
+    with quiet():
+        return torch.export.export(Whole(trained), (sample(trained, 2),), dynamic_shapes=shapes)
+
+
+@contextmanager
+def quiet():
+    """Without what torch says of its own inside while it exports."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+
+
+def sample(trained: Trained, count: int, more: int = 0) -> Float[Tensor, "B C H W"]:
+    """Pictures of noise, of the trained size or some patches larger."""
+    data = trained.data
+    height, width = (side + more * data.patch for side in data.size)
+    generator = torch.Generator().manual_seed(count)
+    view = torch.randint(0, 256, (count, data.channels, height, width), generator=generator, dtype=torch.uint8)
+    return data.normalised(view)
+
+
+def write_program(trained: Trained, folder: Path) -> float:
+    """The program in torch's own format; returns the largest difference from our features, read back."""
+    torch.export.save(program(trained), folder / PROGRAM)
+    read = torch.export.load(folder / PROGRAM).module()
+    return checked(trained, lambda x: read(x)[0])
+
+
+def write_onnx(trained: Trained, folder: Path) -> float:
+    """The program as ONNX; returns the largest difference of onnxruntime from our features."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch's exporter wants it)
+    except ImportError as error:
+        raise Mistake("ONNX needs an extra: pip install 'openjepa[onnx]'") from error
+    with quiet():
+        made = torch.onnx.export(
+            program(trained), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, verbose=False
+        )
+        assert made is not None
+        made.save(str(folder / ONNX))
+    session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+    return checked(trained, lambda x: torch.from_numpy(session.run([OUTPUTS[0]], {INPUT: x.numpy()})[0]))
+
+
+@torch.no_grad()
+def checked(trained: Trained, other) -> float:
+    """The largest difference of features, over batches and sizes. Mistake if that is more than CLOSE."""
+    whole, worst = Whole(trained), 0.0
+    for count, more in ((1, 0), (3, 0), (2, 1)):
+        x = sample(trained, count, more)
+        worst = max(worst, (other(x) - whole(x)[0]).abs().max().item())
+    if not worst <= CLOSE:
+        raise Mistake(f"the exported program differs from the encoder by {worst:.1e}: please report this as a defect")
+    return worst

@@ -1,0 +1,67 @@
+"""Weights from anywhere: a run, a folder of ours, the authors' checkpoints, Hugging Face, timm."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from openjepa import weights
+from openjepa.device import place
+from openjepa.formats import hugging_face, official, timm
+from openjepa.formats.found import Asked, Found
+from openjepa.trained import Trained
+from openjepa.types import Mistake
+
+HUB = "hf:"
+PUBLISHED = ("facebook/ijepa", "jmtzt/ijepa", "timm/")  # of which the licence is known
+KINDS = "a run, an export, a *.pth.tar of the authors, a folder of Hugging Face or timm, or hf:ID"
+
+
+def load(source: str | Path, which: str = "target", device: str = "cpu") -> Trained:
+    """An encoder from anywhere, ready to use: a run, an export, one of the authors' checkpoints, a folder of Hugging Face
+    or timm, or hf:ID of the hub.
+
+    `which` is "target", the averaged encoder, which the paper evaluates, or "context"; Hugging Face and timm ship one
+    encoder. Mistake in a sentence if there is none, or if it is damaged.
+    """
+    where, found = place(device).device, foreign(str(source), Asked())
+    trained = found.trained(which) if found else weights.load(Path(source), which)
+    return trained.to(where)
+
+
+def foreign(source: str, asked: Asked) -> Found | None:
+    """What a file or folder of another project holds; None for a folder of ours. Mistake if there is nothing like it."""
+    if source.startswith(HUB):
+        found = in_folder(downloaded(source.removeprefix(HUB)), asked)
+        if found is None:
+            raise Mistake(f"{source} holds no weights of I-JEPA: want config.json and model.safetensors")
+        licence = found.about.licence or (official.LICENCE if source.removeprefix(HUB).startswith(PUBLISHED) else "")
+        return found._replace(about=dataclasses.replace(found.about, source=source, licence=licence))
+    path = Path(source)
+    if path.is_dir():
+        return in_folder(path, asked)
+    if not path.is_file():
+        raise Mistake(f"{source} is not there: give {KINDS}")
+    return timm.read(path, asked) if path.suffix == ".safetensors" else official.read(path, asked)
+
+
+def in_folder(folder: Path, asked: Asked) -> Found | None:
+    """What a folder of another project holds; None if it is none of theirs."""
+    if hugging_face.is_one(folder):
+        return hugging_face.read(folder, asked)
+    return timm.read(folder, asked) if timm.is_one(folder) else None
+
+
+def downloaded(name: str) -> Path:
+    """A repository of the hub, its configs and safetensors alone."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise Mistake("models of the hub need an extra: pip install 'openjepa[hf]'") from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "README.md"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise Mistake(
+            f"hf:{name} cannot be had ({str(error).splitlines()[0]}): check the id and the network"
+        ) from error

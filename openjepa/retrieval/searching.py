@@ -1,0 +1,225 @@
+"""`jepa search`: the pictures of an index that are most like one, a row of it, or a part of one.   D width  N patches"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+from PIL import Image as Pillow
+from rich.table import Table
+
+from openjepa import archives
+from openjepa.evaluate.candidates import candidate
+from openjepa.formats.reading import load
+from openjepa.log import console, say
+from openjepa.retrieval import gallery
+from openjepa.retrieval.index import Index, opened
+from openjepa.retrieval.nearest import NOWHERE, Finder, Near, finder, unit
+from openjepa.retrieval.thumbnails import SIDE, as_data, sheet, short, thumbnail
+from openjepa.trained import Trained
+from openjepa.types import Mistake
+
+ROW = re.compile(r"row:(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Finds the pictures most like one. Prints a table, writes a contact sheet and a page to click through."""
+
+    index: Annotated[Path, tyro.conf.Positional]  # what jepa embed wrote
+    query: Annotated[
+        str, tyro.conf.Positional
+    ]  # a picture; or row:17, the picture of that row of the index, counted from 0
+    box: tuple[float, float, float, float] | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
+    count: int = 12  # pictures to find
+    exact: bool = False  # look at every row, however many there are; by default up to 200,000
+    run: str = ""  # the encoder that made the index, if it is no longer where it was
+    out: Path | None = None  # PNG and HTML get this name; by default INDEX-search beside the index
+    page: bool = True  # write the page, too
+
+
+class Hit(NamedTuple):
+    """A picture that was found."""
+
+    row: int
+    cosine: float
+    file: str
+    label: str  # the folder that it lies in
+
+
+class Query(NamedTuple):
+    """What is asked for."""
+
+    vector: Float[np.ndarray, "D"]
+    file: str
+    row: int | None  # of the index, so that it is not found itself
+    picture: Pillow.Image
+
+
+def search(settings: Search) -> list[Hit]:
+    """The nearest pictures by the cosine of their features, the nearest first.
+
+    A part of a picture is the mean of the features of its patches. In an index of patches a picture is as near as its
+    nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
+    """
+    if settings.count < 1:
+        raise Mistake(f"{settings.count} pictures are none: try --count 12")
+    index = opened(settings.index)
+    asked = query_of(settings, index)
+    hits, how = found(settings, index, asked)
+    show(hits, f"{short(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
+    out = settings.out or index.beside("search")
+    cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
+    drawn = sheet(asked.picture, cells, f"most like {short(asked.file)}", out.with_name(f"{out.name}.png"))
+    say(f"sheet      {drawn}")
+    if settings.page and index.pooled:
+        words = {
+            "title": f"Most like {short(asked.file)}",
+            "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of its features, 1 for the same. "
+            "A click on a picture searches from it; of pale ones the neighbours are not on this page.",
+            "again": f"jepa search {settings.index} row:ROW",
+        }
+        near = [(hit.row, hit.cosine) for hit in hits]
+        first = gallery.Asked(as_data(asked.picture), asked.file, near)
+        made = gallery.page(first, neighbours(settings, index), rows(index), words, out.with_name(f"{out.name}.html"))
+        say(f"page       {made}")
+    return hits
+
+
+def query_of(settings: Search, index: Index) -> Query:
+    """The vector that is asked for. Mistake if there is no such picture or row, or if a part of it is none."""
+    match = ROW.fullmatch(settings.query)
+    row = int(match[1]) if match else None
+    if row is not None and row >= len(index.pictures):
+        raise Mistake(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
+    file = index.pictures[row] if row is not None else settings.query
+    there = bool(archives.inside(file)) or Path(file).is_file()
+    if not there and (row is None or settings.box):
+        raise Mistake(f"{file} is no picture: give a file, or row:17 for one of the index")
+    if row is not None and not settings.box and index.pooled:
+        vector = np.asarray(index.features[row])
+        if not np.isfinite(vector).all():
+            raise Mistake(f"row {row} is {file}, which could not be decoded: ask for another")
+        return Query(vector, file, row, thumbnail(file, 2 * SIDE))
+    vector, picture = seen(settings, index, file)
+    return Query(vector, file, row, picture)
+
+
+def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
+    """A picture, or a part of it, as the index's encoder sees it."""
+    trained = maker(settings, index)
+    view = trained.transform(file)
+    shown = Pillow.fromarray(trained.data.picture(view)).resize((2 * SIDE, 2 * SIDE))
+    if index.about.get("kind") == "last4":
+        if settings.box:
+            raise Mistake("features of four layers have no parts to compare: embed with --kind last")
+        return trained.features(view, "last4")[0].numpy(), shown
+    patches = trained.features(view, "patches")[0]
+    if not settings.box:
+        return patches.mean(0).numpy(), shown
+    inside = covered(settings.box, trained.data.grid)
+    return patches[inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
+
+
+def covered(box: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
+    """Which patches of the evaluation view a box holds the middle of, or else the one that its own middle is in."""
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise Mistake(f"{box} is no part of a picture: left, top, right, bottom go from 0 to 1, as --box 0 0 0.5 0.5")
+    y, x = ((np.arange(count) + 0.5) / count for count in grid)
+    inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
+    if not inside.any():
+        inside[int((top + bottom) / 2 * grid[0]), int((left + right) / 2 * grid[1])] = True
+    return inside
+
+
+def framed(picture: Pillow.Image, box: tuple[float, float, float, float]) -> Pillow.Image:
+    """The part as it is, the rest pale."""
+    place = tuple(round(each * side) for each, side in zip(box, picture.size * 2, strict=True))
+    pale = Pillow.blend(picture, Pillow.new("RGB", picture.size, "white"), 0.6)
+    pale.paste(picture.crop(place), place[:2])  # type: ignore[arg-type]
+    return pale
+
+
+def maker(settings: Search, index: Index) -> Trained:
+    """The encoder that made the index. Mistake if it is gone, or another by now."""
+    run = settings.run or index.about.get("run", "")
+    if not run or (index.about.get("run") == run and "/" in run and not Path(run).exists()):
+        raise Mistake(
+            f"the encoder that made {settings.index} is no longer at {run or 'a known place'}: say where, --run RUN"
+        )
+    which = index.about.get("which", "target")
+    if candidate(run, which).fingerprint != index.about.get("encoder"):
+        raise Mistake(f"{settings.index} was made by another encoder than {run}: embed again, or give --run")
+    trained = load(run, which)
+    data = dataclasses.replace(trained.data, fit=index.about.get("fit", "crop"))
+    return dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
+
+
+def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]:
+    """The hits, and how they were searched for."""
+    if asked.vector.shape[-1] != index.features.shape[-1]:
+        raise Mistake(
+            f"{settings.index} has features of width {index.features.shape[-1]}, not {asked.vector.shape[-1]}"
+        )
+    if index.pooled:
+        search_in = finder(index.features, index.beside("lists.faiss"), settings.exact)
+        return hits_of(
+            index, search_in.find(asked.vector[None], settings.count + 1), asked.row, settings.count
+        ), search_in.how
+    cosine = best_patches(index.features, asked.vector)
+    order = np.lexsort((np.arange(len(cosine)), -cosine))[: settings.count + 1]
+    return hits_of(
+        index, Near(order[None], cosine[order][None]), asked.row, settings.count
+    ), "exact, by their nearest patch"
+
+
+def best_patches(features: Float[np.ndarray, "S N D"], vector: Float[np.ndarray, "D"]) -> Float[np.ndarray, "S"]:
+    """Of each picture the highest cosine of a patch."""
+    best = np.empty(len(features), np.float32)
+    for first in range(0, len(features), 256):
+        part = unit(features[first : first + 256])
+        cosine = (part @ unit(vector)).max(1)
+        best[first : first + 256] = np.where(np.abs(part).sum((1, 2)) > 0, cosine, NOWHERE)
+    return best
+
+
+def hits_of(index: Index, near: Near, row: int | None, count: int) -> list[Hit]:
+    """What is shown of the first query's neighbours: not itself, nor what could not be decoded."""
+    pairs = zip(near.rows[0].tolist(), near.cosine[0].tolist(), strict=True)
+    sound = [(each, cosine) for each, cosine in pairs if each >= 0 and each != row and cosine > NOWHERE + 0.5]
+    return [Hit(each, cosine, index.pictures[each], index.classes[each]) for each, cosine in sound[:count]]
+
+
+def neighbours(settings: Search, index: Index) -> gallery.Neighbours:
+    """The nearest other rows of rows."""
+    search_in: Finder = finder(index.features, index.beside("lists.faiss"), settings.exact)
+
+    def of(wanted: list[int]) -> list[list[tuple[int, float]]]:
+        if not wanted:
+            return []
+        near = search_in.find(np.asarray(index.features[wanted]), settings.count + 1)
+        each = (Near(near.rows[place : place + 1], near.cosine[place : place + 1]) for place in range(len(wanted)))
+        return [
+            [(hit.row, hit.cosine) for hit in hits_of(index, one, row, settings.count)]
+            for row, one in zip(wanted, each, strict=True)
+        ]
+
+    return of
+
+
+def rows(index: Index):
+    return lambda row: (index.pictures[row], index.classes[row])
+
+
+def show(hits: list[Hit], title: str) -> None:
+    table = Table("", "cosine", "row", "folder", "file", title=title)
+    for place, hit in enumerate(hits):
+        table.add_row(str(place + 1), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file)
+    console.print(table)

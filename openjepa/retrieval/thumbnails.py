@@ -1,0 +1,63 @@
+"""Small pictures for pages and contact sheets."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+
+from openjepa import pictures
+
+SIDE = 128  # pixels of the longer side
+SHOWN = 60  # characters of a path
+
+
+def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
+    """A picture made small, in colour; grey where it is no longer there or cannot be decoded."""
+    try:
+        picture = pictures.upright(pictures.opened(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
+    except (pictures.Undecodable, OSError):
+        return Pillow.new("RGB", (side, side), (128, 128, 128))
+    scale = side / max(picture.size)
+    size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
+    return picture.resize(size, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST, reducing_gap=2)
+
+
+def of_array(path: str) -> Pillow.Image:
+    """The first three channels of a .npy file, or its first."""
+    array = pictures.plain_array(path)
+    if array.dtype != "uint8" or array.ndim != 3:
+        raise pictures.Undecodable(f"{array.dtype} of shape {array.shape}")
+    return Pillow.fromarray(array[..., :3] if array.shape[2] >= 3 else array[..., 0]).convert("RGB")
+
+
+def as_data(picture: Pillow.Image) -> str:
+    """A JPEG as a data: address, so that a page holds it."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 6) -> Path:
+    """A contact sheet as PNG: what was asked for, then what was found, each with a line below."""
+    matplotlib.use("agg")
+    cells = [(first, "asked for"), *found]
+    rows = -(-len(cells) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.4), layout="constrained")
+    for number, (picture, line) in enumerate(cells):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.imshow(picture)
+        axes.set_title(line, fontsize=8, fontweight="bold" if number == 0 else "normal")
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(out, dpi=110, format="png")
+    return out
+
+
+def short(path: str) -> str:
+    """The end of a path."""
+    return path if len(path) <= SHOWN else "…" + path[-SHOWN:]

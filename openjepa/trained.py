@@ -1,0 +1,178 @@
+"""A trained encoder in hand: features of anything that is a picture.   B batch  C channels  H height  W width  N tokens  D width"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image as Pillow
+from torch import Tensor
+
+from openjepa import archives, pictures
+from openjepa.config import Pretrain
+from openjepa.encoder import Encoder
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.predictor import Predictor
+from openjepa.types import Mistake
+
+LAST = 4  # layers of the paper's `last4`
+Kind = Literal["last", "last4", "patches"]
+Places = Sequence[int] | Tensor  # of patches, in raster order
+Picture = Pillow.Image | np.ndarray | Tensor | str | Path
+
+
+@dataclass(frozen=True)
+class About:
+    """Where weights come from and what may be done with them; goes along into every export."""
+
+    source: str = ""  # the file, folder or id that they were read from; empty: a run of ours
+    layout: str = ""  # whose names they had there
+    licence: str = ""  # an identifier as Hugging Face's cards have it: cc-by-nc-4.0; empty: not stated
+    notes: tuple[str, ...] = ()  # what to know, a sentence each
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An encoder in evaluation mode, the config it was made by, and what was learnt with it."""
+
+    encoder: Encoder
+    config: Pretrain  # its `data` cuts pictures into tokens
+    step: int = 0
+    predictor: Predictor | None = None
+    about: About = About()
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.norm.weight.device
+
+    @property
+    def data(self) -> Image:
+        """How pictures are cut. Mistake if the encoder was trained on signals."""
+        if not isinstance(self.config.data, Image):
+            raise Mistake("this encoder was trained on signals: give its tokens to .encoder")
+        return self.config.data
+
+    def to(self, device: str | torch.device) -> Trained:
+        """The same, on a device."""
+        predictor = self.predictor.to(device) if self.predictor else None
+        return dataclasses.replace(self, encoder=self.encoder.to(device), predictor=predictor)
+
+    def transform(self, picture: Picture, size: tuple[int, int] | None = None) -> UInt8[Tensor, "C h w"]:
+        """The evaluation view of a picture: its largest centred box at the trained size, or at `size`, as bytes.
+
+        Takes a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), the last two of bytes. Mistake in
+        a sentence if it is none of them, or cannot be decoded. A tensor that has the size already comes back as it is.
+        """
+        data, size = self.data, size or self.data.size
+        try:
+            file = looked(picture, data.channels)
+            sides = torch.tensor([file[:2]], dtype=torch.float32)
+            crop = pictures.centre_crops(size, sides[:, 0], sides[:, 1], data.fit)
+            return torch.from_numpy(np.ascontiguousarray(pictures.cut(file, data.channels, crop, 0, size)))
+        except pictures.Undecodable as error:
+            raise Mistake(f"{named(picture)}: {error}") from error
+
+    @torch.no_grad()
+    def features(
+        self,
+        images: Picture | Sequence[Picture],
+        kind: Kind = "last",
+        size: tuple[int, int] | None = None,
+        batch: int = 64,
+    ) -> Float[Tensor, "B *F"]:
+        """Features of pictures, in fp32 on the CPU: (B, D) for "last", the mean over patches as in the paper; (B, 4 D) for
+        "last4", four layers side by side (appendix A.2); (B, N, D) for "patches", in raster order.
+
+        Takes one picture or many, each as for `transform`, or a tensor (B, C, H, W) or array (B, H, W, C) of bytes. At
+        another `size` than trained, positions are rescaled to the trained extent.
+        """
+        layers = tuple(range(max(-LAST, -len(self.encoder.blocks)), 0)) if kind == "last4" else (-1,)
+        found, queue = [], each(images)
+        while some := list(islice(queue, batch)):
+            view = torch.stack([self.transform(picture, size) for picture in some]).to(self.device)
+            seen = [tokens.x.float() for tokens in self.encoder(self.data.tokens(view), layers)]
+            found.append((seen[-1] if kind == "patches" else torch.cat([x.mean(1) for x in seen], 1)).cpu())
+        if not found:
+            raise Mistake("no picture was given")
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def predict(
+        self, image: Picture, context: Places, targets: Places | Sequence[Sequence[int]]
+    ) -> Float[Tensor, "M T D"]:
+        """What the predictor expects at `targets`, one block of patches (T) or several (M, T), seeing `context` alone.
+
+        Patches are numbered in raster order. To be compared with `layer_norm` of the features there, which is what it was
+        trained on. Mistake where the predictor was not kept: give the run's folder, or a conversion that has it.
+        """
+        if self.predictor is None or not isinstance(self.config.method, JEPA):
+            raise Mistake(
+                "these weights have no predictor of features: load the run's folder, or convert a file that has"
+            )
+        tokens = self.data.tokens(self.transform(image)[None].to(self.device))
+        shown, asked = (torch.as_tensor(places, device=self.device).long() for places in (context, targets))
+        count = tokens.x.shape[1]
+        for places in (shown, asked):
+            if not places.numel() or places.min() < 0 or places.max() >= count:
+                raise Mistake(f"patches are numbered from 0 to {count - 1}: give some of these")
+        blocks = asked if asked.ndim == 2 else asked[None]
+        (seen,) = self.encoder(tokens.take(shown.flatten()[None]))
+        return self.predictor(seen, where=tokens.pos[:, blocks])[0, :, :, : self.target_width].float().cpu()
+
+    @property
+    def target_width(self) -> int:
+        """How many of the predictor's numbers are features; where pixels are asked for, too, they come after."""
+        method = self.config.method
+        joined = isinstance(method, JEPA) and method.target_join == "concat"
+        return method.dim * (len(method.target_layers) if isinstance(method, JEPA) and joined else 1)
+
+    @torch.no_grad()
+    def targets(self, images: Picture | Sequence[Picture]) -> Float[Tensor, "B N D"]:
+        """The features that `predict` is to be compared with: layer norm on every patch, no affine (as released)."""
+        x = self.features(images, "patches")
+        return F.layer_norm(x, x.shape[-1:])
+
+
+def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
+    """One picture after the other."""
+    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
+        yield from images
+    elif isinstance(images, Pillow.Image | np.ndarray | Tensor | str | Path):
+        yield images
+    else:
+        yield from images
+
+
+def looked(picture: Picture, channels: int) -> pictures.File:
+    """A picture of any kind, ready to be cut. Undecodable if it is none."""
+    if isinstance(picture, str | Path):
+        if not archives.inside(str(picture)) and not Path(picture).is_file():
+            raise Mistake(f"{picture} is no file: give the path of a picture")
+        return pictures.look(str(picture), channels)
+    if isinstance(picture, Pillow.Image):
+        seen = pictures.upright(picture, channels)
+        return pictures.File(seen.size[1], seen.size[0], seen)
+    if not isinstance(picture, Tensor | np.ndarray):
+        raise Mistake(f"a {type(picture).__name__} is no picture: give a path, a PIL image, an array or a tensor")
+    array = picture.cpu().numpy() if isinstance(picture, Tensor) else picture
+    if array.dtype != np.uint8:
+        raise Mistake(f"pixels are bytes from 0 to 255, not {array.dtype}: give (255 * x).round() as uint8")
+    if isinstance(picture, np.ndarray):
+        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1) if array.ndim == 3 else array
+    if array.ndim != 3 or len(array) != channels:
+        order = "(C, H, W)" if isinstance(picture, Tensor) else "(H, W, C)"
+        raise Mistake(f"pixels of shape {tuple(picture.shape)} are no picture of {channels} channels: want {order}")
+    return pictures.File(array.shape[1], array.shape[2], array)
+
+
+def named(picture: Picture) -> str:
+    return str(picture) if isinstance(picture, str | Path) else f"this {type(picture).__name__}"

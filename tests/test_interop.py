@@ -1,0 +1,527 @@
+"""In and out: the authors' layout, Hugging Face's, timm's, and programs; there and back the tensors are the same bits."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from safetensors.torch import load_file, save_file
+
+import openjepa
+from openjepa import weights
+from openjepa.cli import main
+from openjepa.config import Pretrain
+from openjepa.encoder import SIZES
+from openjepa.exchange import Convert, Export, convert, export
+from openjepa.formats import hugging_face, official, timm
+from openjepa.formats.found import Asked, network_of, ours, settings_of
+from openjepa.formats.layouts import HF5, TIMM, Sizes, position_table, sizes
+from openjepa.masking import Masking
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.types import Mistake
+from tests.conftest import replace
+
+SQUARE = Image(size=(32, 32), patch=8, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
+METHOD = JEPA(48, 3, 4, predictor_dim=24, predictor_depth=2)
+HEADS = Asked(num_heads=4)
+
+
+def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, weights.State]]:
+    """A folder of ours with all three networks, each other numbers, and these."""
+    net = method.build(data, seed=3)
+    with torch.no_grad():
+        for parameter in net.parameters():  # norms and biases, too, so that a mixture of names would show
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.1
+            )
+        for parameter in net.target_encoder.parameters():
+            parameter.mul_(1.1)
+    states = {
+        weights.FILE: net.target_encoder.state_dict(),
+        weights.CONTEXT_FILE: net.context_encoder.state_dict(),
+        weights.PREDICTOR_FILE: net.predictor.state_dict(),
+    }
+    settings = Pretrain(data=data, method=method, masks=Masking(sampler="official"))
+    return weights.write(folder, states, settings, 7, weights.About()), states
+
+
+def same(one: weights.State, other: weights.State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def views(data: Image, count: int = 3) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, *data.size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("form", ["hf", "timm", "official", "safetensors"])
+def test_out_and_in_again_is_bit_equal(tmp_path, form):
+    source, states = written(tmp_path / "ours")
+    out = export(Export(run=str(source), format=form, out=tmp_path / "theirs"))
+    given = out / "model.pth.tar" if form == "official" else out
+    heads = 4 if form == "official" else 0
+    back = convert(Convert(source=str(given), out=tmp_path / "back", num_heads=heads))
+    for name, state in states.items():
+        if name == weights.FILE or form == "official":
+            assert same(load_file(back / name), state), name
+    images = views(SQUARE)
+    if form != "official":  # which does not keep mean and deviation: the released encoders have ImageNet's
+        assert torch.equal(openjepa.load(back).features(images), openjepa.load(source).features(images))
+
+
+def test_the_official_layout_and_back_is_bit_equal(tmp_path):
+    """From their side: every tensor, the tables of positions included."""
+    content = synthetic(METHOD, SQUARE)
+    torch.save(content, tmp_path / "a.pth.tar")
+    convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
+    export(Export(run=str(tmp_path / "ours"), format="official", out=tmp_path / "again"))
+    again = torch.load(tmp_path / "again" / "model.pth.tar", weights_only=True)
+    for name in ("encoder", "target_encoder", "predictor"):
+        assert same(again[name], content[name]), name
+
+
+def synthetic(method: JEPA, data: Image, prefix: str = "module.") -> dict:
+    """A checkpoint as the released code writes it, by the facts of its layout, of any size."""
+    rows, columns = data.grid
+    generator = torch.Generator().manual_seed(0)
+
+    def table(width: int) -> torch.Tensor:
+        """Ten plain lines: for each place, row after row, its column's sines and cosines, then its row's; rounded from fp64."""
+        lines = []
+        for y in range(rows):
+            for x in range(columns):
+                line = []
+                for t in (x, y):
+                    frequency = [10000.0 ** -(k / (width / 4)) for k in range(width // 4)]
+                    line += [np.sin(t * w) for w in frequency] + [np.cos(t * w) for w in frequency]
+                lines.append(line)
+        return torch.tensor(np.array(lines), dtype=torch.float32)[None]
+
+    def blocks(name: str, depth: int, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+        parts = {
+            "norm1": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width), "norm2": (width,),
+            "mlp.fc1": (hidden, width), "mlp.fc2": (width, hidden),
+        }  # fmt: skip
+        return {f"{name}.{i}.{part}": shape for i in range(depth) for part, shape in parts.items()}
+
+    def filled(modules: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+        made = {}
+        for name, shape in modules.items():
+            made[f"{prefix}{name}.weight"] = torch.randn(shape, generator=generator) * 0.1
+            made[f"{prefix}{name}.bias"] = torch.randn(shape[:1], generator=generator) * 0.1
+        return made
+
+    dim, narrow = method.dim, method.predictor_dim
+    encoder = {"patch_embed.proj": (dim, 3, data.patch, data.patch), "norm": (dim,)}
+    encoder |= blocks("blocks", method.depth, dim, int(dim * method.mlp_ratio))
+    predictor = {"predictor_embed": (narrow, dim), "predictor_norm": (narrow,), "predictor_proj": (dim, narrow)}
+    predictor |= blocks("predictor_blocks", method.predictor_depth, narrow, 4 * narrow)
+    return {
+        "encoder": {f"{prefix}pos_embed": table(dim)} | filled(encoder),
+        "predictor": {
+            f"{prefix}mask_token": torch.randn((1, 1, narrow), generator=generator),
+            f"{prefix}predictor_pos_embed": table(narrow),
+        } | filled(predictor),
+        "target_encoder": {f"{prefix}pos_embed": table(dim)} | filled(encoder),
+        "opt": {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3}]},
+        "scaler": {"scale": 65536.0, "growth_factor": 2.0},
+        "epoch": 300, "loss": 0.1, "batch_size": 128, "world_size": 16, "lr": 1e-3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
+    content = synthetic(METHOD, SQUARE, prefix)
+    torch.save(content, tmp_path / "jepa-ep300.pth.tar")
+    found = official.read(tmp_path / "jepa-ep300.pth.tar", HEADS)
+    for ours_, theirs in (("target", "target_encoder"), ("context", "encoder")):
+        state = content[theirs]
+        mine = found.networks[ours_]
+        assert all(torch.equal(mine[name], state[prefix + name]) for name in mine)
+        assert {prefix + name for name in mine} | {f"{prefix}pos_embed"} == set(state)
+    assert torch.equal(
+        found.networks["predictor"]["embed.weight"], content["predictor"][f"{prefix}predictor_embed.weight"]
+    )
+    assert found.about.licence == "cc-by-nc-4.0" and found.about.notes == ("after 300 epochs",)
+    assert found.settings.data.mean == (0.485, 0.456, 0.406) and found.settings.method.predictor_depth == 2
+    trained = openjepa.load(
+        convert(Convert(source=str(tmp_path / "jepa-ep300.pth.tar"), out=tmp_path / "c", num_heads=4))
+    )
+    assert trained.predict(views(SQUARE)[0], [0, 1, 5], [2, 3]).shape == (1, 2, 48)
+    context = openjepa.load(tmp_path / "c", "context")
+    assert torch.equal(context.encoder.state_dict()["norm.weight"], content["encoder"][f"{prefix}norm.weight"])
+
+
+RELEASED = {  # by the facts: size, patch, pixels, depth of the predictor
+    "IN1K-vit.h.14-300e": ("huge", 14, 224, 12, 5120, 256),
+    "IN1K-vit.h.16-448px-300e": ("huge", 16, 448, 12, 5120, 784),
+    "IN22K-vit.h.14-900e": ("huge", 14, 224, 12, 5120, 256),
+    "IN22K-vit.g.16-600e": ("giant", 16, 224, 16, 6144, 196),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_released_shapes_are_taken_tensor_by_tensor(name):
+    """Of all four released files: keys and shapes as the facts list them, numbers nowhere."""
+    size, patch, pixels, depth, hidden, positions = RELEASED[name]
+    dim = SIZES[size]["dim"]
+    with torch.device("meta"):
+        blocks = {
+            f"blocks.{i}.{part}.{kind}": torch.empty(shape if kind == "weight" else shape[:1])
+            for i in range(SIZES[size]["depth"])
+            for part, shape in {
+                "norm1": (dim,), "attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim), "norm2": (dim,),
+                "mlp.fc1": (hidden, dim), "mlp.fc2": (dim, hidden),
+            }.items()
+            for kind in ("weight", "bias")
+        }  # fmt: skip
+        encoder = blocks | {
+            "patch_embed.proj.weight": torch.empty(dim, 3, patch, patch), "patch_embed.proj.bias": torch.empty(dim),
+            "norm.weight": torch.empty(dim), "norm.bias": torch.empty(dim),
+        }  # fmt: skip
+    encoder["pos_embed"] = position_table(pixels // patch, pixels // patch, dim)
+    known = sizes(encoder, TIMM, name)
+    settings = settings_of(known, Sizes(384, depth, 1536, positions, (384, dim)), 0, official.Pictures(), name)
+    assert settings.data.size == (pixels, pixels) and settings.data.patch == patch and known.positions == positions
+    method = settings.method
+    assert (method.dim, method.depth, method.num_heads) == (dim, SIZES[size]["depth"], 16)
+    assert (method.predictor_dim, method.predictor_depth, method.predictor_heads) == (384, depth, 0)
+    state = ours(encoder, TIMM, settings, "target", name)
+    assert {each: x.shape for each, x in state.items()} == {
+        each: x.shape for each, x in network_of(settings, "target").state_dict().items()
+    }
+    predictor = {each: x.shape for each, x in network_of(settings, "predictor").state_dict().items()}
+    assert predictor["blocks.0.attn.qkv.weight"] == (1152, 384) and predictor["proj.weight"] == (dim, 384)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state.pop("module.blocks.1.mlp.fc1.bias"), "target_encoder is incomplete: blocks.1.mlp.fc1.bias .192. is missing"),
+        (lambda state: state.update({"module.cls_token": torch.zeros(1, 1, 48)}), "target_encoder has cls_token .1×1×48. besides"),
+        (lambda state: state.update({"module.norm.bias": torch.zeros(9)}), "target_encoder: norm.bias is 9, and 48 by its other tensors"),
+        (lambda state: state.pop("module.pos_embed"), "holds no I-JEPA encoder: there is no pos_embed"),
+        (lambda state: state.update({"module.pos_embed": torch.zeros(1, 16, 48)}), "pos_embed is no sine-cosine table"),
+        (lambda state: state.update({"module.pos_embed": torch.zeros(1, 15, 48)}), "has 15 positions for patches of"),
+        (lambda state: state.update({"module.blocks.900.norm1.bias": torch.zeros(48)}), "it names 901 blocks and holds"),
+        (lambda state: state.clear(), "target_encoder is no list of tensors"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_or_misshapen_key_is_named(tmp_path, change, sentence):
+    content = synthetic(METHOD, SQUARE)
+    change(content["target_encoder"])
+    torch.save(content, tmp_path / "a.pth.tar")
+    with pytest.raises(Mistake, match=sentence):
+        official.read(tmp_path / "a.pth.tar", HEADS)
+
+
+def test_heads_that_no_width_tells_are_asked_for(tmp_path):
+    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+    with pytest.raises(Mistake, match="does not say how many heads its width of 48 has: give --num-heads"):
+        official.read(tmp_path / "a.pth.tar", Asked())
+
+
+class Evil:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+def test_a_checkpoint_that_wants_to_run_code_does_nothing_but_fail(tmp_path):
+    mark = tmp_path / "mark"
+    content = synthetic(METHOD, SQUARE) | {"epoch": Evil(mark)}
+    torch.save(content, tmp_path / "evil.pth.tar")
+    with pytest.raises(Mistake, match=r"wants .* to be run: it is not loaded"):
+        official.read(tmp_path / "evil.pth.tar", HEADS)
+    (tmp_path / "plain.pth.tar").write_bytes(pickle.dumps(content))
+    with pytest.raises(Mistake, match="is no whole checkpoint of torch"):
+        official.read(tmp_path / "plain.pth.tar", HEADS)
+    with zipfile.ZipFile(tmp_path / "new.pth.tar", "w") as archive:  # names in the way of newer pickles
+        archive.writestr("a/data.pkl", pickle.dumps(content, protocol=4))
+    with pytest.raises(Mistake, match="wants objects to be made|wants .* to be run"):
+        official.read(tmp_path / "new.pth.tar", HEADS)
+    assert not mark.exists()
+
+
+def test_a_compressed_or_lying_archive_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth.tar") as archive,
+        zipfile.ZipFile(tmp_path / "b.pth.tar", "w", zipfile.ZIP_DEFLATED) as other,
+    ):
+        for member in archive.infolist():
+            other.writestr(member.filename, archive.read(member))
+    with pytest.raises(Mistake, match="is compressed: unpack it"):
+        official.read(tmp_path / "b.pth.tar", HEADS)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
+    """Cut short, or some bytes of what lists the tensors changed: a sentence, or the very same tensors."""
+    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+    content, rng = bytearray((tmp_path / "a.pth.tar").read_bytes()), np.random.default_rng(seed)
+    if seed % 3 == 0:
+        del content[int(rng.integers(len(content))) :]
+    else:
+        start = content.find(b"data.pkl") if seed % 3 == 1 else len(content) - 3000
+        for place in rng.integers(start, start + 2500, 6):
+            content[place] = int(rng.integers(256))
+    (tmp_path / "b.pth.tar").write_bytes(content)
+    whole = official.read(tmp_path / "a.pth.tar", HEADS)
+    try:
+        found = official.read(tmp_path / "b.pth.tar", HEADS)
+    except Mistake as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(
+            {n: x.shape for n, x in found.networks[k].items()} == {n: x.shape for n, x in whole.networks[k].items()}
+            for k in found.networks
+        )
+
+
+@pytest.mark.parametrize("data", [SQUARE, replace(SQUARE, size=(24, 48))], ids=["square", "rectangle"])
+def test_features_through_transformers_are_ours(tmp_path, data):
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    source, _ = written(tmp_path / "ours", data)
+    folder = export(Export(run=str(source), out=tmp_path / "hf", licence="apache-2.0"))
+    model, processor = (
+        transformers.AutoModel.from_pretrained(folder),
+        transformers.AutoImageProcessor.from_pretrained(folder),
+    )
+    trained = openjepa.load(source)
+    pictures = [Pillow.fromarray(x.permute(1, 2, 0).numpy()) for x in views(data)]
+    with torch.no_grad():
+        theirs = model(**processor(pictures, return_tensors="pt")).last_hidden_state
+    assert (theirs - trained.features(pictures, "patches")).abs().max() < 1e-5
+    assert "license: apache-2.0" in (folder / "README.md").read_text()
+    assert openjepa.load(folder).about.licence == "apache-2.0"
+
+
+def test_their_processor_cuts_pictures_of_any_shape_as_ours_does(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    source, _ = written(tmp_path / "ours")
+    folder = export(Export(run=str(source), out=tmp_path / "hf"))
+    processor, trained = transformers.AutoImageProcessor.from_pretrained(folder), openjepa.load(source)
+    scene = openjepa.scenes.render(1, (60, 60), 3).image[0].permute(1, 2, 0).numpy()
+    for height, width in ((32, 32), (60, 60), (48, 60), (60, 40)):
+        picture = Pillow.fromarray(scene[:height, :width])
+        theirs = processor(picture, return_tensors="pt")["pixel_values"]
+        mine = SQUARE.normalised(trained.transform(picture)[None])
+        limit = 1e-5 if height == width else 0.25  # whole pixels against parts of them where the longer side is cut
+        assert (theirs - mine).abs().mean() < limit, (height, width)
+
+
+def test_weights_under_the_names_of_transformers_5_are_read(tmp_path):
+    """Its models in memory have other names than its files."""
+    source, states = written(tmp_path / "ours")
+    folder = export(Export(run=str(source), out=tmp_path / "hf"))
+    theirs = HF5.outward(states[weights.FILE], position_table(4, 4, 48))
+    save_file(
+        {f"ijepa.{name}": x for name, x in theirs.items()} | {"classifier.bias": torch.zeros(3)},
+        folder / "model.safetensors",
+    )
+    assert same(hugging_face.read(folder, Asked()).networks["target"], states[weights.FILE])
+
+
+def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tmp_path):
+    source, states = written(tmp_path / "ours")
+    folder = export(Export(run=str(source), out=tmp_path / "hf"))
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(whole)
+    for number, part in enumerate((names[:9], names[9:])):
+        save_file({name: whole[name] for name in part}, folder / f"model-{number}.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"weight_map": {name: f"model-{int(name in names[9:])}.safetensors" for name in names}})
+    )
+    assert same(hugging_face.read(folder, Asked()).networks["target"], states[weights.FILE])
+    index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
+    with pytest.raises(Mistake, match="names files that are no safetensors: it is not followed"):
+        hugging_face.read(folder, Asked())
+
+
+def test_published_processors_that_say_a_half_are_not_believed(tmp_path):
+    """And others are."""
+    source, _ = written(tmp_path / "ours")
+    folder = export(Export(run=str(source), out=tmp_path / "hf"))
+    assert hugging_face.read(folder, Asked()).settings.data.mean == SQUARE.mean
+    told = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(told | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
+    found = hugging_face.read(folder, Asked())
+    assert found.settings.data.mean == (0.485, 0.456, 0.406) and "its processor says 0.5" in found.about.notes[0]
+
+
+def test_one_file_under_timms_names_is_read(tmp_path):
+    source, states = written(tmp_path / "ours")
+    folder = export(Export(run=str(source), format="timm", out=tmp_path / "timm"))
+    found = timm.read(folder / "model.safetensors", HEADS)
+    assert same(found.networks["target"], states[weights.FILE])
+    told = json.loads((folder / "config.json").read_text())
+    assert told["model_args"]["num_heads"] == 4 and told["pretrained_cfg"]["mean"] == list(SQUARE.mean)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rope"])
+def test_onnxruntime_gives_our_features_at_any_batch_and_size(tmp_path, positions):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")
+    data = replace(SQUARE, size=(24, 32))
+    source, _ = written(tmp_path / "ours", data, replace(METHOD, num_heads=3, positions=positions))
+    folder = export(Export(run=str(source), format="onnx", out=tmp_path / "onnx"))
+    session, trained = onnxruntime.InferenceSession(str(folder / "model.onnx")), openjepa.load(source)
+    for count, size in ((1, (24, 32)), (5, (24, 32)), (2, (32, 48))):
+        view = views(replace(data, size=size), count)
+        patches, pooled = session.run(None, {"pixel_values": data.normalised(view).numpy()})
+        assert abs(torch.from_numpy(patches) - trained.features(view, "patches", size)).max() < 1e-4
+        assert abs(torch.from_numpy(pooled) - trained.features(view, size=size)).max() < 1e-4
+
+
+def test_the_exported_program_of_torch_gives_our_features(tmp_path):
+    source, _ = written(tmp_path / "ours")
+    folder = export(Export(run=str(source), format="torch", out=tmp_path / "torch"))
+    program = torch.export.load(folder / "model.pt2").module()
+    for count in (1, 4):
+        view = views(SQUARE, count)
+        assert (program(SQUARE.normalised(view))[1] - openjepa.load(source).features(view)).abs().max() < 1e-5
+
+
+def test_a_format_without_a_place_for_what_an_encoder_has_says_so(tmp_path):
+    source, _ = written(tmp_path / "ours", SQUARE, replace(METHOD, num_heads=3, positions="rope", registers=2))
+    for form in ("hf", "timm", "official"):
+        with pytest.raises(Mistake, match=r"has no rotary positions and no registers: try --format onnx"):
+            export(Export(run=str(source), format=form, out=tmp_path / form))
+        assert not (tmp_path / form).exists() and not list(tmp_path.glob(".*"))
+
+
+def test_the_licence_of_converted_weights_stays_with_them(tmp_path, photos):
+    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+    source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
+    with pytest.raises(Mistake, match=r"are under cc-by-nc-4\.0, which they keep: leave --licence out"):
+        export(Export(run=str(source), out=tmp_path / "hf", licence="mit"))
+    for form in ("hf", "timm", "safetensors"):
+        folder = export(Export(run=str(source), format=form, out=tmp_path / form))
+        assert "license: cc-by-nc-4.0" in (folder / "README.md").read_text()
+    assert openjepa.load(tmp_path / "safetensors").about.licence == "cc-by-nc-4.0"
+    run = tmp_path / "run"
+    line = [
+        "pretrain",
+        "--data.root",
+        str(photos),
+        "--data.size",
+        "32",
+        "32",
+        "--data.patch",
+        "8",
+        "--method.dim",
+        "48",
+    ]
+    line += [
+        "--method.depth",
+        "3",
+        "--method.num-heads",
+        "4",
+        "--method.predictor-dim",
+        "24",
+        "--method.predictor-depth",
+        "2",
+    ]
+    line += [
+        "--steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--masks.sampler",
+        "random",
+        "--method.target-layers",
+        "2",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    assert main([*line, "--init-from", str(source), "--out", str(run)]) == 0
+    known = openjepa.load(run / "export").about
+    assert known.licence == "cc-by-nc-4.0" and known.notes[-1] == "trained further from these weights"
+
+
+def test_a_run_starts_from_converted_weights_predictor_included(tmp_path):
+    content = synthetic(METHOD, SQUARE)
+    torch.save(content, tmp_path / "a.pth.tar")
+    source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
+    net = METHOD.build(SQUARE, seed=9)
+    assert weights.initialise_from(net, source) == []
+    for own, theirs in (("target_encoder", "target_encoder"), ("context_encoder", "encoder")):
+        assert torch.equal(net.state_dict()[f"{own}.norm.weight"], content[theirs]["module.norm.weight"])
+    assert torch.equal(net.predictor.mask_token, content["predictor"]["module.mask_token"])
+
+
+def test_our_own_older_folders_are_converted(tmp_path):
+    (old,) = [folder for folder in (Path(__file__).parent / "formats").iterdir() if folder.name == "1"]
+    made = convert(Convert(source=str(old), out=tmp_path / "new"))
+    image = views(openjepa.load(old).data)
+    assert torch.equal(openjepa.load(made).features(image), openjepa.load(old).features(image))
+    assert (made / weights.PREDICTOR_FILE).is_file() and (made / weights.CONTEXT_FILE).is_file()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda folder: folder.mkdir(), "is not a run: it has no config.json"),
+        (lambda folder: None, "is not there: give a run, an export, a"),
+        (lambda folder: folder.write_bytes(b"PK\3\4 nothing"), "is no whole checkpoint of torch"),
+        (lambda folder: torch.save([1, 2], folder), "is no checkpoint: it holds a list"),
+        (lambda folder: torch.save({"state_dict": {}}, folder), "is no checkpoint of I-JEPA: it has state_dict, and no encoder"),
+        (lambda folder: theirs(folder, {"model_type": "vit"}), "is a vit, no ijepa: jepa probe and compare take it"),
+        (lambda folder: theirs(folder, {"model_type": "ijepa"}), "has no model.safetensors: only safetensors are read"),
+        (lambda folder: theirs(folder, {"architecture": "vit_huge"}), "has no model.safetensors: only safetensors are read"),
+        (lambda folder: theirs(folder, None), "config.json cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_is_no_encoder_is_one_sentence(tmp_path, capsys, make, sentence):
+    make(tmp_path / "given")
+    assert main(["convert", str(tmp_path / "given"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def theirs(folder: Path, config: dict | None) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text("{" if config is None else json.dumps(config))
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path):
+    source, _ = written(tmp_path / "ours")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Mistake, match="is there already: give another --out"):
+        export(Export(run=str(source), out=tmp_path / "out"))
+
+
+FIXTURES = {  # of last_hidden_state[0, :3, :3] on COCO's val2017/000000039769.jpg by Hugging Face's conversion, facts of ijepa.md §6
+    "ijepa_vith14_1k": [[-0.0621, -0.0054, -2.7513], [-0.1952, 0.0909, -3.9536], [0.0942, -0.0331, -1.2833]],
+    "ijepa_vith14_22k": [[0.0358, -0.0045, -0.2154], [0.0418, -0.0246, 0.0108], [0.2529, -0.0345, -0.0246]],
+    "ijepa_vith16_1k": [[0.5145, -0.1259, 0.0615], [0.1132, 0.0028, -0.0496], [1.1586, -0.0056, -0.0387]],
+    "ijepa_vitg16_22k": [[0.0512, -0.0510, -0.0649], [0.1972, 0.0380, -0.0790], [0.1667, -0.0834, -0.1240]],
+}
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_the_published_numbers_come_out_of_the_published_weights(name):
+    """Squashed to a square and normalised by 0.5, as their conversion was checked; run where the weights are."""
+    folder = Path(__import__("os").environ.get("JEPA_WEIGHTS", "")) / name
+    if not (folder / "config.json").is_file() or not (folder.parent / "000000039769.jpg").is_file():
+        pytest.skip(
+            "JEPA_WEIGHTS names no folder with these: hf download facebook/"
+            f"{name} --local-dir WEIGHTS/{name}, and COCO's val2017/000000039769.jpg beside it"
+        )
+    trained = openjepa.load(folder)
+    data = replace(trained.data, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
+    trained = replace(trained, config=replace(trained.config, data=data))
+    seen = trained.features(folder.parent / "000000039769.jpg", "patches")[0, :3, :3]
+    torch.testing.assert_close(seen, torch.tensor(FIXTURES[name]), atol=1e-3, rtol=0)

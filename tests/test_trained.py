@@ -1,0 +1,136 @@
+"""An encoder in hand: features of whatever is a picture, and what the predictor expects."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image as Pillow
+
+import openjepa
+from openjepa import runs
+from openjepa.draws import Draws
+from openjepa.evaluate.candidates import candidate
+from openjepa.evaluate.embed import embed
+from openjepa.types import Masks, Mistake
+from tests.conftest import CPU, replace
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    from tests.conftest import JEPA, TINY, Image, Masking, Optim, Pretrain
+
+    assert isinstance(TINY, JEPA)
+    return runs.pretrain(
+        Pretrain(
+            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3, batch_size=16,
+            device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("trained") / "run",
+        )
+    )  # fmt: skip
+
+
+def test_every_kind_of_picture_gives_the_same_features(run, photos):
+    trained, path = openjepa.load(run), min(photos.rglob("*.png"))
+    picture = Pillow.open(path)
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    expected = trained.features(path)
+    assert expected.shape == (1, 48)
+    for other in (str(path), picture, array, tensor, [picture], tensor[None], array[None]):
+        assert torch.equal(trained.features(other), expected)
+
+
+def test_features_are_those_that_probes_are_trained_on(run, photos):
+    trained, this = openjepa.load(run), candidate(str(run))
+    data = replace(this.data, root=(str(photos),))
+    listing = data.listing()
+    rows = embed(this, data.dataset(listing), CPU, ("last", "last4"))
+    paths = list(listing.paths)
+    torch.testing.assert_close(trained.features(paths, batch=7), rows.kinds["last"])
+    torch.testing.assert_close(trained.features(paths, "last4"), rows.kinds["last4"])
+    torch.testing.assert_close(trained.features(paths, "patches").mean(1), rows.kinds["last"])
+
+
+def test_large_and_oblong_pictures_are_cut_as_files_are(run, tmp_path):
+    """A PIL image in memory, and the same in a file without loss."""
+    noise = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "a.png")
+    trained = openjepa.load(run)
+    view = trained.transform(tmp_path / "a.png")
+    assert view.shape == (3, 32, 32) and torch.equal(view, trained.transform(Pillow.fromarray(noise)))
+    own = trained.transform(noise).int() - view.int()
+    assert (
+        own.abs().float().mean() < 2
+    )  # an array is resized by our own products, a picture by Pillow, which rounds on its way
+    assert trained.transform(noise, (16, 24)).shape == (3, 16, 24)
+
+
+def test_another_size_than_trained_has_its_own_grid(run, photos):
+    trained = openjepa.load(run)
+    assert trained.features(min(photos.rglob("*.png")), "patches", size=(24, 48)).shape == (1, 6 * 12, 48)
+
+
+def test_what_the_predictor_expects_is_what_training_compares(run, photos):
+    """The loss of a step, from `predict` and `targets`; whatever normalises over the batch left out."""
+    trained = openjepa.load(run, "context")
+    config = replace(trained.config.method, standardise=False, target_layers=(-1,))
+    net = config.build(trained.data)
+    net.context_encoder.load_state_dict(trained.encoder.state_dict())
+    net.target_encoder.load_state_dict(trained.encoder.state_dict())
+    net.predictor.load_state_dict(trained.predictor.state_dict())
+    paths = sorted(photos.rglob("*.png"))[:2]
+    view = torch.stack([trained.transform(path) for path in paths])
+    batch = openjepa.types.Batch((view,), torch.arange(2))
+    (masks,) = trained.config.masks.build(trained.data.grid)(None, None, Draws.of(0, 0, np.arange(2)), 0.0)
+    assert masks.context_valid is None
+    expected = net(batch, (Masks(masks.context, masks.target),), net.targets(batch, (masks,))).loss
+    targets = trained.targets(paths)
+    losses = [
+        F.smooth_l1_loss(trained.predict(path, masks.context[row], masks.target[row]), targets[row][masks.target[row]])
+        for row, path in enumerate(paths)
+    ]
+    torch.testing.assert_close(torch.stack(losses).mean(), expected)
+
+
+def test_one_block_of_targets_is_a_list(run, photos):
+    trained, path = openjepa.load(run), min(photos.rglob("*.png"))
+    one, two = trained.predict(path, [0, 1, 2], [9, 10]), trained.predict(path, [0, 1, 2], [[9, 10], [20, 21]])
+    assert one.shape == (1, 2, 48) and torch.allclose(one[0], two[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("picture", "sentence"),
+    [
+        ("gone.png", "gone.png is no file: give the path of a picture"),
+        (np.zeros((8, 8, 3)), "pixels are bytes from 0 to 255, not float64: give"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"pixels of shape \(8, 8, 3\) are no picture of 3 channels: want \(C, H, W\)"),
+        ([], "no picture was given"),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_a_sentence(run, picture, sentence):
+    with pytest.raises(Mistake, match=sentence):
+        openjepa.load(run).features(picture)
+
+
+def test_a_file_that_is_no_picture_is_named(run, tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(Mistake, match=r"a\.png: not a picture of a known format"):
+        openjepa.load(run).features(tmp_path / "a.png")
+
+
+def test_patches_that_are_not_there_and_predictors_that_were_not_kept(run, photos):
+    path = min(photos.rglob("*.png"))
+    with pytest.raises(Mistake, match="patches are numbered from 0 to 63"):
+        openjepa.load(run).predict(path, [0], [64])
+    with pytest.raises(Mistake, match="these weights have no predictor of features: load the run's folder"):
+        openjepa.load(run / "export").predict(path, [0], [1])
+
+
+def test_a_predictor_of_pixels_besides_gives_features_alone(photos):
+    from openjepa.config import Pretrain
+    from openjepa.trained import Trained
+    from tests.conftest import METHODS, MODALITIES
+
+    data = replace(MODALITIES["image"])
+    net = METHODS["pixels"].build(data).eval()
+    trained = Trained(net.context_encoder, Pretrain(data=data, method=METHODS["pixels"]), 0, net.predictor)
+    assert trained.predict(min(photos.rglob("*.png")), [0, 1], [5, 6, 7]).shape == (1, 3, 48)
