@@ -20,11 +20,14 @@ class replacing:
 
     def __enter__(self) -> Path:
         make_folder(self.file.parent)
+        self.temporary.touch()
+        self.mode = self.temporary.stat().st_mode  # some libraries write what its owner alone may read
         return self.temporary
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         try:
             if kind is None:
+                self.temporary.chmod(self.mode)
                 flush(self.temporary)
                 self.temporary.replace(self.file)
                 flush(self.file.parent)

@@ -107,7 +107,7 @@ def export(settings: Export) -> Path:
         head = heads.fitting(run, settings.head, encoder)
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
     with making(out) as folder:
-        about = FORMATS[settings.format](Order(trained, run, folder, head))
+        about = FORMATS[settings.format](Order(trained, run, folder, head, licence))
         text = card(trained, settings.format, out, licence, run, results_of(run))
         with replacing(folder / "README.md") as temporary:
             temporary.write_text(text)
@@ -122,6 +122,7 @@ class Order(NamedTuple):
     run: Path
     folder: Path
     head: heads.Head | None
+    licence: str
 
 
 def to_hugging_face(order: Order) -> str:
@@ -133,7 +134,7 @@ def to_hugging_face(order: Order) -> str:
 
 def to_timm(order: Order) -> str:
     plain(order.trained, "timm's vision transformer")
-    timm.write(order.trained.encoder.state_dict(), order.trained, order.folder)
+    timm.write(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
     return 'for timm.create_model("local-dir:…")'
 
 

@@ -51,7 +51,7 @@ def part(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write(state: State, trained: Trained, folder: Path) -> None:
+def write(state: State, trained: Trained, folder: Path, licence: str) -> None:
     """A folder with timm's config beside the weights."""
     data, method = trained.data, trained.config.method
     theirs = TIMM.outward(state, position_table(*data.grid, method.dim))
@@ -82,7 +82,7 @@ def write(state: State, trained: Trained, folder: Path) -> None:
             "mean": list(data.mean),
             "std": list(data.std),
             "num_classes": 0,
-            "license": trained.about.licence,
+            "license": licence,
         },
     }
     write_json(config, folder / "config.json")

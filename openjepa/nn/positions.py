@@ -11,6 +11,9 @@ from openjepa.types import Mistake
 Positions = Literal["sincos", "rope"]  # added to tokens, or turned into queries and keys
 
 
+Side = int | torch.SymInt  # of a grid; a symbol while a program is traced
+
+
 class Turn(NamedTuple):
     """The angles by which attention turns its queries and keys; the same for every head."""
 
@@ -18,17 +21,15 @@ class Turn(NamedTuple):
     sin: Float[Tensor, "B 1 N D"]  # negative in its first half
 
 
-def grid_positions(
-    rows: int | torch.SymInt, columns: int | torch.SymInt, like: tuple[int, int] | None = None
-) -> Float[Tensor, "N 2"]:
+def grid_positions(rows: Side, columns: Side, like: tuple[int, int] | None = None) -> Float[Tensor, "N 2"]:
     """(x, y) = (column, row) of each cell in raster order; of any grid while a program is traced.
 
     `like` is the grid that a network was trained on: coordinates of another grid are rescaled to the same extent,
     cell centres onto cell centres, so that no table need be resized.
     """
     trained_rows, trained_columns = like or (rows, columns)
-    y = (torch.arange(rows) + 0.5) * (trained_rows / rows) - 0.5
-    x = (torch.arange(columns) + 0.5) * (trained_columns / columns) - 0.5
+    y = (torch.arange(rows) + 0.5) * (trained_rows / rows) - 0.5  # pyright: ignore
+    x = (torch.arange(columns) + 0.5) * (trained_columns / columns) - 0.5  # pyright: ignore
     return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).flatten(0, 1)
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from openjepa.durable import replacing
 from openjepa.log import say
+from openjepa.retrieval.space import PIECE, Mapped
 from openjepa.types import Mistake
 
 LARGE = 200_000  # rows; of more, an approximate index is made
-PIECE = 16_384  # rows looked at at once
 SAMPLE = 200  # rows whose neighbours are looked up both ways to state the recall
 RECALL = 0.97  # of ten neighbours, that the index is set to
 NOWHERE = -2.0  # the cosine of what has no direction
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # lists looked into
+
+
+Rows = np.ndarray | Mapped  # S D
 
 
 class Near(NamedTuple):
@@ -29,6 +32,7 @@ class Near(NamedTuple):
     cosine: Float[np.ndarray, "Q K"]
 
 
+@runtime_checkable
 class Finder(Protocol):
     how: str  # a word on how it searches
 
@@ -44,18 +48,19 @@ def unit(x: Float[np.ndarray, "*S D"]) -> Float[np.ndarray, "*S D"]:
 
 
 def cosines(queries: Float[np.ndarray, "Q D"], x: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "Q S"]:
-    """Of unit queries and rows of any length; -2 for rows that are not finite, or nothing at all."""
+    """Of unit queries and rows of any length; -2 for what is not finite, or nothing at all."""
     length = np.sqrt(np.einsum("sd,sd->s", x, x))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = queries @ x.T / length
     found[:, ~(np.isfinite(length) & (length > 0))] = NOWHERE
+    found[~queries.any(1)] = NOWHERE
     return found
 
 
 class Exact:
     """Looks at every row, in pieces, so that memory does not grow with their number."""
 
-    def __init__(self, features: Float[np.ndarray, "S D"]):
+    def __init__(self, features: Rows):
         self.features, self.how = features, f"exact, all of {len(features):,} rows"
 
     def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
@@ -89,11 +94,13 @@ class Approximate:
         self.how = f"approximate, {lists.nprobe} of {lists.nlist} lists, recall of ten {recall:.3f}"
 
     def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
-        cosine, rows = self.lists.search(unit(queries), count)
+        queries = unit(queries)
+        cosine, rows = self.lists.search(queries, count)
+        cosine[~queries.any(1)] = NOWHERE
         return Near(rows, cosine)
 
     @classmethod
-    def of(cls, features: Float[np.ndarray, "S D"], file: Path) -> Approximate:
+    def of(cls, features: Rows, file: Path) -> Approximate:
         """The index in `file`, made anew if it is not there or of other features."""
         try:
             import faiss
@@ -119,13 +126,13 @@ class Approximate:
         return cls(lists, recall)
 
 
-def marked(features: Float[np.ndarray, "S D"]) -> list[Any]:
+def marked(features: Rows) -> list[Any]:
     """What tells features from others: their shape, and some of their numbers."""
     some = np.asarray(features[:: max(1, len(features) // 100)], np.float32)
     return [*features.shape, float(np.nansum(some.astype(np.float64)))]
 
 
-def built(features: Float[np.ndarray, "S D"], faiss: Any) -> Any:
+def built(features: Rows, faiss: Any) -> Any:
     """Lists by k-means: as many as four times the root of the number of rows."""
     count, width = features.shape
     lists = int(4 * count**0.5)
@@ -134,11 +141,13 @@ def built(features: Float[np.ndarray, "S D"], faiss: Any) -> Any:
     rows = np.sort(np.random.default_rng(0).choice(count, min(count, 40 * lists), replace=False))
     index.train(unit(features[rows]))
     for first in range(0, count, PIECE):
-        index.add(unit(features[first : first + PIECE]))
+        part = unit(features[first : first + PIECE])
+        sound = part.any(1)
+        index.add_with_ids(part[sound], first + np.flatnonzero(sound))
     return index
 
 
-def tuned(lists: Any, features: Float[np.ndarray, "S D"]) -> tuple[int, float]:
+def tuned(lists: Any, features: Rows) -> tuple[int, float]:
     """How many lists to look into for RECALL of ten neighbours, and the recall on rows that did not choose it."""
     rows = np.random.default_rng(1).choice(len(features), 2 * SAMPLE, replace=False)
     queries = unit(features[np.sort(rows)])
@@ -154,6 +163,6 @@ def tuned(lists: Any, features: Float[np.ndarray, "S D"]) -> tuple[int, float]:
     return lists.nprobe, measured
 
 
-def finder(features: Float[np.ndarray, "S D"], file: Path, exact: bool = False) -> Finder:
+def finder(features: Rows, file: Path, exact: bool = False) -> Finder:
     """By the number of rows."""
     return Exact(features) if exact or len(features) <= LARGE else Approximate.of(features, file)

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -21,10 +21,12 @@ from openjepa.log import console, say
 from openjepa.retrieval import gallery
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Finder, Near, finder, unit
+from openjepa.retrieval.space import Mapped, Space
 from openjepa.retrieval.thumbnails import SIDE, as_data, sheet, short, thumbnail
 from openjepa.trained import Trained
 from openjepa.types import Mistake
 
+POWER = 0.5  # by which loud directions are made quieter
 ROW = re.compile(r"row:(\d+)")
 
 
@@ -38,6 +40,9 @@ class Search:
     ]  # a picture; or row:17, the picture of that row of the index, counted from 0
     box: tuple[float, float, float, float] | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
     count: int = 12  # pictures to find
+    space: Literal["whitened", "plain"] = (
+        "whitened"  # loud directions of features made quieter, or features as they are
+    )
     exact: bool = False  # look at every row, however many there are; by default up to 200,000
     run: str = ""  # the encoder that made the index, if it is no longer where it was
     out: Path | None = None  # PNG and HTML get this name; by default INDEX-search beside the index
@@ -65,7 +70,8 @@ class Query(NamedTuple):
 def search(settings: Search) -> list[Hit]:
     """The nearest pictures by the cosine of their features, the nearest first.
 
-    A part of a picture is the mean of the features of its patches. In an index of patches a picture is as near as its
+    Features are less their mean, and the deviation of each principal direction is its root: of ten neighbours more are of
+    the same class (docs/interop.md). A part of a picture is the mean of the features of its patches. In an index of patches a picture is as near as its
     nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
     """
     if settings.count < 1:
@@ -81,7 +87,7 @@ def search(settings: Search) -> list[Hit]:
     if settings.page and index.pooled:
         words = {
             "title": f"Most like {short(asked.file)}",
-            "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of its features, 1 for the same. "
+            "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of {settings.space} features. "
             "A click on a picture searches from it; of pale ones the neighbours are not on this page.",
             "again": f"jepa search {settings.index} row:ROW",
         }
@@ -169,15 +175,30 @@ def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]
             f"{settings.index} has features of width {index.features.shape[-1]}, not {asked.vector.shape[-1]}"
         )
     if index.pooled:
-        search_in = finder(index.features, index.beside("lists.faiss"), settings.exact)
-        return hits_of(
-            index, search_in.find(asked.vector[None], settings.count + 1), asked.row, settings.count
-        ), search_in.how
-    cosine = best_patches(index.features, asked.vector)
-    order = np.lexsort((np.arange(len(cosine)), -cosine))[: settings.count + 1]
-    return hits_of(
-        index, Near(order[None], cosine[order][None]), asked.row, settings.count
-    ), "exact, by their nearest patch"
+        pooled = Pooled.of(settings, index)
+        near, how = pooled.find(asked.vector[None], settings.count + 1), pooled.finder.how
+    else:
+        cosine = best_patches(index.features, asked.vector)
+        order = np.lexsort((np.arange(len(cosine)), -cosine))[: settings.count + 1]
+        near, how = Near(order[None], cosine[order][None]), "exact, by their nearest patch"
+    return hits_of(index, near, asked.row, settings.count), how
+
+
+class Pooled(NamedTuple):
+    """What searches an index of one vector a picture, in the space asked for."""
+
+    finder: Finder
+    space: Space | None  # None: features as they are
+
+    @classmethod
+    def of(cls, settings: Search, index: Index) -> Pooled:
+        space = Space.of(index.features, POWER) if settings.space == "whitened" else None
+        rows = Mapped(index.features, space) if space else index.features
+        return cls(finder(rows, index.beside(f"{settings.space}.faiss"), settings.exact), space)
+
+    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
+        """The nearest rows to features."""
+        return self.finder.find(self.space.map(queries) if self.space else queries, count)
 
 
 def best_patches(features: Float[np.ndarray, "S N D"], vector: Float[np.ndarray, "D"]) -> Float[np.ndarray, "S"]:
@@ -199,12 +220,12 @@ def hits_of(index: Index, near: Near, row: int | None, count: int) -> list[Hit]:
 
 def neighbours(settings: Search, index: Index) -> gallery.Neighbours:
     """The nearest other rows of rows."""
-    search_in: Finder = finder(index.features, index.beside("lists.faiss"), settings.exact)
+    pooled = Pooled.of(settings, index)
 
     def of(wanted: list[int]) -> list[list[tuple[int, float]]]:
         if not wanted:
             return []
-        near = search_in.find(np.asarray(index.features[wanted]), settings.count + 1)
+        near = pooled.find(np.asarray(index.features[wanted]), settings.count + 1)
         each = (Near(near.rows[place : place + 1], near.cosine[place : place + 1]) for place in range(len(wanted)))
         return [
             [(hit.row, hit.cosine) for hit in hits_of(index, one, row, settings.count)]

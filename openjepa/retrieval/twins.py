@@ -17,12 +17,12 @@ from rich.table import Table
 from openjepa.durable import replacing
 from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
-from openjepa.retrieval.nearest import LARGE, NOWHERE, PIECE, Exact, Near, finder
+from openjepa.retrieval.nearest import NOWHERE, Near, finder
+from openjepa.retrieval.space import Mapped, Space
 from openjepa.retrieval.thumbnails import short, thumbnail
 from openjepa.types import Mistake
 
 NEIGHBOURS = 16  # of each picture that are looked at
-FLOOR = 0.01  # of the mean variance, added to every direction's
 STEPS = (0.1, 0.05, 0.02, 0.0, -0.001, -0.02, -0.05, -0.1)  # from the threshold, at which a pair is shown
 TOGETHER = 1024  # queries at once
 SHOWN = 12  # groups in the table
@@ -68,30 +68,13 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
 
 def nearest_pairs(index: Index) -> Pairs:
     """Each picture beside its nearest others, by the cosine of whitened features."""
-    features = whitened(index.features)
-    search_in = finder(features, index.beside("whitened.faiss")) if len(features) > LARGE else Exact(features)
+    features = Mapped(index.features, Space.of(index.features, power=1.0))
+    search_in = finder(features, index.beside("twins.faiss"))
     parts = []
     for first in range(0, len(features), TOGETHER):
         rows = np.arange(first, min(first + TOGETHER, len(features)))
         parts.append(pairs_of(rows, search_in.find(features[rows], NEIGHBOURS + 1)))
     return Pairs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-def whitened(features: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "S D"]:
-    """Features less their mean, of variance 1 in all directions but the smallest: below a hundredth of the mean variance
-    is little but noise. What is not finite stays so."""
-    mean, moment, count = np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2), 0
-    for first in range(0, len(features), PIECE):
-        x = np.asarray(features[first : first + PIECE], np.float64)
-        x = x[np.isfinite(x).all(1)]
-        mean, moment, count = mean + x.sum(0), moment + x.T @ x, count + len(x)
-    mean /= max(count, 1)
-    variance, axes = np.linalg.eigh(moment / max(count, 1) - np.outer(mean, mean))
-    variance = variance.clip(0) + FLOOR * max(float(variance.mean()), 1e-30)
-    out = np.empty(features.shape, np.float32)
-    for first in range(0, len(features), PIECE):
-        out[first : first + PIECE] = (features[first : first + PIECE] - mean) @ (axes * variance**-0.5)
-    return out
 
 
 def pairs_of(rows: Int[np.ndarray, "Q"], near: Near) -> Pairs:

@@ -1,0 +1,64 @@
+"""How fast pictures become features: `jepa embed` beside the bare forward pass, in turn, in one run.
+
+python benchmarks/embedding.py RUN FOLDER --pictures 4096
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from openjepa.device import place
+from openjepa.evaluate.candidates import candidate
+from openjepa.evaluate.embed import Maker, encoding, reader, stored
+from openjepa.evaluate.labelled import Subset, Threaded
+
+BATCH = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("data")
+    parser.add_argument("--pictures", type=int, default=4096)
+    parser.add_argument("--times", type=int, default=5)
+    options = parser.parse_args()
+    where, this = place(), candidate(options.run)
+    data = dataclasses.replace(this.data, root=(options.data,))
+    whole = data.dataset(data.listing())
+    some = Threaded(Subset(whole, torch.arange(options.pictures) % len(whole)))
+    encode = encoding(this, where, {"last": "features"}, BATCH)
+    view = some.read(torch.arange(BATCH), None).views[0]
+    about = {"encoder": "", "data": "", "precision": ""}
+
+    def forward() -> float:
+        began = time.perf_counter()
+        with torch.no_grad():
+            for _ in range(options.pictures // BATCH):
+                with where.autocast():
+                    this.see(where.move(view)).last.cpu()
+        return options.pictures / (time.perf_counter() - began)
+
+    def embedding() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            stored(Maker(reader(some), encode), options.pictures, about, Path(folder))
+            return options.pictures / (time.perf_counter() - began)
+
+    forward(), embedding()
+    pairs = [(forward(), embedding()) for _ in range(options.times)]
+    ratios = sorted(after / before for before, after in pairs)
+    bare, made = (statistics.median(each) for each in zip(*pairs, strict=True))
+    print(f"bare forward pass  {bare:8,.1f} pictures/s\nembedding          {made:8,.1f} pictures/s")
+    print(f"share              {100 * statistics.median(ratios):8.1f} % ({100 * ratios[0]:.1f}–{100 * ratios[-1]:.1f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""docs/interop.md: every block runs, in its order, on small pictures, and gives the shapes that it says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from openjepa import runs
+from openjepa.cli import main
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from tests.conftest import Masking, Optim, Pretrain
+from tests.test_interop import synthetic
+
+PAGE = (Path(__file__).parents[1] / "docs" / "interop.md").read_text()
+
+
+@pytest.fixture
+def workshop(photos, tmp_path, monkeypatch):
+    """A folder with photos/, labelled/, a run and a checkpoint of the authors' kind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labelled").symlink_to(photos)
+    (tmp_path / "photos").mkdir()
+    for number, file in enumerate(sorted(photos.rglob("*.png"))[:24]):
+        name = {0: "cat", 1: "dog"}.get(number, f"{number:02d}")
+        Pillow.open(file).save(tmp_path / "photos" / f"{name}.png")
+    method = JEPA(192, 6, 3, predictor_dim=96, predictor_depth=1)
+    data = Image(root=("photos",), size=(32, 32), patch=4)
+    runs.pretrain(
+        Pretrain(
+            data, method, Masking(), Optim(), steps=1, batch_size=16, device="cpu", workers=0, out=Path("runs/photos")
+        )
+    )
+    content = synthetic(JEPA(192, 2, 3, predictor_dim=96, predictor_depth=1), Image(size=(32, 32), patch=4))
+    torch.save(content, "jepa-ep300.pth.tar")
+
+
+def blocks() -> list[tuple[str, str]]:
+    return re.findall(r"```(bash|python)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_page_shows_every_way():
+    kinds = [kind for kind, _ in blocks()]
+    assert kinds.count("bash") == 3 and kinds.count("python") >= 5
+
+
+def test_every_block_runs(workshop):
+    pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")
+    pytest.importorskip("sklearn", reason="the extra openjepa[search] is not installed")
+    seen: dict = {}
+    for kind, text in blocks():
+        if kind == "bash":
+            for line in text.strip().splitlines():
+                assert main(shlex.split(line.split("#")[0])[1:]) == 0, line
+        else:
+            exec(compile(text, "docs/interop.md", "exec"), seen)
+            shapes_are_as_said(text, seen)
+    assert seen["error"] >= 0 and np.isfinite(seen["matrix"]).all()
+
+
+def test_a_pipeline_as_a_user_writes_it_gives_our_features(workshop):
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    import openjepa
+
+    assert main(["export", "runs/photos", "--out", "photos-hf"]) == 0
+    theirs = transformers.pipeline("image-feature-extraction", model="photos-hf")("photos/cat.png", return_tensors=True)
+    assert (theirs - openjepa.load("runs/photos").features("photos/cat.png", "patches")).abs().max() < 1e-5
+
+
+def shapes_are_as_said(text: str, seen: dict) -> None:
+    """Of lines as `rows = …  # (2, 192): …` the shape."""
+    for name, said in re.findall(r"^(\w+) = .*#.*?\((\d[\d, ]*)\)", text, re.MULTILINE):
+        assert tuple(seen[name].shape) == tuple(int(each) for each in said.split(",")), name

@@ -1,0 +1,490 @@
+"""Embed, search, duplicates, cluster, predict: every row the same as plain arithmetic has it; bad input is a sentence."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from safetensors import safe_open
+
+import openjepa
+from openjepa import runs
+from openjepa.cli import main
+from openjepa.evaluate import embed as embedding_of
+from openjepa.evaluate.embedding import Embed, embed
+from openjepa.retrieval import gallery
+from openjepa.retrieval.clusters import Cluster, agreement, cluster
+from openjepa.retrieval.index import opened
+from openjepa.retrieval.nearest import LARGE, Approximate, Exact, finder, unit
+from openjepa.retrieval.searching import Search, covered, search
+from openjepa.retrieval.space import Space
+from openjepa.retrieval.twins import Duplicates, Pairs, duplicates, joined
+from openjepa.types import Mistake
+from tests.browser import browser
+from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    return runs.pretrain(
+        Pretrain(
+            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3, batch_size=16,
+            device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("retrieval") / "run",
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def index(run, photos):
+    return embed(
+        Embed(run=str(run), data=str(photos), out=run.parent / "photos.safetensors", precision="fp32", device="cpu")
+    )
+
+
+def asked(run, photos, out, **more):
+    return Embed(run=str(run), data=str(photos), out=out, precision="fp32", device="cpu", **more)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npy", "parquet"])
+def test_rows_are_the_features_of_the_pictures_in_the_order_of_their_list(run, photos, tmp_path, ending):
+    file = embed(asked(run, photos, tmp_path / f"x.{ending}"))
+    found, trained = opened(file), openjepa.load(run)
+    assert found.pictures == sorted(found.pictures) and len(found.pictures) == 96
+    assert found.classes == [name.split("/")[-2] for name in found.pictures]
+    torch.testing.assert_close(torch.from_numpy(np.array(found.features)), trained.features(found.pictures))
+    assert not list(tmp_path.glob(".*"))  # nothing is left of the work
+    assert found.about["encoder"] and found.about["kind"] == "last"
+
+
+def test_other_tools_read_the_files(run, photos, tmp_path):
+    import pyarrow.parquet as parquet
+
+    for ending in ("safetensors", "npy", "parquet"):
+        embed(asked(run, photos, tmp_path / f"x.{ending}"))
+    with safe_open(tmp_path / "x.safetensors", "np") as file:
+        rows = file.get_tensor("features")
+    assert np.array_equal(rows, np.load(tmp_path / "x.npy"))
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert np.array_equal(rows, np.stack(table["features"].to_numpy())) and table.column_names == [
+        "file",
+        "class",
+        "features",
+    ]
+    assert (tmp_path / "x.csv").read_text().splitlines()[0] == "file,class"
+
+
+@pytest.mark.parametrize("kind", ["last4", "patches"])
+def test_other_kinds_of_features_are_written_as_they_are_given_in_code(run, photos, tmp_path, kind):
+    for ending in ("npy", "parquet"):
+        found = opened(embed(asked(run, photos, tmp_path / f"x.{ending}", kind=kind)))
+        expected = openjepa.load(run).features(found.pictures[:5], kind)
+        torch.testing.assert_close(torch.from_numpy(np.array(found.features[:5])), expected)
+
+
+def test_an_interrupted_embedding_goes_on_where_it_stopped(run, photos, tmp_path, monkeypatch):
+    """And not with another encoder, or other pictures."""
+    monkeypatch.setattr(embedding_of, "CHUNK", 16)
+    whole, made = embed(asked(run, photos, tmp_path / "whole.npy")), []
+    original = embedding_of.encoding
+
+    def stopping(*arguments):
+        encode = original(*arguments)
+
+        def encoded(first, read):
+            made.append(first)
+            if len(made) == 5:
+                raise KeyboardInterrupt
+            return encode(first, read)
+
+        return encoded
+
+    monkeypatch.setattr("openjepa.evaluate.embedding.encoding", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        embed(asked(run, photos, tmp_path / "part.npy"))
+    done = set(made[1:-1])  # the first is the look at one row that tells the shape
+    with pytest.raises(Mistake, match="holds features of another data"):
+        embed(asked(run, min(photos.iterdir()), tmp_path / "part.npy"))
+    made.clear()
+    made.extend([0] * 5)  # past where it stops
+    embed(asked(run, photos, tmp_path / "part.npy"))
+    assert not done & set(made[6:]) and np.array_equal(np.load(whole), np.load(tmp_path / "part.npy"))
+
+
+def test_two_processes_write_what_one_writes(run, photos, tmp_path):
+    one = embed(asked(run, photos, tmp_path / "one.npy"))
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "openjepa",
+        "embed",
+    ]
+    line += [str(run), str(photos), "--out", str(tmp_path / "two.npy"), "--precision", "fp32", "--device", "cpu"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert np.array_equal(np.load(one), np.load(tmp_path / "two.npy"))
+
+
+def test_what_cannot_be_decoded_is_nan_and_is_never_found(run, photos, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number, file in enumerate(sorted(photos.rglob("*.png"))[:8]):
+        (folder / f"{number}.png").symlink_to(file)
+    (folder / "bad.png").write_text("no picture")
+    found = opened(embed(asked(run, folder, tmp_path / "x.npy")))
+    bad = found.pictures.index(str(folder / "bad.png"))
+    assert np.isnan(found.features[bad]).all() and np.isfinite(np.delete(found.features, bad, 0)).all()
+    for space in ("whitened", "plain"):
+        hits = search(Search(index=tmp_path / "x.npy", query=f"row:{(bad + 1) % 9}", count=20, space=space, page=False))
+        assert len(hits) == 7 and bad not in [hit.row for hit in hits]
+    with pytest.raises(Mistake, match="which could not be decoded"):
+        search(Search(index=tmp_path / "x.npy", query=f"row:{bad}"))
+    assert all(bad not in group for group in duplicates(Duplicates(index=tmp_path / "x.npy", threshold=-0.9)))
+    assert cluster(Cluster(index=tmp_path / "x.npy", clusters=2)).cluster[bad] == -1
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_exact_search_is_brute_force(count):
+    """Against one sort of all cosines, ties by the row; of more rows than are looked at at once."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(700, 8)).astype(np.float32)
+    x[[5, 77, 300]] = x[3] * 2  # the same direction
+    near = Exact(x).find(x[:20], count)
+    y = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    cosine = (y[:20] @ y.T).astype(np.float32)
+    for query in range(20):
+        order = np.lexsort((np.arange(700), -cosine[query].round(6)))[:count]
+        assert set(near.rows[query]) == set(order) or np.allclose(near.cosine[query], cosine[query][order], atol=1e-6)
+        np.testing.assert_allclose(near.cosine[query], cosine[query][order], atol=1e-6)
+
+
+def test_exact_search_in_pieces_is_the_same(monkeypatch):
+    x = np.random.default_rng(1).normal(size=(500, 16)).astype(np.float32)
+    whole = Exact(x).find(x[:9], 12)
+    monkeypatch.setattr("openjepa.retrieval.nearest.PIECE", 37)
+    parts = Exact(x).find(x[:9], 12)
+    assert np.array_equal(whole.rows, parts.rows) and np.allclose(whole.cosine, parts.cosine)
+
+
+def test_whitening_makes_directions_alike():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(4000, 6)) * [100, 10, 5, 2, 1, 1] + 7).astype(np.float32)
+    for power in (0.5, 1.0):
+        seen = Space.of(x, power).map(x)
+        covariance = np.cov(seen.T)
+        expected = np.sort(np.var(x, 0) + 0.01 * np.var(x, 0).mean()) ** (1 - power)
+        assert np.allclose(seen.mean(0), 0, atol=1e-2)
+        off = covariance - np.diag(np.diag(covariance))
+        assert np.abs(off).max() < 0.02 * expected.max()
+        assert np.diag(covariance)[-1] == pytest.approx(expected.max(), rel=0.05)
+
+
+def clustered(count: int, width: int = 32) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(50, width))
+    return (centres[rng.integers(50, size=count)] + 0.4 * rng.normal(size=(count, width))).astype(np.float32)
+
+
+def test_the_approximate_index_finds_what_it_says_and_is_kept(tmp_path, capsys):
+    pytest.importorskip("faiss", reason="the extra openjepa[search] is not installed")
+    x = clustered(20_000)
+    made = Approximate.of(x, tmp_path / "a.faiss")
+    assert "recall of ten neighbours" in capsys.readouterr().out
+    truth, found = Exact(x).find(x[::100], 10).rows, made.find(x[::100], 10).rows
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
+    stated = float(re.search(r"recall of ten ([\d.]+)", made.how)[1])
+    assert recall > 0.93 and abs(recall - stated) < 0.04
+    before = (tmp_path / "a.faiss").stat().st_mtime_ns
+    again = Approximate.of(x, tmp_path / "a.faiss")
+    assert np.array_equal(again.find(x[:5], 10).rows, made.find(x[:5], 10).rows)
+    assert (tmp_path / "a.faiss").stat().st_mtime_ns == before and again.how == made.how
+    Approximate.of(clustered(20_000) + 1, tmp_path / "a.faiss")  # other features: made anew
+    assert (tmp_path / "a.faiss").stat().st_mtime_ns != before
+
+
+def test_few_rows_are_all_looked_at_and_many_are_not(tmp_path, monkeypatch):
+    pytest.importorskip("faiss", reason="the extra openjepa[search] is not installed")
+    x = clustered(3000)
+    assert isinstance(finder(x, tmp_path / "a"), Exact) and LARGE >= 100_000
+    monkeypatch.setattr("openjepa.retrieval.nearest.LARGE", 1000)
+    assert isinstance(finder(x, tmp_path / "a"), Approximate) and isinstance(finder(x, tmp_path / "a", True), Exact)
+
+
+def test_a_picture_of_the_index_finds_itself_and_a_row_does_not(index):
+    names = opened(index).pictures
+    hits = search(Search(index=index, query=names[30], count=5))
+    assert hits[0].row == 30 and hits[0].cosine == pytest.approx(1, abs=1e-4)
+    rows = search(Search(index=index, query="row:30", count=4))
+    assert [hit.row for hit in rows] == [hit.row for hit in hits[1:]]
+    assert index.with_name("photos-search.png").stat().st_size > 1000
+
+
+def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
+    """A box over everything is the picture itself; of a quarter, sixteen of the 64 patches."""
+    file = opened(index).pictures[7]
+    whole, boxed = (
+        search(Search(index=index, query=file, count=5, box=box, page=False)) for box in (None, (0.0, 0.0, 1.0, 1.0))
+    )
+    assert [hit.row for hit in whole] == [hit.row for hit in boxed]
+    inside = covered((0.5, 0.0, 1.0, 0.5), (8, 8))
+    assert inside.sum() == 16 and inside[:4, 4:].all()
+    assert covered((0.51, 0.51, 0.52, 0.52), (8, 8)).sum() == 1
+    vector = openjepa.load(run).features(file, "patches")[0].numpy()[inside.ravel()].mean(0)
+    hits = search(Search(index=index, query=file, count=3, box=(0.5, 0.0, 1.0, 0.5), space="plain", page=False))
+    x = np.array(opened(index).features)
+    assert [hit.row for hit in hits] == np.argsort(-(unit(x) @ unit(vector)), kind="stable")[:3].tolist()
+
+
+def test_in_an_index_of_patches_a_picture_is_as_near_as_its_nearest_patch(run, photos, tmp_path):
+    file = embed(asked(run, photos, tmp_path / "p.npy", kind="patches"))
+    found = opened(file)
+    hits = search(Search(index=file, query=found.pictures[3], count=4, box=(0.0, 0.0, 0.25, 0.25)))
+    vector = np.array(found.features[3]).reshape(8, 8, -1)[:2, :2].reshape(4, -1).mean(0)
+    best = (unit(np.array(found.features)) @ unit(vector)).max(1)
+    assert [hit.row for hit in hits] == np.argsort(-best, kind="stable")[:4].tolist()
+    assert not (tmp_path / "p-search.html").exists()
+
+
+def test_the_page_holds_the_true_neighbours_and_nothing_from_elsewhere(index):
+    hits = search(Search(index=index, query="row:30", count=6))
+    page = index.with_name("photos-search.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page) and "http" not in re.sub('data:[^"]*', "", page)
+    told = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    rows = [told["pictures"][number]["row"] for number, _ in told["pictures"][0]["near"]]
+    assert rows == [hit.row for hit in hits]
+    for each in told["pictures"][1:8]:
+        own = search(Search(index=index, query=f"row:{each['row']}", count=6, page=False))
+        assert [told["pictures"][number]["row"] for number, _ in each["near"]] == [hit.row for hit in own]
+
+
+def test_a_page_does_not_grow_without_end(monkeypatch):
+    monkeypatch.setattr(gallery, "MOST", 30)
+
+    def of(rows):
+        return [[(row * 7 + step, 0.5) for step in range(1, 8)] for row in rows]
+
+    wanted, near = gallery.reached([1, 2, 3], of)
+    assert len(wanted) <= 30 and near and all(other in wanted for found in near.values() for other, _ in found)
+
+
+def test_a_click_on_a_neighbour_searches_from_it(index):
+    hits = search(Search(index=index, query="row:30", count=6))
+    second = search(Search(index=index, query=f"row:{hits[1].row}", count=6, page=False))
+    search(Search(index=index, query="row:30", count=6))
+    with browser() as window:
+        window.get(index.with_name("photos-search.html").as_uri())
+
+        def shown():
+            return [button.get_attribute("title") for button in window.find_elements("css selector", "#found button")]
+
+        assert shown() == [hit.file for hit in hits]
+        window.find_elements("css selector", "#found button")[1].click()
+        assert window.find_element("css selector", "#asked strong").text == hits[1].file
+        assert shown() == [hit.file for hit in second]
+        window.find_element("id", "back").click()
+        assert shown() == [hit.file for hit in hits]
+        assert not [line for line in window.get_log("browser") if line["level"] == "SEVERE"]
+        events = [json.loads(line["message"])["message"] for line in window.get_log("performance")]
+        addresses = [
+            each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"
+        ]
+        assert all(address.startswith(("file:", "data:")) for address in addresses)
+
+
+def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
+    """Of 60 pictures nine are there again, as JPEG or a little darker."""
+    folder, files = tmp_path / "copies", sorted(photos.rglob("*.png"))[:60]
+    folder.mkdir()
+    for number, file in enumerate(files):
+        (folder / f"{number:02d}.png").symlink_to(file)
+    for number in range(0, 9):
+        picture = Pillow.open(files[number])
+        if number % 2:
+            picture.save(folder / f"{number:02d}copy.jpg", quality=98, subsampling=0)
+        else:
+            picture.point(lambda value: int(value * 0.97)).save(folder / f"{number:02d}copy.png")
+    file = embed(asked(run, folder, tmp_path / "x.safetensors"))
+    groups = duplicates(Duplicates(index=file, threshold=0.9))
+    names = opened(file).pictures
+    found = {tuple(sorted(names[row].split("/")[-1][:2] for row in group)) for group in groups if len(group) == 2}
+    assert {(f"{number:02d}",) * 2 for number in range(9)} <= found
+    assert sum(len(group) for group in groups) <= 24  # scenes that are nearly empty are nearly the same
+    lines = list(csv.DictReader((tmp_path / "x-duplicates.csv").open()))
+    assert [int(line["row"]) for line in lines] == [row for group in groups for row in group]
+    assert (tmp_path / "x-duplicates.png").stat().st_size > 1000
+
+
+def test_groups_have_a_leader_and_no_chains():
+    """1 is like 0 and 2, which are not alike: one group about 1. 3 is like 2 alone, which is taken."""
+    pairs = Pairs(np.array([0, 1, 2, 4]), np.array([1, 2, 3, 5]), np.array([0.9, 0.9, 0.9, 0.5], np.float32))
+    assert joined(pairs, 0.85) == [[1, 0, 2]]
+    assert joined(pairs, 0.4) == [[1, 0, 2], [4, 5]] and joined(pairs, 0.95) == []
+
+
+def test_clusters_are_named_by_size_and_agree_with_folders(index):
+    pytest.importorskip("sklearn", reason="the extra openjepa[search] is not installed")
+    found = cluster(Cluster(index=index))
+    assert set(found.cluster) == {0, 1, 2}  # as many as there are folders
+    sizes = np.bincount(found.cluster)
+    assert list(sizes) == sorted(sizes, reverse=True)
+    assert set(found.agreement) == {"adjusted mutual information", "adjusted Rand index", "purity"}
+    again = cluster(Cluster(index=index))
+    assert np.array_equal(found.cluster, again.cluster)
+    page = index.with_name("photos-clusters.html").read_text()
+    assert page.count("<h2>") == 3 and "http" not in re.sub('data:[^"]*', "", page)
+
+
+def test_agreement_is_one_where_clusters_are_the_folders():
+    classes = np.array(["a", "a", "b", "b"])
+    assert all(value == pytest.approx(1) for value in agreement(np.array([1, 1, 0, 0]), classes).values())
+    assert agreement(np.array([0, 0, 0, 1]), classes)["purity"] == 0.75
+
+
+def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
+    """The head that is kept gives the classes that logistic regression gave, on the very features."""
+    folder = tmp_path / "labelled"
+    for part, names in (("train", slice(0, 20)), ("test", slice(20, 32))):
+        for own in sorted(photos.iterdir()):
+            (folder / part / own.name).mkdir(parents=True)
+            for file in sorted(own.iterdir())[names]:
+                (folder / part / own.name / file.name).symlink_to(file)
+    out = ["--out", str(run / "probes"), "--precision", "fp32", "--device", "cpu"]
+    assert main(["probe", str(run), "--data.root", str(folder), "--probes", "logistic", *out]) == 0
+    told = json.loads((run / "probes" / "labelled.json").read_text())["scores"][0]["accuracy"]
+    answers = tmp_path / "answers.csv"
+    line = ["predict", str(run), str(folder / "test"), "--out", str(answers), "--precision", "fp32", "--device", "cpu"]
+    assert main(line) == 0
+    rows = list(csv.DictReader(answers.open()))
+    right = np.mean([row["file"].split("/")[-2] == row["class"] for row in rows])
+    assert right == pytest.approx(told) and len(rows) == 36
+    assert all(float(row["chance"]) >= float(row["second chance"]) for row in rows)
+    assert (
+        main(
+            [
+                "export",
+                str(run),
+                "--head",
+                str(run / "probes" / "labelled-head.safetensors"),
+                "--out",
+                str(tmp_path / "hf"),
+            ]
+        )
+        == 0
+    )
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    classify = transformers.pipeline("image-classification", model=str(tmp_path / "hf"), top_k=1)
+    for row in rows[::9]:
+        (best,) = classify(row["file"])
+        assert best["label"] == row["class"] and best["score"] == pytest.approx(float(row["chance"]), abs=1e-3)
+    assert "accuracy on test images" in (tmp_path / "hf" / "README.md").read_text()
+    capsys.readouterr()
+    other = run.with_name("other")
+    if not other.exists():
+        runs.pretrain(replace(openjepa.load(run).config, seed=5, steps=1, out=other, resume="no"))
+    assert (
+        main(["predict", str(other), str(folder / "test"), "--head", str(run / "probes" / "labelled-head.safetensors")])
+        == 1
+    )
+    assert "was trained on another encoder's features: jepa probe" in capsys.readouterr().err
+    assert main(["predict", str(other), str(folder / "test")]) == 1
+    assert "which classes? give --head;" in capsys.readouterr().err
+
+
+def test_one_picture_is_a_folder_of_one(run, photos, capsys):
+    if not (run / "probes").exists():
+        pytest.skip("no head was kept before")
+    assert main(["predict", str(run), str(min(photos.rglob("*.png"))), "--precision", "fp32"]) == 0
+    assert "class" in capsys.readouterr().out
+
+
+BAD = {
+    "gone.safetensors x.png": "gone.safetensors is no index: make one with jepa embed",
+    "INDEX gone.png": "gone.png is no picture: give a file, or row:17",
+    "INDEX row:96": "has rows from 0 to 95, no 96",
+    "INDEX row:1 --count 0": "0 pictures are none: try --count 12",
+    "INDEX row:1 --box 0 0 0 1": "is no part of a picture: left, top, right, bottom go from 0 to 1",
+    "INDEX notes.png": "notes.png: not a picture of a known format",
+    "CUT row:1": "cut.safetensors is cut short",
+    "ALONE row:1": "alone.csv is not there, which says which picture each row is",
+    "SHORT row:1": "has 96 rows and 2 names: they are not of one another",
+    "OTHER a.png --run RUN2": "was made by another encoder than",
+    "NPY row:1": "is damaged",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_question_is_one_sentence(index, photos, tmp_path, capsys, line, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.png").write_text("hello")
+    content, rows = index.read_bytes(), index.with_suffix(".csv").read_text()
+    for name, part, lines in (("cut", content[:-500], rows), ("short", content, "\n".join(rows.splitlines()[:3]))):
+        (tmp_path / f"{name}.safetensors").write_bytes(part)
+        (tmp_path / f"{name}.csv").write_text(lines)
+    (tmp_path / "alone.safetensors").write_bytes(content)
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY nothing")
+    (tmp_path / "bad.csv").write_text(rows)
+    (tmp_path / "a.png").symlink_to(min(photos.rglob("*.png")))
+    run2 = index.with_name("run2")
+    if "RUN2" in line and not run2.exists():
+        runs.pretrain(replace(openjepa.load(index.with_name("run")).config, seed=6, steps=1, out=run2, resume="no"))
+    names = {"INDEX": index, "OTHER": index, "CUT": "cut.safetensors", "ALONE": "alone.safetensors", "SHORT": "short.safetensors",
+             "NPY": "bad.npy", "RUN2": run2}  # fmt: skip
+    words = [str(names.get(word, word)) for word in line.split()]
+    assert main(["search", *words]) == 1
+    said = capsys.readouterr().err
+    assert BAD[line] in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["embed", "RUN", "PHOTOS", "--out", "x.csv"], "x.csv has none of the endings .safetensors, .npy, .parquet: try --out x.safetensors"),
+        (["embed", "RUN", "PHOTOS", "--out", "INDEX"], "is there already: give another --out"),
+        (["embed", "RUN", "nowhere", "--out", "y.npy"], "nowhere is not a folder"),
+        (["embed", "RUN", "PHOTOS", "--out", "y.npy", "--batch", "0"], "batches of 0 hold nothing: try --batch 64"),
+        (["duplicates", "INDEX", "--threshold", "3"], "a cosine of 3 is none: try --threshold 0.85"),
+        (["cluster", "INDEX", "--clusters", "97"], "96 pictures cannot be in 97 clusters"),
+        (["push", "PHOTOS", "me/mine"], "has no model card: push what jepa export made"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_sentence(run, index, photos, tmp_path, capsys, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    names = {"RUN": run, "INDEX": index, "PHOTOS": photos}
+    assert main([str(names.get(word, word)) for word in words]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+
+
+def test_push_uploads_the_folder_and_says_what_the_hub_says(run, tmp_path, monkeypatch, capsys):
+    hub = pytest.importorskip("huggingface_hub", reason="the extra openjepa[hf] is not installed")
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    done = []
+
+    class Hub:
+        def __init__(self, **_):
+            pass
+
+        def create_repo(self, name, **more):
+            if name == "no/token":
+                raise LocalTokenNotFoundError("no token")
+            done.append((name, more))
+
+        def upload_folder(self, folder_path, repo_id):
+            done.append((folder_path, repo_id))
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(hub, "HfApi", Hub)
+    assert main(["export", str(run), "--out", str(tmp_path / "hf"), "--licence", "mit"]) == 0
+    assert main(["push", str(tmp_path / "hf"), "me/mine", "--private"]) == 0
+    assert done == [("me/mine", {"private": True, "exist_ok": True}), (str(tmp_path / "hf"), "me/mine")]
+    assert main(["push", str(tmp_path / "hf"), "no/token"]) == 1 and "type hf auth login" in capsys.readouterr().err
