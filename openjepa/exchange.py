@@ -85,10 +85,11 @@ def everything(folder: Path) -> dict[str, weights.State]:
         weights.PREDICTOR: weights.PREDICTOR_FILE,
     }
     state = weights.everything(folder)
-    return {
+    found = {
         file: {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
         for prefix, file in files.items()
     }
+    return found if found[weights.FILE] else found | {weights.FILE: found[weights.CONTEXT_FILE]}  # of one encoder
 
 
 def export(settings: Export) -> Path:

@@ -72,14 +72,7 @@ class Trained:
         Takes a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), the last two of bytes. Mistake in
         a sentence if it is none of them, or cannot be decoded. A tensor that has the size already comes back as it is.
         """
-        data, size = self.data, size or self.data.size
-        try:
-            file = looked(picture, data.channels)
-            sides = torch.tensor([file[:2]], dtype=torch.float32)
-            crop = pictures.centre_crops(size, sides[:, 0], sides[:, 1], data.fit)
-            return torch.from_numpy(np.ascontiguousarray(pictures.cut(file, data.channels, crop, 0, size)))
-        except pictures.Undecodable as error:
-            raise Mistake(f"{named(picture)}: {error}") from error
+        return view_of(picture, self.data, size or self.data.size)
 
     @torch.no_grad()
     def features(
@@ -140,6 +133,17 @@ class Trained:
         """The features that `predict` is to be compared with: layer norm on every patch, no affine (as released)."""
         x = self.features(images, "patches")
         return F.layer_norm(x, x.shape[-1:])
+
+
+def view_of(picture: Picture, data: Image, size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
+    """What an encoder of such pictures is shown. Mistake in a sentence if it is none, or cannot be decoded."""
+    try:
+        file = looked(picture, data.channels)
+        sides = torch.tensor([file[:2]], dtype=torch.float32)
+        crop = pictures.centre_crops(size, sides[:, 0], sides[:, 1], data.fit)
+        return torch.from_numpy(np.ascontiguousarray(pictures.cut(file, data.channels, crop, 0, size)))
+    except pictures.Undecodable as error:
+        raise Mistake(f"{named(picture)}: {error}") from error
 
 
 def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:

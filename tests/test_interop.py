@@ -308,12 +308,13 @@ def test_their_processor_cuts_pictures_of_any_shape_as_ours_does(tmp_path):
     source, _ = written(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
     processor, trained = transformers.AutoImageProcessor.from_pretrained(folder), openjepa.load(source)
-    scene = openjepa.scenes.render(1, (60, 60), 3).image[0].permute(1, 2, 0).numpy()
+    colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    scene = np.asarray(Pillow.fromarray(colours).resize((60, 60), Pillow.Resampling.BICUBIC))
     for height, width in ((32, 32), (60, 60), (48, 60), (60, 40)):
         picture = Pillow.fromarray(scene[:height, :width])
         theirs = processor(picture, return_tensors="pt")["pixel_values"]
         mine = SQUARE.normalised(trained.transform(picture)[None])
-        limit = 1e-5 if height == width else 0.25  # whole pixels against parts of them where the longer side is cut
+        limit = 1e-5 if height == width else 0.1  # whole pixels against parts of them where the longer side is cut
         assert (theirs - mine).abs().mean() < limit, (height, width)
 
 

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import torch
 import tyro
 from jaxtyping import Float
 from PIL import Image as Pillow
 from rich.table import Table
 
 from openjepa import archives
-from openjepa.evaluate.candidates import candidate
-from openjepa.formats.reading import load
+from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.log import console, say
 from openjepa.retrieval import gallery
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Finder, Near, finder, unit
 from openjepa.retrieval.space import Mapped, Space
 from openjepa.retrieval.thumbnails import SIDE, as_data, sheet, short, thumbnail
-from openjepa.trained import Trained
+from openjepa.trained import view_of
 from openjepa.types import Mistake
 
 POWER = 0.5  # by which loud directions are made quieter
@@ -71,8 +71,8 @@ def search(settings: Search) -> list[Hit]:
     """The nearest pictures by the cosine of their features, the nearest first.
 
     Features are less their mean, and the deviation of each principal direction is its root: of ten neighbours more are of
-    the same class (docs/interop.md). A part of a picture is the mean of the features of its patches. In an index of patches a picture is as near as its
-    nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
+    the same class (docs/interop.md). A part of a picture is the mean of the features of its patches. In an index of patches
+    a picture is as near as its nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
     """
     if settings.count < 1:
         raise Mistake(f"{settings.count} pictures are none: try --count 12")
@@ -119,18 +119,18 @@ def query_of(settings: Search, index: Index) -> Query:
 
 def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
     """A picture, or a part of it, as the index's encoder sees it."""
-    trained = maker(settings, index)
-    view = trained.transform(file)
-    shown = Pillow.fromarray(trained.data.picture(view)).resize((2 * SIDE, 2 * SIDE))
-    if index.about.get("kind") == "last4":
-        if settings.box:
-            raise Mistake("features of four layers have no parts to compare: embed with --kind last")
-        return trained.features(view, "last4")[0].numpy(), shown
-    patches = trained.features(view, "patches")[0]
+    this = maker(settings, index)
+    data = dataclasses.replace(this.data, fit=index.about.get("fit", this.data.fit))
+    view = view_of(file, data, data.size)
+    shown = Pillow.fromarray(data.picture(view)).resize((2 * SIDE, 2 * SIDE))
+    with torch.no_grad():
+        found = this.see(view[None])
     if not settings.box:
-        return patches.mean(0).numpy(), shown
-    inside = covered(settings.box, trained.data.grid)
-    return patches[inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
+        return (found.last4 if index.about.get("kind") == "last4" else found.last)[0].numpy(), shown
+    if index.about.get("kind") == "last4":
+        raise Mistake("features of four layers have no parts to compare: embed with --kind last")
+    inside = covered(settings.box, data.grid)
+    return found.patches[0, inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
 
 
 def covered(box: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
@@ -153,19 +153,18 @@ def framed(picture: Pillow.Image, box: tuple[float, float, float, float]) -> Pil
     return pale
 
 
-def maker(settings: Search, index: Index) -> Trained:
+def maker(settings: Search, index: Index) -> Candidate:
     """The encoder that made the index. Mistake if it is gone, or another by now."""
     run = settings.run or index.about.get("run", "")
     if not run or (index.about.get("run") == run and "/" in run and not Path(run).exists()):
         raise Mistake(
             f"the encoder that made {settings.index} is no longer at {run or 'a known place'}: say where, --run RUN"
         )
-    which = index.about.get("which", "target")
-    if candidate(run, which).fingerprint != index.about.get("encoder"):
+    this = candidate(run, index.about.get("which", "target"))
+    if this.fingerprint != index.about.get("encoder"):
         raise Mistake(f"{settings.index} was made by another encoder than {run}: embed again, or give --run")
-    trained = load(run, which)
-    data = dataclasses.replace(trained.data, fit=index.about.get("fit", "crop"))
-    return dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
+    this.network.eval()
+    return this
 
 
 def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]:
