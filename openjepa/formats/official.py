@@ -69,8 +69,9 @@ def network(state: Any, where: str) -> State:
 def restricted(file: Path) -> dict[Any, Any]:
     """What a checkpoint of torch holds, its tensors in a map of the file. Mistake unless it is numbers and names alone.
 
-    Looked at before anything is made of it: that it is an archive without compression, no larger inside than outside, and
-    that what lists the tensors names nothing that could do something. Then torch's own restricted loader reads it.
+    Looked at before anything is made of it: that it is an archive without compression, no larger inside than outside, whole by
+    its check sums, and that what lists the tensors names nothing that could do something. Then torch's own restricted loader
+    reads it.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -81,6 +82,8 @@ def restricted(file: Path) -> dict[Any, Any]:
             if sum(each.file_size for each in members) > file.stat().st_size or listing.file_size > LARGEST:
                 raise Mistake(f"{file} says that it is larger inside than outside: it is not loaded")
             innocent(archive.read(listing), file)
+            if bad := archive.testzip():
+                raise Mistake(f"{file} is damaged at {bad}: download it again")
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except DAMAGE as error:
         raise Mistake(f"{file} is no whole checkpoint of torch ({first_line(error)}): download it again") from error
