@@ -1,6 +1,6 @@
 """Damaged and hostile files: none may crash the process, take its memory, run code or pass for good.
 
-    python benchmarks/fuzz.py --pictures 10000 --checkpoints 2000 --archives 2000
+    python benchmarks/fuzz.py --pictures 10000 --checkpoints 2000 --archives 2000 --weights 1000
 
 Every case is a function of the seed and its number. Pictures are decoded; a mutated checkpoint must be refused, or hold
 what was saved to the bit; one whose hashes were mended by somebody who means harm must be refused, or be one that a run
@@ -30,10 +30,13 @@ from benchmarks.kills import ran, small
 from openjepa import checkpoint, config, log, optim, pictures, runs
 from openjepa.archiving import Make, make
 from openjepa.data import list_files
+from openjepa.formats import official
+from openjepa.formats.found import Asked
 from openjepa.types import Mistake
 from tests import mutants
 from tests.faults import forked
 from tests.mutants import mutant, survived
+from tests.test_interop import METHOD, SQUARE, synthetic
 
 
 class Pictures:
@@ -156,11 +159,36 @@ class Archives:
         return [pictures.read_bytes(path) for path in list_files((root,), pictures.SUFFIXES).paths]
 
 
+class Weights:
+    """A mutated checkpoint of the authors' kind: refused in a sentence, or the very same tensors."""
+
+    fine = frozenset({"refused", "same"})
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.seed = folder, seed
+        torch.save(synthetic(METHOD, SQUARE), folder / "whole.pth.tar")
+        self.content = (folder / "whole.pth.tar").read_bytes()
+        self.expected = official.read(folder / "whole.pth.tar", Asked(METHOD.num_heads)).networks
+
+    def __call__(self, number: int) -> str:
+        dice = random.Random(f"{self.seed} weights {number}")
+        file, content = self.folder / "case.pth.tar", mutant(self.content, dice, self.content)
+        file.write_bytes(content)
+        try:
+            found = official.read(file, Asked(METHOD.num_heads)).networks
+        except Mistake as error:
+            assert str(error) and "\n" not in str(error)
+            return "refused"
+        expected = {name: state for name, state in self.expected.items() if name in found}
+        return "same" if all(equal(found[name], state) for name, state in expected.items()) else "other numbers"
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 def same(one: checkpoint.Loaded, other: checkpoint.Loaded) -> bool:
-    return all(
-        mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
-        for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer))
-    )
+    return equal(one.model, other.model) and equal(one.optimizer, other.optimizer)
 
 
 def main() -> None:
@@ -168,11 +196,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--checkpoints", type=int, default=2_000)
     parser.add_argument("--archives", type=int, default=2_000)
+    parser.add_argument("--weights", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bad: Counter[str] = Counter()
-    every = ((Pictures, options.pictures), (Checkpoints, options.checkpoints), (Archives, options.archives))
+    every = (
+        (Pictures, options.pictures),
+        (Checkpoints, options.checkpoints),
+        (Archives, options.archives),
+        (Weights, options.weights),
+    )
     for kind, cases in every:
         began = time.perf_counter()
         folder = Path(tempfile.mkdtemp())
