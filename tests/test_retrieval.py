@@ -134,6 +134,21 @@ def test_two_processes_write_what_one_writes(run, photos, tmp_path):
     assert np.array_equal(np.load(one), np.load(tmp_path / "two.npy"))
 
 
+def test_each_process_makes_every_other_chunk(run, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_of, "CHUNK", 16)
+    monkeypatch.setattr(embedding_of.distributed, "world", lambda: (1, 2))
+    made = []
+
+    def encode(first, read):
+        made.append(first)
+        return embedding_of.Chunk(first, {"x": torch.zeros(len(read.label), 4)}, read.label)
+
+    data = replace(openjepa.load(run).data, root=(str(photos),))
+    make = embedding_of.Maker(embedding_of.reader(data.dataset(data.listing())), encode)
+    embedding_of.stored(make, 96, {"encoder": "", "data": "", "precision": ""}, tmp_path)
+    assert made == [0, 16, 48, 80]  # the first is the look at one row that tells the shape
+
+
 def test_what_cannot_be_decoded_is_nan_and_is_never_found(run, photos, tmp_path):
     folder = tmp_path / "some"
     folder.mkdir()
