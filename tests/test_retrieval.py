@@ -136,7 +136,8 @@ def test_two_processes_write_what_one_writes(run, photos, tmp_path):
 
 def test_each_process_makes_every_other_chunk(run, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_of, "CHUNK", 16)
-    monkeypatch.setattr(embedding_of.distributed, "world", lambda: (1, 2))
+    for name, value in (("world", (1, 2)), ("is_main", True), ("barrier", None)):
+        monkeypatch.setattr(embedding_of.distributed, name, lambda value=value: value)
     made = []
 
     def encode(first, read):
