@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import tyro
-
-from openjepa import weights
+from openjepa import positional, weights
 from openjepa.durable import replacing
 from openjepa.evaluate import heads, report
 from openjepa.evaluate.candidates import ours
@@ -32,7 +30,7 @@ Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
 class Convert:
     """Makes a folder of ours from weights of another project, which every verb takes, --init-from as well."""
 
-    source: Annotated[str, tyro.conf.Positional]  # *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
+    source: positional.Source  # *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
     out: Path  # the folder to make
     num_heads: int = 0  # of the encoder; 0: by the config beside the weights, or as in the paper's family
     licence: str = ""  # of the weights, if it is not as their home says; released weights are cc-by-nc-4.0
@@ -42,7 +40,7 @@ class Convert:
 class Export:
     """Writes an encoder for other tools."""
 
-    run: Annotated[str, tyro.conf.Positional]  # a run, an export, or weights of another project, as for convert
+    run: positional.Run  # a run, an export, or weights of another project, as for convert
     format: Format = "hf"  # torch: a program of torch.export; official: the authors' *.pth.tar
     out: Path | None = None  # the folder to make; by default RUN/FORMAT
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
@@ -54,8 +52,8 @@ class Export:
 class Push:
     """Uploads an exported folder to a repository of the Hugging Face hub. Log in first: hf auth login."""
 
-    folder: Annotated[Path, tyro.conf.Positional]  # what jepa export made
-    repository: Annotated[str, tyro.conf.Positional]  # NAME/REPOSITORY
+    folder: positional.Exported  # what jepa export made
+    repository: positional.Repository  # NAME/REPOSITORY
     private: bool = False
 
 
@@ -164,11 +162,22 @@ def to_official(order: Order) -> str:
     states = {"target": order.trained.encoder.state_dict()}
     if order.run.is_dir() and not hugging_face.config_of(order.run).keys() & {"model_type", "architecture"}:
         kept = everything(order.run)
-        states |= {"context": kept[weights.CONTEXT_FILE], "predictor": kept[weights.PREDICTOR_FILE]}
+        states |= {"context": kept[weights.CONTEXT_FILE], "predictor": of_features(kept[weights.PREDICTOR_FILE], order)}
     official.write(
         {name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar"
     )
     return ", ".join(name for name, state in states.items() if state)
+
+
+def of_features(predictor: weights.State, order: Order) -> weights.State:
+    """A predictor as the released code has it, of as many numbers as a feature has: pixels asked for besides are left out.
+
+    Nothing where it predicts several layers side by side.
+    """
+    width = order.trained.config.method.dim
+    if not predictor or order.trained.target_width != width:
+        return {}
+    return {name: x[:width] if name.startswith("proj.") else x for name, x in predictor.items()}
 
 
 FORMATS: dict[str, Callable[[Order], str]] = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -88,6 +88,8 @@ class Trained:
         Takes one picture or many, each as for `transform`, or a tensor (B, C, H, W) or array (B, H, W, C) of bytes. At
         another `size` than trained, positions are rescaled to the trained extent.
         """
+        if kind not in get_args(Kind):
+            raise Mistake(f"there are no features {kind!r}: ask for last, last4 or patches")
         layers = tuple(range(max(-LAST, -len(self.encoder.blocks)), 0)) if kind == "last4" else (-1,)
         found, queue = [], each(images)
         while some := list(islice(queue, batch)):
@@ -112,11 +114,13 @@ class Trained:
                 "these weights have no predictor of features: load the run's folder, or convert a file that has"
             )
         tokens = self.data.tokens(self.transform(image)[None].to(self.device))
-        shown, asked = (torch.as_tensor(places, device=self.device).long() for places in (context, targets))
+        shown, asked = (numbers(places).to(self.device) for places in (context, targets))
         count = tokens.x.shape[1]
         for places in (shown, asked):
             if not places.numel() or places.min() < 0 or places.max() >= count:
-                raise Mistake(f"patches are numbered from 0 to {count - 1}: give some of these")
+                raise Mistake(
+                    f"patches are numbered from 0 to {count - 1}: give some of these, to be shown and to be asked for"
+                )
         blocks = asked if asked.ndim == 2 else asked[None]
         (seen,) = self.encoder(tokens.take(shown.flatten()[None]))
         return self.predictor(seen, where=tokens.pos[:, blocks])[0, :, :, : self.target_width].float().cpu()
@@ -135,8 +139,20 @@ class Trained:
         return F.layer_norm(x, x.shape[-1:])
 
 
+def numbers(places: Places | Sequence[Sequence[int]]) -> Tensor:
+    """Numbers of patches; of a mask, one flag for each patch, where it is true."""
+    found = torch.as_tensor(places)
+    if found.dtype == torch.bool and found.ndim == 1:
+        return found.nonzero()[:, 0]
+    if found.numel() and (found.dtype == torch.bool or found.is_floating_point()):
+        raise Mistake("patches are told by their numbers, or by one mask of all of them")
+    return found.long()
+
+
 def view_of(picture: Picture, data: Image, size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
     """What an encoder of such pictures is shown. Mistake in a sentence if it is none, or cannot be decoded."""
+    if not (isinstance(size, tuple) and len(size) == 2 and all(side > 0 and side % data.patch == 0 for side in size)):
+        raise Mistake(f"{size} is no height and width in multiples of {data.patch} pixels: try {data.size}")
     try:
         file = looked(picture, data.channels)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
@@ -152,8 +168,10 @@ def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
         yield from images
     elif isinstance(images, Pillow.Image | np.ndarray | Tensor | str | Path):
         yield images
-    else:
+    elif isinstance(images, Iterable) and not isinstance(images, bytes):
         yield from images
+    else:
+        raise Mistake(f"a {type(images).__name__} is no picture: give a path, a PIL image, an array or a tensor")
 
 
 def looked(picture: Picture, channels: int) -> pictures.File:
@@ -169,9 +187,19 @@ def looked(picture: Picture, channels: int) -> pictures.File:
         raise Mistake(f"a {type(picture).__name__} is no picture: give a path, a PIL image, an array or a tensor")
     array = picture.cpu().numpy() if isinstance(picture, Tensor) else picture
     if array.dtype != np.uint8:
-        raise Mistake(f"pixels are bytes from 0 to 255, not {array.dtype}: give (255 * x).round() as uint8")
-    if isinstance(picture, np.ndarray):
-        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1) if array.ndim == 3 else array
+        raise Mistake(
+            f"pixels are bytes from 0 to 255, not {array.dtype}: give uint8, of values up to 1 (255 * x).round()"
+        )
+    if array.size == 0:
+        raise Mistake(f"pixels of shape {tuple(picture.shape)} are no picture: there are none")
+    if (
+        isinstance(picture, np.ndarray)
+        and channels in pictures.MODES
+        and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+    ):
+        return looked(Pillow.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array), channels)
+    if isinstance(picture, np.ndarray) and array.ndim == 3:
+        array = array.transpose(2, 0, 1)
     if array.ndim != 3 or len(array) != channels:
         order = "(C, H, W)" if isinstance(picture, Tensor) else "(H, W, C)"
         raise Mistake(f"pixels of shape {tuple(picture.shape)} are no picture of {channels} channels: want {order}")

@@ -11,7 +11,7 @@ import openjepa
 
 ROOT = Path(openjepa.__file__).parent
 LEVELS = [
-    {"draws", "memory", "durable"},
+    {"draws", "memory", "durable", "positional"},
     {"types"},
     {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "log", "parquet"},
     {"encoder", "predictor", "device", "sharding", "archives"},

@@ -220,9 +220,12 @@ def test_a_missing_extra_or_misshapen_key_is_named(tmp_path, change, sentence):
 
 
 def test_heads_that_no_width_tells_are_asked_for(tmp_path):
+    """And those that cannot be are refused."""
     torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
     with pytest.raises(Mistake, match="does not say how many heads its width of 48 has: give --num-heads"):
         official.read(tmp_path / "a.pth.tar", Asked())
+    with pytest.raises(Mistake, match="cannot have 5 heads: its width is 48: give another --num-heads"):
+        official.read(tmp_path / "a.pth.tar", Asked(5))
 
 
 class Evil:
@@ -501,6 +504,32 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(Mistake, match="is there already: give another --out"):
         export(Export(run=str(source), out=tmp_path / "out"))
+
+
+def test_a_predictor_of_pixels_besides_goes_out_as_one_of_features(tmp_path):
+    source, states = written(tmp_path / "ours", SQUARE, replace(METHOD, pixels=1.0))
+    folder = export(Export(run=str(source), format="official", out=tmp_path / "official"))
+    back = convert(Convert(source=str(folder), out=tmp_path / "back", num_heads=4))  # by its folder
+    kept = load_file(back / weights.PREDICTOR_FILE)
+    assert torch.equal(kept["proj.weight"], states[weights.PREDICTOR_FILE]["proj.weight"][:48])
+    assert torch.equal(openjepa.load(back).encoder.norm.weight, openjepa.load(source).encoder.norm.weight)
+
+
+def test_one_file_stands_for_the_folder_that_it_lies_in(tmp_path):
+    """So that mean, deviation and heads are those of the config beside it."""
+    source, _ = written(tmp_path / "ours")
+    images = views(SQUARE)
+    for form, name in (("timm", "model"), ("hf", "model"), ("safetensors", "encoder")):
+        folder = export(Export(run=str(source), format=form, out=tmp_path / form))
+        mine = openjepa.load(folder / f"{name}.safetensors").features(images)
+        assert torch.equal(mine, openjepa.load(source).features(images)), form
+
+
+def test_programs_cannot_be_read_back_and_say_so(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"")
+    with pytest.raises(Mistake, match=r"holds a program, model\.onnx, which cannot be read back"):
+        openjepa.load(tmp_path / "onnx")
 
 
 FIXTURES = {  # of last_hidden_state[0, :3, :3] on COCO's val2017/000000039769.jpg by Hugging Face's conversion, facts of ijepa.md §6

@@ -101,7 +101,7 @@ def test_one_block_of_targets_is_a_list(run, photos):
     ("picture", "sentence"),
     [
         ("gone.png", "gone.png is no file: give the path of a picture"),
-        (np.zeros((8, 8, 3)), "pixels are bytes from 0 to 255, not float64: give"),
+        (np.zeros((8, 8, 3)), "pixels are bytes from 0 to 255, not float64: give uint8"),
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"pixels of shape \(8, 8, 3\) are no picture of 3 channels: want \(C, H, W\)"),
         ([], "no picture was given"),
     ],
@@ -134,3 +134,32 @@ def test_a_predictor_of_pixels_besides_gives_features_alone(photos):
     net = METHODS["pixels"].build(data).eval()
     trained = Trained(net.context_encoder, Pretrain(data=data, method=METHODS["pixels"]), 0, net.predictor)
     assert trained.predict(min(photos.rglob("*.png")), [0, 1], [5, 6, 7]).shape == (1, 3, 48)
+
+
+def test_a_mask_of_patches_is_taken_as_such(run, photos):
+    trained, path = openjepa.load(run), min(photos.rglob("*.png"))
+    hidden = torch.arange(64) > 60
+    assert torch.equal(trained.predict(path, ~hidden, hidden), trained.predict(path, range(61), [61, 62, 63]))
+    with pytest.raises(Mistake, match="by their numbers, or by one mask"):
+        trained.predict(path, [0], torch.zeros(2, 64, dtype=torch.bool))
+
+
+def test_grey_and_transparent_arrays_are_taken_as_pictures_are(run):
+    trained = openjepa.load(run)
+    for shape in ((40, 40), (40, 40, 1), (40, 40, 4)):
+        array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        picture = Pillow.fromarray(array[..., 0] if shape[-1] == 1 else array)
+        assert torch.equal(trained.features(array), trained.features(picture))
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda trained, path: trained.features(np.zeros((0, 0, 3), np.uint8)), "there are none"),
+        (lambda trained, path: trained.features(path, size=(30, 32)), "is no height and width in multiples of 4 pixels"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_a_sentence(run, photos, ask, sentence):
+    trained = openjepa.load(run)
+    with pytest.raises(Mistake, match=sentence):
+        ask(trained, min(photos.rglob("*.png")))

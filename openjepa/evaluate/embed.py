@@ -30,6 +30,7 @@ from openjepa.types import Dataset, Mistake, Read
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
 CHUNK = 1024  # samples a chunk: what is lost at most when the work is interrupted
+NOTES = frozenset({"run", "which"})  # of what made features; their numbers do not depend on it
 FILE, PART, INDEX = "features.safetensors", "features.part", "index.csv"
 DTYPE = {torch.float32: "F32", torch.int64: "I64"}
 DTYPES = {"F32": np.float32, "I64": np.int64}
@@ -250,9 +251,9 @@ def marks(file: Path, about: dict[str, str]) -> list[int]:
 
 
 def same(content: dict[str, str], about: dict[str, str], folder: Path) -> None:
-    for part in ("encoder", "data", "precision"):
+    for part in sorted(about.keys() - NOTES):
         if content.get(part) != about[part]:
-            raise Mistake(f"{folder} holds features of another {part}: give another folder, or remove that one")
+            raise Mistake(f"{folder} holds features of another {part}: remove it, or give another place")
 
 
 def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> None:

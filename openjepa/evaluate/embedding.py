@@ -10,25 +10,28 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-import tyro
+from jaxtyping import Int
+from torch import Tensor
 
 from openjepa import distributed
 from openjepa.data import locked
 from openjepa.device import Precision, place
 from openjepa.durable import replacing
 from openjepa.evaluate.candidates import candidate
-from openjepa.evaluate.embed import CHUNK, FILE, Chunk, Features, Maker, encoding, header_of, listed, reader, stored
+from openjepa.evaluate.embed import CHUNK, FILE, Chunk, Features, Maker, encoding, header_of, reader, stored
 from openjepa.evaluate.labelled import Threaded
 from openjepa.log import say
 from openjepa.pictures import Fit
+from openjepa.positional import Data, Run
 from openjepa.trained import Kind
-from openjepa.types import Mistake, Read
+from openjepa.types import Dataset, Mistake, Read
 
 NAME = "features"  # of the tensor, and of the column
+ROWS = "rows.csv"
 SUFFIXES = (".safetensors", ".npy", ".parquet")
 
 
@@ -36,10 +39,8 @@ SUFFIXES = (".safetensors", ".npy", ".parquet")
 class Embed:
     """Writes a row of features for every picture. Called again, it goes on where it stopped."""
 
-    run: Annotated[str, tyro.conf.Positional]  # a run, an export, weights of another project, or module:function
-    data: Annotated[
-        str, tyro.conf.Positional
-    ]  # a folder of pictures, nested or flat; a .tar or .parquet file; a .txt of paths
+    run: Run  # a run, an export, weights of another project, or module:function
+    data: Data  # pictures, nested or flat; a .tar or .parquet file; a .txt of paths; rows are in the order of paths
     out: Path  # a .safetensors, .npy or .parquet file
     kind: Kind = "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
@@ -50,7 +51,7 @@ class Embed:
 
 
 def embed(settings: Embed) -> Path:
-    """The file of features; beside .safetensors and .npy a .csv says which picture each row is, and its folder's name.
+    """The file of features; beside .safetensors and .npy a .csv (photos.npy.csv) says which picture each row is, and its folder's name.
 
     What cannot be decoded has a row of NaN. Memory does not grow with the number of pictures; under torchrun the processes
     share the work. Mistake if the file is there already, or is half done by another encoder or on other pictures.
@@ -62,8 +63,9 @@ def embed(settings: Embed) -> Path:
         )
     if settings.batch < 1:
         raise Mistake(f"batches of {settings.batch} hold nothing: try --batch 64")
-    if out.exists():
-        raise Mistake(f"{out} is there already: give another --out, or remove it")
+    for file in (out, beside(out, ".csv"), beside(out, ".json")):
+        if file.exists():
+            raise Mistake(f"{file} is there already: give another --out, or remove it")
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
     data = dataclasses.replace(this.data, root=(settings.data,), fit=settings.fit)
     samples = Threaded(data.dataset(data.listing()))
@@ -77,14 +79,33 @@ def embed(settings: Embed) -> Path:
             encode = encoding(this, where, {settings.kind: NAME}, settings.batch)
             features = stored(Maker(reader(samples), honest(encode)), len(samples), about, work)
             if distributed.is_main():
-                listed(samples, features.label, work / "rows.csv")
+                listed(samples, features.label, work / ROWS)
                 WRITERS[out.suffix](features, work, out)
         if distributed.is_main():
             shutil.rmtree(work)
             shape = "×".join(map(str, features.kinds[NAME].shape))
             bad = int((features.label < 0).sum())
-            say(f"written    {out}: {shape}" + (f"; {bad} pictures could not be decoded, and are NaN" if bad else ""))
+            say(
+                f"written    {out}: {shape}"
+                + (f"; {bad} pictures could not be decoded, and are NaN: jepa doctor says why" if bad else "")
+            )
     return out
+
+
+def beside(out: Path, ending: str) -> Path:
+    """photos.npy → photos.npy.csv."""
+    return out.with_name(out.name + ending)
+
+
+def listed(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
+    """A line for each row: where the picture is, from wherever one asks, and its folder's name, if there are several."""
+    several = len(data.classes) > 1
+    with file.open("w", newline="", errors="surrogateescape") as stream:
+        lines = csv.writer(stream)
+        lines.writerow(("file", "class"))
+        for row, number in enumerate(label.tolist()):
+            name = data.classes[number] if several and number >= 0 else ""
+            lines.writerow((Path(data.source(row)).absolute(), name))
 
 
 def absolute(run: str) -> Path | str:
@@ -105,16 +126,16 @@ def honest(encode: Callable[[int, Read], Chunk]) -> Callable[[int, Read], Chunk]
 
 def to_safetensors(features: Features, work: Path, out: Path) -> None:
     """The file that grew, and its list beside it."""
-    (work / "rows.csv").replace(out.with_suffix(".csv"))
+    (work / ROWS).replace(beside(out, ".csv"))
     (work / FILE).replace(out)
 
 
 def to_npy(features: Features, work: Path, out: Path) -> None:
     """The matrix alone, its list beside it, and what made it."""
     rows = features.kinds[NAME]
-    with replacing(out.with_suffix(".json")) as temporary:
+    with replacing(beside(out, ".json")) as temporary:
         temporary.write_text(json.dumps(header_of(work / FILE)[0]["__metadata__"], indent=1))
-    (work / "rows.csv").replace(out.with_suffix(".csv"))
+    (work / ROWS).replace(beside(out, ".csv"))
     with replacing(out) as temporary:
         named = temporary.with_name(f"{temporary.name}.npy")
         matrix = np.lib.format.open_memmap(named, "w+", np.float32, tuple(rows.shape))
@@ -141,7 +162,7 @@ def to_parquet(features: Features, work: Path, out: Path) -> None:
     with (
         replacing(out) as temporary,
         parquet.ParquetWriter(temporary, schema, use_dictionary=False) as writer,
-        (work / "rows.csv").open(newline="", errors="surrogateescape") as stream,
+        (work / ROWS).open(newline="", errors="surrogateescape") as stream,
     ):
         lines = csv.reader(stream)
         next(lines)

@@ -6,9 +6,8 @@ import csv
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import tyro
 from rich.table import Table
 
 from openjepa.device import Precision, place
@@ -19,6 +18,8 @@ from openjepa.evaluate.embed import Maker, encoding, reader, spans
 from openjepa.evaluate.labelled import Threaded
 from openjepa.log import console, say
 from openjepa.pictures import Fit
+from openjepa.positional import Data, Run
+from openjepa.types import Mistake
 
 MOST = 40  # rows shown
 
@@ -27,8 +28,8 @@ MOST = 40  # rows shown
 class Predict:
     """Says what is on pictures, in the words of a labelled folder that the encoder was probed on."""
 
-    run: Annotated[str, tyro.conf.Positional]  # a run, an export, or weights of another project
-    images: Annotated[str, tyro.conf.Positional]  # a picture, a folder of pictures, a .tar or .parquet file
+    run: Run  # a run, an export, or weights of another project
+    images: Data  # a picture, a folder of pictures, a .tar or .parquet file
     head: Path | None = None  # a classifier that jepa probe kept; by default the only one in RUN/probes
     out: Path | None = None  # a .csv file for all rows: file, class, chance, and the next best
     which: Literal["target", "context"] = "target"  # the encoder that was probed
@@ -47,6 +48,8 @@ class Answer(NamedTuple):
 
 def predict(settings: Predict) -> list[Answer]:
     """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
+    if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
+        raise Mistake(f"{settings.out} is there already, or no .csv: give another --out")
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
     head = heads.fitting(Path(settings.run), settings.head, this.fingerprint)
     data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
@@ -58,13 +61,13 @@ def predict(settings: Predict) -> list[Answer]:
             found = found if label >= 0 else []
             names, chances = tuple(head.classes[number] for number, _ in found), tuple(chance for _, chance in found)
             answers.append(Answer(samples.source(chunk.first + row), names, chances))
-    show(answers)
+    show(answers, settings.out)
     if settings.out:
         say(f"written    {write(answers, settings.out)}")
     return answers
 
 
-def show(answers: list[Answer]) -> None:
+def show(answers: list[Answer], out: Path | None) -> None:
     table = Table("file", "class", "chance %", "or")
     for answer in answers[:MOST]:
         others = ", ".join(f"{name} {100 * chance:.0f}" for name, chance in list(zip(*answer[1:], strict=True))[1:])
@@ -72,7 +75,7 @@ def show(answers: list[Answer]) -> None:
         table.add_row(answer.file, *first, others)
     console.print(table)
     if len(answers) > MOST:
-        say(f"and {len(answers) - MOST:,} more: --out answers.csv has them all")
+        say(f"and {len(answers) - MOST:,} more" + ("" if out else ": --out answers.csv has them all"))
 
 
 def write(answers: list[Answer], file: Path) -> Path:
@@ -81,5 +84,6 @@ def write(answers: list[Answer], file: Path) -> Path:
         lines.writerow(("file", "class", "chance", "second", "second chance", "third", "third chance"))
         for answer in answers:
             pairs = zip(answer.classes, (f"{chance:.4f}" for chance in answer.chances), strict=True)
-            lines.writerow((answer.file, *(each for pair in pairs for each in pair)))
+            told = [each for pair in pairs for each in pair]
+            lines.writerow((answer.file, *told, *[""] * (6 - len(told))))
     return file

@@ -6,9 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import tyro
+from typing import Any, NamedTuple
 
 from openjepa import distributed
 from openjepa.device import Place, place
@@ -19,6 +17,7 @@ from openjepa.evaluate.labelled import Split, split
 from openjepa.evaluate.probes import Found, Parts, Settings, Subject, Viewers, scores_of
 from openjepa.evaluate.report import Score
 from openjepa.log import say
+from openjepa.positional import Run, Runs
 from openjepa.types import Dataset, Mistake
 
 
@@ -26,7 +25,7 @@ from openjepa.types import Dataset, Mistake
 class Probe(Settings):
     """Measures an encoder on a labelled folder."""
 
-    run: Annotated[str, tyro.conf.Positional]  # a run, an export, a Hugging Face folder, hf:ID, or module:function
+    run: Run  # a run, an export, a Hugging Face folder, hf:ID, or module:function
     baselines: bool = True  # also the encoder before training, and raw pixels
     out: Path | None = None  # folder of the results; by default probes/ in the run's folder
 
@@ -35,7 +34,7 @@ class Probe(Settings):
 class Compare(Settings):
     """Measures several encoders on one labelled folder, in one table."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]  # each as for probe
+    runs: Runs  # each as for probe
     out: Path = Path("comparison")  # folder of the results
 
 

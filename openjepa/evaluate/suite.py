@@ -7,10 +7,9 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-import tyro
 
 from openjepa import distributed
 from openjepa.device import Precision, place
@@ -24,6 +23,7 @@ from openjepa.evaluate.probing import Probe, measured
 from openjepa.evaluate.report import Score
 from openjepa.log import say, warn
 from openjepa.pictures import Fit
+from openjepa.positional import Run
 from openjepa.scenes import render
 from openjepa.types import Mistake
 
@@ -64,7 +64,7 @@ SUITES: dict[str, dict[str, Task]] = {
 class Suite:
     """Measures an encoder on all tasks of a suite whose folders are given."""
 
-    run: Annotated[str, tyro.conf.Positional]  # a run, an export, a Hugging Face folder, hf:ID, or module:function
+    run: Run  # a run, an export, a Hugging Face folder, hf:ID, or module:function
     suite: Literal["small", "paper"] = "small"
     folders: tuple[str, ...] = ()  # NAME=FOLDER for each task that needs one, as cifar10=data/cifar10
     which: Literal["target", "context"] = "target"

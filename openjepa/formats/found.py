@@ -82,6 +82,8 @@ def settings_of(encoder: Sizes, predictor: Sizes | None, heads: int, seen: Pictu
     heads = heads or HEADS.get(encoder.dim, 0)
     if not heads:
         raise Mistake(f"{where} does not say how many heads its width of {encoder.dim} has: give --num-heads")
+    if encoder.dim % heads or (predictor and predictor.dim % heads):
+        raise Mistake(f"{where} cannot have {heads} heads: its width is {encoder.dim}: give another --num-heads")
     patch, channels = encoder.stem[-1], encoder.stem[1]
     side = math.isqrt(encoder.positions)
     size = seen.size or (side * patch, side * patch)

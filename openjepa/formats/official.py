@@ -78,7 +78,9 @@ def restricted(file: Path) -> dict[Any, Any]:
             members = archive.infolist()
             if any(each.compress_type != zipfile.ZIP_STORED for each in members):
                 raise Mistake(f"{file} is compressed: unpack it, or save it again with torch.save")
-            (listing,) = [each for each in members if each.filename.endswith("/data.pkl")]
+            listing = next((each for each in members if each.filename.endswith("/data.pkl")), None)
+            if listing is None:
+                raise Mistake(f"{file} is an archive, but no checkpoint of torch.save: give a *.pth.tar of the authors")
             if sum(each.file_size for each in members) > file.stat().st_size or listing.file_size > LARGEST:
                 raise Mistake(f"{file} says that it is larger inside than outside: it is not loaded")
             innocent(archive.read(listing), file)
@@ -86,7 +88,9 @@ def restricted(file: Path) -> dict[Any, Any]:
                 raise Mistake(f"{file} is damaged at {bad}: download it again")
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except DAMAGE as error:
-        raise Mistake(f"{file} is no whole checkpoint of torch ({first_line(error)}): download it again") from error
+        raise Mistake(
+            f"{file} is no whole checkpoint of torch ({first_line(error)}): is it a *.pth.tar, and the download whole?"
+        ) from error
     if not isinstance(content, dict):
         raise Mistake(f"{file} is no checkpoint: it holds a {type(content).__name__}")
     return content

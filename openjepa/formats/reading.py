@@ -7,12 +7,12 @@ from pathlib import Path
 
 from openjepa import weights
 from openjepa.device import place
-from openjepa.formats import hugging_face, official, timm
+from openjepa.formats import hugging_face, official, programs, timm
 from openjepa.formats.found import Asked, Found
 from openjepa.trained import Trained
 from openjepa.types import Mistake
 
-HUB = "hf:"
+HUB, OFFICIAL = "hf:", "model.pth.tar"  # the latter as jepa export writes it
 PUBLISHED = ("facebook/ijepa", "jmtzt/ijepa", "timm/")  # of which the licence is known
 KINDS = "a run, an export, a *.pth.tar of the authors, a folder of Hugging Face or timm, or hf:ID"
 
@@ -25,7 +25,8 @@ def load(source: str | Path, which: str = "target", device: str = "cpu") -> Trai
     encoder. Mistake in a sentence if there is none, or if it is damaged.
     """
     where, found = place(device).device, foreign(str(source), Asked())
-    trained = found.trained(which) if found else weights.load(Path(source), which)
+    ours = Path(source).parent if Path(source).is_file() else Path(source)  # export/encoder.safetensors, too
+    trained = found.trained(which) if found else weights.load(ours, which)
     return trained.to(where)
 
 
@@ -42,11 +43,20 @@ def foreign(source: str, asked: Asked) -> Found | None:
         return in_folder(path, asked)
     if not path.is_file():
         raise Mistake(f"{source} is not there: give {KINDS}")
-    return timm.read(path, asked) if path.suffix == ".safetensors" else official.read(path, asked)
+    if path.suffix != ".safetensors":
+        return official.read(path, asked)
+    return foreign(str(path.parent), asked) if (path.parent / "config.json").is_file() else timm.read(path, asked)
 
 
 def in_folder(folder: Path, asked: Asked) -> Found | None:
     """What a folder of another project holds; None if it is none of theirs."""
+    if (folder / OFFICIAL).is_file():
+        return official.read(folder / OFFICIAL, asked)
+    for program in (programs.ONNX, programs.PROGRAM):
+        if (folder / program).is_file():
+            raise Mistake(
+                f"{folder} holds a program, {program}, which cannot be read back: give what it was exported from"
+            )
     if hugging_face.is_one(folder):
         return hugging_face.read(folder, asked)
     return timm.read(folder, asked) if timm.is_one(folder) else None

@@ -42,8 +42,11 @@ def read(path: Path, asked: Asked) -> Found:
         known, None, asked.num_heads or whole(made, "num_heads"), Pictures(pair, *colours), str(path)
     )
     licence = asked.licence or licence_of(folder) or (told["license"] if isinstance(told.get("license"), str) else "")
+    assumed = (
+        () if told.get("mean") else ("ImageNet's mean and deviation are taken, since nothing beside it says otherwise",)
+    )
     networks = {"target": ours(state, TIMM, settings, "target", str(path))}
-    return Found(settings, networks, About(path.name, "timm", licence))
+    return Found(settings, networks, About(path.name, "timm", licence, assumed))
 
 
 def part(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -8,18 +8,18 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 from jaxtyping import Float, Int
 from rich.table import Table
 
+from openjepa import positional
 from openjepa.durable import replacing
 from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import unit
-from openjepa.retrieval.thumbnails import as_data, thumbnail
+from openjepa.retrieval.thumbnails import as_data, thumbnail, warn_of_missing
 from openjepa.types import Mistake
 
 MANY = 50_000  # rows; of more, centres move after a batch of them at a time
@@ -31,7 +31,7 @@ STARTS = 4  # of k-means; the best is kept
 class Cluster:
     """Sorts pictures into groups by k-means on their features; with class folders, says how the two agree."""
 
-    index: Annotated[Path, tyro.conf.Positional]  # what jepa embed wrote, a row for each picture
+    index: positional.Features  # what jepa embed wrote, a row for each picture
     clusters: int = 0  # 0: as many as there are class folders, or else the root of half the number of pictures
     seed: int = 0
     out: Path | None = None  # CSV and HTML get this name; by default INDEX-clusters beside the index
@@ -55,9 +55,13 @@ def cluster(settings: Cluster) -> Clustered:
     classes = sorted({name for name in index.classes if name})
     labelled = len(classes) > 1
     count = settings.clusters or (len(classes) if labelled else max(2, round((sound.sum() / 2) ** 0.5)))
+    if sound.sum() < 2:
+        raise Mistake(
+            f"{settings.index} has {sound.sum()} pictures that could be decoded: too few for clusters; embed more"
+        )
     if not 2 <= count <= sound.sum():
         raise Mistake(
-            f"{sound.sum()} pictures cannot be in {count} clusters: try --clusters {min(10, max(2, int(sound.sum())))}"
+            f"{sound.sum()} pictures cannot be in {count} clusters: try --clusters {min(10, int(sound.sum()))}"
         )
     members, near = np.full(len(x), -1), np.zeros(len(x), np.float32)
     members[sound], near[sound] = means(x[sound], count, settings.seed)
@@ -122,6 +126,7 @@ def listed(result: Clustered, index: Index, file: Path) -> None:
 def page(result: Clustered, index: Index, out: Path) -> Path:
     """The pictures nearest each centre, as one HTML file."""
     sections = []
+    warn_of_missing(index.pictures[row] for row in np.flatnonzero(result.cluster >= 0)[:SHOWN])
     for number in range(result.cluster.max() + 1):
         rows = np.flatnonzero(result.cluster == number)
         rows = rows[np.argsort(-result.near[rows], kind="stable")]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from openjepa.evaluate.embed import arrays_of, header_of
 from openjepa.evaluate.embedding import NAME, SUFFIXES
+from openjepa.evaluate.embedding import beside as of_file
 from openjepa.types import Mistake
 
 
@@ -57,7 +58,7 @@ def from_safetensors(file: Path) -> Index:
 
 
 def from_npy(file: Path) -> Index:
-    about = file.with_suffix(".json")
+    about = of_file(file, ".json")
     told = json.loads(about.read_text()) if about.is_file() else {}
     return Index(file, np.load(file, mmap_mode="r", allow_pickle=False), *rows_of(file), told)
 
@@ -79,7 +80,7 @@ READERS = {".safetensors": from_safetensors, ".npy": from_npy, ".parquet": from_
 
 def rows_of(file: Path) -> tuple[list[str], list[str]]:
     """Pictures and their classes, from the list beside."""
-    beside = file.with_suffix(".csv")
+    beside = of_file(file, ".csv")
     if not beside.is_file():
         raise Mistake(f"{beside} is not there, which says which picture each row is: put it back, or embed again")
     with beside.open(newline="", errors="surrogateescape") as stream:

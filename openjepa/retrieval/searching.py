@@ -6,23 +6,22 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-import tyro
 from jaxtyping import Float
 from PIL import Image as Pillow
 from rich.table import Table
 
-from openjepa import archives
+from openjepa import positional
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.log import console, say
 from openjepa.retrieval import gallery
 from openjepa.retrieval.index import Index, opened
-from openjepa.retrieval.nearest import NOWHERE, Finder, Near, finder, unit
+from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
 from openjepa.retrieval.space import Mapped, Space
-from openjepa.retrieval.thumbnails import SIDE, as_data, sheet, short, thumbnail
+from openjepa.retrieval.thumbnails import SIDE, as_data, sheet, short, there, thumbnail, warn_of_missing
 from openjepa.trained import view_of
 from openjepa.types import Mistake
 
@@ -34,15 +33,11 @@ ROW = re.compile(r"row:(\d+)")
 class Search:
     """Finds the pictures most like one. Prints a table, writes a contact sheet and a page to click through."""
 
-    index: Annotated[Path, tyro.conf.Positional]  # what jepa embed wrote
-    query: Annotated[
-        str, tyro.conf.Positional
-    ]  # a picture; or row:17, the picture of that row of the index, counted from 0
+    index: positional.Features  # what jepa embed wrote
+    query: positional.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
     box: tuple[float, float, float, float] | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
     count: int = 12  # pictures to find
-    space: Literal["whitened", "plain"] = (
-        "whitened"  # loud directions of features made quieter, or features as they are
-    )
+    space: Literal["whitened", "plain"] = "whitened"  # features with loud directions made quieter, or as they are
     exact: bool = False  # look at every row, however many there are; by default up to 200,000
     run: str = ""  # the encoder that made the index, if it is no longer where it was
     out: Path | None = None  # PNG and HTML get this name; by default INDEX-search beside the index
@@ -79,8 +74,11 @@ def search(settings: Search) -> list[Hit]:
     index = opened(settings.index)
     asked = query_of(settings, index)
     hits, how = found(settings, index, asked)
+    if not hits:
+        raise Mistake(f"{settings.index} has no other picture that could be decoded: embed more")
     show(hits, f"{short(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
     out = settings.out or index.beside("search")
+    warn_of_missing(hit.file for hit in hits)
     cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
     drawn = sheet(asked.picture, cells, f"most like {short(asked.file)}", out.with_name(f"{out.name}.png"))
     say(f"sheet      {drawn}")
@@ -105,9 +103,10 @@ def query_of(settings: Search, index: Index) -> Query:
     if row is not None and row >= len(index.pictures):
         raise Mistake(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
     file = index.pictures[row] if row is not None else settings.query
-    there = bool(archives.inside(file)) or Path(file).is_file()
-    if not there and (row is None or settings.box):
+    if not there(file) and row is None:
         raise Mistake(f"{file} is no picture: give a file, or row:17 for one of the index")
+    if not there(file) and settings.box:
+        raise Mistake(f"{file}, row {row}, is not where it was: put it back, or give the picture")
     if row is not None and not settings.box and index.pooled:
         vector = np.asarray(index.features[row])
         if not np.isfinite(vector).all():
@@ -176,6 +175,8 @@ def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]
     if index.pooled:
         pooled = Pooled.of(settings, index)
         near, how = pooled.find(asked.vector[None], settings.count + 1), pooled.finder.how
+    elif settings.box is None:  # a whole picture is compared with whole pictures
+        near, how = Exact(means(index.features)).find(asked.vector[None], settings.count + 1), "exact, by their mean"
     else:
         cosine = best_patches(index.features, asked.vector)
         order = np.lexsort((np.arange(len(cosine)), -cosine))[: settings.count + 1]
@@ -191,13 +192,20 @@ class Pooled(NamedTuple):
 
     @classmethod
     def of(cls, settings: Search, index: Index) -> Pooled:
-        space = Space.of(index.features, POWER) if settings.space == "whitened" else None
+        few = len(index.features) < index.features.shape[1]  # too few to say what is loud
+        space = None if few or settings.space == "plain" else Space.of(index.features, POWER)
         rows = Mapped(index.features, space) if space else index.features
         return cls(finder(rows, index.beside(f"{settings.space}.faiss"), settings.exact), space)
 
     def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
         """The nearest rows to features."""
         return self.finder.find(self.space.map(queries) if self.space else queries, count)
+
+
+def means(features: Float[np.ndarray, "S N D"]) -> Float[np.ndarray, "S D"]:
+    """Of each picture the mean of its patches."""
+    parts = [np.asarray(features[first : first + 256]).mean(1) for first in range(0, len(features), 256)]
+    return np.concatenate(parts)
 
 
 def best_patches(features: Float[np.ndarray, "S N D"], vector: Float[np.ndarray, "D"]) -> Float[np.ndarray, "S"]:

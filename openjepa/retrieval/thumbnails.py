@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa import pictures
+from openjepa import archives, pictures
+from openjepa.log import warn
 
 SIDE = 128  # pixels of the longer side
+GREY = (128, 128, 128)
 SHOWN = 60  # characters of a path
 
 
 def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
     """A picture made small, in colour; grey where it is no longer there or cannot be decoded."""
+    if not there(path):
+        return Pillow.new("RGB", (side, side), GREY)
     try:
         picture = pictures.upright(pictures.opened(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
     except (pictures.Undecodable, OSError):
-        return Pillow.new("RGB", (side, side), (128, 128, 128))
+        return Pillow.new("RGB", (side, side), GREY)
     scale = side / max(picture.size)
     size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
     return picture.resize(size, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST, reducing_gap=2)
+
+
+def there(path: str) -> bool:
+    """Whether a picture is where it was."""
+    place = archives.inside(path)
+    return Path(place.archive if place else path).is_file()
+
+
+def warn_of_missing(paths: Iterable[str]) -> None:
+    """Says so if pictures are not where they were."""
+    asked = list(paths)
+    if gone := [path for path in asked if not there(path)]:
+        warn(f"{len(gone)} of {len(asked)} pictures are not where they were, the first {gone[0]}: they are shown grey")
 
 
 def of_array(path: str) -> Pillow.Image:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-import tyro
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from openjepa import positional
 from openjepa.durable import replacing
 from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
@@ -23,7 +23,8 @@ from openjepa.retrieval.thumbnails import short, thumbnail
 from openjepa.types import Mistake
 
 NEIGHBOURS = 16  # of each picture that are looked at
-STEPS = (0.1, 0.05, 0.02, 0.0, -0.001, -0.02, -0.05, -0.1)  # from the threshold, at which a pair is shown
+ENOUGH = 10  # rows for each direction, to whiten wholly; of fewer it is done by half
+BELOW = (0.0, 0.02, 0.05, 0.1)  # below the threshold, where a pair is shown
 TOGETHER = 1024  # queries at once
 SHOWN = 12  # groups in the table
 
@@ -32,7 +33,7 @@ SHOWN = 12  # groups in the table
 class Duplicates:
     """Finds groups of pictures that are nearly the same. Removes nothing."""
 
-    index: Annotated[Path, tyro.conf.Positional]  # what jepa embed wrote, a row for each picture
+    index: positional.Features  # what jepa embed wrote, a row for each picture
     threshold: float = 0.85  # cosine of whitened features from which two pictures are twins
     out: Path | None = None  # CSV and PNG get this name; by default INDEX-duplicates beside the index
 
@@ -48,7 +49,7 @@ class Pairs(NamedTuple):
 def duplicates(settings: Duplicates) -> list[list[int]]:
     """Rows of the index in groups, the largest first; also a CSV of them, and a PNG of pairs around the threshold.
 
-    Features are whitened first: what all pictures share, or vary in together, says nothing of two being the same. Every
+    Features are whitened first, of few pictures by half: what all pictures share, or vary in together, says nothing of two being the same. Every
     picture of a group is a twin of the group's first, which is the one with the most twins that were left: no chains.
     """
     if not -1 < settings.threshold <= 1:
@@ -62,13 +63,19 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     listed(groups, index, out.with_name(f"{out.name}.csv"))
     drawn = picture(found, settings.threshold, index, out.with_name(f"{out.name}.png"))
     show(groups, index, settings.threshold)
+    below = int(((found.cosine < settings.threshold) & (found.cosine >= settings.threshold - 0.1)).sum()) // 2
+    if below:
+        say(
+            f"some {below} more pairs lie less than 0.1 below: --threshold {settings.threshold - 0.1:.2g} would take them"
+        )
     say(f"written    {out}.csv\npicture    {drawn}")
     return groups
 
 
 def nearest_pairs(index: Index) -> Pairs:
     """Each picture beside its nearest others, by the cosine of whitened features."""
-    features = Mapped(index.features, Space.of(index.features, power=1.0))
+    many = len(index.features) >= ENOUGH * index.features.shape[1]
+    features = Mapped(index.features, Space.of(index.features, power=1.0 if many else 0.5))
     search_in = finder(features, index.beside("twins.faiss"))
     parts = []
     for first in range(0, len(features), TOGETHER):
@@ -132,10 +139,12 @@ def picture(found: Pairs, threshold: float, index: Index, out: Path) -> Path:
     upper, lower = halves
     axes, best = upper.add_subplot(), np.full(len(index.pictures), -1.0)
     np.maximum.at(best, found.one, found.cosine)
-    axes.hist(best[best > -1], bins=100, color="#3b6ea5")
+    if (best > -1).any():
+        axes.hist(best[best > -1], bins=100, color="#3b6ea5")
+        axes.set_yscale("log")
     axes.axvline(threshold, color="#c8401a", linestyle="--", label=f"threshold {threshold:g}")
-    axes.set(yscale="log", xlabel="cosine of whitened features to the nearest other picture", ylabel="pictures")
-    axes.legend(loc="upper left")
+    axes.set(xlabel="cosine of whitened features to the nearest other picture", ylabel="pictures")
+    axes.legend(loc="best")
     lower.suptitle("pairs: in red twins by this threshold, in blue not" if chosen else "no pairs", fontsize=9)
     for column, place in enumerate(chosen):
         for line, row in enumerate((one[place], other[place])):
@@ -150,6 +159,8 @@ def picture(found: Pairs, threshold: float, index: Index, out: Path) -> Path:
 
 
 def around(cosine: Float[np.ndarray, "P"], threshold: float) -> list[int]:
-    """Places of a falling list on both sides of the threshold, each the first that is not above a step from it."""
-    places = [int(np.searchsorted(-cosine, -(threshold + step))) for step in STEPS]
-    return [place for place in dict.fromkeys(places) if place < len(cosine)]
+    """Places of a falling list: of the twins the likest, the least like and some between; and some below the threshold."""
+    edge = int((cosine >= threshold).sum())
+    twins = [round(place) for place in np.linspace(0, edge - 1, min(edge, 4))]
+    below = [max(edge, int(np.searchsorted(-cosine, step - threshold))) for step in BELOW]
+    return [place for place in dict.fromkeys([*twins, *below]) if place < len(cosine)]
