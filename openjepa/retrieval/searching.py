@@ -21,7 +21,7 @@ from openjepa.retrieval import gallery
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
 from openjepa.retrieval.space import Mapped, Space
-from openjepa.retrieval.thumbnails import SIDE, as_data, sheet, short, there, thumbnail, warn_of_missing
+from openjepa.retrieval.thumbnails import SIDE, as_data, called, sheet, short, there, thumbnail, warn_of_missing
 from openjepa.trained import view_of
 from openjepa.types import Mistake
 
@@ -80,11 +80,11 @@ def search(settings: Search) -> list[Hit]:
     out = settings.out or index.beside("search")
     warn_of_missing(hit.file for hit in hits)
     cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
-    drawn = sheet(asked.picture, cells, f"most like {short(asked.file)}", out.with_name(f"{out.name}.png"))
+    drawn = sheet(asked.picture, cells, f"most like {called(asked.file)}", out.with_name(f"{out.name}.png"))
     say(f"sheet      {drawn}")
     if settings.page and index.pooled:
         words = {
-            "title": f"Most like {short(asked.file)}",
+            "title": f"Most like {called(asked.file)}",
             "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of {settings.space} features. "
             "A click on a picture searches from it; of pale ones the neighbours are not on this page.",
             "again": f"jepa search {settings.index} row:ROW",

@@ -60,7 +60,7 @@ def as_data(picture: Pillow.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 6) -> Path:
+def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7) -> Path:
     """A contact sheet as PNG: what was asked for, then what was found, each with a line below."""
     matplotlib.use("agg")
     cells = [(first, "asked for"), *found]
@@ -74,6 +74,11 @@ def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str
     figure.suptitle(title, fontsize=9)
     figure.savefig(out, dpi=110, format="png")
     return out
+
+
+def called(path: str) -> str:
+    """A picture's name and its folder's."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def short(path: str) -> str:
