@@ -109,7 +109,7 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
 
     from openjepa import config, recipes
     from openjepa.log import say
-    from openjepa.recipes.auto import chosen
+    from openjepa.recipes.auto import chosen, starting_from
 
     name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
     out, resume = Path(value_of(rest, "--out") or "runs/pretrain"), value_of(rest, "--resume")
@@ -127,6 +127,9 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags
     all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0
     found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto", all_threads)
+    begun = Path(value_of(rest, "--init-from") or "")
+    if begun.name and (begun / "config.json").is_file():
+        found = starting_from(found, config.load(begun), begun)
     if os.environ.get("RANK", "0") == "0":
         say("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest

@@ -413,43 +413,9 @@ def test_the_licence_of_converted_weights_stays_with_them(tmp_path, photos):
         assert "license: cc-by-nc-4.0" in (folder / "README.md").read_text()
     assert openjepa.load(tmp_path / "safetensors").about.licence == "cc-by-nc-4.0"
     run = tmp_path / "run"
-    line = [
-        "pretrain",
-        "--data.root",
-        str(photos),
-        "--data.size",
-        "32",
-        "32",
-        "--data.patch",
-        "8",
-        "--method.dim",
-        "48",
-    ]
-    line += [
-        "--method.depth",
-        "3",
-        "--method.num-heads",
-        "4",
-        "--method.predictor-dim",
-        "24",
-        "--method.predictor-depth",
-        "2",
-    ]
-    line += [
-        "--steps",
-        "1",
-        "--batch-size",
-        "8",
-        "--masks.sampler",
-        "random",
-        "--method.target-layers",
-        "2",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-    ]
-    assert main([*line, "--init-from", str(source), "--out", str(run)]) == 0
+    line = ["pretrain", "--data.root", str(photos), "--steps", "1", "--batch-size", "8", "--workers", "0"]
+    assert main([*line, "--device", "cpu", "--init-from", str(source), "--out", str(run)]) == 0
+    assert openjepa.load(run).config.method == openjepa.load(source).config.method  # which nobody typed
     known = openjepa.load(run / "export").about
     assert known.licence == "cc-by-nc-4.0" and known.notes[-1] == "trained further from these weights"
 

@@ -57,6 +57,19 @@ def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", thread
     return Chosen(config, (seen, *reasons))
 
 
+def starting_from(found: Chosen, begun: Pretrain, where: Path) -> Chosen:
+    """The same with the networks and pictures of weights that a run is to start from, and their masks but for the released
+    ones, which want larger grids than most folders get. What is then typed changes it."""
+    if not isinstance(begun.data, Image):
+        return found
+    data = dataclasses.replace(begun.data, root=found.config.data.root)
+    masks = found.config.masks if begun.masks.sampler == "official" else begun.masks
+    config = dataclasses.replace(found.config, data=data, method=begun.method, masks=masks)
+    return Chosen(
+        config, (f"networks and pictures as in {where}: {data.size[0]}×{data.size[1]} px", *found.reasons[2:])
+    )
+
+
 def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
     """The recipe for minutes, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
