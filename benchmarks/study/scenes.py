@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, default=1, help="of jepa: features at every n-th place asked for")
     parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
+    parser.add_argument("--hidden", type=float, help="of jepa: share of a scene that is hidden")
+    parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
@@ -38,6 +40,10 @@ def main() -> None:
     train = showcase.written(options.out / "scenes", demo)
     config = showcase.recipe(demo, options.out / "scenes")
     method = dataclasses.replace(config.method, target_every=options.every, pixels=options.pixels)
+    if options.no_centre:
+        method = dataclasses.replace(method, centre=False)
+    if options.hidden:
+        config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
     config = changed(dataclasses.replace(config, method=method), options.method)
     run = runs.pretrain(dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any"))
     side = (showcase.SIDE, showcase.SIDE)
