@@ -84,13 +84,17 @@ def test_a_signal_saves_and_leaves(tiny, number):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number and "go on with --resume" in said
     assert checkpoint.newest(tiny.out / "checkpoints").step > 0
 
 
 RUN = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who started the tests may ignore it, and runs then do, too
 from openjepa import cli, config, runs
 raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
 """
