@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -96,6 +97,8 @@ def export(settings: Export) -> Path:
     licence = trained.about.licence or settings.licence
     if settings.licence and licence != settings.licence:
         raise Mistake(f"these weights are under {licence}, which they keep: leave --licence out")
+    if settings.format == "official" and settings.which == "context":
+        raise Mistake("the authors' layout holds both encoders, each under its name: leave --which out")
     head = None
     if settings.head:
         if settings.format != "hf":
@@ -107,7 +110,7 @@ def export(settings: Export) -> Path:
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
     with making(out) as folder:
         about = FORMATS[settings.format](Order(trained, run, folder, head, licence))
-        text = card(trained, settings.format, out, licence, run, results_of(run))
+        text = card(trained, settings.format, out, licence, run, results_of(run) if settings.which == "target" else "")
         with replacing(folder / "README.md") as temporary:
             temporary.write_text(text)
     say(f"written    {out}" + (f": {about}" if about else ""))
@@ -151,9 +154,8 @@ def to_torch(order: Order) -> str:
 
 def to_safetensors(order: Order) -> str:
     trained = order.trained
-    weights.write(
-        order.folder, {weights.FILE: trained.encoder.state_dict()}, trained.config, trained.step, trained.about
-    )
+    about = dataclasses.replace(trained.about, licence=order.licence)
+    weights.write(order.folder, {weights.FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
     return "for openjepa.load, and whatever reads safetensors"
 
 

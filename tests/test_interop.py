@@ -520,3 +520,17 @@ def test_the_published_numbers_come_out_of_the_published_weights(name):
     trained = replace(trained, config=replace(trained.config, data=data))
     seen = trained.features(folder.parent / "000000039769.jpg", "patches")[0, :3, :3]
     torch.testing.assert_close(seen, torch.tensor(FIXTURES[name]), atol=1e-3, rtol=0)
+
+
+def test_an_export_says_only_what_is_true_of_its_encoder(tmp_path):
+    """The authors' layout has a place for each encoder; results are the target encoder's; a licence stays with our own, too."""
+    source, _ = written(tmp_path / "ours")
+    with pytest.raises(Mistake, match="holds both encoders, each under its name: leave --which out"):
+        export(Export(run=str(source), format="official", which="context", out=tmp_path / "official"))
+    (source / "probes").mkdir()
+    score = {"features": "this encoder", "probe": "logistic", "accuracy": 0.5, "low": 0.4, "high": 0.6, "chosen": {}}
+    (source / "probes" / "some.json").write_text(json.dumps({"scores": [score]}))
+    for which in ("target", "context"):
+        folder = export(Export(run=str(source), format="safetensors", which=which, out=tmp_path / which, licence="mit"))
+        assert ("50.0 (40.0–60.0)" in (folder / "README.md").read_text()) == (which == "target")
+        assert openjepa.load(folder).about.licence == "mit"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from openjepa.durable import replacing
 from openjepa.retrieval.thumbnails import as_data, thumbnail
 
-MOST = 1500  # pictures on a page, some 4 kB each
+MOST = 1500  # pictures on a page
 Neighbours = Callable[[list[int]], list[list[tuple[int, float]]]]  # of rows: the nearest other rows, and their cosines
 
 
