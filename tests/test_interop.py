@@ -23,6 +23,7 @@ from openjepa.formats.layouts import HF5, TIMM, Sizes, position_table, sizes
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.positions import grid_positions, sincos
 from openjepa.types import Mistake
 from tests.conftest import replace
 
@@ -520,6 +521,12 @@ def test_the_published_numbers_come_out_of_the_published_weights(name):
     trained = replace(trained, config=replace(trained.config, data=data))
     seen = trained.features(folder.parent / "000000039769.jpg", "patches")[0, :3, :3]
     torch.testing.assert_close(seen, torch.tensor(FIXTURES[name]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("side", [14, 16, 28])
+def test_our_positions_are_the_table_of_the_released_code(side):
+    own = sincos(grid_positions(side, side), 1280)
+    assert (position_table(side, side, 1280) - own).abs().max() < 2e-6
 
 
 def test_an_export_says_only_what_is_true_of_its_encoder(tmp_path):

@@ -531,6 +531,28 @@ def test_an_embedding_is_not_gone_on_with_otherwise(run, photos, tmp_path, monke
         embed(asked(run, photos, tmp_path / "x.npy", **change))
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "npy"])
+def test_killed_while_the_files_get_their_names_it_goes_on(run, photos, tmp_path, monkeypatch, ending):
+    """Between the list's and the features'."""
+    whole = embed(asked(run, photos, tmp_path / f"whole.{ending}"))
+    out, rename = tmp_path / f"x.{ending}", type(tmp_path).replace
+
+    def killed(self, target):
+        if target == out:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        embed(asked(run, photos, out))
+    monkeypatch.undo()
+    assert out.with_name(f"{out.name}.csv").exists() and not out.exists()
+    embed(asked(run, photos, out))
+    assert (
+        np.array_equal(opened(out).features, opened(whole).features) and opened(out).pictures == opened(whole).pictures
+    )
+
+
 def stopped(chunks):
     yield next(chunks)
     raise KeyboardInterrupt

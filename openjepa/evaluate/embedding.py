@@ -63,7 +63,11 @@ def embed(settings: Embed) -> Path:
         )
     if settings.batch < 1:
         raise Mistake(f"batches of {settings.batch} hold nothing: try --batch 64")
-    for file in (out, beside(out, ".csv"), beside(out, ".json")):
+    work = out.with_name(f".{out.name}.part")
+    lists = (
+        () if work.exists() else (beside(out, ".csv"), beside(out, ".json"))
+    )  # else a killed call may have put them there
+    for file in (out, *lists):
         if file.exists():
             raise Mistake(f"{file} is there already: give another --out, or remove it")
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
@@ -73,7 +77,6 @@ def embed(settings: Embed) -> Path:
         "encoder": this.fingerprint, "data": samples.fingerprint, "precision": where.precision, "kind": settings.kind,
         "run": str(absolute(settings.run)), "which": settings.which, "fit": settings.fit,
     }  # fmt: skip
-    work = out.with_name(f".{out.name}.part")
     with distributed.process_group(where.device):
         with locked(work, "embedding") if distributed.is_main() else nullcontext():
             encode = encoding(this, where, {settings.kind: NAME}, settings.batch)
