@@ -16,6 +16,10 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
 
   jepa pretrain [RECIPE] --data.root FOLDER --out RUN    an encoder from unlabelled images
   jepa probe RUN --data.root LABELLED                    linear and kNN accuracy beside baselines
+  jepa show RUN PICTURES                                 masks, feature maps, predictions; map, curves, spectrum
+  jepa report RUN …                                      a run, or several side by side, in one page
+  jepa explore RUN FOLDER                                a page to click: patches, neighbours, hidden boxes, a map
+  jepa decode train RUN                                  a decoder: what a representation holds, drawn as pixels
   jepa compare RUN RUN … --data.root LABELLED            several encoders, peers' too, in one table
   jepa suite RUN --folders cifar10=FOLDER                many tasks in one table; goes on where it stopped
   jepa embed RUN FOLDER --out photos.safetensors         a row of features for every picture
@@ -193,6 +197,32 @@ def shards(arguments: list[str]) -> None:
     run(tyro.cli(Make, prog="jepa shards make", args=rest))
 
 
+def show(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.figures.showing import KINDS, Show
+    from openjepa.figures.showing import show as run
+
+    name = arguments[0] if arguments and arguments[0] in KINDS else None
+    settings = KINDS[name].settings if name else Show
+    run(tyro.cli(settings, prog=" ".join(filter(None, ("jepa show", name))), args=arguments[1 if name else 0 :]))
+
+
+def decode(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.decoding import KINDS
+    from openjepa.types import Mistake
+
+    name = arguments[0] if arguments else ""
+    if name not in KINDS:
+        raise Mistake(
+            f"a decoder is used by jepa decode {'|'.join(KINDS)}, as in jepa decode train RUN; each has a --help"
+        )
+    settings, run = KINDS[name]
+    run(tyro.cli(settings, prog=f"jepa decode {name}", args=arguments[1:]))
+
+
 def bench(arguments: list[str]) -> None:
     import tyro
 
@@ -233,6 +263,9 @@ VERBS = {
     "export": verb("export", "Export", "exchange"),
     "convert": verb("convert", "Convert", "exchange"),
     "push": verb("push", "Push", "exchange"),
+    "show": show,
+    "report": verb("report", "Report", "figures.report"),
+    "decode": decode,
     "demo": demo,
     "doctor": doctor,
     "shards": shards,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from openjepa.device import Precision
 from openjepa.durable import read_json
 from openjepa.masking import Masking
+from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
@@ -26,7 +27,7 @@ from openjepa.types import Mistake
 
 FORMAT = 1
 MODALITIES = {"image": Image, "series": Series}
-METHODS = {"jepa": JEPA, "mae": MAE, "vicreg": VICReg}
+METHODS = {"jepa": JEPA, "mae": MAE, "vicreg": VICReg, "decoder": Decoder}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Pretrain:
     """Everything that a pretraining run depends on, and, at the end, what it does not."""
 
     data: Image | Series = field(default_factory=Image)
-    method: JEPA | MAE | VICReg = field(default_factory=JEPA)
+    method: JEPA | MAE | VICReg | Decoder = field(default_factory=JEPA)
     masks: Masking = field(default_factory=Masking)
     optim: Optim = field(default_factory=Optim)
     epochs: float = 300.0  # passes over the data
@@ -87,6 +88,7 @@ class Pretrain:
     online: Online = field(default_factory=Online)
     slurm: Slurm = field(default_factory=Slurm)
     boards: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    report: bool = True  # write report.html at the end
 
     def __post_init__(self):
         for name, value in flatten(dataclasses.asdict(self)).items():
@@ -153,7 +155,7 @@ def seconds(budget: str) -> float:
 
 FREE = frozenset({  # fields that the weights do not depend on
     "recompute", "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
-    "stop_on_collapse", "patience", "other_data", "dry_run", "online", "slurm", "boards",
+    "stop_on_collapse", "patience", "other_data", "dry_run", "online", "slurm", "boards", "report",
 })  # fmt: skip
 
 

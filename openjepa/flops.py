@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.types import Masks, Modality
 
-Method = JEPA | MAE | VICReg
+Method = JEPA | MAE | VICReg | Decoder
 Shape = tuple[int, int, int]  # of one mask: tokens shown, blocks asked for, tokens in each
 
 
@@ -35,6 +36,8 @@ def work(method: Method, data: Modality, masks: Iterable[Shape]) -> Work:
     if isinstance(method, VICReg):
         tokens = masks[0][0] if method.masked else whole
         return Work(0, 2 * 3 * encoder(method, data, tokens), 2 * 3 * expansion(method))
+    if isinstance(method, Decoder):
+        return decoding(method, data, masks[0])
     target = context = predictor = 0
     if isinstance(method, JEPA):
         asked = masks[0][1] * len(range(0, masks[0][2], method.target_every))
@@ -63,6 +66,17 @@ def prediction(method: JEPA | MAE, data: Modality, shown: int, blocks: int, aske
         pairs = shown**2 + blocks * asked * (shown + asked)  # that may attend; those that may not are no work
         return into + transformer(depth, dim, shown + blocks * asked, pairs=pairs) + out
     return into + blocks * transformer(depth, dim, shown + asked) + out
+
+
+def decoding(method: Decoder, data: Modality, mask: Shape) -> Work:
+    """The drawer, forward and backward, and the frozen networks that say what to draw, forward."""
+    whole, (shown, _, asked) = data.grid[0] * data.grid[1], mask
+    predicts, dim = method.condition == "prediction", method.drawn_dim
+    tokens = asked if predicts else whole
+    frozen = encoder(method, data, shown if predicts else whole)
+    frozen += prediction(method, data, shown, 1, asked) if predicts else 0
+    drawn = 4 * tokens * data.width * dim + transformer(method.drawn_depth, dim, tokens)
+    return Work(frozen, 0, 3 * drawn)
 
 
 def expansion(method: VICReg) -> int:

@@ -39,12 +39,16 @@ class Threshold(NamedTuple):
     healthy: str
     alarm: float
     meaning: str
+    low: float = 0.0  # of the healthy range
+    high: float = float("inf")
 
 
 THRESHOLDS = (  # figures behind these limits: docs/health.md
-    Threshold("target_std", "0.4 to 1", 0.3, "the targets hardly differ from one place to another"),
-    Threshold("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample"),
-    Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two"),
+    Threshold("target_std", "0.4 to 1", 0.3, "the targets hardly differ from one place to another", 0.4, 1.0),
+    Threshold(
+        "feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample", 0.1, 1.0
+    ),
+    Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two", 10.0),
 )
 AVERAGED = "--method.standardise, a slower target (--optim.momentum 0.999 --optim.final-momentum 1) or "  # where there is an averaged target
 ADVICE = "try {}a lower --optim.lr; see docs/health.md"

@@ -20,6 +20,8 @@ from openjepa.data import Steps, load, locked
 from openjepa.device import Place, cores, place
 from openjepa.durable import read_json, replacing
 from openjepa.evaluate.online import Online
+from openjepa.figures import report
+from openjepa.figures.curves import draw
 from openjepa.log import Log, say, warn
 from openjepa.log import rows as log_rows
 from openjepa.machine import matrix_rate, peak
@@ -28,7 +30,6 @@ from openjepa.modalities.image import Image, measure
 from openjepa.nn.transformer import recompute_blocks
 from openjepa.saving import Saver
 from openjepa.sharding import sharded
-from openjepa.show.curves import draw
 from openjepa.training import Signals, train
 from openjepa.types import Dataset, Listing, Mistake
 
@@ -74,7 +75,7 @@ def run(settings: Pretrain, where: Place) -> Path:
         unfit = weights.initialise_from(method, settings.init_from)
         if distributed.is_main():
             weights.inherit(settings.init_from, settings.out)
-            say("\n".join([f"started from {settings.init_from}; all but {len(unfit)} tensors are taken over", *unfit]))
+            say("\n".join([f"started from {settings.init_from}{', all but' if unfit else ''}", *unfit]))
     if distributed.is_main():
         describe(settings, listing, len(data))
         introduce(settings, where, len(data), start)
@@ -281,6 +282,8 @@ def finish(settings: Pretrain, method: Any) -> None:
     if not distributed.is_main():
         return
     picture = draw([settings.out], settings.out / "curves.png")
+    if settings.report:
+        report.at_end(settings.out)
     say(
         f"\nencoder    {folder}\ncurves     {picture}\nnext       jepa probe {settings.out} --data.root LABELLED_FOLDER"
     )

@@ -18,12 +18,14 @@ from openjepa.device import Place
 from openjepa.evaluate import logistic
 from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
+from openjepa.figures import features
+from openjepa.figures.canvas import save
+from openjepa.figures.shown import Shown
 from openjepa.log import console, say
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, ImageArray
 from openjepa.recipes.small import minutes
 from openjepa.scenes import CHUNK, TASKS, Scenes
-from openjepa.show.features import features
 
 SIDE = 48  # pixels
 HELD_OUT = 10_000_000  # scene numbers that no training scene has
@@ -58,7 +60,10 @@ def demo(settings: Demo) -> Result:
     result = measure(trained, labelled, test, settings.seed)
     show(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    picture = features(trained, test, settings.out / "features.png")
+    view = test.image[: features.BASIS]
+    few = Shown(view, ("",) * len(view), ("",) * len(view), trained.data, settings.test)
+    plate = features.of(ours(trained.encoder, trained.config, "this encoder"), few, 8)
+    picture = save(plate, settings.out / "features.png")
     say(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
     return result
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from openjepa import checkpoint, config, distributed
 from openjepa.config import Pretrain
 from openjepa.durable import read_json, replacing
 from openjepa.encoder import Encoder
+from openjepa.predictor import Predictor
 from openjepa.sharding import like, whole
 from openjepa.trained import About, Trained
 from openjepa.types import Method, Mistake
@@ -24,6 +27,21 @@ FILE, ABOUT = "encoder.safetensors", "about.json"
 CONTEXT_FILE, PREDICTOR_FILE = "context_encoder.safetensors", "predictor.safetensors"  # where they were asked for, too
 CONTEXT, TARGET, PREDICTOR = "context_encoder.", "target_encoder.", "predictor."
 State = dict[str, torch.Tensor]
+
+
+def method_of(folder: Path, settings: Pretrain) -> Any:
+    """All networks of a run, or of a folder that has them all, as a method of these settings. Mistake if some are missing."""
+    method, state = settings.method.build(settings.data), everything(folder)
+    missing = sorted({name.split(".")[0] for name in method.state_dict().keys() - state.keys()})
+    if missing:
+        raise Mistake(
+            f"{folder} has no {' and no '.join(missing)}: give the run's folder, or convert a file that has them"
+        )
+    checkpoint.alike(
+        checkpoint.shapes(method.state_dict()), checkpoint.shapes({name: state[name] for name in method.state_dict()})
+    )
+    method.load_state_dict({name: state[name] for name in method.state_dict()})
+    return method.eval().requires_grad_(False)
 
 
 def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
@@ -74,12 +92,19 @@ def load(folder: Path, which: str = "target") -> Trained:
     settings = config.load(folder)
     if (folder / FILE).is_file():
         return exported(folder, settings, which)
+    method, step = whole_method(folder, settings)
+    predictor = getattr(method, "predictor", None)  # of joint embedding it is an expander
+    predictor = predictor if isinstance(predictor, Predictor) else None
+    return Trained(method.encoder(which), settings, step, predictor, about(folder))
+
+
+def whole_method(folder: Path, settings: Pretrain) -> tuple[Any, int]:
+    """All networks of a run as its newest checkpoint has them, not to be trained, and its step. Mistake if there is none."""
     for path in checkpoint.steps(folder / "checkpoints"):
         loaded = checked(path)
         method = settings.method.build(settings.data)
         method.load_state_dict(loaded.model)
-        method.eval().requires_grad_(False)
-        return Trained(method.encoder(which), settings, loaded.step, getattr(method, "predictor", None), about(folder))
+        return method.eval().requires_grad_(False), loaded.step
     raise Mistake(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
 
 
@@ -131,7 +156,7 @@ def untrained(settings: Pretrain) -> Encoder:
 
 
 def initialise_from(method: nn.Module, folder: Path) -> list[str]:
-    """Loads another run's weights, all that fit in name and shape; returns what did not, a sentence for each tensor.
+    """Loads another run's weights, all that fit in name and shape; returns what did not, a sentence for each tensor or network.
 
     Where theirs had one encoder, as a masked autoencoder has, it becomes the target encoder, too.
     """
@@ -144,9 +169,20 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
         raise Mistake(
             f"nothing of the encoder in {folder} fits this one: give a run of the same encoder to --init-from"
         )
-    return [
-        unfit(name, theirs.get(name), mine.get(name)) for name in sorted((mine.keys() | theirs.keys()) - fitting.keys())
-    ]
+    missing = sorted((mine.keys() | theirs.keys()) - fitting.keys())
+    absent = absences(missing, theirs.keys(), mine.keys())
+    rest = [name for name in missing if name.split(".")[0] not in absent]
+    return [*absent.values(), *(unfit(name, theirs.get(name), mine.get(name)) for name in rest)]
+
+
+def absences(missing: list[str], theirs: Iterable[str], mine: Iterable[str]) -> dict[str, str]:
+    """A sentence for each network that only one of the two has."""
+    there, here = ({name.split(".")[0] for name in names} for names in (theirs, mine))
+    counts = Counter(
+        name.split(".")[0] for name in missing if (name.split(".")[0] in there) != (name.split(".")[0] in here)
+    )
+    where = {True: "only here, and begins as the seed makes it", False: "only there"}
+    return {name: f"{name}, {count} tensors, is {where[name in here]}" for name, count in counts.items()}
 
 
 def everything(folder: Path) -> State:

@@ -21,6 +21,7 @@ from openjepa import machine, runs
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.masking import Masking
+from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
@@ -72,6 +73,17 @@ METHODS = {
     "shared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared"),
     "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, gaussian=0.5),
     "vicreg": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
+    "decoder": Decoder(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, drawn_dim=48, drawn_depth=2),
+    "decoder of predictions": Decoder(
+        dim=48,
+        depth=2,
+        num_heads=2,
+        predictor_dim=24,
+        predictor_depth=1,
+        condition="prediction",
+        drawn_dim=48,
+        drawn_depth=2,
+    ),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]
@@ -107,6 +119,7 @@ def tiny(photos, tmp_path) -> Pretrain:
         log_every=2,
         save_every=5,
         out=tmp_path / "run",
+        report=False,
     )
 
 

@@ -117,6 +117,14 @@ class Image:
         mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
         return (view.float() - mean) / std
 
+    def pixels(self, x: Float[Tensor, "B N E"], grid: tuple[int, int] | None = None) -> UInt8[Tensor, "B C H W"]:
+        """The pictures that `tokens` cuts into these patches, as bytes: what is outside them is cut off."""
+        rows, columns = grid or self.grid
+        x = x.float().view(len(x), rows, columns, self.channels, self.patch, self.patch)
+        x = x.permute(0, 3, 1, 4, 2, 5).reshape(len(x), self.channels, rows * self.patch, columns * self.patch)
+        mean, std = (torch.tensor(each, device=x.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
+        return (x * std + mean).round().clamp(0, 255).to(torch.uint8)
+
     def stem(self, dim: int) -> nn.Module:
         return {"linear": PatchEmbed, "convolutions": ConvEmbed}[self.embed](self.channels, self.patch, dim)
 

@@ -1,0 +1,206 @@
+"""What all pictures are made of: tiles in rows, colour maps that colour-blind readers tell apart, words below.   H W pixels"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+
+from openjepa.durable import replacing
+
+matplotlib.use("agg")
+Picture = UInt8[np.ndarray, "_ _ 3"]  # of any size
+COLOURS = (
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#CC79A7",
+    "#0072B2",
+    "#D55E00",
+    "#F0E442",
+    "#000000",
+)  # Okabe and Ito, 2008
+MAP = "viridis"  # even in lightness, and told apart without red and green
+DPI, SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
+LINE = 150  # pixels of a row's label
+CHARACTER = 6.1  # pixels of a letter of the caption, about
+
+
+class Scale(NamedTuple):
+    """What the colours of a map mean."""
+
+    label: str
+    low: float
+    high: float
+
+
+class Plate(NamedTuple):
+    """A picture and its words."""
+
+    name: str  # of its file
+    title: str
+    caption: str  # what is seen
+    figure: Figure
+    page: str = ""  # more of it, as HTML
+
+
+def heat(values: Float[np.ndarray, "H W"], scale: Scale) -> Picture:
+    """Numbers as colours."""
+    span = max(scale.high - scale.low, 1e-12)
+    share = np.nan_to_num((values - scale.low) / span).clip(0, 1)
+    return (matplotlib.colormaps[MAP](share)[..., :3] * 255).round().astype(np.uint8)
+
+
+def paled(picture: Picture, kept: np.ndarray, patch: int) -> Picture:
+    """A picture of which patches that are not kept are nearly white."""
+    mask = np.kron(kept, np.ones((patch, patch)))[..., None].astype(bool)
+    return np.where(mask, picture, 232 + picture // 12).astype(np.uint8)
+
+
+def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str) -> Picture:
+    """A picture with a line around a set of patches."""
+    mask = np.kron(inside, np.ones((patch, patch))).astype(bool)
+    inner = mask.copy()
+    for axis in (0, 1):
+        for way in (1, -1):
+            moved = np.roll(mask, way, axis)
+            edge = 0 if way == 1 else -1
+            moved[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = False
+            inner &= moved
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return np.where((mask & ~inner)[..., None], np.array([red, green, blue], np.uint8), picture)
+
+
+def enlarged(picture: Picture, side: int = SIDE) -> Picture:
+    """A picture whose longer side is `side` pixels at least, every pixel a square."""
+    factor = max(1, -(-side // max(picture.shape[:2])))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
+def tiled(
+    rows: Sequence[Sequence[Picture | None]],
+    columns: Sequence[str],
+    labels: Sequence[str] = (),
+    scale: Scale | None = None,
+) -> Figure:
+    """Pictures in rows under titles, with a line beside each row, and a bar of the colours."""
+    height, width = tile_size(rows)
+    left = LINE if any(labels) else GAP
+    right = 96 if scale else GAP
+    wide = left + len(columns) * (width + GAP) + right
+    heads = [textwrap.fill(each, max(8, int(width / 6.4))) for each in columns]
+    top = 8 + 15 * max(each.count("\n") + 1 for each in heads)
+    high = top + len(rows) * (height + GAP)
+    canvas = np.full((high, wide, 3), 255, np.uint8)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            if picture is not None:
+                y, x = top + row * (height + GAP), left + column * (width + GAP)
+                tile = np.asarray(fitted(picture, (width, height)))
+                canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+
+    figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(high, 0))
+    axes.set_axis_off()
+    axes.imshow(canvas, extent=(0, wide, high, 0), interpolation="nearest", aspect="auto")
+    for column, head in enumerate(heads):
+        place = left + column * (width + GAP) + width / 2
+        axes.text(place, top - 6, head, ha="center", va="bottom", fontsize=8)
+    for row, label in enumerate(labels):
+        axes.text(8, top + row * (height + GAP) + height / 2, label, va="center", fontsize=7.5)
+    if scale:
+        bar(figure, scale, (wide - right + 10) / wide, GAP / high, 12 / wide, (high - top - GAP) / high)
+    return figure
+
+
+def tile_size(rows: Sequence[Sequence[Picture | None]]) -> tuple[int, int]:
+    """Height and width of a tile: the first picture's shape, its longer side SIDE."""
+    first = next(each for row in rows for each in row if each is not None)
+    scale = SIDE / max(first.shape[:2])
+    return round(first.shape[0] * scale), round(first.shape[1] * scale)
+
+
+def fitted(picture: Picture, size: tuple[int, int]) -> Pillow.Image:
+    """A picture in a tile; small ones show their pixels."""
+    small = picture.shape[1] <= size[0] and picture.shape[0] <= size[1]
+    return Pillow.fromarray(picture).resize(size, Pillow.Resampling.NEAREST if small else Pillow.Resampling.LANCZOS)
+
+
+def bar(figure: Figure, scale: Scale, left: float, bottom: float, width: float, height: float) -> None:
+    """The colours and what they mean."""
+    mapped = ScalarMappable(Normalize(scale.low, scale.high), MAP)
+    drawn = figure.colorbar(mapped, cax=figure.add_axes((left, bottom, width, height)))
+    drawn.set_label(scale.label, fontsize=7.5)
+    drawn.ax.tick_params(labelsize=7)
+
+
+def save(plate: Plate, out: Path) -> Path:
+    """The picture as PNG, its words below: the same bytes for the same numbers."""
+    drawn = Pillow.open(io.BytesIO(png(plate.figure))).convert("RGB")
+    lines = textwrap.wrap(plate.caption, max(30, int(drawn.width / CHARACTER)))
+    strip = Figure(figsize=(drawn.width / DPI, (10 + 15 * len(lines)) / DPI), dpi=DPI)
+    strip.text(8 / drawn.width, 1, "\n".join(lines), va="top", fontsize=7.5, color="#444444", linespacing=1.3)
+    words = Pillow.open(io.BytesIO(png(strip))).convert("RGB")
+    whole = Pillow.new("RGB", (drawn.width, drawn.height + words.height * bool(lines)), "white")
+    whole.paste(drawn)
+    if lines:
+        whole.paste(words, (0, drawn.height))
+    with replacing(out) as temporary:
+        whole.save(temporary, format="PNG")
+    return out
+
+
+def png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """A chart as SVG for a page: its ink is the page's, so that it is read in dark mode, too."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "openjepa"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :].replace("#010203", "currentColor")
+
+
+def data_of(kind: str, content: bytes) -> str:
+    """A file as a data: address, so that a page holds it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def page(plates: Sequence[Plate], title: str, out: Path) -> Path:
+    """Pictures under one another in a page that holds everything it shows."""
+    parts = []
+    for plate in plates:
+        source = data_of("image/png", png(plate.figure))
+        picture = plate.page or f'<img src="{source}" alt="{html.escape(plate.caption)}">'
+        parts.append(
+            f'<section id="{plate.name}"><h2>{html.escape(plate.title)}</h2>\n<div class="wide">{picture}</div>\n'
+            f"<p>{html.escape(plate.caption)}</p></section>"
+        )
+    return written(title, "\n".join(parts), out)
+
+
+def written(title: str, body: str, out: Path) -> Path:
+    """A page in the project's dress."""
+    text = files("openjepa.figures").joinpath("page.html").read_text(encoding="utf-8")
+    for mark, value in (("TITLE", html.escape(title)), ("BODY", body)):
+        text = text.replace(f"@{mark}@", value)
+    with replacing(out) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+    return out

@@ -1,0 +1,126 @@
+"""`jepa show curves`: what was learnt, whether it was alive, and how fast, of one run or several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from openjepa import positional
+from openjepa.figures.canvas import COLOURS, Plate, save, svg
+from openjepa.health import THRESHOLDS
+from openjepa.log import rows
+from openjepa.types import Mistake
+
+INK = "#010203"  # in a page it becomes the page's own
+DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours, too
+PANELS = (
+    ("loss", "loss", ""),
+    ("relative_loss", "loss / loss of the mean target", "share"),
+    ("target_std", "spread of targets", "deviation"),
+    ("invariance", "distance between two views", ""),
+    ("variance", "what deviations lack to 1", ""),
+    ("covariance", "redundancy of features", ""),
+    ("feature_spread", "spread of features over images", "share of their size"),
+    ("rankme", "RankMe", "directions"),
+    ("grad_norm", "gradient norm", ""),
+    ("lr", "learning rate", ""),
+    ("images_per_second", "images per second", "images / s"),
+    ("share_of_ceiling", "speed, share of the matrix rate", "share"),
+    ("online_knn", "kNN accuracy on labelled images", "share"),
+    ("online_logistic", "logistic accuracy on labelled images", "share"),
+)
+Logs = Sequence[tuple[str, list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesOf:
+    """Draws the log of one run or several: losses, signals of health with their healthy ranges, speed."""
+
+    runs: positional.Runs
+    out: Path | None = None  # a .png; by default RUN/figures/curves.png
+    page: bool = True  # write a page, too, whose lines are sharp at any size
+
+
+def curves(settings: CurvesOf) -> list[Plate]:
+    """A figure with a panel for each signal. Mistake if a run has no log."""
+    logs = logs_of([Path(each) for each in settings.runs])
+    names = ", ".join(name for name, _ in logs)
+    caption = (
+        f"{names}: signals over training. Shaded: where a healthy run lies; below the dashed line the alarm speaks "
+        "(docs/health.md)."
+    )
+    return [Plate("curves", "Curves", caption, figure(logs), page=charts(logs))]
+
+
+def logs_of(runs: Sequence[Path]) -> Logs:
+    """The rows of each run under its name. Mistake if there are none."""
+    logs = [(run.name, rows(run / "metrics.jsonl")) for run in runs]
+    for run, (_, log) in zip(runs, logs, strict=True):
+        if not log:
+            raise Mistake(f"{run} has no metrics.jsonl with rows: give the folder of a run that has taken some steps")
+    return logs
+
+
+def draw(runs: list[Path], out: Path) -> Path:
+    """A PNG with a panel for each signal and a line for each run."""
+    logs = [(run.name, rows(run / "metrics.jsonl")) for run in runs]
+    return save(Plate("curves", "", "", figure(logs)), out)
+
+
+def panels(logs: Logs) -> list[tuple[str, str, str]]:
+    """Those of which there is something to draw."""
+    return [panel for panel in PANELS if any(panel[0] in row for _, log in logs for row in log)]
+
+
+def figure(logs: Logs) -> Figure:
+    found = panels(logs)
+    columns = max(1, math.ceil(len(found) / 2))
+    made = Figure(figsize=(3.25 * columns, 5.6), layout="constrained")
+    for place, panel in enumerate(found):
+        draw_panel(made.add_subplot(2, columns, place + 1), panel, logs, "black", legend=place == 0)
+    return made
+
+
+def charts(logs: Logs) -> str:
+    """A chart for each panel, as SVG, for a page."""
+    parts = []
+    for place, panel in enumerate(panels(logs)):
+        made = Figure(figsize=(3.6, 2.5), layout="constrained")
+        draw_panel(made.add_subplot(), panel, logs, INK, legend=place == 0)
+        parts.append(f"<figure>{svg(made)}</figure>")
+    return f'<div class="charts">{"".join(parts)}</div>'
+
+
+def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: Logs, ink: str, legend: bool) -> None:
+    """One signal over steps, a line for each run, with its healthy range."""
+    name, title, unit = panel
+    for number, (run, log) in enumerate(logs):
+        points = [(row["step"], row[name]) for row in log if name in row]
+        if points:
+            colour, dash = COLOURS[(number + 4) % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+            axes.plot(*zip(*points, strict=True), label=run, linewidth=1.3, color=colour, linestyle=dash)
+    axes.set_title(title, fontsize=10, color=ink)
+    axes.set_xlabel("step", fontsize=8, color=ink)
+    axes.set_ylabel(unit, fontsize=8, color=ink)
+    axes.set_ylim(bottom=0)
+    limit = next((each for each in THRESHOLDS if each.signal == name), None)
+    if limit:
+        high = axes.get_ylim()[1]
+        if limit.low < high:
+            axes.axhspan(limit.low, min(limit.high, high), color=COLOURS[2], alpha=0.12, linewidth=0)
+        axes.axhline(limit.alarm, color=COLOURS[5], linewidth=1, linestyle="--")
+        axes.set_ylim(0, high)
+    axes.grid(alpha=0.25)
+    axes.tick_params(labelsize=8, colors=ink)
+    for edge in axes.spines.values():
+        edge.set_color(ink)
+        edge.set_alpha(0.4)
+    axes.patch.set_alpha(0 if ink == INK else 1)
+    if legend and len(logs) > 1:
+        axes.legend(fontsize=8, labelcolor=ink, framealpha=0)

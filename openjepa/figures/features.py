@@ -1,0 +1,136 @@
+"""`jepa show features`: patch features as colours.   B pictures  N patches  D width"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from openjepa.evaluate.candidates import Candidate
+from openjepa.figures.canvas import Plate, paled, tiled
+from openjepa.figures.shown import Asked, Seen, Shown, encoder, rooted, seen, shown
+
+BASIS = 64  # pictures that the basis is made of; the first of them are shown
+ENOUGH = 8  # pictures of which a place's mean is one, not a picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOf(Asked):
+    """Draws the first three principal components of patch features as red, green and blue, one basis for all pictures."""
+
+    layer: int = -1  # a block, counted from 0, or from the end; -1 is the encoder's output
+    foreground: bool = False  # also: the first component cuts pictures in two, and the colours are of its one side
+
+
+class Basis(NamedTuple):
+    """Principal axes of patch features, and the spread of each, as a range of the middle 96 %."""
+
+    mean: Float[Tensor, "#N D"]  # what is taken out first: of each place, or of all
+    axes: Float[Tensor, "D 3"]
+    low: Float[Tensor, "3"]
+    high: Float[Tensor, "3"]
+    share: float  # of the variance that the three explain
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "B N D"], places: bool | None = None) -> Basis:
+        """The first three axes by variance. Of eight pictures or more each place's mean is taken out, else the mean of all.
+
+        A place's mean is what its position leaves in every picture's features: in small encoders it is what one would see.
+        Axes point to where the third moment is positive, so that the same features have the same colours.
+        """
+        places = len(x) >= ENOUGH if places is None else places
+        mean = x.mean(0) if places else x.mean((0, 1))[None]
+        flat = (x - mean).flatten(0, 1).double()
+        variance, vectors = torch.linalg.eigh(flat.T @ flat)
+        axes = vectors[:, -3:].flip(1)
+        at = flat @ axes
+        sign = torch.where(at.pow(3).sum(0) < 0, -1.0, 1.0)
+        axes, at = axes * sign, at * sign
+        low, high = (torch.from_numpy(np.percentile(at.numpy(), each, axis=0)) for each in (2, 98))
+        share = float(variance[-3:].sum() / variance.sum().clamp(min=1e-30))
+        return cls(mean, axes.float(), low.float(), high.float(), share)
+
+    def at(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 3"]:
+        """Coordinates along the axes."""
+        return (x - self.mean) @ self.axes
+
+    def colours(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 3"]:
+        """In [0, 1]: the middle 96 % of what the basis was made of goes from 0 to 1."""
+        span = (self.high - self.low).clamp(min=1e-12)
+        return ((self.at(x) - self.low) / span).clamp(0, 1)
+
+
+def features(settings: FeaturesOf) -> list[Plate]:
+    """A figure: pictures, and their patches' colours below."""
+    settings = rooted(settings)  # type: ignore[assignment]
+    this = encoder(settings)
+    found = shown(settings, this.data, max(BASIS, settings.count))
+    return [drawn(seen(settings, this, found, settings.layer), settings)]
+
+
+def of(this: Candidate, found: Shown, count: int) -> Plate:
+    """The same of pictures that were read already."""
+    settings = FeaturesOf(run="", count=count)
+    return drawn(seen(settings, this, found), settings)
+
+
+def drawn(all_seen: Seen, settings: FeaturesOf) -> Plate:
+    """The first of the pictures, in columns."""
+    basis, few = Basis.of(all_seen.x), chosen(all_seen.shown, settings.count)
+    part = all_seen.x[few]
+    pictures = [all_seen.shown.pictures[place] for place in few]
+    rows = [pictures, [tile(each, all_seen.grid) for each in basis.colours(part)]]
+    labels = ["picture", f"features of\nblock {settings.layer}" if settings.layer != -1 else "features"]
+    words = ""
+    if settings.foreground:
+        front = foreground(basis, part, all_seen.grid)
+        own = part - basis.mean
+        inner = Basis.of(own[front][None], places=False) if front.sum() > 3 else basis
+        rows.append(
+            [
+                paled(each, mask.reshape(all_seen.grid), all_seen.shown.data.patch)
+                for each, mask in zip(pictures, front.numpy(), strict=True)
+            ]
+        )
+        rows.append(
+            [
+                tile(each * mask[:, None] + ~mask[:, None], all_seen.grid)
+                for each, mask in zip(inner.colours(own), front, strict=True)
+            ]
+        )
+        labels += ["one side of the\nfirst component", "its own\ncomponents"]
+        words = " Below: the side of the first component that has less of the border, and the components of that side alone."
+    caption = (
+        f"Patches of one colour have features in common: the first three principal components over {len(all_seen.x)} pictures "
+        f"({100 * basis.share:.0f} % of the variance"
+        + (", each place's mean taken out) " if len(basis.mean) > 1 else ") ")
+        + "as red, green and blue, one basis for all."
+        + words
+    )
+    figure = tiled(rows, all_seen.shown.few(few).titles, labels)
+    return Plate("features", "What patches have in common", caption, figure)
+
+
+def chosen(found: Shown, count: int) -> list[int]:
+    """Some of the pictures, evenly taken."""
+    return sorted({round(place) for place in np.linspace(0, len(found.names) - 1, min(count, len(found.names)))})
+
+
+def tile(colours: Float[Tensor, "N 3"], grid: tuple[int, int]) -> np.ndarray:
+    return (colours.view(*grid, 3) * 255).round().to(torch.uint8).numpy()
+
+
+def foreground(basis: Basis, x: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
+    """The side of the first component that holds less of the pictures' border (Oquab et al., 2023, figure 1, which tells by
+    hand which side it is)."""
+    first = basis.at(x)[..., 0].view(-1, *grid)
+    front = first > 0
+    edge = torch.ones(grid, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    if edge.all() or front[:, edge].float().mean() <= front.float().mean():
+        return front.flatten(1)
+    return ~front.flatten(1)

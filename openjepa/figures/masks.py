@@ -1,0 +1,125 @@
+"""`jepa show masks`: what is shown and what is asked for, before anything is trained.   B pictures  N patches  H W of the grid"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+
+from openjepa import config, recipes
+from openjepa.config import Pretrain
+from openjepa.draws import Draws
+from openjepa.figures.canvas import COLOURS, MAP, Plate, framed, paled, tiled
+from openjepa.figures.shown import Asked, Shown, seen_as, shown
+from openjepa.modalities.image import Image
+from openjepa.types import Mistake
+
+DRAWS = 4096  # masks that the coverage is counted of
+COLUMNS = 6  # target blocks that have a column of their own
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasksOf(Asked):
+    """Draws context and target blocks over pictures, and how often each patch is shown and asked for. RUN may be a recipe."""
+
+    seed: int = 0
+
+
+class Coverage(NamedTuple):
+    """Of many draws, the share in which a patch is shown, and in which it is asked for."""
+
+    shown: Float[np.ndarray, "H W"]
+    asked: Float[np.ndarray, "H W"]
+
+
+def masks(settings: MasksOf) -> list[Plate]:
+    """Two figures: masks over pictures with their counts, and the coverage of every patch."""
+    run = run_of(settings.run)
+    if not isinstance(run.data, Image):
+        raise Mistake(f"{settings.run} is trained on signals: masks are drawn over pictures")
+    data = run.data
+    if not settings.images and not data.root:
+        raise Mistake(f"{settings.run} does not say what it learns from: give pictures, as in {settings.run} photos/")
+    found = shown(settings, seen_as(settings, data), settings.count, settings.images or data.root)
+    return [drawn(run, found, settings.seed), covered(coverage(run, found.data.grid, settings.seed), run)]
+
+
+def run_of(name: str) -> Pretrain:
+    """The config of a run, an export or a recipe. Mistake if it is none."""
+    if name in recipes.RECIPES:
+        return recipes.recipe(name)
+    if not (Path(name) / "config.json").is_file():
+        raise Mistake(f"{name} is no run and no recipe: jepa recipes lists these")
+    return config.load(Path(name))
+
+
+def flags(index: torch.Tensor, valid: torch.Tensor | None, count: int) -> Bool[np.ndarray, "N"]:
+    """Which of `count` patches are named."""
+    found = np.zeros(count, bool)
+    found[(index if valid is None else index[valid]).flatten().numpy()] = True
+    return found
+
+
+def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:
+    """A row for each picture: as it is, what the context encoder is shown, and the blocks it is asked for."""
+    masker = run.masks.build(found.data.grid)
+    mask = masker(None, None, Draws.of(seed, 0, np.arange(len(found.view))), 0.0)[0]
+    grid, patch = found.data.grid, found.data.patch
+    count, blocks = grid[0] * grid[1], mask.target.shape[1]
+    rows, labels = [], []
+    for row, picture in enumerate(found.pictures):
+        valid = None if mask.context_valid is None else mask.context_valid[row]
+        context = flags(mask.context[row], valid, count)
+        cells = [picture, paled(picture, context.reshape(grid), patch)]
+        for block in range(min(blocks, COLUMNS)):
+            inside = flags(mask.target[row, block], None, count).reshape(grid)
+            cells.append(framed(paled(picture, inside, patch), inside, patch, COLOURS[block % len(COLOURS)]))
+        rows.append(cells)
+        labels.append(f"{found.titles[row]}\n{context.sum()} of {count} shown")
+    targets = [f"target {block + 1}" if blocks > 1 else "target" for block in range(min(blocks, COLUMNS))]
+    caption = (
+        f"What the encoder is shown and the predictor is asked for, sampler {run.masks.sampler}: {mask.context.shape[1]} of "
+        f"{count} patches of {patch} px as context, {blocks} target{'s' if blocks > 1 else ''} of {mask.target.shape[2]}. "
+        "Hidden patches are pale."
+    )
+    figure = tiled(rows, ["picture", "context", *targets], labels)
+    return Plate("masks", "What is hidden", caption, figure)
+
+
+def coverage(run: Pretrain, grid: tuple[int, int], seed: int = 0, draws: int = DRAWS) -> Coverage:
+    """How often each patch is shown and asked for, over many samples of many steps: sizes are drawn once a step."""
+    masker, count = run.masks.build(grid), grid[0] * grid[1]
+    seen, asked = torch.zeros(count), torch.zeros(count)
+    for step in range(max(1, draws // 64)):
+        numbers = np.arange(64) + 64 * step
+        for mask in masker(None, None, Draws.of(seed, step, numbers), 0.0):
+            valid = torch.ones_like(mask.context) if mask.context_valid is None else mask.context_valid.long()
+            seen += torch.zeros(64, count).scatter_add(1, mask.context, valid.float()).clamp(max=1).sum(0)
+            asked += torch.zeros(64, count).scatter(1, mask.target.flatten(1), 1.0).sum(0)
+    total = 64 * max(1, draws // 64) * run.masks.times
+    return Coverage((seen / total).view(grid).numpy(), (asked / total).view(grid).numpy())
+
+
+def covered(cover: Coverage, run: Pretrain) -> Plate:
+    """Two maps with numbers on their bars."""
+    figure = Figure(figsize=(6.4, 3.1), layout="constrained")
+    for place, (values, title) in enumerate(zip(cover, ("shown to the encoder", "asked for"), strict=True)):
+        axes = figure.add_subplot(1, 2, place + 1)
+        drawn = axes.imshow(values, cmap=MAP, vmin=0, vmax=max(values.max(), 1e-9))
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("column of patches", fontsize=8)
+        axes.set_ylabel("row of patches", fontsize=8)
+        axes.tick_params(labelsize=7)
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label="share of draws")
+    never = int((cover.asked == 0).sum())
+    caption = (
+        f"How often each patch is shown and asked for, {DRAWS:,} draws of sampler {run.masks.sampler}: asked for in "
+        f"{100 * cover.asked.min():.0f} to {100 * cover.asked.max():.0f} % of draws"
+        + (f"; {never} patches never are." if never else "; every patch is.")
+    )
+    return Plate("coverage", "How often each patch is used", caption, figure)

@@ -1,0 +1,34 @@
+"""Pictures and those most like them, for a report.   S pictures  D width  Q asked  K neighbours"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from openjepa.figures.canvas import Plate, tiled
+from openjepa.figures.map import quieter
+from openjepa.figures.shown import Shown
+
+ASKED, FOUND = 4, 6
+
+
+def nearest(features: Float[np.ndarray, "S D"], asked: list[int], count: int) -> Int[np.ndarray, "Q K"]:
+    """The rows most like others, by the cosine of features whose loud directions are made quieter."""
+    x = quieter(features)
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    cosine = x[asked] @ x.T
+    cosine[np.arange(len(asked)), asked] = -np.inf
+    return np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+
+
+def drawn(found: Shown, features: Float[np.ndarray, "S D"]) -> Plate:
+    """A row for each picture asked for, evenly taken."""
+    asked = sorted({round(each) for each in np.linspace(0, len(features) - 1, min(ASKED, len(features)))})
+    near = nearest(features, asked, min(FOUND, len(features) - 1))
+    pictures = found.pictures
+    rows = [[pictures[row], *(pictures[other] for other in others)] for row, others in zip(asked, near, strict=True)]
+    caption = f"Of {len(features)} pictures, those most like the first one of each row; jepa embed and jepa search look through all."
+    columns = ["asked for", *(f"{place + 1}." for place in range(near.shape[1]))]
+    return Plate(
+        "neighbours", "What it finds alike", caption, tiled(rows, columns, [found.titles[row] for row in asked])
+    )

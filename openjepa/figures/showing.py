@@ -1,0 +1,91 @@
+"""`jepa show`: pictures of what a run hides, sees and expects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from openjepa.figures import curves, features, map, masks, prediction, similarity, spectrum
+from openjepa.figures.canvas import Plate, page, save
+from openjepa.figures.shown import Asked, out_of
+from openjepa.log import say
+from openjepa.types import Mistake
+
+
+class Kind(NamedTuple):
+    """A kind of picture: what it is asked for with, and what draws it."""
+
+    settings: type
+    draw: Callable[[Any], list[Plate]]
+
+
+KINDS = {
+    "masks": Kind(masks.MasksOf, masks.masks),
+    "features": Kind(features.FeaturesOf, features.features),
+    "similarity": Kind(similarity.SimilarityOf, similarity.similarity),
+    "prediction": Kind(prediction.PredictionOf, prediction.prediction),
+    "map": Kind(map.MapOf, map.map),
+    "curves": Kind(curves.CurvesOf, curves.curves),
+    "spectrum": Kind(spectrum.SpectrumOf, spectrum.spectrum),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(Asked):
+    """Draws masks, features, similarity and, of a run that has a predictor, what it expects, in one page.
+
+    By themselves, with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN PICTURES.
+    """
+
+
+def show(settings: Any) -> list[Path]:
+    """The files written: a PNG for each picture, and a page of all. What is drawn depends on the settings' class."""
+    if isinstance(settings, Show):
+        return overview(settings)
+    name = next(name for name, kind in KINDS.items() if type(settings) is kind.settings)
+    plates = KINDS[name].draw(settings)
+    return written(plates, place(settings, name), settings.page, f"{name} of {run_of(settings)}")
+
+
+def overview(settings: Show) -> list[Path]:
+    """The pictures that every run has, in one page."""
+    plates: list[Plate] = []
+    shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(Asked)}
+    for name in ("masks", "features", "similarity", "prediction"):
+        try:
+            plates += KINDS[name].draw(KINDS[name].settings(**shared))
+        except Mistake as mistake:
+            if name not in ("masks", "prediction"):
+                raise
+            say(f"{name:<10} left out: {mistake}")
+    return written(plates, out_of(settings, "overview"), settings.page, f"What {settings.run} sees")
+
+
+def place(settings: Any, name: str) -> Path:
+    """Where the first picture goes. Mistake if it is to be no PNG."""
+    if isinstance(settings, Asked):
+        return out_of(settings, name)
+    return out_of(Asked(run=settings.runs[0] if settings.runs else "", out=settings.out), name)
+
+
+def run_of(settings: Any) -> str:
+    return settings.run if isinstance(settings, Asked) else " ".join(settings.runs)
+
+
+def written(plates: Sequence[Plate], out: Path, pages: bool, title: str) -> list[Path]:
+    """A PNG for each picture, the first under the name asked for, and the page."""
+    files = []
+    for number, plate in enumerate(plates):
+        file = out if len(plates) == 1 else out.with_name(f"{out.stem}-{plate.name}.png") if number else out
+        if len(plates) > 1 and out.stem == "overview":
+            file = out.with_name(f"{plate.name}.png")
+        say(plate.caption)
+        files.append(save(plate, file))
+        say(f"picture    {file}")
+    if pages:
+        files.append(page(plates, title, out.with_suffix(".html")))
+        say(f"page       {files[-1]}")
+    return files

@@ -1,0 +1,164 @@
+"""What a picture is drawn of: an encoder, and some pictures of a folder.   B pictures  C channels  H height  W width  N tokens  D width"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from openjepa import archives, config, positional
+from openjepa.evaluate.candidates import Candidate, candidate
+from openjepa.log import say, warn
+from openjepa.modalities.image import Image
+from openjepa.pictures import Fit
+from openjepa.types import Mistake
+
+MOST = 64  # pictures in one figure
+CHUNK = 64  # pictures that pass an encoder at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What every picture is asked for with."""
+
+    run: positional.Run  # a run, an export, or weights of another project
+    images: positional.Pictures = ()  # pictures or folders of them; by default what the run learnt from
+    count: int = 6  # pictures shown; of more they are taken evenly
+    size: tuple[int, int] | None = None  # height and width they are shown to the encoder at; by default as trained
+    fit: Fit = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    which: Literal["target", "context"] = "target"
+    out: Path | None = None  # a .png; a page gets the same name; by default RUN/figures/NAME.png
+    page: bool = field(default=True)  # write the page, too
+
+
+class Shown(NamedTuple):
+    """Pictures as an encoder sees them."""
+
+    view: UInt8[Tensor, "B C H W"]
+    names: tuple[str, ...]
+    labels: tuple[str, ...]  # the folders they lie in; "" without
+    data: Image
+    total: int  # that there are
+
+    @property
+    def pictures(self) -> list[np.ndarray]:
+        """To look at: H W 3 bytes each."""
+        return [self.data.picture(each) for each in self.view]
+
+    @property
+    def titles(self) -> list[str]:
+        """Names short enough to stand over a picture: with the folder, where that tells pictures apart."""
+        return [f"{label[:12]} {short(name)}".strip() for name, label in zip(self.names, self.labels, strict=True)]
+
+    def few(self, places: list[int]) -> Shown:
+        names, labels = (tuple(each[place] for place in places) for each in (self.names, self.labels))
+        return self._replace(view=self.view[places], names=names, labels=labels)
+
+
+def seen_as(settings: Asked, data: Image) -> Image:
+    """How pictures are cut for a figure. Mistake if the size does not fit the patches."""
+    return dataclasses.replace(data, size=settings.size or data.size, fit=settings.fit)
+
+
+def shown(settings: Asked, data: Image, count: int, of: Sequence[str] = ()) -> Shown:
+    """Some of the pictures asked for, evenly taken; those that cannot be decoded are left out, and named.
+
+    Mistake if none is left, or if too many are asked for.
+    """
+    if not 1 <= settings.count <= MOST:
+        raise Mistake(f"{settings.count} pictures do not fit into a figure: try --count 6; {MOST} is the most")
+    found = some(tuple(of or settings.images), seen_as(settings, data), count)
+    if found.total > settings.count:
+        say(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
+    return found
+
+
+def some(roots: tuple[str, ...], data: Image, count: int) -> Shown:
+    """At most `count` pictures of files and folders, evenly taken from all."""
+    data = dataclasses.replace(data, root=roots)
+    source = data.listing()
+    samples = data.dataset(source)
+    wanted = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int))
+    read = samples.read(torch.from_numpy(wanted), None)
+    good = torch.where(read.label >= 0)[0].tolist()
+    for bad in read.skipped:
+        warn(f"{bad.path} cannot be decoded ({bad.reason}): it is left out")
+    if not good:
+        raise Mistake(f"of {' '.join(roots)} no picture can be decoded: jepa doctor says why")
+    names = tuple(samples.source(int(wanted[row])) for row in good)
+    classes = [samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good]
+    return Shown(read.views[0][good], names, tuple(classes), data, len(samples))
+
+
+def rooted(settings: Asked) -> Asked:
+    """With pictures to show: those asked for, or what the run learnt from. Mistake if nobody says any."""
+    if settings.images:
+        return settings
+    folder = Path(settings.run)
+    root = config.load(folder).data if (folder / "config.json").is_file() else None
+    if not isinstance(root, Image) or not root.root:
+        raise Mistake(f"{settings.run} does not say what it learnt from: give pictures, as in {settings.run} photos/")
+    return dataclasses.replace(settings, images=root.root)
+
+
+class Seen(NamedTuple):
+    """Pictures and their patches' features."""
+
+    shown: Shown
+    x: Float[Tensor, "B N D"]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.shown.data.grid
+
+
+@torch.no_grad()
+def seen(settings: Asked, this: Candidate, found: Shown, layer: int = -1) -> Seen:
+    """Features of every patch. Mistake if that layer is not there, or if it cannot be asked of this encoder."""
+    layers = getattr(this.network, "blocks", None)
+    if layers is None and settings.size:
+        raise Mistake(f"{settings.run} sees pictures at its own size alone: leave --size out")
+    if layer != -1 and layers is None:
+        raise Mistake(f"{settings.run} gives its last layer alone: leave --layer out")
+    if layers is not None and not -len(layers) <= layer < len(layers):
+        raise Mistake(
+            f"{settings.run} has {len(layers)} blocks, no {layer}: blocks count from 0, or from the end by -1"
+        )
+    rows = []
+    for view in found.view.split(CHUNK):
+        if layer == -1:
+            rows.append(this.see(view).patches)
+        else:
+            (tokens,) = this.network(this.data.tokens(view), (layer,))
+            rows.append(tokens.x.float())
+    return Seen(found, torch.cat(rows))
+
+
+def encoder(settings: Asked) -> Candidate:
+    """The encoder that is asked for, ready to see."""
+    this = candidate(settings.run, settings.which)
+    this.network.eval()
+    return this
+
+
+def out_of(settings: Asked, name: str) -> Path:
+    """Where a figure goes. Mistake if it is to be no PNG."""
+    if settings.out and settings.out.suffix != ".png":
+        raise Mistake(f"{settings.out} is no .png: try --out {settings.out.with_suffix('.png')}")
+    folder = Path(settings.run)
+    inside = folder / "figures" if folder.is_dir() else Path("figures")
+    return settings.out or inside / f"{name}.png"
+
+
+def short(name: str) -> str:
+    """A file's name, short enough for a label."""
+    place = archives.inside(name)
+    name = Path(name).name if place is None else name.rsplit("/", 1)[-1]
+    return name if len(name) <= 20 else name[:9] + "…" + name[-10:]

@@ -1,0 +1,68 @@
+"""`jepa show similarity`: one patch against all others, in its picture and in others.   B pictures  N patches  D width"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from openjepa.figures.canvas import COLOURS, Plate, Scale, framed, heat, tiled
+from openjepa.figures.features import BASIS, Basis, chosen
+from openjepa.figures.shown import Asked, Seen, encoder, rooted, seen, shown
+from openjepa.types import Mistake
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOf(Asked):
+    """Draws where else the encoder sees what it sees in one patch of the first picture."""
+
+    at: tuple[tuple[float, float], ...] = ((0.5, 0.5),)  # x and y of the patch, as shares of width and height
+    layer: int = -1  # a block, counted from 0, or from the end; -1 is the encoder's output
+
+
+def similarity(settings: SimilarityOf) -> list[Plate]:
+    """A figure with a row for each patch asked for."""
+    settings = rooted(settings)  # type: ignore[assignment]
+    for x, y in settings.at:
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise Mistake(f"({x:g}, {y:g}) is outside the picture: x and y go from 0 to 1, as --at 0.5 0.5")
+    this = encoder(settings)
+    found = shown(settings, this.data, max(BASIS, settings.count))
+    return [drawn(seen(settings, this, found, settings.layer), settings)]
+
+
+def drawn(all_seen: Seen, settings: SimilarityOf) -> Plate:
+    few, grid, patch = chosen(all_seen.shown, settings.count), all_seen.grid, all_seen.shown.data.patch
+    pictures = [all_seen.shown.pictures[place] for place in few]
+    centred = all_seen.x - Basis.of(all_seen.x).mean
+    rows, labels = [], []
+    for x, y in settings.at:
+        place = patch_at(x, y, grid)
+        values = cosines(centred[few], place).view(-1, *grid).numpy()
+        marked = np.zeros(grid, bool)
+        marked.flat[place] = True
+        scale = Scale("cosine", float(np.percentile(values, 2)), float(values.max()))
+        rows.append([framed(pictures[0], marked, patch, COLOURS[5]), *pictures[1:]])
+        rows.append([heat(each, scale) for each in values])
+        labels += [f"patch at\n{x:g}, {y:g}", f"cosine {scale.low:.2f}\nto {scale.high:.2f}"]
+    caption = (
+        "Where else the encoder sees what it sees in the framed patch: the cosine of patch features, "
+        + ("each place's mean" if len(all_seen.x) >= 8 else "the mean")
+        + " taken out; bright is alike, one scale for a row."
+    )
+    figure = tiled(rows, all_seen.shown.few(few).titles, labels)
+    return Plate("similarity", "Where else that is", caption, figure)
+
+
+def patch_at(x: float, y: float, grid: tuple[int, int]) -> int:
+    """The number of the patch that a point lies in."""
+    row, column = min(int(y * grid[0]), grid[0] - 1), min(int(x * grid[1]), grid[1] - 1)
+    return row * grid[1] + column
+
+
+def cosines(x: Float[Tensor, "B N D"], place: int) -> Float[Tensor, "B N"]:
+    """Of every patch with that patch of the first picture."""
+    return F.cosine_similarity(x, x[0, place], dim=-1)

@@ -1,0 +1,115 @@
+"""`jepa show spectrum`: over how many directions the features spread, before, during and after training.   S pictures  D width  R directions"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from openjepa import checkpoint, config, weights
+from openjepa.config import Pretrain
+from openjepa.evaluate.candidates import Candidate, ours
+from openjepa.figures.canvas import COLOURS, Plate, svg
+from openjepa.figures.curves import DASHES, INK
+from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
+from openjepa.health import rankme
+from openjepa.modalities.image import Image
+from openjepa.types import Mistake
+
+SAMPLES = 512  # pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumOf(Asked):
+    """Draws the variance of features along their principal directions, untrained, at every checkpoint kept, and in the end."""
+
+    samples: int = SAMPLES  # pictures whose features are looked at
+
+
+def spectrum(settings: SpectrumOf) -> list[Plate]:
+    """One figure. Mistake if there are too few pictures for a spectrum."""
+    settings = rooted(settings)  # type: ignore[assignment]
+    folder = Path(settings.run)
+    run = (
+        config.load(folder)
+        if (folder / "config.json").is_file() and not (folder / "model.safetensors").exists()
+        else None
+    )
+    now = encoder(settings)
+    found = some(
+        tuple(settings.images),
+        seen_as(settings, run.data if run and isinstance(run.data, Image) else now.data),
+        settings.samples,
+    )
+    if len(found.view) < 8:
+        raise Mistake(f"a spectrum of {len(found.view)} pictures says nothing: give 8 or more, better hundreds")
+    stages = stages_of(folder, run, settings.which) if run else iter([(settings.run, now)])
+    return [drawn([(name, pooled(each, found.view)) for name, each in stages], len(found.view))]
+
+
+def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, Candidate]]:
+    """The encoder untrained, and at every checkpoint that is kept, or as exported."""
+    yield "before training", ours(weights.untrained(run), run, "")
+    paths = sorted(checkpoint.steps(folder / "checkpoints"))
+    for path in paths:
+        loaded = weights.checked(path)
+        method = run.method.build(run.data)
+        method.load_state_dict(loaded.model)
+        yield f"step {loaded.step:,}", ours(method.eval().encoder(which), run, "")
+    if not paths:
+        found = weights.load(folder, which)
+        yield f"step {found.step:,}", ours(found.encoder, run, "")
+
+
+@torch.no_grad()
+def pooled(this: Candidate, view: UInt8[Tensor, "S C H W"]) -> Float[Tensor, "S D"]:
+    this.network.eval()
+    return torch.cat([this.see(part).last for part in view.split(CHUNK)])
+
+
+def variances(features: Float[Tensor, "S D"]) -> Float[np.ndarray, "R"]:
+    """Of each principal direction its share of the variance, the largest first."""
+    x = (features - features.mean(0)).double()
+    values = torch.linalg.svdvals(x).square()
+    return (values / values.sum().clamp(min=1e-30)).numpy()
+
+
+def drawn(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int) -> Plate:
+    ranks = {name: rankme(features) for name, features in stages}
+    caption = (
+        f"Variance of pooled features along each principal direction, over {samples} pictures. A flat line uses many "
+        "directions, a steep one few. RankMe: " + ", ".join(f"{name} {rank:.0f}" for name, rank in ranks.items()) + "."
+    )
+    return Plate(
+        "spectrum",
+        "Over how many directions features spread",
+        caption,
+        chart(stages, "black"),
+        page=svg(chart(stages, INK)),
+    )
+
+
+def chart(stages: list[tuple[str, Float[Tensor, "S D"]]], ink: str) -> Figure:
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, features) in enumerate(stages):
+        values = 100 * variances(features)
+        colour, dash = COLOURS[number % 7] if number else "#888888", DASHES[number % len(DASHES)]
+        axes.loglog(np.arange(1, len(values) + 1), values, label=name, color=colour, linestyle=dash, linewidth=1.5)
+    axes.set_xlabel("principal direction", fontsize=9, color=ink)
+    axes.set_ylabel("share of the variance, %", fontsize=9, color=ink)
+    axes.set_ylim(bottom=1e-4)
+    axes.grid(alpha=0.25)
+    axes.tick_params(labelsize=8, colors=ink, which="both")
+    for edge in axes.spines.values():
+        edge.set_color(ink)
+        edge.set_alpha(0.4)
+    axes.patch.set_alpha(0 if ink == INK else 1)
+    axes.legend(fontsize=8, labelcolor=ink, framealpha=0)
+    return figure

@@ -1,0 +1,202 @@
+"""A decoder: what a representation holds, drawn as pixels, many times over (paper, section 8).
+
+What is the same in all that is drawn from one condition is in the representation; what differs is not. Trained on top of
+networks that stay as they are, by flow matching (Lipman et al., 2023, arXiv 2210.02747; Liu et al., 2023, arXiv 2209.03003).
+
+B batch  T tokens drawn  E width of a raw token  D width of the encoder  K conditions, 1 or T  P coordinates
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.draws import Draws
+from openjepa.encoder import Encoder
+from openjepa.methods.jepa import JEPA
+from openjepa.nn.positions import sincos
+from openjepa.nn.transformer import Block, initialise
+from openjepa.sharding import parts
+from openjepa.types import Batch, Masks, Modality, Output, Tokens
+
+Condition = Literal["features", "prediction"]
+NEAR = 0.05  # of the time left: what is nearer the end weighs no more
+FREQUENCIES = 128  # of the time's sines and cosines
+
+
+class Conditions(NamedTuple):
+    """What is drawn from."""
+
+    x: Float[Tensor, "B K C"]
+
+
+@dataclass(frozen=True)
+class Decoder(JEPA):
+    """A JEPA's networks, which do not change, and a network that draws what they see.
+
+    "features": the target encoder's output, mean over the tokens of a whole sample; all of it is drawn. "prediction": what
+    the predictor expects in the target block, seeing the context; the block is drawn. The decoder never sees the context.
+    Differs from the paper: flow matching in place of RCDM's diffusion, on patches and not by a U-Net.
+    """
+
+    whole_batch: ClassVar[bool] = False  # type: ignore[misc]
+
+    condition: Condition = "features"
+    pooled: bool = True  # of a prediction: its mean over the block, as in the paper; False: every token's by itself
+    drawn_dim: int = 256
+    drawn_depth: int = 8
+    drawn_heads: int = 4
+
+    def build(self, modality: Modality, seed: int = 0) -> Decoding:  # type: ignore[override]
+        """The method with freshly initialised weights, the encoder's too: they come by --init-from."""
+        return Decoding(self, modality, torch.Generator().manual_seed(seed))
+
+
+class Decoding(nn.Module):
+    """Frozen networks, the drawer, and its average, which is what draws in the end."""
+
+    views = 1
+
+    def __init__(self, config: Decoder, modality: Modality, generator: torch.Generator):
+        super().__init__()
+        self.config, self.modality = config, modality
+        self.target_encoder = config.encoder(modality)
+        width = config.dim
+        if config.condition == "prediction":
+            self.context_encoder, self.predictor = config.encoder(modality), config.predictor(modality)
+            width = self.predictor.proj.out_features
+        initialise(self, generator, config.init)
+        self.requires_grad_(False)
+        self.drawer = Drawer(width, modality.width, config.drawn_dim, config.drawn_depth, config.drawn_heads)
+        initialise(self.drawer, generator, "xavier")
+        nn.init.zeros_(self.drawer.proj.weight)  # what is drawn first is the mean, not noise of our own
+        self.averaged = copy.deepcopy(self.drawer).requires_grad_(False)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Conditions:
+        """What is drawn from, of each sample."""
+        tokens = self.modality.tokens(batch.views[0])
+        if self.config.condition == "features":
+            return Conditions(self.pooled(tokens)[:, None])
+        return Conditions(self.predicted(tokens, masks[0]))
+
+    def pooled(self, tokens: Tokens) -> Float[Tensor, "B D"]:
+        """Features of what is there: the target encoder's output, mean over tokens."""
+        (seen,) = self.target_encoder(tokens)
+        return seen.x.float().mean(1)
+
+    def predicted(self, tokens: Tokens, mask: Masks) -> Float[Tensor, "B K C"]:
+        """What the predictor expects in the target block."""
+        (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
+        where = tokens.take(mask.target[:, 0]).pos[:, None]
+        expected = self.predictor(context, where=where)[:, 0].float()
+        return expected.mean(1, keepdim=True) if self.config.pooled else expected
+
+    def drawn(self, tokens: Tokens, masks: tuple[Masks, ...]) -> Tokens:
+        """What is to be drawn: the target block, or all there is."""
+        return tokens if self.config.condition == "features" else tokens.take(masks[0].target[:, 0])
+
+    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Conditions) -> Output:
+        """The flow's error: from noise at time 0 to pixels at time 1 on straight lines (Liu et al., 2023, equation 1)."""
+        there = self.drawn(self.modality.tokens(batch.views[0]), masks)
+        draws = Draws.of(0, 0, batch.number.cpu().numpy())
+        noise, at = (each.to(there.x.device) for each in (normal(draws, "noise", there.x.shape[1:]), times(draws)))
+        between = noise.lerp(there.x.float(), at[:, None, None])
+        flow = there.x.float() - noise
+        found = flowing(self.drawer, there._replace(x=between), at, targets)
+        loss, reference = F.mse_loss(found, flow), flow.square().mean()
+        metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
+        return Output(loss, metrics, targets.x.mean(1))
+
+    @torch.no_grad()
+    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
+        """averaged ← momentum · averaged + (1 - momentum) · drawer; nothing moves where no step was taken."""
+        following, leading = parts(self.averaged.parameters()), parts(self.drawer.parameters())
+        pace = 1.0 - momentum if taken is None else torch.where(taken, 1.0 - momentum, 0.0)
+        torch._foreach_lerp_(following, leading, pace if taken is None else [pace] * len(following))  # pyright: ignore
+
+    @torch.no_grad()
+    def draw(self, conditions: Conditions, where: Float[Tensor, "B T P"], draws: Draws, steps: int = 25) -> Tensor:
+        """Raw tokens (B, T, E) at these places, from noise that the draws choose.
+
+        The flow is followed by Heun's method in equal steps, the last one Euler's.
+        """
+        x = normal(draws, "noise", (where.shape[1], self.modality.width)).to(where.device)
+        for step in range(steps):
+            at, then = (x.new_full((len(x),), each / steps) for each in (step, step + 1))
+            here = flowing(self.averaged, Tokens(x, where), at, conditions)
+            ahead = x + here / steps
+            if step + 1 < steps:
+                there = flowing(self.averaged, Tokens(ahead, where), then, conditions)
+                ahead = x + (here + there) / (2 * steps)
+            x = ahead
+        return x
+
+    def encoder(self, which: str = "target") -> Encoder:
+        """The encoder that is drawn from."""
+        if which == "context" and self.config.condition == "prediction":
+            return self.context_encoder
+        return self.target_encoder
+
+
+class Drawer(nn.Module):
+    """A transformer on noisy patches: what each is without its noise. Time and condition are added to every token.
+
+    Asked for the patch and not for the noise, a small network need not carry noise through (Li and He, 2025, arXiv
+    2511.13720).
+    """
+
+    def __init__(self, condition: int, width: int, dim: int, depth: int, num_heads: int):
+        super().__init__()
+        self.dim = dim
+        self.embed = nn.Linear(width, dim)
+        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.condition = nn.Sequential(nn.Linear(condition, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, 4.0) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.proj = nn.Linear(dim, width)
+
+    def forward(self, noisy: Tokens, time: Float[Tensor, "B"], condition: Float[Tensor, "B K C"]) -> Tensor:
+        """The patches: (B, T, E)."""
+        given = self.time(waves(time))[:, None] + self.condition(F.layer_norm(condition, condition.shape[-1:]))
+        x = self.embed(noisy.x) + sincos(noisy.pos, self.dim) + given
+        for block in self.blocks:
+            x = block(x)
+        return self.proj(self.norm(x))
+
+
+def flowing(drawer: Drawer, noisy: Tokens, time: Float[Tensor, "B"], conditions: Conditions) -> Float[Tensor, "B T E"]:
+    """Which way each patch is to go: to what the drawer takes it for, in the time that is left."""
+    left = (1 - time).clamp(min=NEAR)[:, None, None]
+    return (drawer(noisy, time, conditions.x).float() - noisy.x) / left
+
+
+def waves(time: Float[Tensor, "B"]) -> Float[Tensor, "B F"]:
+    """Sines and cosines of times in [0, 1], of periods from a thousandth to ten."""
+    k = torch.arange(FREQUENCIES, device=time.device) / FREQUENCIES
+    angle = 1000.0 * time[:, None] * 10_000.0**-k
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def normal(draws: Draws, name: str, shape: tuple[int, ...]) -> Float[Tensor, "B *S"]:
+    """Normal numbers of each sample's own (Box and Muller, 1958)."""
+    radius, angle = (draws.uniform(f"{name} {part}", *shape) for part in ("radius", "angle"))
+    return (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()
+
+
+def times(draws: Draws) -> Float[Tensor, "B"]:
+    """A time in (0, 1) for each sample, logit-normal, most of them early (as Li and He have it)."""
+    return (0.8 * normal(draws, "time", ()) - 0.8).sigmoid()
+
+
+def seeded(seed: int, count: int) -> Draws:
+    """Draws of `count` pictures to be made."""
+    return Draws.of(seed, 0, np.arange(count))
