@@ -208,6 +208,15 @@ def show(arguments: list[str]) -> None:
     run(tyro.cli(settings, prog=" ".join(filter(None, ("jepa show", name))), args=arguments[1 if name else 0 :]))
 
 
+def explore(arguments: list[str]) -> None:
+    import tyro
+
+    from openjepa.exploring.page import explore as run
+    from openjepa.exploring.session import Explore
+
+    run(tyro.cli(Explore, prog="jepa explore", args=arguments))
+
+
 def decode(arguments: list[str]) -> None:
     import tyro
 
@@ -266,6 +275,7 @@ VERBS = {
     "show": show,
     "report": verb("report", "Report", "figures.report"),
     "decode": decode,
+    "explore": explore,
     "demo": demo,
     "doctor": doctor,
     "shards": shards,

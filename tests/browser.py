@@ -28,7 +28,7 @@ def browser(width: int = 1400, dark: bool = False) -> Iterator:
         "--disable-dev-shm-usage",
     ):
         options.add_argument(flag)
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1")
     if dark:
         options.add_argument("--blink-settings=preferredColorScheme=0")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -28,6 +28,7 @@ LEVELS = [
     {"runs"},
     {"submission"},
     {"showcase", "bench", "checkup", "archiving", "exchange", "retrieval", "decoding"},
+    {"exploring"},
     {"cli"},
     {"__main__", "__init__"},
 ]

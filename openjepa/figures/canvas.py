@@ -70,18 +70,14 @@ def paled(picture: Picture, kept: np.ndarray, patch: int) -> Picture:
     return np.where(mask, picture, 232 + picture // 12).astype(np.uint8)
 
 
-def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str) -> Picture:
-    """A picture with a line around a set of patches."""
+def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str, width: int = 1) -> Picture:
+    """A picture with a line of so many pixels around a set of patches, within them."""
     mask = np.kron(inside, np.ones((patch, patch))).astype(bool)
-    inner = mask.copy()
-    for axis in (0, 1):
-        for way in (1, -1):
-            moved = np.roll(mask, way, axis)
-            edge = 0 if way == 1 else -1
-            moved[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = False
-            inner &= moved
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return np.where((mask & ~inner)[..., None], np.array([red, green, blue], np.uint8), picture)
+    inner = np.pad(mask, width)
+    for axis in (0, 1):  # what is still inside when moved either way, in rows, then in columns
+        inner = np.logical_and.reduce([np.roll(inner, way, axis) for way in range(-width, width + 1)])
+    edge = mask & ~inner[width:-width, width:-width]
+    return np.where(edge[..., None], np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], np.uint8), picture)
 
 
 def enlarged(picture: Picture, side: int = SIDE) -> Picture:

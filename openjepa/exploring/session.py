@@ -1,0 +1,224 @@
+"""What the page of `jepa explore` asks, answered: where else a patch is, neighbours, what is expected in a hidden box.
+
+S pictures  N patches  M pictures on a map  D width
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from rich.progress import track
+from torch import Tensor
+
+from openjepa import decoding, flops, positional
+from openjepa.config import Pretrain
+from openjepa.decoding import Opened
+from openjepa.evaluate.candidates import Candidate
+from openjepa.evaluate.embed import shown as watched
+from openjepa.figures import map, prediction
+from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
+from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, rooted, seen_as, some
+from openjepa.log import console, say
+from openjepa.trained import view_of
+from openjepa.types import Masks, Mistake
+
+MOST = 10_000  # pictures
+MEMORY = 2**29  # numbers of patches kept, two bytes each
+EFFORT, GALLERY = 1e11, 48  # operations that an answer about a hidden box may take, about, and pictures beside it
+STEPS = 10  # of the decoder's flow
+FOUND = 12  # neighbours, and patches, shown
+SIDE = 384  # pixels of the picture that is clicked on
+Box = prediction.Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explore:
+    """Opens a page in the browser, on this machine alone: click a patch, drop a picture, drag a box to hide, look at the map."""
+
+    run: positional.Run  # a run, an export, or weights of another project; what it expects wants a run
+    images: positional.Pictures = ()  # pictures or folders of them; by default what the run learnt from
+    count: int = 2000  # pictures, evenly taken; 10,000 at most
+    decoder: Path | None = None  # what jepa decode train made of the run; by default RUN/decoder, if it is there
+    map: int = 2000  # pictures on the map; 0: no map
+    host: str = "127.0.0.1"  # who may open the page: this machine alone; 0.0.0.0: whoever reaches it
+    port: int = 8080
+    seed: int = 0
+
+
+class Patch(NamedTuple):
+    """A patch of a picture, and how alike it is."""
+
+    row: int
+    place: int
+    cosine: float
+
+
+class Hidden(NamedTuple):
+    """What is expected in a box that was hidden."""
+
+    hole: np.ndarray
+    errors: np.ndarray
+    ratio: float  # error of the predictor, as a share of the mean's
+    expected: np.ndarray  # as the nearest real patches
+    pixels: np.ndarray | None  # where the run predicts them
+    samples: tuple[np.ndarray, ...]  # by the decoder, if there is one
+
+
+class Session:
+    """An encoder, pictures, and their features; every answer is a function of these and of what is asked."""
+
+    def __init__(self, this: Candidate, found: Shown, seed: int = 0):
+        self.this, self.found, self.seed = this, found, seed
+        rows, columns = found.data.grid
+        width = rows * columns * this.see(found.view[:1]).last.shape[1]
+        kept = min(len(found.view), max(8, MEMORY // width))
+        pooled, patches = [], []
+        parts = list(found.view.split(CHUNK))
+        with torch.no_grad():
+            for number, view in enumerate(track(parts, "looking", console=console, disable=not watched())):
+                seen = this.see(view)
+                pooled.append(seen.last)
+                patches.extend([seen.patches.half()] if number * CHUNK < kept else [])
+        self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
+        self.patches = F.normalize(torch.cat(patches)[:kept] - self.mean.half(), dim=-1)
+        self.pooled = torch.cat(pooled)
+        self.predictive: tuple[Pretrain, Any] | None = None
+        self.decoder: Opened | None = None
+
+    @classmethod
+    def opened(cls, settings: Explore) -> Session:
+        """All that is needed, read and seen. Mistake in a sentence where something is not as it should be."""
+        if not 1 <= settings.count <= MOST:
+            raise Mistake(
+                f"{settings.count:,} pictures are not explored at once: try --count 2000; {MOST:,} is the most"
+            )
+        if settings.map and not map.FEWEST <= settings.map <= map.MOST:
+            raise Mistake(
+                f"a map has {map.FEWEST} to {map.MOST:,} pictures, not {settings.map:,}: try --map 2000, or 0"
+            )
+        asked = rooted(Asked(run=settings.run, images=settings.images))
+        this = encoder(asked)
+        found = some(tuple(asked.images), seen_as(asked, this.data), settings.count)
+        self = cls(this, found, settings.seed)
+        try:
+            self.predictive = prediction.predictive(Path(settings.run))
+        except Mistake as mistake:
+            say(f"hiding     left out: {mistake}")
+        folder = settings.decoder or Path(settings.run) / "decoder"
+        if settings.decoder or folder.is_dir():
+            self.decoder = decoding.opened(folder)
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.found.data.grid
+
+    @property
+    def patch(self) -> int:
+        """Pixels of a patch in the picture that is shown."""
+        return self.large(self.found.view[0]).shape[0] // self.grid[0]
+
+    def large(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
+        """The picture that is clicked on."""
+        return enlarged(self.found.data.picture(view), SIDE)
+
+    def uploaded(self, file: Path) -> UInt8[Tensor, "C H W"]:
+        """A file as the encoder is shown it. Mistake if it is no picture, or too large: the limits of all pictures."""
+        return view_of(file, self.found.data, self.found.data.size)
+
+    def place(self, x: float, y: float) -> int:
+        """The patch at a point of the picture that is shown, in its pixels."""
+        rows, columns = self.grid
+        row, column = (min(max(int(at // self.patch), 0), most - 1) for at, most in ((y, rows), (x, columns)))
+        return row * columns + column
+
+    @torch.no_grad()
+    def directions(self, view: UInt8[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
+        """Patch features less their place's mean, of length 1."""
+        return F.normalize(self.this.see(view[None]).patches[0] - self.mean, dim=-1)
+
+    def alike(self, view: UInt8[Tensor, "C H W"], place: int) -> tuple[np.ndarray, list[Patch]]:
+        """Where else in the picture that patch is, as colours, and the patches of other pictures most like it, one of each."""
+        own = self.directions(view)
+        values = (own @ own[place]).view(self.grid).numpy()
+        picture = enlarged(heat(values, Scale("", float(np.percentile(values, 2)), 1.0)), SIDE)
+        cosine, best = (self.patches @ own[place].half()).float().max(1)
+        cosine[(self.found.view[: len(cosine)] == view).flatten(1).all(1)] = -2  # the picture itself
+        rows = cosine.argsort(descending=True, stable=True)[:FOUND].tolist()
+        return picture, [Patch(row, int(best[row]), float(cosine[row])) for row in rows if cosine[row] > -2]
+
+    def shown_patch(self, found: Patch) -> np.ndarray:
+        """A picture with one of its patches framed."""
+        inside = np.zeros(self.grid, bool)
+        inside.flat[found.place] = True
+        return framed(self.large(self.found.view[found.row]), inside, self.patch, COLOURS[5], width=6)
+
+    @torch.no_grad()
+    def neighbours(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:
+        """The rows most like a picture, with the cosine of features whose loud directions are quieter."""
+        own = self.this.see(view[None]).last
+        x = torch.from_numpy(map.quieter(torch.cat([own, self.pooled]).numpy()))
+        cosine = F.cosine_similarity(x[1:], x[:1])
+        cosine[(self.found.view == view).flatten(1).all(1)] = -2
+        rows = cosine.argsort(descending=True, stable=True)[:FOUND].tolist()
+        return [(row, float(cosine[row])) for row in rows if cosine[row] > -2]
+
+    def box(self, first: tuple[float, float], last: tuple[float, float]) -> Box:
+        """Two corners of the picture that is shown as a box in shares. Mistake if it is none."""
+        height, width = (self.patch * side for side in self.grid)
+        (left, right), (top, bottom) = (sorted((a, b)) for a, b in zip(first, last, strict=True))
+        found = tuple(
+            min(max(at / most, 0.0), 1.0)
+            for at, most in zip((left, top, right, bottom), (width, height) * 2, strict=True)
+        )
+        inside = prediction.boxed(found, self.grid)  # type: ignore[arg-type]
+        if inside.all():
+            raise Mistake("the box hides all there is: leave something to be seen")
+        return found  # type: ignore[return-value]
+
+    def hidden(self, view: UInt8[Tensor, "C H W"], box: Box) -> Hidden:
+        """What the predictor expects in a box, beside a few of the other pictures, whose hidden patches lend their looks."""
+        if self.predictive is None:
+            raise Mistake("these weights have no predictor: explore the run's folder to hide a box")
+        run, method = self.predictive
+        cost = flops.encoder(run.method, run.data, self.grid[0] * self.grid[1])
+        others = self.found.view[: min(GALLERY, max(8, int(EFFORT / cost)))]
+        found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
+        inside = torch.from_numpy(prediction.boxed(box, self.grid)).flatten()
+        context, target = (torch.where(each)[0].expand(len(found.view), -1) for each in (~inside, inside))
+        expected = prediction.expect(method, run, found, Masks(context, target[:, None]))
+        picture, patch = self.found.data.picture(view), self.found.data.patch
+        hole = paled(picture, ~inside.view(self.grid).numpy(), patch)
+        scale = Scale("", 0.0, 2.0)
+        raw = prediction.gathered(found.data.tokens(found.view).x, expected.target)
+        chosen = prediction.lookalikes(expected.predicted[0], expected.truth[1:].flatten(0, 1))
+        looks = prediction.filled(hole, raw[1:].flatten(0, 1)[chosen], expected.target[0], found)
+        pixels = None
+        if expected.pixels is not None:
+            pixels = prediction.filled(hole, prediction.coloured(expected.pixels[0], raw[0]), expected.target[0], found)
+        errors = prediction.error_map(expected.errors.predictor[0], expected.target[0], self.grid, scale)
+        ratio = float(expected.errors.predictor[0].mean() / expected.errors.mean[0].mean())
+        large = [None if each is None else enlarged(each, SIDE) for each in (hole, errors, looks, pixels)]
+        assert large[0] is not None and large[1] is not None and large[2] is not None
+        return Hidden(large[0], large[1], ratio, large[2], large[3], self.samples(view, box))
+
+    def samples(self, view: UInt8[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
+        """What the decoder draws: in the box, or, of a decoder of features, of the whole picture; nothing without one."""
+        if self.decoder is None:
+            return ()
+        views = view.expand(count, *view.shape)  # together: each has noise of its own
+        mask = decoding.mask_of(self.decoder, count, box if self.decoder.predicts else None, self.seed)
+        given = decoding.conditions(self.decoder, views, mask)
+        drawn = decoding.draw(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
+        return tuple(enlarged(self.decoder.data.picture(each), SIDE) for each in drawn.views[0])
+
+    def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:
+        """The pictures of a map, evenly taken, and their features."""
+        rows = sorted({round(each) for each in np.linspace(0, len(self.pooled) - 1, min(count, len(self.pooled)))})
+        return rows, self.pooled[rows].numpy()
