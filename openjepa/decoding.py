@@ -82,6 +82,10 @@ def config_of(settings: Train) -> Pretrain:
         raise Mistake(f"{run} is no run on images of a JEPA or an autoencoder: give one that is")
     if settings.condition == "prediction" and not isinstance(theirs.method, JEPA):
         raise Mistake(f"{run} predicts pixels, no features: leave --condition prediction out")
+    if settings.condition == "prediction" and not any(
+        name.startswith(weights.PREDICTOR) for name in weights.everything(run)
+    ):
+        raise Mistake(f"{run} has no predictor: give the run's folder, or leave --condition prediction out")
     shared = {each.name for each in dataclasses.fields(JEPA)} & vars(theirs.method).keys()
     sizes = {name: getattr(theirs.method, name) for name in shared} | {"target_sees": "whole", "target_every": 1}
     drawn: dict[str, Any] = {

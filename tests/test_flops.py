@@ -7,9 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openjepa import config, flops, optim, recipes, runs, training
 from openjepa.data import Steps
+from openjepa.decoding import BLOCK
 from openjepa.encoder import SIZES
 from openjepa.log import rows
 from openjepa.masking import Masking
+from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training import advance
@@ -96,3 +98,17 @@ def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
     for row in rows(out / "metrics.jsonl"):
         mean = (work[row["step"] - 2] + work[row["step"] - 1]) / 2
         assert row["share_of_ceiling"] == pytest.approx(row["images_per_second"] * mean / 1e9)
+
+
+@pytest.mark.parametrize("condition", ["features", "prediction"])
+def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
+    """But for time and condition, a vector a sample each, and the gradient of the noise, which nobody needs."""
+    method = Decoder(
+        dim=96, depth=2, num_heads=2, predictor_dim=48, predictor_depth=2, condition=condition, drawn_depth=4
+    )
+    net = method.build(DATA, 0)
+    step = Steps(DATA.synthetic(8, 0), BLOCK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
+    with FlopCounterMode(display=False) as counter:
+        advance(net, optim.build(net, optim.Optim()), step.batch, step.masks, optim.Optim().at(0, 1), CPU)
+    counted = 4 * flops.work(method, DATA, flops.shapes(step.masks)).total
+    assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)

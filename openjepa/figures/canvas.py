@@ -169,7 +169,9 @@ def svg(figure: Figure) -> str:
     """A chart as SVG for a page: its ink is the page's, so that it is read in dark mode, too."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "openjepa"}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = stream.getvalue()
     return text[text.index("<svg") :].replace("#010203", "currentColor")
 

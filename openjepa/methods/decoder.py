@@ -173,7 +173,9 @@ class Drawer(nn.Module):
         return self.proj(self.norm(x))
 
 
-def flowing(drawer: Drawer, noisy: Tokens, time: Float[Tensor, "B"], conditions: Conditions) -> Float[Tensor, "B T E"]:
+def flowing(
+    drawer: nn.Module, noisy: Tokens, time: Float[Tensor, "B"], conditions: Conditions
+) -> Float[Tensor, "B T E"]:
     """Which way each patch is to go: to what the drawer takes it for, in the time that is left."""
     left = (1 - time).clamp(min=NEAR)[:, None, None]
     return (drawer(noisy, time, conditions.x).float() - noisy.x) / left

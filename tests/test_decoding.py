@@ -1,0 +1,242 @@
+"""The decoder: what it learns, what it draws, and what it must leave alone."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from openjepa import config, decoding, optim, runs, weights
+from openjepa.cli import main
+from openjepa.config import Pretrain
+from openjepa.data import Steps
+from openjepa.methods.decoder import Conditions, flowing, normal, seeded
+from openjepa.modalities.image import Image
+from openjepa.optim import Optim
+from openjepa.training import advance
+from openjepa.types import Mistake, Tokens
+from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace
+
+BOTH = ["decoder", "decoder of predictions"]
+DATA = MODALITIES["image"]
+SMALL = ["--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16", "--device", "cpu", "--threads", "1"]
+
+
+def made(name: str):
+    """A decoder whose drawer is not zero any more, and a step."""
+    net = METHODS[name].build(DATA, 0)
+    steps = Steps(DATA.synthetic(32, 0), decoding.BLOCK.build(DATA.grid), batch_size=16, total=40, seed=0)
+    return net, steps
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("decoded") / "run"
+    data = Image(root=(str(photos),), size=(32, 32), patch=4)
+    shared = {"steps": 4, "batch_size": 16, "device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
+    return runs.pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_networks_that_are_decoded_do_not_change(name):
+    net, steps = made(name)
+    before = copy.deepcopy(net.state_dict())
+    optimizer = optim.build(net, Optim(lr=1e-3))
+    for number in range(3):
+        advance(
+            net, optimizer, steps[number].batch, steps[number].masks, Optim(lr=1e-3, momentum=0.5).at(number, 3), CPU
+        )
+    for part, value in net.state_dict().items():
+        changes = part.startswith(("drawer.", "averaged.")) and "norm" not in part
+        assert not value.equal(before[part]) if changes and part.endswith("proj.weight") else True
+        assert value.equal(before[part]) or part.startswith(("drawer.", "averaged."))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_drawer_that_knows_the_picture_draws_it(name, monkeypatch):
+    """Straight lines are followed without an error, in any number of steps."""
+    net, steps = made(name)
+    batch, masks = steps[0].batch, steps[0].masks
+    there = net.drawn(DATA.tokens(batch.views[0]), masks)
+
+    class Knowing(torch.nn.Module):
+        def forward(self, noisy, time, condition):
+            return there.x
+
+    net.averaged = Knowing()
+    for number in (1, 2, 25):
+        found = net.draw(net.targets(batch, masks), there.pos, seeded(0, 16), number)
+        assert torch.allclose(found, there.x, atol=1e-4)
+
+
+def test_the_flow_of_what_is_known_is_from_the_noise_to_it():
+    x, noise = torch.randn(4, 6, 8), torch.randn(4, 6, 8)
+    at = torch.tensor([0.0, 0.3, 0.6, 0.9])
+
+    class Knowing(torch.nn.Module):
+        def forward(self, noisy, time, condition):
+            return x
+
+    between = noise.lerp(x, at[:, None, None])
+    flow = flowing(Knowing(), Tokens(between, torch.zeros(4, 6, 2)), at, Conditions(torch.zeros(4, 1, 3)))  # type: ignore[arg-type]
+    assert torch.allclose(flow, x - noise, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_drawing_is_a_function_of_the_seed_and_the_condition(name):
+    net, steps = made(name)
+    for parameter in net.averaged.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    batch, masks = steps[0].batch, steps[0].masks
+    where, given = net.drawn(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch, masks)
+    one, again = (net.draw(given, where, seeded(0, 16), 4) for _ in range(2))
+    assert one.equal(again)
+    assert not one.allclose(net.draw(given, where, seeded(1, 16), 4))
+    assert not one.allclose(net.draw(Conditions(given.x.flip(0)), where, seeded(0, 16), 4))
+    assert not one[0].allclose(one[1])
+
+
+def test_noise_is_normal_and_each_samples_own():
+    x = normal(seeded(3, 64), "noise", (400,))
+    assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.02)
+    assert float(x.pow(4).mean()) == pytest.approx(3, abs=0.15)  # tails, too
+    assert x[5].equal(normal(seeded(3, 64).take(np.array([5])), "noise", (400,))[0])
+
+
+def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_predictor_expects():
+    net, steps = made("decoder")
+    tokens = DATA.tokens(steps[0].batch.views[0])
+    (seen,) = net.target_encoder(tokens)
+    assert torch.allclose(net.targets(steps[0].batch, steps[0].masks).x[:, 0], seen.x.mean(1), atol=1e-6)
+
+    net, steps = made("decoder of predictions")
+    (mask,) = steps[0].masks
+    (context,) = net.context_encoder(tokens.take(mask.context))
+    expected = net.predictor(context, where=tokens.take(mask.target[:, 0]).pos[:, None])[:, 0]
+    assert torch.allclose(net.targets(steps[0].batch, (mask,)).x[:, 0], expected.mean(1), atol=1e-6)
+    every = replace(net.config, pooled=False).build(DATA, 0)
+    assert every.targets(steps[0].batch, (mask,)).x.shape[1] == mask.target.shape[2]
+
+
+def test_agreement_is_whole_where_what_is_drawn_is_what_was_there():
+    truth = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)) + 5
+    found = decoding.agreement(truth, truth + 0.01, truth.roll(1, 0))
+    assert found.retrieval == 1 and found.shuffled == 0 and found.chance == 0.02
+    assert found.cosine > 0.99 and abs(found.cosine_other) < 0.1
+    noise = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
+    assert decoding.agreement(truth, noise, noise).retrieval < 0.15
+
+
+@pytest.mark.parametrize("condition", ["features", "prediction"])
+def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition, run, photos, tmp_path, capsys):
+    folder = tmp_path / "decoder"
+    train = ["decode", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
+    assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
+    trained, theirs = decoding.opened(folder), weights.load(run, "target")
+    for name, value in theirs.encoder.state_dict().items():
+        assert value.equal(trained.method.target_encoder.state_dict()[name])
+    assert (folder / "report.html").exists()
+    capsys.readouterr()
+
+    out = tmp_path / "samples.png"
+    sample = [
+        "decode",
+        "sample",
+        str(folder),
+        str(photos),
+        "--count",
+        "3",
+        "--samples",
+        "2",
+        "--steps",
+        "3",
+        "--out",
+        str(out),
+    ]
+    assert main(sample) == 0 and "decoder sees nothing else" in capsys.readouterr().out
+    before = out.read_bytes()
+    assert main(sample) == 0 and out.read_bytes() == before and Pillow.open(out).width > 300
+
+    assert main(["decode", "measure", str(folder), str(photos), "--count", "30", "--steps", "3"]) == 0
+    assert "by chance 3.3 %" in capsys.readouterr().out
+    assert json.loads((folder / "agreement.json").read_text())["step"] == 3
+
+
+def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
+    asked = decoding.Train(
+        run=str(run),
+        condition="prediction",
+        out=tmp_path / "d",
+        dim=48,
+        depth=1,
+        num_heads=2,
+        steps=2,
+        batch_size=16,
+        device="cpu",
+        threads=1,
+    )
+    runs.pretrain(replace(decoding.config_of(asked), report=False))
+    decoder = decoding.opened(tmp_path / "d")
+    view = decoder.data.synthetic(4, 0).read(torch.arange(4), None).views[0]
+    mask = decoding.mask_of(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
+    drawn = decoding.draw(decoder, view, decoding.conditions(decoder, view, mask), mask, 2, 0, 3)
+    other = torch.ones(32, 32, dtype=torch.bool)
+    other[:16, 16:] = False
+    assert (drawn.views[:, :, :, other] == view[:, :, other]).all()
+    assert (drawn.views[0] != drawn.views[1]).any() or (drawn.views[0] != view).any()
+
+
+def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
+    data = Image(root=(str(photos),), size=(32, 32), patch=4)
+    base = Pretrain(
+        data,
+        METHODS["mae"],
+        steps=2,
+        batch_size=16,
+        device="cpu",
+        threads=1,
+        workers=0,
+        out=tmp_path / "mae",
+        report=False,
+    )
+    run = runs.pretrain(base)
+    assert main(["decode", "train", str(run), "--steps", "2", *SMALL]) == 0
+    assert isinstance(config.load(run / "decoder").method, type(METHODS["decoder"]))
+    with pytest.raises(Mistake, match="predicts pixels"):
+        decoding.config_of(decoding.Train(run=str(run), condition="prediction"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "train|sample|measure"),
+        (["draw"], "train|sample|measure"),
+        (["train", "nowhere"], "is not a run"),
+        (["train", "EXPORT", "--condition", "prediction"], "has no predictor"),
+        (["sample", "RUN"], "is no decoder"),
+        (["measure", "RUN"], "is no decoder"),
+    ],
+)
+def test_bad_input_is_a_sentence(words, said, run, capsys):
+    places = {"RUN": str(run), "EXPORT": str(run / "export")}
+    assert main(["decode", *(places.get(each, each) for each in words)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.count("\n") == 0
+
+
+def test_what_cannot_be_drawn_is_said(run, photos, tmp_path, capsys):
+    folder = tmp_path / "d"
+    assert main(["decode", "train", str(run), "--steps", "2", "--out", str(folder), *SMALL]) == 0
+    capsys.readouterr()
+    for words, said in (
+        (["sample", str(folder), "--box", "0", "0", "0.5", "0.5"], "leave --box out"),
+        (["sample", str(folder), "--samples", "0"], "1 to 32 times"),
+        (["sample", str(folder), "--steps", "0"], "one step at least"),
+        (["sample", str(folder), "--out", "x.gif"], "no .png"),
+        (["measure", str(folder), "--count", "5"], "too few"),
+        (["train", str(folder)], "is no run on images of a JEPA"),
+    ):
+        assert main(["decode", *words]) == 1
+        assert said in capsys.readouterr().err

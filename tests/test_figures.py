@@ -1,0 +1,509 @@
+"""Pictures: the numbers behind each against plain references; the same bytes twice; colours; errors in a sentence."""
+
+import json
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image as Pillow
+
+from openjepa import config, runs
+from openjepa.cli import main
+from openjepa.config import Pretrain
+from openjepa.figures import curves, features, map, masks, neighbours, prediction, report, similarity, spectrum
+from openjepa.figures.canvas import COLOURS, MAP, Scale, framed, heat, paled
+from openjepa.figures.showing import KINDS, Show, show
+from openjepa.figures.shown import Shown
+from openjepa.masking import Masking
+from openjepa.modalities.image import Image
+from openjepa.types import Masks
+from tests.conftest import METHODS, TINY, replace
+
+
+def trained(photos, out, method=TINY, **changes):
+    """A run of some steps."""
+    data = Image(root=(str(photos),), size=(32, 32), patch=4)
+    base = Pretrain(
+        data, method, steps=4, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0, log_every=2
+    )
+    return runs.pretrain(replace(base, out=out, report=False, **changes))
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    return trained(photos, tmp_path_factory.mktemp("pictured") / "run")
+
+
+@pytest.fixture
+def x():
+    return torch.randn(10, 64, 24, generator=torch.Generator().manual_seed(0))
+
+
+# masks
+
+
+def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
+    settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", hidden=0.75))
+    cover = masks.coverage(settings, (6, 6), draws=4096)
+    assert cover.shown.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.asked.mean() == pytest.approx(
+        27 / 36, abs=1e-6
+    )
+    assert np.abs(cover.shown - 0.25).max() < 0.04  # every patch alike
+
+
+def test_coverage_shows_that_released_masks_never_ask_for_the_last_row_and_column():
+    settings = Pretrain(Image(size=(224, 224), patch=16), masks=Masking(sampler="official"))
+    cover = masks.coverage(settings, (14, 14), draws=512)
+    assert (cover.asked[-1] == 0).all() and (cover.asked[:, -1] == 0).all() and (cover.asked[:-1, :-1] > 0).all()
+    ours = masks.coverage(replace(settings, masks=Masking()), (14, 14), draws=512)
+    assert (ours.asked > 0).all()
+
+
+# features
+
+
+def test_the_basis_is_that_of_a_plain_singular_value_decomposition(x):
+    basis = features.Basis.of(x)
+    flat = (x - x.mean(0)).reshape(-1, 24).double()
+    _, values, axes = torch.linalg.svd(flat, full_matrices=False)
+    cosine = (basis.axes.double() * axes[:3].T).sum(0).abs()
+    assert cosine.min() > 1 - 1e-6
+    assert basis.share == pytest.approx(float(values[:3].square().sum() / values.square().sum()), rel=1e-6)
+    colours = basis.colours(x)
+    assert colours.min() == 0 and colours.max() == 1 and ((colours > 0) & (colours < 1)).float().mean() > 0.9
+
+
+def test_the_same_features_have_the_same_colours_whatever_sign_the_library_gives(x, monkeypatch):
+    before, eigh = features.Basis.of(x).colours(x), torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda each: (eigh(each)[0], -eigh(each)[1]))
+    assert torch.allclose(before, features.Basis.of(x).colours(x))
+
+
+def test_what_every_picture_has_at_a_place_is_not_shown(x):
+    place = torch.randn(1, 64, 24, generator=torch.Generator().manual_seed(1)) * 10
+    one, other = features.Basis.of(x), features.Basis.of(x + place)
+    assert torch.allclose(one.colours(x), other.colours(x + place), atol=1e-3)
+    assert features.Basis.of(x[:3]).mean.shape == (1, 24)  # of few pictures a place's mean is a picture
+
+
+def test_the_foreground_is_the_side_that_has_less_of_the_border():
+    x = torch.zeros(2, 64, 8)
+    inside = torch.zeros(8, 8, dtype=torch.bool)
+    inside[2:6, 2:6] = True
+    x[:, inside.flatten(), 0] = 5.0
+    x += 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    for sign in (1, -1):
+        front = features.foreground(features.Basis.of(sign * x), sign * x, (8, 8))
+        assert (front == inside.flatten()).all()
+
+
+# similarity
+
+
+def test_similarity_is_the_cosine_with_one_patch(x):
+    place = similarity.patch_at(0.3, 0.9, (8, 8))
+    assert place == 7 * 8 + 2 and similarity.patch_at(1.0, 1.0, (8, 8)) == 63
+    found = similarity.cosines(x, place)
+    for picture, patch in ((0, place), (3, 5), (9, 63)):
+        a, b = x[0, place].double(), x[picture, patch].double()
+        assert float(found[picture, patch]) == pytest.approx(float(a @ b / a.norm() / b.norm()), abs=1e-6)
+
+
+# prediction
+
+
+def plain_errors(method, run, found, mask):
+    """Errors of hidden patches by loops over what training itself uses."""
+    from openjepa.types import Batch
+
+    batch = Batch((found.view,), torch.arange(len(found.view)))
+    targets = method.targets(batch, (mask,)).x
+    tokens = run.data.tokens(found.view)
+    (context,) = method.context_encoder(tokens.take(mask.context))
+    predicted = method.predictor(context, where=tokens.take(mask.target[:, 0]).pos[:, None])[:, 0]
+    asked = torch.stack([targets[row, mask.target[row, 0]] for row in range(len(targets))])
+    width = run.method.dim
+    asked, predicted = asked[..., :width], predicted[..., :width]
+    mean = asked.mean((0, 1))
+    variance = ((asked - mean) ** 2).mean()
+    return [((guess - asked) ** 2).mean(-1) / variance for guess in (predicted, mean)]
+
+
+@pytest.mark.parametrize("method", ["released", "averaged", "pixels", "rotary"])
+def test_errors_are_those_of_the_training_targets(photos, method):
+    from openjepa.figures.shown import some
+
+    run = Pretrain(
+        Image(root=(str(photos),), size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3), METHODS[method]
+    )
+    net = run.method.build(run.data).eval()
+    found = some(run.data.root, run.data, 12)
+    mask = prediction.masks_of(prediction.PredictionOf(run="", box=(0.25, 0.25, 0.75, 0.75)), run, found)
+    with torch.no_grad():
+        plain = plain_errors(net, run, found, mask)
+    expected = prediction.expect(net, run, found, mask)
+    for one, other in zip(expected.errors, plain, strict=False):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert float(expected.errors.mean.mean()) == pytest.approx(1.0, rel=1e-4)  # of guessing the mean: the variance
+    assert (expected.pixels is not None) == (method == "pixels")
+
+
+def test_a_guess_that_is_right_has_no_error_and_is_its_own_lookalike(x):
+    gallery = x.flatten(0, 1)
+    near = prediction.lookalikes(gallery[100:140], gallery)
+    assert near.tolist() == list(range(100, 140))
+    plain = [int(((gallery - each) ** 2).sum(1).argmin()) for each in gallery[:5] + 0.3]
+    assert prediction.lookalikes(gallery[:5] + 0.3, gallery).tolist() == plain
+
+
+def test_the_nearest_shown_patch_is_the_nearest_in_space():
+    from openjepa.nn.positions import grid_positions
+
+    pos = grid_positions(4, 4)[None]
+    mask = Masks(torch.tensor([[0, 3, 12]]), torch.tensor([[[1, 7, 13, 8]]]))
+    assert prediction.nearest(mask, pos).tolist() == [[0, 3, 12, 12]]
+    padded = mask._replace(context_valid=torch.tensor([[True, False, True]]))
+    assert prediction.nearest(padded, pos)[0, 1] != 3
+
+
+def test_predicted_pixels_get_the_true_patchs_mean_and_contrast():
+    truth = 3 * torch.randn(5, 48, generator=torch.Generator().manual_seed(0)) + 2
+    shown = prediction.coloured(F.layer_norm(truth, (48,)) * 7 - 4, truth)
+    assert torch.allclose(shown, truth, atol=1e-2)
+
+
+# map, neighbours, spectrum
+
+
+def test_quieter_features_have_the_root_of_each_deviation(x):
+    flat = x.flatten(0, 1).numpy() * np.linspace(1, 30, 24, dtype=np.float32)
+    before = np.sort(np.linalg.svd(flat - flat.mean(0), compute_uv=False))
+    after = np.sort(np.linalg.svd(map.quieter(flat), compute_uv=False))
+    assert np.allclose(after**2 / after[-1] ** 2, before / before[-1], rtol=1e-3)
+
+
+def test_neighbours_on_the_map_are_counted_as_by_loops():
+    generator = np.random.default_rng(0)
+    at, labels = (
+        generator.normal(size=(40, 2)).astype(np.float32),
+        tuple("ab"[each] for each in generator.integers(0, 2, 40)),
+    )
+    share = []
+    for row in range(40):
+        far = ((at - at[row]) ** 2).sum(1)
+        near = [each for each in np.argsort(far) if each != row][:10]
+        share += [labels[each] == labels[row] for each in near]
+    assert map.agreement(at, labels) == pytest.approx(np.mean(share), abs=1e-9)
+    assert map.agreement(at, ("",) * 40) is None
+
+
+def test_a_map_puts_what_is_alike_side_by_side():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'openjepa[show]'")
+    generator = np.random.default_rng(0)
+    x = (np.repeat(np.eye(16)[:3] * 8, 20, 0) + generator.normal(size=(60, 16))).astype(np.float32)
+    at = map.laid(x, "tsne", 0)
+    assert map.agreement(at, tuple("abc"[row // 20] for row in range(60))) > 0.9
+    assert (at == map.laid(x, "tsne", 0)).all()
+
+
+def test_thumbnails_on_a_map_are_one_for_each_cell_at_most(x):
+    at = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    rows = map.spread_out(at)
+    assert len(set(rows)) == len(rows) <= (map.CELLS + 2) ** 2 and len(rows) > 50
+
+
+def test_neighbours_are_not_the_picture_itself(x):
+    flat = x.mean(1).numpy()
+    near = neighbours.nearest(flat, [2, 7], 3)
+    assert near.shape == (2, 3) and 2 not in near[0] and 7 not in near[1]
+
+
+def test_the_spectrum_is_the_share_of_each_eigenvalue(x):
+    flat = x.flatten(0, 1)
+    values = np.linalg.eigvalsh(np.cov(flat.double().numpy().T))[::-1]
+    assert np.allclose(spectrum.variances(flat), values / values.sum(), rtol=1e-6)
+
+
+# colours and tiles
+
+
+def deuteranope(colour: str) -> np.ndarray:
+    """A colour as a person without green cones sees it (Machado, Oliveira and Fernandes, 2009, table 1)."""
+    matrix = np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    )
+    return (matrix @ np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])).clip(0, 255)
+
+
+def test_colours_are_told_apart_without_green_cones():
+    seen = [deuteranope(each) for each in COLOURS[:7]]
+    far = [np.abs(a - b).sum() for number, a in enumerate(seen) for b in seen[:number]]
+    assert min(far) > 40
+    light = matplotlib.colormaps[MAP](np.linspace(0, 1, 64))[:, :3] @ (0.2126, 0.7152, 0.0722)
+    assert (np.diff(light) > 0).all()  # maps are even without any colour
+
+
+def test_a_frame_lies_within_its_patches_and_a_hidden_patch_is_pale():
+    picture, inside = np.zeros((32, 32, 3), np.uint8), np.zeros((8, 8), bool)
+    inside[2:4, 5:8] = True
+    framing = framed(picture, inside, 4, "#FF0000").any(-1)
+    area = np.kron(inside, np.ones((4, 4))).astype(bool)
+    assert framing.sum() == 2 * (8 + 12) - 4 and (area | ~framing).all()
+    assert (paled(picture, inside, 4)[~area] > 200).all() and (paled(picture, inside, 4)[area] == 0).all()
+
+
+def test_a_heat_maps_ends_are_the_scales_ends():
+    picture = heat(np.array([[-5.0, 0.0], [1.0, 9.0]]), Scale("", 0.0, 1.0))
+    assert (picture[0, 0] == picture[0, 1]).all() and (picture[1, 0] == picture[1, 1]).all()
+
+
+def test_pixels_are_what_tokens_were_cut_from(photos):
+    data = Image(size=(24, 40), patch=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    view = torch.randint(0, 256, (3, 3, 24, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert (data.pixels(data.tokens(view).x) == view).all()
+
+
+# the verb
+
+
+ASKED = {
+    "masks": masks.MasksOf,
+    "features": features.FeaturesOf,
+    "similarity": similarity.SimilarityOf,
+    "prediction": prediction.PredictionOf,
+    "map": map.MapOf,
+    "spectrum": spectrum.SpectrumOf,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_a_function_of_what_it_is_of(kind, run, tmp_path):
+    if kind == "map":
+        pytest.importorskip("plotly", reason="plotly is not installed: pip install 'openjepa[show]'")
+        pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'openjepa[show]'")
+    contents = []
+    for turn in range(2):
+        shared = {"out": tmp_path / f"{turn}.png"}
+        extra = {"map": {"count": 30, "layout": "tsne"}, "features": {"foreground": True, "layer": 0}}.get(kind, {})
+        settings = (
+            curves.CurvesOf(runs=(str(run),), **shared)
+            if kind == "curves"
+            else ASKED[kind](run=str(run), **shared, **extra)
+        )
+        files = show(settings)
+        contents.append([re.sub(rb"\d\.html|\d\.png", b"", file.read_bytes()) for file in files])
+        assert Pillow.open(files[0]).width > 100
+        page = files[-1].read_text()
+        assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page) or kind == "map"  # a page asks for nothing
+    assert contents[0] == contents[1]
+
+
+def test_one_page_has_all_that_a_run_can_show(run, tmp_path):
+    files = show(Show(run=str(run), out=tmp_path / "all.png", count=3))
+    page = files[-1].read_text()
+    for name in ("masks", "coverage", "features", "similarity", "prediction"):
+        assert f'<section id="{name}">' in page
+    assert len(files) == 6
+
+
+def test_an_export_shows_what_it_can_and_says_what_it_cannot(run, photos, tmp_path, capsys):
+    files = show(Show(run=str(run / "export"), images=(str(photos),), out=tmp_path / "all.png"))
+    assert "predict" not in files[-1].read_text().split("<main>")[1].replace("predictor is asked for", "")
+    assert "prediction left out" in capsys.readouterr().out
+
+
+def test_masks_of_a_recipe_are_drawn_before_anything_is_trained(photos, tmp_path):
+    assert main(["show", "masks", "cifar10-minutes", str(photos), "--out", str(tmp_path / "m.png")]) == 0
+    assert (tmp_path / "m.png").exists() and (tmp_path / "m-coverage.png").exists() and (tmp_path / "m.html").exists()
+
+
+@pytest.mark.parametrize("method", ["mae", "vicreg"])
+def test_opponents_are_shown_too(method, photos, tmp_path, capsys):
+    run = trained(photos, tmp_path / "run", METHODS[method])
+    assert main(["show", str(run), "--out", str(tmp_path / "all.png")]) == 0
+    assert ("prediction left out" in capsys.readouterr().out) == (method == "vicreg")
+    assert main(["report", str(run)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prediction", "EXPORT", "PHOTOS"], "has no predictor"),
+        (["prediction", "RUN", "--box", "0.9", "0", "0.1", "1"], "is no box"),
+        (["prediction", "RUN", "--box", "0", "0", "1", "1"], "hides all there is"),
+        (["prediction", "RUN", "--size", "64", "64"], "leave --size out"),
+        (["similarity", "RUN", "--at", "1.5", "0.5"], "outside the picture"),
+        (["features", "RUN", "--layer", "12"], "has 3 blocks, no 12"),
+        (["features", "RUN", "--count", "10000"], "64 is the most"),
+        (["features", "RUN", "--count", "0"], "do not fit"),
+        (["features", "RUN", "--size", "30", "30"], "not a multiple of patch"),
+        (["features", "RUN", "--out", "there.jpg"], "try --out there.png"),
+        (["features", "RUN", "nowhere"], "nowhere"),
+        (["masks", "nothing", "PHOTOS"], "no run and no recipe"),
+        (["masks", "cifar10"], "give pictures"),
+        (["map", "RUN", "--count", "20000"], "10 to 10,000"),
+        (["spectrum", "RUN", "ONE"], "says nothing"),
+        (["curves", "EXPORT"], "no metrics.jsonl"),
+    ],
+)
+def test_bad_input_is_a_sentence(words, said, run, photos, tmp_path, capsys):
+    one = tmp_path / "one.png"
+    Pillow.new("RGB", (2, 3), "red").save(one)
+    places = {"RUN": str(run), "EXPORT": str(run / "export"), "PHOTOS": str(photos), "ONE": str(one)}
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out.png")]
+    assert main(["show", *(places.get(each, each) for each in words), *out]) == 1
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.startswith("jepa: ") and error.count("\n") == 0
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_picture_smaller_than_a_patch_is_enlarged_and_a_broken_one_left_out(run, tmp_path, capsys):
+    Pillow.new("RGB", (2, 3), "red").save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    assert main(["show", "features", str(run), str(tmp_path), "--out", str(tmp_path / "f.png")]) == 0
+    assert "broken.png cannot be decoded" in capsys.readouterr().err
+    (tmp_path / "small.png").unlink()
+    assert main(["show", "features", str(run), str(tmp_path / "broken.png"), "--out", str(tmp_path / "g.png")]) == 1
+    assert "no picture can be decoded" in capsys.readouterr().err
+
+
+# reports
+
+
+def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
+    run = trained(photos, tmp_path / "run")
+    assert not (run / "report.html").exists()
+    runs.pretrain(replace(config.load(run), out=run, resume="yes", steps=6, report=True))
+    page = (run / "report.html").read_text()
+    for name in (
+        "curves",
+        "probes",
+        "masks",
+        "features",
+        "prediction",
+        "neighbours",
+        "spectrum",
+        "speed",
+        "next",
+        "settings",
+    ):
+        assert f'<section id="{name}">' in page, name
+    assert "has taken all its 6 steps of 16" in page and "96 samples" in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) and "http" not in re.sub(
+        r"http://www\.w3\.org/\S+", "", page
+    )
+
+
+def test_runs_stand_side_by_side_with_what_differs(run, photos, tmp_path):
+    other = trained(photos, tmp_path / "other", seed=3)
+    page = report.report(report.Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
+    assert "<td>seed</td><td>0</td><td>3</td>" in page and 'id="features-other"' in page
+    assert "<td>data.patch</td>" not in page.split('id="settings"')[0]  # what is alike is not said twice
+
+
+def test_a_report_says_what_went_wrong(photos, tmp_path, capsys):
+    run = trained(photos, tmp_path / "run")
+    rows = [json.dumps({"step": step, "loss": 0.1, "rankme": 1.0}) for step in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("\n".join(rows))
+    (run / "skipped.jsonl").write_text(json.dumps({"path": "a.png", "reason": "<b>cut</b> short"}) + "\n")
+    page = report.report(report.Report(runs=(str(run),), pictures=False)).read_text()
+    assert "is collapsing" in page and "1 files could not be decoded" in page and "&lt;b&gt;cut" in page
+    assert "is not done" in page and 'id="features"' not in page
+
+
+def test_probes_stand_in_the_report_beside_their_baselines(run, photos, tmp_path):
+    assert main(["probe", str(run), "--data.root", str(photos), "--probes", "knn"]) == 0
+    page = report.report(report.Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
+    assert "<td>raw pixels</td>" in page and "<td>before training</td>" in page
+
+
+def test_a_report_of_a_run_whose_pictures_are_gone_says_so(photos, tmp_path):
+    import shutil
+
+    shutil.copytree(photos, tmp_path / "photos")
+    run = trained(tmp_path / "photos", tmp_path / "run")
+    shutil.rmtree(tmp_path / "photos")
+    page = report.report(report.Report(runs=(str(run),))).read_text()
+    assert "None could be drawn" in page and 'id="curves"' in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "a report is of a run"), (["nowhere"], "is not a run"), (["RUN", "--out", "r.pdf"], "no .html")],
+)
+def test_no_report_is_a_sentence(words, said, run, capsys):
+    assert main(["report", *(str(run) if each == "RUN" else each for each in words)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
+    run = trained(photos, tmp_path / "run")
+    (run / "probes").mkdir()
+    (run / "probes" / "x.json").write_text("{")
+    assert report.at_end(run) is None
+    assert "no report was written" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path):
+    from tests.browser import browser
+
+    page = report.report(report.Report(runs=(str(run),), out=tmp_path / "r.html"))
+    with browser(width, dark) as window:
+        window.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        window.get(page.as_uri())
+        assert window.execute_script("return document.documentElement.scrollWidth") <= width  # nothing juts out
+        ink, paper = (
+            window.execute_script(f"return getComputedStyle(document.body).{name}")
+            for name in ("color", "backgroundColor")
+        )
+        light = [sum(int(each) for each in re.findall(r"\d+", colour)[:3]) for colour in (ink, paper)]
+        assert abs(light[0] - light[1]) > 400 and (light[0] > light[1]) == dark
+        window.find_element("css selector", "summary").click()
+        assert "environment.torch" in window.find_element("css selector", "details").text
+        assert not window.get_log("browser")
+
+
+@pytest.mark.slow
+def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
+    pytest.importorskip("umap", reason="umap-learn is not installed: pip install 'openjepa[show]'")
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from tests.browser import browser
+
+    *_, page = show(map.MapOf(run=str(run), count=30, out=tmp_path / "map.png"))
+    with browser() as window:
+        window.get(page.as_uri())
+        WebDriverWait(window, 30).until(lambda _: window.find_elements("css selector", "#map-chart .plot-container"))
+        box = window.find_element("id", "map-hover")
+        assert not box.is_displayed()
+        window.execute_script(
+            "const chart = document.getElementById('map-chart'); chart.emit('plotly_hover', "
+            "{ points: [{ customdata: 3, text: 'three' }], event: { clientX: 100, clientY: 100 } })"
+        )
+        assert box.is_displayed() and "three" in box.text
+        asked = [json.loads(row["message"])["message"] for row in window.get_log("performance")]
+        urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"]
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in urls)
+        assert not [row for row in window.get_log("browser") if row["level"] == "SEVERE"]
+
+
+def test_few_pictures_are_taken_evenly():
+    found = Shown(
+        torch.zeros(10, 3, 8, 8, dtype=torch.uint8), tuple(map_names(10)), ("",) * 10, Image(size=(8, 8), patch=4), 10
+    )
+    assert features.chosen(found, 3) == [0, 4, 9] and features.chosen(found, 99) == list(range(10))
+
+
+def map_names(count):
+    return [f"{number}.png" for number in range(count)]
