@@ -215,7 +215,7 @@ def sample(settings: Sample) -> Path:
         raise Mistake("a picture is drawn 1 to 32 times, in one step at least: try --samples 6 --steps 25")
     asked = Asked(run=settings.decoder, images=settings.images, count=settings.count, out=settings.out)
     out = out_of(asked, "samples")
-    found = shown(asked, decoder.data, settings.count, settings.images or decoder.data.root)
+    found = shown(asked, decoder.data, of=settings.images or decoder.data.root)
     mask = mask_of(decoder, len(found.view), settings.box, settings.seed)
     drawn = draw(
         decoder,

@@ -60,12 +60,20 @@ def demo(settings: Demo) -> Result:
     result = measure(trained, labelled, test, settings.seed)
     show(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    view = test.image[: features.BASIS]
-    few = Shown(view, ("",) * len(view), ("",) * len(view), trained.data, settings.test)
-    plate = features.of(ours(trained.encoder, trained.config, "this encoder"), few, 8)
+    plate = features.of(ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True)
     picture = save(plate, settings.out / "features.png")
     say(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
     return result
+
+
+def enlarged(trained: weights.Trained, test: Scenes) -> Shown:
+    """Held-out scenes at twice the size, six of them to be shown: an encoder's patches are finer on larger pictures."""
+    view = test.image[: features.BASIS]
+    size = (2 * SIDE, 2 * SIDE)
+    large = torch.nn.functional.interpolate(view.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
+    blank = ("",) * len(view)
+    data = dataclasses.replace(trained.data, size=size)
+    return Shown(large, blank, blank, data, len(test.image)).leading(6)
 
 
 def recipe(settings: Demo, folder: Path) -> Pretrain:

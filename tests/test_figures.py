@@ -16,7 +16,7 @@ from openjepa.config import Pretrain
 from openjepa.figures import curves, features, map, masks, neighbours, prediction, report, similarity, spectrum
 from openjepa.figures.canvas import COLOURS, MAP, Scale, framed, heat, paled
 from openjepa.figures.showing import KINDS, Show, show
-from openjepa.figures.shown import Shown
+from openjepa.figures.shown import Shown, evenly
 from openjepa.masking import Masking
 from openjepa.modalities.image import Image
 from openjepa.types import Masks
@@ -498,12 +498,18 @@ def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
         assert not [row for row in window.get_log("browser") if row["level"] == "SEVERE"]
 
 
-def test_few_pictures_are_taken_evenly():
-    found = Shown(
-        torch.zeros(10, 3, 8, 8, dtype=torch.uint8), tuple(map_names(10)), ("",) * 10, Image(size=(8, 8), patch=4), 10
-    )
-    assert features.chosen(found, 3) == [0, 4, 9] and features.chosen(found, 99) == list(range(10))
+def test_few_pictures_are_taken_evenly_and_the_rest_is_their_company():
+    assert evenly(10, 3) == [0, 4, 9] and evenly(10, 99) == list(range(10))
+    names = tuple(f"{number}.png" for number in range(10))
+    found = Shown(torch.arange(10)[:, None, None, None].byte(), names, ("",) * 10, Image(size=(8, 8), patch=4), 10)
+    led = found.leading(3)
+    assert led.first == 3 and led.names[:4] == ("0.png", "4.png", "9.png", "1.png") and len(led.names) == 10
+    assert led.view.flatten().tolist()[:4] == [0, 4, 9, 1]
 
 
-def map_names(count):
-    return [f"{number}.png" for number in range(count)]
+def test_one_picture_has_the_runs_own_as_its_company(run, photos, tmp_path, capsys):
+    one = sorted(photos.rglob("*.png"))[0]
+    assert main(["show", "features", str(run), str(one), "--out", str(tmp_path / "f.png")]) == 0
+    assert "over 65 pictures" in capsys.readouterr().out
+    assert main(["show", "prediction", str(run), str(one), "--out", str(tmp_path / "p.png")]) == 0
+    assert "over 97 pictures" in capsys.readouterr().out

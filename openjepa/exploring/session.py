@@ -23,7 +23,7 @@ from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import shown as watched
 from openjepa.figures import map, prediction
 from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
-from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, rooted, seen_as, some
+from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
 from openjepa.log import console, say
 from openjepa.trained import view_of
 from openjepa.types import Masks, Mistake
@@ -220,5 +220,5 @@ class Session:
 
     def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:
         """The pictures of a map, evenly taken, and their features."""
-        rows = sorted({round(each) for each in np.linspace(0, len(self.pooled) - 1, min(count, len(self.pooled)))})
+        rows = evenly(len(self.pooled), count)
         return rows, self.pooled[rows].numpy()

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from openjepa.evaluate.candidates import Candidate
 from openjepa.figures.canvas import Plate, paled, tiled
-from openjepa.figures.shown import Asked, Seen, Shown, encoder, rooted, seen, shown
+from openjepa.figures.shown import ENOUGH, Asked, Seen, Shown, encoder, rooted, seen, shown
 
 BASIS = 64  # pictures that the basis is made of; the first of them are shown
-ENOUGH = 8  # pictures of which a place's mean is one, not a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +67,20 @@ def features(settings: FeaturesOf) -> list[Plate]:
     """A figure: pictures, and their patches' colours below."""
     settings = rooted(settings)  # type: ignore[assignment]
     this = encoder(settings)
-    found = shown(settings, this.data, max(BASIS, settings.count))
+    found = shown(settings, this.data, BASIS)
     return [drawn(seen(settings, this, found, settings.layer), settings)]
 
 
-def of(this: Candidate, found: Shown, count: int) -> Plate:
+def of(this: Candidate, found: Shown, front: bool = False) -> Plate:
     """The same of pictures that were read already."""
-    settings = FeaturesOf(run="", count=count)
+    settings = FeaturesOf(run="", foreground=front)
     return drawn(seen(settings, this, found), settings)
 
 
 def drawn(all_seen: Seen, settings: FeaturesOf) -> Plate:
     """The first of the pictures, in columns."""
-    basis, few = Basis.of(all_seen.x), chosen(all_seen.shown, settings.count)
-    part = all_seen.x[few]
-    pictures = [all_seen.shown.pictures[place] for place in few]
+    basis, count = Basis.of(all_seen.x), all_seen.shown.first
+    part, pictures = all_seen.x[:count], all_seen.shown.pictures[:count]
     rows = [pictures, [tile(each, all_seen.grid) for each in basis.colours(part)]]
     labels = ["picture", f"features of\nblock {settings.layer}" if settings.layer != -1 else "features"]
     words = ""
@@ -111,13 +109,8 @@ def drawn(all_seen: Seen, settings: FeaturesOf) -> Plate:
         + "as red, green and blue, one basis for all."
         + words
     )
-    figure = tiled(rows, all_seen.shown.few(few).titles, labels)
+    figure = tiled(rows, all_seen.shown.titles[:count], labels)
     return Plate("features", "What patches have in common", caption, figure)
-
-
-def chosen(found: Shown, count: int) -> list[int]:
-    """Some of the pictures, evenly taken."""
-    return sorted({round(place) for place in np.linspace(0, len(found.names) - 1, min(count, len(found.names)))})
 
 
 def tile(colours: Float[Tensor, "N 3"], grid: tuple[int, int]) -> np.ndarray:

@@ -15,7 +15,7 @@ from openjepa import config, recipes
 from openjepa.config import Pretrain
 from openjepa.draws import Draws
 from openjepa.figures.canvas import COLOURS, MAP, Plate, framed, paled, tiled
-from openjepa.figures.shown import Asked, Shown, seen_as, shown
+from openjepa.figures.shown import Asked, Shown, shown
 from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 
@@ -45,7 +45,7 @@ def masks(settings: MasksOf) -> list[Plate]:
     data = run.data
     if not settings.images and not data.root:
         raise Mistake(f"{settings.run} does not say what it learns from: give pictures, as in {settings.run} photos/")
-    found = shown(settings, seen_as(settings, data), settings.count, settings.images or data.root)
+    found = shown(settings, data, of=settings.images or data.root)
     return [drawn(run, found, settings.seed), covered(coverage(run, found.data.grid, settings.seed), run)]
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from openjepa.figures.canvas import Plate, tiled
 from openjepa.figures.map import quieter
-from openjepa.figures.shown import Shown
+from openjepa.figures.shown import Shown, evenly
 
 ASKED, FOUND = 4, 6
 
@@ -23,7 +23,7 @@ def nearest(features: Float[np.ndarray, "S D"], asked: list[int], count: int) ->
 
 def drawn(found: Shown, features: Float[np.ndarray, "S D"]) -> Plate:
     """A row for each picture asked for, evenly taken."""
-    asked = sorted({round(each) for each in np.linspace(0, len(features) - 1, min(ASKED, len(features)))})
+    asked = evenly(len(features), ASKED)
     near = nearest(features, asked, min(FOUND, len(features) - 1))
     pictures = found.pictures
     rows = [[pictures[row], *(pictures[other] for other in others)] for row, others in zip(asked, near, strict=True)]

@@ -20,7 +20,6 @@ from openjepa import config, weights
 from openjepa.config import Pretrain
 from openjepa.draws import Draws
 from openjepa.figures.canvas import Plate, Scale, heat, paled, tiled
-from openjepa.figures.features import chosen
 from openjepa.figures.shown import Asked, Shown, rooted, shown
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
@@ -62,22 +61,20 @@ def prediction(settings: PredictionOf) -> list[Plate]:
     if settings.size:
         raise Mistake("a predictor is asked at the size it was trained at: leave --size out")
     run, method = predictive(Path(settings.run))
-    found = shown(settings, run.data, max(GALLERY, settings.count))  # type: ignore[arg-type]
+    found = shown(settings, run.data, GALLERY)  # type: ignore[arg-type]
     return [asked_of(method, run, found, settings)]
 
 
-def of(folder: Path, found: Shown, count: int) -> Plate:
+def of(folder: Path, found: Shown) -> Plate:
     """The same of pictures that were read already."""
     run, method = predictive(folder)
-    return asked_of(method, run, found, PredictionOf(run=str(folder), count=count))
+    return asked_of(method, run, found, PredictionOf(run=str(folder)))
 
 
 def asked_of(method: Any, run: Pretrain, found: Shown, settings: PredictionOf) -> Plate:
-    """Some of the pictures, evenly taken; the others are the gallery."""
-    few = chosen(found, settings.count)
-    found = found.few(few + [place for place in range(len(found.names)) if place not in set(few)])
+    """The first of the pictures; the others are the gallery."""
     mask = masks_of(settings, run, found)
-    return drawn(found, mask, expect(method, run, found, mask), len(few), run)
+    return drawn(found, mask, expect(method, run, found, mask), found.first, run)
 
 
 def predicts(run: Pretrain) -> bool:

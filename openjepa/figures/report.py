@@ -15,7 +15,7 @@ from openjepa.durable import read_json
 from openjepa.evaluate import report as scores
 from openjepa.figures import curves, features, masks, neighbours, prediction, spectrum
 from openjepa.figures.canvas import Plate, data_of, png, written
-from openjepa.figures.shown import encoder, some
+from openjepa.figures.shown import encoder, evenly, some
 from openjepa.log import rows, say, warn
 from openjepa.modalities.image import Image
 from openjepa.types import Mistake
@@ -207,12 +207,12 @@ def plates(run: Told) -> Iterator[Plate]:
     this = encoder(features.FeaturesOf(run=folder))
     cost = flops.encoder(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
     many = some(root, this.data, max(SAMPLES, min(MOST, int(EFFORT / cost))))
-    found = many.few(features.chosen(many, SAMPLES))
+    found = many.few(evenly(len(many.names), SAMPLES))
     if prediction.predicts(run.settings):
-        yield masks.drawn(run.settings, found.few(list(range(min(3, len(found.names))))))
-    yield features.of(this, found, SHOWN)
+        yield masks.drawn(run.settings, found.few(evenly(len(found.names), 3)))
+    yield features.of(this, found.leading(SHOWN))
     if prediction.predicts(run.settings) and any((run.folder / "checkpoints").glob("step-*")):
-        yield prediction.of(run.folder, found, SHOWN - 2)
+        yield prediction.of(run.folder, found.leading(SHOWN - 2))
     if len(found.names) > neighbours.FOUND:
         yield neighbours.drawn(many, spectrum.pooled(this, many.view).numpy())
         stages = spectrum.stages_of(run.folder, run.settings, "target")

@@ -21,6 +21,7 @@ from openjepa.pictures import Fit
 from openjepa.types import Mistake
 
 MOST = 64  # pictures in one figure
+ENOUGH = 8  # pictures of which a place's mean is one, not a picture
 CHUNK = 64  # pictures that pass an encoder at a time
 
 
@@ -46,6 +47,7 @@ class Shown(NamedTuple):
     labels: tuple[str, ...]  # the folders they lie in; "" without
     data: Image
     total: int  # that there are
+    first: int = 0  # so many of them are shown; the others are their company, over which means and axes are taken
 
     @property
     def pictures(self) -> list[np.ndarray]:
@@ -61,23 +63,51 @@ class Shown(NamedTuple):
         names, labels = (tuple(each[place] for place in places) for each in (self.names, self.labels))
         return self._replace(view=self.view[places], names=names, labels=labels)
 
+    def leading(self, count: int) -> Shown:
+        """So many of them, evenly taken, to be shown, the others behind them."""
+        few = evenly(len(self.names), count)
+        return self.few(few + sorted(set(range(len(self.names))) - set(few)))._replace(first=len(few))
+
+    def joined(self, other: Shown) -> Shown:
+        """With more company."""
+        view, names, labels = torch.cat([self.view, other.view]), self.names + other.names, self.labels + other.labels
+        return self._replace(view=view, names=names, labels=labels)
+
 
 def seen_as(settings: Asked, data: Image) -> Image:
     """How pictures are cut for a figure. Mistake if the size does not fit the patches."""
     return dataclasses.replace(data, size=settings.size or data.size, fit=settings.fit)
 
 
-def shown(settings: Asked, data: Image, count: int, of: Sequence[str] = ()) -> Shown:
-    """Some of the pictures asked for, evenly taken; those that cannot be decoded are left out, and named.
+def shown(settings: Asked, data: Image, company: int = 0, of: Sequence[str] = ()) -> Shown:
+    """Some of the pictures asked for, evenly taken, those that are shown first; behind them more, `company` in all.
 
-    Mistake if none is left, or if too many are asked for.
+    Those that cannot be decoded are left out, and named. Where fewer than eight are asked for, their company is of what the
+    run learnt from, if that is where it was. Mistake if none is left, or if too many are asked for.
     """
     if not 1 <= settings.count <= MOST:
         raise Mistake(f"{settings.count} pictures do not fit into a figure: try --count 6; {MOST} is the most")
-    found = some(tuple(of or settings.images), seen_as(settings, data), count)
+    found = some(tuple(of or settings.images), seen_as(settings, data), max(company, settings.count))
     if found.total > settings.count:
         say(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
+    found = found.leading(settings.count)
+    roots = learnt_from(settings.run)
+    if company and len(found.names) < ENOUGH and roots and all(Path(root).exists() for root in roots):
+        return found.joined(some(roots, found.data, company))
     return found
+
+
+def evenly(many: int, few: int) -> list[int]:
+    """So many of the numbers below `many`, evenly taken."""
+    return sorted({round(place) for place in np.linspace(0, many - 1, min(few, many))})
+
+
+def learnt_from(run: str) -> tuple[str, ...]:
+    """Where a run's pictures lie; nothing if it does not say."""
+    folder = Path(run)
+    ours = (folder / "config.json").is_file() and not (folder / "model.safetensors").exists()  # else another project's
+    data = config.load(folder).data if ours else None
+    return data.root if isinstance(data, Image) else ()
 
 
 def some(roots: tuple[str, ...], data: Image, count: int) -> Shown:
@@ -101,11 +131,10 @@ def rooted(settings: Asked) -> Asked:
     """With pictures to show: those asked for, or what the run learnt from. Mistake if nobody says any."""
     if settings.images:
         return settings
-    folder = Path(settings.run)
-    root = config.load(folder).data if (folder / "config.json").is_file() else None
-    if not isinstance(root, Image) or not root.root:
+    roots = learnt_from(settings.run)
+    if not roots:
         raise Mistake(f"{settings.run} does not say what it learnt from: give pictures, as in {settings.run} photos/")
-    return dataclasses.replace(settings, images=root.root)
+    return dataclasses.replace(settings, images=roots)
 
 
 class Seen(NamedTuple):

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.figures.canvas import COLOURS, Plate, Scale, framed, heat, tiled
-from openjepa.figures.features import BASIS, Basis, chosen
-from openjepa.figures.shown import Asked, Seen, encoder, rooted, seen, shown
+from openjepa.figures.features import BASIS, Basis
+from openjepa.figures.shown import ENOUGH, Asked, Seen, encoder, rooted, seen, shown
 from openjepa.types import Mistake
 
 
@@ -30,18 +30,18 @@ def similarity(settings: SimilarityOf) -> list[Plate]:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise Mistake(f"({x:g}, {y:g}) is outside the picture: x and y go from 0 to 1, as --at 0.5 0.5")
     this = encoder(settings)
-    found = shown(settings, this.data, max(BASIS, settings.count))
+    found = shown(settings, this.data, BASIS)
     return [drawn(seen(settings, this, found, settings.layer), settings)]
 
 
 def drawn(all_seen: Seen, settings: SimilarityOf) -> Plate:
-    few, grid, patch = chosen(all_seen.shown, settings.count), all_seen.grid, all_seen.shown.data.patch
-    pictures = [all_seen.shown.pictures[place] for place in few]
+    count, grid, patch = all_seen.shown.first, all_seen.grid, all_seen.shown.data.patch
+    pictures = all_seen.shown.pictures[:count]
     centred = all_seen.x - Basis.of(all_seen.x).mean
     rows, labels = [], []
     for x, y in settings.at:
         place = patch_at(x, y, grid)
-        values = cosines(centred[few], place).view(-1, *grid).numpy()
+        values = cosines(centred[:count], place).view(-1, *grid).numpy()
         marked = np.zeros(grid, bool)
         marked.flat[place] = True
         scale = Scale("cosine", float(np.percentile(values, 2)), float(values.max()))
@@ -50,10 +50,10 @@ def drawn(all_seen: Seen, settings: SimilarityOf) -> Plate:
         labels += [f"patch at\n{x:g}, {y:g}", f"cosine {scale.low:.2f}\nto {scale.high:.2f}"]
     caption = (
         "Where else the encoder sees what it sees in the framed patch: the cosine of patch features, "
-        + ("each place's mean" if len(all_seen.x) >= 8 else "the mean")
+        + ("each place's mean" if len(all_seen.x) >= ENOUGH else "the mean")
         + " taken out; bright is alike, one scale for a row."
     )
-    figure = tiled(rows, all_seen.shown.few(few).titles, labels)
+    figure = tiled(rows, all_seen.shown.titles[:count], labels)
     return Plate("similarity", "Where else that is", caption, figure)
 
 
