@@ -39,6 +39,15 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
 jepa VERB --help lists a verb's settings. Start with: jepa pretrain --data.root photos/ --out runs/photos"""
 
 
+DECODE = """jepa decode: what a representation holds, drawn as pixels
+
+  jepa decode train RUN               a decoder on top of a run, which stays as it is
+  jepa decode sample DECODER PICTURES each picture drawn several times from what the representation holds of it
+  jepa decode measure DECODER PICTURES   whether what is drawn agrees with what it was drawn from, beside a control
+
+jepa decode train --help lists a word's settings"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; the exit status: 0 done, 1 a sentence on standard error, 2 no such verb, 128+n saved after signal n."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -224,6 +233,9 @@ def decode(arguments: list[str]) -> None:
     from openjepa.types import Mistake
 
     name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(DECODE)
+        return
     if name not in KINDS:
         raise Mistake(
             f"a decoder is used by jepa decode {'|'.join(KINDS)}, as in jepa decode train RUN; each has a --help"

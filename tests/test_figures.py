@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -513,3 +514,48 @@ def test_one_picture_has_the_runs_own_as_its_company(run, photos, tmp_path, caps
     assert "over 65 pictures" in capsys.readouterr().out
     assert main(["show", "prediction", str(run), str(one), "--out", str(tmp_path / "p.png")]) == 0
     assert "over 97 pictures" in capsys.readouterr().out
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "pictures.md"
+COMMANDS = [
+    line.split("#")[0].strip() for line in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)[0].splitlines()
+]
+LONG = ("show map", "decode")  # these wait for a compiler, or for one another
+
+
+def typed(command: str) -> list[str]:
+    """A command of the page, with less to do."""
+    words = command.split()[1:]
+    small = ["--steps", "2", "--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16", "--threads", "1"]
+    words = words[: words.index("--budget")] + small if "--budget" in words else words
+    words += ["--steps", "2", "--count", "24"] if "measure" in words else []
+    return [{"448": "64", "2000": "30"}.get(word, word) for word in words]
+
+
+@pytest.fixture(scope="module")
+def place(run, photos, tmp_path_factory):
+    """A folder as the page takes for granted."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "runs").mkdir()
+    for name in ("photos", "a", "b"):
+        (folder / "runs" / name).symlink_to(run)
+    for name in ("photos", "other-photos"):
+        (folder / name).symlink_to(photos)
+    for name, file in zip(("cat.jpg", "dog.jpg"), sorted(photos.rglob("*.png")), strict=False):
+        Pillow.open(file).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in COMMANDS if "explore" not in each and not any(word in each for word in LONG)]
+)
+def test_every_command_of_the_page_works(command, place, monkeypatch):
+    monkeypatch.chdir(place)
+    assert main(typed(command)) == 0
+
+
+@pytest.mark.slow
+def test_the_long_commands_of_the_page_work(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for command in (each for each in COMMANDS if any(word in each for word in LONG)):
+        assert main(typed(command)) == 0, command
