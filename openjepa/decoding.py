@@ -18,7 +18,7 @@ from torch import Tensor
 
 from openjepa import config, positional, runs, weights
 from openjepa.config import Pretrain
-from openjepa.device import Precision
+from openjepa.device import Place, Precision, place
 from openjepa.draws import Draws
 from openjepa.durable import replacing
 from openjepa.figures import prediction
@@ -32,7 +32,7 @@ from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim
-from openjepa.types import Batch, Masks, Mistake
+from openjepa.types import Batch, Masks, Mistake, Tokens
 
 BLOCK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), budget=1.0)  # all else is shown
 STEPS = 25  # of the flow
@@ -121,6 +121,7 @@ class Opened(NamedTuple):
     settings: Pretrain
     method: Decoding
     step: int
+    place: Place  # where it draws
 
     @property
     def data(self) -> Image:
@@ -133,12 +134,13 @@ class Opened(NamedTuple):
         return self.method.config.condition == "prediction"
 
 
-def opened(folder: Path) -> Opened:
+def opened(folder: Path, device: str = "auto", precision: Precision = "auto") -> Opened:
     """A decoder's newest good checkpoint. Mistake if the folder has none."""
     settings = config.load(folder)
     if not isinstance(settings.method, Decoder):
         raise Mistake(f"{folder} is no decoder: train one by jepa decode train {folder}")
-    return Opened(settings, *weights.whole_method(folder, settings))
+    (method, step), where = weights.whole_method(folder, settings), place(device, precision)
+    return Opened(settings, method.to(where.device), step, where)
 
 
 class Drawn(NamedTuple):
@@ -168,7 +170,13 @@ def mask_of(decoder: Opened, count: int, box: prediction.Box | None, seed: int) 
 def conditions(decoder: Opened, view: UInt8[Tensor, "B C H W"], mask: Masks) -> Conditions:
     """What is drawn from, of each picture."""
     batch = Batch((view,), torch.arange(len(view)))
-    return decoder.method.targets(batch, (mask,))
+    return Conditions(decoder.method.targets(*decoder.place.move((batch, (mask,)))).x.cpu())
+
+
+@torch.no_grad()
+def pooled(decoder: Opened, tokens: Tokens) -> Float[Tensor, "B D"]:
+    """Features of tokens that are seen by themselves."""
+    return decoder.method.pooled(decoder.place.move(tokens)).cpu()
 
 
 def draw(
@@ -185,7 +193,9 @@ def draw(
     asked, views, raws = mask.target[:, 0], [], []
     for sample in range(samples):
         draws = seeded(seed + sample, len(view))
-        raw = decoder.method.draw(given, tokens.take(asked).pos, draws, steps)
+        moved, where = decoder.place.move((given, tokens.take(asked).pos))
+        with decoder.place.autocast():
+            raw = decoder.method.draw(moved, where, draws, steps).float().cpu()
         whole = tokens.x.scatter(1, asked[..., None].expand_as(raw), raw.to(tokens.x.dtype))
         views.append(decoder.data.pixels(whole))
         raws.append(raw)
@@ -203,12 +213,14 @@ class Sample:
     box: prediction.Box | None = None  # of a decoder of predictions: the block, as shares from 0 to 1; by default any
     steps: int = STEPS  # of the flow
     seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
     out: Path | None = None  # a .png; by default DECODER/figures/samples.png
 
 
 def sample(settings: Sample) -> Path:
     """A PNG with a row for each picture. Mistake in a sentence if the decoder, a picture or the box is no good."""
-    decoder = opened(Path(settings.decoder))
+    decoder = opened(Path(settings.decoder), settings.device, settings.precision)
     if settings.box and not decoder.predicts:
         raise Mistake("this decoder draws whole pictures from their features: leave --box out")
     if not 1 <= settings.samples <= 32 or settings.steps < 1:
@@ -277,6 +289,8 @@ class Measure:
     count: int = 256
     steps: int = STEPS
     seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
 
 
 class Agreement(NamedTuple):
@@ -295,7 +309,7 @@ def measure(settings: Measure) -> Agreement:
     Of a decoder of features that is the very condition. Features are less their mean over the pictures, then compared by the
     cosine. Also in DECODER/agreement.json.
     """
-    decoder = opened(Path(settings.decoder))
+    decoder = opened(Path(settings.decoder), settings.device, settings.precision)
     roots = settings.images or decoder.data.root
     found = some(tuple(roots), decoder.data, settings.count)
     if len(found.view) < FEWEST:
@@ -304,11 +318,9 @@ def measure(settings: Measure) -> Agreement:
     given = conditions(decoder, found.view, mask)
     other = Conditions(given.x.roll(1, 0))
     here = decoder.data.tokens(found.view).take(mask.target[:, 0])
-    truth = decoder.method.pooled(here)
+    truth = pooled(decoder, here)
     own, control = (
-        decoder.method.pooled(
-            here._replace(x=draw(decoder, found.view, each, mask, 1, settings.seed, settings.steps).raw[0])
-        )
+        pooled(decoder, here._replace(x=draw(decoder, found.view, each, mask, 1, settings.seed, settings.steps).raw[0]))
         for each in (given, other)
     )
     result = agreement(truth, own, control)
