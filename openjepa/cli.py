@@ -207,12 +207,22 @@ def shards(arguments: list[str]) -> None:
 
 
 def show(arguments: list[str]) -> None:
+    from difflib import get_close_matches
+
     import tyro
 
     from openjepa.figures.showing import KINDS, Show
     from openjepa.figures.showing import show as run
+    from openjepa.types import Mistake
 
     name = arguments[0] if arguments and arguments[0] in KINDS else None
+    if (
+        not name
+        and arguments
+        and (near := get_close_matches(arguments[0], KINDS, 1))
+        and not Path(arguments[0]).exists()
+    ):
+        raise Mistake(f"there is no picture {arguments[0]!r}: did you mean jepa show {near[0]}?")
     settings = KINDS[name].settings if name else Show
     run(tyro.cli(settings, prog=" ".join(filter(None, ("jepa show", name))), args=arguments[1 if name else 0 :]))
 

@@ -115,7 +115,11 @@ def below(root: str, suffixes: frozenset[str], packed: frozenset[str]) -> dict[s
         raise Mistake(
             f"{root} is compressed, so that no picture in it can be read by itself: decompress it to a .tar file"
         )
-    raise Mistake(f"{root} is not a folder, a .tar or .parquet file, nor a .txt file of paths: check its spelling")
+    if not path.exists():
+        raise Mistake(f"{root} is not there: check its spelling")
+    raise Mistake(
+        f"{root} is no picture, not a folder, a .tar or .parquet file, nor a .txt file of paths: check its spelling"
+    )
 
 
 def path_suffix(path: str) -> str:

@@ -25,7 +25,7 @@ from openjepa.figures import prediction
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
 from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, out_of, shown, some
-from openjepa.log import say
+from openjepa.log import say, warn
 from openjepa.masking import Masking
 from openjepa.methods.decoder import Condition, Conditions, Decoder, Decoding, seeded
 from openjepa.methods.jepa import JEPA
@@ -66,6 +66,12 @@ class Train:
 def train(settings: Train) -> Path:
     """The decoder's folder, a run like any other: resumed exactly, logged, with its curves."""
     wanted = config_of(settings)
+    if (wanted.out / "config.json").is_file():
+        other = [each for each in config.differences(config.load(wanted.out), wanted) if each.startswith("method.")]
+        if other:
+            raise Mistake(
+                f"{wanted.out} holds another decoder ({'; '.join(other)}): give those settings, or another --out"
+            )
     runs.pretrain(wanted)
     return wanted.out
 
@@ -86,6 +92,11 @@ def config_of(settings: Train) -> Pretrain:
         name.startswith(weights.PREDICTOR) for name in weights.everything(run)
     ):
         raise Mistake(f"{run} has no predictor: give the run's folder, or leave --condition prediction out")
+    if settings.dim % (4 * settings.num_heads):
+        better = max(1, round(settings.dim / (4 * settings.num_heads))) * 4 * settings.num_heads
+        raise Mistake(
+            f"--dim {settings.dim} is not a multiple of four times {settings.num_heads} heads: try --dim {better}"
+        )
     shared = {each.name for each in dataclasses.fields(JEPA)} & vars(theirs.method).keys()
     sizes = {name: getattr(theirs.method, name) for name in shared} | {"target_sees": "whole", "target_every": 1}
     drawn: dict[str, Any] = {
@@ -274,7 +285,7 @@ def grid_of(decoder: Opened, found: Shown, mask: Masks, drawn: Drawn) -> Plate:
     if decoder.predicts and not decoder.method.config.pooled:
         what = "what the predictor expects at every patch in the frame"
     caption = (
-        f"Each picture drawn {len(drawn.views)} times from {what}; the decoder sees nothing else. What agrees is in the "
+        f"Each picture drawn {len(drawn.views)} times from {what}; the decoder, of {decoder.step:,} steps, sees nothing else. What agrees is in the "
         "representation, what varies is not; bright: deviation over the samples, of 255, up to 96."
     )
     return Plate("samples", "What the representation holds", caption, tiled(rows, columns, found.titles))
@@ -311,6 +322,8 @@ def measure(settings: Measure) -> Agreement:
     """
     decoder = opened(Path(settings.decoder), settings.device, settings.precision)
     roots = settings.images or decoder.data.root
+    if not settings.images:
+        warn("these are pictures that the decoder learnt from: give others to know what it does with new ones")
     found = some(tuple(roots), decoder.data, settings.count)
     if len(found.view) < FEWEST:
         raise Mistake(f"{len(found.view)} pictures are too few to be told apart: give {FEWEST} or more")

@@ -25,6 +25,7 @@ from openjepa.figures.curves import draw
 from openjepa.log import Log, say, warn
 from openjepa.log import rows as log_rows
 from openjepa.machine import matrix_rate, peak
+from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, measure
 from openjepa.nn.transformer import recompute_blocks
@@ -281,12 +282,13 @@ def finish(settings: Pretrain, method: Any) -> None:
     folder = weights.export(method, settings, settings.steps, settings.out / "export")
     if not distributed.is_main():
         return
+    following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"
+    if isinstance(settings.method, Decoder):
+        following = f"jepa decode sample {settings.out} PICTURES"
     picture = draw([settings.out], settings.out / "curves.png")
     if settings.report:
         report.at_end(settings.out)
-    say(
-        f"\nencoder    {folder}\ncurves     {picture}\nnext       jepa probe {settings.out} --data.root LABELLED_FOLDER"
-    )
+    say(f"\nencoder    {folder}\ncurves     {picture}\nnext       {following}")
 
 
 class Pace(NamedTuple):

@@ -155,7 +155,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
         "--out",
         str(out),
     ]
-    assert main(sample) == 0 and "decoder sees nothing else" in capsys.readouterr().out
+    assert main(sample) == 0 and "sees nothing else" in capsys.readouterr().out
     before = out.read_bytes()
     assert main(sample) == 0 and out.read_bytes() == before and Pillow.open(out).width > 300
 
@@ -224,6 +224,14 @@ def test_bad_input_is_a_sentence(words, said, run, capsys):
     assert main(["decode", *(places.get(each, each) for each in words)]) == 1
     error = capsys.readouterr().err.strip()
     assert said in error and error.count("\n") == 0
+
+
+def test_another_decoder_in_the_same_place_is_refused_and_odd_sizes_are_said(run, tmp_path, capsys):
+    train = ["decode", "train", str(run), "--steps", "2", "--out", str(tmp_path / "d"), *SMALL]
+    assert main(train) == 0
+    assert main([*train, "--depth", "2"]) == 1 and "holds another decoder" in capsys.readouterr().err
+    assert main([*train[:-1], "1", "--dim", "50", "--out", str(tmp_path / "e")]) == 1
+    assert "try --dim 48" in capsys.readouterr().err
 
 
 def test_what_cannot_be_drawn_is_said(run, photos, tmp_path, capsys):

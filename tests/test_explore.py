@@ -115,6 +115,8 @@ def test_a_port_in_use_is_a_sentence(run):
         free("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(Mistake, match="port 70000"):
         free("127.0.0.1", 70000)
+    with pytest.raises(Mistake, match="no host"):
+        free("300.1.1.1", 8080)
 
 
 def test_without_the_toolkit_the_extra_is_named(run, monkeypatch):

@@ -52,10 +52,12 @@ def free(host: str, port: int) -> None:
     try:
         with socket.create_server((host, port)):
             pass
-    except (OSError, OverflowError) as error:
-        raise Mistake(
-            f"port {port} of {host} cannot be had ({error}): try --port {min(65535, max(1024, port + 1))}"
-        ) from error
+    except OverflowError as error:
+        raise Mistake(f"port {port} is none: they go from 1 to 65535; try --port 8080") from error
+    except OSError as error:
+        if (error.errno or 0) < 0:  # of a name that nobody knows
+            raise Mistake(f"there is no host {host}: try --host 127.0.0.1, which is this machine") from error
+        raise Mistake(f"port {port} of {host} cannot be had ({error}): try --port {min(65535, port + 1)}") from error
 
 
 class Page:
@@ -110,6 +112,10 @@ class Page:
         self.canvas.set_content("")
         self.caption.set_text(name)
         self.answer.clear()
+        with self.answer:
+            self.ui.label("Here stands what you ask for: where else a patch is, or what is expected in a box.").classes(
+                "opacity-70"
+            )
         self.near.clear()
         with self.near:
             self.ui.label("Most like it").classes("text-lg")

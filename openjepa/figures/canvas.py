@@ -35,6 +35,7 @@ COLOURS = (
 )  # Okabe and Ito, 2008
 MAP = "viridis"  # even in lightness, and told apart without red and green
 DPI, SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
+LARGE = 200  # the same of pictures of more than 96 pixels
 LINE = 150  # pixels of a row's label
 CHARACTER = 6.1  # pixels of a letter of the caption, about
 
@@ -65,9 +66,9 @@ def heat(values: Float[np.ndarray, "H W"], scale: Scale) -> Picture:
 
 
 def paled(picture: Picture, kept: np.ndarray, patch: int) -> Picture:
-    """A picture of which patches that are not kept are nearly white."""
+    """A picture of which patches that are not kept are grey, and hardly to be seen."""
     mask = np.kron(kept, np.ones((patch, patch)))[..., None].astype(bool)
-    return np.where(mask, picture, 232 + picture // 12).astype(np.uint8)
+    return np.where(mask, picture, 176 + picture // 8).astype(np.uint8)
 
 
 def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str, width: int = 1) -> Picture:
@@ -123,9 +124,9 @@ def tiled(
 
 
 def tile_size(rows: Sequence[Sequence[Picture | None]]) -> tuple[int, int]:
-    """Height and width of a tile: the first picture's shape, its longer side SIDE."""
+    """Height and width of a tile: the first picture's shape, its longer side SIDE, or LARGE where it has more to show."""
     first = next(each for row in rows for each in row if each is not None)
-    scale = SIDE / max(first.shape[:2])
+    scale = (SIDE if max(first.shape[:2]) <= 96 else LARGE) / max(first.shape[:2])
     return round(first.shape[0] * scale), round(first.shape[1] * scale)
 
 

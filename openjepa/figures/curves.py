@@ -59,8 +59,11 @@ def curves(settings: CurvesOf) -> list[Plate]:
 
 
 def logs_of(runs: Sequence[Path]) -> Logs:
-    """The rows of each run under its name. Mistake if there are none."""
-    logs = [(run.name, rows(run / "metrics.jsonl")) for run in runs]
+    """The rows of each run under its name, or its path where names are the same. Mistake if there are none."""
+    if len(set(runs)) < len(runs):
+        raise Mistake(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
+    alike = len({run.name for run in runs}) < len(runs)
+    logs = [(str(run) if alike else run.name, rows(run / "metrics.jsonl")) for run in runs]
     for run, (_, log) in zip(runs, logs, strict=True):
         if not log:
             raise Mistake(f"{run} has no metrics.jsonl with rows: give the folder of a run that has taken some steps")
@@ -104,7 +107,9 @@ def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: Logs, ink: str, le
         points = [(row["step"], row[name]) for row in log if name in row]
         if points:
             colour, dash = COLOURS[(number + 4) % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
-            axes.plot(*zip(*points, strict=True), label=run, linewidth=1.3, color=colour, linestyle=dash)
+            mark = "o" if len(points) == 1 else ""
+            axes.plot(*zip(*points, strict=True), label=run, linewidth=1.3, color=colour, linestyle=dash, marker=mark)
+            axes.locator_params(axis="x", nbins=4, integer=True)
     axes.set_title(title, fontsize=10, color=ink)
     axes.set_xlabel("step", fontsize=8, color=ink)
     axes.set_ylabel(unit, fontsize=8, color=ink)

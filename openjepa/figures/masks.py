@@ -84,8 +84,8 @@ def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:
     targets = [f"target {block + 1}" if blocks > 1 else "target" for block in range(min(blocks, COLUMNS))]
     caption = (
         f"What the encoder is shown and the predictor is asked for, sampler {run.masks.sampler}: {mask.context.shape[1]} of "
-        f"{count} patches of {patch} px as context, {blocks} target{'s' if blocks > 1 else ''} of {mask.target.shape[2]}. "
-        "Hidden patches are pale."
+        f"{count} patches of {patch} px as context, {mask.target.shape[2]} asked for"
+        f"{f', in each of {blocks} blocks' if blocks > 1 else ''}. What is hidden is grey."
     )
     figure = tiled(rows, ["picture", "context", *targets], labels)
     return Plate("masks", "What is hidden", caption, figure)
@@ -115,11 +115,13 @@ def covered(cover: Coverage, run: Pretrain) -> Plate:
         axes.set_xlabel("column of patches", fontsize=8)
         axes.set_ylabel("row of patches", fontsize=8)
         axes.tick_params(labelsize=7)
-        figure.colorbar(drawn, ax=axes, shrink=0.8, label="share of draws")
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+        bar.set_label("share of draws", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
     never = int((cover.asked == 0).sum())
     caption = (
         f"How often each patch is shown and asked for, {DRAWS:,} draws of sampler {run.masks.sampler}: asked for in "
         f"{100 * cover.asked.min():.0f} to {100 * cover.asked.max():.0f} % of draws"
-        + (f"; {never} patches never are." if never else "; every patch is.")
+        + (f"; {never} patches never are." if never else "; none is left out.")
     )
     return Plate("coverage", "How often each patch is used", caption, figure)

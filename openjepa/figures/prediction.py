@@ -174,7 +174,7 @@ def drawn(found: Shown, mask: Masks, expected: Expected, count: int, run: Pretra
     raw = run.data.tokens(found.view)  # type: ignore[union-attr]
     patches = gathered(raw.x, expected.target)
     gallery, images = expected.truth[count:].flatten(0, 1), patches[count:].flatten(0, 1)
-    scale = Scale("error / variance", 0.0, 2.0)
+    scale = Scale("error / variance; 2 and more", 0.0, 2.0)
     rows, labels = [], []
     for row in range(count):
         inside = np.zeros(grid[0] * grid[1], bool)
@@ -196,7 +196,7 @@ def drawn(found: Shown, mask: Masks, expected: Expected, count: int, run: Pretra
         labels.append(f"{found.titles[row]}\nerror {ratio:.2f} of\nthe mean's")
     columns = ["picture", "what is shown", "error of the predictor", "error of the mean", "error of the nearest patch"]
     columns += ["what it expects, as real patches", "what is there, as real patches"] if len(gallery) else []
-    columns += ["the pixels it expects"] if expected.pixels is not None else []
+    columns += ["the pixels it expects, mean and contrast given"] if expected.pixels is not None else []
     means = [float(each.mean()) for each in expected.errors]
     caption = (
         f"Error of hidden patches' target features over {len(found.view)} pictures, 1 their variance: predictor {means[0]:.2f}, "

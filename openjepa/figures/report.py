@@ -17,6 +17,7 @@ from openjepa.figures import curves, features, masks, neighbours, prediction, sp
 from openjepa.figures.canvas import Plate, data_of, png, written
 from openjepa.figures.shown import encoder, evenly, some
 from openjepa.log import rows, say, warn
+from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 
@@ -127,7 +128,9 @@ def sentence(run: Told) -> str:
 
 def facts(run: Told) -> str:
     """The figures that are looked for first."""
-    last = run.last
+    last = run.last | {
+        name: middle(run, name) for name in ("images_per_second", "share_of_ceiling") if name in run.last
+    }
     wanted = (
         ("step", "steps taken", "{:,}"), ("loss", "loss", "{:.3g}"), ("relative_loss", "of the mean target's loss", "{:.2f}"),
         ("rankme", "RankMe, directions", "{:.0f}"), ("images_per_second", "images per second", "{:.0f}"),
@@ -220,22 +223,25 @@ def plates(run: Told) -> Iterator[Plate]:
 
 
 def speed(run: Told) -> tuple[str, ...]:
-    """The median over the log."""
+    """Medians over the log."""
+    wanted = {"images_per_second": "{:.1f}", "data_wait": "{:.1%}", "share_of_ceiling": "{:.1%}"}
+    return run.name, *(form.format(middle(run, name)) if name in run.last else "" for name, form in wanted.items())
 
-    def middle(name: str, form: str) -> str:
-        values = [row[name] for row in run.log if name in row]
-        return form.format(sorted(values)[len(values) // 2]) if values else ""
 
-    return (
-        run.name,
-        middle("images_per_second", "{:.1f}"),
-        middle("data_wait", "{:.1%}"),
-        middle("share_of_ceiling", "{:.1%}"),
-    )
+def middle(run: Told, name: str) -> float:
+    """The median of a signal over the log."""
+    values = sorted(row[name] for row in run.log if name in row)
+    return values[len(values) // 2]
 
 
 def commands(run: Told) -> str:
     folder = run.folder
+    if isinstance(run.settings.method, Decoder):
+        words = (
+            "PICTURES          # each drawn several times",
+            "OTHER_PICTURES   # whether that agrees, beside a control",
+        )
+        return f"jepa decode sample {folder} {words[0]}\njepa decode measure {folder} {words[1]}"
     return "\n".join(
         (
             f"jepa probe {folder} --data.root LABELLED      # accuracy beside the untrained encoder and raw pixels",

@@ -52,15 +52,21 @@ def show(settings: Any) -> list[Path]:
 
 def overview(settings: Show) -> list[Path]:
     """The pictures that every run has, in one page."""
-    plates: list[Plate] = []
     shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(Asked)}
-    for name in ("masks", "features", "similarity", "prediction"):
+    found: dict[str, list[Plate]] = {}
+    for name in (
+        "features",
+        "similarity",
+        "masks",
+        "prediction",
+    ):  # what every encoder has comes first: its mistakes end it
         try:
-            plates += KINDS[name].draw(KINDS[name].settings(**shared))
+            found[name] = KINDS[name].draw(KINDS[name].settings(**shared))
         except Mistake as mistake:
-            if name not in ("masks", "prediction"):
+            if name in ("features", "similarity"):
                 raise
             say(f"{name:<10} left out: {mistake}")
+    plates = [plate for name in ("masks", "features", "similarity", "prediction") for plate in found.get(name, [])]
     return written(plates, out_of(settings, "overview"), settings.page, f"What {settings.run} sees")
 
 

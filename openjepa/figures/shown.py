@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,10 @@ class Shown(NamedTuple):
 
 def seen_as(settings: Asked, data: Image) -> Image:
     """How pictures are cut for a figure. Mistake if the size does not fit the patches."""
+    sides = settings.size or data.size
+    if any(side < data.patch or side % data.patch for side in sides):
+        better = " ".join(str(max(1, round(side / data.patch)) * data.patch) for side in sides)
+        raise Mistake(f"{sides[0]}×{sides[1]} is not a multiple of patch {data.patch}: try --size {better}")
     return dataclasses.replace(data, size=settings.size or data.size, fit=settings.fit)
 
 
@@ -87,14 +92,19 @@ def shown(settings: Asked, data: Image, company: int = 0, of: Sequence[str] = ()
     """
     if not 1 <= settings.count <= MOST:
         raise Mistake(f"{settings.count} pictures do not fit into a figure: try --count 6; {MOST} is the most")
-    found = some(tuple(of or settings.images), seen_as(settings, data), max(company, settings.count))
+    found = some(tuple(of or settings.images), seen_as(settings, data), company, settings.count)
     if found.total > settings.count:
-        say(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
-    found = found.leading(settings.count)
+        noted(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
     roots = learnt_from(settings.run)
     if company and len(found.names) < ENOUGH and roots and all(Path(root).exists() for root in roots):
         return found.joined(some(roots, found.data, company))
     return found
+
+
+@functools.cache
+def noted(message: str) -> None:
+    """What is said once, however many figures are of the same pictures."""
+    say(message)
 
 
 def evenly(many: int, few: int) -> list[int]:
@@ -110,21 +120,28 @@ def learnt_from(run: str) -> tuple[str, ...]:
     return data.root if isinstance(data, Image) else ()
 
 
-def some(roots: tuple[str, ...], data: Image, count: int) -> Shown:
-    """At most `count` pictures of files and folders, evenly taken from all."""
+def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Shown:
+    """Pictures of files and folders: `first` of them to be shown, and behind them others, `count` in all, both evenly taken.
+
+    Files that are named one by one stay in that order.
+    """
     data = dataclasses.replace(data, root=roots)
     source = data.listing()
+    if sorted(roots) == source.paths:
+        source = source._replace(paths=list(roots))
     samples = data.dataset(source)
-    wanted = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int))
-    read = samples.read(torch.from_numpy(wanted), None)
+    few = evenly(len(samples), first)
+    wanted = few + [each for each in evenly(len(samples), count) if each not in set(few)]
+    read = samples.read(torch.tensor(wanted), None)
     good = torch.where(read.label >= 0)[0].tolist()
     for bad in read.skipped:
         warn(f"{bad.path} cannot be decoded ({bad.reason}): it is left out")
     if not good:
         raise Mistake(f"of {' '.join(roots)} no picture can be decoded: jepa doctor says why")
-    names = tuple(samples.source(int(wanted[row])) for row in good)
+    names = tuple(samples.source(wanted[row]) for row in good)
     classes = [samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good]
-    return Shown(read.views[0][good], names, tuple(classes), data, len(samples))
+    leading = sum(row < len(few) for row in good) or min(first, len(good))
+    return Shown(read.views[0][good], names, tuple(classes), data, len(samples), leading)
 
 
 def rooted(settings: Asked) -> Asked:
@@ -190,4 +207,4 @@ def short(name: str) -> str:
     """A file's name, short enough for a label."""
     place = archives.inside(name)
     name = Path(name).name if place is None else name.rsplit("/", 1)[-1]
-    return name if len(name) <= 20 else name[:9] + "…" + name[-10:]
+    return name if len(name) <= 17 else name[:7] + "…" + name[-9:]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa.figures.canvas import COLOURS, Plate, Scale, framed, heat, tiled
+from openjepa.figures.canvas import COLOURS, SIDE, Plate, Scale, enlarged, framed, heat, tiled
 from openjepa.figures.features import BASIS, Basis
 from openjepa.figures.shown import ENOUGH, Asked, Seen, encoder, rooted, seen, shown
 from openjepa.types import Mistake
@@ -44,14 +44,18 @@ def drawn(all_seen: Seen, settings: SimilarityOf) -> Plate:
         values = cosines(centred[:count], place).view(-1, *grid).numpy()
         marked = np.zeros(grid, bool)
         marked.flat[place] = True
-        scale = Scale("cosine", float(np.percentile(values, 2)), float(values.max()))
-        rows.append([framed(pictures[0], marked, patch, COLOURS[5]), *pictures[1:]])
+        others = np.sort(values, None)  # without the patch itself
+        scale = Scale("cosine", float(np.percentile(values, 2)), float(others[-2] if values.size > 1 else others[-1]))
+        large = enlarged(pictures[0], 2 * SIDE)
+        rows.append(
+            [framed(large, marked, patch * (len(large) // len(pictures[0])), COLOURS[5], width=4), *pictures[1:]]
+        )
         rows.append([heat(each, scale) for each in values])
         labels += [f"patch at\n{x:g}, {y:g}", f"cosine {scale.low:.2f}\nto {scale.high:.2f}"]
     caption = (
         "Where else the encoder sees what it sees in the framed patch: the cosine of patch features, "
         + ("each place's mean" if len(all_seen.x) >= ENOUGH else "the mean")
-        + " taken out; bright is alike, one scale for a row."
+        + " taken out; bright is alike, one scale for a row, up to the best but the patch itself."
     )
     figure = tiled(rows, all_seen.shown.titles[:count], labels)
     return Plate("similarity", "Where else that is", caption, figure)

@@ -29,7 +29,7 @@ SAMPLES = 512  # pictures
 class SpectrumOf(Asked):
     """Draws the variance of features along their principal directions, untrained, at every checkpoint kept, and in the end."""
 
-    samples: int = SAMPLES  # pictures whose features are looked at
+    count: int = SAMPLES  # pictures whose features are looked at
 
 
 def spectrum(settings: SpectrumOf) -> list[Plate]:
@@ -45,7 +45,7 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
     found = some(
         tuple(settings.images),
         seen_as(settings, run.data if run and isinstance(run.data, Image) else now.data),
-        settings.samples,
+        settings.count,
     )
     if len(found.view) < 8:
         raise Mistake(f"a spectrum of {len(found.view)} pictures says nothing: give 8 or more, better hundreds")
@@ -84,7 +84,9 @@ def drawn(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int) -> Plate
     ranks = {name: rankme(features) for name, features in stages}
     caption = (
         f"Variance of pooled features along each principal direction, over {samples} pictures. A flat line uses many "
-        "directions, a steep one few. RankMe: " + ", ".join(f"{name} {rank:.0f}" for name, rank in ranks.items()) + "."
+        "directions, a steep one few. RankMe of these: "
+        + ", ".join(f"{name} {rank:.0f}" for name, rank in ranks.items())
+        + "."
     )
     return Plate(
         "spectrum",
