@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from openjepa import config, positional, runs, weights
 from openjepa.config import Pretrain
 from openjepa.device import Place, Precision, place
-from openjepa.draws import Draws
+from openjepa.draws import Draws, order
 from openjepa.durable import replacing
 from openjepa.figures import prediction
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
@@ -36,6 +36,7 @@ from openjepa.types import Batch, Masks, Mistake, Tokens
 
 BLOCK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), budget=1.0)  # all else is shown
 STEPS = 25  # of the flow
+CENTRE = 0.25, 0.25, 0.75, 0.75  # the block that is drawn to be measured, in all pictures: features tell places, too
 FEWEST = 20  # pictures that an agreement is measured on
 
 
@@ -327,9 +328,9 @@ def measure(settings: Measure) -> Agreement:
     found = some(tuple(roots), decoder.data, settings.count)
     if len(found.view) < FEWEST:
         raise Mistake(f"{len(found.view)} pictures are too few to be told apart: give {FEWEST} or more")
-    mask = mask_of(decoder, len(found.view), None, settings.seed)
+    mask = mask_of(decoder, len(found.view), CENTRE if decoder.predicts else None, settings.seed)
     given = conditions(decoder, found.view, mask)
-    other = Conditions(given.x.roll(1, 0))
+    other = Conditions(given.x[strangers(len(found.view), settings.seed)])
     here = decoder.data.tokens(found.view).take(mask.target[:, 0])
     truth = pooled(decoder, here)
     own, control = (
@@ -356,6 +357,12 @@ def measure(settings: Measure) -> Agreement:
             )
         )
     return result
+
+
+def strangers(count: int, seed: int) -> Int[Tensor, "B"]:
+    """For each picture another one, drawn at random: all in one ring."""
+    ring = torch.from_numpy(order(seed, 0, count))
+    return torch.empty_like(ring).scatter(0, ring, ring.roll(1))
 
 
 def agreement(truth: Float[Tensor, "B D"], own: Float[Tensor, "B D"], control: Float[Tensor, "B D"]) -> Agreement:

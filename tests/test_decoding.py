@@ -129,6 +129,11 @@ def test_agreement_is_whole_where_what_is_drawn_is_what_was_there():
     assert decoding.agreement(truth, noise, noise).retrieval < 0.15
 
 
+def test_nobody_is_a_stranger_to_two_nor_to_itself():
+    other = decoding.strangers(50, 3)
+    assert sorted(other.tolist()) == list(range(50)) and (other != torch.arange(50)).all()
+
+
 @pytest.mark.parametrize("condition", ["features", "prediction"])
 def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition, run, photos, tmp_path, capsys):
     folder = tmp_path / "decoder"

@@ -66,9 +66,11 @@ def heat(values: Float[np.ndarray, "H W"], scale: Scale) -> Picture:
 
 
 def paled(picture: Picture, kept: np.ndarray, patch: int) -> Picture:
-    """A picture of which patches that are not kept are grey, and hardly to be seen."""
+    """A picture of which patches that are not kept are hatched: white and grey are colours of pictures, too."""
     mask = np.kron(kept, np.ones((patch, patch)))[..., None].astype(bool)
-    return np.where(mask, picture, 176 + picture // 8).astype(np.uint8)
+    row, column = np.indices(picture.shape[:2]) // max(1, len(picture) // 64)
+    hatch = np.where((row + column) % 4 == 0, 190, 226)[..., None]
+    return np.where(mask, picture, hatch + picture // 12).astype(np.uint8)
 
 
 def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str, width: int = 1) -> Picture:

@@ -85,7 +85,7 @@ def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:
     caption = (
         f"What the encoder is shown and the predictor is asked for, sampler {run.masks.sampler}: {mask.context.shape[1]} of "
         f"{count} patches of {patch} px as context, {mask.target.shape[2]} asked for"
-        f"{f', in each of {blocks} blocks' if blocks > 1 else ''}. What is hidden is grey."
+        f"{f', in each of {blocks} blocks' if blocks > 1 else ''}. What is hidden is hatched."
     )
     figure = tiled(rows, ["picture", "context", *targets], labels)
     return Plate("masks", "What is hidden", caption, figure)
