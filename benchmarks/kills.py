@@ -44,7 +44,7 @@ def small(folder: Path) -> Pretrain:
         data=Image(root=(str(photos),), size=(32, 32), patch=8),
         method=JEPA(dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardise=True),
         optim=Optim(warmup=0.1, momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
-        log_every=2, save_every=3, keep_last=1, resume="if-any",
+        log_every=2, save_every=3, keep_last=1, resume="if-any", report=False,
     )  # fmt: skip
 
 

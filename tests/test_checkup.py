@@ -160,4 +160,4 @@ def test_the_verb_writes_names_and_a_picture(clean, tmp_path, capsys):
     with Pillow.open(tmp_path / "out" / "doctor.png") as drawn:
         assert drawn.size[0] > 500
     assert cli.main(["doctor", str(tmp_path / "nothing")]) == 1
-    assert "is not a folder" in capsys.readouterr().err
+    assert "is not there" in capsys.readouterr().err

@@ -186,7 +186,7 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
 
 def test_a_missing_folder_is_named(tmp_path, capsys):
     assert main(["pretrain", "--data.root", str(tmp_path / "gone"), "--out", str(tmp_path / "run")]) == 1
-    assert "gone is not a folder" in capsys.readouterr().err
+    assert "gone is not there" in capsys.readouterr().err
 
 
 def test_a_run_that_exists_is_left_alone(photos, tmp_path, capsys):

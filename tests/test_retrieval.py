@@ -465,7 +465,7 @@ def test_a_bad_question_is_one_sentence(index, photos, tmp_path, capsys, line, m
     [
         (["embed", "RUN", "PHOTOS", "--out", "x.csv"], "x.csv has none of the endings .safetensors, .npy, .parquet: try --out x.safetensors"),
         (["embed", "RUN", "PHOTOS", "--out", "INDEX"], "is there already: give another --out"),
-        (["embed", "RUN", "nowhere", "--out", "y.npy"], "nowhere is not a folder"),
+        (["embed", "RUN", "nowhere", "--out", "y.npy"], "nowhere is not there"),
         (["embed", "RUN", "PHOTOS", "--out", "y.npy", "--batch", "0"], "batches of 0 hold nothing: try --batch 64"),
         (["duplicates", "INDEX", "--threshold", "3"], "a cosine of 3 is none: try --threshold 0.85"),
         (["cluster", "INDEX", "--clusters", "97"], "96 pictures cannot be in 97 clusters"),
