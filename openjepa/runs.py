@@ -49,11 +49,17 @@ def pretrain(settings: Pretrain) -> Path:
         settings.masks.build(settings.data.grid)  # says at once if the grid is too small
         if settings.dry_run:
             return rehearse(settings, where)
-        with locked(settings.out, "training") if distributed.is_main() else nullcontext():
-            return run(settings, where)
+        main = distributed.is_main()
+        with locked(settings.out, "training") if main else nullcontext():
+            run(settings, where)
+    if settings.report and main:
+        report.at_end(
+            settings.out
+        )  # by one process when the others have left: its figures sum over nobody else's share
+    return settings.out
 
 
-def run(settings: Pretrain, where: Place) -> Path:
+def run(settings: Pretrain, where: Place) -> None:
     """One run: a new one, or one to go on with."""
     resumed = resuming(settings)
     listing = settings.data.listing()
@@ -88,7 +94,6 @@ def run(settings: Pretrain, where: Place) -> Path:
         train(settings, method, optimizer, loader, where, start, log, signals, saver, online)
     finish(settings, method)
     distributed.barrier()
-    return settings.out
 
 
 def divides(settings: Pretrain) -> None:
@@ -286,8 +291,6 @@ def finish(settings: Pretrain, method: Any) -> None:
     if isinstance(settings.method, Decoder):
         following = f"jepa decode sample {settings.out} PICTURES"
     picture = draw([settings.out], settings.out / "curves.png")
-    if settings.report:
-        report.at_end(settings.out)
     say(f"\nencoder    {folder}\ncurves     {picture}\nnext       {following}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from openjepa import checkpoint, config, log, runs, weights
 from openjepa.data import Steps
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed
+from openjepa.figures import report
 from openjepa.masking import Blocks
 from openjepa.types import Mistake
 from tests.conftest import CPU, METHODS, MODALITIES, replace
@@ -37,6 +39,21 @@ def features(out) -> torch.Tensor:
     view = MODALITIES["image"].synthetic(8, 3).read(torch.arange(8), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     return tokens.x
+
+
+def test_a_run_of_two_ranks_reports_as_one_process_does(tiny):
+    """Its figures are of whole batches, although targets are standardised over what all ranks see."""
+    torchrun(replace(tiny, steps=5, report=True))
+    page = tiny.out / "report.html"
+    written = page.read_text()
+    assert 'id="prediction"' in written
+    page.unlink()
+    report.at_end(tiny.out)
+    assert figures_of(page.read_text()) == figures_of(written)
+
+
+def figures_of(page: str) -> list[str]:
+    return re.findall(r"<img[^>]*>|<p>Error of hidden[^<]*", page)
 
 
 @pytest.mark.parametrize("method", ["released", "averaged", "rotary"])
