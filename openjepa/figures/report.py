@@ -21,8 +21,12 @@ from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 
-SAMPLES = 128  # pictures of the data of which every patch is looked at
-EFFORT, MOST = 1e12, 2048  # operations that may be spent on finding neighbours, at most among so many pictures
+EFFORT = 1e12  # operations of one pass of an encoder over all pictures that are looked at, about
+LEAST, SAMPLES, MOST = (
+    24,
+    128,
+    2048,
+)  # of which every patch is looked at, by the encoder's size; and for neighbours, at most
 SHOWN = 6
 Logs = list[dict[str, Any]]
 
@@ -209,8 +213,9 @@ def plates(run: Told) -> Iterator[Plate]:
     folder, root = str(run.folder), run.settings.data.root
     this = encoder(features.FeaturesOf(run=folder))
     cost = flops.encoder(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
-    many = some(root, this.data, max(SAMPLES, min(MOST, int(EFFORT / cost))))
-    found = many.few(evenly(len(many.names), SAMPLES))
+    affordable = max(LEAST, min(MOST, int(EFFORT / cost)))
+    many = some(root, this.data, affordable)
+    found = many.few(evenly(len(many.names), min(SAMPLES, affordable)))
     if prediction.predicts(run.settings):
         yield masks.drawn(run.settings, found.few(evenly(len(found.names), 3)))
     yield features.of(this, found.leading(SHOWN))
