@@ -197,6 +197,15 @@ def load(folder: Path) -> Pretrain:
         raise Mistake(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder is a run or an export: its config.json is one of ours, or so broken that `load` has to say so."""
+    file = folder / "config.json"
+    try:
+        return file.is_file() and "format" in read_json(file)
+    except ValueError:
+        return True
+
+
 def build(kind: type, plain: dict[str, Any]) -> Any:
     """A dataclass from plain values, every one checked against its field's type."""
     every = typing.get_type_hints(kind)

@@ -316,6 +316,20 @@ def test_an_export_shows_what_it_can_and_says_what_it_cannot(run, photos, tmp_pa
     assert "prediction left out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["hf", "timm"])
+def test_weights_of_other_projects_show_what_they_can(kind, run, photos, tmp_path, capsys):
+    if kind == "hf":
+        pytest.importorskip("transformers", reason="transformers is not installed: pip install 'openjepa[hf]'")
+    folder = str(tmp_path / kind)
+    assert main(["export", str(run), "--format", kind, "--out", folder]) == 0
+    for words in (["features", "--count", "3"], ["similarity"], ["spectrum"]):
+        out = tmp_path / f"{words[0]}.png"
+        assert main(["show", words[0], folder, str(photos), *words[1:], "--out", str(out)]) == 0 and out.exists()
+    for name, said in (("masks", "no run and no recipe"), ("prediction", "is no run")):
+        assert main(["show", name, folder, str(photos)]) == 1
+        assert said in capsys.readouterr().err
+
+
 def test_masks_of_a_recipe_are_drawn_before_anything_is_trained(photos, tmp_path):
     assert main(["show", "masks", "cifar10-minutes", str(photos), "--out", str(tmp_path / "m.png")]) == 0
     assert (tmp_path / "m.png").exists() and (tmp_path / "m-coverage.png").exists() and (tmp_path / "m.html").exists()

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from openjepa import weights
 from openjepa.config import Pretrain
 from openjepa.encoder import Encoder
 from openjepa.formats.found import IMAGENET
+from openjepa.formats.hugging_face import is_one as of_hugging_face
 from openjepa.formats.reading import load
 from openjepa.modalities.image import Image
 from openjepa.types import Mistake
@@ -96,15 +96,6 @@ def candidate(spec: str, which: Literal["target", "context"] = "target") -> Cand
     if not function:
         raise Mistake(f"{spec} is no encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
     return written(module, function)
-
-
-def of_hugging_face(folder: Path) -> bool:
-    """Whether a folder holds a model of the transformers library. Mistake if its config is broken."""
-    file = folder / "config.json"
-    try:
-        return file.is_file() and "model_type" in json.loads(file.read_text())
-    except ValueError as error:
-        raise Mistake(f"{file} cannot be read ({error}): is the download whole?") from error
 
 
 def trained(folder: Path, which: Literal["target", "context"] = "target") -> Candidate:

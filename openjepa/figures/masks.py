@@ -53,7 +53,7 @@ def run_of(name: str) -> Pretrain:
     """The config of a run, an export or a recipe. Mistake if it is none."""
     if name in recipes.RECIPES:
         return recipes.recipe(name)
-    if not (Path(name) / "config.json").is_file():
+    if not config.is_one(Path(name)):
         raise Mistake(f"{name} is no run and no recipe: jepa recipes lists these")
     return config.load(Path(name))
 

@@ -84,7 +84,7 @@ def predicts(run: Pretrain) -> bool:
 
 def predictive(folder: Path) -> tuple[Pretrain, Any]:
     """A run's settings and all its networks. Mistake if it has no predictor."""
-    if not (folder / "config.json").is_file():
+    if not config.is_one(folder):
         raise Mistake(f"{folder} is no run: what a predictor expects is drawn of a run, or of what jepa convert made")
     run = config.load(folder)
     if not predicts(run):

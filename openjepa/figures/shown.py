@@ -114,9 +114,7 @@ def evenly(many: int, few: int) -> list[int]:
 
 def learnt_from(run: str) -> tuple[str, ...]:
     """Where a run's pictures lie; nothing if it does not say."""
-    folder = Path(run)
-    ours = (folder / "config.json").is_file() and not (folder / "model.safetensors").exists()  # else another project's
-    data = config.load(folder).data if ours else None
+    data = config.load(Path(run)).data if config.is_one(Path(run)) else None
     return data.root if isinstance(data, Image) else ()
 
 

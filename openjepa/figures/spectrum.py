@@ -36,11 +36,7 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
     """One figure. Mistake if there are too few pictures for a spectrum."""
     settings = rooted(settings)  # type: ignore[assignment]
     folder = Path(settings.run)
-    run = (
-        config.load(folder)
-        if (folder / "config.json").is_file() and not (folder / "model.safetensors").exists()
-        else None
-    )
+    run = config.load(folder) if config.is_one(folder) else None
     now = encoder(settings)
     found = some(
         tuple(settings.images),
