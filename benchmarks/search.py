@@ -19,9 +19,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from openjepa.evaluate.space import Mapped, Space
 from openjepa.retrieval.index import opened
 from openjepa.retrieval.nearest import Approximate, Exact, unit
-from openjepa.retrieval.space import Mapped, Space
 
 CENTRES, DIRECTIONS, QUERIES = 200, 40, 200
 

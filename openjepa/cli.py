@@ -239,18 +239,21 @@ def explore(arguments: list[str]) -> None:
 def decode(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.decoding import KINDS
+    from openjepa.decoding.drawing import Sample, sample
+    from openjepa.decoding.measuring import Measure, measure
+    from openjepa.decoding.training import Train, train
     from openjepa.types import Mistake
 
+    kinds = {"train": (Train, train), "sample": (Sample, sample), "measure": (Measure, measure)}
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(DECODE)
         return
-    if name not in KINDS:
+    if name not in kinds:
         raise Mistake(
-            f"a decoder is used by jepa decode {'|'.join(KINDS)}, as in jepa decode train RUN; each has a --help"
+            f"a decoder is used by jepa decode {'|'.join(kinds)}, as in jepa decode train RUN; each has a --help"
         )
-    settings, run = KINDS[name]
+    settings, run = kinds[name]
     run(tyro.cli(settings, prog=f"jepa decode {name}", args=arguments[1:]))
 
 

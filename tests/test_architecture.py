@@ -13,7 +13,7 @@ ROOT = Path(openjepa.__file__).parent
 LEVELS = [
     {"draws", "memory", "durable", "positional"},
     {"types"},
-    {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "log", "parquet"},
+    {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "log", "parquet", "boxes"},
     {"encoder", "predictor", "device", "sharding", "archives"},
     {"data", "optim", "pictures"},
     {"methods", "modalities"},

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 
-from openjepa import decoding, runs
+from openjepa import runs
+from openjepa.decoding import training
 from openjepa.exploring.page import explore, free
 from openjepa.exploring.session import Explore, Session
 from openjepa.figures import prediction
@@ -35,8 +36,8 @@ def run(photos, tmp_path_factory):
     data = Image(root=(str(photos),), size=(32, 32), patch=4)
     shared = {"steps": 4, "batch_size": 16, "device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
     runs.pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
-    asked = decoding.Train(run=str(out), dim=48, depth=1, num_heads=2, steps=3, batch_size=16, device="cpu", threads=1)
-    runs.pretrain(replace(decoding.config_of(asked), report=False, log_every=3))
+    asked = training.Train(run=str(out), dim=48, depth=1, num_heads=2, steps=3, batch_size=16, device="cpu", threads=1)
+    runs.pretrain(replace(training.config_of(asked), report=False, log_every=3))
     return out
 
 
@@ -90,7 +91,7 @@ def test_two_corners_in_any_order_are_one_box_within_the_picture(session):
     )
     assert session.box((-50.0, -50.0), (side / 2, side / 2)) == (0, 0, 0.5, 0.5)
     with pytest.raises(Mistake, match="hides all"):
-        session.box((0.0, 0.0), (1.0 * side, 1.0 * side))
+        session.hidden(session.found.view[0], session.box((0.0, 0.0), (1.0 * side, 1.0 * side)))
 
 
 @pytest.mark.parametrize(

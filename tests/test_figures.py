@@ -179,13 +179,6 @@ def test_predicted_pixels_get_the_true_patchs_mean_and_contrast():
 # map, neighbours, spectrum
 
 
-def test_quieter_features_have_the_root_of_each_deviation(x):
-    flat = x.flatten(0, 1).numpy() * np.linspace(1, 30, 24, dtype=np.float32)
-    before = np.sort(np.linalg.svd(flat - flat.mean(0), compute_uv=False))
-    after = np.sort(np.linalg.svd(map.quieter(flat), compute_uv=False))
-    assert np.allclose(after**2 / after[-1] ** 2, before / before[-1], rtol=1e-3)
-
-
 def test_neighbours_on_the_map_are_counted_as_by_loops():
     generator = np.random.default_rng(0)
     at, labels = (

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openjepa import config, flops, optim, recipes, runs, training
 from openjepa.data import Steps
-from openjepa.decoding import BLOCK
+from openjepa.decoding.training import BLOCK
 from openjepa.encoder import SIZES
 from openjepa.log import rows
 from openjepa.masking import Masking

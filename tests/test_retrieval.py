@@ -17,12 +17,12 @@ from openjepa import runs
 from openjepa.cli import main
 from openjepa.evaluate import embed as embedding_of
 from openjepa.evaluate.embedding import Embed, embed
+from openjepa.evaluate.space import Space
 from openjepa.retrieval import gallery
 from openjepa.retrieval.clusters import Cluster, agreement, cluster
 from openjepa.retrieval.index import opened
 from openjepa.retrieval.nearest import LARGE, Approximate, Exact, finder, unit
 from openjepa.retrieval.searching import Search, covered, search
-from openjepa.retrieval.space import Space
 from openjepa.retrieval.twins import Duplicates, Pairs, duplicates, joined
 from openjepa.types import Mistake
 from tests.browser import browser
@@ -202,6 +202,12 @@ def test_whitening_makes_directions_alike():
         off = covariance - np.diag(np.diag(covariance))
         assert np.abs(off).max() < 0.02 * expected.max()
         assert np.diag(covariance)[-1] == pytest.approx(expected.max(), rel=0.05)
+
+
+def test_of_fewer_rows_than_numbers_nobody_knows_what_is_loud():
+    x = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
+    assert Space.quieter(x[:23]) is None
+    assert np.array_equal(Space.quieter(x).map(x), Space.of(x, 0.5).map(x))
 
 
 def clustered(count: int, width: int = 32) -> np.ndarray:
@@ -427,7 +433,7 @@ BAD = {
     "INDEX gone.png": "gone.png is no picture: give a file, or row:17",
     "INDEX row:96": "has rows from 0 to 95, no 96",
     "INDEX row:1 --count 0": "0 pictures are none: try --count 12",
-    "INDEX row:1 --box 0 0 0 1": "is no part of a picture: left, top, right, bottom go from 0 to 1",
+    "INDEX row:1 --box 0 0 0 1": "is no box: left, top, right, bottom go from 0 to 1",
     "INDEX notes.png": "notes.png: not a picture of a known format",
     "CUT row:1": "cut.safetensors is cut short",
     "ALONE row:1": "alone.safetensors.csv is not there, which says which picture each row is",

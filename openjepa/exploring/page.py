@@ -218,6 +218,7 @@ class Page:
         """The map, worked out in a process of its own, so that answers need not wait for it."""
         from nicegui import run
 
+        found = self.session.found
         rows, features = self.session.of_map(self.settings.map)
         try:
             at = await run.cpu_bound(map.laid, features, "umap", self.settings.seed)
@@ -231,33 +232,11 @@ class Page:
         self.plane.clear()
         with self.plane:
             self.ui.label(f"A map of {len(rows):,} pictures: click one").classes("text-lg")
-            chart = self.ui.plotly(plotted(at, rows, self.session)).classes("w-full h-[34rem]")
+            names, labels = ([each[row] for row in rows] for each in (found.titles, found.labels))
+            points = map.scattered(at, rows, names, labels)
+            points["config"]["displayModeBar"] = False
+            chart = self.ui.plotly(points).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.look_at(int(event.args["points"][0]["customdata"])))
-
-
-def plotted(at: np.ndarray, rows: list[int], session: Session) -> dict[str, Any]:
-    """The map as plotly has it."""
-    labels = [session.found.labels[row] for row in rows]
-    traces = []
-    for number, name in enumerate(sorted(set(labels))):
-        mine = [place for place, label in enumerate(labels) if label == name]
-        traces.append(
-            {
-                "type": "scattergl", "mode": "markers", "name": name or "pictures", "x": at[mine, 0].tolist(), "y": at[mine, 1].tolist(),
-                "customdata": [rows[place] for place in mine], "text": [session.found.titles[rows[place]] for place in mine], "hoverinfo": "text",
-                "marker": {"size": 6, "color": COLOURS[number % 7], "symbol": ("circle", "square", "triangle-up", "diamond")[number % 4]},
-            }
-        )  # fmt: skip
-    clear, axis = "rgba(0,0,0,0)", {"visible": False}
-    layout = {
-        "xaxis": axis, "yaxis": axis | {"scaleanchor": "x"}, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "dragmode": "pan",
-        "paper_bgcolor": clear, "plot_bgcolor": clear, "font": {"color": "#808088"}, "showlegend": len(traces) > 1,
-    }  # fmt: skip
-    return {
-        "data": traces,
-        "layout": layout,
-        "config": {"scrollZoom": True, "displayModeBar": False, "showTips": False},
-    }
 
 
 def rectangle(first: tuple[float, float], last: tuple[float, float]) -> str:

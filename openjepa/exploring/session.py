@@ -16,17 +16,19 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
-from openjepa import decoding, flops, positional
+from openjepa import flops, positional
+from openjepa.boxes import Box, covered, hiding
 from openjepa.config import Pretrain
-from openjepa.decoding import Opened
+from openjepa.decoding import drawing
 from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import shown as watched
+from openjepa.evaluate.space import Space
 from openjepa.figures import map, prediction
 from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
 from openjepa.log import console, say
 from openjepa.trained import view_of
-from openjepa.types import Masks, Mistake
+from openjepa.types import Mistake
 
 MOST = 10_000  # pictures
 MEMORY = 2**29  # numbers of patches kept, two bytes each
@@ -34,7 +36,6 @@ EFFORT, GALLERY = 1e11, 48  # operations that an answer about a hidden box may t
 STEPS = 10  # of the decoder's flow
 FOUND = 12  # neighbours, and patches, shown
 SIDE = 384  # pixels of the picture that is clicked on
-Box = prediction.Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,10 @@ class Session:
         self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
         self.patches = F.normalize(torch.cat(patches)[:kept] - self.mean.half(), dim=-1)
         self.pooled = torch.cat(pooled)
+        self.space = Space.quieter(self.pooled.numpy())
+        self.quiet = self.compared(self.pooled)
         self.predictive: tuple[Pretrain, Any] | None = None
-        self.decoder: Opened | None = None
+        self.decoder: drawing.Opened | None = None
 
     @classmethod
     def opened(cls, settings: Explore) -> Session:
@@ -112,7 +115,7 @@ class Session:
             say(f"hiding     left out: {mistake}")
         folder = settings.decoder or Path(settings.run) / "decoder"
         if settings.decoder or folder.is_dir():
-            self.decoder = decoding.opened(folder)
+            self.decoder = drawing.opened(folder)
         return self
 
     @property
@@ -159,27 +162,26 @@ class Session:
         inside.flat[found.place] = True
         return framed(self.large(self.found.view[found.row]), inside, self.patch, COLOURS[5], width=6)
 
+    def compared(self, pooled: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
+        """Features in the space that jepa search compares in."""
+        return torch.from_numpy(self.space.map(pooled.numpy())) if self.space else pooled
+
     @torch.no_grad()
     def neighbours(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:
         """The rows most like a picture, with the cosine of features whose loud directions are quieter."""
-        own = self.this.see(view[None]).last
-        x = torch.from_numpy(map.quieter(torch.cat([own, self.pooled]).numpy()))
-        cosine = F.cosine_similarity(x[1:], x[:1])
+        cosine = F.cosine_similarity(self.quiet, self.compared(self.this.see(view[None]).last))
         cosine[(self.found.view == view).flatten(1).all(1)] = -2
         rows = cosine.argsort(descending=True, stable=True)[:FOUND].tolist()
         return [(row, float(cosine[row])) for row in rows if cosine[row] > -2]
 
     def box(self, first: tuple[float, float], last: tuple[float, float]) -> Box:
-        """Two corners of the picture that is shown as a box in shares. Mistake if it is none."""
+        """Two corners of the picture that is shown as a box in shares."""
         height, width = (self.patch * side for side in self.grid)
         (left, right), (top, bottom) = (sorted((a, b)) for a, b in zip(first, last, strict=True))
         found = tuple(
             min(max(at / most, 0.0), 1.0)
             for at, most in zip((left, top, right, bottom), (width, height) * 2, strict=True)
         )
-        inside = prediction.boxed(found, self.grid)  # type: ignore[arg-type]
-        if inside.all():
-            raise Mistake("the box hides all there is: leave something to be seen")
         return found  # type: ignore[return-value]
 
     def hidden(self, view: UInt8[Tensor, "C H W"], box: Box) -> Hidden:
@@ -190,11 +192,8 @@ class Session:
         cost = flops.encoder(run.method, run.data, self.grid[0] * self.grid[1])
         others = self.found.view[: min(GALLERY, max(8, int(EFFORT / cost)))]
         found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
-        inside = torch.from_numpy(prediction.boxed(box, self.grid)).flatten()
-        context, target = (torch.where(each)[0].expand(len(found.view), -1) for each in (~inside, inside))
-        expected = prediction.expect(method, run, found, Masks(context, target[:, None]))
-        picture, patch = self.found.data.picture(view), self.found.data.patch
-        hole = paled(picture, ~inside.view(self.grid).numpy(), patch)
+        expected = prediction.expect(method, run, found, hiding(box, self.grid, len(found.view)))
+        hole = paled(found.data.picture(view), ~covered(box, self.grid), found.data.patch)
         scale = Scale("", 0.0, 2.0)
         raw = prediction.gathered(found.data.tokens(found.view).x, expected.target)
         chosen = prediction.lookalikes(expected.predicted[0], expected.truth[1:].flatten(0, 1))
@@ -204,18 +203,18 @@ class Session:
             pixels = prediction.filled(hole, prediction.coloured(expected.pixels[0], raw[0]), expected.target[0], found)
         errors = prediction.error_map(expected.errors.predictor[0], expected.target[0], self.grid, scale)
         ratio = float(expected.errors.predictor[0].mean() / expected.errors.mean[0].mean())
-        large = [None if each is None else enlarged(each, SIDE) for each in (hole, errors, looks, pixels)]
-        assert large[0] is not None and large[1] is not None and large[2] is not None
-        return Hidden(large[0], large[1], ratio, large[2], large[3], self.samples(view, box))
+        hole, errors, looks = (enlarged(each, SIDE) for each in (hole, errors, looks))
+        pixels = None if pixels is None else enlarged(pixels, SIDE)
+        return Hidden(hole, errors, ratio, looks, pixels, self.samples(view, box))
 
     def samples(self, view: UInt8[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
         """What the decoder draws: in the box, or, of a decoder of features, of the whole picture; nothing without one."""
         if self.decoder is None:
             return ()
         views = view.expand(count, *view.shape)  # together: each has noise of its own
-        mask = decoding.mask_of(self.decoder, count, box if self.decoder.predicts else None, self.seed)
-        given = decoding.conditions(self.decoder, views, mask)
-        drawn = decoding.draw(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
+        mask = drawing.mask_of(self.decoder, count, box if self.decoder.predicts else None, self.seed)
+        given = drawing.conditions(self.decoder, views, mask)
+        drawn = drawing.draw(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
         return tuple(enlarged(self.decoder.data.picture(each), SIDE) for each in drawn.views[0])
 
     def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -37,6 +38,7 @@ MAP = "viridis"  # even in lightness, and told apart without red and green
 DPI, SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
 LARGE = 200  # the same of pictures of more than 96 pixels
 LINE = 150  # pixels of a row's label
+INK = "#010203"  # of a chart in a page: it becomes the page's own
 CHARACTER = 6.1  # pixels of a letter of the caption, about
 
 
@@ -162,6 +164,16 @@ def save(plate: Plate, out: Path) -> Path:
     return out
 
 
+def plain(axes: Axes, ink: str) -> None:
+    """A chart's grid, edges and numbers, all in one ink."""
+    axes.grid(alpha=0.25)
+    axes.tick_params(labelsize=8, colors=ink, which="both")
+    for edge in axes.spines.values():
+        edge.set_color(ink)
+        edge.set_alpha(0.4)
+    axes.patch.set_alpha(0 if ink == INK else 1)
+
+
 def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
@@ -176,7 +188,7 @@ def svg(figure: Figure) -> str:
             stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     text = stream.getvalue()
-    return text[text.index("<svg") :].replace("#010203", "currentColor")
+    return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
 def data_of(kind: str, content: bytes) -> str:
@@ -186,15 +198,19 @@ def data_of(kind: str, content: bytes) -> str:
 
 def page(plates: Sequence[Plate], title: str, out: Path) -> Path:
     """Pictures under one another in a page that holds everything it shows."""
-    parts = []
-    for plate in plates:
-        source = data_of("image/png", png(plate.figure))
-        picture = plate.page or f'<img src="{source}" alt="{html.escape(plate.caption)}">'
-        parts.append(
-            f'<section id="{plate.name}"><h2>{html.escape(plate.title)}</h2>\n<div class="wide">{picture}</div>\n'
-            f"<p>{html.escape(plate.caption)}</p></section>"
-        )
-    return written(title, "\n".join(parts), out)
+    return written(title, "\n".join(section(each.name, each.title, body(each)) for each in plates), out)
+
+
+def section(name: str, title: str, content: str) -> str:
+    """A part of a page, which `#name` leads to."""
+    return f'<section id="{name}"><h2>{html.escape(title)}</h2>\n{content}</section>'
+
+
+def body(plate: Plate) -> str:
+    """A picture with its words, in a box that can be moved sideways."""
+    source = data_of("image/png", png(plate.figure))
+    picture = plate.page or f'<img src="{source}" alt="{html.escape(plate.caption)}">'
+    return f'<div class="wide">{picture}</div>\n<p>{html.escape(plate.caption)}</p>'
 
 
 def written(title: str, body: str, out: Path) -> Path:

@@ -12,12 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from openjepa import positional
-from openjepa.figures.canvas import COLOURS, Plate, save, svg
+from openjepa.figures.canvas import COLOURS, INK, Plate, plain, save, svg
 from openjepa.health import THRESHOLDS
 from openjepa.log import rows
 from openjepa.types import Mistake
 
-INK = "#010203"  # in a page it becomes the page's own
 DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours, too
 PANELS = (
     ("loss", "loss", ""),
@@ -121,11 +120,6 @@ def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: Logs, ink: str, le
             axes.axhspan(limit.low, min(limit.high, high), color=COLOURS[2], alpha=0.12, linewidth=0)
         axes.axhline(limit.alarm, color=COLOURS[5], linewidth=1, linestyle="--")
         axes.set_ylim(0, high)
-    axes.grid(alpha=0.25)
-    axes.tick_params(labelsize=8, colors=ink)
-    for edge in axes.spines.values():
-        edge.set_color(ink)
-        edge.set_alpha(0.4)
-    axes.patch.set_alpha(0 if ink == INK else 1)
+    plain(axes, ink)
     if legend and len(logs) > 1:
         axes.legend(fontsize=8, labelcolor=ink, framealpha=0)

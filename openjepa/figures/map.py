@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image as Pillow
 
+from openjepa.evaluate.space import Space
 from openjepa.figures.canvas import COLOURS, Plate, data_of, enlarged
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, rooted, seen_as, some
 from openjepa.types import Mistake
@@ -22,7 +24,6 @@ MOST = 10_000  # pictures on a map
 FEWEST = 10
 CELLS = 15  # thumbnails across the picture
 SPRITE = 40  # pixels of a thumbnail in the page
-POWER = 0.5  # by which loud directions are made quieter, as jepa search does
 MARKS = "os^DvPX*<>"  # with colours, so that classes are told apart without these
 
 
@@ -58,17 +59,10 @@ def map(settings: MapOf) -> list[Plate]:
     return [drawn(Plane(at, found, agreement(at, found.labels)), settings)]
 
 
-def quieter(features: Float[np.ndarray, "S D"], power: float = POWER) -> Float[np.ndarray, "S D"]:
-    """Features less their mean, the deviation of each principal direction raised to 1 - power."""
-    x = features - features.mean(0)
-    variance, axes = np.linalg.eigh(x.T.astype(np.float64) @ x / len(x))
-    variance = np.maximum(variance, 1e-6 * variance.max())
-    return (x @ axes * variance ** (-power / 2)).astype(np.float32)
-
-
 def laid(features: Float[np.ndarray, "S D"], layout: str, seed: int) -> Float[np.ndarray, "S 2"]:
-    """Places on a plane, by the cosine of features; the same ones again for the same seed."""
-    x: Any = quieter(features)
+    """Places on a plane, by the cosine of features in the space that jepa search compares in; the same for the same seed."""
+    space = Space.quieter(features)
+    x: Any = space.map(features) if space else features
     near = min(15, len(x) - 1)
     try:
         if layout == "umap":
@@ -132,7 +126,7 @@ def drawn(plane: Plane, settings: MapOf) -> Plate:
             else ""
         )
     )
-    return Plate("map", "A map of the pictures", caption, figure, page=interactive(plane, classes))
+    return Plate("map", "A map of the pictures", caption, figure, page=interactive(plane))
 
 
 def spread_out(at: Float[np.ndarray, "S 2"]) -> list[int]:
@@ -159,37 +153,46 @@ def sprite(view: UInt8[torch.Tensor, "S C H W"], found: Shown) -> tuple[str, int
     return data_of("image/jpeg", stream.getvalue()), across
 
 
-def interactive(plane: Plane, classes: list[str]) -> str:
+def scattered(
+    at: Float[np.ndarray, "S 2"], rows: Sequence[int], names: Sequence[str], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Points in the colours and marks of their folders, as plotly has them; each bears its row, and its name."""
+    traces = []
+    for number, label in enumerate(sorted(set(labels))):
+        mine = [place for place, each in enumerate(labels) if each == label]
+        symbol = ("circle", "square", "triangle-up", "diamond")[number % 4]
+        traces.append(
+            {
+                "type": "scattergl", "mode": "markers", "name": html.escape(label) or "pictures",
+                "x": at[mine, 0].round(3).tolist(), "y": at[mine, 1].round(3).tolist(), "hoverinfo": "text",
+                "customdata": [rows[place] for place in mine], "text": [html.escape(names[place]) for place in mine],
+                "marker": {"size": 5, "color": COLOURS[number % 7], "symbol": symbol},
+            }
+        )  # fmt: skip
+    clear, axis = "rgba(0,0,0,0)", {"visible": False}
+    layout = {
+        "xaxis": axis, "yaxis": axis | {"scaleanchor": "x"}, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "dragmode": "pan",
+        "paper_bgcolor": clear, "plot_bgcolor": clear, "font": {"color": "#808088"}, "showlegend": len(traces) > 1,
+    }  # fmt: skip
+    return {"data": traces, "layout": layout, "config": {"scrollZoom": True, "showTips": False}}
+
+
+def interactive(plane: Plane) -> str:
     """The map by plotly, its script in the page: wheel and drag move it, a point shows its picture."""
     try:
         import plotly.graph_objects as plotly
     except ImportError as error:
         raise Mistake("the page of a map needs an extra: pip install 'openjepa[show]', or --no-page") from error
-    at, found = plane.at, plane.shown
-    traces = []
-    for number, name in enumerate(classes or [""]):
-        rows = [row for row, label in enumerate(found.labels) if label == name]
-        look = {
-            "size": 5,
-            "color": COLOURS[number % 7],
-            "symbol": ("circle", "square", "triangle-up", "diamond")[number % 4],
-        }
-        traces.append(
-            plotly.Scattergl(
-                x=at[rows, 0].round(3).tolist(), y=at[rows, 1].round(3).tolist(), mode="markers", name=html.escape(name) or "pictures",
-                marker=look, customdata=rows, text=[html.escape(found.names[row]) for row in rows], hoverinfo="none",
-            )
-        )  # fmt: skip
-    axis = {"visible": False}
-    figure = plotly.Figure(traces).update_layout(
-        xaxis=axis, yaxis=axis | {"scaleanchor": "x"}, margin={"l": 0, "r": 0, "t": 0, "b": 0}, height=640, dragmode="pan",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": "#808088"}, showlegend=bool(classes),
-    )  # fmt: skip
+    found = plane.shown
+    points = scattered(plane.at, range(len(plane.at)), found.names, found.labels)
+    for trace in points["data"]:
+        trace["hoverinfo"] = "none"  # the page shows the picture
+    figure = plotly.Figure(points["data"], points["layout"] | {"height": 640})
     address, across = sprite(found.view, found)
+    config = points["config"] | {"displaylogo": False, "responsive": True}
     chart = figure.to_html(
-        full_html=False, include_plotlyjs=True, div_id="map-chart", default_width="100%",
-        config={"scrollZoom": True, "displaylogo": False, "responsive": True, "showTips": False},
-    )  # fmt: skip
+        full_html=False, include_plotlyjs=True, div_id="map-chart", default_width="100%", config=config
+    )
     return (
         f'{chart}<div id="map-hover" hidden><i></i><span></span></div>'
         f"<style>#map-hover {{ position: fixed; z-index: 9; padding: .4rem; background: var(--paper); border: 1px solid var(--line); pointer-events: none; max-width: 16rem; overflow-wrap: anywhere; font-size: .8rem; }}"

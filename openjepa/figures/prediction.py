@@ -17,16 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa import config, weights
+from openjepa.boxes import Box, hiding
 from openjepa.config import Pretrain
 from openjepa.draws import Draws
 from openjepa.figures.canvas import Plate, Scale, heat, paled, tiled
+from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, rooted, shown
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.types import Batch, Masks, Mistake
 
 GALLERY = 256  # pictures, of which those not shown lend their patches
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +98,10 @@ def predictive(folder: Path) -> tuple[Pretrain, Any]:
 def masks_of(settings: PredictionOf, run: Pretrain, found: Shown) -> Masks:
     """The run's own masks, one of each picture, all that is asked for as one block; or the box, and all else shown."""
     grid, count = found.data.grid, len(found.view)
-    if settings.box is None:
-        mask = run.masks.build(grid)(None, None, Draws.of(settings.seed, 0, np.arange(count)), 0.0)[0]
-        return mask._replace(target=mask.target[:, :1], target_valid=None)
-    inside = torch.from_numpy(boxed(settings.box, grid)).flatten()
-    if inside.all():
-        raise Mistake(f"the box {settings.box} hides all there is: leave something to be seen")
-    context, target = (torch.where(each)[0].expand(count, -1) for each in (~inside, inside))
-    return Masks(context, target[:, None])
-
-
-def boxed(box: Box, grid: tuple[int, int]) -> np.ndarray:
-    """The patches whose middle is in a box, or the one that the box's middle is in. Mistake if it is none."""
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise Mistake(f"{box} is no box: left, top, right, bottom go from 0 to 1, as --box 0.25 0.25 0.75 0.75")
-    y, x = ((np.arange(count) + 0.5) / count for count in grid)
-    inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
-    if not inside.any():
-        inside[int((top + bottom) / 2 * grid[0]), int((left + right) / 2 * grid[1])] = True
-    return inside
+    if settings.box:
+        return hiding(settings.box, grid, count)
+    mask = run.masks.build(grid)(None, None, Draws.of(settings.seed, 0, np.arange(count)), 0.0)[0]
+    return mask._replace(target=mask.target[:, :1], target_valid=None)
 
 
 @torch.no_grad()
@@ -177,11 +162,8 @@ def drawn(found: Shown, mask: Masks, expected: Expected, count: int, run: Pretra
     scale = Scale("error / variance; 2 and more", 0.0, 2.0)
     rows, labels = [], []
     for row in range(count):
-        inside = np.zeros(grid[0] * grid[1], bool)
-        inside[expected.target[row].numpy()] = True
-        context = np.zeros_like(inside)
         valid = None if mask.context_valid is None else mask.context_valid[row]
-        context[(mask.context[row] if valid is None else mask.context[row][valid]).numpy()] = True
+        context = flags(mask.context[row], valid, grid[0] * grid[1])
         picture = found.pictures[row]
         hole = paled(picture, context.reshape(grid), patch)
         maps = [error_map(each[row], expected.target[row], grid, scale) for each in expected.errors]
@@ -225,8 +207,7 @@ def filled(hole: np.ndarray, patches: Float[Tensor, "T W"], target: Int[Tensor, 
     grid, patch = found.data.grid, found.data.patch
     x = torch.zeros(1, grid[0] * grid[1], patches.shape[-1])
     x[0, target] = patches.float()
-    inside = np.zeros(grid[0] * grid[1], bool)
-    inside[target.numpy()] = True
+    inside = flags(target, None, grid[0] * grid[1])
     new = found.data.picture(found.data.pixels(x)[0])
     mask = np.kron(inside.reshape(grid), np.ones((patch, patch))).astype(bool)[..., None]
     return np.where(mask, new, hole)

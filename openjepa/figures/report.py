@@ -14,7 +14,7 @@ from openjepa.config import Pretrain
 from openjepa.durable import read_json
 from openjepa.evaluate import report as scores
 from openjepa.figures import curves, features, masks, neighbours, prediction, spectrum
-from openjepa.figures.canvas import Plate, data_of, png, written
+from openjepa.figures.canvas import Plate, body, section, written
 from openjepa.figures.shown import encoder, evenly, some
 from openjepa.log import rows, say, warn
 from openjepa.methods.decoder import Decoder
@@ -107,10 +107,6 @@ def sections(runs: Sequence[Told], pictures: bool) -> Iterator[str]:
     yield section("settings", "Settings", "".join(everything(run) for run in runs))
 
 
-def section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{html.escape(title)}</h2>\n{body}</section>'
-
-
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Rows of text as HTML, in a box that can be moved sideways."""
     cells = "".join(f"<th>{html.escape(each)}</th>" for each in head)
@@ -196,10 +192,7 @@ def drawn(run: Told, named: bool) -> Iterator[str]:
     suffix = f", {run.name}" if named else ""
     try:
         for plate in plates(run):
-            source = data_of("image/png", png(plate.figure))
-            picture = plate.page or f'<img src="{source}" alt="{html.escape(plate.caption)}">'
-            body = f'<div class="wide">{picture}</div><p>{html.escape(plate.caption)}</p>'
-            yield section(f"{plate.name}{f'-{run.name}' if named else ''}", plate.title + suffix, body)
+            yield section(f"{plate.name}{f'-{run.name}' if named else ''}", plate.title + suffix, body(plate))
     except (Mistake, OSError) as error:
         yield section(
             f"pictures-{run.name}", f"Pictures{suffix}", f"<p>None could be drawn: {html.escape(str(error))}</p>"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from openjepa import archives, config, positional
 from openjepa.evaluate.candidates import Candidate, candidate
+from openjepa.evaluate.labelled import Threaded
 from openjepa.log import say, warn
 from openjepa.modalities.image import Image
 from openjepa.pictures import Fit
@@ -127,7 +128,7 @@ def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Sho
     source = data.listing()
     if sorted(roots) == source.paths:
         source = source._replace(paths=list(roots))
-    samples = data.dataset(source)
+    samples = Threaded(data.dataset(source))
     few = evenly(len(samples), first)
     wanted = few + [each for each in evenly(len(samples), count) if each not in set(few)]
     read = samples.read(torch.tensor(wanted), None)

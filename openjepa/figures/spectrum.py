@@ -15,8 +15,8 @@ from torch import Tensor
 from openjepa import checkpoint, config, weights
 from openjepa.config import Pretrain
 from openjepa.evaluate.candidates import Candidate, ours
-from openjepa.figures.canvas import COLOURS, Plate, svg
-from openjepa.figures.curves import DASHES, INK
+from openjepa.figures.canvas import COLOURS, INK, Plate, plain, svg
+from openjepa.figures.curves import DASHES
 from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
 from openjepa.health import rankme
 from openjepa.modalities.image import Image
@@ -103,11 +103,6 @@ def chart(stages: list[tuple[str, Float[Tensor, "S D"]]], ink: str) -> Figure:
     axes.set_xlabel("principal direction", fontsize=9, color=ink)
     axes.set_ylabel("share of the variance, %", fontsize=9, color=ink)
     axes.set_ylim(bottom=1e-4)
-    axes.grid(alpha=0.25)
-    axes.tick_params(labelsize=8, colors=ink, which="both")
-    for edge in axes.spines.values():
-        edge.set_color(ink)
-        edge.set_alpha(0.4)
-    axes.patch.set_alpha(0 if ink == INK else 1)
+    plain(axes, ink)
     axes.legend(fontsize=8, labelcolor=ink, framealpha=0)
     return figure

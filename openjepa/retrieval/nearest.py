@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from openjepa.durable import replacing
+from openjepa.evaluate.space import PIECE, Mapped
 from openjepa.log import say
-from openjepa.retrieval.space import PIECE, Mapped
 from openjepa.types import Mistake
 
 LARGE = 200_000  # rows; of more, an approximate index is made

@@ -15,17 +15,17 @@ from PIL import Image as Pillow
 from rich.table import Table
 
 from openjepa import positional
+from openjepa.boxes import Box, covered
 from openjepa.evaluate.candidates import Candidate, candidate
+from openjepa.evaluate.space import Mapped, Space
 from openjepa.log import console, say
 from openjepa.retrieval import gallery
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
-from openjepa.retrieval.space import Mapped, Space
 from openjepa.retrieval.thumbnails import SIDE, as_data, called, sheet, short, there, thumbnail, warn_of_missing
 from openjepa.trained import view_of
 from openjepa.types import Mistake
 
-POWER = 0.5  # by which loud directions are made quieter
 ROW = re.compile(r"row:(\d+)")
 
 
@@ -35,7 +35,7 @@ class Search:
 
     index: positional.Features  # what jepa embed wrote
     query: positional.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
-    box: tuple[float, float, float, float] | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
+    box: Box | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
     count: int = 12  # pictures to find
     space: Literal["whitened", "plain"] = "whitened"  # features with loud directions made quieter, or as they are
     exact: bool = False  # look at every row, however many there are; by default up to 200,000
@@ -132,19 +132,7 @@ def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "
     return found.patches[0, inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
 
 
-def covered(box: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
-    """Which patches of the evaluation view a box holds the middle of, or else the one that its own middle is in."""
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise Mistake(f"{box} is no part of a picture: left, top, right, bottom go from 0 to 1, as --box 0 0 0.5 0.5")
-    y, x = ((np.arange(count) + 0.5) / count for count in grid)
-    inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
-    if not inside.any():
-        inside[int((top + bottom) / 2 * grid[0]), int((left + right) / 2 * grid[1])] = True
-    return inside
-
-
-def framed(picture: Pillow.Image, box: tuple[float, float, float, float]) -> Pillow.Image:
+def framed(picture: Pillow.Image, box: Box) -> Pillow.Image:
     """The part as it is, the rest pale."""
     place = tuple(round(each * side) for each, side in zip(box, picture.size * 2, strict=True))
     pale = Pillow.blend(picture, Pillow.new("RGB", picture.size, "white"), 0.6)
@@ -192,8 +180,7 @@ class Pooled(NamedTuple):
 
     @classmethod
     def of(cls, settings: Search, index: Index) -> Pooled:
-        few = len(index.features) < index.features.shape[1]  # too few to say what is loud
-        space = None if few or settings.space == "plain" else Space.of(index.features, POWER)
+        space = None if settings.space == "plain" else Space.quieter(index.features)
         rows = Mapped(index.features, space) if space else index.features
         return cls(finder(rows, index.beside(f"{settings.space}.faiss"), settings.exact), space)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from openjepa import archives, pictures
+from openjepa.figures.canvas import data_of
 from openjepa.log import warn
 
 SIDE = 128  # pixels of the longer side
@@ -57,7 +57,7 @@ def as_data(picture: Pillow.Image) -> str:
     """A JPEG as a data: address, so that a page holds it."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_of("image/jpeg", stream.getvalue())
 
 
 def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7) -> Path:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from openjepa import positional
 from openjepa.durable import replacing
+from openjepa.evaluate.space import Mapped, Space
 from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Near, finder
-from openjepa.retrieval.space import Mapped, Space
 from openjepa.retrieval.thumbnails import short, thumbnail
 from openjepa.types import Mistake
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 PIECE = 16_384  # rows at once
 SAMPLE = 100_000  # rows that the space is found from
+POWER = 0.5  # by which loud directions are made quieter: of ten neighbours more are of the same class (docs/interop.md)
 FLOOR = 0.01  # of the mean variance, added to every direction's: below it is little but noise
 
 
@@ -34,6 +35,11 @@ class Space(NamedTuple):
         variance, axes = np.linalg.eigh(moment / max(count, 1) - np.outer(mean, mean))
         variance = variance.clip(0) + FLOOR * max(float(variance.mean()), 1e-30)
         return cls(mean.astype(np.float32), (axes * variance ** (-power / 2)).astype(np.float32))
+
+    @classmethod
+    def quieter(cls, features: Float[np.ndarray, "S D"]) -> Space | None:
+        """Each deviation to its root; None where rows are fewer than their numbers, too few to say what is loud."""
+        return cls.of(features, POWER) if len(features) >= features.shape[1] else None
 
     def map(self, features: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "S D"]:
         """Rows in this space; what is not finite stays so."""
