@@ -90,10 +90,11 @@ def test_what_every_picture_has_at_a_place_is_not_shown(x):
     assert features.Basis.of(x[:3]).mean.shape == (1, 24)  # of few pictures a place's mean is a picture
 
 
-def test_the_foreground_is_the_side_that_has_less_of_the_border():
+@pytest.mark.parametrize("edge", [1, 2])  # the foreground is most of the picture, or the smaller part
+def test_the_foreground_is_the_side_that_has_less_of_the_border(edge):
     x = torch.zeros(2, 64, 8)
     inside = torch.zeros(8, 8, dtype=torch.bool)
-    inside[2:6, 2:6] = True
+    inside[edge:-edge, edge:-edge] = True
     x[:, inside.flatten(), 0] = 5.0
     x += 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     for sign in (1, -1):
