@@ -45,6 +45,8 @@ def test_the_networks_that_are_decoded_do_not_change(name):
     net, steps = made(name)
     before = copy.deepcopy(net.state_dict())
     optimizer = optim.build(net, Optim(lr=1e-3))
+    learning = {id(each) for group in optimizer.param_groups for each in group["params"]}
+    assert learning == {id(each) for each in net.drawer.parameters()}  # ranks wait for nobody else's gradients
     for number in range(3):
         advance(
             net, optimizer, steps[number].batch, steps[number].masks, Optim(lr=1e-3, momentum=0.5).at(number, 3), CPU

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 from openjepa import config, runs
+from openjepa.boxes import covered
 from openjepa.cli import main
 from openjepa.config import Pretrain
 from openjepa.figures import curves, features, map, masks, neighbours, prediction, report, similarity, spectrum
@@ -239,6 +240,13 @@ def test_colours_are_told_apart_without_green_cones():
     assert min(far) > 40
     light = matplotlib.colormaps[MAP](np.linspace(0, 1, 64))[:, :3] @ (0.2126, 0.7152, 0.0722)
     assert (np.diff(light) > 0).all()  # maps are even without any colour
+
+
+def test_a_box_is_the_patches_whose_middle_it_holds_or_the_one_its_own_middle_is_in():
+    inside = covered((0.25, 0.5, 0.75, 1.0), (8, 8))
+    assert inside[4:, 2:6].all() and inside.sum() == 16
+    small = covered((0.26, 0.51, 0.27, 0.52), (8, 8))
+    assert small[4, 2] and small.sum() == 1
 
 
 def test_a_frame_lies_within_its_patches_and_a_hidden_patch_is_pale():
