@@ -103,9 +103,8 @@ def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
 @pytest.mark.parametrize("condition", ["features", "prediction"])
 def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     """But for time and condition, a vector a sample each, and the gradient of the noise, which nobody needs."""
-    method = Decoder(
-        dim=96, depth=2, num_heads=2, predictor_dim=48, predictor_depth=2, condition=condition, drawn_depth=4
-    )
+    sizes = {"dim": 96, "depth": 2, "num_heads": 2, "predictor_dim": 48, "predictor_depth": 2}
+    method = Decoder(**sizes, condition=condition, drawn_dim=64, drawn_depth=2)
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), BLOCK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
