@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
     parser.add_argument("--hidden", type=float, help="of jepa: share of a scene that is hidden")
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
+    parser.add_argument("--batch", type=int, help="of either: scenes in a step")
+    parser.add_argument("--lr", type=float, help="of either: learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
@@ -45,6 +47,8 @@ def main() -> None:
     if options.hidden:
         config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
     config = changed(dataclasses.replace(config, method=method), options.method)
+    optim = dataclasses.replace(config.optim, lr=options.lr or config.optim.lr)
+    config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)
     run = runs.pretrain(dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any"))
     side = (showcase.SIDE, showcase.SIDE)
     test = scenes.render(demo.test, side, demo.seed, first=showcase.HELD_OUT)
