@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
-from openjepa import checkpoint, config, log, optim, pictures, runs
+from openjepa import checkpoint, config, log, optim, pictures, resuming
 from openjepa.archiving import Make, make
 from openjepa.data import list_files
 from openjepa.formats import official
@@ -108,8 +108,8 @@ class Checkpoints:
         file.write_bytes(mutant(self.beside[file], dice, self.beside[dice.choice(list(self.beside))]))
         try:
             settings = config.load(self.settings.out)
-            runs.same_data(settings, self.settings.data.listing())
-            runs.same_environment(settings)
+            resuming.same_data(settings, self.settings.data.listing())
+            resuming.same_environment(settings)
             log.rows(self.settings.out / "metrics.jsonl")
         except Mistake:
             return "refused"

@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import distributed, memory, optim, recipes, runs
+from openjepa import distributed, memory, optim, preparing, recipes
 from openjepa.device import place
 from openjepa.sharding import parts
 from openjepa.training import advance
@@ -58,7 +58,7 @@ def one(options: argparse.Namespace) -> None:
         settings = dataclasses.replace(
             settings, data=dataclasses.replace(settings.data, mean=(0.5,) * 3, std=(0.25,) * 3)
         )
-        method, steps = runs.built(settings, settings.data.synthetic(4 * options.batch, 0), where)
+        method, steps = preparing.built(settings, settings.data.synthetic(4 * options.batch, 0), where)
         optimizer = optim.build(method, settings.optim)
         forward = method if settings.sharded else distributed.replicated(method, where.device)
         made = [steps[number] for number in range(STEPS)]

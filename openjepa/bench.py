@@ -13,7 +13,7 @@ import torch
 from rich.progress import track
 from rich.table import Table
 
-from openjepa import flops, optim, runs
+from openjepa import flops, optim, preparing
 from openjepa.config import Pretrain
 from openjepa.data import Step
 from openjepa.device import Place, cores, place
@@ -39,7 +39,7 @@ def bench(settings: Bench) -> dict[str, Any]:
         raise Mistake(f"{settings.count} steps are too few to time: try --count 12")
     where = place(settings.device, settings.precision)
     torch.set_num_threads(settings.threads or cores())
-    runs.divides(settings)
+    preparing.divides(settings)
     data, run = given(settings, where)
     say(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
     found: dict[str, Any] = {
@@ -70,7 +70,7 @@ def bench(settings: Bench) -> dict[str, Any]:
 def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str, Any]:
     """Medians over `count` steps, after two that warm up: the whole step, each part of it, and the wait for data."""
     run = dataclasses.replace(run, steps=count + 2)
-    method, steps = runs.built(run, data, where)
+    method, steps = preparing.built(run, data, where)
     optimizer, hyper = optim.build(method, run.optim), run.optim.at(0, 1000)
     parts: dict[str, list[float]] = {}
     shapes = []
@@ -92,7 +92,7 @@ def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str,
 def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
     """The run's own data, or as many rendered scenes as two steps want, and the run with what was left to be chosen."""
     if run.data.root:
-        return runs.prepared(run, where, run.data.listing(), None)
+        return preparing.prepared(run, where, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
     if isinstance(run.data, Image) and not run.data.mean:
         mean, std = measure(data)

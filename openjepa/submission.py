@@ -12,7 +12,7 @@ from typing import Any
 
 from openjepa.config import Pretrain, seconds
 from openjepa.log import say
-from openjepa.runs import resuming
+from openjepa.resuming import resuming
 from openjepa.types import Mistake
 
 NOTICE = 120  # seconds before the end of its time at which a job is told

@@ -25,6 +25,8 @@ LEVELS = [
     {"figures"},
     {"training"},
     {"compiled"},
+    {"preparing", "resuming"},
+    {"budget"},
     {"runs"},
     {"submission"},
     {"showcase", "bench", "checkup", "archiving", "exchange", "retrieval", "decoding"},

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openjepa import bench, flops, optim, runs, training
+from openjepa import bench, flops, optim, preparing, training
 from openjepa.bench import Bench, waiting
 from openjepa.cli import main
 from openjepa.config import Pretrain
@@ -47,7 +47,10 @@ def test_what_is_timed_is_a_training_step(monkeypatch):
     ends = []
     for parts in (True, False):
         method = run.method.build(run.data, run.seed)
-        optimizer, steps = optim.build(method, run.optim), runs.steps_of(run, run.data.synthetic(16, 0), method.views)
+        optimizer, steps = (
+            optim.build(method, run.optim),
+            preparing.steps_of(run, run.data.synthetic(16, 0), method.views),
+        )
         for number in range(run.steps):
             step, hyper = steps[number], run.optim.at(number, run.steps)
             if parts:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from openjepa import config, runs, training
-from openjepa.runs import Pace
+from openjepa import budget, config, preparing, runs, training
+from openjepa.budget import Pace
 from openjepa.types import Mistake
 from tests.conftest import CPU, replace
 
@@ -54,12 +54,12 @@ def test_a_time_too_short_for_anything_says_what_to_type(tiny, monkeypatch):
 
 
 def test_workers_on_the_cores_that_compute_make_a_step_longer(tiny, monkeypatch):
-    monkeypatch.setattr(runs, "timed_steps", lambda *_: 9.0)
-    monkeypatch.setattr(runs.torch, "get_num_threads", lambda: 2)
-    data, settings = runs.prepared(replace(tiny, workers=2), CPU, tiny.data.listing(), None)
+    monkeypatch.setattr(budget, "timed_steps", lambda *_: 9.0)
+    monkeypatch.setattr(budget.torch, "get_num_threads", lambda: 2)
+    data, settings = preparing.prepared(replace(tiny, workers=2), CPU, tiny.data.listing(), None)
     for cores, expected in ((1, 18.0), (2, 9.0), (16, 9.0)):
-        monkeypatch.setattr(runs, "cores", lambda cores=cores: cores)
-        pace = runs.paced(settings, data, CPU)
+        monkeypatch.setattr(budget, "cores", lambda cores=cores: cores)
+        pace = budget.paced(settings, data, CPU)
         assert pace.step > expected if cores < 3 else pace.step == expected
         assert pace.step == pytest.approx(expected, abs=1.0)
     assert Pace(1.0, 4.0, 2, 1e9, 5.0).step == 5.0 and Pace(1.0, 4.0, 0, 1e9, 9.0).step == 5.0

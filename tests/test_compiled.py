@@ -26,7 +26,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     import torch
     from torch._dynamo.utils import counters
 
-    from openjepa import config, optim, runs, training
+    from openjepa import config, optim, preparing, training
     from openjepa.compiled import STATIC, compile_blocks
     from openjepa.config import Pretrain
     from openjepa.device import Place
@@ -45,7 +45,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
 
     def losses(compiled: bool) -> list[float]:
         method = small.build(data, 0)
-        steps, optimizer = runs.steps_of(settings, data.synthetic(64, 0), 1), optim.build(method, settings.optim)
+        steps, optimizer = preparing.steps_of(settings, data.synthetic(64, 0), 1), optim.build(method, settings.optim)
         already = counters["stats"]["unique_graphs"]
         names, weights = list(method.state_dict()), [each.clone() for each in method.parameters()]
         if compiled:

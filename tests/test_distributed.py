@@ -228,7 +228,7 @@ def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
 
 BUDGET = RUN.replace(
     "runs.pretrain",
-    "runs.paced = lambda *_: runs.Pace(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\nruns.pretrain",
+    "from openjepa import budget\nruns.paced = lambda *_: budget.Pace(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\nruns.pretrain",
 )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from openjepa import config, flops, optim, recipes, runs, training
+from openjepa import config, flops, optim, preparing, recipes, runs, training
 from openjepa.data import Steps
 from openjepa.decoding.training import BLOCK
 from openjepa.encoder import SIZES
@@ -92,7 +92,7 @@ def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
     monkeypatch.setattr(training, "matrix_rate", lambda *_: 1e9)
     out = runs.pretrain(tiny)
     settings = config.load(out)
-    steps = runs.steps_of(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
+    steps = preparing.steps_of(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
     work = [flops.work(tiny.method, settings.data, flops.shapes(steps[number].masks)).total for number in range(12)]
     assert len(set(work)) > 1
     for row in rows(out / "metrics.jsonl"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import checkpoint, config, runs
+from openjepa import checkpoint, config, preparing, runs
 from openjepa.config import Online
 from openjepa.types import Mistake
 from tests.conftest import METHODS, replace
@@ -87,7 +87,7 @@ def test_a_run_from_other_weights_starts_alike_spread_or_whole(tiny):
 def test_probes_during_a_run_whose_weights_are_spread_are_refused(tiny, monkeypatch):
     monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
     with pytest.raises(Mistake, match="leave --online.root out"):
-        runs.divides(replace(tiny, sharded=True, online=Online(("photos",))))
+        preparing.divides(replace(tiny, sharded=True, online=Online(("photos",))))
 
 
 def test_recomputed_activations_change_no_bit(tiny):

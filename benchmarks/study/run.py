@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
-from openjepa import memory, optim, recipes, runs, weights
+from openjepa import memory, optim, preparing, recipes, runs, weights
 from openjepa.config import Pretrain
 from openjepa.data import Steps, list_files
 from openjepa.device import place
@@ -124,7 +124,7 @@ def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, floa
 def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of the encoder that an arm starts with."""
     settings = settings_of(arm, seed, options)
-    _, settings = runs.prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
+    _, settings = preparing.prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
     return accuracies(untrained(settings), options.out / "packed")
 
 

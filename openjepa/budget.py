@@ -1,0 +1,136 @@
+"""A run's time turned into a number of steps, once; and a rehearsal, which says how long a run would take."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from openjepa import config, distributed, flops, optim
+from openjepa.config import Pretrain
+from openjepa.device import Place, cores
+from openjepa.log import say
+from openjepa.machine import matrix_rate, peak
+from openjepa.preparing import built, divides, prepared
+from openjepa.saving import Saver
+from openjepa.training import Signals, train
+from openjepa.types import Dataset, Mistake
+
+MARGIN, LEAST = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
+
+
+class Pace(NamedTuple):
+    """Seconds a step."""
+
+    loading: float  # with all workers at work
+    stepping: float
+    workers: int
+    work: float  # FLOP a step, of this process
+    shared: float = 0.0  # both spread over all cores, where the workers have none of their own
+
+    @property
+    def step(self) -> float:
+        """Of both together: at the same time where there are workers, one after the other where there are none."""
+        return max(self.loading, self.stepping, self.shared) if self.workers else self.loading + self.stepping
+
+
+def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
+    """How long a step takes, by taking a few with a method of its own."""
+    method, steps = built(settings, data, where)
+    optimizer = optim.build(method, settings.optim)
+    shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
+
+    began = time.perf_counter()
+    made = [steps[number] for number in range(count)]
+    loading = (time.perf_counter() - began) / count / max(1, settings.workers)
+    with torch.random.fork_rng():
+        stepping = timed_steps(shortened, method, optimizer, made, where)
+    work = [flops.work(settings.method, settings.data, flops.shapes(step.masks)).total for step in made]
+    mine = cores() / distributed.local_size()
+    busy = stepping * torch.get_num_threads() + loading * settings.workers  # seconds of a core
+    shared = busy / mine if where.device.type == "cpu" else 0.0
+    return Pace(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number), shared)
+
+
+def within(settings: Pretrain) -> Pretrain:
+    """Mistake if both a time and a number of steps were asked for."""
+    if settings.steps:
+        raise Mistake(
+            f"--steps {settings.steps} and --budget {settings.budget} are two lengths of one run: leave one out"
+        )
+    return settings
+
+
+def kept_steps(settings: Pretrain) -> Pretrain:
+    """A resumed run's own number of steps. Mistake if it is given another time than it began with."""
+    began = config.load(settings.out)
+    if began.budget != settings.budget:
+        raise Mistake(
+            "a run keeps the number of steps that its first --budget gave: leave --budget out, or give --steps"
+        )
+    return dataclasses.replace(settings, steps=settings.steps or began.steps)
+
+
+def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> int:
+    """The steps that fit into the budget, by the slowest process; what has passed since `began` is spent.
+
+    Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
+    Probes during the run come on top.
+    """
+    step, spent = distributed.most(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
+    left = MARGIN * (config.seconds(settings.budget) - spent)
+    if left < LEAST * step:
+        raise Mistake(
+            f"a step takes {step:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * step / 60))}m"
+        )
+    return int(left / step)
+
+
+def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
+    """The run with another number of steps."""
+    return dataclasses.replace(settings, steps=steps, epochs=steps / max(1, count // settings.batch_size))
+
+
+def rehearse(settings: Pretrain, where: Place) -> Path:
+    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up.
+
+    Small pictures, which a run packs first, are read from their files here: the loader is timed slower than it will be.
+    """
+    if settings.budget:
+        within(settings)
+    divides(settings)
+    began = time.perf_counter()
+    data, settings = prepared(settings, where, settings.data.listing(), None)
+    pace = paced(settings, data, where)
+    if settings.budget:
+        settings = lasting(settings, affordable(settings, pace, where, began), len(data))
+    memory = peak(where)
+    say(
+        f"a step     {pace.stepping:.3f} s computing, {pace.loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace.step:.0f} images/s"
+    )
+    rate = pace.work / pace.stepping
+    say(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matrix_rate(where):.0%} of what matrix products reach here")
+    say(f"the run    {settings.steps:,} steps, about {settings.steps * pace.step / 3600:.2g} hours")
+    say(f"memory     {memory / 2**30:.1f} GiB")
+    keeps = pace.loading < pace.stepping or not settings.workers
+    say(
+        "loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}"
+    )
+    return settings.out
+
+
+def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimizer, made: list, where: Place) -> float:
+    """Seconds a step, the median without the first two."""
+    seconds = []
+    for step in made:
+        began = time.perf_counter()
+        endless = dataclasses.replace(settings, steps=10**9, save_every=10**9)
+        with Saver(endless) as saver:
+            train(endless, method, optimizer, iter([step]), where, 0, None, Signals(), saver)
+        if where.device.type != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds[2:])[len(seconds[2:]) // 2]

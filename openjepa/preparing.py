@@ -1,0 +1,97 @@
+"""What a run works with: its data, packed and measured, its networks with their first weights, and its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openjepa import distributed
+from openjepa.config import Pretrain
+from openjepa.data import Steps
+from openjepa.device import Place, cores
+from openjepa.log import say
+from openjepa.modalities.image import Image, measure
+from openjepa.nn.transformer import recompute_blocks
+from openjepa.sharding import sharded
+from openjepa.types import Dataset, Listing, Mistake
+
+
+def divides(settings: Pretrain) -> None:
+    """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
+    ranks = distributed.world()[1]
+    if settings.sharded and settings.online.root and ranks > 1:
+        raise Mistake(
+            "probes during a run want whole weights: leave --online.root out, or --sharded, and probe afterwards"
+        )
+    if settings.method.whole_batch and settings.batch_size < 2:
+        raise Mistake(
+            f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"
+        )
+    if settings.method.whole_batch and settings.accumulate * ranks > 1:
+        raise Mistake(
+            f"{type(settings.method).__name__} compares the samples of a batch with one another, so that a batch cannot be "
+            "taken in parts: run it in one process, without --accumulate"
+        )
+    if settings.batch_size % (settings.accumulate * ranks):
+        raise Mistake(
+            f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
+            f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
+        )
+
+
+def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | None) -> tuple[Dataset, Pretrain]:
+    """The data and the settings with everything chosen that was left to us."""
+    if distributed.is_main() or cache is None:
+        data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others find it done
+    distributed.barrier()
+    data = settings.data.dataset(listing, cache)
+    if isinstance(settings.data, Image) and not settings.data.mean:
+        mean, std = measure(data)
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
+        data = settings.data.dataset(listing, cache)
+    per_epoch = max(1, len(data) // settings.batch_size)
+    packed = not hasattr(data, "paths")
+    workers = 0 if packed else min(8, max(1, cores() // distributed.local_size() - (where.device.type != "cpu")))
+    return data, dataclasses.replace(
+        settings,
+        steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        epochs=settings.epochs if not settings.steps else settings.steps / per_epoch,
+        device=where.device.type,
+        precision=where.precision,
+        threads=torch.get_num_threads() if where.device.type == "cpu" else settings.threads,
+        workers=workers if settings.workers < 0 else settings.workers,
+    )
+
+
+def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
+    """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
+    method = settings.method.build(settings.data, settings.seed)
+    if settings.recompute:
+        recompute_blocks(method)
+    method = sharded(method, where.device) if settings.sharded else method.to(where.device)
+    steps = steps_of(settings, data, method.views)
+    if settings.compile:
+        from openjepa.compiled import compile_blocks  # a second, which others need not wait
+
+        if distributed.is_main():
+            say("compiling  transformer blocks: a minute or more")
+        compile_blocks(settings, method, steps[0], where)
+    return method, steps
+
+
+def steps_of(settings: Pretrain, data: Dataset, views: int) -> Steps:
+    """All steps of a run, this process's share of each, with so many views of every sample."""
+    (rank, ranks), masker = distributed.world(), settings.masks.build(settings.data.grid)
+    return Steps(
+        data,
+        masker,
+        batch_size=settings.batch_size,
+        total=settings.steps,
+        seed=settings.seed,
+        rank=rank,
+        ranks=ranks,
+        views=views,
+    )
