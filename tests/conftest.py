@@ -88,6 +88,7 @@ METHODS = {
 }
 TINY = METHODS["averaged"]
 CPU = Place(torch.device("cpu"), bf16=False)
+slow = pytest.mark.slow  # more of what a quicker case of the same test shows, too: left to make test-all
 
 
 @pytest.fixture(scope="session")

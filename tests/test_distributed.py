@@ -21,7 +21,7 @@ from openjepa.evaluate.embed import embed
 from openjepa.figures import report
 from openjepa.masking import Blocks
 from openjepa.types import Mistake
-from tests.conftest import CPU, METHODS, MODALITIES, replace
+from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, started
 
 
@@ -56,7 +56,9 @@ def figures_of(page: str) -> list[str]:
     return re.findall(r"<img[^>]*>|<p>Error of hidden[^<]*", page)
 
 
-@pytest.mark.parametrize("method", ["released", "averaged", "rotary"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("released", marks=slow), pytest.param("averaged", marks=slow), "rotary"]
+)
 def test_two_ranks_equal_one(tiny, method):
     tiny = replace(tiny, method=METHODS[method], steps=20)
     one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
@@ -259,7 +261,13 @@ def test_ranks_share_a_suite(tiny):
 
 
 @pytest.mark.parametrize(
-    ("victim", "number"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
+    ("victim", "number"),
+    [
+        pytest.param(1, signal.SIGKILL, marks=slow),
+        (0, signal.SIGKILL),
+        (1, signal.SIGSTOP),
+        pytest.param(0, signal.SIGSTOP, marks=slow),
+    ],
 )
 def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny, victim, number):
     tiny = replace(tiny, steps=100_000, save_every=5, patience="8s")

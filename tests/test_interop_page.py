@@ -32,7 +32,16 @@ def workshop(photos, tmp_path, monkeypatch):
     data = Image(root=("photos",), size=(32, 32), patch=4)
     runs.pretrain(
         Pretrain(
-            data, method, Masking(), Optim(), steps=1, batch_size=16, device="cpu", workers=0, out=Path("runs/photos")
+            data,
+            method,
+            Masking(),
+            Optim(),
+            steps=1,
+            batch_size=16,
+            device="cpu",
+            workers=0,
+            out=Path("runs/photos"),
+            report=False,
         )
     )
     content = synthetic(JEPA(192, 2, 3, predictor_dim=96, predictor_depth=1), Image(size=(32, 32), patch=4))

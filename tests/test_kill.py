@@ -13,6 +13,7 @@ import pytest
 from benchmarks.kills import WAYS, attempt, fresh, ran, small
 from openjepa import checkpoint, durable, runs, training
 from openjepa.training import Stopped
+from tests.conftest import slow
 from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
 from tests.ranks import bearing, started
 
@@ -27,7 +28,7 @@ def undisturbed(tmp_path_factory):
     return settings, outcome(settings.out)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way.startswith("power") else slow) for way in WAYS])
 def test_killed_at_any_boundary_it_ends_as_if_nothing_had_been(way, undisturbed, tmp_path):
     (kind, beside), (settings, whole) = WAYS[way], undisturbed
     there = dataclasses.replace(settings, save_beside=beside, out=tmp_path / "place" / "run")
@@ -107,13 +108,14 @@ def places(names: list[str], skip: int) -> dict[str, int]:
     return {name: numbers[min(skip, len(numbers) - 1)] for name, numbers in found.items()}
 
 
-def test_sigterm_in_every_phase_loses_no_step(undisturbed, tmp_path):
-    """While it trains, the run saves and leaves with 143; before and after, it dies as any process does, or just ends."""
+@pytest.mark.parametrize("among", [pytest.param(1, marks=slow), 3])
+def test_sigterm_in_every_phase_loses_no_step(among, undisturbed, tmp_path):
+    """In each phase, or in every third. While it trains, the run saves and leaves with 143; before and after, it dies as any process does, or just ends."""
     settings, whole = undisturbed
     there = dataclasses.replace(settings, save_beside=False, out=tmp_path / "place" / "run")
     names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
     phases, last = places(names, skip=5), len(names) - names[::-1].index("step: targets")
-    for name, at in phases.items():
+    for name, at in list(phases.items())[::among]:
         status = stopped(there, fresh(there.out), at)
         training = names.index("step: getitem") < at <= last
         assert status == 128 + signal.SIGTERM if training else status in (0, -signal.SIGTERM), name

@@ -7,14 +7,19 @@ import torch
 from openjepa import checkpoint, config, preparing, runs
 from openjepa.config import Online
 from openjepa.types import Mistake
-from tests.conftest import METHODS, replace
+from tests.conftest import METHODS, replace, slow
 from tests.ranks import RUN
 from tests.test_distributed import features, losses, torchrun
 
 
 @pytest.mark.parametrize(
     ("method", "other"),
-    [("released", {}), ("averaged", {"accumulate": 4}), ("rotary", {"recompute": True}), ("mae", {})],
+    [
+        pytest.param("released", {}, marks=slow),
+        pytest.param("averaged", {"accumulate": 4}, marks=slow),
+        ("rotary", {"recompute": True}),
+        pytest.param("mae", {}, marks=slow),
+    ],
 )
 def test_two_processes_that_share_the_weights_equal_one(tiny, method, other):
     tiny = replace(tiny, method=METHODS[method], steps=20, optim=replace(tiny.optim, clip=0.5))
