@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 install_import_hook("openjepa", "beartype.beartype")
 
 import dataclasses
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import machine, runs
+from openjepa import budget, machine, preparing, runs
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.masking import Masking
@@ -31,13 +32,16 @@ from openjepa.optim import Optim
 from openjepa.scenes import render
 
 torch.set_num_threads(1)
+# what other tests left over is not a copy's to take down: onnxruntime's threads are not in it, and it crashes or waits for them
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
     """One core, of which a run does not take more, and ceilings that are measured in an instant."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(runs, "cores", lambda: 1)
+    for module in (runs, preparing, budget):
+        monkeypatch.setattr(module, "cores", lambda: 1)
     monkeypatch.setattr(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
     monkeypatch.setattr(machine, "COPIED", 2**16)
 

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.study.arms import ARMS, Change, batch, both
+from benchmarks.study.arms import ARMS, Change, batch, both, masks, method
 from benchmarks.study.run import compared
 from openjepa import config, health, runs, weights
 from openjepa.device import place
@@ -35,6 +35,8 @@ def rate(times: float) -> Change:
     return lambda base: dataclasses.replace(base, optim=dataclasses.replace(base.optim, lr=times * base.optim.lr))
 
 
+THIRD = both(masks(asked=1.0), method(target_every=3))  # pixels at all hidden places, features at every third
+
 CHANGES: dict[str, Change] = {
     "as chosen": lambda base: base,
     "lr / 3": rate(1 / 3),
@@ -42,6 +44,8 @@ CHANGES: dict[str, Change] = {
     "batch 64": batch(64),
     "batch 256": batch(256),
     "batch 1024": batch(1024),
+    "third": THIRD,
+    "third, lr × 2": both(THIRD, rate(2)),
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
