@@ -80,7 +80,7 @@ class Seen:
 
 
 def doctor(settings: Doctor) -> dict[str, Any]:
-    """What was found: printed, written as JSON with the files' names, drawn; returned. Mistake if there are no pictures."""
+    """What was found: printed, written as JSON with the files' names, drawn; returned. Mistake if there are no pictures, or none that can be read."""
     if settings.workers < -1:
         raise Mistake(f"{settings.workers} processes are none: try --workers -1, which is one for each core")
     listing = list_files(settings.root, pictures.SUFFIXES)
@@ -101,6 +101,8 @@ def doctor(settings: Doctor) -> dict[str, Any]:
         temporary.write_text(json.dumps(result, indent=1))
     tell(result, seen)
     say(f"written    {settings.out / 'doctor.json'}, {drawn(seen, settings.out / 'doctor.png')}")
+    if not result["fit"]:
+        raise Mistake(f"there is nothing to learn from: of {len(seen)} files none is a picture that can be read")
     return result
 
 

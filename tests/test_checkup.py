@@ -154,6 +154,15 @@ def test_files_of_other_endings_are_counted_and_processes_change_nothing(clean, 
     assert doctor(Doctor((str(clean),), out=clean.parent / "two", workers=2)) == one
 
 
+def test_a_folder_without_one_good_picture_fails_when_all_is_said_and_written(tmp_path, capsys):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "one.jpg").write_bytes(b"no picture")
+    assert cli.main(["doctor", str(tmp_path / "bad"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "there is nothing to learn from" in said.err and "undecodable" in said.out
+    assert json.loads((tmp_path / "out" / "doctor.json").read_text())["fit"] == 0
+
+
 def test_the_verb_writes_names_and_a_picture(clean, tmp_path, capsys):
     assert cli.main(["doctor", str(clean), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     assert json.loads((tmp_path / "out" / "doctor.json").read_text())["files"] == 12
