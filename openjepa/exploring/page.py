@@ -234,7 +234,6 @@ class Page:
             self.ui.label(f"A map of {len(rows):,} pictures: click one").classes("text-lg")
             names, labels = ([each[row] for row in rows] for each in (found.titles, found.labels))
             points = map.scattered(at, rows, names, labels)
-            points["config"]["displayModeBar"] = False
             chart = self.ui.plotly(points).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.look_at(int(event.args["points"][0]["customdata"])))
 

@@ -173,8 +173,13 @@ def scattered(
     layout = {
         "xaxis": axis, "yaxis": axis | {"scaleanchor": "x"}, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "dragmode": "pan",
         "paper_bgcolor": clear, "plot_bgcolor": clear, "font": {"color": "#808088"}, "showlegend": len(traces) > 1,
+        "legend": {"orientation": "h"},
     }  # fmt: skip
-    return {"data": traces, "layout": layout, "config": {"scrollZoom": True, "showTips": False}}
+    return {
+        "data": traces,
+        "layout": layout,
+        "config": {"scrollZoom": True, "showTips": False, "displayModeBar": False},
+    }
 
 
 def interactive(plane: Plane) -> str:
@@ -189,7 +194,7 @@ def interactive(plane: Plane) -> str:
         trace["hoverinfo"] = "none"  # the page shows the picture
     figure = plotly.Figure(points["data"], points["layout"] | {"height": 640})
     address, across = sprite(found.view, found)
-    config = points["config"] | {"displaylogo": False, "responsive": True}
+    config = points["config"] | {"responsive": True}
     chart = figure.to_html(
         full_html=False, include_plotlyjs=True, div_id="map-chart", default_width="100%", config=config
     )
