@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, default=1, help="of jepa: features at every n-th place asked for")
     parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
-    parser.add_argument("--hidden", type=float, help="of jepa: share of a scene that is hidden")
+    parser.add_argument("--hidden", type=float, help="of either: share of a scene that is hidden")
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
     parser.add_argument("--batch", type=int, help="of either: scenes in a step")
     parser.add_argument("--lr", type=float, help="of either: learning rate")
@@ -44,9 +44,9 @@ def main() -> None:
     method = dataclasses.replace(config.method, target_every=options.every, pixels=options.pixels)
     if options.no_centre:
         method = dataclasses.replace(method, centre=False)
+    config = changed(dataclasses.replace(config, method=method), options.method)
     if options.hidden:
         config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
-    config = changed(dataclasses.replace(config, method=method), options.method)
     optim = dataclasses.replace(config.optim, lr=options.lr or config.optim.lr)
     config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)
     run = runs.pretrain(dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any"))
