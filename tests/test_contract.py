@@ -50,12 +50,12 @@ def test_the_parts_keep_their_contracts(modality, method):
 @both
 def test_the_loss_falls(modality, method):
     net, steps = made(modality, method)
-    config = Optim(lr=6e-3, momentum=1.0)  # a target that stands still
+    config = Optim(lr=3e-3, momentum=1.0)  # a target that stands still
     optimizer, losses, step = optim.build(net, config), [], steps[0]
-    for number in range(50):
-        taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 50), CPU, clip=1.0)
+    for number in range(100):
+        taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
         losses.append(taken.loss.item())
-    assert np.mean(losses[-5:]) < 0.92 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
 
 
 @both

@@ -20,9 +20,8 @@ def blocks(language: str) -> list[str]:
 def test_the_python_block_runs(photos, tmp_path):
     (tmp_path / "photos").symlink_to(photos)
     (code,) = blocks("python")
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + code
-    )  # one core: other tests have the rest
+    one_core = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"  # other tests have the rest
+    code = one_core + code
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "torch.Size([4, 192])" in done.stdout

@@ -16,7 +16,7 @@ from openjepa import checkpoint, config, runs, weights
 from openjepa.data import locked
 from openjepa.training import Stopped, Trouble
 from openjepa.types import Mistake
-from tests.conftest import METHODS, replace, slow
+from tests.conftest import METHODS, replace
 from tests.faults import outcome, same
 
 
@@ -39,7 +39,7 @@ def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monke
     assert same(outcome(tiny.out), whole)
 
 
-@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=slow), "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
     """SIGKILL after steps 3, 6 and 9 of a real process."""
     tiny = replace(tiny, precision=precision, save_every=2)
