@@ -22,7 +22,7 @@ from openjepa.config import Pretrain
 from openjepa.decoding import drawing
 from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import shown as watched
-from openjepa.evaluate.space import Space
+from openjepa.evaluate.space import POWER, Space
 from openjepa.figures import map, prediction
 from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
@@ -89,7 +89,7 @@ class Session:
         self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
         self.patches = F.normalize(torch.cat(patches)[:kept] - self.mean.half(), dim=-1)
         self.pooled = torch.cat(pooled)
-        self.space = Space.quieter(self.pooled.numpy())
+        self.space = Space.of(self.pooled.numpy(), POWER)
         self.quiet = self.compared(self.pooled)
         self.predictive: tuple[Pretrain, Any] | None = None
         self.decoder: drawing.Opened | None = None
@@ -163,8 +163,8 @@ class Session:
         return framed(self.large(self.found.view[found.row]), inside, self.patch, COLOURS[5], width=6)
 
     def compared(self, pooled: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
-        """Features in the space that jepa search compares in."""
-        return torch.from_numpy(self.space.map(pooled.numpy())) if self.space else pooled
+        """Features less their mean, loud directions made quieter."""
+        return torch.from_numpy(self.space.map(pooled.numpy()))
 
     @torch.no_grad()
     def neighbours(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:

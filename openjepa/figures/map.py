@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image as Pillow
 
-from openjepa.evaluate.space import Space
+from openjepa.evaluate.space import POWER, Space
 from openjepa.figures.canvas import COLOURS, Plate, data_of, enlarged
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, rooted, seen_as, some
 from openjepa.types import Mistake
@@ -60,9 +60,8 @@ def map(settings: MapOf) -> list[Plate]:
 
 
 def laid(features: Float[np.ndarray, "S D"], layout: str, seed: int) -> Float[np.ndarray, "S 2"]:
-    """Places on a plane, by the cosine of features in the space that jepa search compares in; the same for the same seed."""
-    space = Space.quieter(features)
-    x: Any = space.map(features) if space else features
+    """Places on a plane, by the cosine of features whose loud directions are made quieter; the same for the same seed."""
+    x: Any = Space.of(features, POWER).map(features)
     near = min(15, len(x) - 1)
     try:
         if layout == "umap":
