@@ -46,6 +46,7 @@ CHANGES: dict[str, Change] = {
     "batch 1024": batch(1024),
     "third": THIRD,
     "third, lr × 2": both(THIRD, rate(2)),
+    "third, lr × 3": both(THIRD, rate(3)),
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
