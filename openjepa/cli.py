@@ -132,9 +132,8 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
         return recipes.recipe(name), rest
     root = values_of(rest, "--data.root")
     helping = "-h" in rest or "--help" in rest
-    leaving = (
-        any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest
-    )  # where a job runs, it chooses
+    # a job chooses where it runs
+    leaving = any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest
     if not root or helping or leaving:
         return config.Pretrain(), rest
     threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags

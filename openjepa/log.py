@@ -27,9 +27,8 @@ SHOWN = (
     "online_knn",
     "online_logistic",
 )
-TIMINGS = frozenset(
-    {"images_per_second", "data_wait", "share_of_ceiling", "seconds"}
-)  # differ from run to run; all else is reproducible
+# differ from run to run; all else is reproducible
+TIMINGS = frozenset({"images_per_second", "data_wait", "share_of_ceiling", "seconds"})
 console = Console(highlight=False, stderr=False)
 
 

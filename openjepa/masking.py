@@ -205,9 +205,8 @@ class OfficialBlocks:
         mine = slice(first - start, stop - start)
         keep = kept[mine]
         longest = int(keep.max())
-        context = (
-            (~free[mine]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-        )  # free ones first, raster order
+        # free ones first, raster order
+        context = (~free[mine]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
         shown = torch.arange(longest) < keep[:, None]
         return (Masks(context, block_index(asked[mine], target, self.grid), None if shown.all() else shown),)
 
@@ -232,9 +231,7 @@ class OfficialBlocks:
         return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
 
     def corners(self, where: Float[Tensor, "B M 2"], size: Size) -> Int[Tensor, "B M 2"]:
-        room = torch.tensor(
-            [self.grid[0] - size[0], self.grid[1] - size[1]]
-        )  # exclusive: the last place is never drawn
+        room = torch.tensor([self.grid[0] - size[0], self.grid[1] - size[1]])  # exclusive: the last is never drawn
         return (where * room).long()
 
     def target_sizes(self) -> list[Size]:

@@ -27,9 +27,8 @@ def sharded(method: Any, device: torch.device) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    warnings.filterwarnings(
-        "ignore", "FSDP2-wrapped module .* returned a view"
-    )  # to be told not to write into it: nobody does
+    # which says not to write into it: nobody does
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (ranks,))
     for network in method.children():  # apart: targets and forward are two calls, and neither goes through the method
         for module in network.modules():

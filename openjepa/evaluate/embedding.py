@@ -64,9 +64,8 @@ def embed(settings: Embed) -> Path:
     if settings.batch < 1:
         raise Mistake(f"batches of {settings.batch} hold nothing: try --batch 64")
     work = out.with_name(f".{out.name}.part")
-    lists = (
-        () if work.exists() else (beside(out, ".csv"), beside(out, ".json"))
-    )  # else a killed call may have put them there
+    # beside unfinished work, a killed call may have put them there
+    lists = () if work.exists() else (beside(out, ".csv"), beside(out, ".json"))
     for file in (out, *lists):
         if file.exists():
             raise Mistake(f"{file} is there already: give another --out, or remove it")

@@ -38,7 +38,7 @@ class Settings:
     shots: tuple[float, ...] = (
         1.0,
         10.0,
-    )  # of lowshot, and of --finetune lowshot: labels a class, or below 1 a share of each class
+    )  # of lowshot, and --finetune lowshot: labels a class, below 1 a share of each
     draws: int = 5  # of the same
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
     features: Path | None = None  # keep features in this folder, and take them from there

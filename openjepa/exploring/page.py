@@ -37,9 +37,8 @@ def explore(settings: Explore) -> None:
     def page() -> None:
         Page(ui, session, settings)
 
-    run.process_pool_start_method = (
-        "spawn"  # of the map's process: a forked one has our threads' locks, and waits for ever
-    )
+    # of the map's process: a forked one has our threads' locks, and waits for ever
+    run.process_pool_start_method = "spawn"
     say(f"page       http://{settings.host}:{settings.port} ({len(session.found.view):,} pictures; Ctrl-C ends it)")
     ui.run(
         host=settings.host, port=settings.port, title=f"{Path(settings.run).name}: what it sees", dark=None, reload=False,

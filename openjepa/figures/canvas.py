@@ -24,16 +24,8 @@ from openjepa.durable import replacing
 
 matplotlib.use("agg")
 Picture = UInt8[np.ndarray, "_ _ 3"]  # of any size
-COLOURS = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#CC79A7",
-    "#0072B2",
-    "#D55E00",
-    "#F0E442",
-    "#000000",
-)  # Okabe and Ito, 2008
+# Okabe and Ito, 2008
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#000000")
 MAP = "viridis"  # even in lightness, and told apart without red and green
 DPI, SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
 LARGE = 200  # the same of pictures of more than 96 pixels

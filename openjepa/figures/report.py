@@ -22,11 +22,8 @@ from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 
 EFFORT = 1e12  # operations of one pass of an encoder over all pictures that are looked at, about
-LEAST, SAMPLES, MOST = (
-    24,
-    128,
-    2048,
-)  # of which every patch is looked at, by the encoder's size; and for neighbours, at most
+LEAST, MOST = 24, 2048  # pictures among which neighbours are found
+SAMPLES = 128  # of these, at most, every patch is looked at
 SHOWN = 6
 Logs = list[dict[str, Any]]
 
@@ -235,11 +232,10 @@ def middle(run: Told, name: str) -> float:
 def commands(run: Told) -> str:
     folder = run.folder
     if isinstance(run.settings.method, Decoder):
-        words = (
-            "PICTURES          # each drawn several times",
-            "OTHER_PICTURES   # whether that agrees, beside a control",
+        return (
+            f"jepa decode sample {folder} PICTURES          # each drawn several times\n"
+            f"jepa decode measure {folder} OTHER_PICTURES   # whether that agrees, beside a control"
         )
-        return f"jepa decode sample {folder} {words[0]}\njepa decode measure {folder} {words[1]}"
     return "\n".join(
         (
             f"jepa probe {folder} --data.root LABELLED      # accuracy beside the untrained encoder and raw pixels",

@@ -54,12 +54,8 @@ def overview(settings: Show) -> list[Path]:
     """The pictures that every run has, in one page."""
     shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(Asked)}
     found: dict[str, list[Plate]] = {}
-    for name in (
-        "features",
-        "similarity",
-        "masks",
-        "prediction",
-    ):  # what every encoder has comes first: its mistakes end it
+    # what every encoder has comes first: its mistakes end it
+    for name in ("features", "similarity", "masks", "prediction"):
         try:
             found[name] = KINDS[name].draw(KINDS[name].settings(**shared))
         except Mistake as mistake:

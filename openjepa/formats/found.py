@@ -20,10 +20,8 @@ from openjepa.modalities.image import Image
 from openjepa.trained import About, Trained
 from openjepa.types import Mistake
 
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and deviation that the released encoders were trained with
+# mean and deviation that the released encoders were trained with
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HEADS = {size["dim"]: size["num_heads"] for size in SIZES.values()}
 FILES = {"target": weights.FILE, "context": weights.CONTEXT_FILE, "predictor": weights.PREDICTOR_FILE}
 

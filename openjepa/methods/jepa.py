@@ -47,22 +47,16 @@ class JEPA:
     predictor_dim: int = 384
     predictor_depth: int = 6
     predictor_heads: int = 0  # 0: as many as the encoder, as released
-    predictor_context: Literal["each", "shared"] = (
-        "each"  # computed beside every block as in the paper, or once for all
-    )
+    predictor_context: Literal["each", "shared"] = "each"  # beside every block as in the paper, or once for all
     positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/small-data.md
     registers: int = 0  # tokens of the encoder that belong to no place
     init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
     loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
-    target_sees: Literal["whole", "asked"] = (
-        "whole"  # the sample, as in the paper, or the places asked for and no others
-    )
+    target_sees: Literal["whole", "asked"] = "whole"  # the sample, as in the paper, or only the places asked for
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
-    centre: bool = (
-        False  # targets less their mean over what is seen of a sample: what its tokens share is not asked for
-    )
+    centre: bool = False  # targets less their mean over a sample: what its tokens share is not asked for
     standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens seen of the global batch
     target_every: int = 1  # features are asked for at every n-th of the places asked for, pixels at all of them
     whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1

@@ -25,10 +25,8 @@ SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time i
 SAFE = 7e-4  # learning rate for pictures that nothing was tuned on
 MOST = 800  # epochs, where no time is given
 FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
-RATE = {
-    True: 1.25e11,
-    False: 6e10,
-}  # floating-point operations a second on a core, with bf16 or without: to choose a batch by
+# to choose a batch by: floating-point operations a second on a core, with bf16 or without
+RATE = {True: 1.25e11, False: 6e10}
 
 
 class Chosen(NamedTuple):
