@@ -6,7 +6,6 @@ import csv
 import html
 from collections import Counter
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from openjepa import positional
 from openjepa.durable import replacing
+from openjepa.figures.canvas import section, written
 from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import unit
@@ -136,13 +136,8 @@ def page(result: Clustered, index: Index, out: Path) -> Path:
             for file in shown
         )
         said = html.escape(most(result, index, number))
-        sections.append(f"<h2>Cluster {number}: {len(rows):,} pictures</h2><p>{said}</p><div>{images}</div>")
+        content = f'<p>{said}</p><div class="thumbnails">{images}</div>'
+        sections.append(section(f"cluster-{number}", f"Cluster {number}: {len(rows):,} pictures", content))
     scores = "; ".join(f"{name} {value:.3f}" for name, value in result.agreement.items())
     caption = f"{len(index.pictures):,} pictures in {len(sections)} clusters; of each the {SHOWN} nearest its centre. {scores}"
-    text = files("openjepa.retrieval").joinpath("clusters.html").read_text(encoding="utf-8")
-    words = {"TITLE": f"Clusters of {html.escape(index.file.name)}", "CAPTION": html.escape(caption)}
-    for mark, value in (words | {"SECTIONS": "\n".join(sections)}).items():
-        text = text.replace(f"@{mark}@", value)
-    with replacing(out) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-    return out
+    return written(f"Clusters of {index.file.name}", "\n".join((f"<p>{html.escape(caption)}</p>", *sections)), out)
