@@ -3,6 +3,7 @@
     python benchmarks/study/scenes.py --method jepa --steps 4000 --out runs/scenes-jepa
     python benchmarks/study/scenes.py --method mae --steps 3600 --out runs/scenes-mae
     python benchmarks/study/scenes.py --seed 7 --every 3 --pixels 3 --out runs/scenes-third
+    python benchmarks/study/scenes.py --hidden 0.6 --time
 
 Scenes, probes and baselines are those of `jepa demo`; called again, it goes on with the run.
 """
@@ -12,10 +13,13 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import recipes, runs, scenes, showcase, weights
+from openjepa import budget, preparing, recipes, runs, scenes, showcase, weights
 from openjepa.config import Pretrain
+from openjepa.device import place
 
 
 def changed(base: Pretrain, method: str) -> Pretrain:
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
     parser.add_argument("--batch", type=int, help="of either: scenes in a step")
     parser.add_argument("--lr", type=float, help="of either: learning rate")
+    parser.add_argument("--time", action="store_true", help="say how long a step takes, and leave")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
@@ -49,7 +54,14 @@ def main() -> None:
         config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
     optim = dataclasses.replace(config.optim, lr=options.lr or config.optim.lr)
     config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)
-    run = runs.pretrain(dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any"))
+    config = dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any")
+    if options.time:
+        torch.set_num_threads(1)
+        where = place("cpu", config.precision)
+        data, config = preparing.prepared(config, where, config.data.listing(), options.out / "data")
+        paces = [budget.paced(config, data, where).step for _ in range(4)]
+        return print(f"{1000 * min(paces):.0f} ms a step, the least of {[round(1000 * each) for each in paces]}")
+    run = runs.pretrain(config)
     side = (showcase.SIDE, showcase.SIDE)
     test = scenes.render(demo.test, side, demo.seed, first=showcase.HELD_OUT)
     labelled = scenes.Scenes(*(part[: demo.labelled] for part in train))
