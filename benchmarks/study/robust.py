@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method
 from benchmarks.study.run import compared
 from openjepa import config, health, runs, weights
+from openjepa.config import Pretrain
 from openjepa.device import place
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
@@ -37,10 +38,17 @@ def rate(times: float) -> Change:
 
 THIRD = both(masks(asked=1.0), method(target_every=3))  # pixels at all hidden places, features at every third
 
+
+def slow(base: Pretrain) -> Pretrain:
+    """An average that begins slower, as the demo's does."""
+    return dataclasses.replace(base, optim=dataclasses.replace(base.optim, momentum=0.996))
+
+
 CHANGES: dict[str, Change] = {
     "as chosen": lambda base: base,
     "lr / 3": rate(1 / 3),
     "lr × 3": rate(3),
+    "slow, lr × 3": both(slow, rate(3)),
     "batch 64": batch(64),
     "batch 256": batch(256),
     "batch 1024": batch(1024),
