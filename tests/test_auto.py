@@ -69,8 +69,9 @@ def test_every_arm_of_the_study_is_a_run_that_can_begin():
         assert settings.masks.build(settings.data.grid).shapes(), name
 
 
-def test_the_recipe_for_minutes_is_the_arm_that_was_measured():
-    arm, named = ARMS["upper"](recipe("cifar10")), recipe("cifar10-minutes")
+@pytest.mark.parametrize(("name", "arm"), [("cifar10-minutes", "upper"), ("cifar10-hours", "third")])
+def test_a_recipe_is_the_arm_that_was_measured(name, arm):
+    arm, named = ARMS[arm](recipe("cifar10")), recipe(name)
     assert (arm.method, arm.masks, arm.optim, arm.batch_size) == (
         named.method,
         named.masks,

@@ -20,7 +20,7 @@ from tests.conftest import CPU
 DATA = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar10-minutes", "mae-cifar10", "vicreg-cifar10"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-minutes", "cifar10-hours", "mae-cifar10", "vicreg-cifar10"])
 def test_the_work_of_a_step_is_what_torch_counts(name):
     """But for the gradient of the stem's input, which nobody needs and we count."""
     run = dataclasses.replace(recipes.recipe(name), data=DATA)

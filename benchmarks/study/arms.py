@@ -144,7 +144,7 @@ ARMS: dict[str, Change] = {
     "quiet": QUIET,
     "quiet, last two layers": both(QUIET, method(target_layers=(4, 5))),
     "upper": UPPER,  # the recipe `cifar10-minutes`
-    "third": THIRD,
+    "third": THIRD,  # the recipe `cifar10-hours`
     "third, lr 1e-3": both(THIRD, optim(lr=1e-3)),
     "third, pixels 2": both(THIRD, method(pixels=2.0)),
     "third, 128 images": both(THIRD, batch(128)),

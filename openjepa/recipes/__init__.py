@@ -16,6 +16,7 @@ RECIPES: dict[str, Callable[[], Pretrain]] = {
     "ijepa-vits16": paper.vits16,
     "cifar10": small.cifar10,
     "cifar10-minutes": small.cifar10_minutes,
+    "cifar10-hours": small.cifar10_hours,
     "mae-cifar10": small.mae_cifar10,
     "vicreg-cifar10": small.vicreg_cifar10,
     "laptop": small.laptop,

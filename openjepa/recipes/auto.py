@@ -83,7 +83,7 @@ def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
         dataclasses.replace(config, batch_size=batch, epochs=float(epochs), optim=optim),
         (
             f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
-            f"a learning rate of {SAFE:g}: at three times that, targets of digits and photographs came near to dying",
+            f"a learning rate of {SAFE:g}: at three times that, targets of photographs came near to dying",
             f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )
