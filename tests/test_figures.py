@@ -91,8 +91,17 @@ def test_what_every_picture_has_at_a_place_is_not_shown(x):
     assert features.Basis.of(x[:3]).mean.shape == (1, 24)  # of few pictures a place's mean is a picture
 
 
+def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
+    chance = torch.Generator().manual_seed(0)
+    rare = torch.rand(32, 64, generator=chance) < 0.3  # at the border as often as within
+    x = 0.01 * torch.randn(32, 64, 8, generator=chance)
+    x[..., 0] += 5.0 * rare
+    for sign in (1, -1):
+        assert (features.foreground(features.Basis.of(sign * x), sign * x, (8, 8)) == rare).all()
+
+
 @pytest.mark.parametrize("edge", [1, 2])  # the foreground is most of the picture, or the smaller part
-def test_the_foreground_is_the_side_that_has_less_of_the_border(edge):
+def test_of_few_pictures_the_foreground_is_the_side_that_has_less_of_the_border(edge):
     x = torch.zeros(2, 64, 8)
     inside = torch.zeros(8, 8, dtype=torch.bool)
     inside[edge:-edge, edge:-edge] = True

@@ -101,7 +101,8 @@ def drawn(all_seen: Seen, settings: FeaturesOf) -> Plate:
             ]
         )
         labels += ["one side of the\nfirst component", "its own\ncomponents"]
-        words = " Below: the side of the first component that has less of the border, and the components of that side alone."
+        why = "stands out more" if len(basis.mean) > 1 else "has less of the border"
+        words = f" Below: the side of the first component that {why}, and the components of that side alone."
     caption = (
         f"Patches of one colour have features in common: the first three principal components over {len(all_seen.x)} pictures "
         f"({100 * basis.share:.0f} % of the variance"
@@ -118,10 +119,14 @@ def tile(colours: Float[Tensor, "N 3"], grid: tuple[int, int]) -> np.ndarray:
 
 
 def foreground(basis: Basis, x: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
-    """The side of the first component that holds less of the pictures' border (Oquab et al., 2023, figure 1, which tells by
-    hand which side it is)."""
-    first = basis.at(x)[..., 0].view(-1, *grid)
-    front = first > 0
+    """One side of the first component (Oquab et al., 2023, figure 1, which tells by hand which side it is).
+
+    Where each place's mean is taken out, every place is as often on either: then it is the side of the longer tail, which is
+    rarer and stands out more. Else it is the one that holds less of the pictures' border.
+    """
+    front = basis.at(x)[..., 0].view(-1, *grid) > 0
+    if len(basis.mean) > 1:
+        return front.flatten(1)
     edge = torch.ones(grid, dtype=torch.bool)
     edge[1:-1, 1:-1] = False
     if edge.all() or front[:, edge].float().mean() <= front.float().mean():
