@@ -1,9 +1,9 @@
 """The demo's scenes, on one core: its own run, or the masked autoencoder's recipe.
 
-    python benchmarks/study/scenes.py --method jepa --steps 4000 --out runs/scenes-jepa
+    python benchmarks/study/scenes.py --method jepa --steps 3520 --out runs/scenes-jepa
     python benchmarks/study/scenes.py --method mae --steps 3600 --out runs/scenes-mae
-    python benchmarks/study/scenes.py --seed 7 --every 3 --pixels 3 --out runs/scenes-third
-    python benchmarks/study/scenes.py --hidden 0.6 --time
+    python benchmarks/study/scenes.py --seed 7 --hidden 0.75 --every 3 --steps 4900 --out runs/scenes-third
+    python benchmarks/study/scenes.py --hidden 0.75 --time
 
 Scenes, probes and baselines are those of `jepa demo`; called again, it goes on with the run.
 """
@@ -32,7 +32,7 @@ def changed(base: Pretrain, method: str) -> Pretrain:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", choices=("jepa", "mae"), default="jepa")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3520)
     parser.add_argument("--every", type=int, default=1, help="of jepa: features at every n-th place asked for")
     parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
     parser.add_argument("--hidden", type=float, help="of either: share of a scene that is hidden")
