@@ -389,6 +389,13 @@ def test_bad_input_is_a_sentence(words, said, run, photos, tmp_path, capsys):
     assert not list(tmp_path.glob("out*"))
 
 
+def test_what_cannot_be_written_is_said_before_anything_is_drawn(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("openjepa.figures.shown.os.access", lambda *_: False)
+    assert main(["show", "features", str(run), "--out", str(tmp_path / "new" / "f.png")]) == 1
+    said = capsys.readouterr()
+    assert f"nothing can be written in {tmp_path}: try --out f.png" in said.err and "picture" not in said.out
+
+
 def test_a_picture_smaller_than_a_patch_is_enlarged_and_a_broken_one_left_out(run, tmp_path, capsys):
     Pillow.new("RGB", (2, 3), "red").save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"nothing")

@@ -46,12 +46,13 @@ def show(settings: Any) -> list[Path]:
     if isinstance(settings, Show):
         return overview(settings)
     name = next(name for name, kind in KINDS.items() if type(settings) is kind.settings)
-    plates = KINDS[name].draw(settings)
-    return written(plates, place(settings, name), settings.page, f"{name} of {run_of(settings)}")
+    out = place(settings, name)
+    return written(KINDS[name].draw(settings), out, settings.page, f"{name} of {run_of(settings)}")
 
 
 def overview(settings: Show) -> list[Path]:
     """The pictures that every run has, in one page."""
+    out = out_of(settings, "overview")
     shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(Asked)}
     found: dict[str, list[Plate]] = {}
     # what every encoder has comes first: its mistakes end it
@@ -63,11 +64,11 @@ def overview(settings: Show) -> list[Path]:
                 raise
             say(f"{name:<10} left out: {mistake}")
     plates = [plate for name in ("masks", "features", "similarity", "prediction") for plate in found.get(name, [])]
-    return written(plates, out_of(settings, "overview"), settings.page, f"What {settings.run} sees")
+    return written(plates, out, settings.page, f"What {settings.run} sees")
 
 
 def place(settings: Any, name: str) -> Path:
-    """Where the first picture goes. Mistake if it is to be no PNG."""
+    """Where the first picture goes."""
     if isinstance(settings, Asked):
         return out_of(settings, name)
     return out_of(Asked(run=settings.runs[0] if settings.runs else "", out=settings.out), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,12 +195,16 @@ def encoder(settings: Asked) -> Candidate:
 
 
 def out_of(settings: Asked, name: str) -> Path:
-    """Where a figure goes. Mistake if it is to be no PNG."""
+    """Where a figure goes: asked before it is drawn. Mistake if it is to be no PNG, or nothing can be written there."""
     if settings.out and settings.out.suffix != ".png":
         raise Mistake(f"{settings.out} is no .png: try --out {settings.out.with_suffix('.png')}")
     folder = Path(settings.run)
     inside = folder / "figures" if folder.is_dir() else Path("figures")
-    return settings.out or inside / f"{name}.png"
+    out = settings.out or inside / f"{name}.png"
+    there = next(each for each in out.absolute().parents if each.exists())
+    if not os.access(there, os.W_OK):
+        raise Mistake(f"nothing can be written in {there}: try --out {out.name}")
+    return out
 
 
 def short(name: str) -> str:
