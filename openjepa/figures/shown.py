@@ -202,7 +202,7 @@ def out_of(settings: Asked, name: str) -> Path:
     inside = folder / "figures" if folder.is_dir() else Path("figures")
     out = settings.out or inside / f"{name}.png"
     there = next(each for each in out.absolute().parents if each.exists())
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         raise Mistake(f"nothing can be written in {there}: try --out {out.name}")
     return out
 
