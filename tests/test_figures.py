@@ -93,7 +93,9 @@ def test_what_every_picture_has_at_a_place_is_not_shown(x):
 
 def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
     chance = torch.Generator().manual_seed(0)
-    rare = torch.rand(32, 64, generator=chance) < 0.3  # at the border as often as within
+    often = torch.full((8, 8), 0.4)
+    often[1:-1, 1:-1] = 0.2  # at the border more often than within
+    rare = torch.rand(32, 64, generator=chance) < often.flatten()
     x = 0.01 * torch.randn(32, 64, 8, generator=chance)
     x[..., 0] += 5.0 * rare
     for sign in (1, -1):
@@ -394,6 +396,13 @@ def test_what_cannot_be_written_is_said_before_anything_is_drawn(run, tmp_path, 
     assert main(["show", "features", str(run), "--out", str(tmp_path / "new" / "f.png")]) == 1
     said = capsys.readouterr()
     assert f"nothing can be written in {tmp_path}: try --out f.png" in said.err and "picture" not in said.out
+
+
+def test_a_file_is_no_folder_to_write_into(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["show", "features", str(run), "--out", str(tmp_path / "file" / "f.png")]) == 1
+    said = capsys.readouterr()
+    assert f"nothing can be written in {tmp_path / 'file'}" in said.err and "picture" not in said.out
 
 
 def test_a_picture_smaller_than_a_patch_is_enlarged_and_a_broken_one_left_out(run, tmp_path, capsys):

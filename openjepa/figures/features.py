@@ -121,8 +121,8 @@ def tile(colours: Float[Tensor, "N 3"], grid: tuple[int, int]) -> np.ndarray:
 def foreground(basis: Basis, x: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
     """One side of the first component (Oquab et al., 2023, figure 1, which tells by hand which side it is).
 
-    Where each place's mean is taken out, every place is as often on either: then it is the side of the longer tail, which is
-    rarer and stands out more. Else it is the one that holds less of the pictures' border.
+    Where each place's mean is taken out, every place is as often on either: then it is the side of the longer tail (`Basis`),
+    which stands out more. Else it is the one that holds less of the pictures' border.
     """
     front = basis.at(x)[..., 0].view(-1, *grid) > 0
     if len(basis.mean) > 1:
