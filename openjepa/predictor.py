@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openjepa.nn.positions import Positions, rotary, sincos
+from openjepa.nn.products import Linear
 from openjepa.nn.transformer import Block
 from openjepa.types import Tokens
 
@@ -33,11 +34,11 @@ class Predictor(nn.Module):
     ):
         super().__init__()
         self.dim, self.head, self.positions, self.context = dim, dim // num_heads, positions, context
-        self.embed = nn.Linear(input_dim, dim)
+        self.embed = Linear(input_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.proj = nn.Linear(dim, output_dim)
+        self.proj = Linear(dim, output_dim)
 
     def forward(
         self, context: Tokens, where: Float[Tensor, "B M T P"], given: Float[Tensor, "B H A"] | None = None

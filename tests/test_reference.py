@@ -12,8 +12,9 @@ from openjepa import losses, optim
 from openjepa.encoder import SIZES, Encoder
 from openjepa.methods.jepa import JEPA, moments
 from openjepa.modalities.image import Image, PatchEmbed
+from openjepa.nn import products
 from openjepa.nn.positions import grid_positions, rotary, sincos
-from openjepa.nn.transformer import attend
+from openjepa.nn.products import Linear, attend, self_attend
 from openjepa.types import Tokens
 from tests.conftest import METHODS, MODALITIES
 
@@ -152,6 +153,34 @@ def test_plain_attention_equals_torchs():
     mask[..., 0] = True
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_self_attention_and_its_gradient_are_plain_attentions(masked):
+    qkv = torch.randn(3, 2, 3, 7, 8, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(2, 1, 7, 7) > 0.3 if masked else None
+    if mask is not None:
+        mask[..., 0] = True
+    given = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    results = []
+    for function in (lambda: self_attend(qkv, mask), lambda: attend(*qkv, mask)):
+        found = function()
+        results.append((found, *torch.autograd.grad(found, qkv, given)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("sizes", [(16, 48), (48, 16)])
+def test_a_product_in_bf16_and_its_gradients_are_torchs(sizes, monkeypatch):
+    layer, x = Linear(*sizes), torch.randn(2, 5, sizes[0], requires_grad=True)
+    given = torch.randn(2, 5, sizes[1])
+    results = []
+    for has in (products.ONEDNN, False):
+        monkeypatch.setattr(products, "ONEDNN", has)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer(x)
+        assert found.dtype == torch.bfloat16
+        results.append((found, *torch.autograd.grad(found, (x, layer.weight, layer.bias), given.bfloat16())))
+    torch.testing.assert_close(*results, atol=0.05, rtol=0.02)
 
 
 @pytest.mark.parametrize("embed", ["linear", "convolutions"])

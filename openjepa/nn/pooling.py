@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.nn.transformer import Mlp, attend
+from openjepa.nn.products import attend
+from openjepa.nn.transformer import Mlp
 
 
 class AttentivePool(nn.Module):
