@@ -94,8 +94,10 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     """Pretrains and probes; writes result.json."""
     folder = folder_of(arm, seed, options)
     folder.mkdir(parents=True, exist_ok=True)
+    packed = options.out / "packed"
+    packed.mkdir(exist_ok=True)
     if not (folder / "data").exists() and not options.images:
-        (folder / "data").symlink_to((options.out / "packed").resolve())
+        (folder / "data").symlink_to(packed.resolve())
     begun = folder_of(HALF + FIRST[arm], seed, options) if arm in FIRST else None
     settings = settings_of(arm.removeprefix(HALF), seed, options)
     settings = dataclasses.replace(settings, steps=steps, out=folder, resume="if-any", init_from=begun)
