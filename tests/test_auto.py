@@ -58,9 +58,17 @@ def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
 
 
 def test_pictures_that_nothing_was_tuned_on_get_a_lower_rate_than_the_recipe_and_a_reason():
-    config, reasons = on_cpu(SMALL, 50_000, 600.0)
-    assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=auto.SAFE)
-    assert any(f"{auto.SAFE:g}" in reason for reason in reasons)
+    for size, rate in ((32, auto.SAFE), (48, auto.LARGE)):
+        config, reasons = on_cpu(Image(size=(size, size), patch=4), 50_000, 600.0)
+        assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=rate)
+        assert any(f"rate of {rate:g}" in reason for reason in reasons)
+    assert auto.LARGE < auto.SAFE < recipe("cifar10-minutes").optim.lr
+
+
+def test_the_recipe_for_laptops_is_what_is_chosen_for_photographs():
+    named, found = recipe("laptop"), on_cpu(Image(size=(96, 96), patch=8), 6_400, 300.0).config
+    same = dataclasses.replace(named, epochs=found.epochs, data=found.data)
+    assert same == found and named.data.grid == found.data.grid
 
 
 def test_every_arm_of_the_study_is_a_run_that_can_begin():

@@ -54,6 +54,11 @@ def views(**changes: Any) -> Change:
     )
 
 
+def data(**changes: Any) -> Change:
+    """The base with other crops or colours."""
+    return lambda base: replace(base, data=replace(base.data, **changes))
+
+
 def batch(size: int) -> Change:
     """The base with another number of images in a step."""
     return lambda base: replace(base, batch_size=size)
@@ -77,6 +82,7 @@ THIRD = both(UPPER, masks(asked=1.0), method(target_every=3), optim(lr=1.5e-3))
 IN_BLOCKS = both(UPPER, method(target_sees="whole"), masks(sampler="blocks"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
+FAST_VIEWS = both(views(masked=True), optim(lr=2e-3, beta2=0.95))  # as it pays for the masked autoencoder
 
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
@@ -212,6 +218,16 @@ ARMS: dict[str, Change] = {
     "VICReg, crops and colours": views(colour=0.5),
     "VICReg, half shown, crops": views(masked=True),
     "VICReg, half shown, crops and colours": views(masked=True, colour=0.5),
+    "VICReg, fast": FAST_VIEWS,
+    "VICReg, fast, colours": both(FAST_VIEWS, data(colour=0.5)),
+    "VICReg, fast, whole crops": both(FAST_VIEWS, method(masked=False)),
+    "VICReg, fast, a quarter shown": both(FAST_VIEWS, masks(hidden=0.75)),
+    "VICReg, fast, batch 64": both(FAST_VIEWS, batch(64)),
+    "VICReg, fast, batch 256": both(FAST_VIEWS, batch(256)),
+    "VICReg, fast, smaller crops": both(FAST_VIEWS, data(crop_scale=(0.1, 1.0))),
+    "VICReg, fast, narrow expander": both(FAST_VIEWS, method(predictor_dim=256, predictor_depth=2)),
+    "VICReg, fast, covariance 4": both(FAST_VIEWS, method(covariance=4.0)),
+    "VICReg, fast, lr 5e-4": both(FAST_VIEWS, optim(lr=5e-4)),
 }
 
 

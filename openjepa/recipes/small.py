@@ -132,15 +132,12 @@ def vicreg_cifar10() -> Pretrain:
 
 
 def laptop() -> Pretrain:
-    """Photographs on a laptop: 96 pixels, patch 8, ViT 192×6.
+    """Photographs on a laptop: 96 pixels, patch 8, ViT 192×6; what is chosen on a CPU for a folder of them.
 
-    Command: jepa pretrain laptop --data.root photos/ --out runs/photos
-    Takes: not run to the end here.
+    Command: jepa pretrain laptop --data.root photos/ --out runs/photos --budget 2h
+    Takes: the time it is given. 781 steps, a budget of five minutes on one core, with 6,400 crops of 160 photographs: which one
+    another crop is of, logistic regression 99.0 %, kNN 81.5 %; before training 94.8 and 64.7 (docs/small-data.md).
     """
-    return Pretrain(
-        data=Image(size=(96, 96), patch=8),
-        method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
-        optim=schedule(),
-        epochs=100.0,
-        batch_size=128,
-    )
+    data = Image(size=(96, 96), patch=8)
+    config = minutes(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=4e-4))
