@@ -1,7 +1,8 @@
-"""The demo's scenes, on one core: its own run, or the masked autoencoder's recipe.
+"""The demo's scenes, on one core: its own run, or an opponent's recipe.
 
     python benchmarks/study/scenes.py --method jepa --steps 3520 --out runs/scenes-jepa
     python benchmarks/study/scenes.py --method mae --steps 3600 --out runs/scenes-mae
+    python benchmarks/study/scenes.py --method vicreg --steps 1000 --out runs/scenes-vicreg
     python benchmarks/study/scenes.py --seed 7 --hidden 0.75 --every 3 --steps 4900 --out runs/scenes-third
     python benchmarks/study/scenes.py --hidden 0.75 --time
 
@@ -23,22 +24,25 @@ from openjepa.device import place
 
 
 def changed(base: Pretrain, method: str) -> Pretrain:
-    """The demo's run, or the same with the objective of the masked autoencoder's recipe."""
-    own = recipes.recipe("mae-cifar10")
-    opponent = dataclasses.replace(base, method=own.method, masks=own.masks, optim=own.optim, batch_size=own.batch_size)
-    return base if method == "jepa" else opponent
+    """The demo's run, or the same with the objective of an opponent's recipe."""
+    if method == "jepa":
+        return base
+    own = recipes.recipe(f"{method}-cifar10")
+    data = dataclasses.replace(base.data, flip=method == "vicreg")  # as their recipes have it
+    opponent = {"method": own.method, "masks": own.masks, "optim": own.optim, "batch_size": own.batch_size}
+    return dataclasses.replace(base, data=data, **opponent)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--method", choices=("jepa", "mae"), default="jepa")
+    parser.add_argument("--method", choices=("jepa", "mae", "vicreg"), default="jepa")
     parser.add_argument("--steps", type=int, default=3520)
     parser.add_argument("--every", type=int, default=1, help="of jepa: features at every n-th place asked for")
     parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
-    parser.add_argument("--hidden", type=float, help="of either: share of a scene that is hidden")
+    parser.add_argument("--hidden", type=float, help="of any: share of a scene that is hidden")
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
-    parser.add_argument("--batch", type=int, help="of either: scenes in a step")
-    parser.add_argument("--lr", type=float, help="of either: learning rate")
+    parser.add_argument("--batch", type=int, help="of any: scenes in a step")
+    parser.add_argument("--lr", type=float, help="of any: learning rate")
     parser.add_argument("--time", action="store_true", help="say how long a step takes, and leave")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))

@@ -18,7 +18,7 @@ class Linear(nn.Linear):
     """torch's, but that on a CPU in bf16 the bias is added within the product, not copied to every row before it."""
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
-        if plain(x) or not (ONEDNN and in_bf16()):
+        if self.bias is None or plain(x) or not (ONEDNN and in_bf16()):
             return super().forward(x)
         return Product.apply(x, self.weight, self.bias)
 
