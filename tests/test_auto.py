@@ -77,7 +77,15 @@ def test_every_arm_of_the_study_is_a_run_that_can_begin():
         assert settings.masks.build(settings.data.grid).shapes(), name
 
 
-@pytest.mark.parametrize(("name", "arm"), [("cifar10-minutes", "upper"), ("cifar10-hours", "third")])
+@pytest.mark.parametrize(
+    ("name", "arm"),
+    [
+        ("cifar10-minutes", "upper"),
+        ("cifar10-hours", "third"),
+        ("mae-cifar10", "MAE, light"),
+        ("vicreg-cifar10", "VICReg, fast, a quarter shown"),
+    ],
+)
 def test_a_recipe_is_the_arm_that_was_measured(name, arm):
     arm, named = ARMS[arm](recipe("cifar10")), recipe(name)
     assert (arm.method, arm.masks, arm.optim, arm.batch_size) == (
