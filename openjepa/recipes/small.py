@@ -118,7 +118,7 @@ def mae_cifar10() -> Pretrain:
 def vicreg_cifar10() -> Pretrain:
     """Joint embedding of two crops on CIFAR-10, a quarter of each shown: the other opponent, of the same encoder.
 
-    Far behind `cifar10-minutes` at four minutes, in all of ten settings that were tried (docs/small-data.md). The usual changes of
+    Far behind `cifar10-minutes` at four minutes, in all of eleven settings that were tried (docs/small-data.md). The usual changes of
     colour: --data.colour 0.5. Whole crops: --method.no-masked.
 
     Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 20m
