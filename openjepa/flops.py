@@ -80,9 +80,9 @@ def decoding(method: Decoder, data: Modality, mask: Shape) -> Work:
 
 
 def expansion(method: VICReg) -> int:
-    """One vector through the expander."""
+    """One vector through the expander, and its part of the covariances of what comes out."""
     wide = method.predictor_dim
-    return 2 * wide * (method.dim + (method.predictor_depth - 1) * wide)
+    return 2 * wide * (method.dim + method.predictor_depth * wide)
 
 
 def transformer(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0, pairs: int = 0) -> int:
