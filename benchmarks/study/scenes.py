@@ -2,7 +2,7 @@
 
     python benchmarks/study/scenes.py --method jepa --steps 3520 --out runs/scenes-jepa
     python benchmarks/study/scenes.py --method mae --steps 3600 --out runs/scenes-mae
-    python benchmarks/study/scenes.py --method vicreg --steps 1000 --out runs/scenes-vicreg
+    python benchmarks/study/scenes.py --seed 7 --method vicreg --steps 2400 --out runs/scenes-vicreg
     python benchmarks/study/scenes.py --seed 7 --hidden 0.75 --every 3 --steps 4900 --out runs/scenes-third
     python benchmarks/study/scenes.py --hidden 0.75 --time
 

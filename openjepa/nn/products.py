@@ -1,4 +1,4 @@
-"""A transformer's products, on a CPU in fewer passes over memory than torch's own; the numbers are the same.
+"""A transformer's products, on a CPU in fewer passes over memory than torch's own; the same numbers but for rounding.
 
 B batch  H heads  N, Q tokens  D width  K width of a head
 """
