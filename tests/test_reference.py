@@ -170,9 +170,10 @@ def test_self_attention_and_its_gradient_are_plain_attentions(masked):
 
 
 @pytest.mark.parametrize("sizes", [(16, 48), (48, 16)])
-def test_a_product_in_bf16_and_its_gradients_are_torchs(sizes, monkeypatch):
-    layer, x = Linear(*sizes), torch.randn(2, 5, sizes[0], requires_grad=True)
-    given = torch.randn(2, 5, sizes[1])
+@pytest.mark.parametrize("leading", [(2, 5), (5,), ()])
+def test_a_product_in_bf16_and_its_gradients_are_torchs(leading, sizes, monkeypatch):
+    layer, x = Linear(*sizes), torch.randn(*leading, sizes[0], requires_grad=True)
+    given = torch.randn(*leading, sizes[1])
     results = []
     for has in (products.ONEDNN, False):
         monkeypatch.setattr(products, "ONEDNN", has)

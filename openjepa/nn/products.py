@@ -63,7 +63,7 @@ class Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        rows, seen = grad.flatten(0, -2), x.flatten(0, -2)
+        rows, seen = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (grad, x))
         tall = len(weight) >= weight.shape[1]  # the faster way round
         return grad @ weight, rows.T @ seen if tall else (seen.T @ rows).T, rows.sum(0)
 
