@@ -7,7 +7,6 @@ import gc
 import importlib
 import os
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -81,22 +80,28 @@ def joined(device: torch.device, patience: timedelta | None) -> tuple[dist.Store
 
 
 def missing(store: dist.Store, rank: int, ranks: int) -> list[int]:
-    """The ranks that do not answer a roll call. They are given ROLL seconds: the others notice when we do."""
-    late, answered = set(range(ranks)) - {rank}, threading.Event()
+    """The ranks that do not answer a roll call. They are given ROLL seconds: the others notice when we do.
+
+    The call ends with it: a thread that asks the store while Python shuts down takes the process with it ("terminate
+    called …"). One that the store leaves without an answer is left waiting.
+    """
+    late, answered, over = set(range(ranks)) - {rank}, threading.Event(), threading.Event()
 
     def call() -> None:
         with contextlib.suppress(dist.DistError):
             store.set(str(rank), "here")
-            while late:
+            while late and not over.is_set():
                 late.difference_update([other for other in late if store.check([str(other)])])
                 answered.set()
-                time.sleep(0.1)
-        if late:
+                over.wait(0.1)
+        if late and not over.is_set():
             answered.clear()
 
     roll = threading.Thread(target=call, daemon=True)  # the store may never answer, if the first rank keeps it
     roll.start()
     roll.join(ROLL)
+    over.set()
+    roll.join(1.0)
     return sorted(late) if answered.is_set() else [0]
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, config, log, runs, weights
+from openjepa import checkpoint, config, distributed, log, runs, weights
 from openjepa.data import Steps
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed
@@ -280,9 +281,17 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
     _, said = processes[1 - victim].communicate(timeout=60)
     processes[victim].kill()
     processes[victim].communicate(timeout=60)
-    assert processes[1 - victim].returncode == 1
+    assert processes[1 - victim].returncode == 1, said
     assert f"of 2 processes, {victim} has gone or does not answer" in said and "--resume yes" in said
     assert checkpoint.newest(tiny.out / "checkpoints").step > 0
+
+
+def test_a_roll_call_ends_with_its_answer(monkeypatch):
+    """Its thread, asking on while Python shuts down, took the process with it in seven of twelve."""
+    monkeypatch.setattr(distributed, "ROLL", 0.3)
+    before = threading.enumerate()
+    assert distributed.missing(torch.distributed.HashStore(), 0, 3) == [1, 2]
+    assert threading.enumerate() == before
 
 
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
