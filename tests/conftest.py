@@ -21,6 +21,7 @@ from PIL import Image as Pillow
 from openjepa import budget, machine, preparing, runs
 from openjepa.config import Pretrain
 from openjepa.device import Place
+from openjepa.evaluate import logistic
 from openjepa.masking import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
@@ -35,15 +36,23 @@ torch.set_num_threads(1)
 # what other tests left over is not a copy's to take down: onnxruntime's threads are not in it, and it crashes or waits for them
 os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
+STRENGTHS = logistic.STRENGTHS
+
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
-    """One core, of which a run does not take more, and ceilings that are measured in an instant."""
+    """One core, of which a run does not take more; ceilings that are measured, and heads that are solved, in an instant."""
     torch.set_num_threads(1)
     for module in (runs, preparing, budget):
         monkeypatch.setattr(module, "cores", lambda: 1)
     monkeypatch.setattr(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
     monkeypatch.setattr(machine, "COPIED", 2**16)
+    monkeypatch.setattr(logistic, "STRENGTHS", (1e-1, 1e-4))  # of a probe that is not what is tested
+
+
+@pytest.fixture
+def every_strength(monkeypatch):
+    monkeypatch.setattr(logistic, "STRENGTHS", STRENGTHS)
 
 
 MODALITIES = {

@@ -57,7 +57,7 @@ def test_neighbours_are_weighted_scikit_learns():
     assert neighbours.predict(x, y, q, 4).tolist() == theirs.fit(x.numpy(), y.numpy()).predict(q.numpy()).tolist()
 
 
-def test_logistic_regression_uses_directions_of_little_variance():
+def test_logistic_regression_uses_directions_of_little_variance(every_strength):
     """What tells the classes apart may be small beside the rest, as in the features of an untrained encoder."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(4000, 64, generator=generator) * torch.logspace(0, -4, 64)
@@ -97,7 +97,7 @@ def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
     assert score.low < score.accuracy < score.high
 
 
-def test_the_strength_is_chosen_without_the_test_data(monkeypatch):
+def test_the_strength_is_chosen_without_the_test_data(monkeypatch, every_strength):
     train, (x, y) = blobs(), blobs(100, 1)
     seen = []
     of = logistic.Problem.of
@@ -111,7 +111,7 @@ def test_the_strength_is_chosen_without_the_test_data(monkeypatch):
     assert seen == [360, 400] and 0.5 < score <= 1
 
 
-def test_labels_that_mean_nothing_are_learnt_no_better_than_chance():
+def test_labels_that_mean_nothing_are_learnt_no_better_than_chance(every_strength):
     x, _ = blobs(2000)
     y = torch.randint(0, 4, (2000,), generator=torch.Generator().manual_seed(5))
     predicted = logistic.probe(x[:1000], y[:1000], x[1000:], 4).predicted
@@ -329,7 +329,7 @@ def test_the_linear_probe_agrees_with_scikit_learn():
     assert logistic.accuracy(found.predicted, z) == pytest.approx(theirs, abs=0.005)
 
 
-def test_labels_that_only_the_test_set_knows_are_not_found():
+def test_labels_that_only_the_test_set_knows_are_not_found(every_strength):
     """No leak: whatever a probe looks at, it is not the test data's labels."""
     x, y = torch.randn(2000, 16, generator=torch.Generator().manual_seed(3)), torch.randint(0, 4, (2000,))
     train, test = linear.Labelled({"last": x[:1000]}, y[:1000]), linear.Labelled({"last": x[1000:]}, y[1000:])
