@@ -15,6 +15,8 @@ RUN = """
 import json, os, sys
 import torch
 from openjepa import config, runs
+from openjepa.evaluate import logistic
+logistic.STRENGTHS = (1e-1, 1e-4)
 runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 GUARDED = """

@@ -190,9 +190,11 @@ from openjepa import config, distributed
 from openjepa.device import Place
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed
+embedding = sys.modules["openjepa.evaluate.embed"]
 settings = config.from_json(json.loads(sys.argv[1]))
 with distributed.process_group(torch.device("cpu")):
-    data = settings.data.synthetic(3000, 0)
+    data = settings.data.synthetic(300, 0)
+    embedding.CHUNK = 100
     embed(untrained(settings), data, Place(torch.device("cpu"), False), ("last",), settings.out)
 """
 
@@ -201,7 +203,7 @@ def test_ranks_share_an_embedding(tiny):
     settings = replace(tiny, data=MODALITIES["image"])
     torchrun(settings, code=SHARED)
     theirs = load_file(tiny.out / "features.safetensors")
-    data = MODALITIES["image"].synthetic(3000, 0)
+    data = MODALITIES["image"].synthetic(300, 0)
     torch.testing.assert_close(theirs["last"], embed(untrained(settings), data, CPU)["last"], atol=1e-6, rtol=0)
     assert theirs["label"].tolist() == data.label.tolist() and not list(tiny.out.glob("done-*"))
 

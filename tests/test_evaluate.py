@@ -196,15 +196,20 @@ def replace_method(**sizes) -> Pretrain:
     return Pretrain(data=MODALITIES["image"], method=replace(METHODS["released"], **sizes))
 
 
-def features_of_scenes(tmp_path, count=2500, seed=0, encoder=0):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("openjepa.evaluate.embed.CHUNK", 100)
+
+
+def features_of_scenes(tmp_path, count=250, seed=0, encoder=0):
     """Features on disk, of a few chunks."""
     data = MODALITIES["image"].synthetic(count, seed)
     this = ours(weights.untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
     return embed(this, data, CPU, ("last", "last4"), tmp_path / "features"), this, data
 
 
-def test_stored_features_are_those_in_memory_and_are_made_once(tmp_path, monkeypatch):
-    stored, this, data = features_of_scenes(tmp_path, 1100)
+def test_stored_features_are_those_in_memory_and_are_made_once(tmp_path, monkeypatch, small_chunks):
+    stored, this, data = features_of_scenes(tmp_path, 110)
     memory = embed(this, data, CPU, ("last", "last4"))
     for kind in ("last", "last4"):
         assert torch.equal(stored[kind], memory[kind])
@@ -215,12 +220,12 @@ def test_stored_features_are_those_in_memory_and_are_made_once(tmp_path, monkeyp
     assert torch.equal(embed(this, data, CPU, ("last", "last4"), tmp_path / "features")["last"], memory["last"])
 
 
-def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    data = MODALITIES["image"].synthetic(2500, 0)
+def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, monkeypatch, small_chunks):
+    data = MODALITIES["image"].synthetic(250, 0)
     read, first = type(data).read, []
 
     def dying(self, index, draws):
-        if int(index[0]) >= 2048 and not first:
+        if int(index[0]) >= 200 and not first:
             first.append(True)
             raise KeyboardInterrupt
         return read(self, index, draws)
@@ -231,7 +236,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, monkeypatch
     asked = []
     monkeypatch.setattr(type(data), "read", lambda self, index, draws: asked.append(index) or read(self, index, draws))
     stored, this, _ = features_of_scenes(tmp_path)
-    assert torch.cat(asked).tolist() == list(range(2048, 2500))
+    assert torch.cat(asked).tolist() == list(range(200, 250))
     monkeypatch.undo()
     assert torch.equal(stored["last"], embed(this, data, CPU)["last"])
 
@@ -491,15 +496,15 @@ def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     assert score.probe == "linear crops" and score.chosen["recipe"] == "default"
 
 
-def test_marks_without_their_file_count_for_nothing(tmp_path):
+def test_marks_without_their_file_count_for_nothing(tmp_path, small_chunks):
     """Who removes a damaged file gets it made again, whole."""
-    whole, *_ = features_of_scenes(tmp_path, 1100)
+    whole, *_ = features_of_scenes(tmp_path, 110)
     folder = tmp_path / "features"
     kept = whole["last"].clone()
     (folder / "features.safetensors").unlink()
-    about = {"encoder": "x", "data": "y", "precision": "fp32", "chunks": [0, 1024]}
+    about = {"encoder": "x", "data": "y", "precision": "fp32", "chunks": [0, 100]}
     (folder / "done-0.json").write_text(json.dumps(about))
-    assert torch.equal(features_of_scenes(tmp_path, 1100)[0]["last"], kept)
+    assert torch.equal(features_of_scenes(tmp_path, 110)[0]["last"], kept)
 
 
 def test_clevrs_two_tasks_are_never_taken_for_each_other(photos, tmp_path):
