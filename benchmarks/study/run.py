@@ -171,7 +171,7 @@ def table(options: argparse.Namespace) -> None:
         print(f"| {arm} | {each[0]['steps']:,} | " + " | ".join([*cells, *last]) + " |")
 
 
-def main() -> None:
+def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="class folders of 32-pixel images")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
@@ -184,54 +184,73 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=0, help="time the arms' steps so many times in turn, and leave")
     parser.add_argument("--before", action="store_true", help="probe the arms' encoders before training, and leave")
     parser.add_argument("--one", nargs=3, metavar=("ARM", "SEED", "STEPS"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = asked()
     memory.hold()
     torch.set_num_threads(1)
     if options.one:
         arm, seed, steps = options.one
         return one(arm, int(seed), int(steps), options)
-
     options.out.mkdir(parents=True, exist_ok=True)
     if options.turns:
-        timed = [[rate(arm, options) for arm in options.arms] for _ in range(options.turns)]
-        for arm, each in zip(options.arms, zip(*timed, strict=True), strict=True):
-            print(f"{arm}: {1000 * statistics.median(each):.0f} ms a step")
-        return None
+        return in_turn(options)
     if options.before:
-        for arm, seed in itertools.product(options.arms, options.seeds):
-            cells = [f"{name} {100 * value:.1f}" for name, value in before(arm, seed, options).items()]
-            print(f"{arm}, seed {seed}, before training: {', '.join(cells)}", flush=True)
-        return None
+        return untrained_ones(options)
+
+    firsts = sorted({FIRST[arm] for arm in options.arms if arm in FIRST})
+    rates = {} if options.steps else rates_of([*firsts, *options.arms], options)
+    with ThreadPoolExecutor(options.together) as pool:
+        for arms in ([HALF + first for first in firsts], options.arms):
+            jobs = list(itertools.product(arms, options.seeds))
+            list(pool.map(lambda job: start(*job, rates, options), jobs))
+    table(options)
+
+
+def in_turn(options: argparse.Namespace) -> None:
+    """Says how long a step of each arm takes, the median of several turns."""
+    timed = [[rate(arm, options) for arm in options.arms] for _ in range(options.turns)]
+    for arm, each in zip(options.arms, zip(*timed, strict=True), strict=True):
+        print(f"{arm}: {1000 * statistics.median(each):.0f} ms a step")
+
+
+def untrained_ones(options: argparse.Namespace) -> None:
+    """Says what the probes give before training."""
+    for arm, seed in itertools.product(options.arms, options.seeds):
+        cells = [f"{name} {100 * value:.1f}" for name, value in before(arm, seed, options).items()]
+        print(f"{arm}, seed {seed}, before training: {', '.join(cells)}", flush=True)
+
+
+def rates_of(arms: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """Seconds a step of each arm, timed once and kept."""
     file = options.out / "rates.json"
     rates = json.loads(file.read_text()) if file.exists() else {}
-    firsts = sorted({FIRST[arm] for arm in options.arms if arm in FIRST})
-    for arm in (*firsts, *options.arms):
-        if arm not in rates and not options.steps:
+    for arm in arms:
+        if arm not in rates:
             rates[arm] = rate(arm, options)
             print(f"{arm:32} {1000 * rates[arm]:.0f} ms a step", flush=True)
             file.write_text(json.dumps(rates, indent=1))
+    return rates
 
-    def start(job: tuple[str, int]) -> None:
-        arm, seed = job
-        folder = folder_of(arm, seed, options)
-        if (folder / "result.json").exists() or (arm.startswith(HALF) and (folder / "export").exists()):
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = 2 if arm in FIRST or arm.startswith(HALF) else 1
-        steps = round((options.steps or 60 * options.minutes / rates[arm.removeprefix(HALF)]) / parts)
-        command = [
-            sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
-            "--steps", options.steps, "--images", options.images, "--one", arm, seed, steps,
-        ]  # fmt: skip
-        with (folder / "log.txt").open("w") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment)
-        print(f"{arm}, seed {seed}: " + ("done" if not done.returncode else f"failed, see {log.name}"), flush=True)
 
-    with ThreadPoolExecutor(options.together) as pool:
-        list(pool.map(start, [(HALF + first, seed) for first in firsts for seed in options.seeds]))
-        list(pool.map(start, [(arm, seed) for arm in options.arms for seed in options.seeds]))
-    table(options)
+def start(arm: str, seed: int, rates: dict[str, float], options: argparse.Namespace) -> None:
+    """One run in a process of its own, unless it is there."""
+    folder = folder_of(arm, seed, options)
+    if (folder / "result.json").exists() or (arm.startswith(HALF) and (folder / "export").exists()):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = 2 if arm in FIRST or arm.startswith(HALF) else 1
+    steps = round((options.steps or 60 * options.minutes / rates[arm.removeprefix(HALF)]) / parts)
+    command = [
+        sys.executable, __file__, "--data", options.data, "--out", options.out, "--minutes", options.minutes,
+        "--steps", options.steps, "--images", options.images, "--one", arm, seed, steps,
+    ]  # fmt: skip
+    with (folder / "log.txt").open("w") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment)
+    print(f"{arm}, seed {seed}: " + ("done" if not done.returncode else f"failed, see {log.name}"), flush=True)
 
 
 if __name__ == "__main__":
