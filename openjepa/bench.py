@@ -117,7 +117,8 @@ def parted(
 
     def update() -> None:
         optim.apply(optimizer, hyper)
-        finite = optim.step_if_finite(optimizer, optim.clip(method, run.optim.clip))
+        with where.autocast():
+            finite = optim.step_if_finite(optimizer, optim.clip(method, run.optim.clip))
         method.after_step(hyper.momentum, finite)
         optimizer.zero_grad(set_to_none=True)
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from openjepa import distributed
+from openjepa import distributed, optim
 from openjepa.durable import digest, flush, make_folder, read_json, store
 from openjepa.log import warn
 from openjepa.sharding import like, whole
@@ -117,9 +117,9 @@ def restore(loaded: Loaded, method: nn.Module, optimizer: torch.optim.Optimizer)
     alike(shapes(mine), shapes(loaded.model))
     trained = {name: x for name, x in method.named_parameters() if x.requires_grad}
     if loaded.optimizer:  # else no step was ever taken
-        keys = {"exp_avg": lambda x: tuple(x.shape), "exp_avg_sq": lambda x: tuple(x.shape), "step": lambda x: ()}
+        wanted = optim.kept(optimizer)
         alike(
-            {f"{name}:{key}": of(x) for name, x in trained.items() for key, of in keys.items()},
+            {f"{name}:{key}": shape for name, x in trained.items() for key, shape in wanted[x].items()},
             shapes(loaded.optimizer),
         )
     method.load_state_dict({name: like(value, mine[name]) for name, value in loaded.model.items()})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from openjepa.muon import Muon, matrices
 from openjepa.sharding import parts, whole
 from openjepa.types import Mistake
 
@@ -30,6 +31,7 @@ class Optim:
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
+    matrices: Literal["adamw", "muon"] = "adamw"  # what moves those of transformer blocks; all else is AdamW's
 
     def __post_init__(self):
         if min(self.warmup, self.hold) < 0 or self.warmup + self.hold >= 1:
@@ -97,16 +99,34 @@ def momentum(step: int, total: int, start: float, end: float) -> float:
 
 
 def build(method: nn.Module, config: Optim) -> torch.optim.AdamW:
-    """Fused AdamW over two groups: matrices with weight decay, biases and norms without.
+    """Fused AdamW over two groups: matrices with weight decay, biases and norms without; those of blocks by Muon if asked.
 
     Source: appendix A.1. As released, the mask token (3-D) is decayed.
     """
     trained = [p for p in method.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1]
+    blocks = matrices(method) if config.matrices == "muon" else {}
+    decayed = [p for p in trained if p.ndim > 1 and p not in blocks]
     free = [p for p in trained if p.ndim <= 1]
-    groups = [{"params": decayed, "decays": True}, {"params": free, "weight_decay": 0.0, "decays": False}]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "decays": True},
+        {"params": free, "weight_decay": 0.0, "decays": False},
+    ]
+    if blocks:
+        groups.append({"params": list(blocks), "decays": True, "pieces": list(blocks.values())})
     fused = trained[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
+    kind = Muon if blocks else torch.optim.AdamW
+    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
+
+
+def kept(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, tuple[int, ...]]]:
+    """What an optimiser keeps of each parameter, once a step is taken, and in which shape."""
+    found = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            shape = tuple(p.shape)
+            average = {"momentum_buffer": shape}
+            found[p] = average if "pieces" in group else {"exp_avg": shape, "exp_avg_sq": shape, "step": ()}
+    return found
 
 
 def apply(optimizer: torch.optim.Optimizer, hyper: Hyper) -> None:

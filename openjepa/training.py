@@ -112,7 +112,8 @@ def advance(
                 outputs.append(forward(micro.batch, micro.masks, micro.targets))
             (outputs[-1].loss / accumulate).backward()
     norm = optim.clip(method, clip)  # after the reduction: the same number on every rank
-    finite = optim.step_if_finite(optimizer, norm)
+    with place.autocast():  # for Muon's products
+        finite = optim.step_if_finite(optimizer, norm)
     method.after_step(hyper.momentum, finite)
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
     return Taken(loss, norm, finite, outputs[-1])

@@ -78,6 +78,7 @@ QUIET = both(ALONE, optim(lr=1e-3))
 UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to pixels
 # Pixels of all that is hidden, as MAE asks for them, and features at every third of those places
 THIRD = both(UPPER, masks(asked=1.0), method(target_every=3), optim(lr=1.5e-3))
+MUON = optim(matrices="muon")  # matrices of blocks turned, not scaled
 IN_BLOCKS = both(UPPER, method(target_sees="whole"), masks(sampler="blocks"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
@@ -154,6 +155,14 @@ ARMS: dict[str, Change] = {
     "third, lr 1e-3": both(THIRD, optim(lr=1e-3)),
     "third, pixels 2": both(THIRD, method(pixels=2.0)),
     "third, 128 images": both(THIRD, batch(128)),
+    "upper, Muon": both(UPPER, MUON),
+    "upper, Muon, lr 2e-3": both(UPPER, MUON, optim(lr=2e-3)),
+    "upper, Muon, 128 images": both(UPPER, MUON, batch(128)),
+    "upper, Muon, 128 images, lr 2e-3": both(UPPER, MUON, batch(128), optim(lr=2e-3)),
+    "third, Muon": both(THIRD, MUON),
+    "third, Muon, lr 3e-3": both(THIRD, MUON, optim(lr=3e-3)),
+    "third, Muon, 128 images": both(THIRD, MUON, batch(128)),
+    "third, Muon, 128 images, lr 3e-3": both(THIRD, MUON, batch(128), optim(lr=3e-3)),
     "third, seeing all": both(THIRD, method(target_sees="whole")),
     "third, last two layers": both(THIRD, method(target_layers=(4, 5))),
     "third, momentum 0.97": both(THIRD, optim(momentum=0.97, final_momentum=0.97)),
@@ -220,6 +229,8 @@ ARMS: dict[str, Change] = {
     "MAE, fast": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
     "MAE, fast, batch 64": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95), batch(64)),
     "MAE, light": MAE_LIGHT,  # the recipe `mae-cifar10`
+    "MAE, light, Muon": both(MAE_LIGHT, MUON),
+    "MAE, light, Muon, lr 4e-3": both(MAE_LIGHT, MUON, optim(lr=4e-3)),
     "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),
     "MAE, light, a third asked": both(MAE_LIGHT, masks(asked=1 / 3)),
     # the other opponent

@@ -205,7 +205,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.together) as pool:
         for arms in ([HALF + first for first in firsts], options.arms):
             jobs = list(itertools.product(arms, options.seeds))
-            list(pool.map(lambda job: start(*job, rates, options), jobs))
+            list(pool.map(lambda job: start(job[0], job[1], rates, options), jobs))
     table(options)
 
 
