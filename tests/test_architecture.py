@@ -14,7 +14,7 @@ LEVELS = [
     {"draws", "memory", "durable", "positional"},
     {"types"},
     {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "log", "parquet", "boxes"},
-    {"encoder", "predictor", "device", "sharding", "archives"},
+    {"encoder", "predictor", "device", "sharding", "archives", "muon"},
     {"data", "optim", "pictures"},
     {"methods", "modalities"},
     {"config", "checkpoint", "health", "flops", "machine"},

@@ -93,8 +93,9 @@ def recipe(config: Pretrain, step: int) -> str:
     """How it was trained, in a line."""
     method: Any = config.method
     name = type(method).__name__
+    mover = "Muon" if config.optim.matrices == "muon" else "AdamW"
     kind = f"targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else "pixels"
     return (
         f"{name}, {kind}; masks “{config.masks.sampler}”; {step:,} steps of {config.batch_size} images, "
-        f"AdamW at {config.optim.lr:g}, seed {config.seed}"
+        f"{mover} at {config.optim.lr:g}, seed {config.seed}"
     )

@@ -17,6 +17,7 @@ RECIPES: dict[str, Callable[[], Pretrain]] = {
     "cifar10": small.cifar10,
     "cifar10-minutes": small.cifar10_minutes,
     "cifar10-hours": small.cifar10_hours,
+    "cifar10-muon": small.cifar10_muon,
     "mae-cifar10": small.mae_cifar10,
     "vicreg-cifar10": small.vicreg_cifar10,
     "laptop": small.laptop,

@@ -98,6 +98,20 @@ def cifar10_hours() -> Pretrain:
     )
 
 
+def cifar10_muon() -> Pretrain:
+    """CIFAR-10 by Muon: `cifar10-hours` with blocks' matrices moved by orthogonal ones, and 128 images a step.
+
+    RESULT
+
+    Command: jepa pretrain cifar10-muon --data.root cifar10/train --out runs/muon --budget 20m
+    Takes: the time it is given; results in docs/small-data.md.
+    """
+    config = cifar10_hours()
+    return dataclasses.replace(
+        config, optim=dataclasses.replace(config.optim, matrices="muon", lr=3e-3), batch_size=128
+    )
+
+
 def mae_cifar10() -> Pretrain:
     """A masked autoencoder on CIFAR-10: the opponent of `cifar10-minutes`, of the same encoder.
 
