@@ -27,7 +27,7 @@ def divides(settings: Pretrain) -> None:
             "probes during a run want whole weights: leave --online.root out, or --sharded, and probe afterwards"
         )
     if settings.sharded and settings.optim.matrices == "muon" and ranks > 1:
-        raise Mistake("Muon wants whole matrices: leave --sharded out, or --optim.matrices")
+        raise Mistake("Muon wants whole matrices, which --sharded does not leave: try --optim.matrices adamw")
     if settings.method.whole_batch and settings.batch_size < 2:
         raise Mistake(
             f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"

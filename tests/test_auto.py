@@ -57,12 +57,11 @@ def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
         assert len(found.reasons) >= 2 and f"of some {side} pixels" in found.reasons[0]
 
 
-def test_pictures_that_nothing_was_tuned_on_get_a_lower_rate_than_the_recipe_and_a_reason():
-    for size, rate in ((32, auto.SAFE), (48, auto.LARGE)):
-        config, reasons = on_cpu(Image(size=(size, size), patch=4), 50_000, 600.0)
-        assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=rate)
-        assert any(f"rate of {rate:g}" in reason for reason in reasons)
-    assert auto.LARGE < auto.SAFE < recipe("cifar10-minutes").optim.lr
+def test_pictures_that_nothing_was_tuned_on_get_muon_a_lower_rate_than_the_recipe_and_a_reason():
+    config, reasons = on_cpu(Image(size=(32, 32), patch=4), 50_000, 600.0)
+    assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=auto.SAFE, matrices="muon")
+    assert any(f"Muon at {auto.SAFE:g}" in reason for reason in reasons)
+    assert recipe("cifar10-minutes").optim.lr > auto.SAFE
 
 
 def test_the_recipe_for_laptops_is_what_is_chosen_for_photographs():

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.study.arms import ARMS, MUON, Change, batch, both, masks, method
+from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import compared
 from openjepa import config, health, runs, weights
 from openjepa.config import Pretrain
@@ -55,9 +55,8 @@ CHANGES: dict[str, Change] = {
     "third": THIRD,
     "third, lr × 2": both(THIRD, rate(2)),
     "third, lr × 3": both(THIRD, rate(3)),
-    "Muon": MUON,
-    "Muon, lr × 3": both(MUON, rate(3)),
-    "Muon, lr × 10": both(MUON, rate(10)),
+    "AdamW": optim(matrices="adamw"),
+    "AdamW, lr × 3": both(optim(matrices="adamw"), rate(3)),
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),

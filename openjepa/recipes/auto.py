@@ -22,7 +22,7 @@ from openjepa.types import Mistake
 
 LOOKS = 64  # images looked at
 SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
-SAFE, LARGE = 7e-4, 4e-4  # learning rates for pictures that nothing was tuned on, in 64 patches at most, and in more
+SAFE = 7e-4  # learning rate for pictures that nothing was tuned on
 MOST = 800  # epochs, where no time is given
 FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
 # to choose a batch by: floating-point operations a second on a core, with bf16 or without
@@ -78,14 +78,12 @@ def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
     batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
-    lr = SAFE if data.grid[0] * data.grid[1] <= 64 else LARGE
+    optim = dataclasses.replace(config.optim, lr=SAFE, matrices="muon")
     return Chosen(
-        dataclasses.replace(
-            config, batch_size=batch, epochs=float(epochs), optim=dataclasses.replace(config.optim, lr=lr)
-        ),
+        dataclasses.replace(config, batch_size=batch, epochs=float(epochs), optim=optim),
         (
             f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
-            f"a learning rate of {lr:g}: at three times that, targets of digits and photographs still stayed wide",
+            f"Muon at {SAFE:g}: at three times that, targets of digits and photographs still stayed wide",
             f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
         ),
     )

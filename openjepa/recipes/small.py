@@ -101,7 +101,8 @@ def cifar10_hours() -> Pretrain:
 def cifar10_muon() -> Pretrain:
     """CIFAR-10 by Muon: `cifar10-hours` with blocks' matrices moved by orthogonal ones, and 128 images a step.
 
-    RESULT
+    At equal time, linear / logistic / kNN on held-out training images, seed 0: four minutes 58.2 / 57.1 / 46.1 against 57.1 / 56.4 /
+    44.0 of `cifar10-minutes`; twenty 62.4 / 60.0 / 49.9 against 60.5 / 59.0 / 47.1 of `cifar10-hours`. Not run for longer.
 
     Command: jepa pretrain cifar10-muon --data.root cifar10/train --out runs/muon --budget 20m
     Takes: the time it is given; results in docs/small-data.md.
@@ -153,9 +154,9 @@ def laptop() -> Pretrain:
     """Photographs on a laptop: 96 pixels, patch 8, ViT 192×6; what is chosen on a CPU for a folder of them.
 
     Command: jepa pretrain laptop --data.root photos/ --out runs/photos --budget 2h
-    Takes: the time it is given. 781 steps, a budget of five minutes on one core, with 6,400 crops of 160 photographs: which one
-    another crop is of, logistic regression 99.0 %, kNN 81.5 %; before training 94.8 and 64.7 (docs/small-data.md).
+    Takes: the time it is given. 689 steps, a budget of five minutes on one core, with 6,400 crops of 160 photographs: which one
+    another crop is of, logistic regression 98.4 %, kNN 88.8 %; before training 94.8 and 64.7 (docs/small-data.md).
     """
     data = Image(size=(96, 96), patch=8)
     config = minutes(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=4e-4))
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=7e-4, matrices="muon"))
