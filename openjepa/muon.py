@@ -63,7 +63,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(x: Float[Tensor, "M R C"]) -> Float[Tensor, "M R C"]:
-    """Matrices with the singular vectors of `x`, and singular values close to 1 where they were not small beside the largest."""
+    """Matrices with the singular vectors of `x`, and singular values close to 1 where they were not small beside its norm."""
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     tall = x.shape[1] > x.shape[2]
     for a, b, c in STEPS:

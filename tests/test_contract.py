@@ -55,9 +55,9 @@ def test_the_loss_falls(modality, method):
     for number in range(100):
         taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
         losses.append(taken.loss.item())
-        if np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5]):
-            return
-    pytest.fail(f"from {np.mean(losses[:5]):.3f} to {np.mean(losses[-5:]):.3f} in 100 steps")
+        if fallen := np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5]):
+            break
+    assert fallen, f"from {np.mean(losses[:5]):.3f} to {np.mean(losses[-5:]):.3f} in 100 steps"
 
 
 @both
