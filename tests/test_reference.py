@@ -63,6 +63,13 @@ def test_squared_l2_is_the_papers_sum_over_a_block():
     assert losses.squared_l2(predicted, target).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_cosine_loss_is_one_less_the_mean_cosine_of_tokens():
+    predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    pairs = zip(predicted.numpy().reshape(24, 5), target.numpy().reshape(24, 5), strict=True)
+    cosines = [p @ t / np.sqrt(p @ p * (t @ t)) for p, t in pairs]
+    assert losses.cosine(predicted, target).item() == pytest.approx(1 - np.mean(cosines), rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", losses.LOSSES.values())
 def test_padding_does_not_count_in_a_loss(loss):
     predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)

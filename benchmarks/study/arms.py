@@ -79,6 +79,9 @@ UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to 
 # Pixels of all that is hidden, as MAE asks for them, and features at every third of those places
 THIRD = both(UPPER, masks(asked=1.0), method(target_every=3), optim(lr=1.5e-3))
 MUON = optim(matrices="muon")  # matrices of blocks turned, not scaled
+THIRD_LARGER = both(THIRD, batch(128))
+BEST = both(THIRD, MUON, batch(128), optim(lr=3e-3))  # the recipe `cifar10-muon`
+BEST_IN_BLOCKS = both(BEST, method(target_sees="whole", target_every=1), masks(sampler="blocks"))
 IN_BLOCKS = both(UPPER, method(target_sees="whole"), masks(sampler="blocks"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
@@ -154,7 +157,7 @@ ARMS: dict[str, Change] = {
     "third": THIRD,  # the recipe `cifar10-hours`
     "third, lr 1e-3": both(THIRD, optim(lr=1e-3)),
     "third, pixels 2": both(THIRD, method(pixels=2.0)),
-    "third, 128 images": both(THIRD, batch(128)),
+    "third, 128 images": THIRD_LARGER,
     "upper, Muon": both(UPPER, MUON),
     "upper, Muon, lr 2e-3": both(UPPER, MUON, optim(lr=2e-3)),
     "upper, Muon, 128 images": both(UPPER, MUON, batch(128)),
@@ -162,7 +165,41 @@ ARMS: dict[str, Change] = {
     "third, Muon": both(THIRD, MUON),
     "third, Muon, lr 3e-3": both(THIRD, MUON, optim(lr=3e-3)),
     "third, Muon, 128 images": both(THIRD, MUON, batch(128)),
-    "third, Muon, 128 images, lr 3e-3": both(THIRD, MUON, batch(128), optim(lr=3e-3)),
+    # the recipe `cifar10-muon`, and each of its departures from the paper taken back by itself
+    "muon": BEST,
+    "muon, the paper's blocks": BEST_IN_BLOCKS,
+    "muon, official masks": both(BEST_IN_BLOCKS, masks(sampler="official", min_keep=8)),
+    "muon, blocks, half of the grid shown": both(BEST_IN_BLOCKS, masks(budget=0.5)),
+    "muon, blocks, smaller targets": both(BEST_IN_BLOCKS, masks(target_scale=(0.08, 0.12))),
+    "muon, blocks, two targets": both(BEST_IN_BLOCKS, masks(targets=2)),
+    "muon, last layer only": both(BEST, method(target_layers=(-1,))),
+    "muon, not standardised": both(BEST, method(standardise=False)),
+    "muon, not centred": both(BEST, method(centre=False)),
+    "muon, neither": both(BEST, method(centre=False, standardise=False)),
+    "muon, no pixels": both(BEST, method(pixels=0.0, target_every=1)),
+    "muon, features at all places": both(BEST, method(target_every=1)),
+    "muon, seeing all": both(BEST, method(target_sees="whole")),
+    "muon, the paper's average": both(BEST, optim(momentum=0.996, final_momentum=1.0)),
+    "muon, released weights": both(BEST, method(init="released")),
+    "muon, released stem": both(BEST, method(stem_init="released")),
+    "muon, a predictor of four layers": both(BEST, method(predictor_depth=4)),
+    "muon, the paper's decay": both(BEST, optim(final_weight_decay=0.4)),
+    "muon, AdamW": THIRD_LARGER,
+    # and what else was left to turn
+    "muon, cosine": both(BEST, method(loss="cosine")),
+    "muon, all layers": both(BEST, method(target_layers=tuple(range(6)))),
+    "muon, momentum 0.98": both(BEST, optim(momentum=0.98, final_momentum=0.98)),
+    "muon, no decay": both(BEST, optim(weight_decay=0.0, final_weight_decay=0.0)),
+    "muon, a narrower predictor": both(BEST, method(predictor_dim=48)),
+    "muon, a wider predictor": both(BEST, method(predictor_dim=192)),
+    "muon, held": both(BEST, optim(hold=0.6)),
+    "muon, 60 % hidden": both(BEST, masks(hidden=0.6)),
+    "muon, 85 % hidden": both(BEST, masks(hidden=0.85)),
+    "muon, larger crops": both(BEST, data(crop_scale=(0.6, 1.0))),
+    "muon, smaller crops": both(BEST, data(crop_scale=(0.1, 1.0))),
+    "muon, mirrored": both(BEST, data(flip=True)),
+    "muon, patches of 8": both(BEST, data(patch=8)),
+    "muon, rotary": both(BEST, method(positions="rope")),
     "third, seeing all": both(THIRD, method(target_sees="whole")),
     "third, last two layers": both(THIRD, method(target_layers=(4, 5))),
     "third, momentum 0.97": both(THIRD, optim(momentum=0.97, final_momentum=0.97)),

@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
-from benchmarks.study.run import compared
+from benchmarks.study.run import accuracies, compared
 from openjepa import config, health, runs, weights
 from openjepa.config import Pretrain
 from openjepa.device import place
@@ -97,7 +97,7 @@ def probed(this: Candidate, folder: Path) -> dict[str, float]:
         part = dataclasses.replace(this.data, root=(str(folder / name),))
         parts.append(part.dataset(part.listing()))
     train, test = (embed(this, part, place("cpu"), KINDS) for part in parts)
-    return compared(train, test, len(parts[0].classes))
+    return accuracies(compared(train, test, len(parts[0].classes)))
 
 
 def folder_of(folder: Path, change: str, options: argparse.Namespace) -> Path:

@@ -20,7 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -110,28 +112,29 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     which = "context" if arm in FROZEN else "target"
     log = list(rows(folder / "metrics.jsonl"))
     alarms = {name: log[-1][name] for name in ("relative_loss", "target_std", "rankme") if name in log[-1]}
-    (folder / "result.json").write_text(
-        json.dumps({"arm": arm, "seed": seed, "steps": steps, **probed(folder, which, options), **alarms})
-    )
+    right = probed(folder, which, options)
+    bits = {name: packed_bits(each) for name, each in right.items()}
+    result = {"arm": arm, "seed": seed, "steps": steps, **accuracies(right), **alarms, "right": bits}
+    (folder / "result.json").write_text(json.dumps(result))
 
 
-def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, float]:
-    """Accuracies of one of a run's encoders."""
+def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, Tensor]:
+    """Which held-out images the probes get right on one of a run's encoders."""
     trained = weights.load(run, which)
     data = dataclasses.replace(trained.config.data, root=(str(options.data),))
     this = dataclasses.replace(ours(trained.encoder, trained.config, "arm"), data=data)
-    return accuracies(this, options.out / "packed")
+    return held_out(this, options.out / "packed")
 
 
 def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of the encoder that an arm starts with."""
     settings = settings_of(arm, seed, options)
     _, settings = preparing.prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
-    return accuracies(untrained(settings), options.out / "packed")
+    return accuracies(held_out(untrained(settings), options.out / "packed"))
 
 
-def accuracies(this: Candidate, packed: Path) -> dict[str, float]:
-    """By three probes, on held-out training images."""
+def held_out(this: Candidate, packed: Path) -> dict[str, Tensor]:
+    """Which held-out training images three probes get right."""
     whole = this.data.dataset(this.data.listing(), packed)
     chosen = torch.from_numpy(order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
@@ -139,15 +142,24 @@ def accuracies(this: Candidate, packed: Path) -> dict[str, float]:
     return compared(train, held, len(whole.classes))
 
 
-def compared(train: Features, held: Features, classes: int) -> dict[str, float]:
-    """By three probes, trained on one part and read on another."""
+def compared(train: Features, held: Features, classes: int) -> dict[str, Tensor]:
+    """Which samples of one part three probes get right that were trained on the other."""
     learnt, asked = (linear.Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
     answers = {
         "linear": linear.probe(learnt, asked, classes).predicted,
         "logistic": logistic.probe(train["last"], train.y, held["last"], classes).predicted,
         "kNN": neighbours.predict(train["last"], train.y, held["last"], classes),
     }
-    return {name: logistic.accuracy(answer, held.y) for name, answer in answers.items()}
+    return {name: answer == held.y for name, answer in answers.items()}
+
+
+def accuracies(right: dict[str, Tensor]) -> dict[str, float]:
+    return {name: each.float().mean().item() for name, each in right.items()}
+
+
+def packed_bits(right: Tensor) -> str:
+    """One bit a sample, in hexadecimal digits."""
+    return np.packbits(right.numpy()).tobytes().hex()
 
 
 def table(options: argparse.Namespace) -> None:

@@ -52,7 +52,7 @@ class JEPA:
     registers: int = 0  # tokens of the encoder that belong to no place
     init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
-    loss: Literal["smooth_l1", "squared_l2"] = "smooth_l1"
+    loss: Literal["smooth_l1", "squared_l2", "cosine"] = "smooth_l1"
     target_sees: Literal["whole", "asked"] = "whole"  # the sample, as in the paper, or only the places asked for
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
