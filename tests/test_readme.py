@@ -51,7 +51,16 @@ def helped(verb: str) -> str:
     return said.getvalue()
 
 
-def test_every_path_that_the_docs_name_is_there():
+def test_every_path_and_heading_that_the_docs_name_is_there():
     for page in [README, *(README.parent / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / link).exists(), f"{link} in {page.name}"
+        for path, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+            aim = page.parent / path if path else page
+            assert aim.exists(), f"{path} in {page.name}"
+            assert not heading or heading in headings(aim), f"{path}#{heading} in {page.name}"
+
+
+@functools.cache
+def headings(page: Path) -> set[str]:
+    """As links name them: letters, digits and hyphens."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}

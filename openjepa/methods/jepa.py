@@ -48,7 +48,7 @@ class JEPA:
     predictor_depth: int = 6
     predictor_heads: int = 0  # 0: as many as the encoder, as released
     predictor_context: Literal["each", "shared"] = "each"  # beside every block as in the paper, or once for all
-    positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/small-data.md
+    positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/study.md
     registers: int = 0  # tokens of the encoder that belong to no place
     init: Init = "released"  # of matrices: deviation 0.02, or by their size
     stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens

@@ -42,7 +42,7 @@ def cifar10() -> Pretrain:
 def minutes(base: Pretrain, method: JEPA) -> Pretrain:
     """A run changed so that it learns in four minutes more than it would in twenty.
 
-    Of four minutes on one core on CIFAR-10, linear / kNN accuracy on held-out training images, one seed (docs/small-data.md):
+    Of four minutes on one core on CIFAR-10, linear / kNN accuracy on held-out training images, one seed (docs/study.md):
     as it was 42.3 / 28.5; four masks of fewer images, the objective below but for pixels, rotary positions 49.7 / 37.3;
     pixels, a predictor of two layers, twice the learning rate 52.9 / 41.0; an average that stays short, half of what is
     hidden 54.4 / 42.6; one mask each of 64 images, sine-cosine positions 54.0 / 42.1; targets alone 55.6 / 43.4; the learning
@@ -68,7 +68,7 @@ def cifar10_minutes() -> Pretrain:
     """CIFAR-10 in minutes: in four on one core more than `cifar10` reaches in twenty.
 
     Targets are of the last four layers: 57.1 / 56.4 / 44.0 (linear / logistic / kNN, four minutes, mean of two seeds) against
-    57.2 / 56.1 / 43.4 of all six. On digits they come nearer to dying, so that folders keep all (docs/small-data.md). For twenty
+    57.2 / 56.1 / 43.4 of all six. On digits they come nearer to dying, so that folders keep all (docs/study.md). For twenty
     minutes and more: `cifar10-hours`.
 
     Command: jepa pretrain cifar10-minutes --data.root cifar10/train --out runs/minutes --budget 20m
@@ -134,7 +134,7 @@ def mae_cifar10() -> Pretrain:
 def vicreg_cifar10() -> Pretrain:
     """Joint embedding of two crops on CIFAR-10, a quarter of each shown: the other opponent, of the same encoder.
 
-    Far behind `cifar10-minutes` at four minutes, in all of eleven settings that were tried (docs/small-data.md). The usual changes of
+    Far behind `cifar10-minutes` at four minutes, in all of eleven settings that were tried (docs/study.md). The usual changes of
     colour: --data.colour 0.5. Whole crops: --method.no-masked.
 
     Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 20m
@@ -156,7 +156,7 @@ def laptop() -> Pretrain:
 
     Command: jepa pretrain laptop --data.root photos/ --out runs/photos --budget 2h
     Takes: the time it is given. 689 steps, a budget of five minutes on one core, with 6,400 crops of 160 photographs: which one
-    another crop is of, logistic regression 98.4 %, kNN 88.8 %; before training 94.8 and 64.7 (docs/small-data.md).
+    another crop is of, logistic regression 98.4 %, kNN 88.8 %; before training 94.8 and 64.7 (docs/study.md).
     """
     data = Image(size=(96, 96), patch=8)
     config = minutes(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
