@@ -20,13 +20,14 @@ from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe, probe
 
 
-def started(seed: int, options: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """A run of one seed, as `jepa pretrain` makes it."""
+def started(
+    out: Path, seed: int, together: int, options: argparse.Namespace, more: list[str]
+) -> subprocess.Popen[bytes]:
+    """A run, as `jepa pretrain` makes it, one of so many side by side; `more` are settings of it."""
     command = [
-        sys.executable, "-m", "openjepa", "pretrain", options.recipe, "--data.root", options.data / "train", "--out",
-        options.out / f"seed{seed}", "--seed", seed, "--device", options.device, "--budget", options.budget,
-        "--batch-size", options.batch_size, "--threads", max(1, len(os.sched_getaffinity(0)) // len(options.seeds)),
-        "--save-every", 1_000_000, *options.more,
+        sys.executable, "-m", "openjepa", "pretrain", options.recipe, "--data.root", options.data / "train", "--out", out,
+        "--seed", seed, "--device", options.device, "--budget", options.budget, "--batch-size", options.batch_size,
+        "--threads", max(1, len(os.sched_getaffinity(0)) // together), "--save-every", 1_000_000, *more,
     ]  # fmt: skip
     return subprocess.Popen([str(word) for word in command], cwd=Path(__file__).parents[2])
 
@@ -45,7 +46,8 @@ def main() -> None:
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve()
 
-    running = [started(seed, options) for seed in options.seeds]
+    together = len(options.seeds)
+    running = [started(options.out / f"seed{seed}", seed, together, options, options.more) for seed in options.seeds]
     if failed := [seed for seed, run in zip(options.seeds, running, strict=True) if run.wait()]:
         sys.exit(f"seeds {failed} failed")
     found: dict[str, list[float]] = {}
