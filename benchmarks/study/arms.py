@@ -286,6 +286,8 @@ ARMS: dict[str, Change] = {
     "VICReg, fast, a quarter shown, batch 256": both(QUARTERS, batch(256)),
     "VICReg, fast, a quarter shown, narrow expander": both(QUARTERS, method(predictor_dim=256, predictor_depth=2)),
     "VICReg, fast, a quarter shown, covariance 4": both(QUARTERS, method(covariance=4.0)),
+    "VICReg, Muon": both(QUARTERS, MUON),
+    "VICReg, Muon, lr 4e-3": both(QUARTERS, MUON, optim(lr=4e-3)),
     "VICReg, fast, an eighth shown": both(FAST_VIEWS, masks(hidden=0.875)),
 }
 
