@@ -186,6 +186,9 @@ ARMS: dict[str, Change] = {
     "muon, the paper's decay": both(BEST, optim(final_weight_decay=0.4)),
     "muon, AdamW": THIRD_LARGER,
     # and what else was left to turn
+    "muon, lower layers": both(BEST, method(target_layers=(0, 1, 2, 3))),
+    "muon, after lower layers": BEST,  # targets that begin near to pixels
+    "muon, after muon": BEST,  # a run in two halves, to compare it with
     "muon, cosine": both(BEST, method(loss="cosine")),
     "muon, all layers": both(BEST, method(target_layers=tuple(range(6)))),
     "muon, momentum 0.98": both(BEST, optim(momentum=0.98, final_momentum=0.98)),
@@ -294,4 +297,5 @@ ARMS: dict[str, Change] = {
 
 # What half of the time goes to before
 FIRST = {name: "MAE, light" if "light" in name else "MAE" for name in ARMS if "after MAE" in name}
+FIRST |= {"muon, after lower layers": "muon, lower layers", "muon, after muon": "muon"}
 FROZEN = {name for name in ARMS if "frozen" in name}  # whose context encoder is what learns

@@ -58,6 +58,7 @@ CHANGES: dict[str, Change] = {
     "AdamW": optim(matrices="adamw"),
     "AdamW, lr × 3": both(optim(matrices="adamw"), rate(3)),
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
+    "MAE, Muon": both(ARMS["MAE, light, Muon, lr 4e-3"], optim(lr=2e-3)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
 }
