@@ -73,7 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     found = read(options.folder)
     if options.reference not in found:
-        return print(
+        sys.exit(
             f"{options.folder} has no run of {options.reference} with its answers: run run.py for it first, there are {', '.join(found) or 'none'}"
         )
     reference = found.pop(options.reference)
