@@ -71,7 +71,7 @@ def main() -> None:
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     step = Step(0, Batch((view,), torch.arange(options.batch)), (masks,), ())
 
-    rates = {"fp32": matrix_rate(Place(where.device, False)), "bf16": matrix_rate(Place(where.device, True))}
+    rates = {each.precision: matrix_rate(each) for each in (Place(where.device, False), where)}
     steps = {
         "plain": reference(data, method, step, where),
         "package": package(data, method, step, where),
@@ -85,7 +85,7 @@ def main() -> None:
                 times[name].append(seconds)
 
     ((context, blocks, asked),) = shapes = flops.shapes(step.masks)
-    kind = "bf16" if where.bf16 else "fp32"
+    kind = where.precision
     listed = {"plain": ("fp32", method), "package": (kind, method), "shared": (kind, shared)}
     print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     print(

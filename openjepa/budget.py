@@ -11,7 +11,7 @@ import torch
 
 from openjepa import config, distributed, flops, optim
 from openjepa.config import Pretrain
-from openjepa.device import Place, cores
+from openjepa.device import Place, cores, place
 from openjepa.log import say
 from openjepa.machine import matrix_rate, peak
 from openjepa.preparing import built, divides, prepared
@@ -92,6 +92,18 @@ def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> in
 def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
     """The run with another number of steps."""
     return dataclasses.replace(settings, steps=steps, epochs=steps / max(1, count // settings.batch_size))
+
+
+def at_most(settings: Pretrain, budget: str) -> Pretrain:
+    """The run with as many of its steps as the time holds here, and no more than it has; one that was begun keeps its own."""
+    if (settings.out / "config.json").is_file():
+        return dataclasses.replace(settings, steps=config.load(settings.out).steps)
+    where, began = place(settings.device, settings.precision), time.perf_counter()
+    data, timed = prepared(settings, where, settings.data.listing(), settings.out / "data")
+    held = affordable(dataclasses.replace(timed, budget=budget), paced(timed, data, where), where, began)
+    if held < timed.steps:
+        say(f"{budget} hold {held:,} of its {timed.steps:,} steps on this machine")
+    return dataclasses.replace(settings, steps=min(held, timed.steps))
 
 
 def rehearse(settings: Pretrain, where: Place) -> Path:

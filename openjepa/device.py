@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from openjepa.distributed import local_rank
+from openjepa.nn.products import ONEDNN
 from openjepa.types import Mistake
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -39,13 +40,18 @@ class Place(NamedTuple):
 
 
 def place(device: str = "auto", precision: Precision = "auto") -> Place:
-    """The device asked for, else cuda, mps, cpu; bf16 where the processor multiplies it natively. Mistake if absent."""
+    """The device asked for, else cuda, mps, cpu; bf16 where the processor multiplies it natively.
+
+    Mistake if the device is absent, or a CPU that is asked for bf16 has no products in it.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = device.split(":")[0]
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(kind, False):
         raise Mistake(f"no device {device} here: try --device cpu")
+    if precision == "bf16" and kind == "cpu" and not ONEDNN:
+        raise Mistake("this processor has no fast products in bf16: try --precision fp32")
     chosen = torch.device(f"cuda:{local_rank()}") if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

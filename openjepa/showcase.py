@@ -13,8 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from openjepa import runs, scenes, weights
+from openjepa.budget import at_most
 from openjepa.config import Pretrain
-from openjepa.device import Place
+from openjepa.device import place
 from openjepa.evaluate import logistic
 from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
@@ -40,6 +41,7 @@ class Demo:
     labelled: int = 8_000
     test: int = 2_000  # scenes of other numbers, seen by nothing before
     epochs: float = 28.0
+    budget: str = "7m"  # a slow machine learns in fewer epochs
     seed: int = 0
 
 
@@ -52,7 +54,7 @@ def demo(settings: Demo) -> Result:
     train = written(folder, settings)
     config = recipe(settings, folder)
     if not (settings.out / "run" / "export" / "config.json").exists():
-        runs.pretrain(dataclasses.replace(config, resume="if-any"))
+        runs.pretrain(at_most(dataclasses.replace(config, resume="if-any"), settings.budget))
     trained = weights.load(settings.out / "run" / "export")
 
     test = scenes.render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
@@ -111,12 +113,12 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     """L2 logistic regression on three kinds of features for each task, its strength chosen on a validation split."""
     config = trained.config.data
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
-    place = Place(torch.device("cpu"), trained.config.precision == "bf16")
+    where = place("cpu")
     encoders = {
         "this encoder": ours(trained.encoder, trained.config, "this encoder"),
         "before training": untrained(trained.config),
     }
-    seen = {name: [embed(each, part, place)["last"] for part in sets] for name, each in encoders.items()}
+    seen = {name: [embed(each, part, where)["last"] for part in sets] for name, each in encoders.items()}
     seen["raw pixels"] = [raw(part)["last"] for part in sets]
     result: Result = {}
     for name, (train, held) in seen.items():

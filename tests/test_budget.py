@@ -63,3 +63,17 @@ def test_workers_on_the_cores_that_compute_make_a_step_longer(tiny, monkeypatch)
         assert pace.step > expected if cores < 3 else pace.step == expected
         assert pace.step == pytest.approx(expected, abs=1.0)
     assert Pace(1.0, 4.0, 2, 1e9, 5.0).step == 5.0 and Pace(1.0, 4.0, 0, 1e9, 9.0).step == 5.0
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1.0, 19), (0.1, 30)])
+def test_a_slow_machine_takes_fewer_of_the_steps_and_a_fast_one_no_more(tiny, seconds, expected, monkeypatch):
+    monkeypatch.setattr(budget, "paced", lambda *_: Pace(0.0, seconds, 0, 1e9))
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: 0.0)
+    asked = replace(tiny, steps=0, epochs=5.0)
+    assert budget.at_most(asked, "20s").steps == expected
+
+
+def test_a_run_that_was_begun_keeps_its_steps_on_a_slower_machine(tiny, monkeypatch):
+    runs.pretrain(tiny)
+    monkeypatch.setattr(budget, "paced", lambda *_: Pace(0.0, 1e9, 0, 1e9))
+    assert budget.at_most(replace(tiny, steps=0), "20s").steps == tiny.steps

@@ -176,6 +176,7 @@ def test_self_attention_and_its_gradient_are_plain_attentions(masked):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.skipif(not products.ONEDNN, reason="this processor has no fast products in bf16")
 @pytest.mark.parametrize("sizes", [(16, 48), (48, 16)])
 @pytest.mark.parametrize("leading", [(2, 5), (5,), ()])
 def test_a_product_in_bf16_and_its_gradients_are_torchs(leading, sizes, monkeypatch):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from openjepa import checkpoint, config, runs, weights
 from openjepa.data import locked
+from openjepa.nn.products import ONEDNN
 from openjepa.training import Stopped, Trouble
 from openjepa.types import Mistake
 from tests.conftest import METHODS, replace
@@ -39,7 +40,10 @@ def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monke
     assert same(outcome(tiny.out), whole)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+HALF = pytest.param("bf16", marks=pytest.mark.skipif(not ONEDNN, reason="this processor has no fast products in bf16"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", HALF])
 def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
     """SIGKILL after steps 3, 6 and 9 of a real process."""
     tiny = replace(tiny, precision=precision, save_every=2)
