@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import budget, machine, preparing, runs
+from openjepa import budget, preparing, runs
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.evaluate import logistic
@@ -31,28 +31,31 @@ from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
 from openjepa.scenes import render
+from tests.small import DRAW, STRENGTHS, small
 
 torch.set_num_threads(1)
 # what other tests left over is not a copy's to take down: onnxruntime's threads are not in it, and it crashes or waits for them
 os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
-STRENGTHS = logistic.STRENGTHS
-
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
-    """One core, of which a run does not take more; ceilings that are measured, and heads that are solved, in an instant."""
+    """One core, of which a run does not take more; and what is not what is tested, in an instant."""
     torch.set_num_threads(1)
     for module in (runs, preparing, budget):
         monkeypatch.setattr(module, "cores", lambda: 1)
-    monkeypatch.setattr(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
-    monkeypatch.setattr(machine, "COPIED", 2**16)
-    monkeypatch.setattr(logistic, "STRENGTHS", (1e-1, 1e-4))  # of a probe that is not what is tested
+    small(monkeypatch.setattr)
 
 
 @pytest.fixture
 def every_strength(monkeypatch):
     monkeypatch.setattr(logistic, "STRENGTHS", STRENGTHS)
+
+
+@pytest.fixture
+def curves(monkeypatch):
+    """A run's curves are drawn."""
+    monkeypatch.setattr(runs, "draw", DRAW)
 
 
 MODALITIES = {

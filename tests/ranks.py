@@ -15,13 +15,15 @@ RUN = """
 import json, os, sys
 import torch
 from openjepa import config, runs
-from openjepa.evaluate import logistic
-logistic.STRENGTHS = (1e-1, 1e-4)
+from tests.small import small
+small()
 runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 GUARDED = """
 import json, sys
 from openjepa import cli, config, distributed, runs
+from tests.small import small
+small()
 distributed.ROLL = 4.0
 raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
 """

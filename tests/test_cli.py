@@ -12,6 +12,7 @@ from openjepa.cli import main
 from tests.conftest import replace
 
 FAST = [
+    "--no-report",
     "--device",
     "cpu",
     "--precision",
@@ -58,10 +59,10 @@ def test_an_unknown_verb_is_told_the_known_ones(capsys):
     assert "no verb 'train': there are pretrain, probe" in capsys.readouterr().err
 
 
-def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys):
+def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys, curves):
     """Everything else is chosen, said with its reasons, and saved."""
     out = tmp_path / "run"
-    assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST]) == 0
+    assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST, "--report"]) == 0
     said = capsys.readouterr().out
     assert "chosen     96 images of some" in said and "16 a step" in said
     assert "96 samples, 32×32 px, patch 4" in said and f"jepa probe {out} --data.root" in said
@@ -71,6 +72,7 @@ def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys):
         "data.json",
         "metrics.jsonl",
         "curves.png",
+        "report.html",
         "export/encoder.safetensors",
     ):
         assert (out / name).stat().st_size > 0

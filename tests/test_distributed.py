@@ -247,8 +247,9 @@ def test_ranks_agree_on_the_steps_of_a_budget(tiny):
 SUITE = """
 import json, sys
 from openjepa import config
-from openjepa.evaluate import labelled, logistic, suite
-logistic.STRENGTHS = (1e-1, 1e-4)
+from openjepa.evaluate import labelled, suite
+from tests.small import small
+small()
 labelled.SCENES, suite.SCENES = (40, 20), (20, 10)
 settings = config.from_json(json.loads(sys.argv[1]))
 suite.suite(suite.Suite(run=str(settings.out), device="cpu", precision="fp32"))

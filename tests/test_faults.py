@@ -60,6 +60,8 @@ def test_lines_that_a_crash_tore_are_left_out(tmp_path):
 RUN = """
 import json, sys
 from openjepa import cli, config, runs
+from tests.small import small
+small()
 raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
 """
 

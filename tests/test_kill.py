@@ -29,7 +29,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way.startswith("power") else slow) for way in WAYS])
-def test_killed_at_any_boundary_it_ends_as_if_nothing_had_been(way, undisturbed, tmp_path):
+def test_killed_at_any_boundary_it_ends_as_if_nothing_had_been(way, undisturbed, tmp_path, curves):
     (kind, beside), (settings, whole) = WAYS[way], undisturbed
     there = dataclasses.replace(settings, save_beside=beside, out=tmp_path / "place" / "run")
     names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")

@@ -58,6 +58,8 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
 WORKER = """
 import json, os, signal, sys
 from openjepa import config, runs, training
+from tests.small import small
+small()
 took = training.Meters.took
 def killed(self, finite, masks):
     took(self, finite, masks)
@@ -100,6 +102,8 @@ RUN = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who started the tests may ignore it, and runs then do, too
 from openjepa import cli, config, runs
+from tests.small import small
+small()
 raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
 """
 

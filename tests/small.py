@@ -1,0 +1,23 @@
+"""What is only a passenger in most tests, made small: ceilings that are measured, heads that are solved, curves that are drawn."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from openjepa import machine, runs
+from openjepa.evaluate import logistic
+
+STRENGTHS, DRAW = logistic.STRENGTHS, runs.draw
+
+
+def undrawn(_: list[Path], out: Path) -> Path:
+    """In place of a run's curves."""
+    return out
+
+
+def small(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """In this process: of the tests, or one that they start."""
+    put(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
+    put(machine, "COPIED", 2**16)
+    put(logistic, "STRENGTHS", (1e-1, 1e-4))
+    put(runs, "draw", undrawn)
