@@ -102,7 +102,7 @@ def at_most(settings: Pretrain, budget: str) -> Pretrain:
     data, timed = prepared(settings, where, settings.data.listing(), settings.out / "data")
     held = affordable(dataclasses.replace(timed, budget=budget), paced(timed, data, where), where, began)
     if held < timed.steps:
-        say(f"{budget} hold {held:,} of its {timed.steps:,} steps on this machine")
+        say(f"time       {budget} hold {held:,} of its {timed.steps:,} steps on this machine")
     return dataclasses.replace(settings, steps=min(held, timed.steps))
 
 
