@@ -1,11 +1,11 @@
-"""What is only a passenger in most tests, made small: ceilings that are measured, heads that are solved, curves that are drawn."""
+"""What is only a passenger in most tests, made small: ceilings measured, heads solved, crops looked at, curves drawn."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from openjepa import machine, runs
-from openjepa.evaluate import logistic
+from openjepa.evaluate import logistic, spectrum
 
 STRENGTHS, DRAW = logistic.STRENGTHS, runs.draw
 
@@ -20,4 +20,6 @@ def small(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
     put(machine, "COPIED", 2**16)
     put(logistic, "STRENGTHS", (1e-1, 1e-4))
+    put(spectrum, "SAMPLES", 20)
+    put(spectrum, "VIEWS", 2)
     put(runs, "draw", undrawn)
