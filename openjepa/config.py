@@ -149,7 +149,7 @@ def seconds(budget: str) -> float:
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", budget.strip())
     total = sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     if budget and not total:
-        raise Mistake(f"{budget!r} is no time: times are written 2h, 90m or 1h30m")
+        raise Mistake(f"{budget!r} is no time: times are written 2h, 1h30m, 90m or 45s")
     return float(total)
 
 

@@ -95,7 +95,7 @@ def tiled(
     right = 96 if scale else GAP
     wide = left + len(columns) * (width + GAP) + right
     heads = [textwrap.fill(each, max(8, int(width / 6.4))) for each in columns]
-    top = 8 + 15 * max(each.count("\n") + 1 for each in heads)
+    top = 12 + 15 * max(each.count("\n") + 1 for each in heads)
     high = top + len(rows) * (height + GAP)
     canvas = np.full((high, wide, 3), 255, np.uint8)
     for row, pictures in enumerate(rows):
@@ -136,7 +136,8 @@ def bar(figure: Figure, scale: Scale, left: float, bottom: float, width: float, 
     """The colours and what they mean."""
     mapped = ScalarMappable(Normalize(scale.low, scale.high), MAP)
     drawn = figure.colorbar(mapped, cax=figure.add_axes((left, bottom, width, height)))
-    drawn.set_label(scale.label, fontsize=7.5)
+    tall = height * figure.get_figheight() * DPI
+    drawn.set_label(textwrap.fill(scale.label, max(8, int(tall / CHARACTER))), fontsize=7.5)
     drawn.ax.tick_params(labelsize=7)
 
 

@@ -84,7 +84,9 @@ def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
         (
             f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
             f"Muon at {SAFE:g}: at three times that, targets of digits and photographs still stayed wide",
-            f"{'in this time' if time else 'without --budget'} about {images:,} images, so {batch} a step: {images // batch:,} steps",
+            f"in this time some {images:,} images, so {batch} a step; how many steps it holds is timed"
+            if time
+            else f"without --budget about {images:,} images, so {batch} a step: {epochs * (count // batch):,} steps",
         ),
     )
 
