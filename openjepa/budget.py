@@ -95,7 +95,10 @@ def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
 
 
 def at_most(settings: Pretrain, budget: str) -> Pretrain:
-    """The run with as many of its steps as the time holds here, and no more than it has; one that was begun keeps its own."""
+    """The run with as many of its steps as the time holds here, and no more than it has; one that was begun keeps its own.
+
+    Mistake if `budget`, such as 7m, is no time or too short for anything.
+    """
     if (settings.out / "config.json").is_file():
         return dataclasses.replace(settings, steps=config.load(settings.out).steps)
     where, began = place(settings.device, settings.precision), time.perf_counter()

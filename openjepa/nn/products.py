@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# whether oneDNN multiplies in bf16 here: without AVX-512 it does not, and torch's own products take ten to a hundred times as long
+# whether oneDNN multiplies in bf16 here: without AVX-512 it does not, and torch's own products are far slower than fp32's
 ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
