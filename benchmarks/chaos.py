@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,7 +27,7 @@ from benchmarks.kills import small
 from openjepa import checkpoint, log
 from openjepa.config import Pretrain
 from tests.faults import outcome, same
-from tests.ranks import GUARDED, started
+from tests.ranks import GUARDED, dump, variables
 
 PATIENCE = 120.0  # seconds that processes have to leave after one of them was killed
 
@@ -64,15 +65,21 @@ def main() -> None:
 
 def finished(settings: Pretrain, ranks: int) -> None:
     """The run, left alone."""
-    processes = started(settings, ranks, GUARDED, stdout=subprocess.DEVNULL)
+    processes = started(settings, ranks)
     assert [process.wait() for process in processes] == [0] * ranks
+
+
+def started(settings: Pretrain, ranks: int, said: TextIO | None = None) -> list[subprocess.Popen]:
+    """The processes of a run, each a Python started afresh, since it may be killed while it starts, too."""
+    command = [sys.executable, "-c", GUARDED, dump(settings)]
+    return [subprocess.Popen(command, env=each, stdout=subprocess.DEVNULL, stderr=said) for each in variables(ranks)]
 
 
 def disturbed(settings: Pretrain, options: argparse.Namespace, dice: random.Random, counts: Counter) -> bool:
     """Starts or goes on with a run and kills it; whether it came to its end before that."""
     said = settings.out.with_name("said.txt")
     with said.open("w") as stream:
-        processes = started(settings, options.ranks, GUARDED, stdout=subprocess.DEVNULL, stderr=stream)
+        processes = started(settings, options.ranks, stream)
         end = time.monotonic() + dice.uniform(0.5, options.between)
         while time.monotonic() < end and any(process.poll() is None for process in processes):
             time.sleep(0.01)

@@ -3,13 +3,11 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 from openjepa import config
 from openjepa.config import Pretrain
+from tests.ready import Ready
 
 RUN = """
 import json, os, sys
@@ -29,12 +27,16 @@ raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads
 """
 
 
-def started(settings: Pretrain, ranks: int = 2, code: str = RUN, **options: Any) -> list[subprocess.Popen]:
-    """The processes of a run."""
+def started(settings: Pretrain, ranks: int = 2, code: str = RUN, heard: bool = False) -> list[Ready]:
+    """The processes of a run; what they say on stderr is kept where they are `heard`."""
+    return [Ready(code, dump(settings), env=each, heard=heard) for each in variables(ranks)]
+
+
+def variables(ranks: int) -> list[dict[str, str]]:
+    """What each process of a run is started with."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", code, json.dumps(config.to_json(settings))]
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -42,10 +44,12 @@ def started(settings: Pretrain, ranks: int = 2, code: str = RUN, **options: Any)
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
     }
-    return [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
-        for rank in range(ranks)
-    ]
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+
+
+def dump(settings: Pretrain) -> str:
+    """What a run is told."""
+    return json.dumps(config.to_json(settings))
 
 
 def bearing(mark: str) -> list[int]:

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +22,8 @@ from openjepa.figures import report
 from openjepa.masking import Blocks
 from openjepa.types import Mistake
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
-from tests.ranks import GUARDED, RUN, started
+from tests.ranks import GUARDED, RUN, dump, started
+from tests.ready import Ready
 
 
 def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None:
@@ -141,8 +141,8 @@ dist.destroy_process_group()
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
+        Ready(
+            code,
             env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)},
         )
         for rank in range(2)
@@ -276,7 +276,7 @@ def test_ranks_share_a_suite(tiny):
 )
 def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny, victim, number):
     tiny = replace(tiny, steps=100_000, save_every=5, patience="8s")
-    processes = started(tiny, code=GUARDED, stderr=subprocess.PIPE, text=True)
+    processes = started(tiny, code=GUARDED, heard=True)
     until = time.monotonic() + 90
     while len(checkpoint.steps(tiny.out / "checkpoints")) < 2:
         assert time.monotonic() < until and processes[0].poll() is None
@@ -315,7 +315,7 @@ def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
     broken = GUARDED.replace(
         "distributed.ROLL = 4.0", "def broken(*_): raise RuntimeError('broken')\nruns.train = broken"
     )
-    processes = started(tiny, code=broken, stderr=subprocess.PIPE, text=True)
+    processes = started(tiny, code=broken, heard=True)
     said = [process.communicate(timeout=120)[1] for process in processes]
     assert all("RuntimeError: broken" in each and "has gone" not in each for each in said)
 
@@ -323,10 +323,9 @@ def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
 @pytest.mark.parametrize("variables", [{"RANK": "0"}, {"RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}])
 def test_processes_that_do_not_find_one_another_say_so(tiny, variables):
     """Variables left over from elsewhere, and a first rank that is not there."""
-    command = [sys.executable, "-c", GUARDED, json.dumps(config.to_json(replace(tiny, patience="3s")))]
     left = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
-    done = subprocess.run(
-        command, env={**left, "WORLD_SIZE": "2", **variables}, capture_output=True, text=True, timeout=90
-    )
-    assert done.returncode == 1 and "the 2 processes of WORLD_SIZE did not find one another" in done.stderr
-    assert "torchrun, or unset WORLD_SIZE" in done.stderr
+    settings, env = replace(tiny, patience="3s"), {**left, "WORLD_SIZE": "2", **variables}
+    process = Ready(GUARDED, dump(settings), env=env, heard=True)
+    _, said = process.communicate(timeout=90)
+    assert process.returncode == 1 and "the 2 processes of WORLD_SIZE did not find one another" in said
+    assert "torchrun, or unset WORLD_SIZE" in said

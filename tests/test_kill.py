@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ from openjepa import checkpoint, durable, runs, training
 from openjepa.training import Stopped
 from tests.conftest import slow
 from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
-from tests.ranks import bearing, started
+from tests.ranks import RUN, bearing, dump
 
 STEP = 67  # boundaries from one kill to the next
 
@@ -143,7 +145,7 @@ def test_no_worker_outlives_a_run_that_was_killed(undisturbed, tmp_path, monkeyp
     there = dataclasses.replace(
         undisturbed[0], workers=2, steps=10_000, save_every=10_000, log_every=5, out=tmp_path / "run"
     )
-    (process,) = started(there, ranks=1)
+    process = subprocess.Popen([sys.executable, "-c", RUN, dump(there)])
     until = time.monotonic() + 90
     while not (there.out / "metrics.jsonl").exists():
         assert time.monotonic() < until and process.poll() is None

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -19,6 +17,8 @@ from openjepa.training import Stopped, Trouble
 from openjepa.types import Mistake
 from tests.conftest import METHODS, replace
 from tests.faults import outcome, same
+from tests.ranks import dump
+from tests.ready import Ready
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
     tiny = replace(tiny, precision=precision, save_every=2)
     runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
     for kill in (3, 6, 9):
-        process = subprocess.Popen([sys.executable, "-c", WORKER, dump(tiny, resume="if-any"), str(kill)])
+        process = Ready(WORKER, dump(replace(tiny, resume="if-any")), str(kill))
         assert process.wait(120) == -signal.SIGKILL
     runs.pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
@@ -76,14 +76,10 @@ runs.pretrain(config.from_json(json.loads(sys.argv[1])))
 """
 
 
-def dump(settings, **changes) -> str:
-    return json.dumps(config.to_json(replace(settings, **changes)))
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_leaves(tiny, number):
     tiny = replace(tiny, steps=100_000, save_every=100_000)
-    process = subprocess.Popen([sys.executable, "-c", RUN, dump(tiny)], stderr=subprocess.PIPE, text=True)
+    process = Ready(RUN, dump(tiny), heard=True)
     metrics = tiny.out / "metrics.jsonl"
     deadline = time.monotonic() + 90
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
@@ -147,7 +143,7 @@ def test_a_finished_run_resumed_does_nothing_more(tiny, whole):
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_where_it_started(tiny, whole):
-    process = subprocess.Popen([sys.executable, "-c", WORKER, dump(tiny), "3"])
+    process = Ready(WORKER, dump(tiny), "3")
     assert process.wait(120) == -signal.SIGKILL
     runs.pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), whole)
