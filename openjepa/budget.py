@@ -128,7 +128,7 @@ def rehearse(settings: Pretrain, where: Place) -> Path:
     )
     rate = pace.work / pace.stepping
     say(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matrix_rate(where):.0%} of what matrix products reach here")
-    say(f"the run    {settings.steps:,} steps, about {settings.steps * pace.step / 3600:.2g} hours")
+    say(f"the run    {settings.steps:,} steps, about {config.lasts(settings.steps * pace.step)}")
     say(f"memory     {memory / 2**30:.1f} GiB")
     keeps = pace.loading < pace.stepping or not settings.workers
     say(

@@ -108,7 +108,18 @@ def pretrain(arguments: list[str]) -> None:
     if settings.slurm.nodes and not settings.dry_run:
         submit(settings, typed, main)
     else:
+        say_typed(default, settings)
         run(settings)
+
+
+def say_typed(default: Any, settings: Any) -> None:
+    """What a new run has otherwise than chosen for it, or than its recipe says, as typed."""
+    from openjepa.config import differences
+    from openjepa.log import say
+
+    typed = differences(default, settings)
+    if typed and not (settings.out / "config.json").exists() and os.environ.get("RANK", "0") == "0":
+        say(f"typed      {'; '.join(typed)}")
 
 
 def bare(arguments: list[str], place: int) -> bool:

@@ -153,6 +153,14 @@ def seconds(budget: str) -> float:
     return float(total)
 
 
+def lasts(time: float) -> str:
+    """Seconds as `seconds` reads them: 48s, 75m or 2h10m."""
+    if time < 120:
+        return f"{time:.0f}s"
+    minutes = round(time / 60)
+    return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60 or ''}{'m' if minutes % 60 else ''}"
+
+
 FREE = frozenset({  # fields that the weights do not depend on
     "recompute", "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
     "stop_on_collapse", "patience", "other_data", "dry_run", "online", "slurm", "boards", "report",

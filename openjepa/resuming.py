@@ -26,7 +26,9 @@ def resuming(settings: Pretrain) -> bool:
             f"{settings.out} has checkpoints and no config.json: put it back (export/ of a run has one, too), or give another --out"
         )
     if there and settings.resume == "no":
-        raise Mistake(f"{settings.out} already holds a run: go on with it by --resume, or give another --out")
+        raise Mistake(
+            f'{settings.out} already holds a run: go on with it by --resume (in Python resume="yes"), or give another --out'
+        )
     if settings.resume == "yes" and not there:
         raise Mistake(f"{settings.out} holds no run to resume: leave --resume out to start one")
     return there

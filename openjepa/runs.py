@@ -66,7 +66,9 @@ def run(settings: Pretrain, where: Place) -> None:
     optimizer = optim.build(method, settings.optim)
     start = restored(settings, method, optimizer) if resumed else 0
     if start >= settings.steps:
-        say(f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for")
+        say(
+            f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for; --steps asks for more"
+        )
     if start == 0 and settings.init_from:
         unfit = weights.initialise_from(method, settings.init_from)
         if distributed.is_main():

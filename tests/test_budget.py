@@ -13,6 +13,11 @@ def test_times_are_read_as_people_write_them(text, expected):
     assert config.seconds(text) == expected
 
 
+@pytest.mark.parametrize("time", [1.0, 48.0, 119.6, 120.0, 5400.0, 7200.0, 7800.0, 86_400.0])
+def test_times_that_are_said_can_be_typed(time):
+    assert config.seconds(config.lasts(time)) == round(time)
+
+
 @pytest.mark.parametrize("text", ["soon", "2", "h", "-1h", "2 h"])
 def test_what_is_no_time_is_refused(tiny, text):
     with pytest.raises(Mistake, match="is no time: times are written 2h"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
@@ -64,7 +65,8 @@ def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys, curves):
     out = tmp_path / "run"
     assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST, "--report"]) == 0
     said = capsys.readouterr().out
-    assert "chosen     96 images of some" in said and "16 a step" in said
+    assert "chosen     96 images of some" in said and "16 a step" in said and "96 images are few" in said
+    assert re.search(r"^typed      .*steps: 0 → 3; batch_size: \d+ → 8", said, re.MULTILINE)
     assert "96 samples, 32×32 px, patch 4" in said and f"jepa probe {out} --data.root" in said
     for name in (
         "config.json",
@@ -85,7 +87,8 @@ def test_a_resume_needs_nothing_but_the_folder(photos, tmp_path, capsys):
     assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST]) == 0
     assert main(["pretrain", "--out", str(out), "--resume"]) == 0
     captured = capsys.readouterr()
-    assert "going on after step 3" in captured.out and captured.err == ""
+    assert "going on after step 3" in captured.out and "--steps asks for more" in captured.out and captured.err == ""
+    assert captured.out.count("typed ") == 1  # by the first of the two
 
 
 def test_resume_if_any_starts_a_run_where_there_is_none(photos, tmp_path):
@@ -95,7 +98,10 @@ def test_resume_if_any_starts_a_run_where_there_is_none(photos, tmp_path):
 def test_a_rehearsal_says_how_long_and_leaves_nothing(photos, tmp_path, capsys):
     assert main(["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), "--dry-run", *FAST]) == 0
     said = capsys.readouterr().out
-    assert all(word in said for word in ("images/s", "hours", "memory", "loader")) and not (tmp_path / "run").exists()
+    assert (
+        all(word in said for word in ("images/s", "3 steps, about", "memory", "loader"))
+        and not (tmp_path / "run").exists()
+    )
 
 
 def test_recipes_are_listed_and_told(capsys):

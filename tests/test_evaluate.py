@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image as Pillow
 from safetensors.torch import load_file
 
 from openjepa import runs, weights
@@ -16,6 +17,7 @@ from openjepa.evaluate.candidates import ours, trained, untrained
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Labelled, Threaded, split
 from openjepa.evaluate.probing import Probe, Settings, measured, probe
+from openjepa.modalities.image import Image
 from openjepa.types import Mistake
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
@@ -141,6 +143,20 @@ def test_a_test_folder_is_used_and_its_classes_are_matched_by_name(tiny, photos,
     said = capsys.readouterr()
     assert "96 images to train on, 64 to test (test/)" in said.out and "no images of 1 of the classes" in said.err
     assert score.accuracy > 0.2
+
+
+def test_a_class_that_chance_held_none_of_out_is_named(tmp_path, capsys):
+    for name, count in (("many", 99), ("one", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Pillow.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+    said = []
+    for seed in range(5):
+        test = split(Image(size=(8, 8), patch=4), Labelled((str(tmp_path),)), seed).test
+        held = any("/one/" in test.source(row) for row in range(len(test)))
+        said.append(held)
+        assert ("has no images of 1 of the classes, among them one" in capsys.readouterr().err) is not held
+    assert not all(said)
 
 
 def test_features_do_not_depend_on_the_batch(tiny, photos):

@@ -568,8 +568,11 @@ def test_every_figure_of_a_page_is_of_the_same_pictures(run, photos):
     assert len(names) == 1
 
 
-def test_one_picture_has_the_runs_own_as_its_company(run, photos, tmp_path, capsys):
-    one = sorted(photos.rglob("*.png"))[0]
+def test_one_picture_has_the_runs_own_as_its_company_and_is_counted_once(run, photos, tmp_path, capsys):
+    own, one = sorted(photos.rglob("*.png"))[0], tmp_path / "one.png"
+    Pillow.open(own).transpose(Pillow.Transpose.FLIP_LEFT_RIGHT).save(one)
+    assert main(["show", "prediction", str(run), str(own), "--out", str(tmp_path / "o.png")]) == 0
+    assert "over 96 pictures" in capsys.readouterr().out
     assert main(["show", "features", str(run), str(one), "--out", str(tmp_path / "f.png")]) == 0
     assert "over 65 pictures" in capsys.readouterr().out
     assert main(["show", "prediction", str(run), str(one), "--out", str(tmp_path / "p.png")]) == 0

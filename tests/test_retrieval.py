@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -241,12 +243,14 @@ def test_few_rows_are_all_looked_at_and_many_are_not(tmp_path, monkeypatch):
     assert isinstance(finder(x, tmp_path / "a"), Approximate) and isinstance(finder(x, tmp_path / "a", True), Exact)
 
 
-def test_a_picture_of_the_index_finds_itself_and_a_row_does_not(index):
-    names = opened(index).pictures
-    hits = search(Search(index=index, query=names[30], count=5))
+def test_a_copy_finds_the_picture_first_and_the_picture_not_itself(index, tmp_path):
+    names, copied = opened(index).pictures, tmp_path / "copied.png"
+    shutil.copy(names[30], copied)
+    hits = search(Search(index=index, query=str(copied), count=5))
     assert hits[0].row == 30 and hits[0].cosine == pytest.approx(1, abs=1e-4)
-    rows = search(Search(index=index, query="row:30", count=4))
-    assert [hit.row for hit in rows] == [hit.row for hit in hits[1:]]
+    for query in ("row:30", names[30], os.path.relpath(names[30])):
+        rows = search(Search(index=index, query=query, count=4))
+        assert [hit.row for hit in rows] == [hit.row for hit in hits[1:]]
     assert index.with_name("photos-search.png").stat().st_size > 1000
 
 
@@ -263,7 +267,8 @@ def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
     vector = openjepa.load(run).features(file, "patches")[0].numpy()[inside.ravel()].mean(0)
     hits = search(Search(index=index, query=file, count=3, box=(0.5, 0.0, 1.0, 0.5), space="plain", page=False))
     x = np.array(opened(index).features)
-    assert [hit.row for hit in hits] == np.argsort(-(unit(x) @ unit(vector)), kind="stable")[:3].tolist()
+    best = np.argsort(-(unit(x) @ unit(vector)), kind="stable").tolist()
+    assert [hit.row for hit in hits] == [row for row in best if row != 7][:3]
 
 
 def test_in_an_index_of_patches_a_picture_is_as_near_as_its_nearest_patch(run, photos, tmp_path):
@@ -272,7 +277,7 @@ def test_in_an_index_of_patches_a_picture_is_as_near_as_its_nearest_patch(run, p
     hits = search(Search(index=file, query=found.pictures[3], count=4, box=(0.0, 0.0, 0.25, 0.25)))
     vector = np.array(found.features[3]).reshape(8, 8, -1)[:2, :2].reshape(4, -1).mean(0)
     best = (unit(np.array(found.features)) @ unit(vector)).max(1)
-    assert [hit.row for hit in hits] == np.argsort(-best, kind="stable")[:4].tolist()
+    assert [hit.row for hit in hits] == [row for row in np.argsort(-best, kind="stable").tolist() if row != 3][:4]
     assert not (tmp_path / "p-search.html").exists()
 
 
@@ -578,7 +583,8 @@ def test_pictures_that_are_gone_are_said_to_be(run, photos, tmp_path, capsys):
         search(Search(index=tmp_path / "x.npy", query="row:2", box=(0.0, 0.0, 0.5, 0.5)))
 
 
-def test_a_whole_picture_finds_itself_in_an_index_of_patches(run, photos, tmp_path):
+def test_a_whole_picture_is_found_by_its_copy_in_an_index_of_patches(run, photos, tmp_path):
     file = embed(asked(run, photos, tmp_path / "p.npy", kind="patches"))
-    hits = search(Search(index=file, query=opened(file).pictures[3], count=2))
+    copied = shutil.copy(opened(file).pictures[3], tmp_path / "copied.png")
+    hits = search(Search(index=file, query=str(copied), count=2))
     assert hits[0].row == 3 and hits[0].cosine == pytest.approx(1, abs=1e-4)

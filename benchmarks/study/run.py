@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -142,15 +143,21 @@ def held_out(this: Candidate, packed: Path) -> dict[str, Tensor]:
     return compared(train, held, len(whole.classes))
 
 
-def compared(train: Features, held: Features, classes: int) -> dict[str, Tensor]:
-    """Which samples of one part three probes get right that were trained on the other."""
+def by_heads(train: Features, held: Features, classes: int) -> Tensor:
     learnt, asked = (linear.Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
-    answers = {
-        "linear": linear.probe(learnt, asked, classes).predicted,
-        "logistic": logistic.probe(train["last"], train.y, held["last"], classes).predicted,
-        "kNN": neighbours.predict(train["last"], train.y, held["last"], classes),
-    }
-    return {name: answer == held.y for name, answer in answers.items()}
+    return linear.probe(learnt, asked, classes).predicted
+
+
+PROBES = {
+    "linear": by_heads,
+    "logistic": lambda train, held, classes: logistic.probe(train["last"], train.y, held["last"], classes).predicted,
+    "kNN": lambda train, held, classes: neighbours.predict(train["last"], train.y, held["last"], classes),
+}
+
+
+def compared(train: Features, held: Features, classes: int, probes: Iterable[str] = PROBES) -> dict[str, Tensor]:
+    """Which samples of one part the probes get right that were trained on the other."""
+    return {name: PROBES[name](train, held, classes) == held.y for name in probes}
 
 
 def accuracies(right: dict[str, Tensor]) -> dict[str, float]:

@@ -77,8 +77,10 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
                 return two_parts(modality, train, test, f"{name}-*")
     whole = at(modality, root)
     shuffled = torch.from_numpy(order(seed, 0, len(whole)))
-    held = max(1, int(len(whole) * HELD))
-    return Split(Subset(whole, shuffled[held:]), Subset(whole, shuffled[:held]), "a fifth held out at random")
+    held, how = max(1, int(len(whole) * HELD)), "a fifth held out at random"
+    test = Subset(whole, shuffled[:held])
+    say_missing(whole.classes, {archives.folder(test.source(place)) for place in range(held)}, how)
+    return Split(Subset(whole, shuffled[held:]), test, how)
 
 
 def rendered(modality: Image, task: str, seed: int) -> Split:
@@ -123,11 +125,16 @@ def two_parts(modality: Image, train: tuple[str, ...], test: tuple[str, ...], ho
     parts = [at(modality, part) for part in (train, test)]
     if alien := sorted(set(parts[1].classes) - set(parts[0].classes)):
         raise Mistake(f"{how} has class folders that train has not ({', '.join(alien[:3])}): their names must agree")
-    if missing := sorted(set(parts[0].classes) - set(parts[1].classes)):
+    say_missing(parts[0].classes, set(parts[1].classes), how)
+    return Split(parts[0], Relabelled(parts[1], parts[0].classes), how)
+
+
+def say_missing(classes: tuple[str, ...], tested: set[str], how: str) -> None:
+    """Warns of classes that are not tested."""
+    if missing := sorted(set(classes) - tested):
         warn(
             f"{how} has no images of {len(missing)} of the classes, among them {missing[0]}: accuracy is over the rest"
         )
-    return Split(parts[0], Relabelled(parts[1], parts[0].classes), how)
 
 
 def at(modality: Image, root: tuple[str, ...]) -> Dataset:

@@ -72,7 +72,9 @@ class Shown(NamedTuple):
         return self.few(few + sorted(set(range(len(self.names))) - set(few)))._replace(first=len(few))
 
     def joined(self, other: Shown) -> Shown:
-        """With more company."""
+        """With more company, which is of other pictures."""
+        here = {Path(name).resolve() for name in self.names}
+        other = other.few([place for place, name in enumerate(other.names) if Path(name).resolve() not in here])
         view, names, labels = torch.cat([self.view, other.view]), self.names + other.names, self.labels + other.labels
         return self._replace(view=view, names=names, labels=labels)
 

@@ -23,6 +23,7 @@ from openjepa.types import Mistake
 LOOKS = 64  # images looked at
 SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
 SAFE = 7e-4  # learning rate for pictures that nothing was tuned on
+FEWEST = 1_000  # images that anything was measured with
 MOST = 800  # epochs, where no time is given
 FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
 # to choose a batch by: floating-point operations a second on a core, with bf16 or without
@@ -52,7 +53,8 @@ def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", thread
     data = Image(root=root, size=(size, size), patch=patch, channels=channels)
     seen = f"{len(paths):,} images of some {side} pixels: crops of {size}, patches of {patch}, a grid of {size // patch}×{size // patch}"
     config, reasons = on_gpu(data, len(paths)) if gpu else on_cpu(data, len(paths), seconds(budget), threads)
-    return Chosen(config, (seen, *reasons))
+    few = (f"{len(paths)} images are few: nothing was measured with fewer than a thousand",) * (len(paths) < FEWEST)
+    return Chosen(config, (seen, *reasons, *few))
 
 
 def starting_from(found: Chosen, begun: Pretrain, where: Path) -> Chosen:

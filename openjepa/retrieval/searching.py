@@ -113,7 +113,14 @@ def query_of(settings: Search, index: Index) -> Query:
             raise Mistake(f"row {row} is {file}, which could not be decoded: ask for another")
         return Query(vector, file, row, thumbnail(file, 2 * SIDE))
     vector, picture = seen(settings, index, file)
-    return Query(vector, file, row, picture)
+    return Query(vector, file, row_of(file, index) if row is None else row, picture)
+
+
+def row_of(file: str, index: Index) -> int | None:
+    """The row of the index that is of this very file."""
+    name = Path(file).name
+    rows = (row for row, each in enumerate(index.pictures) if each.endswith(name))
+    return next((row for row in rows if Path(index.pictures[row]).resolve() == Path(file).resolve()), None)
 
 
 def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
