@@ -10,8 +10,10 @@ from openjepa.cli import starting_point
 from openjepa.config import Pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.preparing import prepared
 from openjepa.recipes import auto, recipe
 from openjepa.recipes.auto import chosen, on_cpu
+from tests.conftest import CPU
 
 SMALL = Image(size=(32, 32), patch=4)
 
@@ -62,6 +64,12 @@ def test_pictures_that_nothing_was_tuned_on_get_muon_a_lower_rate_than_the_recip
     assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=auto.SAFE, matrices="muon")
     assert any(f"Muon at {auto.SAFE:g}" in reason for reason in reasons)
     assert recipe("cifar10-minutes").optim.lr > auto.SAFE
+
+
+def test_the_steps_that_are_said_are_those_that_are_taken(photos):
+    config, reasons = chosen((str(photos),), device="cpu")
+    _, settings = prepared(config, CPU, config.data.listing(), None)
+    assert any(f": {settings.steps:,} steps" in reason for reason in reasons)
 
 
 def test_the_recipe_for_laptops_is_what_is_chosen_for_photographs():
