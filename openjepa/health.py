@@ -50,14 +50,16 @@ THRESHOLDS = (  # figures behind these limits: docs/health.md
     ),
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two", 10.0),
 )
-AVERAGED = "--method.standardise, a slower target (--optim.momentum 0.999 --optim.final-momentum 1) or "  # where there is an averaged target
+STANDARDISED = "--method.standardise, "  # where targets are not
+AVERAGED = "a slower target (--optim.momentum 0.999 --optim.final-momentum 1) or "  # where there is an averaged one
 ADVICE = "try {}a lower --optim.lr; see docs/health.md"
 
 
 class Alarm:
-    """Watches the rows of the log; speaks once."""
+    """Watches the rows of the log; speaks once, and does not advise what is done already."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: object = None) -> None:
+        self.advice = AVERAGED if getattr(method, "standardise", False) else STANDARDISED + AVERAGED
         self.below = dict.fromkeys((threshold.signal for threshold in THRESHOLDS), 0)
         self.spoken = False
 
@@ -72,6 +74,6 @@ class Alarm:
                 return (
                     f"the representation is collapsing: {threshold.meaning} "
                     f"({threshold.signal} {value:.3g}, healthy {threshold.healthy}); "
-                    + ADVICE.format(AVERAGED if "target_std" in row else "")
+                    + ADVICE.format(self.advice if "target_std" in row else "")
                 )
         return None

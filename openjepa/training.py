@@ -186,7 +186,7 @@ class Meters:
     """What is measured beside the loss: nothing is pulled off the device between two reports."""
 
     def __init__(self, config: Pretrain, place: Place, start: int, ceiling: float):
-        self.config, self.alarm, self.ceiling = config, health.Alarm(), ceiling
+        self.config, self.alarm, self.ceiling = config, health.Alarm(config.method), ceiling
         self.bad = torch.zeros((), device=place.device)  # steps without a finite gradient in a row
         self.begun, self.last, self.waited, self.mark = time.perf_counter(), start, 0.0, time.perf_counter()
         self.local = config.batch_size // distributed.world()[1]  # of a step's samples

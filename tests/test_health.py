@@ -61,3 +61,11 @@ def test_advice_about_an_average_is_given_where_there_is_one():
         alarm = health.Alarm()
         said.append(next(filter(None, [alarm.check(row) for _ in range(health.PATIENCE)])))
     assert "--optim.lr" in said[0] and "momentum" not in said[0] and "--optim.momentum" in said[1]
+
+
+def test_what_is_done_already_is_not_advised():
+    said = []
+    for standardise in (True, False):
+        alarm = health.Alarm(JEPA(standardise=standardise))
+        said.append([alarm.check({"target_std": 0.1}) for _ in range(health.PATIENCE)][-1])
+    assert "standardise" not in said[0] and "try --method.standardise, a slower target" in said[1]

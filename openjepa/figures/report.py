@@ -141,7 +141,7 @@ def facts(run: Told) -> str:
 
 def warnings(run: Told) -> Iterator[str]:
     """What a person should know: alarms, files passed over, a run that is not done."""
-    alarm = health.Alarm()
+    alarm = health.Alarm(run.settings.method)
     for row in run.log:
         if message := alarm.check({name: float(value) for name, value in row.items()}):
             yield f"{run.name}, step {row['step']:,}: {message}"
