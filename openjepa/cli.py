@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -58,7 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"jepa: no verb {arguments[0]!r}: there are {', '.join(VERBS)}; see jepa --help", file=sys.stderr)
         return 2
     memory.hold()
-    return guarded(VERBS[arguments[0]], arguments[1:])
+    return guarded(VERBS[arguments[0]], [switch(each) for each in arguments[1:]])
+
+
+def switch(typed: str) -> str:
+    """A switch that is written with a value, as it is without: of --method.centre=false, --method.no-centre."""
+    found = re.fullmatch(r"(--(?:[\w-]+\.)*)([\w-]+)=(true|false)", typed, re.IGNORECASE)
+    return f"{found[1]}{'' if found[3].lower() == 'true' else 'no-'}{found[2]}" if found else typed
 
 
 def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:

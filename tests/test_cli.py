@@ -192,6 +192,20 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
     assert name != "turns" or not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--method.centre=false", "--method.no-centre"),
+        ("--method.centre=True", "--method.centre"),
+        ("--report=false", "--no-report"),
+        ("--out=runs/true", "--out=runs/true"),
+        ("true", "true"),
+    ],
+)
+def test_a_switch_may_be_written_with_its_value(typed, meant):
+    assert cli.switch(typed) == meant
+
+
 def test_a_missing_folder_is_named(tmp_path, capsys):
     assert main(["pretrain", "--data.root", str(tmp_path / "gone"), "--out", str(tmp_path / "run")]) == 1
     assert "gone is not there" in capsys.readouterr().err
