@@ -28,7 +28,7 @@ class Ready:
     def __init__(self, code: str, *arguments: str, env: dict[str, str] | None = None, heard: bool = False):
         self.said = os.memfd_create("said") if heard else 2
         asked = {"argv": ["-c", *arguments], "code": code, "env": env or dict(os.environ), "cwd": str(Path.cwd())}
-        self.report, theirs = socket.socketpair()
+        self.report, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)  # its number and its end are two messages
         with theirs:
             socket.send_fds(door(), [json.dumps(asked).encode()], [1, self.said, theirs.fileno()])
         self.pid, self.returncode = int(self.report.recv(100)), None
@@ -60,7 +60,8 @@ def door() -> socket.socket:
     """Where this process asks for copies."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with theirs:
-        subprocess.Popen([sys.executable, "-m", "tests.ready", str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        command = [sys.executable, "-m", "tests.ready", str(theirs.fileno())]
+        subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[1])
     atexit.register(ours.close)
     return ours
 
