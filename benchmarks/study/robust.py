@@ -26,6 +26,7 @@ from benchmarks.study.run import accuracies, compared
 from openjepa import config, health, runs, weights
 from openjepa.config import Pretrain
 from openjepa.device import place
+from openjepa.durable import replacing
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
 from openjepa.log import rows
@@ -93,7 +94,8 @@ def before(this: Candidate, folder: Path, out: Path) -> dict[str, float]:
     """Accuracies of an encoder that learnt nothing, measured once."""
     file = out / f"before-{this.fingerprint}.json"
     if not file.exists():
-        file.write_text(json.dumps(probed(this, folder)))
+        with replacing(file) as temporary:  # another run may be about to read it
+            temporary.write_text(json.dumps(probed(this, folder)))
     return json.loads(file.read_text())
 
 

@@ -66,8 +66,8 @@ def search(settings: Search) -> list[Hit]:
     """The nearest pictures by the cosine of their features, the nearest first.
 
     Features are less their mean, and the deviation of each principal direction is its root: of ten neighbours more are of
-    the same class (docs/interop.md). A part of a picture is the mean of the features of its patches. In an index of patches
-    a picture is as near as its nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
+    the same class (docs/interop.md). A picture that is in the index does not find itself. A part of a picture is the mean of
+    the features of its patches. In an index of patches a picture is as near as its nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
     """
     if settings.count < 1:
         raise Mistake(f"{settings.count} pictures are none: try --count 12")
