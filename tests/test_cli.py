@@ -95,8 +95,9 @@ def test_resume_if_any_starts_a_run_where_there_is_none(photos, tmp_path):
     assert main(["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), "--resume=if-any", *FAST]) == 0
 
 
-def test_a_rehearsal_says_how_long_and_leaves_nothing(photos, tmp_path, capsys):
-    assert main(["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), "--dry-run", *FAST]) == 0
+@pytest.mark.parametrize("flag", ["--dry-run", "--dry-run=true"])
+def test_a_rehearsal_says_how_long_and_leaves_nothing(photos, tmp_path, capsys, flag):
+    assert main(["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), flag, *FAST]) == 0
     said = capsys.readouterr().out
     assert (
         all(word in said for word in ("images/s", "3 steps, about", "memory", "loader"))
