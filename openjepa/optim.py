@@ -28,6 +28,7 @@ class Optim:
     weight_decay_shape: Literal["cosine", "linear"] = "cosine"
     momentum: float = 0.996  # of the averaged target encoder, linear to `final_momentum`
     final_momentum: float = 1.0
+    recent: float = 0.0  # share of the steps so far that the average spans at most; 0: as the momentum says, as released
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
@@ -41,7 +42,7 @@ class Optim:
             )
 
         positive = ("lr", "start_lr", "final_lr", "weight_decay", "final_weight_decay", "clip")
-        for name in (*positive, "momentum", "final_momentum", "beta1", "beta2"):
+        for name in (*positive, "momentum", "final_momentum", "recent", "beta1", "beta2"):
             value, most = getattr(self, name), 1.0 if name in positive[:3] or name not in positive else 1e6
             if not 0 <= value <= most or (value == 1 and name.startswith("beta")):
                 raise Mistake(
@@ -61,7 +62,7 @@ class Optim:
                 round(self.hold * total),
             ),
             weight_decay(step, total, self.weight_decay, self.final_weight_decay, self.weight_decay_shape),
-            momentum(step, total, self.momentum, self.final_momentum),
+            momentum(step, total, self.momentum, self.final_momentum, self.recent),
         )
 
 
@@ -93,9 +94,15 @@ def weight_decay(step: int, total: int, start: float, end: float, shape: str = "
     return min(end, value) if start <= end else max(end, value)
 
 
-def momentum(step: int, total: int, start: float, end: float) -> float:
-    """Linear; the first update uses `start` itself, and the last falls one increment short of `end`, as released."""
-    return start + step * (end - start) / total
+def momentum(step: int, total: int, start: float, end: float, recent: float = 0.0) -> float:
+    """Linear; the first update uses `start` itself, and the last falls one increment short of `end`, as released.
+
+    An average of momentum m spans 1 / (1 - m) steps: with `recent`, at most that share of those taken so far, so that the
+    momentum begins at 0 and reaches its line at step 1 / (recent · (1 - m)). Not in the paper; TensorFlow's averages do
+    nearly the same where they are told the step, min(m, (1 + n) / (10 + n)).
+    """
+    line = start + step * (end - start) / total
+    return min(line, max(0.0, 1.0 - 1.0 / (recent * (step + 1)))) if recent else line
 
 
 def build(method: nn.Module, config: Optim) -> torch.optim.AdamW:

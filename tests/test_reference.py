@@ -119,6 +119,16 @@ def test_momentum_is_a_line_that_starts_at_its_start_and_stops_short_of_one():
     assert optim.momentum(999, 1000, 0.996, 1.0) == pytest.approx(1 - 0.004 / 1000, abs=1e-12)
 
 
+def test_a_recent_average_spans_no_more_than_its_share_of_the_steps_so_far():
+    share, line = 0.1, [optim.momentum(n, 5000, 0.99, 0.992) for n in range(5000)]
+    recent = [optim.momentum(n, 5000, 0.99, 0.992, share) for n in range(5000)]
+    spans = [1 / (1 - m) for m in recent]
+    assert all(span <= max(1.0, share * (n + 1)) + 1e-6 for n, span in enumerate(spans))
+    assert all(m <= at for m, at in zip(recent, line, strict=True)) and recent == sorted(recent)
+    assert recent[9] == 0.0 and 0 < recent[99] < line[99] and recent[1099:] == line[1099:]
+    assert optim.Optim(recent=share, momentum=0.99).at(99, 5000).momentum == optim.momentum(99, 5000, 0.99, 1.0, share)
+
+
 def test_positions_are_the_released_table():
     """First half the column, second half the row; sines, then cosines; frequencies 10000^(-k/K)."""
     table = sincos(grid_positions(3, 5), 16).numpy()

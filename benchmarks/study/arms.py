@@ -192,6 +192,8 @@ ARMS: dict[str, Change] = {
     "muon, cosine": both(BEST, method(loss="cosine")),
     "muon, all layers": both(BEST, method(target_layers=tuple(range(6)))),
     "muon, momentum 0.98": both(BEST, optim(momentum=0.98, final_momentum=0.98)),
+    "muon, recent": both(BEST, optim(recent=0.1)),  # an average that never spans more than a tenth of the steps so far
+    "muon, recent, to 0.996": both(BEST, optim(recent=0.1, momentum=0.996, final_momentum=0.996)),
     "muon, no decay": both(BEST, optim(weight_decay=0.0, final_weight_decay=0.0)),
     "muon, a narrower predictor": both(BEST, method(predictor_dim=48)),
     "muon, a wider predictor": both(BEST, method(predictor_dim=192)),

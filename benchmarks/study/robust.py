@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import accuracies, compared
-from openjepa import config, health, runs, weights
+from openjepa import config, health, memory, runs, weights
 from openjepa.config import Pretrain
 from openjepa.device import place
 from openjepa.durable import replacing
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--one", metavar="CHANGE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
+        memory.hold()  # as `jepa` does
         return one(options.folders[0], options.one, options)
 
     def start(job: tuple[Path, str]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import budget, preparing, recipes, runs, scenes, showcase, weights
+from openjepa import budget, memory, preparing, recipes, runs, scenes, showcase, weights
 from openjepa.config import Pretrain
 from openjepa.device import place
 
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
+    memory.hold()  # as `jepa` does
     demo = showcase.Demo(out=options.out, seed=options.seed)
     train = showcase.written(options.out / "scenes", demo)
     config = showcase.recipe(demo, options.out / "scenes")
