@@ -43,6 +43,11 @@ def main() -> None:
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
     parser.add_argument("--batch", type=int, help="of any: scenes in a step")
     parser.add_argument("--lr", type=float, help="of any: learning rate")
+    parser.add_argument("--muon", action="store_true", help="of any: blocks' matrices moved by it")
+    parser.add_argument(
+        "--recent", type=float, help="of jepa: share of the steps so far that the average spans at most"
+    )
+    parser.add_argument("--momentum", type=float, help="of jepa: of the average as it begins")
     parser.add_argument("--time", action="store_true", help="say how long a step takes, and leave")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
@@ -57,7 +62,11 @@ def main() -> None:
     config = changed(dataclasses.replace(config, method=method), options.method)
     if options.hidden:
         config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
-    optim = dataclasses.replace(config.optim, lr=options.lr or config.optim.lr)
+    turned = {
+        name: getattr(options, name) for name in ("lr", "recent", "momentum") if getattr(options, name) is not None
+    }
+    turned |= {"matrices": "muon"} if options.muon else {}
+    optim = dataclasses.replace(config.optim, **turned)
     config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)
     config = dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any")
     if options.time:
