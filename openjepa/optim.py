@@ -28,7 +28,7 @@ class Optim:
     weight_decay_shape: Literal["cosine", "linear"] = "cosine"
     momentum: float = 0.996  # of the averaged target encoder, linear to `final_momentum`
     final_momentum: float = 1.0
-    recent: float = 0.0  # share of the steps so far that it spans at most; 0: any, as released
+    recent: float = 0.0  # share of the steps so far that the average spans at most; 0: any
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 0.0  # largest gradient norm; 0: no clipping, as released

@@ -59,11 +59,14 @@ def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
         assert len(found.reasons) >= 2 and f"of some {side} pixels" in found.reasons[0]
 
 
-def test_pictures_that_nothing_was_tuned_on_get_muon_a_lower_rate_than_the_recipe_and_a_reason():
+def test_pictures_that_nothing_was_tuned_on_get_a_recent_average_a_lower_rate_than_the_recipe_and_reasons():
     config, reasons = on_cpu(Image(size=(32, 32), patch=4), 50_000, 600.0)
-    assert config.optim == dataclasses.replace(recipe("cifar10-minutes").optim, lr=auto.SAFE, matrices="muon")
-    assert any(f"Muon at {auto.SAFE:g}" in reason for reason in reasons)
-    assert recipe("cifar10-minutes").optim.lr > auto.SAFE
+    named = recipe("cifar10-muon")
+    assert config.optim == dataclasses.replace(named.optim, lr=2e-3, recent=0.1) and named.optim.lr > 2e-3
+    layers = tuple(range(config.method.depth))  # of the last four they come nearer to dying on other pictures
+    assert config.method == dataclasses.replace(named.method, target_layers=layers) and config.masks == named.masks
+    assert any("Muon at 0.002" in reason for reason in reasons)
+    assert any("10% of the steps so far, 100 at most" in reason for reason in reasons)
 
 
 def test_the_steps_that_are_said_are_those_that_are_taken(photos, tmp_path):

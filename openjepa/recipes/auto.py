@@ -17,12 +17,11 @@ from openjepa.encoder import SIZES
 from openjepa.flops import work
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes.small import minutes, objective, schedule
+from openjepa.recipes.small import folders, objective, schedule
 from openjepa.types import Mistake
 
 LOOKS = 64  # images looked at
 SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
-SAFE = 7e-4  # learning rate for pictures that nothing was tuned on
 FEWEST = 1_000  # images that anything was measured with
 MOST = 800  # epochs, where no time is given
 FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
@@ -71,21 +70,22 @@ def starting_from(found: Chosen, begun: Pretrain, where: Path) -> Chosen:
 
 
 def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
-    """The recipe for minutes, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
+    """What folders are given, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
-    config = minutes(Pretrain(data, small), small)
+    config = folders(Pretrain(data, small), small)
     cost = work(config.method, data, config.masks.build(data.grid).shapes()).total
     rate = RATE[native_bf16(torch.device("cpu"))] * (threads or cores())
     images = round(time * rate / cost) if time else min(SEEN["cpu"], MOST * count)
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
     batch = min(even(count / 4), max(config.batch_size, min(256, even(images / FEW))))
-    optim = dataclasses.replace(config.optim, lr=SAFE, matrices="muon")
+    span = 1 / (1 - config.optim.final_momentum)
     return Chosen(
-        dataclasses.replace(config, batch_size=batch, epochs=float(epochs), optim=optim),
+        dataclasses.replace(config, batch_size=batch, epochs=float(epochs)),
         (
-            f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random, and {config.masks.asked:.0%} of that asked for",
-            f"Muon at {SAFE:g}: at three times that, targets of digits and photographs still stayed wide",
+            f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random: pixels asked for, and features at every third place",
+            f"Muon at {config.optim.lr:g}: at three times that, targets of digits and photographs still stayed wide",
+            f"the target encoder an average over the last {config.optim.recent:.0%} of the steps so far, {span:.0f} at most: few steps are enough",
             f"in this time some {images:,} images, so {batch} a step; how many steps it holds is timed"
             if time
             else f"without --budget about {images:,} images, so {batch} a step: {epochs * (count // batch):,} steps",
