@@ -64,6 +64,7 @@ CHANGES: dict[str, Change] = {
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "MAE, Muon": both(ARMS["MAE, light, Muon, lr 4e-3"], optim(lr=2e-3)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
+    "VICReg, Muon": both(ARMS["VICReg, Muon"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
 }
 
@@ -74,7 +75,7 @@ def settings_of(folder: Path, change: str, options: argparse.Namespace) -> Pretr
     settings = dataclasses.replace(
         settings, **({"steps": options.steps} if options.steps else {"budget": options.budget})
     )
-    settings = dataclasses.replace(settings, threads=1, workers=0, log_every=10, resume="if-any")
+    settings = dataclasses.replace(settings, seed=options.seed, threads=1, workers=0, log_every=10, resume="if-any")
     return CHANGES[change](dataclasses.replace(settings, out=folder_of(folder, change, options)))
 
 
@@ -133,6 +134,7 @@ def probed(this: Candidate, folder: Path) -> dict[str, float]:
 
 def folder_of(folder: Path, change: str, options: argparse.Namespace) -> Path:
     length = f"{options.steps}steps" if options.steps else options.budget
+    length += f"-seed{options.seed}" if options.seed else ""
     return options.out / length / folder.name / change.replace(" ", "").replace("/", "by").replace("×", "times")
 
 
@@ -163,6 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/robust"))
     parser.add_argument("--budget", default="90s")
     parser.add_argument("--steps", type=int, default=0, help="of a run, where the machine's speed is not to matter")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     parser.add_argument("--together", type=int, default=2, help="runs at a time")
     parser.add_argument("--turns", type=int, default=0, help="time the steps so many times in turn, and leave")
@@ -182,7 +185,7 @@ def main() -> None:
             return
         out.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, __file__, folder, "--out", options.out, "--budget", options.budget]
-        command += ["--steps", options.steps, "--one", change]
+        command += ["--steps", options.steps, "--seed", options.seed, "--one", change]
         with out.with_suffix(".log").open("w") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             done = subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment)
