@@ -64,7 +64,7 @@ CHANGES: dict[str, Change] = {
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "MAE, Muon": both(ARMS["MAE, light, Muon, lr 4e-3"], optim(lr=2e-3)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),
-    "VICReg, Muon": both(ARMS["VICReg, Muon"], batch(128)),
+    "VICReg, a quarter shown": both(ARMS["VICReg, fast, a quarter shown"], batch(128)),
     "VICReg, colours": both(ARMS["VICReg, half shown, crops and colours"], batch(128)),
 }
 
