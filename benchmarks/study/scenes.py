@@ -3,8 +3,8 @@
     python benchmarks/study/scenes.py --method jepa --steps 3520 --out runs/scenes-jepa
     python benchmarks/study/scenes.py --method mae --steps 3600 --out runs/scenes-mae
     python benchmarks/study/scenes.py --seed 7 --method vicreg --steps 2400 --out runs/scenes-vicreg
-    python benchmarks/study/scenes.py --seed 7 --hidden 0.75 --every 3 --steps 4900 --out runs/scenes-third
-    python benchmarks/study/scenes.py --hidden 0.75 --time
+    python benchmarks/study/scenes.py --seed 7 --method mae --matrices muon --lr 4e-3 --steps 3150 --out runs/scenes-mae-muon
+    python benchmarks/study/scenes.py --hidden 0.6 --time
 
 Scenes, probes and baselines are those of `jepa demo`; called again, it goes on with the run.
 """
@@ -37,13 +37,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", choices=("jepa", "mae", "vicreg"), default="jepa")
     parser.add_argument("--steps", type=int, default=3520)
-    parser.add_argument("--every", type=int, default=1, help="of jepa: features at every n-th place asked for")
+    parser.add_argument("--every", type=int, default=3, help="of jepa: features at every n-th place asked for")
     parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
     parser.add_argument("--hidden", type=float, help="of any: share of a scene that is hidden")
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
     parser.add_argument("--batch", type=int, help="of any: scenes in a step")
     parser.add_argument("--lr", type=float, help="of any: learning rate")
-    parser.add_argument("--muon", action="store_true", help="of any: blocks' matrices moved by it")
+    parser.add_argument("--matrices", choices=("adamw", "muon"), help="of any: what moves blocks' matrices")
     parser.add_argument(
         "--recent", type=float, help="of jepa: share of the steps so far that the average spans at most"
     )
@@ -62,11 +62,8 @@ def main() -> None:
     config = changed(dataclasses.replace(config, method=method), options.method)
     if options.hidden:
         config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
-    turned = {
-        name: getattr(options, name) for name in ("lr", "recent", "momentum") if getattr(options, name) is not None
-    }
-    turned |= {"matrices": "muon"} if options.muon else {}
-    optim = dataclasses.replace(config.optim, **turned)
+    turned = {name: getattr(options, name) for name in ("lr", "recent", "momentum", "matrices")}
+    optim = dataclasses.replace(config.optim, **{name: each for name, each in turned.items() if each is not None})
     config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)
     config = dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any")
     if options.time:
