@@ -69,7 +69,7 @@ def folders(base: Pretrain, method: JEPA) -> Pretrain:
 
     The objective of `cifar10-muon`, with targets of all layers; two thirds of its rate for half its images; and an average that spans
     a tenth of the steps so far at most. After 376 steps on digits neighbours have 95.2 % with it and 75.8 without; after
-    200 on photographs 80.3, where a third of the rate without it had 72.0 (docs/study.md, "Other pictures").
+    200 on photographs 80.3, where a third of the rate without it had 72.0 (docs/folders.md).
     """
     config = minutes(base, method)
     return dataclasses.replace(
@@ -84,7 +84,7 @@ def cifar10_minutes() -> Pretrain:
     """CIFAR-10 in minutes: in four on one core more than `cifar10` reaches in twenty.
 
     Targets are of the last four layers: 57.1 / 56.4 / 44.0 (linear / logistic / kNN, four minutes, mean of two seeds) against
-    57.2 / 56.1 / 43.4 of all six. On digits they come nearer to dying, so that folders keep all (docs/study.md). For twenty
+    57.2 / 56.1 / 43.4 of all six. On digits they come nearer to dying, so that folders keep all (docs/folders.md). For twenty
     minutes and more: `cifar10-hours`.
 
     Command: jepa pretrain cifar10-minutes --data.root cifar10/train --out runs/minutes --budget 20m
@@ -173,7 +173,7 @@ def laptop() -> Pretrain:
 
     Command: jepa pretrain laptop --data.root photos/ --out runs/photos --budget 2h
     Takes: the time it is given. 600 steps, 980 s of one core of a Zen 3, with 6,400 crops of 160 photographs: which one
-    another crop is of, logistic regression 98.4 %, kNN 85.6 %; before training 94.9 and 64.7 (docs/study.md).
+    another crop is of, logistic regression 98.4 %, kNN 85.6 %; before training 94.9 and 64.7 (docs/folders.md).
     """
     data = Image(size=(96, 96), patch=8)
     return folders(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
