@@ -21,7 +21,7 @@ from PIL import Image
 CROPS, SIDE, SHARE = 50, 96, 0.5  # of each photograph; in pixels; of its shorter side
 SCENES = 4000
 CLOTHES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
-Picture = tuple[str, Image.Image]  # its class, and what is seen
+Picture = tuple[str, str, Image.Image]  # its part, "" where that goes by turns; its class; what is seen
 
 
 def digits(_: Path | None) -> Iterator[Picture]:
@@ -29,12 +29,12 @@ def digits(_: Path | None) -> Iterator[Picture]:
 
     for image, label in zip(*load_digits(return_X_y=True), strict=True):
         grey = Image.fromarray((image.reshape(8, 8) * 255 / 16).astype(np.uint8))
-        yield str(label), grey.resize((32, 32), Image.Resampling.BICUBIC)
+        yield "", str(label), grey.resize((32, 32), Image.Resampling.BICUBIC)
 
 
 def photos(source: Path | None) -> Iterator[Picture]:
     """Crops of the same size in places of their own; those of a photograph may overlap."""
-    assert source, "give --source the folder of photographs"
+    assert source
     chance = np.random.default_rng(0)
     for file in sorted(source.iterdir()):
         with Image.open(file) as opened:
@@ -42,7 +42,7 @@ def photos(source: Path | None) -> Iterator[Picture]:
         side = int(SHARE * min(picture.size))
         for _ in range(CROPS):
             left, top = (int(chance.integers(0, length - side + 1)) for length in picture.size)
-            yield file.stem, picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
+            yield "", file.stem, picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
 
 
 def scenes(_: Path | None) -> Iterator[Picture]:
@@ -50,16 +50,15 @@ def scenes(_: Path | None) -> Iterator[Picture]:
 
     drawn = render(SCENES, (48, 48), 0)
     for image, count in zip(drawn.image, drawn.count.tolist(), strict=True):
-        yield str(count), Image.fromarray(image.permute(1, 2, 0).numpy())
+        yield "", str(count), Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
 def clothes(source: Path | None) -> Iterator[Picture]:
-    """With the part that they are of before the class."""
-    assert source, "give --source the folder of Fashion-MNIST's files"
+    assert source
     for part, name in (("train", "train"), ("test", "t10k")):
         images = idx(source / f"{name}-images-idx3-ubyte.gz")
         for image, label in zip(images, idx(source / f"{name}-labels-idx1-ubyte.gz"), strict=True):
-            yield f"{part}/{CLOTHES[label]}", Image.fromarray(image)
+            yield part, CLOTHES[label], Image.fromarray(image)
 
 
 def idx(file: Path) -> np.ndarray:
@@ -76,16 +75,15 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="of photographs, or of clothes")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.kind in ("photos", "clothes") and not (options.source and options.source.is_dir()):
+        parser.error(f"{options.kind} are made from files: give --source their folder")
     written: dict[str, int] = {}
-    for label, picture in kinds[options.kind](options.source):
+    for part, label, picture in kinds[options.kind](options.source):
         number = written[label] = written.get(label, 0) + 1
-        part = "" if "/" in label else "test" if number % 5 == 0 else "train"
-        folder = options.out / part / label
+        folder = options.out / (part or ("test" if number % 5 == 0 else "train")) / label
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{number:05d}.png")
-    print(
-        f"{sum(written.values()):,} pictures of {len({Path(each).name for each in written})} classes in {options.out}"
-    )
+    print(f"{sum(written.values()):,} pictures of {len(written)} classes in {options.out}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,12 +34,17 @@ def changed(base: Pretrain, method: str) -> Pretrain:
     return dataclasses.replace(base, data=data, **opponent)
 
 
+def given(**settings: Any) -> dict[str, Any]:
+    """Those that were typed."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", choices=("jepa", "mae", "vicreg"), default="jepa")
     parser.add_argument("--steps", type=int, default=3520)
-    parser.add_argument("--every", type=int, default=3, help="of jepa: features at every n-th place asked for")
-    parser.add_argument("--pixels", type=float, default=1.0, help="of jepa: how heavy pixels are")
+    parser.add_argument("--every", type=int, help="of jepa: features at every n-th place asked for")
+    parser.add_argument("--pixels", type=float, help="of jepa: how heavy pixels are")
     parser.add_argument("--hidden", type=float, help="of any: share of a scene that is hidden")
     parser.add_argument("--no-centre", action="store_true", help="of jepa: targets with their image's mean")
     parser.add_argument("--batch", type=int, help="of any: scenes in a step")
@@ -56,14 +62,13 @@ def main() -> None:
     demo = showcase.Demo(out=options.out, seed=options.seed)
     train = showcase.written(options.out / "scenes", demo)
     config = showcase.recipe(demo, options.out / "scenes")
-    method = dataclasses.replace(config.method, target_every=options.every, pixels=options.pixels)
-    if options.no_centre:
-        method = dataclasses.replace(method, centre=False)
+    turned = given(target_every=options.every, pixels=options.pixels, centre=False if options.no_centre else None)
+    method = dataclasses.replace(config.method, **turned)
     config = changed(dataclasses.replace(config, method=method), options.method)
     if options.hidden:
         config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
-    turned = {name: getattr(options, name) for name in ("lr", "recent", "momentum", "matrices")}
-    optim = dataclasses.replace(config.optim, **{name: each for name, each in turned.items() if each is not None})
+    turned = given(**{name: getattr(options, name) for name in ("lr", "recent", "momentum", "matrices")})
+    optim = dataclasses.replace(config.optim, **turned)
     config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)
     config = dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any")
     if options.time:
