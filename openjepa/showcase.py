@@ -41,7 +41,7 @@ class Demo:
     labelled: int = 8_000
     test: int = 2_000  # scenes of other numbers, seen by nothing before
     epochs: float = 32.0
-    budget: str = "6m"  # that pretraining may take: a slow machine learns in fewer epochs
+    budget: str = "5m"  # that pretraining may take: a slow machine learns in fewer epochs
     seed: int = 0
 
 
