@@ -78,12 +78,14 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="models")
     parser.add_argument("--tiny", action="store_true", help="one small case, to try the script without a GPU")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     memory.hold()
     found: dict[str, list[dict[str, float | bool]]] = {}
-    for name, case in ({"tiny": ("tiny", 16, 1, 4)} if options.tiny else CASES).items():
+    cases = {"tiny": ("tiny", 16, 1, 4)} if options.tiny else {name: CASES[name] for name in options.only}
+    for name, case in cases.items():
         for compiled in (False, True):
             if options.device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
