@@ -12,7 +12,7 @@ import torch
 from openjepa import config, distributed, flops, optim
 from openjepa.config import Pretrain
 from openjepa.device import Place, cores, place
-from openjepa.log import say
+from openjepa.log import say, warn
 from openjepa.machine import matrix_rate, peak
 from openjepa.preparing import built, divides, prepared
 from openjepa.saving import Saver
@@ -20,6 +20,7 @@ from openjepa.training import Signals, train
 from openjepa.types import Dataset, Mistake
 
 MARGIN, LEAST = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
+FEW = 200  # steps; after a hundred, features were worse than before the first (docs/folders.md)
 
 
 class Pace(NamedTuple):
@@ -86,7 +87,13 @@ def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> in
         raise Mistake(
             f"a step takes {step:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * step / 60))}m"
         )
-    return int(left / step)
+    steps = int(left / step)
+    if steps < FEW and distributed.is_main():
+        warn(
+            f"{settings.budget} hold {steps} steps here, and in so few hardly anything was seen to be learnt: "
+            f"try --budget {config.lasts(spent + 2 * FEW * step / MARGIN)}"
+        )
+    return steps
 
 
 def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:

@@ -58,6 +58,14 @@ def test_a_time_too_short_for_anything_says_what_to_type(tiny, monkeypatch):
         runs.pretrain(replace(tiny, steps=0, budget="60s"))
 
 
+@pytest.mark.parametrize(("time", "warned"), [("60s", True), ("4m", False)])
+def test_a_time_that_holds_too_few_steps_to_learn_in_says_what_to_type(tiny, time, warned, monkeypatch, capsys):
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: 0.0)
+    held = budget.affordable(replace(tiny, steps=0, budget=time), Pace(0.0, 0.96, 0, 1e9), CPU, 0.0)
+    assert ("60s hold 60 steps here" in (said := capsys.readouterr().err)) == warned == (held < budget.FEW)
+    assert said.rstrip().endswith("try --budget 7m") or not warned  # of four hundred
+
+
 def test_workers_on_the_cores_that_compute_make_a_step_longer(tiny, monkeypatch):
     monkeypatch.setattr(budget, "timed_steps", lambda *_: 9.0)
     monkeypatch.setattr(budget.torch, "get_num_threads", lambda: 2)
