@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -50,19 +51,19 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
     store, rank, ranks = joined(device, patience)
     try:
         yield
-    except BaseException as error:
-        gone = []
-        if isinstance(error, RuntimeError):  # as torch calls what goes wrong between ranks, and much else
-            gone = missing(dist.PrefixStore("roll", store), rank, ranks)
-        traceback.clear_frames(error.__traceback__)  # what they hold of the group would keep its threads
-        if gone:
+    except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
+        if gone := missing(dist.PrefixStore("roll", store), rank, ranks):
+            traceback.clear_frames(error.__traceback__)
             raise Mistake(
                 f"of {ranks} processes, {', '.join(map(str, gone))} has gone or does not answer: see what it said; what was "
                 "saved is safe, go on with --resume yes"
             ) from error
         raise
     finally:
-        gc.collect()  # who refers to the group, in a circle, must not be the last: its threads then wait for Python, and it for them
+        # nobody but torch must be the last to let go of the group: its threads would wait for Python, and Python for them
+        if error := sys.exception():
+            traceback.clear_frames(error.__traceback__)
+        gc.collect()
         dist.destroy_process_group()
         gc.collect()
 
