@@ -20,7 +20,7 @@ from openjepa.training import Signals, train
 from openjepa.types import Dataset, Mistake
 
 MARGIN, LEAST = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
-FEW = 200  # steps; after a hundred, features were worse than before the first (docs/folders.md)
+FEW = 200  # steps; after a hundred, features were no better than before the first, or worse (docs/folders.md)
 
 
 class Pace(NamedTuple):
@@ -79,7 +79,7 @@ def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> in
     """The steps that fit into the budget, by the slowest process; what has passed since `began` is spent.
 
     Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
-    Probes during the run come on top.
+    Probes during the run come on top. Fewer than LEAST are a Mistake, fewer than FEW are warned of.
     """
     step, spent = distributed.most(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
     left = MARGIN * (config.seconds(settings.budget) - spent)
@@ -90,7 +90,7 @@ def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> in
     steps = int(left / step)
     if steps < FEW and distributed.is_main():
         warn(
-            f"{settings.budget} hold {steps} steps here, and in so few hardly anything was seen to be learnt: "
+            f"{settings.budget} hold {steps} steps here, and a hundred were seen to teach nothing: "
             f"try --budget {config.lasts(spent + 2 * FEW * step / MARGIN)}"
         )
     return steps

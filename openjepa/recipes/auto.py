@@ -84,8 +84,8 @@ def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
         dataclasses.replace(config, batch_size=batch, epochs=float(epochs)),
         (
             f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random: pixels asked for, and features at every third place",
-            f"Muon at {config.optim.lr:g}: at three times that, targets of digits and photographs still stayed wide",
-            f"the target encoder an average over the last {config.optim.recent:.0%} of the steps so far, {span:.0f} at most: few steps are enough",
+            f"Muon at {config.optim.lr:g}: at three times that, targets of four kinds of pictures still stayed wide",
+            f"the target encoder an average over the last {config.optim.recent:.0%} of the steps so far, {span:.0f} at most: a few hundred steps are enough",
             f"in this time some {images:,} images, so {batch} a step; how many steps it holds is timed"
             if time
             else f"without --budget about {images:,} images, so {batch} a step: {epochs * (count // batch):,} steps",
