@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from openjepa.core.rng import CounterRNG
 from openjepa.data import Paths, list_files
-from openjepa.draws import Draws
 from openjepa.masking import Masking
 from openjepa.modalities.image import Image
 from openjepa.pictures import SUFFIXES
@@ -37,7 +37,7 @@ def masks() -> None:
     for grid in ((8, 8), (14, 14), (16, 16), (28, 28)):
         for sampler in ("blocks", "official"):
             masker = Masking(sampler=sampler, min_keep=8).build(grid)
-            draws = Draws.of(0, 3, np.arange(128))
+            draws = CounterRNG.of(0, 3, np.arange(128))
             taken = seconds(lambda masker=masker, draws=draws: masker(None, None, draws, 0.0))
             print(f"masks      {sampler:9} {grid[0]}×{grid[1]:<3} {taken / 128 * 1e6:6.1f} µs an image, batch 128")
 
@@ -46,7 +46,7 @@ def crops() -> None:
     for size in (32, 64, 96):
         config = Image(size=(size, size), patch=size // 8, mean=(0.5,) * 3, std=(0.25,) * 3)
         data = config.synthetic(256, 0)
-        index, draws = torch.arange(128), Draws.of(0, 0, np.arange(128))
+        index, draws = torch.arange(128), CounterRNG.of(0, 0, np.arange(128))
         taken = seconds(lambda data=data, index=index, draws=draws: data.read(index, draws))
         print(f"crops      packed {size:3} px {128 / taken:8.0f} images/s")
 
@@ -56,7 +56,7 @@ def photos(folder: str) -> None:
     data = config.dataset(config.listing())
     index = torch.arange(min(64, len(data)))
     numbers = iter(range(10**6))
-    taken = seconds(lambda: data.read(index, Draws.of(0, 0, next(numbers) * 64 + np.arange(len(index)))), 8.0)
+    taken = seconds(lambda: data.read(index, CounterRNG.of(0, 0, next(numbers) * 64 + np.arange(len(index)))), 8.0)
     print(f"decode     JPEG files to crops of 224 px: {len(index) / taken:.0f} images/s on one core")
 
 

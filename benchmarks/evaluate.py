@@ -21,27 +21,29 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.evaluate import linear, logistic, neighbours
+from openjepa.evaluate.linear import Labelled, Recipe, fit, rows, sweep
+from openjepa.evaluate.logistic import fit
+from openjepa.evaluate.neighbours import predict
 
-RECIPE = linear.Recipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))
+RECIPE = Recipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))
 
 
-def heads(train: linear.Labelled, classes: int, device: torch.device, share: float = 1.0, epochs: int = 30) -> None:
+def heads(train: Labelled, classes: int, device: torch.device, share: float = 1.0, epochs: int = 30) -> None:
     """All 32 heads, or every other or fourth of them, 30 epochs."""
     steps, recipe = -(-len(train.label) // RECIPE.batch_size), dataclasses.replace(RECIPE, epochs=epochs)
-    batches = linear.rows(train, torch.arange(len(train.label)), recipe, 0)
+    batches = rows(train, torch.arange(len(train.label)), recipe, 0)
     width = {"last": train.kinds["last"].shape[1]}
-    asked = linear.sweep(recipe, ("last",))[:: round(1 / share)]
-    linear.fit(batches, steps, asked, width, classes, recipe, device=device)
+    asked = sweep(recipe, ("last",))[:: round(1 / share)]
+    fit(batches, steps, asked, width, classes, recipe, device=device)
 
 
-def scaling(train: linear.Labelled, classes: int, device: torch.device) -> dict[str, float]:
+def scaling(train: Labelled, classes: int, device: torch.device) -> dict[str, float]:
     """Seconds of three epochs for parts of the rows and of the heads, the median of three, turn by turn."""
     taken: dict[str, list[float]] = {}
     for _ in range(3):
         for rows, share in [(1.0, 1.0), (0.5, 1.0), (0.25, 1.0), (1.0, 0.5), (1.0, 0.25)]:
             count = int(rows * len(train.label))
-            part = linear.Labelled({"last": train.kinds["last"][:count]}, train.label[:count])
+            part = Labelled({"last": train.kinds["last"][:count]}, train.label[:count])
             began = time.perf_counter()
             heads(part, classes, device, share, epochs=3)
             if device.type == "cuda":
@@ -67,20 +69,18 @@ def main() -> None:
     generator, device = torch.Generator().manual_seed(0), torch.device(options.device)
     centres = torch.randn(options.classes, options.width, generator=generator)
 
-    def made(count: int) -> linear.Labelled:
+    def made(count: int) -> Labelled:
         label = torch.randint(options.classes, (count,), generator=generator)
-        return linear.Labelled(
-            {"last": centres[label] + 8 * torch.randn(count, options.width, generator=generator)}, label
-        )
+        return Labelled({"last": centres[label] + 8 * torch.randn(count, options.width, generator=generator)}, label)
 
     train, test = made(options.rows), made(options.queries)
     x, y, q = (each.to(device) for each in (train.kinds["last"], train.label, test.kinds["last"]))
     tasks: dict[str, Callable[[], object]] = {
-        f"{len(linear.sweep(RECIPE, ('last',)))} linear heads, {RECIPE.epochs} epochs": lambda: heads(
+        f"{len(sweep(RECIPE, ('last',)))} linear heads, {RECIPE.epochs} epochs": lambda: heads(
             train, options.classes, device
         ),
-        "kNN": lambda: neighbours.predict(x, y, q, options.classes),
-        "logistic, one strength": lambda: logistic.fit(x, y, options.classes, 1e-3),
+        "kNN": lambda: predict(x, y, q, options.classes),
+        "logistic, one strength": lambda: fit(x, y, options.classes, 1e-3),
     }
     print(
         f"{options.rows} × {options.width} to train on, {options.queries} to test on, {options.classes} classes, {torch.get_num_threads()} threads"

@@ -27,12 +27,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
-from openjepa import checkpoint, config, log, optim, pictures, resuming
+from openjepa import pictures
 from openjepa.archiving import Make, make
+from openjepa.checkpoint import DAMAGE, Loaded, read, restore, steps
+from openjepa.config import load
+from openjepa.core.errors import UserError
 from openjepa.data import list_files
-from openjepa.formats import official
 from openjepa.formats.found import Asked
-from openjepa.types import Mistake
+from openjepa.formats.official import read
+from openjepa.log import rows
+from openjepa.optim import build
+from openjepa.pictures import SUFFIXES, Undecodable, centre_crops, cut, look, read_bytes
+from openjepa.resuming import same_data, same_environment
 from tests import mutants
 from tests.faults import forked
 from tests.mutants import mutant, survived
@@ -53,11 +59,11 @@ class Pictures:
         file = self.folder / f"case{Path(name).suffix}"
         file.write_bytes(mutant(self.good[name], dice, self.good[other]))
         try:
-            seen = pictures.look(str(file), 3)
+            seen = look(str(file), 3)
             height, width = (torch.tensor([float(side)]) for side in seen[:2])
-            crop = pictures.centre_crops((32, 32), height, width, "crop")
-            assert pictures.cut(seen, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
-        except pictures.Undecodable as error:
+            crop = centre_crops((32, 32), height, width, "crop")
+            assert cut(seen, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
+        except Undecodable as error:
             assert str(error)
             return "undecodable"
         return "decoded"
@@ -72,11 +78,11 @@ class Checkpoints:
         self.folder, self.seed = folder, seed
         self.settings = dataclasses.replace(small(folder), out=folder / "run", steps=3)
         assert forked(lambda: ran(self.settings)) == 0
-        (self.place,) = checkpoint.steps(folder / "run" / "checkpoints")
+        (self.place,) = steps(folder / "run" / "checkpoints")
         self.good = {file: file.read_bytes() for file in self.place.iterdir()}
         names = ("config.json", "data.json", "environment.json", "metrics.jsonl")
         self.beside = {folder / "run" / name: (folder / "run" / name).read_bytes() for name in names}
-        self.whole = checkpoint.read(self.place)
+        self.whole = read(self.place)
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} checkpoint {number}")
@@ -92,11 +98,11 @@ class Checkpoints:
             state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
             (self.place / "state.json").write_text(json.dumps(state))
         try:
-            loaded = checkpoint.read(self.place)
+            loaded = read(self.place)
             if mended:
                 method = self.settings.method.build(self.settings.data)
-                checkpoint.restore(loaded, method, optim.build(method, self.settings.optim))
-        except (*checkpoint.DAMAGE, Mistake):
+                restore(loaded, method, build(method, self.settings.optim))
+        except (*DAMAGE, UserError):
             return "refused, though mended" if mended else "refused"
         if not mended:
             assert loaded.step == self.whole.step and same(loaded, self.whole), "passed for good"
@@ -107,11 +113,11 @@ class Checkpoints:
         file = dice.choice(list(self.beside))
         file.write_bytes(mutant(self.beside[file], dice, self.beside[dice.choice(list(self.beside))]))
         try:
-            settings = config.load(self.settings.out)
-            resuming.same_data(settings, self.settings.data.listing())
-            resuming.same_environment(settings)
-            log.rows(self.settings.out / "metrics.jsonl")
-        except Mistake:
+            settings = load(self.settings.out)
+            same_data(settings, self.settings.data.listing())
+            same_environment(settings)
+            rows(self.settings.out / "metrics.jsonl")
+        except UserError:
             return "refused"
         return "as saved"
 
@@ -149,14 +155,14 @@ class Archives:
             file.write_bytes(mutant(self.good[name], dice, self.good[dice.choice(list(self.good))]))
         try:
             return "as packed" if self.read(str(file)) == self.whole else "read, other than packed"
-        except Mistake:
+        except UserError:
             return "refused"
-        except (OSError, pictures.Undecodable) as error:
+        except (OSError, Undecodable) as error:
             assert str(error)
             return "unread"
 
     def read(self, root: str) -> list[bytes]:
-        return [pictures.read_bytes(path) for path in list_files((root,), pictures.SUFFIXES).paths]
+        return [read_bytes(path) for path in list_files((root,), SUFFIXES).paths]
 
 
 class Weights:
@@ -168,15 +174,15 @@ class Weights:
         self.folder, self.seed = folder, seed
         torch.save(synthetic(METHOD, SQUARE), folder / "whole.pth.tar")
         self.content = (folder / "whole.pth.tar").read_bytes()
-        self.expected = official.read(folder / "whole.pth.tar", Asked(METHOD.num_heads)).networks
+        self.expected = read(folder / "whole.pth.tar", Asked(METHOD.num_heads)).networks
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} weights {number}")
         file, content = self.folder / "case.pth.tar", mutant(self.content, dice, self.content)
         file.write_bytes(content)
         try:
-            found = official.read(file, Asked(METHOD.num_heads)).networks
-        except Mistake as error:
+            found = read(file, Asked(METHOD.num_heads)).networks
+        except UserError as error:
             assert str(error) and "\n" not in str(error)
             return "refused"
         expected = {name: state for name, state in self.expected.items() if name in found}
@@ -187,7 +193,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def same(one: checkpoint.Loaded, other: checkpoint.Loaded) -> bool:
+def same(one: Loaded, other: Loaded) -> bool:
     return equal(one.model, other.model) and equal(one.optimizer, other.optimizer)
 
 

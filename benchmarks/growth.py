@@ -22,22 +22,25 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import bench, memory, recipes
+from openjepa.bench import given, stepped
 from openjepa.config import Pretrain
+from openjepa.core.cpus import available_cores
 from openjepa.data import Steps, list_files, load
-from openjepa.device import cores, place
+from openjepa.device import place
+from openjepa.memory import hold
 from openjepa.modalities.image import Image
 from openjepa.pictures import SUFFIXES
+from openjepa.recipes import recipe
 
-BASE = dataclasses.replace(recipes.recipe("cifar10-minutes"), batch_size=32, workers=0)
+BASE = dataclasses.replace(recipe("cifar10-minutes"), batch_size=32, workers=0)
 STEPS, ROUNDS = 8, 3
 
 
 def step(run: Pretrain) -> float:
     """Seconds of one on rendered scenes, the median."""
     where = place()
-    data, run = bench.given(run, where)
-    return bench.stepped(run, data, where, STEPS)["step"]
+    data, run = given(run, where)
+    return stepped(run, data, where, STEPS)["step"]
 
 
 def tokens(count: int) -> float:
@@ -86,7 +89,7 @@ def main() -> None:
     parser.add_argument("--photos")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    memory.hold()
+    hold()
     if options.threads:
         torch.set_num_threads(options.threads)
     studies: dict[str, tuple[Callable[[int], float], list[int], str]] = {
@@ -98,7 +101,7 @@ def main() -> None:
     if options.photos:
         studies["workers"] = (
             lambda count: loading(count, options.photos),
-            [count for count in (1, 2, 4, 8, 16) if count <= cores()],
+            [count for count in (1, 2, 4, 8, 16) if count <= available_cores()],
             "photographs/s",
         )
 

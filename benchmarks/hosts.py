@@ -20,8 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import small
-from openjepa import checkpoint, config, log
-from openjepa.config import Pretrain
+from openjepa.checkpoint import steps
+from openjepa.config import Pretrain, to_json
+from openjepa.log import rows
 from tests.ranks import bearing
 
 NAMES, CABLE, ADDRESSES = ("jepa0", "jepa1"), ("cable0", "cable1"), ("10.77.0.1", "10.77.0.2")
@@ -59,7 +60,7 @@ def ip(*words: str) -> None:
 def start(host: int, hosts: int, settings: Pretrain, loopback: bool) -> subprocess.Popen:
     """torchrun with one process on a host, in a session of its own."""
     plain = settings.out.with_name(f"settings{host}.json")
-    plain.write_text(json.dumps(config.to_json(settings)))
+    plain.write_text(json.dumps(to_json(settings)))
     code = settings.out.with_name("run.py")
     code.write_text(RUN)
     into = [] if loopback else ["ip", "netns", "exec", NAMES[host]]
@@ -94,7 +95,7 @@ def lose(host: int) -> None:
 
 def saved(settings: Pretrain) -> int:
     """The step of the newest checkpoint."""
-    kept = checkpoint.steps(settings.out / "checkpoints")
+    kept = steps(settings.out / "checkpoints")
     return int(kept[0].name.removeprefix("step-")) if kept else 0
 
 
@@ -148,7 +149,7 @@ def tried(folder: Path, options: argparse.Namespace) -> None:
 
     both = [start(host, 2, torn, options.loopback) for host in (0, 1)]
     assert [process.wait(600) for process in both] == [0, 0], torn.out.with_name("said0.txt").read_text()
-    losses = [[row["loss"] for row in log.rows(each.out / "metrics.jsonl")] for each in (whole, torn)]
+    losses = [[row["loss"] for row in rows(each.out / "metrics.jsonl")] for each in (whole, torn)]
     assert len(losses[0]) == len(losses[1]) == options.steps
     apart = [abs(one - other) for one, other in zip(*losses, strict=True)]
     print(

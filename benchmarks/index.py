@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from openjepa.core.rng import epoch_order
 from openjepa.data import Paths, list_files
-from openjepa.draws import order
 
 LOOKS = 100_000  # paths read at random
 
@@ -58,7 +58,7 @@ def reopen(folder: Path, count: int) -> dict[str, float]:
     """Opens the kept list, as a worker does."""
     before = resident()
     paths, opening = timed(lambda: Paths(folder.with_name("paths")))
-    _, shuffling = timed(lambda: order(0, 0, count))
+    _, shuffling = timed(lambda: epoch_order(0, 0, count))
     dice = random.Random(0)
     _, looking = timed(lambda: [paths[dice.randrange(count)] for _ in range(LOOKS)])
     size = paths.file.stat().st_size

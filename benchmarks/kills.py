@@ -23,11 +23,12 @@ from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import machine, runs
+from openjepa import machine
 from openjepa.config import Pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim
+from openjepa.runs import pretrain
 from openjepa.scenes import render
 from tests.faults import boundaries, every, forked, killed, outcome, powerless, same
 
@@ -112,7 +113,7 @@ def attempt(kind: str, settings: Pretrain, at: int) -> int:
 
 
 def ran(settings: Pretrain) -> None:
-    runs.pretrain(settings)
+    pretrain(settings)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import distributed, memory, optim, preparing, recipes
+from openjepa.core.distributed import barrier, is_main, local_shards
 from openjepa.device import place
-from openjepa.sharding import parts
+from openjepa.distributed import process_group, replicated
+from openjepa.memory import hold
+from openjepa.optim import build
+from openjepa.preparing import built
+from openjepa.recipes import recipe
 from openjepa.training import advance
 
 STEPS = 5
@@ -49,34 +53,34 @@ def resident(what: str) -> int:
 def one(options: argparse.Namespace) -> None:
     """Takes some steps and prints what this process held."""
     if not RETURNED.keys() & os.environ.keys():
-        memory.hold()
+        hold()
     torch.set_num_threads(1)
     where = place("cpu", "fp32")
-    with distributed.process_group(where.device):
-        base = recipes.recipe(options.recipe)
+    with process_group(where.device):
+        base = recipe(options.recipe)
         settings = dataclasses.replace(base, batch_size=options.batch, steps=STEPS, **WAYS[options.way][1])
         settings = dataclasses.replace(
             settings, data=dataclasses.replace(settings.data, mean=(0.5,) * 3, std=(0.25,) * 3)
         )
-        method, steps = preparing.built(settings, settings.data.synthetic(4 * options.batch, 0), where)
-        optimizer = optim.build(method, settings.optim)
-        forward = method if settings.sharded else distributed.replicated(method, where.device)
+        method, steps = built(settings, settings.data.synthetic(4 * options.batch, 0), where)
+        optimizer = build(method, settings.optim)
+        forward = method if settings.sharded else replicated(method, where.device)
         made = [steps[number] for number in range(STEPS)]
         taken = []
         for number, step in enumerate(made):
             if number == 2:  # moments and buckets are there
                 Path("/proc/self/clear_refs").write_text("5")
                 before = resident("VmRSS")
-            distributed.barrier()
+            barrier()
             began = time.perf_counter()
             advance(method, optimizer, step.batch, step.masks, settings.optim.at(number, STEPS), where, forward=forward)
             taken.append(time.perf_counter() - began)
-        kept = {"weights": parts(method.parameters())}
-        kept["gradients"] = parts(p.grad for p in method.parameters() if p.grad is not None)
-        kept["moments"] = parts(x for own in optimizer.state.values() for x in own.values())
+        kept = {"weights": local_shards(method.parameters())}
+        kept["gradients"] = local_shards(p.grad for p in method.parameters() if p.grad is not None)
+        kept["moments"] = local_shards(x for own in optimizer.state.values() for x in own.values())
         row = {name: sum(x.nbytes for x in own) for name, own in kept.items()}
         row |= {"peak": resident("VmHWM") - before, "step": statistics.median(taken[2:])}
-        if distributed.is_main():
+        if is_main():
             print(json.dumps(row))
 
 

@@ -19,12 +19,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import memory, optim, recipes
 from openjepa.data import Step, Steps
 from openjepa.device import place
 from openjepa.encoder import SIZES
+from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.optim import build
+from openjepa.recipes import recipe
 from openjepa.saving import Saver
 from openjepa.training import advance
 
@@ -41,16 +43,16 @@ def main() -> None:
         "--out", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to be tried"
     )
     options = parser.parse_args()
-    memory.hold()
+    hold()
     if options.threads:
         torch.set_num_threads(options.threads)
-    where, base = place(options.device), recipes.recipe("cifar10")
+    where, base = place(options.device), recipe("cifar10")
     data = Image(size=(224, 224), patch=16, mean=(0.5,) * 3, std=(0.25,) * 3)
     config = dataclasses.replace(
         base, data=data, method=JEPA(**SIZES[options.model]), batch_size=options.batch, keep_last=1
     )
     method = config.method.build(data).to(where.device)
-    optimizer = optim.build(method, config.optim)
+    optimizer = build(method, config.optim)
     step = Steps(
         data.synthetic(options.batch, 0), config.masks.build(data.grid), batch_size=options.batch, total=9, seed=0
     )[0]

@@ -25,22 +25,22 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import pictures
 from openjepa.archiving import Make, make
+from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.data import list_files
-from openjepa.draws import Draws, order
 from openjepa.modalities.image import Image
+from openjepa.pictures import SUFFIXES, read_bytes
 
 COUNT, BATCH = 1000, 50
 
 
 def kinds(photos: str, folder: Path) -> dict[str, str]:
     """The photographs in every form."""
-    paths = list_files((photos,), pictures.SUFFIXES).paths
+    paths = list_files((photos,), SUFFIXES).paths
     files = folder / "files"
     files.mkdir()
     for number in range(COUNT):
-        (files / f"{number:04d}.jpg").write_bytes(pictures.read_bytes(paths[number % len(paths)]))
+        (files / f"{number:04d}.jpg").write_bytes(read_bytes(paths[number % len(paths)]))
     cells = [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(files.iterdir())]
     found = {"files": str(files), "tar files": str(make(Make(str(files), folder / "tar")))}
     for rows in (100, 1000):
@@ -58,11 +58,11 @@ def rates(found: dict[str, str], rounds: int) -> None:
     sets = {name: config.dataset(config.listing()) for name, config in data.items()}
     taken: dict[str, list[float]] = {name: [] for name in sets}
     for turn in range(rounds):
-        index = torch.from_numpy(order(0, turn, COUNT)[: 4 * BATCH])
+        index = torch.from_numpy(epoch_order(0, turn, COUNT)[: 4 * BATCH])
         for name, own in sets.items():
             began = time.perf_counter()
             for part in index.split(BATCH):
-                own.read(part, Draws.of(0, turn, part.numpy()))
+                own.read(part, CounterRNG.of(0, turn, part.numpy()))
             taken[name].append(time.perf_counter() - began)
     print("| pictures in | crops/s | of files |\n|---|---|---|")
     plain = statistics.median(taken["files"])
@@ -83,7 +83,7 @@ def many(folder: Path, count: int) -> None:
                 tar.addfile(member, io.BytesIO(content))
     for what in ("looked through", "by their indexes"):
         began = time.perf_counter()
-        found = len(list_files((str(folder),), pictures.SUFFIXES).paths)
+        found = len(list_files((str(folder),), SUFFIXES).paths)
         print(f"{found:,} pictures in {count // 1000:,} tar files, {what}: {time.perf_counter() - began:.1f} s")
     kept = sum(file.stat().st_size for file in folder.glob(".*.index"))
     print(f"indexes: {kept / count:.0f} bytes a picture")

@@ -22,24 +22,26 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from minimal import ijepa as plain
-from openjepa import flops, memory, optim
+from openjepa import flops
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch
 from openjepa.data import Step
 from openjepa.device import Place, place
-from openjepa.draws import Draws
 from openjepa.encoder import SIZES
 from openjepa.machine import matrix_rate, timed
 from openjepa.masking import Masking
+from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.optim import Optim, build
 from openjepa.training import advance
-from openjepa.types import Batch
 
 
 def package(data: Image, method: JEPA, step: Step, where: Place) -> Callable[[], object]:
     """The package's training step."""
     net = method.build(data).to(where.device)
-    settings = optim.Optim()
-    optimizer, moved = optim.build(net, settings), where.move(step)
+    settings = Optim()
+    optimizer, moved = build(net, settings), where.move(step)
     return lambda: advance(net, optimizer, moved.batch, moved.masks, settings.at(0, 1000), where)
 
 
@@ -59,7 +61,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    memory.hold()  # as `jepa` does, for both
+    hold()  # as `jepa` does, for both
     if options.threads:
         torch.set_num_threads(options.threads)
     where = place()
@@ -67,7 +69,9 @@ def main() -> None:
     data = Image(size=(224, 224), patch=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**SIZES["small"], predictor_dim=384, predictor_depth=6)
     shared = dataclasses.replace(method, predictor_context="shared")
-    (masks,) = Masking(sampler="official").build(data.grid)(None, None, Draws.of(0, 2, np.arange(options.batch)), 0.0)
+    (masks,) = Masking(sampler="official").build(data.grid)(
+        None, None, CounterRNG.of(0, 2, np.arange(options.batch)), 0.0
+    )
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     step = Step(0, Batch((view,), torch.arange(options.batch)), (masks,), ())
 

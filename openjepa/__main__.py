@@ -1,5 +1,7 @@
 """`python -m openjepa` is `jepa`."""
 
+from __future__ import annotations
+
 from openjepa.cli import main
 
 if __name__ == "__main__":

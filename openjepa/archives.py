@@ -17,17 +17,25 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from openjepa import parquet
-from openjepa.durable import read_json, replacing
-from openjepa.log import warn
-from openjepa.types import Mistake
+from openjepa.core.console import warn
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, read_json
+from openjepa.parquet import rows
 
 SUFFIXES = frozenset({".tar", ".parquet"})
+
 SQUEEZED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
 ADDRESS = re.compile(r"(.+?\.(?:tar|parquet))/(\d{1,18})\+(\d{1,18})/(.+)", re.DOTALL | re.IGNORECASE)
+
 FORMAT = 1
+
 LARGEST = 2**30  # bytes of an index that are read
+
 LABEL = 256  # bytes that a label in a tar may have
+
 BLOCK = tarfile.BLOCKSIZE
+
 NOTE = "shards.json"  # what `jepa shards make` writes down of a folder of tar files
 
 
@@ -93,9 +101,9 @@ def complete(folder: Path) -> None:
         said = read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
         wanted = -(-int(said.get("count", 0)) // int(said.get("samples", 1)))
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise Mistake(f"{folder / NOTE} is damaged ({error}): make the shards again, or remove it") from error
+        raise UserError(f"{folder / NOTE} is damaged ({error}): make the shards again, or remove it") from error
     if (there := len(list(folder.glob("*.tar")))) < wanted:
-        raise Mistake(
+        raise UserError(
             f"{folder} has {there} of {wanted} tar files: let jepa shards make go on, by the command that began it"
         )
 
@@ -109,9 +117,9 @@ def members(archive: str) -> list[Member]:
     this = {"format": FORMAT, "bytes": status.st_size, "time": status.st_mtime_ns}
     if (kept := indexed(file, this)) is not None:
         return kept
-    found = [Member(*each) for each in (parquet.rows if is_parquet(archive) else tar_members)(archive)]
+    found = [Member(*each) for each in (rows if is_parquet(archive) else tar_members)(archive)]
     try:
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps({**this, "members": found}))
     except OSError as error:
         warn(f"{archive} is looked through every time: its index {file.name} cannot be kept ({error.strerror})")
@@ -155,14 +163,14 @@ def tar_files(archive: str) -> Iterator[tuple[str, tuple[int, int]]]:
             while member := tar.next():
                 tar.members.clear()  # pyright: ignore (or a million of them would stay)
                 if member.issparse():
-                    raise Mistake(f"{archive} holds {member.name} with holes in it: make it again without --sparse")
+                    raise UserError(f"{archive} holds {member.name} with holes in it: make it again without --sparse")
                 if member.isreg() and member.name:
                     yield member.name, (member.offset_data, member.size)
             end = tar.offset  # pyright: ignore
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise Mistake(f"{archive} is not a whole tar file ({error}): copy or make it again") from error
+        raise UserError(f"{archive} is not a whole tar file ({error}): copy or make it again") from error
     if any(part(archive, end - BLOCK, 2 * BLOCK)[BLOCK:]):  # where it ends there are zeros, or nothing
-        raise Mistake(f"{archive} is damaged at byte {end}: copy or make it again")
+        raise UserError(f"{archive} is damaged at byte {end}: copy or make it again")
 
 
 def from_tar(place: Place) -> bytes:

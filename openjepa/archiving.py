@@ -16,12 +16,13 @@ import tyro
 from PIL import Image as Pillow
 from rich.progress import track
 
-from openjepa import archives, pictures
-from openjepa.data import list_files, locked, walk
-from openjepa.device import cores
-from openjepa.durable import read_json, replacing
-from openjepa.log import console, say
-from openjepa.types import Mistake
+from openjepa.archives import NOTE, inside, members
+from openjepa.core.console import console, info
+from openjepa.core.cpus import available_cores
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, lock_folder, read_json
+from openjepa.data import list_files, walk
+from openjepa.pictures import SUFFIXES, Undecodable, opened, read_bytes, upright
 
 LONGEST = 65_500  # pixels of a side that a JPEG file can have
 
@@ -54,35 +55,31 @@ def make(settings: Make) -> Path:
     webdataset wants it. Mistake if the folder holds other shards.
     """
     if settings.samples < 1 or settings.size < 0 or not 1 <= settings.quality <= 100 or settings.workers < -1:
-        raise Mistake(
+        raise UserError(
             "want --samples of 1 or more, --size of 0 or more, --quality from 1 to 100, --workers of -1 or more"
         )
-    listing = list_files((settings.root,), pictures.SUFFIXES)
+    listing = list_files((settings.root,), SUFFIXES)
     apart(settings)
-    with locked(settings.out, "writing"):
+    with lock_folder(settings.out, "writing"):
         agree(settings, {"data": listing.fingerprint, "count": len(listing.paths), **choices(settings)})
         for left in settings.out.glob(".*.tar.[0-9]*"):  # by a process that was killed
             left.unlink()
         todo = [shard for shard in shards(settings, listing.paths) if not done_already(shard)]
         kept = sum(track(written(todo, settings.workers), "writing", len(todo), console=console, disable=not todo))
     count = -(-len(listing.paths) // settings.samples)
-    say(
+    info(
         f"shards     {len(listing.paths):,} pictures in {count:,} tar files below {settings.out}, {len(todo):,} of them written now"
     )
     if kept:
-        say(f"{kept:,} could not be decoded and are there as they were: jepa doctor {settings.root} names them")
+        info(f"{kept:,} could not be decoded and are there as they were: jepa doctor {settings.root} names them")
     return settings.out
 
 
 def apart(settings: Make) -> None:
     """Mistake if the shards would lie among pictures, where nobody would look for them."""
     root, out = Path(settings.root).expanduser().resolve(), settings.out.resolve()
-    if (
-        out == root
-        or (root.is_dir() and root in out.parents)
-        or any(walk(str(out), pictures.SUFFIXES) if out.is_dir() else ())
-    ):
-        raise Mistake(
+    if out == root or (root.is_dir() and root in out.parents) or any(walk(str(out), SUFFIXES) if out.is_dir() else ()):
+        raise UserError(
             f"{settings.out} is a place of pictures, among which shards are not looked for: give another folder"
         )
 
@@ -90,8 +87,8 @@ def apart(settings: Make) -> None:
 def done_already(shard: Shard) -> bool:
     """Whether the tar file is there, and whole."""
     try:
-        return shard.file.exists() and len(archives.members(str(shard.file))) == len(shard.pictures)
-    except Mistake:
+        return shard.file.exists() and len(members(str(shard.file))) == len(shard.pictures)
+    except UserError:
         return False
 
 
@@ -102,14 +99,14 @@ def choices(settings: Make) -> dict[str, int]:
 
 def agree(settings: Make, this: dict[str, str | int]) -> None:
     """Writes down what the shards are made of. Mistake if those that are there are made of something else."""
-    file = settings.out / archives.NOTE
+    file = settings.out / NOTE
     try:
         there = read_json(file) if file.exists() else this
     except ValueError as error:
-        raise Mistake(f"{file} is damaged ({error}): remove {settings.out} and make it again") from error
+        raise UserError(f"{file} is damaged ({error}): remove {settings.out} and make it again") from error
     if other := [name for name in this if there.get(name) != this[name]]:
-        raise Mistake(f"{settings.out} holds shards of other {' and '.join(other)}: give another folder")
-    with replacing(file) as temporary:
+        raise UserError(f"{settings.out} holds shards of other {' and '.join(other)}: give another folder")
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(this))
 
 
@@ -126,7 +123,7 @@ def named(paths: list[str], root: str) -> Iterator[str]:
     """A name for each picture in its folder, without its ending and unlike all others."""
     taken: set[str] = set()
     for path in paths:
-        place = archives.inside(path)
+        place = inside(path)
         own = PurePosixPath(place.name if place else path)
         if place:  # a name from somebody else's archive, which must not lead anybody who extracts ours elsewhere
             own = PurePosixPath(*(step for step in own.parts if step not in ("/", "//", "..")))
@@ -145,7 +142,7 @@ def named(paths: list[str], root: str) -> Iterator[str]:
 
 def written(todo: list[Shard], workers: int) -> Iterator[int]:
     """Writes each, in several processes where there are several; how many pictures of it could not be decoded."""
-    count = min(cores() if workers < 0 else workers, len(todo))
+    count = min(available_cores() if workers < 0 else workers, len(todo))
     if count < 2:
         yield from map(write, todo)
         return
@@ -156,32 +153,32 @@ def written(todo: list[Shard], workers: int) -> Iterator[int]:
 def write(shard: Shard) -> int:
     """Writes one tar file and its index; how many of its pictures could not be decoded."""
     kept = 0
-    with replacing(shard.file) as temporary, tarfile.open(temporary, "w") as tar:
+    with atomic_write(shard.file) as temporary, tarfile.open(temporary, "w") as tar:
         for path, name in shard.pictures:
-            place = archives.inside(path)
-            ending, content = ending_of(path, place.name if place else path), pictures.read_bytes(path)
+            place = inside(path)
+            ending, content = ending_of(path, place.name if place else path), read_bytes(path)
             if shard.size and ending.lower() != ".npy":
                 try:
                     if made := smaller(path, shard.size, shard.quality):
                         content, ending = made, ".jpg"
-                except pictures.Undecodable:
+                except Undecodable:
                     kept += 1
             member = tarfile.TarInfo(name + ending)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    archives.members(str(shard.file))
+    members(str(shard.file))
     return kept
 
 
 def ending_of(path: str, name: str) -> str:
     """The ending of a name, or, of rows that have none, by what the picture is; without an ending it would not be found again."""
     ending = PurePosixPath(name).suffix
-    if ending.lower() in pictures.SUFFIXES:
+    if ending.lower() in SUFFIXES:
         return ending
     try:
-        with pictures.opened(path) as picture:
+        with opened(path) as picture:
             return f".{(picture.format or 'JPEG').lower()}"
-    except pictures.Undecodable:
+    except Undecodable:
         return ".jpg"
 
 
@@ -190,11 +187,11 @@ def smaller(path: str, size: int, quality: int) -> bytes:
 
     Undecodable if it cannot be had.
     """
-    with pictures.opened(path) as picture:
+    with opened(path) as picture:
         grey, side = picture.mode in ("1", "L"), min(picture.size)
         if side <= size:
             return b""
-        seen = pictures.upright(picture, 1 if grey else 3, side / size)
+        seen = upright(picture, 1 if grey else 3, side / size)
     share = size / min(seen.size)
     sides = round(seen.size[0] * share), round(seen.size[1] * share)
     if max(sides) > LONGEST:

@@ -13,16 +13,20 @@ import torch
 from rich.progress import track
 from rich.table import Table
 
-from openjepa import flops, optim, preparing
+from openjepa import flops
 from openjepa.config import Pretrain
+from openjepa.core.console import console, info
+from openjepa.core.cpus import available_cores
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
+from openjepa.core.protocols import Dataset
 from openjepa.data import Step
-from openjepa.device import Place, cores, place
-from openjepa.durable import replacing
-from openjepa.log import console, say
+from openjepa.device import Place, place
 from openjepa.machine import measured, peak, timed
 from openjepa.modalities.image import Image, measure
+from openjepa.optim import Hyper, apply, build, clip, step_if_finite
+from openjepa.preparing import built, divides, prepared
 from openjepa.training import Micro, split
-from openjepa.types import Dataset, Mistake
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Bench(Pretrain):
 def bench(settings: Bench) -> dict[str, Any]:
     """Images/s, FLOPs by part and the share of the measured ceiling; printed, written as JSON if asked for, returned."""
     if settings.count < 3:
-        raise Mistake(f"{settings.count} steps are too few to time: try --count 12")
+        raise UserError(f"{settings.count} steps are too few to time: try --count 12")
     where = place(settings.device, settings.precision)
-    torch.set_num_threads(settings.threads or cores())
-    preparing.divides(settings)
+    torch.set_num_threads(settings.threads or available_cores())
+    divides(settings)
     data, run = given(settings, where)
-    say(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
+    info(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
     found: dict[str, Any] = {
         "device": str(where.device),
         "precision": where.precision,
@@ -62,7 +66,7 @@ def bench(settings: Bench) -> dict[str, Any]:
         show(found, run.workers)
     finally:  # whoever reads what is printed may have left
         if settings.json:
-            with replacing(settings.json) as temporary:
+            with atomic_write(settings.json) as temporary:
                 temporary.write_text(json.dumps(found, indent=1))
     return found
 
@@ -70,8 +74,8 @@ def bench(settings: Bench) -> dict[str, Any]:
 def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str, Any]:
     """Medians over `count` steps, after two that warm up: the whole step, each part of it, and the wait for data."""
     run = dataclasses.replace(run, steps=count + 2)
-    method, steps = preparing.built(run, data, where)
-    optimizer, hyper = optim.build(method, run.optim), run.optim.at(0, 1000)
+    method, steps = built(run, data, where)
+    optimizer, hyper = build(method, run.optim), run.optim.at(0, 1000)
     parts: dict[str, list[float]] = {}
     shapes = []
     for number in track(range(run.steps), "steps", console=console, transient=True, disable=not console.is_terminal):
@@ -92,7 +96,7 @@ def stepped(run: Pretrain, data: Dataset, where: Place, count: int) -> dict[str,
 def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
     """The run's own data, or as many rendered scenes as two steps want, and the run with what was left to be chosen."""
     if run.data.root:
-        return preparing.prepared(run, where, run.data.listing(), None)
+        return prepared(run, where, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
     if isinstance(run.data, Image) and not run.data.mean:
         mean, std = measure(data)
@@ -102,7 +106,7 @@ def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
 
 
 def parted(
-    run: Pretrain, method: Any, optimizer: torch.optim.Optimizer, step: Step, hyper: optim.Hyper, where: Place
+    run: Pretrain, method: Any, optimizer: torch.optim.Optimizer, step: Step, hyper: Hyper, where: Place
 ) -> dict[str, float]:
     """The parts of `training.advance`, one after the other, each waited for: together a little slower than it."""
     batch, masks = where.move(step.batch), where.move(step.masks)
@@ -116,9 +120,9 @@ def parted(
             return method(micro.batch, micro.masks, micro.targets)
 
     def update() -> None:
-        optim.apply(optimizer, hyper)
+        apply(optimizer, hyper)
         with where.autocast():
-            finite = optim.step_if_finite(optimizer, optim.clip(method, run.optim.clip))
+            finite = step_if_finite(optimizer, clip(method, run.optim.clip))
         method.after_step(hyper.momentum, finite)
         optimizer.zero_grad(set_to_none=True)
 
@@ -140,15 +144,15 @@ def waiting(loading: float, computing: float, workers: int) -> float:
 
 def show(found: dict[str, Any], workers: int) -> None:
     machine = found["machine"]
-    say(
+    info(
         f"machine    {found['device']}, {found['threads']} threads, {found['precision']}: {machine['matrices'] / 1e9:,.0f} GFLOP/s in products,"
         f" {machine['copy'] / 1e9:.1f} GB/s copied, {machine['decode']:.0f} JPEGs/s decoded on a core"
     )
-    say(
+    info(
         f"a step     {found['step']:.3f} s, {found['images_per_second']:,.1f} images/s; {found['data_wait']:.0%} of a run waits for data;"
         f" memory {found['peak_memory'] / 2**30:.1f} GiB at most"
     )
-    say(
+    info(
         f"reached    {found['flops_per_second'] / 1e9:,.0f} GFLOP/s, {found['share_of_ceiling']:.0%} of the products' rate"
     )
     table = Table("part", "ms", "share of the step", title="a step, part by part")

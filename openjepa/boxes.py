@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from openjepa.types import Masks, Mistake
+from openjepa.core.errors import UserError
+from openjepa.core.types import Masks
 
 Box = tuple[float, float, float, float]
 
@@ -15,7 +16,7 @@ def covered(box: Box, grid: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     """The patches whose middle is in a box, or the one that the box's middle is in. Mistake if it is no box."""
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise Mistake(f"{box} is no box: left, top, right, bottom go from 0 to 1, as --box 0.25 0.25 0.75 0.75")
+        raise UserError(f"{box} is no box: left, top, right, bottom go from 0 to 1, as --box 0.25 0.25 0.75 0.75")
     y, x = ((np.arange(count) + 0.5) / count for count in grid)
     inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
     if not inside.any():
@@ -27,6 +28,6 @@ def hiding(box: Box, grid: tuple[int, int], count: int) -> Masks:
     """Masks of `count` pictures in which the box is asked for and all else is shown. Mistake if nothing else is left."""
     inside = torch.from_numpy(covered(box, grid)).flatten()
     if inside.all():
-        raise Mistake(f"the box {box} hides all there is: leave something to be seen")
+        raise UserError(f"the box {box} hides all there is: leave something to be seen")
     context, target = (torch.where(each)[0].expand(count, -1) for each in (~inside, inside))
     return Masks(context, target[:, None])

@@ -9,17 +9,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from openjepa import config, distributed, flops, optim
-from openjepa.config import Pretrain
-from openjepa.device import Place, cores, place
-from openjepa.log import say, warn
+from openjepa import flops
+from openjepa.config import Pretrain, load
+from openjepa.core.config import format_duration, parse_duration
+from openjepa.core.console import info, warn
+from openjepa.core.cpus import available_cores
+from openjepa.core.distributed import all_reduce_max, is_main, local_size
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
+from openjepa.device import Place, place
+from openjepa.flops import shapes
 from openjepa.machine import matrix_rate, peak
+from openjepa.optim import build
 from openjepa.preparing import built, divides, prepared
 from openjepa.saving import Saver
 from openjepa.training import Signals, train
-from openjepa.types import Dataset, Mistake
 
 MARGIN, LEAST = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
+
 FEW = 200  # steps; after a hundred, features were no better than before the first, or worse (docs/folders.md)
 
 
@@ -41,7 +48,7 @@ class Pace(NamedTuple):
 def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
     """How long a step takes, by taking a few with a method of its own."""
     method, steps = built(settings, data, where)
-    optimizer = optim.build(method, settings.optim)
+    optimizer = build(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
 
     began = time.perf_counter()
@@ -49,8 +56,8 @@ def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pa
     loading = (time.perf_counter() - began) / count / max(1, settings.workers)
     with torch.random.fork_rng():
         stepping = timed_steps(shortened, method, optimizer, made, where)
-    work = [flops.work(settings.method, settings.data, flops.shapes(step.masks)).total for step in made]
-    mine = cores() / distributed.local_size()
+    work = [flops.work(settings.method, settings.data, shapes(step.masks)).total for step in made]
+    mine = available_cores() / local_size()
     busy = stepping * torch.get_num_threads() + loading * settings.workers  # seconds of a core
     shared = busy / mine if where.device.type == "cpu" else 0.0
     return Pace(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number), shared)
@@ -59,7 +66,7 @@ def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pa
 def within(settings: Pretrain) -> Pretrain:
     """Mistake if both a time and a number of steps were asked for."""
     if settings.steps:
-        raise Mistake(
+        raise UserError(
             f"--steps {settings.steps} and --budget {settings.budget} are two lengths of one run: leave one out"
         )
     return settings
@@ -67,9 +74,9 @@ def within(settings: Pretrain) -> Pretrain:
 
 def kept_steps(settings: Pretrain) -> Pretrain:
     """A resumed run's own number of steps. Mistake if it is given another time than it began with."""
-    began = config.load(settings.out)
+    began = load(settings.out)
     if began.budget != settings.budget:
-        raise Mistake(
+        raise UserError(
             "a run keeps the number of steps that its first --budget gave: leave --budget out, or give --steps"
         )
     return dataclasses.replace(settings, steps=settings.steps or began.steps)
@@ -81,17 +88,17 @@ def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> in
     Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
     Probes during the run come on top. Fewer than LEAST are a Mistake, fewer than FEW are warned of.
     """
-    step, spent = distributed.most(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
-    left = MARGIN * (config.seconds(settings.budget) - spent)
+    step, spent = all_reduce_max(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
+    left = MARGIN * (parse_duration(settings.budget) - spent)
     if left < LEAST * step:
-        raise Mistake(
+        raise UserError(
             f"a step takes {step:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * step / 60))}m"
         )
     steps = int(left / step)
-    if steps < FEW and distributed.is_main():
+    if steps < FEW and is_main():
         warn(
             f"{settings.budget} hold {steps} steps here, and a hundred were seen to teach nothing: "
-            f"try --budget {config.lasts(spent + 2 * FEW * step / MARGIN)}"
+            f"try --budget {format_duration(spent + 2 * FEW * step / MARGIN)}"
         )
     return steps
 
@@ -107,12 +114,12 @@ def at_most(settings: Pretrain, budget: str) -> Pretrain:
     Mistake if `budget`, such as 7m, is no time or too short for anything.
     """
     if (settings.out / "config.json").is_file():
-        return dataclasses.replace(settings, steps=config.load(settings.out).steps)
+        return dataclasses.replace(settings, steps=load(settings.out).steps)
     where, began = place(settings.device, settings.precision), time.perf_counter()
     data, timed = prepared(settings, where, settings.data.listing(), settings.out / "data")
     held = affordable(dataclasses.replace(timed, budget=budget), paced(timed, data, where), where, began)
     if held < timed.steps:
-        say(f"time       {budget} hold {held:,} of its {timed.steps:,} steps on this machine")
+        info(f"time       {budget} hold {held:,} of its {timed.steps:,} steps on this machine")
     return dataclasses.replace(settings, steps=min(held, timed.steps))
 
 
@@ -130,15 +137,15 @@ def rehearse(settings: Pretrain, where: Place) -> Path:
     if settings.budget:
         settings = lasting(settings, affordable(settings, pace, where, began), len(data))
     memory = peak(where)
-    say(
+    info(
         f"a step     {pace.stepping:.3f} s computing, {pace.loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace.step:.0f} images/s"
     )
     rate = pace.work / pace.stepping
-    say(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matrix_rate(where):.0%} of what matrix products reach here")
-    say(f"the run    {settings.steps:,} steps, about {config.lasts(settings.steps * pace.step)}")
-    say(f"memory     {memory / 2**30:.1f} GiB")
+    info(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matrix_rate(where):.0%} of what matrix products reach here")
+    info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * pace.step)}")
+    info(f"memory     {memory / 2**30:.1f} GiB")
     keeps = pace.loading < pace.stepping or not settings.workers
-    say(
+    info(
         "loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}"
     )
     return settings.out

@@ -20,16 +20,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from openjepa import distributed, optim
-from openjepa.durable import digest, flush, make_folder, read_json, store
-from openjepa.log import warn
-from openjepa.sharding import like, whole
-from openjepa.types import Mistake
+from openjepa.core.console import warn
+from openjepa.core.distributed import distribute_like, full_tensor, is_main
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import fsync_path, make_folder, read_json, sha256_of_file, write_durable
+from openjepa.optim import kept
 
 FORMAT = 1
+
 SHARD = 2**29  # bytes in a file
+
 SHARDS = re.compile(r"(model|optimizer)(-\d+)?\.safetensors")
+
 NAME = re.compile(r"step-(\d+)")
+
 DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)  # what reading a damaged checkpoint can raise
 
 
@@ -60,8 +64,8 @@ def snapshot(step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     copies = {}
     for name, tensor in tensors.items():
-        complete = whole(tensor.detach())
-        if distributed.is_main():
+        complete = full_tensor(tensor.detach())
+        if is_main():
             copies[name] = complete.to("cpu", copy=True)
     return copies
 
@@ -78,15 +82,15 @@ def save(folder: Path, taken: Snapshot) -> Path:
         temporary.mkdir()
         number = uuid.uuid4().hex  # in every shard, so that shards of two saves cannot be mixed
         hashes = {
-            name: store(temporary / name, serialised(shard, {"save": number}))
+            name: write_durable(temporary / name, serialised(shard, {"save": number}))
             for part, own in taken.parts.items()
             for name, shard in shards(part, own)
         }
         state = {"format": FORMAT, "step": taken.step, "save": number, "sha256": hashes}
-        store(temporary / "state.json", json.dumps(state, indent=1).encode())
-        flush(temporary)
+        write_durable(temporary / "state.json", json.dumps(state, indent=1).encode())
+        fsync_path(temporary)
         temporary.rename(final)
-        flush(folder)
+        fsync_path(folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -117,15 +121,17 @@ def restore(loaded: Loaded, method: nn.Module, optimizer: torch.optim.Optimizer)
     alike(shapes(mine), shapes(loaded.model))
     trained = {name: x for name, x in method.named_parameters() if x.requires_grad}
     if loaded.optimizer:  # else no step was ever taken
-        wanted = optim.kept(optimizer)
+        wanted = kept(optimizer)
         alike(
             {f"{name}:{key}": shape for name, x in trained.items() for key, shape in wanted[x].items()},
             shapes(loaded.optimizer),
         )
-    method.load_state_dict({name: like(value, mine[name]) for name, value in loaded.model.items()})
+    method.load_state_dict({name: distribute_like(value, mine[name]) for name, value in loaded.model.items()})
     for name, value in loaded.optimizer.items():
         parameter, key = trained[name.rpartition(":")[0]], name.rpartition(":")[2]
-        optimizer.state[parameter][key] = value.to(parameter.device) if key == "step" else like(value, parameter)
+        optimizer.state[parameter][key] = (
+            value.to(parameter.device) if key == "step" else distribute_like(value, parameter)
+        )
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -136,7 +142,7 @@ def alike(mine: dict[str, tuple[int, ...]], theirs: dict[str, tuple[int, ...]]) 
     """Mistake, naming the first difference, unless two networks have the same tensors."""
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
-            raise Mistake(
+            raise UserError(
                 f"the checkpoint is of another network: {name} is {theirs.get(name)} there and {mine.get(name)} here"
             )
 
@@ -157,14 +163,14 @@ def newest(folder: Path) -> Loaded | None:
             return read(path)
         except OSError as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-                raise Mistake(
+                raise UserError(
                     f"checkpoint {path} cannot be read ({error.strerror}): mend its permissions or its disk; nothing was changed"
                 ) from error
             put_aside(path, error)
         except DAMAGE as error:
             put_aside(path, error)
     if list(folder.glob("damaged-*")):
-        raise Mistake(
+        raise UserError(
             f"every checkpoint in {folder} is damaged: nothing to resume from; start again with another --out"
         )
     return None
@@ -202,7 +208,7 @@ def read(path: Path) -> Loaded:
     """A checkpoint, checked against its hashes before anything is believed."""
     said, parts = manifest(path), dict[str, dict[str, Tensor]](model={}, optimizer={})
     for name, expected in said.sha256.items():
-        if digest(path / name) != expected:
+        if sha256_of_file(path / name) != expected:
             raise ValueError(f"{name} is not what was saved")
         parts[name.split(".")[0].split("-")[0]] |= tensors(path / name, said.save)
     if not all(bool(x.isfinite().all()) for x in parts["model"].values()):

@@ -24,12 +24,13 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from openjepa import archives, pictures
+from openjepa.archives import NOTE, SUFFIXES, inside
+from openjepa.core.console import console, info
+from openjepa.core.cpus import available_cores
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.data import list_files
-from openjepa.device import cores
-from openjepa.durable import replacing
-from openjepa.log import console, say
-from openjepa.types import Mistake
+from openjepa.pictures import ORIENTATION, SUFFIXES, Undecodable, opened, plain_array, read_bytes, tagged, upright
 
 FINDINGS = {  # what may be found, and what a run does then
     "unreadable": "the run stops: mend its disk or its permissions, or remove it",
@@ -47,12 +48,19 @@ FINDINGS = {  # what may be found, and what a run does then
     "turned": "set upright, as its EXIF data say",
     "animated": "its first picture is read",
 }
+
 TINY, GIANT, NARROW = 32, 50_000_000, 3.0  # pixels of the shorter side; pixels in all; longer by shorter side
+
 SIDE = 64  # pixels of the shorter side at which a picture is looked at, at least
+
 NEAR = 3  # bits of 64 in which near duplicates may differ
-OURS = ("lock", archives.NOTE)  # files beside pictures that are our own
+
+OURS = ("lock", NOTE)  # files beside pictures that are our own
+
 FEW = 500  # files for which more processes than this one do not pay
+
 CROWD = 200  # pictures of one band among which near duplicates are looked for: more are left as they are
+
 ENDINGS = {"JPEG": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}  # others are their own
 
 
@@ -82,13 +90,13 @@ class Seen:
 def doctor(settings: Doctor) -> dict[str, Any]:
     """What was found: printed, written as JSON with the files' names, drawn; returned. Mistake if there are no pictures, or none that can be read."""
     if settings.workers < -1:
-        raise Mistake(f"{settings.workers} processes are none: try --workers -1, which is one for each core")
-    listing = list_files(settings.root, pictures.SUFFIXES)
+        raise UserError(f"{settings.workers} processes are none: try --workers -1, which is one for each core")
+    listing = list_files(settings.root, SUFFIXES)
     seen = list(track(examined(listing.paths, settings.workers), "looking", len(listing.paths), console=console))
     groups = duplicates(seen) | (near_duplicates(seen) if settings.near else {})
     found: dict[str, list[str]] = {name: [each.path for each in seen if name in each.findings] for name in FINDINGS}
     found |= {name: sorted({path for group in own for path in group}) for name, own in groups.items()}
-    others = other_endings(settings.root, inside=bool(archives.inside(listing.paths[0])))
+    others = other_endings(settings.root, inside=bool(inside(listing.paths[0])))
     result = {
         "files": len(seen),
         "fit": sum(bool(each.width) for each in seen),
@@ -97,18 +105,18 @@ def doctor(settings: Doctor) -> dict[str, Any]:
         "groups": groups,
         "reasons": {each.path: each.reason for each in seen if each.reason},
     }
-    with replacing(settings.out / "doctor.json") as temporary:
+    with atomic_write(settings.out / "doctor.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
     tell(result, seen)
-    say(f"written    {settings.out / 'doctor.json'}, {drawn(seen, settings.out / 'doctor.png')}")
+    info(f"written    {settings.out / 'doctor.json'}, {drawn(seen, settings.out / 'doctor.png')}")
     if not result["fit"]:
-        raise Mistake(f"there is nothing to learn from: of {len(seen)} files none is a picture that can be read")
+        raise UserError(f"there is nothing to learn from: of {len(seen)} files none is a picture that can be read")
     return result
 
 
 def examined(paths: list[str], workers: int) -> Iterator[Seen]:
     """Every file, in order, in several processes where that pays."""
-    count = cores() if workers < 0 else workers
+    count = available_cores() if workers < 0 else workers
     if count < 2 or len(paths) < FEW:
         yield from map(examine, paths)
         return
@@ -119,21 +127,21 @@ def examined(paths: list[str], workers: int) -> Iterator[Seen]:
 def examine(path: str) -> Seen:
     """One file, read and decoded as a run would, to the end, at a small size."""
     try:
-        content = pictures.read_bytes(path)
+        content = read_bytes(path)
     except OSError as error:
         return Seen(path, findings=("unreadable",), reason=str(error))
-    except pictures.Undecodable as error:
+    except Undecodable as error:
         return Seen(path, findings=("undecodable",), reason=str(error))
     digest = hashlib.sha256(content).hexdigest()
     try:
         if path.endswith(".npy"):
-            height, width, channels = pictures.plain_array(path).shape
+            height, width, channels = plain_array(path).shape
             return Seen(path, width, height, (), "", digest) if channels else Seen(path)
-        with pictures.opened(path) as picture:
+        with opened(path) as picture:
             findings = list(odd(picture, path))
             across, down = picture.size
-            small = pictures.upright(picture, 3, max(1.0, min(picture.size) / SIDE))
-    except (pictures.Undecodable, ValueError) as error:
+            small = upright(picture, 3, max(1.0, min(picture.size) / SIDE))
+    except (Undecodable, ValueError) as error:
         cut = "truncated" in str(error) or "not processed" in str(error)
         return Seen(path, findings=("truncated" if cut else "undecodable",), reason=str(error), sha256=digest)
     grey = np.asarray(small.convert("L").resize((9, 8), Pillow.Resampling.BOX)).astype(int)
@@ -160,7 +168,7 @@ def odd(picture: Pillow.Image, path: str) -> Iterator[str]:
         yield "odd colours"
     if "A" in picture.mode or "transparency" in picture.info:
         yield "transparent"
-    if pictures.tagged(picture) and picture.getexif().get(pictures.ORIENTATION, 1) != 1:
+    if tagged(picture) and picture.getexif().get(ORIENTATION, 1) != 1:
         yield "turned"
     if getattr(picture, "n_frames", 1) > 1:
         yield "animated"
@@ -199,7 +207,7 @@ def alike(one: Seen, other: Seen) -> bool:
 def other_endings(roots: Iterable[str], inside: bool) -> Counter[str]:
     """How many files are not looked at at all, by their endings; tar and Parquet files are, if pictures were found inside them."""
     found: Counter[str] = Counter()
-    seen = pictures.SUFFIXES | (archives.SUFFIXES if inside else frozenset())
+    seen = SUFFIXES | (SUFFIXES if inside else frozenset())
     for root in roots:
         for _, _, files in os.walk(root):
             endings = (Path(name).suffix.lower() for name in files if not name.startswith(".") and name not in OURS)
@@ -209,13 +217,13 @@ def other_endings(roots: Iterable[str], inside: bool) -> Counter[str]:
 
 def tell(result: dict[str, Any], seen: list[Seen]) -> None:
     """The table, with an example of everything."""
-    say(f"{result['fit']:,} of {result['files']:,} files can be learnt from")
+    info(f"{result['fit']:,} of {result['files']:,} files can be learnt from")
     if result["other_endings"]:
         kinds = ", ".join(f"{count} × {ending}" for ending, count in list(result["other_endings"].items())[:8])
-        say(f"not looked at, by their endings: {kinds}")
+        info(f"not looked at, by their endings: {kinds}")
     sides = sorted(min(each.width, each.height) for each in seen if each.width)
     if sides:
-        say(f"shorter side: {sides[0]} to {sides[-1]} pixels, the middle one {sides[len(sides) // 2]}")
+        info(f"shorter side: {sides[0]} to {sides[-1]} pixels, the middle one {sides[len(sides) // 2]}")
     table = Table("found", "files", "for instance", "what a run does")
     for name, paths in result["findings"].items():
         reason = result["reasons"].get(paths[0])
@@ -223,13 +231,13 @@ def tell(result: dict[str, Any], seen: list[Seen]) -> None:
         about = f" ({reason})" if reason else f" and {partner}" if partner else ""
         table.add_row(name, f"{len(paths):,}", f"{escape(paths[0] + about)}", FINDINGS[name])
     if lost := len(result["reasons"]):
-        say(
+        info(
             f"{lost / result['files']:.1%} of the files cannot be learnt from: a run stops at 5 % of what it draws, or at --max-skipped"
         )
     if result["findings"]:
         console.print(table)
     else:
-        say("nothing is wrong with them")
+        info("nothing is wrong with them")
 
 
 def drawn(seen: list[Seen], file: Path) -> Path:
@@ -252,6 +260,6 @@ def drawn(seen: list[Seen], file: Path) -> Path:
         axes.set_ylabel("files")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     return file

@@ -11,7 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openjepa import memory
+from openjepa.config import Pretrain, load
+from openjepa.memory import hold
+from openjepa.recipes import RECIPES, recipe, summary
 
 HELP = """jepa: Joint-Embedding Predictive Architectures
 
@@ -39,7 +41,6 @@ HELP = """jepa: Joint-Embedding Predictive Architectures
 
 jepa VERB --help lists a verb's settings. Start with: jepa pretrain --data.root photos/ --out runs/photos"""
 
-
 DECODE = """jepa decode: what a representation holds, drawn as pixels
 
   jepa decode train RUN               a decoder on top of a run, which stays as it is
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] not in VERBS:
         print(f"jepa: no verb {arguments[0]!r}: there are {', '.join(VERBS)}; see jepa --help", file=sys.stderr)
         return 2
-    memory.hold()
+    hold()
     return guarded(VERBS[arguments[0]], [switch(each) for each in arguments[1:]])
 
 
@@ -70,12 +71,11 @@ def switch(typed: str) -> str:
 
 def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     """Runs a verb; what a person can mend is told in a sentence, what they cannot is a traceback."""
-    from openjepa.training import Stopped
-    from openjepa.types import Mistake
+    from openjepa.core.errors import Interrupted, UserError
 
     try:
         verb(arguments)
-    except Stopped as stop:
+    except Interrupted as stop:
         print(f"jepa: {stop}; go on with --resume", file=sys.stderr)
         return 128 + stop.number
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except BrokenPipeError:  # who read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (Mistake, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"jepa: {sentence(error)}", file=sys.stderr)
         return 1
     return 0
@@ -122,11 +122,11 @@ def pretrain(arguments: list[str]) -> None:
 def say_typed(default: Any, settings: Any) -> None:
     """What a new run has otherwise than chosen for it, or than its recipe says, as typed."""
     from openjepa.config import differences
-    from openjepa.log import say
+    from openjepa.core.console import info
 
     typed = differences(default, settings)
     if typed and not (settings.out / "config.json").exists() and os.environ.get("RANK", "0") == "0":
-        say(f"typed      {'; '.join(typed)}")
+        info(f"typed      {'; '.join(typed)}")
 
 
 def bare(arguments: list[str], place: int) -> bool:
@@ -138,30 +138,29 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     """The config that the flags change: a resumed run's own, a recipe's, or one chosen for the images and the machine."""
     import dataclasses
 
-    from openjepa import config, recipes
-    from openjepa.log import say
+    from openjepa.core.console import info
     from openjepa.recipes.auto import chosen, starting_from
 
     name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
     out, resume = Path(value_of(rest, "--out") or "runs/pretrain"), value_of(rest, "--resume")
     if resume in ("yes", "if-any") and (out / "config.json").is_file():
-        return dataclasses.replace(config.load(out), out=out), rest
+        return dataclasses.replace(load(out), out=out), rest
     if name:
-        return recipes.recipe(name), rest
+        return recipe(name), rest
     root = values_of(rest, "--data.root")
     helping = "-h" in rest or "--help" in rest
     # a job chooses where it runs
     leaving = any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest
     if not root or helping or leaving:
-        return config.Pretrain(), rest
+        return Pretrain(), rest
     threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags
     all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0
     found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto", all_threads)
     begun = Path(value_of(rest, "--init-from") or "")
     if begun.name and (begun / "config.json").is_file():
-        found = starting_from(found, config.load(begun), begun)
+        found = starting_from(found, load(begun), begun)
     if os.environ.get("RANK", "0") == "0":
-        say("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
+        info("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest
 
 
@@ -215,11 +214,11 @@ def shards(arguments: list[str]) -> None:
 
     from openjepa.archiving import Make
     from openjepa.archiving import make as run
-    from openjepa.types import Mistake
+    from openjepa.core.errors import UserError
 
     rest = arguments[1:] if arguments[:1] == ["make"] else arguments
     if rest == arguments and rest not in (["-h"], ["--help"]):
-        raise Mistake("shards are made by jepa shards make FOLDER OUT; see jepa shards make --help")
+        raise UserError("shards are made by jepa shards make FOLDER OUT; see jepa shards make --help")
     run(tyro.cli(Make, prog="jepa shards make", args=rest))
 
 
@@ -228,9 +227,9 @@ def show(arguments: list[str]) -> None:
 
     import tyro
 
+    from openjepa.core.errors import UserError
     from openjepa.figures.showing import KINDS, Show
     from openjepa.figures.showing import show as run
-    from openjepa.types import Mistake
 
     name = arguments[0] if arguments and arguments[0] in KINDS else None
     if (
@@ -239,7 +238,7 @@ def show(arguments: list[str]) -> None:
         and (near := get_close_matches(arguments[0], KINDS, 1))
         and not Path(arguments[0]).exists()
     ):
-        raise Mistake(f"there is no picture {arguments[0]!r}: did you mean jepa show {near[0]}?")
+        raise UserError(f"there is no picture {arguments[0]!r}: did you mean jepa show {near[0]}?")
     settings = KINDS[name].settings if name else Show
     run(tyro.cli(settings, prog=" ".join(filter(None, ("jepa show", name))), args=arguments[1 if name else 0 :]))
 
@@ -256,10 +255,10 @@ def explore(arguments: list[str]) -> None:
 def decode(arguments: list[str]) -> None:
     import tyro
 
+    from openjepa.core.errors import UserError
     from openjepa.decoding.drawing import Sample, sample
     from openjepa.decoding.measuring import Measure, measure
     from openjepa.decoding.training import Train, train
-    from openjepa.types import Mistake
 
     kinds = {"train": (Train, train), "sample": (Sample, sample), "measure": (Measure, measure)}
     name = arguments[0] if arguments else ""
@@ -267,7 +266,7 @@ def decode(arguments: list[str]) -> None:
         print(DECODE)
         return
     if name not in kinds:
-        raise Mistake(
+        raise UserError(
             f"a decoder is used by jepa decode {'|'.join(kinds)}, as in jepa decode train RUN; each has a --help"
         )
     settings, run = kinds[name]
@@ -289,15 +288,13 @@ def list_recipes(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from openjepa import recipes
-
     if arguments:
-        recipes.recipe(arguments[0])
-        print(recipes.RECIPES[arguments[0]].__doc__)
+        recipe(arguments[0])
+        print(RECIPES[arguments[0]].__doc__)
         return
     table = Table("recipe", "what it is")
-    for name in recipes.RECIPES:
-        table.add_row(name, recipes.summary(name))
+    for name in RECIPES:
+        table.add_row(name, summary(name))
     Console().print(table)
 
 

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa.draws import Draws
+from openjepa.core.rng import CounterRNG
 
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601)
+
 JITTERED, GREYED = 0.8, 0.2  # shares of the views (SimCLR, arXiv 2002.05709, appendix A)
 
 
-def jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, draws: Draws) -> UInt8[Tensor, "B 3 H W"]:
+def jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, draws: CounterRNG) -> UInt8[Tensor, "B 3 H W"]:
     """Brightness, contrast and saturation by up to 0.8·strength, hue by 0.2·strength of a turn, and some views grey.
 
     Source: SimCLR, whose CIFAR-10 runs have strength 0.5. Differs: the four changes are one affine map of a pixel's

@@ -9,14 +9,16 @@ from torch._dynamo import config as limits
 from torch._dynamo.exc import TorchDynamoException
 
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
+from openjepa.core.types import Masks
 from openjepa.data import Step
 from openjepa.device import Place
 from openjepa.flops import Shape
 from openjepa.nn.transformer import Block
 from openjepa.training import split
-from openjepa.types import Masks, Mistake
 
 STATIC = 16  # shapes of masks up to which each gets code of its own
+
 KINDS = 8  # of block for one shape: target, context and predictor, these two once more where masks go one by one, and with padding
 
 
@@ -42,7 +44,7 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, where: Place, ba
     try:
         meet(settings, method, step, sets, where)
     except TorchDynamoException as error:
-        raise Mistake(f"torch cannot compile here ({str(error).splitlines()[0]}): leave --compile out") from error
+        raise UserError(f"torch cannot compile here ({str(error).splitlines()[0]}): leave --compile out") from error
 
 
 def meet(settings: Pretrain, method: Any, step: Step, sets: list[tuple[Shape, ...]], where: Place) -> None:

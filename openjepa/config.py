@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from openjepa.core.config import flatten, from_plain, lookup, parse_duration, registered_name
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import read_json
 from openjepa.device import Precision
-from openjepa.durable import read_json
 from openjepa.masking import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
@@ -23,10 +22,11 @@ from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.nn.positions import turns
 from openjepa.optim import Optim
-from openjepa.types import Mistake
 
 FORMAT = 1
+
 MODALITIES = {"image": Image, "series": Series}
+
 METHODS = {"jepa": JEPA, "mae": MAE, "vicreg": VICReg, "decoder": Decoder}
 
 
@@ -93,42 +93,46 @@ class Pretrain:
     def __post_init__(self):
         for name, value in flatten(dataclasses.asdict(self)).items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise Mistake(f"{name} cannot be {value}: leave --{name.replace('_', '-')} out")
+                raise UserError(f"{name} cannot be {value}: leave --{name.replace('_', '-')} out")
         for name in ("batch_size", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
-                raise Mistake(
+                raise UserError(
                     f"{name} {getattr(self, name)} is not a positive number: try --{name.replace('_', '-')} 1"
                 )
-        seconds(self.budget)
-        if not seconds(self.patience):
-            raise Mistake("processes that do not wait for one another at all cannot work together: try --patience 30m")
-        if self.slurm.nodes < 0 or self.slurm.gpus < 0 or self.slurm.cpus < 1 or seconds(self.slurm.time) < 300:
-            raise Mistake("a job wants machines, cores and five minutes at least: try --slurm.nodes 1 --slurm.time 24h")
+        parse_duration(self.budget)
+        if not parse_duration(self.patience):
+            raise UserError(
+                "processes that do not wait for one another at all cannot work together: try --patience 30m"
+            )
+        if self.slurm.nodes < 0 or self.slurm.gpus < 0 or self.slurm.cpus < 1 or parse_duration(self.slurm.time) < 300:
+            raise UserError(
+                "a job wants machines, cores and five minutes at least: try --slurm.nodes 1 --slurm.time 24h"
+            )
         if self.online.every < 1 or self.online.samples < 20:
-            raise Mistake("probes during a run need --online.every 1 and --online.samples 20 at least")
+            raise UserError("probes during a run need --online.every 1 and --online.samples 20 at least")
         if self.batch_size % self.accumulate:
-            raise Mistake(
+            raise UserError(
                 f"batch size {self.batch_size} does not divide into {self.accumulate} parts: try --accumulate 1"
             )
         if self.threads < 0:
-            raise Mistake(f"{self.threads} threads are none: try --threads 0, which is as many as there are cores")
+            raise UserError(f"{self.threads} threads are none: try --threads 0, which is as many as there are cores")
         layers = self.method.target_layers if isinstance(self.method, JEPA) else ()
         if any(not -self.method.depth <= layer < self.method.depth for layer in layers):
-            raise Mistake(
+            raise UserError(
                 f"targets of blocks {' '.join(map(str, layers))} want more than the encoder's {self.method.depth}: "
                 f"try --method.target-layers {' '.join(map(str, range(self.method.depth // 3, self.method.depth)))}"
             )
         if self.epochs <= 0 and self.steps <= 0:
-            raise Mistake("a run of no steps learns nothing: try --epochs 100")
+            raise UserError("a run of no steps learns nothing: try --epochs 100")
         every = self.method.target_every if isinstance(self.method, JEPA) else 1
         if every < 1 or (every > 1 and not (isinstance(self.method, JEPA) and self.method.pixels)):
-            raise Mistake(
+            raise UserError(
                 f"features at every {every}th place leave others at which nothing is asked for: "
                 "try --method.target-every 1, or --method.pixels 1"
             )
         alone = isinstance(self.method, JEPA) and self.method.target_sees == "asked"
         if alone and (self.masks.sampler not in ("random", "block") or self.masks.times > 1):
-            raise Mistake(
+            raise UserError(
                 "a target encoder that sees the places asked for alone wants one block of them a sample: "
                 "try --masks.sampler random --masks.times 1, or --method.target-sees whole"
             )
@@ -137,28 +141,11 @@ class Pretrain:
             (self.method.predictor_dim, self.method.predictor_heads or self.method.num_heads),
         ):
             if dim % heads:
-                raise Mistake(
+                raise UserError(
                     f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}"
                 )
             if self.method.positions == "rope":
                 turns(dim // heads, self.data.coordinates)
-
-
-def seconds(budget: str) -> float:
-    """The seconds of a time such as 2h, 90m, 1h30m or 45s; 0 of an empty one. Mistake in a sentence otherwise."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", budget.strip())
-    total = sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
-    if budget and not total:
-        raise Mistake(f"{budget!r} is no time: times are written 2h, 1h30m, 90m or 45s")
-    return float(total)
-
-
-def lasts(time: float) -> str:
-    """Seconds as `seconds` reads them: 48s, 75m or 2h10m."""
-    if time < 120:
-        return f"{time:.0f}s"
-    minutes = round(time / 60)
-    return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60 or ''}{'m' if minutes % 60 else ''}"
 
 
 FREE = frozenset({  # fields that the weights do not depend on
@@ -170,8 +157,8 @@ FREE = frozenset({  # fields that the weights do not depend on
 def to_json(config: Pretrain) -> dict[str, Any]:
     """The config as plain values; a modality and a method bear their registered names."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    plain["data"] = {"type": name_of(MODALITIES, config.data), **plain["data"]}
-    plain["method"] = {"type": name_of(METHODS, config.method), **plain["method"]}
+    plain["data"] = {"type": registered_name(MODALITIES, config.data), **plain["data"]}
+    plain["method"] = {"type": registered_name(METHODS, config.method), **plain["method"]}
     return {"format": FORMAT, **plain}
 
 
@@ -179,30 +166,30 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
     """The config that `to_json` wrote. Mistake on a key or value that does not belong."""
     plain = dict(plain)
     if plain.pop("format", None) != FORMAT:
-        raise Mistake(f"config.json is not of format {FORMAT}: was it written by another version?")
+        raise UserError(f"config.json is not of format {FORMAT}: was it written by another version?")
     data, method = dict(plain.pop("data")), dict(plain.pop("method"))
     built: dict[str, Any] = {
-        "data": build(known(MODALITIES, data.pop("type", None)), data),
-        "method": build(known(METHODS, method.pop("type", None)), method),
-        "masks": build(Masking, plain.pop("masks")),
-        "optim": build(Optim, plain.pop("optim")),
-        "online": build(Online, plain.pop("online", {})),
-        "slurm": build(Slurm, plain.pop("slurm", {})),
+        "data": from_plain(lookup(MODALITIES, data.pop("type", None)), data),
+        "method": from_plain(lookup(METHODS, method.pop("type", None)), method),
+        "masks": from_plain(Masking, plain.pop("masks")),
+        "optim": from_plain(Optim, plain.pop("optim")),
+        "online": from_plain(Online, plain.pop("online", {})),
+        "slurm": from_plain(Slurm, plain.pop("slurm", {})),
     }
-    return dataclasses.replace(build(Pretrain, plain), **built)
+    return dataclasses.replace(from_plain(Pretrain, plain), **built)
 
 
 def load(folder: Path) -> Pretrain:
     """The config of a run or an export. Mistake in a sentence if there is none."""
     file = folder / "config.json"
     if not file.is_file():
-        raise Mistake(f"{folder} is not a run: it has no config.json")
+        raise UserError(f"{folder} is not a run: it has no config.json")
     try:
         return from_json(read_json(file))
-    except Mistake as error:
-        raise Mistake(f"{file}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Mistake(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
+        raise UserError(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
 
 
 def is_one(folder: Path) -> bool:
@@ -214,46 +201,6 @@ def is_one(folder: Path) -> bool:
         return True
 
 
-def build(kind: type, plain: dict[str, Any]) -> Any:
-    """A dataclass from plain values, every one checked against its field's type."""
-    every = typing.get_type_hints(kind)
-    hints = {each.name: every[each.name] for each in dataclasses.fields(kind)}
-    unknown = sorted(plain.keys() - hints.keys())
-    if unknown:
-        raise Mistake(f"{kind.__name__} has no setting {unknown[0]!r}: its settings are {', '.join(hints)}")
-    return kind(**{name: value_of(hints[name], value, name) for name, value in plain.items()})
-
-
-def value_of(hint: Any, value: Any, name: str) -> Any:
-    """A JSON value as the type a field wants. Mistake if it is another."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) == len(value):
-            return tuple(value_of(kind, each, name) for kind, each in zip(kinds, value, strict=True))
-    if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
-        return None
-    if hint is Path or (origin in (typing.Union, types.UnionType) and Path in arguments):
-        return Path(str(value))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise Mistake(f"{name} cannot be {value!r}: it is {getattr(hint, '__name__', hint)}")
-
-
-def known(registry: dict[str, type], name: Any) -> type:
-    if name not in registry:
-        raise Mistake(f"{name!r} is none of {', '.join(registry)}")
-    return registry[name]
-
-
-def name_of(registry: dict[str, type], value: Any) -> str:
-    return next(name for name, kind in registry.items() if type(value) is kind)
-
-
 def differences(one: Pretrain, other: Pretrain) -> list[str]:
     """The settings that results depend on in which two configs differ, as `name: one → other`."""
     flat = [flatten(to_json(config)) for config in (one, other)]
@@ -261,10 +208,3 @@ def differences(one: Pretrain, other: Pretrain) -> list[str]:
     return [
         f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names if flat[0].get(name) != flat[1].get(name)
     ]
-
-
-def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in plain.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

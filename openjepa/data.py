@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import mmap
 import multiprocessing
@@ -12,7 +11,6 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +19,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from openjepa import archives
-from openjepa.draws import Draws, order
-from openjepa.durable import make_folder, replacing
-from openjepa.types import Batch, Dataset, Listing, Masker, Masks, Mistake, Skipped
+from openjepa.archives import SQUEEZED, SUFFIXES, addresses, complete
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
+from openjepa.core.protocols import Dataset, Masker
+from openjepa.core.rng import CounterRNG, epoch_order
+from openjepa.core.types import Batch, FileList, Masks, Skipped
 
 SHARED = Path("/dev/shm")
 
@@ -55,48 +55,36 @@ class Paths(Sequence[str]):
         """Stores the list and opens it. The file appears whole or not at all."""
         encoded = [os.fsencode(path) for path in paths]
         ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        with replacing(file) as temporary, temporary.open("wb") as stream:
+        with atomic_write(file) as temporary, temporary.open("wb") as stream:
             stream.write(len(encoded).to_bytes(8, "little"))
             stream.write(ends.tobytes())
             stream.write(b"".join(encoded))
         return Paths(file)
 
 
-@contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Keeps a second process out of the folder. Mistake if one is there."""
-    make_folder(folder)
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Mistake(f"another process is {doing} in {folder}: wait for it, or give another folder") from error
-        yield
-
-
-def list_files(roots: Sequence[str], suffixes: frozenset[str], inside: bool = True) -> Listing:
+def list_files(roots: Sequence[str], suffixes: frozenset[str], inside: bool = True) -> FileList:
     """Every file with one of these suffixes below the folders, or named in text files, sorted; links are followed once.
 
     With `inside`, also those inside the tar and Parquet files named, or in folders that hold no files of these suffixes
     themselves: archives sorted, each in its own order. Mistake in a sentence where there is nothing to find.
     """
     if not roots:
-        raise Mistake("no data given: name a folder of images, for a run by --data.root FOLDER")
+        raise UserError("no data given: name a folder of images, for a run by --data.root FOLDER")
     found: dict[str, int] = {}
     for root in roots:
-        found.update(below(root, suffixes, archives.SUFFIXES if inside else frozenset()))
-    packed = sorted(path for path in found if path_suffix(path) in archives.SUFFIXES)
+        found.update(below(root, suffixes, SUFFIXES if inside else frozenset()))
+    packed = sorted(path for path in found if path_suffix(path) in SUFFIXES)
     loose = sorted(found.keys() - set(packed))
     sizes = {path: found[path] for path in loose}
     for archive in packed:
-        sizes.update(archives.addresses(archive, suffixes))
+        sizes.update(addresses(archive, suffixes))
     if not sizes:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
-        raise Mistake(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
+        raise UserError(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
     digest = hashlib.sha256(
         "\0".join(f"{path}\0{size}" for path, size in sizes.items()).encode("utf-8", "surrogateescape")
     )
-    return Listing(list(sizes), digest.hexdigest()[:32])
+    return FileList(list(sizes), digest.hexdigest()[:32])
 
 
 def below(root: str, suffixes: frozenset[str], packed: frozenset[str]) -> dict[str, int]:
@@ -105,19 +93,19 @@ def below(root: str, suffixes: frozenset[str], packed: frozenset[str]) -> dict[s
     if path.is_dir():
         if loose := dict(walk(str(path), suffixes)):
             return loose
-        archives.complete(path)
+        complete(path)
         return dict(walk(str(path), packed))
     if path.is_file() and path.suffix.lower() == ".txt":
         return dict(named_in(path))
     if path.is_file() and path.suffix.lower() in suffixes | packed:
         return {str(path): path.stat().st_size}
-    if path.is_file() and path.name.lower().endswith(archives.SQUEEZED):
-        raise Mistake(
+    if path.is_file() and path.name.lower().endswith(SQUEEZED):
+        raise UserError(
             f"{root} is compressed, so that no picture in it can be read by itself: decompress it to a .tar file"
         )
     if not path.exists():
-        raise Mistake(f"{root} is not there: check its spelling")
-    raise Mistake(
+        raise UserError(f"{root} is not there: check its spelling")
+    raise UserError(
         f"{root} is no picture, not a folder, a .tar or .parquet file, nor a .txt file of paths: check its spelling"
     )
 
@@ -162,7 +150,7 @@ def named_in(file: Path) -> Iterator[tuple[str, int]]:
         if line.strip():
             path = file.parent / line.strip()
             if not path.is_file():
-                raise Mistake(f"{file} names {line.strip()}, which is not a file: remove the line or mend the path")
+                raise UserError(f"{file} names {line.strip()}, which is not a file: remove the line or mend the path")
             yield str(path), path.stat().st_size
 
 
@@ -195,11 +183,11 @@ class Steps(torch.utils.data.Dataset):
         views: int = 1,
     ):
         if batch_size % ranks:
-            raise Mistake(
+            raise UserError(
                 f"batch size {batch_size} does not divide by {ranks} processes: try --batch-size {batch_size // ranks * ranks}"
             )
         if len(data) < batch_size:
-            raise Mistake(
+            raise UserError(
                 f"{len(data)} images are fewer than a batch of {batch_size}: try --batch-size {max(1, len(data) // 2)}"
             )
         self.data, self.masker, self.seed, self.total, self.views = data, masker, seed, total, views
@@ -212,11 +200,11 @@ class Steps(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> Step:
         epoch, place = divmod(step, len(self.data) // self.batch_size)
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, order(self.seed, epoch, len(self.data))
+            self.epoch, self.order = epoch, epoch_order(self.seed, epoch, len(self.data))
         places = place * self.batch_size + np.arange(self.batch_size)
         mine = slice(self.rank * self.share, (self.rank + 1) * self.share)
         numbers = epoch * len(self.data) + places
-        draws = Draws(self.seed, step, numbers[mine], numbers, self.rank * self.share)
+        draws = CounterRNG(self.seed, step, numbers[mine], numbers, self.rank * self.share)
 
         wanted = torch.from_numpy(self.order[places[mine]])
         reads = [self.data.read(wanted, draws.again(turn)) for turn in range(self.views)]
@@ -254,7 +242,7 @@ def following(made: Iterator[Any], workers: int) -> Any:
     except (RuntimeError, EOFError, OSError) as error:
         if isinstance(error, RuntimeError) and not re.search(r"DataLoader worker \(pid", str(error)):
             raise
-        raise Mistake(
+        raise UserError(
             f"a loader process was killed, for memory perhaps; nothing is lost: go on with --resume yes --workers {workers // 2}"
         ) from error
 
@@ -265,20 +253,20 @@ class Outcomes(torch.utils.data.Dataset):
     def __init__(self, steps: Steps, workers: int):
         self.steps, self.workers = steps, workers
 
-    def __getitem__(self, step: int) -> Step | Mistake | OSError:
+    def __getitem__(self, step: int) -> Step | UserError | OSError:
         try:
             made = self.steps[step]
             if self.workers:
                 fits(sum(view.nbytes for view in made.batch.views if isinstance(view, torch.Tensor)), self.workers)
             return made
-        except (Mistake, OSError) as error:
+        except (UserError, OSError) as error:
             return error
 
 
 def fits(size: int, workers: int) -> None:
     """Mistake unless shared memory, through which batches come from workers, has room: without it torch waits for ever."""
     if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < (workers + 1) * size:
-        raise Mistake(
+        raise UserError(
             f"shared memory is full: {SHARED} has {free / 1e6:.1f} MB left, and a batch wants {size / 1e6:.1f}: give it more "
             f"(docker run --shm-size=2g), then go on with --resume yes, or with --workers {workers // 2}"
         )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from openjepa.distributed import local_rank
+from openjepa.core.distributed import local_rank
+from openjepa.core.errors import UserError
 from openjepa.nn.products import ONEDNN
-from openjepa.types import Mistake
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -49,9 +48,9 @@ def place(device: str = "auto", precision: Precision = "auto") -> Place:
     kind = device.split(":")[0]
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(kind, False):
-        raise Mistake(f"no device {device} here: try --device cpu")
+        raise UserError(f"no device {device} here: try --device cpu")
     if precision == "bf16" and kind == "cpu" and not ONEDNN:
-        raise Mistake("this processor has no fast products in bf16: try --precision fp32")
+        raise UserError("this processor has no fast products in bf16: try --precision fp32")
     chosen = torch.device(f"cuda:{local_rank()}") if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -64,8 +63,3 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

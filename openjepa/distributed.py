@@ -14,26 +14,13 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from openjepa.types import Mistake
+from openjepa.core.distributed import rank_and_size
+from openjepa.core.errors import UserError
 
 ROLL = 10.0  # seconds that ranks have to say that they are there
-
-
-def world() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def is_main() -> bool:
-    return world()[0] == 0
-
-
-def local_rank() -> int:
-    """Which of this machine's devices is ours, as torchrun says."""
-    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 @contextlib.contextmanager
@@ -54,7 +41,7 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
     except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
         if gone := missing(dist.PrefixStore("roll", store), rank, ranks):
             traceback.clear_frames(error.__traceback__)
-            raise Mistake(
+            raise UserError(
                 f"of {ranks} processes, {', '.join(map(str, gone))} has gone or does not answer: see what it said; what was "
                 "saved is safe, go on with --resume yes"
             ) from error
@@ -77,7 +64,7 @@ def joined(device: torch.device, patience: timedelta | None) -> tuple[dist.Store
         own = dist.PrefixStore("group", store)
         dist.init_process_group(backend, timeout=patience, store=own, rank=rank, world_size=ranks)
     except (dist.DistError, ValueError) as error:
-        raise Mistake(
+        raise UserError(
             f"the {ranks} processes of WORLD_SIZE did not find one another ({str(error).splitlines()[0]}): start them by "
             "torchrun, or unset WORLD_SIZE"
         ) from error
@@ -110,21 +97,9 @@ def missing(store: dist.Store, rank: int, ranks: int) -> list[int]:
     return sorted(late) if answered.is_set() else [0]
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum over ranks, in place; no gradient."""
-    if world()[1] > 1:
-        dist.all_reduce(value)
-    return value
-
-
-def barrier() -> None:
-    if world()[1] > 1:
-        dist.barrier()
-
-
 def replicated(method: nn.Module, device: torch.device) -> nn.Module:
     """The method as it is, or averaged over ranks after each backward pass."""
-    if world()[1] == 1:
+    if rank_and_size()[1] == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
@@ -138,15 +113,3 @@ def sync_only_when(module: nn.Module, last: bool) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def most(value: Tensor) -> Tensor:
-    """The largest over ranks, in place."""
-    if world()[1] > 1:
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-    return value
-
-
-def local_size() -> int:
-    """How many processes share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

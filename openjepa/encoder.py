@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from openjepa.core.errors import UserError
+from openjepa.core.types import Tokens
 from openjepa.nn.positions import Positions, rotary, sincos
 from openjepa.nn.transformer import Block
-from openjepa.types import Mistake, Tokens
 
 SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
     "tiny": {"dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4.0},
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         if registers < 0:
-            raise Mistake(f"{registers} registers are none: try --method.registers 4")
+            raise UserError(f"{registers} registers are none: try --method.registers 4")
         self.dim, self.head, self.positions, self.registers = dim, dim // num_heads, positions, registers
         self.patch_embed = stem
         self.reg_token = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None

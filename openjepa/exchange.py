@@ -11,18 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from openjepa import positional, weights
-from openjepa.durable import replacing
-from openjepa.evaluate import heads, report
+from openjepa import weights
+from openjepa.core.arguments import Exported, Repository, Run, Source
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.evaluate.candidates import ours
-from openjepa.formats import hugging_face, official, programs, timm
+from openjepa.evaluate.heads import Head, fitting
+from openjepa.evaluate.report import markdown, read
 from openjepa.formats.card import card
 from openjepa.formats.found import Asked
+from openjepa.formats.hugging_face import config_of, write, write_processor
+from openjepa.formats.official import write
+from openjepa.formats.programs import write_onnx, write_program
 from openjepa.formats.reading import foreign, load
-from openjepa.log import say
+from openjepa.formats.timm import write
 from openjepa.modalities.image import Image
 from openjepa.trained import Trained
-from openjepa.types import Mistake
+from openjepa.weights import CONTEXT, CONTEXT_FILE, FILE, PREDICTOR, PREDICTOR_FILE, TARGET, State, load, write
 
 Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
 
@@ -31,7 +37,7 @@ Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
 class Convert:
     """Makes a folder of ours from weights of another project, which every verb takes, --init-from as well."""
 
-    source: positional.Source  # *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
+    source: Source  # *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
     out: Path  # the folder to make
     num_heads: int = 0  # of the encoder; 0: by the config beside the weights, or as in the paper's family
     licence: str = ""  # of the weights, if it is not as their home says; released weights are cc-by-nc-4.0
@@ -41,7 +47,7 @@ class Convert:
 class Export:
     """Writes an encoder for other tools."""
 
-    run: positional.Run  # a run, an export, or weights of another project, as for convert
+    run: Run  # a run, an export, or weights of another project, as for convert
     format: Format = "hf"  # torch: a program of torch.export; official: the authors' *.pth.tar
     out: Path | None = None  # the folder to make; by default RUN/FORMAT
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
@@ -53,8 +59,8 @@ class Export:
 class Push:
     """Uploads an exported folder to a repository of the Hugging Face hub. Log in first: hf auth login."""
 
-    folder: positional.Exported  # what jepa export made
-    repository: positional.Repository  # NAME/REPOSITORY
+    folder: Exported  # what jepa export made
+    repository: Repository  # NAME/REPOSITORY
     private: bool = False
 
 
@@ -63,32 +69,32 @@ def convert(settings: Convert) -> Path:
     found = foreign(settings.source, Asked(settings.num_heads, settings.licence))
     with making(settings.out) as folder:
         if found is None:  # a folder of ours, perhaps of an older format
-            known = weights.load(Path(settings.source))
+            known = load(Path(settings.source))
             files = {name: state for name, state in everything(Path(settings.source)).items() if state}
-            weights.write(folder, files, known.config, known.step, known.about)
+            write(folder, files, known.config, known.step, known.about)
         else:
             found.write(folder)
     trained = load(settings.out)
-    say(f"encoder    width {trained.encoder.dim}, depth {len(trained.encoder.blocks)}: {settings.out}")
-    say(f"licence    {trained.about.licence or 'not stated: say it with --licence'}")
+    info(f"encoder    width {trained.encoder.dim}, depth {len(trained.encoder.blocks)}: {settings.out}")
+    info(f"licence    {trained.about.licence or 'not stated: say it with --licence'}")
     for note in trained.about.notes:
-        say(f"note       {note}")
+        info(f"note       {note}")
     return settings.out
 
 
-def everything(folder: Path) -> dict[str, weights.State]:
+def everything(folder: Path) -> dict[str, State]:
     """All networks of a folder of ours, by the file that keeps them."""
     files = {
-        weights.TARGET: weights.FILE,
-        weights.CONTEXT: weights.CONTEXT_FILE,
-        weights.PREDICTOR: weights.PREDICTOR_FILE,
+        TARGET: FILE,
+        CONTEXT: CONTEXT_FILE,
+        PREDICTOR: PREDICTOR_FILE,
     }
     state = weights.everything(folder)
     found = {
         file: {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
         for prefix, file in files.items()
     }
-    return found if found[weights.FILE] else found | {weights.FILE: found[weights.CONTEXT_FILE]}  # of one encoder
+    return found if found[FILE] else found | {FILE: found[CONTEXT_FILE]}  # of one encoder
 
 
 def export(settings: Export) -> Path:
@@ -96,24 +102,24 @@ def export(settings: Export) -> Path:
     trained, run = load(settings.run, settings.which), Path(settings.run)
     licence = trained.about.licence or settings.licence
     if settings.licence and licence != settings.licence:
-        raise Mistake(f"these weights are under {licence}, which they keep: leave --licence out")
+        raise UserError(f"these weights are under {licence}, which they keep: leave --licence out")
     if settings.format == "official" and settings.which == "context":
-        raise Mistake("the authors' layout holds both encoders, each under its name: leave --which out")
+        raise UserError("the authors' layout holds both encoders, each under its name: leave --which out")
     head = None
     if settings.head:
         if settings.format != "hf":
-            raise Mistake(
+            raise UserError(
                 "only Hugging Face's format has a place for a classifier: try --format hf, or leave --head out"
             )
         encoder = ours(trained.encoder, trained.config, run.name).fingerprint
-        head = heads.fitting(run, settings.head, encoder)
+        head = fitting(run, settings.head, encoder)
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
     with making(out) as folder:
         about = FORMATS[settings.format](Order(trained, run, folder, head, licence))
         text = card(trained, settings.format, out, licence, run, results_of(run) if settings.which == "target" else "")
-        with replacing(folder / "README.md") as temporary:
+        with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(text)
-    say(f"written    {out}" + (f": {about}" if about else ""))
+    info(f"written    {out}" + (f": {about}" if about else ""))
     return out
 
 
@@ -123,31 +129,31 @@ class Order(NamedTuple):
     trained: Trained
     run: Path
     folder: Path
-    head: heads.Head | None
+    head: Head | None
     licence: str
 
 
 def to_hugging_face(order: Order) -> str:
     plain(order.trained, "Hugging Face's ijepa")
     head = order.head._asdict() if order.head else None
-    hugging_face.write(order.trained.encoder.state_dict(), order.trained, order.folder, head)
+    write(order.trained.encoder.state_dict(), order.trained, order.folder, head)
     return f"for AutoModel{'ForImageClassification' if head else ''} and AutoImageProcessor"
 
 
 def to_timm(order: Order) -> str:
     plain(order.trained, "timm's vision transformer")
-    timm.write(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
+    write(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
     return 'for timm.create_model("local-dir:…")'
 
 
 def to_onnx(order: Order) -> str:
-    worst = programs.write_onnx(order.trained, order.folder)
+    worst = write_onnx(order.trained, order.folder)
     prepared(order)
     return f"onnxruntime's features differ from ours by {worst:.1e} at most"
 
 
 def to_torch(order: Order) -> str:
-    worst = programs.write_program(order.trained, order.folder)
+    worst = write_program(order.trained, order.folder)
     prepared(order)
     return f"the program's features differ from ours by {worst:.1e} at most"
 
@@ -155,23 +161,21 @@ def to_torch(order: Order) -> str:
 def to_safetensors(order: Order) -> str:
     trained = order.trained
     about = dataclasses.replace(trained.about, licence=order.licence)
-    weights.write(order.folder, {weights.FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
+    write(order.folder, {FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
     return "for openjepa.load, and whatever reads safetensors"
 
 
 def to_official(order: Order) -> str:
     plain(order.trained, "the released code's encoder")
     states = {"target": order.trained.encoder.state_dict()}
-    if order.run.is_dir() and not hugging_face.config_of(order.run).keys() & {"model_type", "architecture"}:
+    if order.run.is_dir() and not config_of(order.run).keys() & {"model_type", "architecture"}:
         kept = everything(order.run)
-        states |= {"context": kept[weights.CONTEXT_FILE], "predictor": of_features(kept[weights.PREDICTOR_FILE], order)}
-    official.write(
-        {name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar"
-    )
+        states |= {"context": kept[CONTEXT_FILE], "predictor": of_features(kept[PREDICTOR_FILE], order)}
+    write({name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar")
     return ", ".join(name for name, state in states.items() if state)
 
 
-def of_features(predictor: weights.State, order: Order) -> weights.State:
+def of_features(predictor: State, order: Order) -> State:
     """A predictor as the released code has it, of as many numbers as a feature has: pixels asked for besides are left out.
 
     Nothing where it predicts several layers side by side.
@@ -194,7 +198,7 @@ FORMATS: dict[str, Callable[[Order], str]] = {
 
 def prepared(order: Order) -> None:
     """How pictures are made ready for a program, as Hugging Face's processors have it."""
-    hugging_face.write_processor(order.trained.data, order.folder)
+    write_processor(order.trained.data, order.folder)
 
 
 def plain(trained: Trained, theirs: str) -> None:
@@ -206,18 +210,16 @@ def plain(trained: Trained, theirs: str) -> None:
         "a convolutional stem": isinstance(data, Image) and data.embed != "linear",
     }
     if has := [name for name, there in other.items() if there]:
-        raise Mistake(f"{theirs} has no {' and no '.join(has)}: try --format onnx, torch or safetensors")
+        raise UserError(f"{theirs} has no {' and no '.join(has)}: try --format onnx, torch or safetensors")
 
 
 def results_of(run: Path) -> str:
     """What probes have measured, as tables; a run's own are in RUN/probes."""
     tables = []
     for file in sorted((run / "probes").glob("*.json")):
-        scores = report.read(file)["scores"]
+        scores = read(file)["scores"]
         tables += (
-            [f"{file.stem}, accuracy on test images with its 95 % interval:\n\n{report.markdown(scores)}"]
-            if scores
-            else []
+            [f"{file.stem}, accuracy on test images with its 95 % interval:\n\n{markdown(scores)}"] if scores else []
         )
     return "\n\n".join(tables)
 
@@ -226,7 +228,7 @@ def results_of(run: Path) -> str:
 def making(folder: Path) -> Iterator[Path]:
     """A folder to fill, which bears its name once it is whole. Mistake if there is one already."""
     if folder.exists():
-        raise Mistake(f"{folder} is there already: give another --out, or remove it")
+        raise UserError(f"{folder} is there already: give another --out, or remove it")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -239,19 +241,19 @@ def making(folder: Path) -> Iterator[Path]:
 def push(settings: Push) -> str:
     """Uploads; returns the page's address. Mistake in a sentence where the hub refuses."""
     if not (settings.folder / "README.md").is_file():
-        raise Mistake(f"{settings.folder} has no model card: push what jepa export made")
+        raise UserError(f"{settings.folder} has no model card: push what jepa export made")
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
     except ImportError as error:
-        raise Mistake("pushing needs an extra: pip install 'openjepa[hf]'") from error
+        raise UserError("pushing needs an extra: pip install 'openjepa[hf]'") from error
     hub: Any = HfApi(library_name="openjepa")
     try:
         hub.create_repo(settings.repository, private=settings.private, exist_ok=True)
         address = hub.upload_folder(folder_path=str(settings.folder), repo_id=settings.repository)
     except LocalTokenNotFoundError as error:
-        raise Mistake("the hub wants to know who you are: type hf auth login") from error
+        raise UserError("the hub wants to know who you are: type hf auth login") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise Mistake(f"the hub refused ({str(error).splitlines()[0]}): check the name, and hf auth login") from error
-    say(f"pushed     {address}")
+        raise UserError(f"the hub refused ({str(error).splitlines()[0]}): check the name, and hf auth login") from error
+    info(f"pushed     {address}")
     return str(address)

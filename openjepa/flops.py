@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from openjepa.core.protocols import Modality
+from openjepa.core.types import Masks
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
-from openjepa.types import Masks, Modality
 
 Method = JEPA | MAE | VICReg | Decoder
+
 Shape = tuple[int, int, int]  # of one mask: tokens shown, blocks asked for, tokens in each
 
 

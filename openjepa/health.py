@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 PATIENCE = 3  # log rows in a row before the alarm
+
 FEWEST = 4  # samples that directions are counted of
 
 
@@ -50,8 +51,11 @@ THRESHOLDS = (  # figures behind these limits: docs/health.md
     ),
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two", 10.0),
 )
+
 STANDARDISED = "--method.standardise, "  # where targets are not
+
 AVERAGED = "a slower target (--optim.momentum 0.999 --optim.final-momentum 1 --optim.recent 0) or "  # where there is an averaged one
+
 ADVICE = "try {}a lower --optim.lr; see docs/health.md"
 
 

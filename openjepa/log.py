@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from openjepa import durable
-from openjepa.types import Mistake, Skipped
+from openjepa.core.console import console, print_line, warn
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, fsync_path
+from openjepa.core.types import Skipped
 
 SHOWN = (
     "loss",
@@ -27,9 +27,9 @@ SHOWN = (
     "online_knn",
     "online_logistic",
 )
+
 # differ from run to run; all else is reproducible
 TIMINGS = frozenset({"images_per_second", "data_wait", "share_of_ceiling", "seconds"})
-console = Console(highlight=False, stderr=False)
 
 
 @runtime_checkable
@@ -65,6 +65,7 @@ class WandB:
 
 
 BOARDS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
+
 EXTRAS = {"tensorboard": "board", "wandb": "wandb"}
 
 
@@ -73,7 +74,7 @@ def board(name: str, folder: Path) -> Board:
     try:
         return BOARDS[name](folder)
     except ImportError as error:
-        raise Mistake(f"{name} is not installed: type pip install 'openjepa[{EXTRAS[name]}]'") from error
+        raise UserError(f"{name} is not installed: type pip install 'openjepa[{EXTRAS[name]}]'") from error
 
 
 class Log:
@@ -103,7 +104,7 @@ class Log:
         shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
         self.bar.update(self.task, completed=step, shown=shown)
         if not console.is_terminal:
-            tell(f"step {step}/{self.total}  {shown}")
+            print_line(f"step {step}/{self.total}  {shown}")
         for board in self.boards:
             board.row(step, metrics)
 
@@ -148,8 +149,8 @@ class Rows:
             self.write()
         try:
             if self.file.exists():
-                durable.flush(self.file)
-                durable.flush(self.file.parent)
+                fsync_path(self.file)
+                fsync_path(self.file.parent)
         except OSError as error:
             self.failed(error, self.file.stat().st_size)
 
@@ -162,25 +163,6 @@ def skipped(folder: Path, samples: Iterable[Skipped]) -> None:
             stream.writelines(lines)
     except OSError as error:
         warn(f"skipped.jsonl cannot be written ({error.strerror or error}); training goes on: {' '.join(lines)}")
-
-
-def say(message: str) -> None:
-    """A sentence for the person at the terminal."""
-    console.print(message, soft_wrap=True, markup=False)
-
-
-def warn(message: str) -> None:
-    """A sentence that should not be missed; on standard error."""
-    tell(f"jepa: {message}", "stderr")
-
-
-def tell(line: str, to: Literal["stdout", "stderr"] = "stdout") -> None:
-    """A line, if there is anybody to read it: a run goes on when its terminal, or who read its output, is gone."""
-    stream = getattr(sys, to)
-    try:
-        print(line, file=stream, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
@@ -198,5 +180,5 @@ def cut_after(file: Path, step: int) -> None:
     """Drops rows of steps that a resumed run will take again."""
     if file.exists():
         kept = [row for row in rows(file) if row["step"] <= step]
-        with durable.replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -1,5 +1,7 @@
 """How far a prediction is from its target.   B batch  M blocks  T tokens per block  N tokens  E width"""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch.nn.functional as F

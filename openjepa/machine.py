@@ -16,7 +16,9 @@ from PIL import Image as Pillow
 from openjepa.device import Place
 
 SQUARES = {"cpu": (1024, 2048), "gpu": (4096, 8192)}  # sides of the matrices whose product sets the ceiling
+
 COPIED = 2**27  # bytes
+
 PHOTO = (500, 375)  # pixels of the JPEG that is decoded, as wide and high as photographs on the web
 
 

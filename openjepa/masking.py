@@ -15,13 +15,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from openjepa.draws import Draws
-from openjepa.types import Masker, Masks, Mistake
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Masker
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Masks
 
 Size = tuple[int, int]  # rows, columns
+
 REDRAWS = 16  # times a sample that falls short of the context budget draws its places again
+
 RELEASED_BATCH = 128  # samples a GPU of the released runs held: contexts were cut to the shortest of them
+
 RELEASED_TRIES = 20
+
 WIDEST = 10.0  # times that a block may be as wide as high, or as high as wide
 
 
@@ -43,17 +49,19 @@ class Masking:
     def __post_init__(self):
         for name in ("target_scale", "context_scale"):
             if not 0 < getattr(self, name)[0] <= getattr(self, name)[1] <= 1:
-                raise Mistake(f"{name} {getattr(self, name)} is no range of shares, from low to high: {better(name)}")
+                raise UserError(f"{name} {getattr(self, name)} is no range of shares, from low to high: {better(name)}")
         for name in ("budget", "hidden"):
             if not 0 < getattr(self, name) <= 1:
-                raise Mistake(f"a share {getattr(self, name):g} of tokens is none: {better(name)}")
+                raise UserError(f"a share {getattr(self, name):g} of tokens is none: {better(name)}")
         low, high = self.target_aspect
         if not 1 / WIDEST <= low <= high <= WIDEST:
-            raise Mistake(f"target_aspect {low:g} to {high:g} does not go from low to high: {better('target_aspect')}")
+            raise UserError(
+                f"target_aspect {low:g} to {high:g} does not go from low to high: {better('target_aspect')}"
+            )
         if self.times < 1:
-            raise Mistake(f"{self.times} masks a sample leave nothing to learn from: try --masks.times 1")
+            raise UserError(f"{self.times} masks a sample leave nothing to learn from: try --masks.times 1")
         if self.targets < 1 or self.min_keep < 0:
-            raise Mistake(
+            raise UserError(
                 "a mask wants one target and no fewer than no tokens: try --masks.targets 4 --masks.min-keep 10"
             )
 
@@ -103,19 +111,19 @@ class Blocks:
         count = self.grid[0] * self.grid[1]
         smallest = int(count * self.target_scale[0])
         if smallest < 2:
-            raise Mistake(too_small(self.grid, f"a target block would have {smallest} tokens"))
+            raise UserError(too_small(self.grid, f"a target block would have {smallest} tokens"))
         if not self.target_aspect[0] <= self.target_aspect[1] or not self.target_scale[0] <= self.target_scale[1]:
-            raise Mistake("mask ranges go from low to high: try --masks.target-scale 0.15 0.2")
+            raise UserError("mask ranges go from low to high: try --masks.target-scale 0.15 0.2")
         for context, blocks, tokens in self.shapes():
             area = min(self.context_sizes())
             if context < 1 or area * (1 - tokens / count) ** blocks < min(context, count - blocks * tokens) / 2:
-                raise Mistake(
+                raise UserError(
                     f"{blocks} target blocks of {tokens} tokens leave too little of a {self.grid[0]}×{self.grid[1]} grid "
                     f"to show {context}: try --masks.budget {self.budget / 2:g} or fewer --masks.targets"
                 )
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks]:
         scale, aspect, context_scale = draws.shared("block sizes", 3).tolist()
         target = block_size(between(*self.target_scale, scale), between(*self.target_aspect, aspect), self.grid)
@@ -138,7 +146,7 @@ class Blocks:
         return (Masks(context, asked, None if shown.all() else shown),)
 
     def place(
-        self, draws: Draws, target: Size, block: Size, attempt: int
+        self, draws: CounterRNG, target: Size, block: Size, attempt: int
     ) -> tuple[Int[Tensor, "B M T"], Bool[Tensor, "B N"]]:
         """Target blocks, and the tokens of the context block outside them."""
         where = draws.uniform(f"places {attempt}", self.targets + 1, 2)
@@ -186,10 +194,10 @@ class OfficialBlocks:
         smallest = min(smallest, *(math.prod(self.size(u, self.context_scale, (1.0, 1.0))) for u in (0.0, 1.0)))
         if min(self.grid) < 2 or smallest <= self.min_keep:
             reason = f"the released sampler wants blocks of more than {self.min_keep} tokens, here {smallest}"
-            raise Mistake(too_small(self.grid, reason) + ", or --masks.sampler blocks")
+            raise UserError(too_small(self.grid, reason) + ", or --masks.sampler blocks")
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks]:
         first, stop = draws.first, draws.first + len(draws.numbers)
         start = first // RELEASED_BATCH * RELEASED_BATCH
@@ -210,7 +218,7 @@ class OfficialBlocks:
         shown = torch.arange(longest) < keep[:, None]
         return (Masks(context, block_index(asked[mine], target, self.grid), None if shown.all() else shown),)
 
-    def free(self, draws: Draws, asked: Int[Tensor, "B M 2"], target: Size, block: Size) -> Bool[Tensor, "B N"]:
+    def free(self, draws: CounterRNG, asked: Int[Tensor, "B M 2"], target: Size, block: Size) -> Bool[Tensor, "B N"]:
         """Context tokens, at least one more than `min_keep` of them where that can be had."""
         taken = inside(asked, target, self.grid)
         free = torch.zeros_like(taken[:, 0])
@@ -251,10 +259,12 @@ class Rasterized:
 
     def __post_init__(self):
         if self.grid[0] % 2 or self.grid[1] % 2:
-            raise Mistake(f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler blocks")
+            raise UserError(
+                f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler blocks"
+            )
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks]:
         half = self.grid[0] // 2, self.grid[1] // 2
         corner = torch.tensor([[0, 0], [0, half[1]], [half[0], 0], list(half)])
@@ -283,7 +293,7 @@ class Random:
         self.shapes()  # says at once if the grid is too small
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: Draws, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks]:
         ((context, _, asked),) = self.shapes()
         shuffled = draws.uniform("order", self.grid[0] * self.grid[1]).argsort(dim=1)
@@ -294,9 +304,9 @@ class Random:
         count = self.grid[0] * self.grid[1]
         hidden = int(count * self.hidden)
         if not 0 < hidden < count:
-            raise Mistake(too_small(self.grid, f"{hidden} of {count} tokens would be hidden"))
+            raise UserError(too_small(self.grid, f"{hidden} of {count} tokens would be hidden"))
         if not 0 < self.asked <= 1:
-            raise Mistake(f"a share {self.asked:g} of what is hidden cannot be asked for: try --masks.asked 0.5")
+            raise UserError(f"a share {self.asked:g} of what is hidden cannot be asked for: try --masks.asked 0.5")
         return [(count - hidden, 1, max(1, round(hidden * self.asked)))]
 
 
@@ -308,7 +318,7 @@ class Several:
     times: int
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: Draws, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks, ...]:
         turns = [self.masker(pos, valid, draws.again(turn), progress) for turn in range(self.times)]
         return tuple(mask for masks in turns for mask in masks)

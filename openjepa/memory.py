@@ -1,9 +1,12 @@
 """How this process asks the system for memory."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's mallopt
+
 ASKED = 2**28  # bytes asked for at a time
 
 

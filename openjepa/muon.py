@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from openjepa.nn.transformer import Attention, Block
 
 MOMENTUM = 0.95
+
 # of Newton–Schulz, coefficients of x, x³ and x⁵, by which singular values from 0.02 to 1 come to 0.89 to 1.11
 STEPS = ((7.84, -22.4225, 16.4615), (3.6144, -2.5848, 0.5161), (1.8815, -0.9883, 0.1886))
+
 SIZE = 0.2  # root mean square of AdamW's updates, which Muon's are given, so that learning rates are the same
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from openjepa.core.distributed import full_tensor, local_shards
+from openjepa.core.errors import UserError
 from openjepa.muon import Muon, matrices
-from openjepa.sharding import parts, whole
-from openjepa.types import Mistake
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Optim:
 
     def __post_init__(self):
         if min(self.warmup, self.hold) < 0 or self.warmup + self.hold >= 1:
-            raise Mistake(
+            raise UserError(
                 f"a warm-up of {self.warmup:g} and a hold of {self.hold:g} are no shares of a run that leave time for the "
                 "learning rate to fall: try --optim.warmup 0.1 --optim.hold 0.6"
             )
@@ -45,7 +45,7 @@ class Optim:
         for name in (*positive, "momentum", "final_momentum", "recent", "beta1", "beta2"):
             value, most = getattr(self, name), 1.0 if name in positive[:3] or name not in positive else 1e6
             if not 0 <= value <= most or (value == 1 and name.startswith("beta")):
-                raise Mistake(
+                raise UserError(
                     f"{name} {value:g} is not between 0 and {most:g}: try --optim.{name.replace('_', '-')} {getattr(Optim, name):g}"
                 )
 
@@ -146,9 +146,9 @@ def apply(optimizer: torch.optim.Optimizer, hyper: Hyper) -> None:
 def clip(method: nn.Module, limit: float) -> Tensor:
     """The norm of the whole gradient before clipping it to `limit` (0: not at all). A tensor, so that nobody waits."""
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    norm = whole(nn.utils.get_total_norm(gradients))
+    norm = full_tensor(nn.utils.get_total_norm(gradients))
     if limit > 0:
-        torch._foreach_mul_(parts(gradients), (limit / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(local_shards(gradients), (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -13,12 +13,16 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from openjepa.types import Mistake
+from openjepa.core.errors import UserError
 
 PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp")  # names that a column of plain bytes may have
+
 LABELS = ("label", "labels", "cls", "class")
+
 LARGEST = 2**31  # bytes of a row group
+
 GROUPS = 2  # row groups kept in memory
+
 reading = threading.Lock()  # a file is read by one thread at a time
 
 
@@ -43,7 +47,7 @@ def rows(archive: str) -> Iterator[tuple[int, int, int, str]]:
     for group in range(file.num_row_groups):
         about = file.metadata.row_group(group)
         if about.total_byte_size > LARGEST:
-            raise Mistake(
+            raise UserError(
                 f"{archive} has row groups of {about.total_byte_size / 2**30:.0f} GiB: write it again with row groups of 100"
             )
         table = (
@@ -80,7 +84,7 @@ def columns_of(archive: str, schema: Any) -> Columns:
     ]
     images = [name for name in nested if said.get(name, {}).get("_type") == "Image"] or nested or plain
     if not images:
-        raise Mistake(
+        raise UserError(
             f"{archive} has no column of pictures ({', '.join(schema.names[:8])}): want one of bytes and path, as Hugging Face's "
             "datasets write it"
         )
@@ -133,7 +137,7 @@ def whole(archive: str, act: Any) -> Any:
     try:
         return act()
     except damage() as error:
-        raise Mistake(
+        raise UserError(
             f"{archive} is not a whole Parquet file ({str(error).splitlines()[0]}): copy or make it again"
         ) from error
 
@@ -149,5 +153,5 @@ def needed() -> ModuleType:
         import pyarrow.parquet
         import pyarrow.types
     except ImportError as error:
-        raise Mistake("Parquet files want pyarrow: pip install 'openjepa[parquet]'") from error
+        raise UserError("Parquet files want pyarrow: pip install 'openjepa[parquet]'") from error
     return pyarrow

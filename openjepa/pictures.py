@@ -17,19 +17,26 @@ from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 from torch import Tensor
 
-from openjepa import archives
-from openjepa.draws import Draws
+from openjepa.archives import inside, read, size
+from openjepa.core.rng import CounterRNG
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
 MODES = {1: "L", 3: "RGB"}
+
 MOST_PIXELS = 100_000_000  # of a picture; more is taken for a decompression bomb
+
 MOST_BYTES = 2**29  # of a file
+
 ORIENTATION = 0x0112  # EXIF
+
 DAMAGE = (  # what Pillow raises on files that are not what they seem
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     ZeroDivisionError, struct.error,
 )  # fmt: skip
+
 READS = 3  # tries to read a file before the run stops
 
 
@@ -58,7 +65,7 @@ def random_crops(
     flip: bool,
     height: Float[Tensor, "B"],
     width: Float[Tensor, "B"],
-    draws: Draws,
+    draws: CounterRNG,
 ) -> Crop:
     """Boxes distributed as torchvision's RandomResizedCrop: ten tries at scale and aspect, then the centre."""
     u = draws.uniform("crop", 10, 2)
@@ -122,12 +129,12 @@ def read_bytes(path: str) -> bytes:
     """The bytes of a file, or of an address in an archive; a failure is tried again, then stops the run, since a replacement
     would make a resume differ. Undecodable if there are more than MOST_BYTES.
     """
-    place = archives.inside(path)
+    place = inside(path)
     for attempt in range(READS):
         try:
-            if (archives.size(place) if place else Path(path).stat().st_size) > MOST_BYTES:
+            if (size(place) if place else Path(path).stat().st_size) > MOST_BYTES:
                 raise Undecodable(f"the file is larger than {MOST_BYTES // 2**20} MiB")
-            return archives.read(place) if place else Path(path).read_bytes()
+            return read(place) if place else Path(path).read_bytes()
         except OSError as error:
             if attempt == READS - 1:
                 raise OSError(

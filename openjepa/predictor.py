@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openjepa.core.types import Tokens
 from openjepa.nn.positions import Positions, rotary, sincos
 from openjepa.nn.products import Linear
 from openjepa.nn.transformer import Block
-from openjepa.types import Tokens
 
 
 class Predictor(nn.Module):

@@ -8,47 +8,50 @@ from typing import Any
 
 import torch
 
-from openjepa import distributed
 from openjepa.config import Pretrain
+from openjepa.core.console import info
+from openjepa.core.cpus import available_cores
+from openjepa.core.distributed import barrier, is_main, local_size, rank_and_size
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
+from openjepa.core.types import FileList
 from openjepa.data import Steps
-from openjepa.device import Place, cores
-from openjepa.log import say
+from openjepa.device import Place
 from openjepa.modalities.image import Image, measure
 from openjepa.nn.transformer import recompute_blocks
 from openjepa.sharding import sharded
-from openjepa.types import Dataset, Listing, Mistake
 
 
 def divides(settings: Pretrain) -> None:
     """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
-    ranks = distributed.world()[1]
+    ranks = rank_and_size()[1]
     if settings.sharded and settings.online.root and ranks > 1:
-        raise Mistake(
+        raise UserError(
             "probes during a run want whole weights: leave --online.root out, or --sharded, and probe afterwards"
         )
     if settings.sharded and settings.optim.matrices == "muon" and ranks > 1:
-        raise Mistake("Muon wants whole matrices, which --sharded does not leave: try --optim.matrices adamw")
+        raise UserError("Muon wants whole matrices, which --sharded does not leave: try --optim.matrices adamw")
     if settings.method.whole_batch and settings.batch_size < 2:
-        raise Mistake(
+        raise UserError(
             f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"
         )
     if settings.method.whole_batch and settings.accumulate * ranks > 1:
-        raise Mistake(
+        raise UserError(
             f"{type(settings.method).__name__} compares the samples of a batch with one another, so that a batch cannot be "
             "taken in parts: run it in one process, without --accumulate"
         )
     if settings.batch_size % (settings.accumulate * ranks):
-        raise Mistake(
+        raise UserError(
             f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
             f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
         )
 
 
-def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | None) -> tuple[Dataset, Pretrain]:
+def prepared(settings: Pretrain, where: Place, listing: FileList, cache: Path | None) -> tuple[Dataset, Pretrain]:
     """The data and the settings with everything chosen that was left to us."""
-    if distributed.is_main() or cache is None:
+    if is_main() or cache is None:
         data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others find it done
-    distributed.barrier()
+    barrier()
     data = settings.data.dataset(listing, cache)
     if isinstance(settings.data, Image) and not settings.data.mean:
         mean, std = measure(data)
@@ -56,7 +59,7 @@ def prepared(settings: Pretrain, where: Place, listing: Listing, cache: Path | N
         data = settings.data.dataset(listing, cache)
     per_epoch = max(1, len(data) // settings.batch_size)
     packed = not hasattr(data, "paths")
-    workers = 0 if packed else min(8, max(1, cores() // distributed.local_size() - (where.device.type != "cpu")))
+    workers = 0 if packed else min(8, max(1, available_cores() // local_size() - (where.device.type != "cpu")))
     return data, dataclasses.replace(
         settings,
         steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
@@ -78,15 +81,15 @@ def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
     if settings.compile:
         from openjepa.compiled import compile_blocks  # a second, which others need not wait
 
-        if distributed.is_main():
-            say("compiling  transformer blocks: a minute or more")
+        if is_main():
+            info("compiling  transformer blocks: a minute or more")
         compile_blocks(settings, method, steps[0], where)
     return method, steps
 
 
 def steps_of(settings: Pretrain, data: Dataset, views: int) -> Steps:
     """All steps of a run, this process's share of each, with so many views of every sample."""
-    (rank, ranks), masker = distributed.world(), settings.masks.build(settings.data.grid)
+    (rank, ranks), masker = rank_and_size(), settings.masks.build(settings.data.grid)
     return Steps(
         data,
         masker,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 EPSILON = 1e-4  # added to variances before the root, as in VICReg
+
 POINTS, EXTENT = 17, 5.0  # where characteristic functions are compared, and how far out
 
 

@@ -10,31 +10,34 @@ from typing import Any
 import PIL
 import torch
 
-from openjepa import checkpoint, config, distributed
-from openjepa.config import Pretrain
-from openjepa.durable import read_json, replacing
-from openjepa.log import rows, say, warn
+from openjepa.checkpoint import newest, restore, steps
+from openjepa.config import Pretrain, differences, load, to_json
+from openjepa.core.console import info, warn
+from openjepa.core.distributed import barrier, is_main, rank_and_size
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, read_json
+from openjepa.core.types import FileList
+from openjepa.log import rows
 from openjepa.modalities.image import Image
-from openjepa.types import Listing, Mistake
 
 
 def resuming(settings: Pretrain) -> bool:
     """Whether there is a run to go on with. Mistake if the folder and the wish do not go together."""
     there = (settings.out / "config.json").is_file()
-    if not there and checkpoint.steps(settings.out / "checkpoints"):
-        raise Mistake(
+    if not there and steps(settings.out / "checkpoints"):
+        raise UserError(
             f"{settings.out} has checkpoints and no config.json: put it back (export/ of a run has one, too), or give another --out"
         )
     if there and settings.resume == "no":
-        raise Mistake(
+        raise UserError(
             f'{settings.out} already holds a run: go on with it by --resume (in Python resume="yes"), or give another --out'
         )
     if settings.resume == "yes" and not there:
-        raise Mistake(f"{settings.out} holds no run to resume: leave --resume out to start one")
+        raise UserError(f"{settings.out} holds no run to resume: leave --resume out to start one")
     return there
 
 
-def same_data(settings: Pretrain, listing: Listing) -> None:
+def same_data(settings: Pretrain, listing: FileList) -> None:
     """Mistake if the files are not those that the run began with."""
     began = noted(settings.out / "data.json")
     if not began:
@@ -42,7 +45,7 @@ def same_data(settings: Pretrain, listing: Listing) -> None:
     if began and began.get("fingerprint") != listing.fingerprint:
         message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other names (from the root as it is given) or sizes"
         if not settings.other_data:
-            raise Mistake(f"{message}; give the same --data.root, or insist with --other-data")
+            raise UserError(f"{message}; give the same --data.root, or insist with --other-data")
         warn(f"{message}; the resumed run is not exact")
 
 
@@ -60,29 +63,29 @@ def noted(file: Path) -> dict[str, Any]:
     try:
         return read_json(file) if file.exists() else {}
     except ValueError as error:
-        raise Mistake(f"{file} is damaged ({error}): put it back, or remove it to go on without its check") from error
+        raise UserError(f"{file} is damaged ({error}): put it back, or remove it to go on without its check") from error
 
 
 def restored(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Steps already taken, their weights put back; says so if what follows is not what would have been."""
-    began = config.load(settings.out)
-    changed = config.differences(began, settings)
+    began = load(settings.out)
+    changed = differences(began, settings)
     if changed:
         warn(f"resumed with other settings, so not exactly the same run: {'; '.join(changed)}")
     same_environment(settings)
     folder = settings.out / "checkpoints"
-    loaded = checkpoint.newest(folder) if distributed.is_main() else None  # alone: it may set damaged ones aside
-    distributed.barrier()
-    loaded = loaded if distributed.is_main() else checkpoint.newest(folder)
+    loaded = newest(folder) if is_main() else None  # alone: it may set damaged ones aside
+    barrier()
+    loaded = loaded if is_main() else newest(folder)
     if loaded is None:
         reached = max((row["step"] for row in rows(settings.out / "metrics.jsonl")), default=0)
         if reached > 2 * began.save_every:  # one may be under way, but not the next one as well
-            raise Mistake(
+            raise UserError(
                 f"{settings.out} has a log up to step {reached} and no checkpoint: put checkpoints/ back, or give another --out"
             )
-        say("the run was stopped before its first checkpoint: starting at step 0, as then")
+        info("the run was stopped before its first checkpoint: starting at step 0, as then")
         return 0
-    checkpoint.restore(loaded, method, optimizer)
+    restore(loaded, method, optimizer)
     return loaded.step
 
 
@@ -95,16 +98,16 @@ def versions() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "ranks": distributed.world()[1],
+        "ranks": rank_and_size()[1],
     }
 
 
-def describe(settings: Pretrain, listing: Listing, count: int) -> None:
+def describe(settings: Pretrain, listing: FileList, count: int) -> None:
     """Writes config.json, environment.json and data.json."""
     data: dict[str, Any] = {"fingerprint": listing.fingerprint, "count": count}
     if isinstance(settings.data, Image):
         data |= {"mean": settings.data.mean, "std": settings.data.std}
-    files = {"environment": versions(), "data": data, "config": config.to_json(settings)}
+    files = {"environment": versions(), "data": data, "config": to_json(settings)}
     for name, content in files.items():
-        with replacing(settings.out / f"{name}.json") as temporary:
+        with atomic_write(settings.out / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1))

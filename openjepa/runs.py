@@ -10,22 +10,29 @@ from typing import Any
 
 import torch
 
-from openjepa import config, distributed, optim, weights
 from openjepa.budget import affordable, kept_steps, lasting, paced, rehearse, within
 from openjepa.config import Pretrain
-from openjepa.data import load, locked
-from openjepa.device import Place, cores, place
+from openjepa.core.config import parse_duration
+from openjepa.core.console import info
+from openjepa.core.cpus import available_cores
+from openjepa.core.distributed import barrier, is_main, local_size
+from openjepa.core.fileio import lock_folder
+from openjepa.data import load
+from openjepa.device import Place, place
+from openjepa.distributed import process_group
 from openjepa.evaluate.online import Online
-from openjepa.figures import report
 from openjepa.figures.curves import draw
-from openjepa.log import Log, say
+from openjepa.figures.report import at_end
+from openjepa.log import Log
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.optim import build
 from openjepa.preparing import built, divides, prepared
 from openjepa.resuming import describe, restored, resuming, same_data
 from openjepa.saving import Saver
 from openjepa.training import Signals, train
+from openjepa.weights import export, inherit, initialise_from
 
 
 def pretrain(settings: Pretrain) -> Path:
@@ -35,16 +42,16 @@ def pretrain(settings: Pretrain) -> Path:
     cannot go on; Stopped after a signal, with everything saved.
     """
     where = place(settings.device, settings.precision)
-    with distributed.process_group(where.device, timedelta(seconds=config.seconds(settings.patience))):
-        torch.set_num_threads(settings.threads or max(1, cores() // distributed.local_size()))
+    with process_group(where.device, timedelta(seconds=parse_duration(settings.patience))):
+        torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
         settings.masks.build(settings.data.grid)  # says at once if the grid is too small
         if settings.dry_run:
             return rehearse(settings, where)
-        main = distributed.is_main()
-        with locked(settings.out, "training") if main else nullcontext():
+        main = is_main()
+        with lock_folder(settings.out, "training") if main else nullcontext():
             run(settings, where)
     if settings.report and main:
-        report.at_end(settings.out)  # when the others have left: its figures sum over nobody else's share
+        at_end(settings.out)  # when the others have left: its figures sum over nobody else's share
     return settings.out
 
 
@@ -63,28 +70,28 @@ def run(settings: Pretrain, where: Place) -> None:
         settings = lasting(settings, affordable(settings, paced(settings, data, where), where, began), len(data))
 
     method, steps = built(settings, data, where)
-    optimizer = optim.build(method, settings.optim)
+    optimizer = build(method, settings.optim)
     start = restored(settings, method, optimizer) if resumed else 0
     if start >= settings.steps:
-        say(
+        info(
             f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for; --steps asks for more"
         )
     if start == 0 and settings.init_from:
-        unfit = weights.initialise_from(method, settings.init_from)
-        if distributed.is_main():
-            weights.inherit(settings.init_from, settings.out)
-            say("\n".join([f"started from {settings.init_from}{', all but' if unfit else ''}", *unfit]))
-    if distributed.is_main():
+        unfit = initialise_from(method, settings.init_from)
+        if is_main():
+            inherit(settings.init_from, settings.out)
+            info("\n".join([f"started from {settings.init_from}{', all but' if unfit else ''}", *unfit]))
+    if is_main():
         describe(settings, listing, len(data))
         introduce(settings, where, len(data), start)
 
-    online = Online(settings, where) if settings.online.root and distributed.is_main() else None
+    online = Online(settings, where) if settings.online.root and is_main() else None
     loader = load(steps, start, settings.workers, pin=where.device.type == "cuda")
-    opened = Log(settings.out, start, settings.steps, settings.boards) if distributed.is_main() else nullcontext()
+    opened = Log(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
     with opened as log, Signals() as signals, Saver(settings) as saver:
         train(settings, method, optimizer, loader, where, start, log, signals, saver, online)
     finish(settings, method)
-    distributed.barrier()
+    barrier()
 
 
 def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
@@ -94,24 +101,24 @@ def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
         f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
     )
     rows_, columns = data.grid
-    say(f"data       {count:,} samples, {shape}: a grid of {rows_}×{columns}")
-    say(
+    info(f"data       {count:,} samples, {shape}: a grid of {rows_}×{columns}")
+    info(
         f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; predictor {method.predictor_dim}×{method.predictor_depth}"
         + (f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else "")
     )
-    say(
+    info(
         f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), {settings.precision} on {where.device}, {settings.threads} threads, {settings.workers} workers"
     )
-    say(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
+    info(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
 
 
 def finish(settings: Pretrain, method: Any) -> None:
     """The export, the curves, and what to do next."""
-    folder = weights.export(method, settings, settings.steps, settings.out / "export")
-    if not distributed.is_main():
+    folder = export(method, settings, settings.steps, settings.out / "export")
+    if not is_main():
         return
     following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"
     if isinstance(settings.method, Decoder):
         following = f"jepa decode sample {settings.out} PICTURES"
     picture = draw([settings.out], settings.out / "curves.png")
-    say(f"\nencoder    {folder}\ncurves     {picture}\nnext       {following}")
+    info(f"\nencoder    {folder}\ncurves     {picture}\nnext       {following}")

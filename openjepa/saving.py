@@ -7,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import nn
 
-from openjepa import checkpoint, distributed
+from openjepa.checkpoint import Snapshot, prune, save, snapshot, steps
 from openjepa.config import Pretrain
-from openjepa.log import warn
+from openjepa.core.console import warn
+from openjepa.core.distributed import all_reduce_max, is_main
 
 
 class Saver:
@@ -35,8 +36,8 @@ class Saver:
         """Begins to write what there is after `done` steps. If it must be, waits, and returns why it could not be, or nothing."""
         failure = ""
         self.tell()
-        taken = checkpoint.snapshot(done, method, optimizer)
-        if distributed.is_main():
+        taken = snapshot(done, method, optimizer)
+        if is_main():
             self.writing = self.writer.submit(self.write, taken)
             if must:
                 failure = self.settled()
@@ -44,7 +45,7 @@ class Saver:
                 self.tell()
         if not must:
             return ""
-        failed = distributed.most(torch.tensor(float(bool(failure)), device=next(method.parameters()).device))
+        failed = all_reduce_max(torch.tensor(float(bool(failure)), device=next(method.parameters()).device))
         return (failure or "the main process could not save") if failed else ""
 
     def tell(self) -> None:
@@ -57,13 +58,13 @@ class Saver:
         writing, self.writing = self.writing, None
         return writing.result() if writing else ""
 
-    def write(self, taken: checkpoint.Snapshot) -> str:
+    def write(self, taken: Snapshot) -> str:
         """Writes a checkpoint and prunes older ones; returns why it could not, or nothing."""
         try:
-            checkpoint.save(self.folder, taken)
-            checkpoint.prune(self.folder, self.config.keep_last, self.config.keep_every)
+            save(self.folder, taken)
+            prune(self.folder, self.config.keep_last, self.config.keep_every)
         except OSError as error:
-            older = checkpoint.steps(self.folder)
+            older = steps(self.folder)
             left = f"{older[0].name} is intact" if older else "there is none yet"
             return f"step {taken.step} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
         return ""

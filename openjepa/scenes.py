@@ -18,19 +18,28 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from openjepa.draws import Draws
+from openjepa.core.rng import CounterRNG
 
 SHAPES = ("sphere", "cube", "cylinder")
+
 MATERIALS = ("rubber", "metal")
+
 TEXTURES = ("plain", "stripes", "checks")
+
 COUNTS = (3, 10)  # CLEVR's numbers of objects, both included
+
 DISTANCES = (8.0, 8.5, 9.0, 9.5, 10.0, 100.0)  # upper edges of Clevr/Dist's classes
+
 COLOURS = torch.tensor(  # CLEVR's eight
     [[87, 87, 87], [173, 35, 35], [42, 75, 215], [29, 105, 20], [129, 74, 25], [129, 38, 192], [41, 208, 208], [255, 238, 51]]
 ).float().div(255)  # fmt: skip
+
 CELLS = 4  # objects stand in different cells of a 4×4 board, so they never touch
+
 BOARD = 3.0  # half its side
+
 CHUNK = 64  # scenes rendered at a time
+
 FAR = 1e6
 
 
@@ -77,14 +86,14 @@ def render(size: int, pixels: tuple[int, int], seed: int, first: int = 0) -> Sce
     parts = []
     for start in range(first, first + size, CHUNK):
         numbers = np.arange(start, min(start + CHUNK, first + size))
-        draws = Draws.of(seed, 0, numbers)
+        draws = CounterRNG.of(seed, 0, numbers)
         objects, camera = place_objects(draws), place_camera(draws)
         parts.append((*picture(objects, camera, pixels), *labels(objects, camera)))
     image, depth, instance, count, distance, kind = (torch.cat(part) for part in zip(*parts, strict=True))
     return Scenes(image, count, distance, kind, depth, instance)
 
 
-def place_objects(draws: Draws) -> Objects:
+def place_objects(draws: CounterRNG) -> Objects:
     most = COUNTS[1]
     count = COUNTS[0] + (draws.uniform("count") * (most - COUNTS[0] + 1)).long()
     cell = draws.uniform("cell", CELLS * CELLS).argsort(dim=1)[:, :most]
@@ -107,7 +116,7 @@ def place_objects(draws: Draws) -> Objects:
     )
 
 
-def place_camera(draws: Draws) -> Camera:
+def place_camera(draws: CounterRNG) -> Camera:
     """Nearly as far away as CLEVR's camera but higher, so that the board fills the frame; place and light are jittered."""
     shake = 2 * draws.uniform("camera", 2, 3) - 1
     place = torch.tensor([0.0, -7.8, 7.25]) + 0.5 * shake[:, 0]

@@ -6,13 +6,11 @@ Of every tensor a process keeps its rows. A transformer block is put together wh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from openjepa import distributed
+from openjepa.core.distributed import rank_and_size
 from openjepa.nn.transformer import Block
 
 
@@ -21,7 +19,7 @@ def sharded(method: Any, device: torch.device) -> Any:
 
     Gradients are averaged over processes as they are spread, after every micro-batch. Weights travel in fp32.
     """
-    ranks = distributed.world()[1]
+    ranks = rank_and_size()[1]
     if ranks == 1:
         return method.to(device)
     from torch.distributed.device_mesh import init_device_mesh
@@ -36,28 +34,3 @@ def sharded(method: Any, device: torch.device) -> Any:
                 fully_shard(module, mesh=mesh)
         fully_shard(network, mesh=mesh, reshard_after_forward=True)
     return method
-
-
-def spread(tensor: Any) -> bool:
-    """Whether other processes hold parts of it. The type itself, DTensor, takes half a second to import."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensor: Any) -> Tensor:
-    """The tensor put together from all processes, which all must ask for it."""
-    return tensor.full_tensor() if spread(tensor) else tensor
-
-
-def parts(tensors: Iterable[Any]) -> list[Tensor]:
-    """What this process holds of each."""
-    return [tensor.to_local() if spread(tensor) else tensor for tensor in tensors]
-
-
-def like(value: Tensor, tensor: Any) -> Tensor:
-    """A whole tensor, which every process has, on the device of another and spread as that one is."""
-    placed = value.to(tensor.device)
-    if not spread(tensor):
-        return placed
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(placed, tensor.device_mesh, tensor.placements, src_data_rank=None)

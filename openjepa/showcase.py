@@ -12,23 +12,26 @@ from PIL import Image as Pillow
 from rich.progress import track
 from rich.table import Table
 
-from openjepa import runs, scenes, weights
+from openjepa import weights
 from openjepa.budget import at_most
 from openjepa.config import Pretrain
+from openjepa.core.console import console, info
 from openjepa.device import place
-from openjepa.evaluate import logistic
 from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
-from openjepa.figures import features
+from openjepa.evaluate.logistic import accuracy, probe
 from openjepa.figures.canvas import save
+from openjepa.figures.features import BASIS, of
 from openjepa.figures.shown import Shown
-from openjepa.log import console, say
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image, ImageArray
 from openjepa.recipes.small import folders
-from openjepa.scenes import CHUNK, TASKS, Scenes
+from openjepa.runs import pretrain
+from openjepa.scenes import CHUNK, TASKS, Scenes, render
+from openjepa.weights import load
 
 SIDE = 48  # pixels
+
 HELD_OUT = 10_000_000  # scene numbers that no training scene has
 
 
@@ -54,23 +57,23 @@ def demo(settings: Demo) -> Result:
     train = written(folder, settings)
     config = recipe(settings, folder)
     if not (settings.out / "run" / "export" / "config.json").exists():
-        runs.pretrain(at_most(dataclasses.replace(config, resume="if-any"), settings.budget))
-    trained = weights.load(settings.out / "run" / "export")
+        pretrain(at_most(dataclasses.replace(config, resume="if-any"), settings.budget))
+    trained = load(settings.out / "run" / "export")
 
-    test = scenes.render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
+    test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
     labelled = Scenes(*(part[: settings.labelled] for part in train))
     result = measure(trained, labelled, test, settings.seed)
     show(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    plate = features.of(ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True)
+    plate = of(ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True)
     picture = save(plate, settings.out / "features.png")
-    say(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
+    info(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
     return result
 
 
 def enlarged(trained: weights.Trained, test: Scenes) -> Shown:
     """Held-out scenes at twice the size, six of them to be shown: an encoder's patches are finer on larger pictures."""
-    view = test.image[: features.BASIS]
+    view = test.image[:BASIS]
     size = (2 * SIDE, 2 * SIDE)
     large = torch.nn.functional.interpolate(view.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
     blank = ("",) * len(view)
@@ -90,7 +93,7 @@ def written(folder: Path, settings: Demo) -> Scenes:
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for first in track(range(0, settings.scenes, CHUNK), "rendering scenes", console=console):
-        part = scenes.render(min(CHUNK, settings.scenes - first), (SIDE, SIDE), settings.seed, first)
+        part = render(min(CHUNK, settings.scenes - first), (SIDE, SIDE), settings.seed, first)
         for number, image in enumerate(part.image, first):
             file = folder / f"{number:06d}.png"
             if not file.exists():
@@ -113,10 +116,10 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     result: Result = {}
     for name, (train, held) in seen.items():
         answers = {
-            task: logistic.probe(train, getattr(labelled, task), held, classes, seed).predicted
+            task: probe(train, getattr(labelled, task), held, classes, seed).predicted
             for task, classes in TASKS.items()
         }
-        result[name] = {task: logistic.accuracy(each, getattr(test, task)) for task, each in answers.items()}
+        result[name] = {task: accuracy(each, getattr(test, task)) for task, each in answers.items()}
     chance = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
     return {**result, "most frequent class": chance}
 

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from openjepa.config import Pretrain, seconds
-from openjepa.log import say
+from openjepa.config import Pretrain
+from openjepa.core.config import parse_duration
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
 from openjepa.resuming import resuming
-from openjepa.types import Mistake
 
 NOTICE = 120  # seconds before the end of its time at which a job is told
+
 TIMES = 1000  # that a job may come to the end of its time
 
 
@@ -53,14 +55,14 @@ def submit(settings: Pretrain, verb: list[str], act: Callable[[list[str]], int],
     resuming(settings)
     submitit = needed()
     if cluster == "slurm" and not shutil.which("sbatch"):
-        raise Mistake("there is no sbatch here: run this where jobs are submitted, or leave --slurm.nodes out")
+        raise UserError("there is no sbatch here: run this where jobs are submitted, or leave --slurm.nodes out")
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMES)
     executor.update_parameters(
         name=settings.out.resolve().name,
         nodes=asked.nodes,
         tasks_per_node=max(1, asked.gpus),
         cpus_per_task=asked.cpus,
-        timeout_min=math.ceil(seconds(asked.time) / 60),
+        timeout_min=math.ceil(parse_duration(asked.time) / 60),
         slurm_signal_delay_s=NOTICE,
         slurm_additional_parameters={"requeue": True, **dict(map(option, asked.options))},
         **({"gpus_per_node": asked.gpus} if asked.gpus else {}),
@@ -70,8 +72,8 @@ def submit(settings: Pretrain, verb: list[str], act: Callable[[list[str]], int],
     except submitit.core.utils.FailedJobError as error:
         lines = str(error).strip().splitlines()
         said = next((line for line in lines if "error:" in line), lines[-1])
-        raise Mistake(f"Slurm refused the job ({said}): mend --slurm.*") from error
-    say(f"submitted  job {job.job_id}; what it says: {folder}/{job.job_id}_0_log.out; what it learns: {settings.out}")
+        raise UserError(f"Slurm refused the job ({said}): mend --slurm.*") from error
+    info(f"submitted  job {job.job_id}; what it says: {folder}/{job.job_id}_0_log.out; what it learns: {settings.out}")
     return job
 
 
@@ -90,7 +92,7 @@ def option(text: str) -> tuple[str, str]:
     """A name and a value. Mistake if it is not NAME=VALUE."""
     name, sign, value = text.lstrip("-").partition("=")
     if not sign:
-        raise Mistake(f"{text!r} is no option of sbatch: write --slurm.options partition=long account=vision")
+        raise UserError(f"{text!r} is no option of sbatch: write --slurm.options partition=long account=vision")
     return name.replace("-", "_"), value
 
 
@@ -100,5 +102,5 @@ def needed() -> ModuleType:
         import submitit
         import submitit.core.utils
     except ImportError as error:
-        raise Mistake("jobs of Slurm want submitit: pip install 'openjepa[slurm]'") from error
+        raise UserError("jobs of Slurm want submitit: pip install 'openjepa[slurm]'") from error
     return submitit

@@ -16,17 +16,21 @@ from jaxtyping import Float, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
-from openjepa import archives, pictures
+from openjepa.archives import inside
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
 from openjepa.encoder import Encoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.pictures import MODES, File, Undecodable, centre_crops, cut, look, upright
 from openjepa.predictor import Predictor
-from openjepa.types import Mistake
 
 LAST = 4  # layers of the paper's `last4`
+
 Kind = Literal["last", "last4", "patches"]
+
 Places = Sequence[int] | Tensor  # of patches, in raster order
+
 Picture = Pillow.Image | np.ndarray | Tensor | str | Path
 
 
@@ -58,7 +62,7 @@ class Trained:
     def data(self) -> Image:
         """How pictures are cut. Mistake if the encoder was trained on signals."""
         if not isinstance(self.config.data, Image):
-            raise Mistake("this encoder was trained on signals: give its tokens to .encoder")
+            raise UserError("this encoder was trained on signals: give its tokens to .encoder")
         return self.config.data
 
     def to(self, device: str | torch.device) -> Trained:
@@ -89,7 +93,7 @@ class Trained:
         another `size` than trained, positions are rescaled to the trained extent.
         """
         if kind not in get_args(Kind):
-            raise Mistake(f"there are no features {kind!r}: ask for last, last4 or patches")
+            raise UserError(f"there are no features {kind!r}: ask for last, last4 or patches")
         layers = tuple(range(max(-LAST, -len(self.encoder.blocks)), 0)) if kind == "last4" else (-1,)
         found, queue = [], each(images)
         while some := list(islice(queue, batch)):
@@ -97,7 +101,7 @@ class Trained:
             seen = [tokens.x.float() for tokens in self.encoder(self.data.tokens(view), layers)]
             found.append((seen[-1] if kind == "patches" else torch.cat([x.mean(1) for x in seen], 1)).cpu())
         if not found:
-            raise Mistake("no picture was given")
+            raise UserError("no picture was given")
         return torch.cat(found)
 
     @torch.no_grad()
@@ -110,7 +114,7 @@ class Trained:
         trained on. Mistake where the predictor was not kept: give the run's folder, or a conversion that has it.
         """
         if self.predictor is None or not isinstance(self.config.method, JEPA):
-            raise Mistake(
+            raise UserError(
                 "these weights have no predictor of features: load the run's folder, or convert a file that has"
             )
         tokens = self.data.tokens(self.transform(image)[None].to(self.device))
@@ -118,7 +122,7 @@ class Trained:
         count = tokens.x.shape[1]
         for places in (shown, asked):
             if not places.numel() or places.min() < 0 or places.max() >= count:
-                raise Mistake(
+                raise UserError(
                     f"patches are numbered from 0 to {count - 1}: give some of these, to be shown and to be asked for"
                 )
         blocks = asked if asked.ndim == 2 else asked[None]
@@ -145,21 +149,21 @@ def numbers(places: Places | Sequence[Sequence[int]]) -> Tensor:
     if found.dtype == torch.bool and found.ndim == 1:
         return found.nonzero()[:, 0]
     if found.numel() and (found.dtype == torch.bool or found.is_floating_point()):
-        raise Mistake("patches are told by their numbers, or by one mask of all of them")
+        raise UserError("patches are told by their numbers, or by one mask of all of them")
     return found.long()
 
 
 def view_of(picture: Picture, data: Image, size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
     """What an encoder of such pictures is shown. Mistake in a sentence if it is none, or cannot be decoded."""
     if not (isinstance(size, tuple) and len(size) == 2 and all(side > 0 and side % data.patch == 0 for side in size)):
-        raise Mistake(f"{size} is no height and width in multiples of {data.patch} pixels: try {data.size}")
+        raise UserError(f"{size} is no height and width in multiples of {data.patch} pixels: try {data.size}")
     try:
         file = looked(picture, data.channels)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
-        crop = pictures.centre_crops(size, sides[:, 0], sides[:, 1], data.fit)
-        return torch.from_numpy(np.ascontiguousarray(pictures.cut(file, data.channels, crop, 0, size)))
-    except pictures.Undecodable as error:
-        raise Mistake(f"{named(picture)}: {error}") from error
+        crop = centre_crops(size, sides[:, 0], sides[:, 1], data.fit)
+        return torch.from_numpy(np.ascontiguousarray(cut(file, data.channels, crop, 0, size)))
+    except Undecodable as error:
+        raise UserError(f"{named(picture)}: {error}") from error
 
 
 def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
@@ -171,30 +175,30 @@ def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
     elif isinstance(images, Iterable) and not isinstance(images, bytes):
         yield from images
     else:
-        raise Mistake(f"a {type(images).__name__} is no picture: give a path, a PIL image, an array or a tensor")
+        raise UserError(f"a {type(images).__name__} is no picture: give a path, a PIL image, an array or a tensor")
 
 
-def looked(picture: Picture, channels: int) -> pictures.File:
+def looked(picture: Picture, channels: int) -> File:
     """A picture of any kind, ready to be cut. Undecodable if it is none."""
     if isinstance(picture, str | Path):
-        if not archives.inside(str(picture)) and not Path(picture).is_file():
-            raise Mistake(f"{picture} is no file: give the path of a picture")
-        return pictures.look(str(picture), channels)
+        if not inside(str(picture)) and not Path(picture).is_file():
+            raise UserError(f"{picture} is no file: give the path of a picture")
+        return look(str(picture), channels)
     if isinstance(picture, Pillow.Image):
-        seen = pictures.upright(picture, channels)
-        return pictures.File(seen.size[1], seen.size[0], seen)
+        seen = upright(picture, channels)
+        return File(seen.size[1], seen.size[0], seen)
     if not isinstance(picture, Tensor | np.ndarray):
-        raise Mistake(f"a {type(picture).__name__} is no picture: give a path, a PIL image, an array or a tensor")
+        raise UserError(f"a {type(picture).__name__} is no picture: give a path, a PIL image, an array or a tensor")
     array = picture.cpu().numpy() if isinstance(picture, Tensor) else picture
     if array.dtype != np.uint8:
-        raise Mistake(
+        raise UserError(
             f"pixels are bytes from 0 to 255, not {array.dtype}: give uint8, of values up to 1 (255 * x).round()"
         )
     if array.size == 0:
-        raise Mistake(f"pixels of shape {tuple(picture.shape)} are no picture: there are none")
+        raise UserError(f"pixels of shape {tuple(picture.shape)} are no picture: there are none")
     if (
         isinstance(picture, np.ndarray)
-        and channels in pictures.MODES
+        and channels in MODES
         and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
     ):
         return looked(Pillow.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array), channels)
@@ -202,8 +206,8 @@ def looked(picture: Picture, channels: int) -> pictures.File:
         array = array.transpose(2, 0, 1)
     if array.ndim != 3 or len(array) != channels:
         order = "(C, H, W)" if isinstance(picture, Tensor) else "(H, W, C)"
-        raise Mistake(f"pixels of shape {tuple(picture.shape)} are no picture of {channels} channels: want {order}")
-    return pictures.File(array.shape[1], array.shape[2], array)
+        raise UserError(f"pixels of shape {tuple(picture.shape)} are no picture of {channels} channels: want {order}")
+    return File(array.shape[1], array.shape[2], array)
 
 
 def named(picture: Picture) -> str:

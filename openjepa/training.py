@@ -12,34 +12,31 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa import distributed, flops, health, optim
+from openjepa import optim
 from openjepa.config import Pretrain
+from openjepa.core.console import warn
+from openjepa.core.distributed import all_reduce_max, all_reduce_sum, is_main, rank_and_size
+from openjepa.core.errors import Interrupted, RunError
+from openjepa.core.types import Batch, Masks, Output, Skipped
 from openjepa.data import Step
 from openjepa.device import Place
 from openjepa.distributed import replicated, sync_only_when
 from openjepa.evaluate.online import Online
-from openjepa.log import Log, warn
+from openjepa.flops import shapes, work
+from openjepa.health import Alarm, rankme, spread
+from openjepa.log import Log
 from openjepa.log import skipped as list_skipped
 from openjepa.machine import matrix_rate
+from openjepa.optim import Hyper, apply, step_if_finite
 from openjepa.saving import Saver
-from openjepa.types import Batch, Masks, Mistake, Output, Skipped
 
 MOST_BAD = 5  # steps without a finite gradient in a row before the run stops
+
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends the last two
+
 TIMES = 4  # products timed for the ceiling
+
 AGREE = 10  # steps between two looks, over many processes, at whether to stop
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; everything is saved."""
-
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
-
-
-class Trouble(Mistake):
-    """The run cannot go on; the message says why and what to do."""
 
 
 def train(
@@ -73,9 +70,9 @@ def train(
             if log:
                 log.flush()
             if failure := saver.save(done, method, optimizer, must=bool(stop) or done == config.steps):
-                raise Trouble(f"{failure}; make room, then go on with --resume yes")
+                raise RunError(f"{failure}; make room, then go on with --resume yes")
         if stop:
-            raise Stopped(stop)
+            raise Interrupted(stop)
         meters.ready()
 
 
@@ -93,7 +90,7 @@ def advance(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     masks: tuple[Masks, ...],
-    hyper: optim.Hyper,
+    hyper: Hyper,
     place: Place,
     accumulate: int = 1,
     clip: float = 0.0,
@@ -101,7 +98,7 @@ def advance(
 ) -> Taken:
     """One training step: targets, gradients, update, average. `forward` is the method as replicated over ranks, if it is."""
     forward = forward or method
-    optim.apply(optimizer, hyper)
+    apply(optimizer, hyper)
     optimizer.zero_grad(set_to_none=True)
     with place.autocast():
         targets = method.targets(batch, masks)
@@ -113,7 +110,7 @@ def advance(
             (outputs[-1].loss / accumulate).backward()
     norm = optim.clip(method, clip)  # after the reduction: the same number on every rank
     with place.autocast():  # for Muon's products
-        finite = optim.step_if_finite(optimizer, norm)
+        finite = step_if_finite(optimizer, norm)
     method.after_step(hyper.momentum, finite)
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
     return Taken(loss, norm, finite, outputs[-1])
@@ -175,21 +172,21 @@ class Signals:
 
     def stop(self, step: int, device: torch.device) -> int:
         """The signal to leave for, or 0: the same answer on all ranks."""
-        if distributed.world()[1] == 1:
+        if rank_and_size()[1] == 1:
             return self.caught
         if (step + 1) % AGREE:
             return 0
-        return int(distributed.most(torch.tensor(float(self.caught), device=device)))
+        return int(all_reduce_max(torch.tensor(float(self.caught), device=device)))
 
 
 class Meters:
     """What is measured beside the loss: nothing is pulled off the device between two reports."""
 
     def __init__(self, config: Pretrain, place: Place, start: int, ceiling: float):
-        self.config, self.alarm, self.ceiling = config, health.Alarm(config.method), ceiling
+        self.config, self.alarm, self.ceiling = config, Alarm(config.method), ceiling
         self.bad = torch.zeros((), device=place.device)  # steps without a finite gradient in a row
         self.begun, self.last, self.waited, self.mark = time.perf_counter(), start, 0.0, time.perf_counter()
-        self.local = config.batch_size // distributed.world()[1]  # of a step's samples
+        self.local = config.batch_size // rank_and_size()[1]  # of a step's samples
         self.seen, self.skips, self.work = 0, 0, 0
         self.listed: set[Skipped] = set()
 
@@ -201,25 +198,25 @@ class Meters:
             self.listed |= new
             list_skipped(self.config.out, sorted(new))
         if self.skips > max(8, self.config.max_skipped * self.seen):
-            raise Trouble(
+            raise RunError(
                 f"{self.skips} of {self.seen} samples drawn cannot be decoded, the last {skipped[-1].path} ({skipped[-1].reason}): "
                 f"mend the folder (jepa doctor lists them), or go on with --resume yes --max-skipped {min(1.0, 1.5 * self.skips / self.seen):.2g}"
             )
 
     def took(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:
         """The step is on its way: its work is known beforehand, whether it was any good only on the device."""
-        self.work += self.local * flops.work(self.config.method, self.config.data, flops.shapes(masks)).total
+        self.work += self.local * work(self.config.method, self.config.data, shapes(masks)).total
         self.bad = torch.where(finite, 0.0, self.bad + 1)
 
     def ready(self) -> None:
         """Everything about the step is done: what passes from now on is waiting for data."""
         self.mark = time.perf_counter()
 
-    def report(self, done: int, step: Taken, hyper: optim.Hyper, log: Log | None) -> None:
+    def report(self, done: int, step: Taken, hyper: Hyper, log: Log | None) -> None:
         """A row for the log, and the alarms. The only place that waits for the device."""
-        loss, output = distributed.total(step.loss) / distributed.world()[1], step.output
+        loss, output = all_reduce_sum(step.loss) / rank_and_size()[1], step.output
         if float(self.bad) >= MOST_BAD:
-            raise Trouble(
+            raise RunError(
                 f"the gradient has not been finite for {int(self.bad)} steps: try --optim.clip 1 or --optim.lr {self.config.optim.lr / 3:g}"
             )
         now = time.perf_counter()
@@ -227,8 +224,8 @@ class Meters:
         row = {
             "loss": float(loss),
             **{name: float(value) for name, value in output.metrics.items()},
-            "feature_spread": health.spread(output.features),
-            "rankme": health.rankme(output.features),
+            "feature_spread": spread(output.features),
+            "rankme": rankme(output.features),
             "grad_norm": float(step.norm),
             **hyper._asdict(),
             "images_per_second": taken * self.config.batch_size / spent,
@@ -240,7 +237,7 @@ class Meters:
         message = self.alarm.check(row)
         if log:
             log.row(done, {name: value for name, value in row.items() if value == value})
-        if message and distributed.is_main():
+        if message and is_main():
             warn(message)
         if message and self.config.stop_on_collapse:
-            raise Trouble(f"stopped at step {done} by --stop-on-collapse: {message}")
+            raise RunError(f"stopped at step {done} by --stop-on-collapse: {message}")

@@ -14,18 +14,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from openjepa import checkpoint, config, distributed
-from openjepa.config import Pretrain
-from openjepa.durable import read_json, replacing
+from openjepa import config
+from openjepa.checkpoint import DAMAGE, Loaded, alike, read, shapes, steps
+from openjepa.config import Pretrain, to_json
+from openjepa.core.config import from_plain
+from openjepa.core.distributed import distribute_like, full_tensor, is_main
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, read_json
+from openjepa.core.protocols import Method
 from openjepa.encoder import Encoder
 from openjepa.predictor import Predictor
-from openjepa.sharding import like, whole
 from openjepa.trained import About, Trained
-from openjepa.types import Method, Mistake
 
 FILE, ABOUT = "encoder.safetensors", "about.json"
+
 CONTEXT_FILE, PREDICTOR_FILE = "context_encoder.safetensors", "predictor.safetensors"  # where they were asked for, too
+
 CONTEXT, TARGET, PREDICTOR = "context_encoder.", "target_encoder.", "predictor."
+
 State = dict[str, torch.Tensor]
 
 
@@ -34,12 +40,10 @@ def method_of(folder: Path, settings: Pretrain) -> Any:
     method, state = settings.method.build(settings.data), everything(folder)
     missing = sorted({name.split(".")[0] for name in method.state_dict().keys() - state.keys()})
     if missing:
-        raise Mistake(
+        raise UserError(
             f"{folder} has no {' and no '.join(missing)}: give the run's folder, or convert a file that has them"
         )
-    checkpoint.alike(
-        checkpoint.shapes(method.state_dict()), checkpoint.shapes({name: state[name] for name in method.state_dict()})
-    )
+    alike(shapes(method.state_dict()), shapes({name: state[name] for name in method.state_dict()}))
     method.load_state_dict({name: state[name] for name in method.state_dict()})
     return method.eval().requires_grad_(False)
 
@@ -49,22 +53,24 @@ def export(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
 
     All processes call it, the main one writes.
     """
-    state = {name: whole(x.detach()).cpu().contiguous() for name, x in method.encoder("target").state_dict().items()}
-    if distributed.is_main():
+    state = {
+        name: full_tensor(x.detach()).cpu().contiguous() for name, x in method.encoder("target").state_dict().items()
+    }
+    if is_main():
         write(folder, {FILE: state}, settings, step, about(settings.out))
     return folder
 
 
 def write(folder: Path, files: dict[str, State], settings: Pretrain, step: int, known: About) -> Path:
     """A folder of weights: the encoder, other networks if they are there, the config, and where it all comes from."""
-    plain = config.to_json(dataclasses.replace(settings, out=Path(), init_from=None))
+    plain = to_json(dataclasses.replace(settings, out=Path(), init_from=None))
     for name, state in files.items():
-        with replacing(folder / name) as temporary:
+        with atomic_write(folder / name) as temporary:
             save_file(state, temporary, {"step": str(step)})
     if known != About():
-        with replacing(folder / ABOUT) as temporary:
+        with atomic_write(folder / ABOUT) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(known), indent=1))
-    with replacing(folder / "config.json") as temporary:
+    with atomic_write(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(plain, indent=1))
     return folder
 
@@ -73,16 +79,18 @@ def about(folder: Path) -> About:
     """Where a folder's weights come from; of a run of our own there is nothing to say. Mistake if that is damaged."""
     file = folder / ABOUT
     try:
-        return config.build(About, read_json(file)) if file.is_file() else About()
+        return from_plain(About, read_json(file)) if file.is_file() else About()
     except ValueError as error:
-        raise Mistake(f"{file} is damaged ({error}): put it back; it says what may be done with the weights") from error
+        raise UserError(
+            f"{file} is damaged ({error}): put it back; it says what may be done with the weights"
+        ) from error
 
 
 def inherit(folder: Path, out: Path) -> None:
     """A run that starts from weights of another project stays under their licence: says so in the run's folder."""
     known = about(folder)
     if known != About():
-        with replacing(out / ABOUT) as temporary:
+        with atomic_write(out / ABOUT) as temporary:
             notes = (*known.notes, "trained further from these weights")
             temporary.write_text(json.dumps(dataclasses.asdict(known) | {"notes": notes}, indent=1))
 
@@ -100,19 +108,19 @@ def load(folder: Path, which: str = "target") -> Trained:
 
 def whole_method(folder: Path, settings: Pretrain) -> tuple[Any, int]:
     """All networks of a run as its newest checkpoint has them, not to be trained, and its step. Mistake if there is none."""
-    for path in checkpoint.steps(folder / "checkpoints"):
+    for path in steps(folder / "checkpoints"):
         loaded = checked(path)
         method = settings.method.build(settings.data)
         method.load_state_dict(loaded.model)
         return method.eval().requires_grad_(False), loaded.step
-    raise Mistake(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
+    raise UserError(f"{folder} has no checkpoint yet: let the run go on with jepa pretrain --out {folder} --resume yes")
 
 
 def exported(folder: Path, settings: Pretrain, which: str) -> Trained:
     """What a folder of weights holds."""
     file = folder / (FILE if which == "target" else CONTEXT_FILE)
     if not file.is_file():
-        raise Mistake(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
+        raise UserError(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
     predictor = None
     if (folder / PREDICTOR_FILE).is_file():
         predictor = loaded_into(settings.method.predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
@@ -129,7 +137,7 @@ def metadata(file: Path) -> dict[str, str]:
 def loaded_into(network: Any, file: Path) -> Any:
     """A network with a file's weights, not to be trained. Mistake in a sentence if they are another's, or damaged."""
     state = read_tensors(file)
-    checkpoint.alike(checkpoint.shapes(network.state_dict()), checkpoint.shapes(state))
+    alike(shapes(network.state_dict()), shapes(state))
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
@@ -139,15 +147,17 @@ def read_tensors(file: Path) -> State:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise Mistake(f"{file} is damaged ({error}): export or convert it again") from error
+        raise UserError(f"{file} is damaged ({error}): export or convert it again") from error
 
 
-def checked(path: Path) -> checkpoint.Loaded:
+def checked(path: Path) -> Loaded:
     """A checkpoint. Mistake if it is damaged."""
     try:
-        return checkpoint.read(path)
-    except checkpoint.DAMAGE as error:
-        raise Mistake(f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before") from error
+        return read(path)
+    except DAMAGE as error:
+        raise UserError(
+            f"checkpoint {path} is damaged ({error}): resume the run, which takes the one before"
+        ) from error
 
 
 def untrained(settings: Pretrain) -> Encoder:
@@ -164,9 +174,9 @@ def initialise_from(method: nn.Module, folder: Path) -> list[str]:
     if not any(name.startswith(TARGET) for name in theirs) and any(name.startswith(TARGET) for name in mine):
         theirs |= {TARGET + name.removeprefix(CONTEXT): x for name, x in theirs.items() if name.startswith(CONTEXT)}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
-    method.load_state_dict({name: like(value, mine[name]) for name, value in fitting.items()}, strict=False)
+    method.load_state_dict({name: distribute_like(value, mine[name]) for name, value in fitting.items()}, strict=False)
     if not any(name.startswith((CONTEXT, TARGET)) for name in fitting):
-        raise Mistake(
+        raise UserError(
             f"nothing of the encoder in {folder} fits this one: give a run of the same encoder to --init-from"
         )
     missing = sorted((mine.keys() | theirs.keys()) - fitting.keys())
@@ -187,11 +197,11 @@ def absences(missing: list[str], theirs: Iterable[str], mine: Iterable[str]) -> 
 
 def everything(folder: Path) -> State:
     """All networks of a run, or of a folder of weights, under the names that a method gives them."""
-    path = next(iter(checkpoint.steps(folder / "checkpoints")), None)
+    path = next(iter(steps(folder / "checkpoints")), None)
     if path:
         return checked(path).model
     if not (folder / FILE).is_file():
-        raise Mistake(
+        raise UserError(
             f"{folder} has no checkpoint to start from: give a run's folder to --init-from, or what jepa convert made"
         )
     context = CONTEXT_FILE if (folder / CONTEXT_FILE).is_file() else FILE

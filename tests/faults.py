@@ -20,13 +20,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, log, optim, runs, training, weights
+from openjepa import checkpoint, log, optim, runs, weights
+from openjepa.checkpoint import steps
 from openjepa.data import Steps
+from openjepa.log import TIMINGS
 from openjepa.methods.jepa import MaskedJEPA
+from openjepa.training import Meters
 
 PHASES: tuple[tuple[Any, str], ...] = (
     (runs, "describe"), (Steps, "__getitem__"), (MaskedJEPA, "targets"), (MaskedJEPA, "forward"), (torch.Tensor, "backward"),
-    (optim, "clip"), (optim, "step_if_finite"), (MaskedJEPA, "after_step"), (training.Meters, "report"),
+    (optim, "clip"), (optim, "step_if_finite"), (MaskedJEPA, "after_step"), (Meters, "report"),
     (checkpoint, "snapshot"), (checkpoint, "restore"), (weights, "export"), (runs, "draw"),
 )  # fmt: skip
 WATCHED = {"open": "open", "os.rename": "rename", "os.mkdir": "make", "os.remove": "remove", "os.rmdir": "remove"}
@@ -172,9 +175,9 @@ def die(_: str = "") -> None:
 
 def outcome(out: Path) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, Any]]]:
     """Final weights and moments, and the rows of the log without timings."""
-    last = checkpoint.steps(out / "checkpoints")[0]
+    last = steps(out / "checkpoints")[0]
     tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")}
-    rows = [{k: v for k, v in row.items() if k not in log.TIMINGS} for row in log.rows(out / "metrics.jsonl")]
+    rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in log.rows(out / "metrics.jsonl")]
     return tensors, rows
 
 

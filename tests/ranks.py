@@ -5,8 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from openjepa import config
-from openjepa.config import Pretrain
+from openjepa.config import Pretrain, to_json
 from tests.ready import Ready
 
 RUN = """
@@ -49,7 +48,7 @@ def variables(ranks: int) -> list[dict[str, str]]:
 
 def dump(settings: Pretrain) -> str:
     """What a run is told."""
-    return json.dumps(config.to_json(settings))
+    return json.dumps(to_json(settings))
 
 
 def bearing(mark: str) -> list[int]:

@@ -15,14 +15,19 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import archives, archiving, checkpoint, cli, data, pictures, runs
-from openjepa.archiving import Make, make
+from openjepa import archives, archiving, pictures
+from openjepa.archives import NOTE, folder, inside
+from openjepa.archiving import Make, make, write
+from openjepa.checkpoint import newest
 from openjepa.checkup import Doctor, doctor
+from openjepa.cli import main
+from openjepa.core.errors import UserError
 from openjepa.data import list_files
 from openjepa.evaluate.labelled import Labelled, split
 from openjepa.modalities.image import Image, ImageFiles
+from openjepa.pictures import ORIENTATION, SUFFIXES, Undecodable, read_bytes
+from openjepa.runs import pretrain
 from openjepa.scenes import render
-from openjepa.types import Mistake
 from tests.conftest import MODALITIES, replace
 
 
@@ -48,11 +53,11 @@ def jpeg(seed: int, size=(40, 56)) -> bytes:
 
 
 def listed(*roots) -> list[str]:
-    return list_files([str(root) for root in roots], pictures.SUFFIXES).paths
+    return list_files([str(root) for root in roots], SUFFIXES).paths
 
 
 def contents(*roots) -> list[bytes]:
-    return [pictures.read_bytes(path) for path in listed(*roots)]
+    return [read_bytes(path) for path in listed(*roots)]
 
 
 @pytest.fixture
@@ -73,8 +78,8 @@ def test_a_run_on_shards_is_the_run_on_the_folder_bit_for_bit(tiny, large, tmp_p
         own = replace(
             tiny, data=replace(tiny.data, root=(str(root),)), out=tmp_path / f"run-{root.name}", max_skipped=0.5
         )
-        runs.pretrain(own)
-        ends.append(checkpoint.newest(own.out / "checkpoints").model)
+        pretrain(own)
+        ends.append(newest(own.out / "checkpoints").model)
         assert "cannot" not in (own.out / "skipped.jsonl").read_text() and (own.out / "skipped.jsonl").read_text()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
 
@@ -82,9 +87,9 @@ def test_a_run_on_shards_is_the_run_on_the_folder_bit_for_bit(tiny, large, tmp_p
 def test_a_run_on_shards_may_have_workers(tiny, large, tmp_path):
     shards = make(Make(str(large), tmp_path / "shards", samples=12, workers=2))
     own = replace(tiny, data=replace(tiny.data, root=(str(shards),)), max_skipped=0.5)
-    runs.pretrain(own)
-    runs.pretrain(replace(own, workers=2, out=tmp_path / "two"))
-    ends = [checkpoint.newest(out / "checkpoints").model for out in (own.out, tmp_path / "two")]
+    pretrain(own)
+    pretrain(replace(own, workers=2, out=tmp_path / "two"))
+    ends = [newest(out / "checkpoints").model for out in (own.out, tmp_path / "two")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
@@ -117,7 +122,7 @@ def test_larger_pictures_are_made_smaller_and_others_left(tmp_path):
     grey = Pillow.fromarray(np.full((90, 80), 99, np.uint8))
     grey.save(folder / "d.png")
     turned = Pillow.Exif()
-    turned[pictures.ORIENTATION] = 6
+    turned[ORIENTATION] = 6
     Pillow.open(io.BytesIO(jpeg(2, (100, 200)))).save(folder / "e.jpg", exif=turned)
     shards = make(Make(str(folder), tmp_path / "shards", size=64, workers=1))
     first, second, third, fourth, fifth = contents(shards)
@@ -135,9 +140,7 @@ def test_shards_go_on_where_they_were_left(large, tmp_path, monkeypatch):
     (whole / "shards-000001.tar").unlink()
     (whole / ".shards-000001.tar.123").write_bytes(b"half a file")
     written = []
-    monkeypatch.setattr(
-        archiving, "write", lambda shard, own=archiving.write: written.append(shard.file.name) or own(shard)
-    )
+    monkeypatch.setattr(archiving, "write", lambda shard, own=write: written.append(shard.file.name) or own(shard))
     make(settings)
     assert written == ["shards-000001.tar"]
     assert {file.name: file.read_bytes() for file in whole.glob("*.tar")} == before
@@ -177,10 +180,10 @@ def test_shards_killed_at_any_time_are_whole_or_not_there(large, tmp_path):
 
 def test_other_shards_are_never_mixed(large, tmp_path):
     make(Make(str(large), tmp_path / "shards", workers=1))
-    with pytest.raises(Mistake, match="holds shards of other size and quality: give another folder"):
+    with pytest.raises(UserError, match="holds shards of other size and quality: give another folder"):
         make(Make(str(large), tmp_path / "shards", size=64, workers=1))
     (large / "cats" / "new.jpg").write_bytes(jpeg(99))
-    with pytest.raises(Mistake, match="of other data and count"):
+    with pytest.raises(UserError, match="of other data and count"):
         make(Make(str(large), tmp_path / "shards", workers=1))
 
 
@@ -215,7 +218,7 @@ def test_an_archive_without_an_index_is_read_where_nothing_can_be_written(tmp_pa
         def __init__(self, file):
             raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(archives, "replacing", refused)
+    monkeypatch.setattr(archives, "atomic_write", refused)
     assert contents(file) == [jpeg(1)]
     assert "looked through every time" in capsys.readouterr().err
 
@@ -253,7 +256,7 @@ def test_labels_of_webdataset_become_folders(tmp_path):
     file = packed(
         tmp_path / "a.tar", {"k1.jpg": jpeg(1), "k1.cls": b"12\n", "k1.json": b"{}", "k2.cls": b"7", "k2.jpg": jpeg(2)}
     )
-    assert [archives.folder(path) for path in listed(file)] == ["12", "7"]
+    assert [folder(path) for path in listed(file)] == ["12", "7"]
 
 
 def test_pictures_without_a_folder_are_in_their_archives(tmp_path):
@@ -306,13 +309,13 @@ def test_links_and_devices_are_left_out_and_the_later_of_two_counts(tmp_path):
 def test_a_tar_that_is_not_whole_is_refused(tmp_path):
     file = packed(tmp_path / "a.tar", {f"{number}.jpg": jpeg(number) for number in range(4)})
     whole = file.read_bytes()
-    ends = [place.first + place.second for place in map(archives.inside, listed(file)) if place]
+    ends = [place.first + place.second for place in map(inside, listed(file)) if place]
     blocks = {-(-end // 512) * 512 for end in ends}
     found = 0
     for size in range(1, ends[-1], 97):
         if size not in blocks:
             file.write_bytes(whole[:size])
-            with pytest.raises(Mistake, match=r"copy or make it again|no images"):
+            with pytest.raises(UserError, match=r"copy or make it again|no images"):
                 listed(file)
             found += 1
     assert found > 20
@@ -323,7 +326,7 @@ def test_a_tar_that_is_not_whole_is_refused(tmp_path):
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
         file.write_bytes(damaged)
-        with pytest.raises(Mistake, match="damaged at byte|not a whole tar"):
+        with pytest.raises(UserError, match="damaged at byte|not a whole tar"):
             listed(file)
 
 
@@ -333,13 +336,13 @@ def test_an_archive_changed_under_a_run_is_noticed(tmp_path, monkeypatch):
     second = listed(file)[1]
     packed(file, {"1.jpg": jpeg(1, (90, 90)), "2.jpg": jpeg(2)})
     with pytest.raises(OSError, match=r"cannot be read \(.* has changed since it was listed\)"):
-        pictures.read_bytes(second)
+        read_bytes(second)
     packed(file, {"1.jpg": jpeg(1), "2.jpg": jpeg(2) + b"longer"})
     with pytest.raises(OSError, match="is something else: the archive has changed since it was listed"):
-        pictures.read_bytes(second)
+        read_bytes(second)
     file.unlink()
     with pytest.raises(OSError, match="No such file"):
-        pictures.read_bytes(second)
+        read_bytes(second)
 
 
 def test_an_address_is_no_path_to_elsewhere(tmp_path, monkeypatch):
@@ -352,17 +355,17 @@ def test_an_address_is_no_path_to_elsewhere(tmp_path, monkeypatch):
         json.dumps({"format": 1, "bytes": status.st_size, "time": status.st_mtime_ns, "members": members})
     )
     huge, passwd, far = listed(file)
-    with pytest.raises(pictures.Undecodable, match="larger than 512 MiB"):
-        pictures.read_bytes(huge)
+    with pytest.raises(Undecodable, match="larger than 512 MiB"):
+        read_bytes(huge)
     for path in (passwd, far):
         with pytest.raises(OSError, match="has changed since"):
-            pictures.read_bytes(path)
+            read_bytes(path)
 
 
 def test_a_compressed_tar_is_a_sentence(tmp_path):
     file = packed(tmp_path / "a.tar", {"1.jpg": jpeg(1)})
     file.rename(tmp_path / "a.tar.gz")
-    with pytest.raises(Mistake, match="compressed, .* decompress it to a .tar file"):
+    with pytest.raises(UserError, match="compressed, .* decompress it to a .tar file"):
         listed(tmp_path / "a.tar.gz")
 
 
@@ -375,7 +378,7 @@ def test_holes_are_refused(tmp_path):
             b"1\n0\n5\n" + bytes(506) + b"12345",
             pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
         )
-    with pytest.raises(Mistake, match="with holes in it"):
+    with pytest.raises(UserError, match="with holes in it"):
         listed(file)
 
 
@@ -390,10 +393,10 @@ def test_a_shard_that_was_damaged_is_made_again(large, tmp_path):
 def test_unfinished_shards_are_not_taken_for_all(large, tmp_path):
     settings = Make(str(large), tmp_path / "shards", samples=10, workers=1)
     (make(settings) / "shards-000002.tar").unlink()
-    with pytest.raises(Mistake, match="3 of 4 tar files: let jepa shards make go on"):
+    with pytest.raises(UserError, match="3 of 4 tar files: let jepa shards make go on"):
         listed(tmp_path / "shards")
-    (tmp_path / "shards" / archives.NOTE).write_text('{"count": "many"}')
-    with pytest.raises(Mistake, match=r"shards.json is damaged"):
+    (tmp_path / "shards" / NOTE).write_text('{"count": "many"}')
+    with pytest.raises(UserError, match=r"shards.json is damaged"):
         listed(tmp_path / "shards")
 
 
@@ -401,7 +404,7 @@ def test_unfinished_shards_are_not_taken_for_all(large, tmp_path):
 def test_shards_are_not_written_among_pictures(large, tmp_path, place):
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "a.jpg").write_bytes(jpeg(1))
-    with pytest.raises(Mistake, match="is a place of pictures"):
+    with pytest.raises(UserError, match="is a place of pictures"):
         make(Make(str(large), large / place, workers=1))
 
 
@@ -415,7 +418,7 @@ def test_doctor_says_nothing_of_the_archives_it_looked_into(large, tmp_path, cap
 
 
 def test_the_verb_wants_make(capsys):
-    assert cli.main(["shards", "FOLDER"]) == 1
+    assert main(["shards", "FOLDER"]) == 1
     assert "jepa shards make FOLDER OUT" in capsys.readouterr().err
 
 
@@ -440,7 +443,7 @@ def rows(tmp_path) -> Path:
 
 def test_rows_of_parquet_are_read_at_random_with_their_labels(rows):
     paths = listed(rows)
-    assert [pictures.read_bytes(path) for path in reversed(paths)] == [jpeg(number) for number in reversed(range(10))]
+    assert [read_bytes(path) for path in reversed(paths)] == [jpeg(number) for number in reversed(range(10))]
     assert paths[5] == f"{rows}/1+1/dog-wolf/5.jpg"
     assert ImageFiles(Image(), paths, "").classes == ("cat", "dog-wolf")
 
@@ -487,8 +490,8 @@ def test_a_run_on_parquet_is_the_run_on_its_pictures(tiny, tmp_path):
         own = replace(
             tiny, steps=2, data=replace(tiny.data, root=(str(tmp_path / name),)), out=tmp_path / f"run {name}"
         )
-        runs.pretrain(own)
-        ends.append(checkpoint.newest(own.out / "checkpoints").model)
+        pretrain(own)
+        ends.append(newest(own.out / "checkpoints").model)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
 
 
@@ -506,7 +509,7 @@ def test_parquet_that_is_none_or_has_no_pictures_is_a_sentence(tmp_path, content
         parquet.write_table(arrow.table({"text": ["a", "b"]}), file)
     else:
         file.write_bytes(content)
-    with pytest.raises(Mistake, match=said):
+    with pytest.raises(UserError, match=said):
         listed(file)
 
 
@@ -521,15 +524,15 @@ def test_parquet_damaged_in_its_pictures_stops_with_a_sentence(rows, monkeypatch
         os.utime(rows, ns=(place, place))
         for path in paths:
             try:
-                pictures.read_bytes(path)
-            except (OSError, Mistake) as error:
+                read_bytes(path)
+            except (OSError, UserError) as error:
                 said.append(str(error))
     assert all("Parquet" in each or "cannot be read" in each for each in said)
 
 
 def test_without_pyarrow_there_is_a_sentence(rows, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(Mistake, match=r"pip install 'openjepa\[parquet\]'"):
+    with pytest.raises(UserError, match=r"pip install 'openjepa\[parquet\]'"):
         listed(rows)
 
 
@@ -539,4 +542,4 @@ def test_the_fingerprint_of_a_folder_is_what_it_was(photos):
 
     paths = listed(photos)
     old = hashlib.sha256("\0".join(f"{path}\0{Path(path).stat().st_size}" for path in paths).encode()).hexdigest()[:32]
-    assert data.list_files([str(photos)], pictures.SUFFIXES).fingerprint == old
+    assert list_files([str(photos)], SUFFIXES).fingerprint == old

@@ -12,14 +12,14 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.preparing import prepared
 from openjepa.recipes import auto, recipe
-from openjepa.recipes.auto import chosen, on_cpu
+from openjepa.recipes.auto import MOST, Chosen, chosen, on_cpu
 from tests.conftest import CPU
 
 SMALL = Image(size=(32, 32), patch=4)
 
 
 def test_more_time_gives_larger_batches_and_never_larger_than_a_quarter_of_the_folder(monkeypatch):
-    monkeypatch.setattr(auto, "cores", lambda: 2)
+    monkeypatch.setattr(auto, "available_cores", lambda: 2)
     sizes = [on_cpu(SMALL, 50_000, 60.0 * minutes).config.batch_size for minutes in (1, 10, 60, 600, 6000)]
     assert sizes[0] == 64 and sizes == sorted(sizes) and sizes[-1] == 256
     assert [on_cpu(SMALL, count, 36_000.0).config.batch_size for count in (8, 40, 200)] == [2, 8, 32]
@@ -34,7 +34,7 @@ def test_the_threads_of_all_processes_are_counted(monkeypatch):
 
     def record(root, budget, device, threads):
         asked.append(threads)
-        return auto.Chosen(Pretrain(), ("none",))
+        return Chosen(Pretrain(), ("none",))
 
     monkeypatch.setattr(auto, "chosen", record)
     for world, flags in (("1", []), ("1", ["--threads", "2"]), ("3", ["--threads=2"]), ("1", ["--threads", "x"])):
@@ -45,7 +45,7 @@ def test_the_threads_of_all_processes_are_counted(monkeypatch):
 
 def test_a_run_shows_every_image_once_at_least_and_few_images_not_for_ever():
     assert on_cpu(SMALL, 10**6, 60.0).config.epochs == 1
-    assert on_cpu(SMALL, 20, 0.0).config.epochs == auto.MOST
+    assert on_cpu(SMALL, 20, 0.0).config.epochs == MOST
 
 
 @pytest.mark.parametrize("gpu", [True, False])

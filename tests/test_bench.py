@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openjepa import bench, flops, optim, preparing, training
-from openjepa.bench import Bench, waiting
+from openjepa.bench import Bench, bench, parted, waiting
 from openjepa.cli import main
 from openjepa.config import Pretrain
 from openjepa.device import place
-from openjepa.optim import Optim
+from openjepa.flops import Work
+from openjepa.optim import Optim, build
+from openjepa.preparing import steps_of
+from openjepa.training import advance
 from tests.conftest import METHODS, MODALITIES
 
 
@@ -22,10 +24,10 @@ def test_the_figures_hang_together(tmp_path, capsys, modality, method):
     settings = Bench(
         data, METHODS[method], batch_size=8, count=3, threads=1, device="cpu", json=tmp_path / "new" / "bench.json"
     )
-    found = bench.bench(settings)
+    found = bench(settings)
     assert json.loads((tmp_path / "new" / "bench.json").read_text()) == found
     assert found["images_per_second"] == pytest.approx(8 / found["step"])
-    assert found["flops"]["total"] == sum(found["flops"][part] for part in flops.Work._fields)
+    assert found["flops"]["total"] == sum(found["flops"][part] for part in Work._fields)
     assert found["flops_per_second"] == pytest.approx(found["flops"]["total"] * found["images_per_second"])
     assert found["share_of_ceiling"] == pytest.approx(found["flops_per_second"] / found["machine"]["matrices"])
     assert set(found["seconds"]) == {"load", "targets", "forward", "backward", "update"}
@@ -34,7 +36,7 @@ def test_the_figures_hang_together(tmp_path, capsys, modality, method):
 
 def test_a_folder_of_images_is_what_is_timed_if_there_is_one(photos, tmp_path):
     data = replace(MODALITIES["image"], root=(str(photos),), mean=(), std=())
-    found = bench.bench(Bench(data, METHODS["averaged"], batch_size=8, count=3, threads=1, workers=0, device="cpu"))
+    found = bench(Bench(data, METHODS["averaged"], batch_size=8, count=3, threads=1, workers=0, device="cpu"))
     assert found["seconds"]["load"] > 0 and found["data_wait"] > 0
 
 
@@ -48,15 +50,15 @@ def test_what_is_timed_is_a_training_step(monkeypatch):
     for parts in (True, False):
         method = run.method.build(run.data, run.seed)
         optimizer, steps = (
-            optim.build(method, run.optim),
-            preparing.steps_of(run, run.data.synthetic(16, 0), method.views),
+            build(method, run.optim),
+            steps_of(run, run.data.synthetic(16, 0), method.views),
         )
         for number in range(run.steps):
             step, hyper = steps[number], run.optim.at(number, run.steps)
             if parts:
-                bench.parted(run, method, optimizer, step, hyper, where)
+                parted(run, method, optimizer, step, hyper, where)
             else:
-                training.advance(method, optimizer, step.batch, step.masks, hyper, where, 2, 0.01)
+                advance(method, optimizer, step.batch, step.masks, hyper, where, 2, 0.01)
         ends.append(method.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=0, atol=0, msg=name)

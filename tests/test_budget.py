@@ -2,31 +2,36 @@
 
 import pytest
 
-from openjepa import budget, config, preparing, runs, training
-from openjepa.budget import Pace
-from openjepa.types import Mistake
+from openjepa import budget, runs
+from openjepa.budget import FEW, Pace, affordable, at_most, paced
+from openjepa.config import load
+from openjepa.core.config import format_duration, parse_duration
+from openjepa.core.errors import UserError
+from openjepa.preparing import prepared
+from openjepa.runs import pretrain
+from openjepa.training import Meters
 from tests.conftest import CPU, replace
 
 
 @pytest.mark.parametrize(("text", "expected"), [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("", 0)])
 def test_times_are_read_as_people_write_them(text, expected):
-    assert config.seconds(text) == expected
+    assert parse_duration(text) == expected
 
 
 @pytest.mark.parametrize("time", [1.0, 48.0, 119.6, 120.0, 5400.0, 7200.0, 7800.0, 86_400.0])
 def test_times_that_are_said_can_be_typed(time):
-    assert config.seconds(config.lasts(time)) == round(time)
+    assert parse_duration(format_duration(time)) == round(time)
 
 
 @pytest.mark.parametrize("text", ["soon", "2", "h", "-1h", "2 h"])
 def test_what_is_no_time_is_refused(tiny, text):
-    with pytest.raises(Mistake, match="is no time: times are written 2h"):
+    with pytest.raises(UserError, match="is no time: times are written 2h"):
         replace(tiny, budget=text)
 
 
 def test_the_steps_fit_the_time_and_stay_what_they_were_after_a_kill(tiny, monkeypatch):
     monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.0, 1.0, 0, 1e9))
-    asked, took, taken = replace(tiny, steps=0, budget="20s", save_every=5), training.Meters.took, []
+    asked, took, taken = replace(tiny, steps=0, budget="20s", save_every=5), Meters.took, []
 
     def killed(self, finite, masks):
         took(self, finite, masks)
@@ -34,45 +39,45 @@ def test_the_steps_fit_the_time_and_stay_what_they_were_after_a_kill(tiny, monke
         if len(taken) == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Meters, "took", killed)
+    monkeypatch.setattr(Meters, "took", killed)
     with pytest.raises(KeyboardInterrupt):
-        runs.pretrain(asked)
-    first = config.load(tiny.out)
+        pretrain(asked)
+    first = load(tiny.out)
     assert 10 <= first.steps <= 19 and first.epochs == pytest.approx(first.steps / 6)
     monkeypatch.undo()
-    runs.pretrain(replace(asked, resume="yes"))
-    again = config.load(tiny.out)
+    pretrain(replace(asked, resume="yes"))
+    again = load(tiny.out)
     assert (again.steps, again.epochs) == (first.steps, first.epochs)
-    with pytest.raises(Mistake, match="keeps the number of steps"):
-        runs.pretrain(replace(asked, resume="yes", budget="1h"))
+    with pytest.raises(UserError, match="keeps the number of steps"):
+        pretrain(replace(asked, resume="yes", budget="1h"))
 
 
 def test_two_lengths_of_one_run_are_refused(tiny):
-    with pytest.raises(Mistake, match="are two lengths of one run"):
-        runs.pretrain(replace(tiny, steps=5, budget="1h"))
+    with pytest.raises(UserError, match="are two lengths of one run"):
+        pretrain(replace(tiny, steps=5, budget="1h"))
 
 
 def test_a_time_too_short_for_anything_says_what_to_type(tiny, monkeypatch):
     monkeypatch.setattr(runs, "paced", lambda *_: Pace(0.5, 9.0, 0, 1e9))
-    with pytest.raises(Mistake, match="60s is too short: try --budget 158m"):
-        runs.pretrain(replace(tiny, steps=0, budget="60s"))
+    with pytest.raises(UserError, match="60s is too short: try --budget 158m"):
+        pretrain(replace(tiny, steps=0, budget="60s"))
 
 
 @pytest.mark.parametrize(("time", "warned"), [("60s", True), ("4m", False)])
 def test_a_time_that_holds_too_few_steps_to_learn_in_says_what_to_type(tiny, time, warned, monkeypatch, capsys):
     monkeypatch.setattr(budget.time, "perf_counter", lambda: 0.0)
-    held = budget.affordable(replace(tiny, steps=0, budget=time), Pace(0.0, 0.96, 0, 1e9), CPU, 0.0)
-    assert ("60s hold 60 steps here" in (said := capsys.readouterr().err)) == warned == (held < budget.FEW)
+    held = affordable(replace(tiny, steps=0, budget=time), Pace(0.0, 0.96, 0, 1e9), CPU, 0.0)
+    assert ("60s hold 60 steps here" in (said := capsys.readouterr().err)) == warned == (held < FEW)
     assert said.rstrip().endswith("try --budget 7m") or not warned  # of four hundred
 
 
 def test_workers_on_the_cores_that_compute_make_a_step_longer(tiny, monkeypatch):
     monkeypatch.setattr(budget, "timed_steps", lambda *_: 9.0)
     monkeypatch.setattr(budget.torch, "get_num_threads", lambda: 2)
-    data, settings = preparing.prepared(replace(tiny, workers=2), CPU, tiny.data.listing(), None)
+    data, settings = prepared(replace(tiny, workers=2), CPU, tiny.data.listing(), None)
     for cores, expected in ((1, 18.0), (2, 9.0), (16, 9.0)):
-        monkeypatch.setattr(budget, "cores", lambda cores=cores: cores)
-        pace = budget.paced(settings, data, CPU)
+        monkeypatch.setattr(budget, "available_cores", lambda cores=cores: cores)
+        pace = paced(settings, data, CPU)
         assert pace.step > expected if cores < 3 else pace.step == expected
         assert pace.step == pytest.approx(expected, abs=1.0)
     assert Pace(1.0, 4.0, 2, 1e9, 5.0).step == 5.0 and Pace(1.0, 4.0, 0, 1e9, 9.0).step == 5.0
@@ -83,10 +88,10 @@ def test_a_slow_machine_takes_fewer_of_the_steps_and_a_fast_one_no_more(tiny, se
     monkeypatch.setattr(budget, "paced", lambda *_: Pace(0.0, seconds, 0, 1e9))
     monkeypatch.setattr(budget.time, "perf_counter", lambda: 0.0)
     asked = replace(tiny, steps=0, epochs=5.0)
-    assert budget.at_most(asked, "20s").steps == expected
+    assert at_most(asked, "20s").steps == expected
 
 
 def test_a_run_that_was_begun_keeps_its_steps_on_a_slower_machine(tiny, monkeypatch):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     monkeypatch.setattr(budget, "paced", lambda *_: Pace(0.0, 1e9, 0, 1e9))
-    assert budget.at_most(replace(tiny, steps=0), "20s").steps == tiny.steps
+    assert at_most(replace(tiny, steps=0), "20s").steps == tiny.steps

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from openjepa.config import Pretrain
-from openjepa.evaluate import attentive, finetune
+from openjepa.core.errors import UserError
+from openjepa.evaluate import attentive
 from openjepa.evaluate.candidates import IMAGENET, candidate, untrained
+from openjepa.evaluate.finetune import RECIPES, Recipe
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Compare, Settings, compare, measured
 from openjepa.nn.positions import sincos
-from openjepa.types import Mistake
 from tests.conftest import METHODS, MODALITIES, replace
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -47,7 +48,7 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
             torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
     monkeypatch.setattr(attentive, "EPOCHS", 2)
-    monkeypatch.setitem(finetune.RECIPES, "default", finetune.Recipe(epochs=2, batch_size=16, drop_path=0.0))
+    monkeypatch.setitem(RECIPES, "default", Recipe(epochs=2, batch_size=16, drop_path=0.0))
     settings = Settings(
         data=Labelled((str(photos),)), device="cpu", precision="fp32", shots=(4.0,),
         probes=("logistic", "linear", "knn", "lowshot", "attentive", "finetune"),
@@ -85,7 +86,7 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
 
 def test_a_config_that_is_cut_short_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "ijepa", ')
-    with pytest.raises(Mistake, match="is the download whole"):
+    with pytest.raises(UserError, match="is the download whole"):
         candidate(str(tmp_path))
 
 
@@ -108,11 +109,11 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         ("mine:encoder", "kNN"),
         ("mine:encoder", "1 a class"),
     ]
-    with pytest.raises(Mistake, match="gave a int"):
+    with pytest.raises(UserError, match="gave a int"):
         compare(replace(settings, runs=("mine:nothing",)))
-    with pytest.raises(Mistake, match="cannot be had"):
+    with pytest.raises(UserError, match="cannot be had"):
         compare(replace(settings, runs=("mine:missing",)))
-    with pytest.raises(Mistake, match="is no encoder"):
+    with pytest.raises(UserError, match="is no encoder"):
         compare(replace(settings, runs=("nowhere",)))
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from openjepa import checkup, cli
-from openjepa.checkup import Doctor, doctor
+from openjepa import checkup
+from openjepa.checkup import FINDINGS, Doctor, doctor
+from openjepa.cli import main
+from openjepa.pictures import read_bytes
 from openjepa.scenes import render
 
 
@@ -93,7 +95,7 @@ def test_what_is_wrong_with_a_file_is_found_and_nothing_else(clean, harm):
     name, content = HARM[harm]
     (clean / name).write_bytes(content())
     assert found(clean) == {harm: [name]}
-    assert harm in checkup.FINDINGS
+    assert harm in FINDINGS
 
 
 @pytest.mark.parametrize("content", [b"", bomb()])
@@ -125,7 +127,7 @@ def test_bad_files_are_no_duplicates_and_how_many_a_run_bears_is_said(clean, cap
     assert found(clean) == {"undecodable": ["[bold]two.jpg", "one.jpg"]}
     said = capsys.readouterr().out
     assert "14.3% of the files cannot be learnt from" in said and "--max-skipped" in said
-    assert cli.main(["doctor", str(clean), "--workers", "-5"]) == 1
+    assert main(["doctor", str(clean), "--workers", "-5"]) == 1
     assert "try --workers -1" in capsys.readouterr().err
 
 
@@ -133,7 +135,7 @@ def test_an_unreadable_file_is_said_to_stop_a_run(clean, monkeypatch):
     from openjepa import pictures
 
     (clean / "x.jpg").write_bytes(jpeg(30))
-    read = pictures.read_bytes
+    read = read_bytes
 
     def failing(path):
         if path.endswith("x.jpg"):
@@ -141,7 +143,7 @@ def test_an_unreadable_file_is_said_to_stop_a_run(clean, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(pictures, "read_bytes", failing)
-    assert found(clean) == {"unreadable": ["x.jpg"]} and "stops" in checkup.FINDINGS["unreadable"]
+    assert found(clean) == {"unreadable": ["x.jpg"]} and "stops" in FINDINGS["unreadable"]
 
 
 def test_files_of_other_endings_are_counted_and_processes_change_nothing(clean, monkeypatch, capsys):
@@ -157,16 +159,16 @@ def test_files_of_other_endings_are_counted_and_processes_change_nothing(clean, 
 def test_a_folder_without_one_good_picture_fails_when_all_is_said_and_written(tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "one.jpg").write_bytes(b"no picture")
-    assert cli.main(["doctor", str(tmp_path / "bad"), "--out", str(tmp_path / "out")]) == 1
+    assert main(["doctor", str(tmp_path / "bad"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "there is nothing to learn from" in said.err and "undecodable" in said.out
     assert json.loads((tmp_path / "out" / "doctor.json").read_text())["fit"] == 0
 
 
 def test_the_verb_writes_names_and_a_picture(clean, tmp_path, capsys):
-    assert cli.main(["doctor", str(clean), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert main(["doctor", str(clean), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     assert json.loads((tmp_path / "out" / "doctor.json").read_text())["files"] == 12
     with Pillow.open(tmp_path / "out" / "doctor.png") as drawn:
         assert drawn.size[0] > 500
-    assert cli.main(["doctor", str(tmp_path / "nothing")]) == 1
+    assert main(["doctor", str(tmp_path / "nothing")]) == 1
     assert "is not there" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from openjepa import cli
-from openjepa.cli import main
+from openjepa.cli import VERBS, main, switch
+from openjepa.runs import pretrain
 from tests.conftest import replace
 
 FAST = [
@@ -43,9 +43,8 @@ FAST = [
 
 @pytest.fixture
 def tiny_run(tiny):
-    from openjepa import runs
 
-    runs.pretrain(tiny)
+    pretrain(tiny)
     return tiny.out
 
 
@@ -204,7 +203,7 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
     ],
 )
 def test_a_switch_may_be_written_with_its_value(typed, meant):
-    assert cli.switch(typed) == meant
+    assert switch(typed) == meant
 
 
 def test_a_missing_folder_is_named(tmp_path, capsys):
@@ -273,8 +272,8 @@ def test_a_verb_that_is_interrupted_says_so(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.VERBS, "doctor", interrupted)
-    assert cli.main(["doctor", "photos"]) == 130
+    monkeypatch.setitem(VERBS, "doctor", interrupted)
+    assert main(["doctor", "photos"]) == 130
     assert capsys.readouterr().err == "jepa: stopped\n"
 
 

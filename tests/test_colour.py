@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from openjepa.colour import GREY, about_grey, jitter
-from openjepa.draws import Draws
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
 from openjepa.modalities.image import Image
-from openjepa.types import Mistake
 
 VIEWS = torch.randint(60, 190, (256, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-DRAWS = Draws.of(0, 0, np.arange(256))
+DRAWS = CounterRNG.of(0, 0, np.arange(256))
 
 
 def test_without_strength_views_are_kept_or_grey():
@@ -45,7 +45,7 @@ def test_a_view_is_coloured_alike_in_any_company_and_never_for_evaluation(photos
     config = Image(root=(str(photos),), size=(32, 32), patch=4, colour=0.5)
     plain = dataclasses.replace(config, colour=0.0)
     packed, files = config.dataset(config.listing(), tmp_path), config.dataset(config.listing())
-    index, draws = torch.arange(6), Draws.of(0, 0, np.arange(6))
+    index, draws = torch.arange(6), CounterRNG.of(0, 0, np.arange(6))
     together, alone = packed.read(index, draws).views[0], packed.read(index[2:3], draws.take(np.array([2]))).views[0]
     assert torch.equal(together[2:3], alone)
     assert not torch.equal(together, plain.dataset(plain.listing(), tmp_path).read(index, draws).views[0])
@@ -57,7 +57,7 @@ def test_a_view_is_coloured_alike_in_any_company_and_never_for_evaluation(photos
 
 
 def test_colours_of_other_than_three_channels_and_negative_strengths_are_refused():
-    with pytest.raises(Mistake, match="leave --data.colour out"):
+    with pytest.raises(UserError, match="leave --data.colour out"):
         Image(channels=1, colour=0.5)
-    with pytest.raises(Mistake, match="try --data.colour 0.5"):
+    with pytest.raises(UserError, match="try --data.colour 0.5"):
         Image(colour=-1.0)

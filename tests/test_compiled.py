@@ -26,7 +26,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     import torch
     from torch._dynamo.utils import counters
 
-    from openjepa import config, optim, preparing, training
+    from openjepa import config
     from openjepa.compiled import STATIC, compile_blocks
     from openjepa.config import Pretrain
     from openjepa.device import Place
@@ -47,7 +47,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
 
     def losses(compiled: bool) -> list[float]:
         method = small.build(data, 0)
-        steps, optimizer = preparing.steps_of(settings, data.synthetic(64, 0), 1), optim.build(method, settings.optim)
+        steps, optimizer = steps_of(settings, data.synthetic(64, 0), 1), build(method, settings.optim)
         already = counters["stats"]["unique_graphs"]
         names, weights = list(method.state_dict()), [each.clone() for each in method.parameters()]
         if compiled:
@@ -58,7 +58,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
         made, found = counters["stats"]["unique_graphs"], []
         for step in (steps[number] for number in range(6)):
             hyper = settings.optim.at(0, 6)
-            taken = training.advance(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
+            taken = advance(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
             found.append(float(taken.loss))
         found += probes.scores(method).values()
         if len(shapes) <= STATIC:

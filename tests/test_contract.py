@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import optim
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Masker, Method, Modality
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Masks, Skipped, Tokens, gather
 from openjepa.data import Steps
-from openjepa.draws import Draws
 from openjepa.masking import Blocks, Masking
 from openjepa.methods.jepa import whitened
 from openjepa.methods.mae import MAE
 from openjepa.nn.positions import sincos
-from openjepa.optim import Optim
+from openjepa.optim import Optim, build
 from openjepa.regularisers import redundancy, sketched_gaussian
 from openjepa.training import advance, split
-from openjepa.types import Masker, Masks, Method, Mistake, Modality, Skipped, Tokens, gather, passes
+from openjepa.types import passes
 from tests.conftest import CPU, METHODS, MODALITIES
 
 FIXED = Masking(
@@ -51,7 +53,7 @@ def test_the_parts_keep_their_contracts(modality, method):
 def test_the_loss_falls(modality, method):
     net, steps = made(modality, method)
     config = Optim(lr=3e-3, momentum=1.0)  # a target that stands still
-    optimizer, losses, step = optim.build(net, config), [], steps[0]
+    optimizer, losses, step = build(net, config), [], steps[0]
     for number in range(100):
         taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
         losses.append(taken.loss.item())
@@ -227,7 +229,7 @@ def test_take_keeps_padding_marked():
 def test_draws_of_series_stretches_differ_between_epochs():
     data = MODALITIES["series"].synthetic(8, 0)
     index = torch.arange(4)
-    one, other = (data.read(index, Draws.of(0, 0, start + np.arange(4))).views[0] for start in (0, 8))
+    one, other = (data.read(index, CounterRNG.of(0, 0, start + np.arange(4))).views[0] for start in (0, 8))
     assert not torch.equal(one, other)
 
 
@@ -393,7 +395,7 @@ def test_features_at_every_third_place_and_pixels_at_all(sees):
 
 
 def test_places_at_which_nothing_is_asked_for_are_refused():
-    with pytest.raises(Mistake, match="--method.target-every 1, or --method.pixels 1"):
+    with pytest.raises(UserError, match="--method.target-every 1, or --method.pixels 1"):
         Pretrain(MODALITIES["image"], dataclasses.replace(METHODS["released"], target_every=3))
 
 
@@ -401,5 +403,5 @@ def test_targets_of_the_asked_places_alone_want_one_block_of_them():
     method = dataclasses.replace(METHODS["released"], target_sees="asked")
     once = Pretrain(MODALITIES["image"], method, masks=Masking(sampler="random"))
     for masks in (Masking(), Masking(sampler="random", times=2)):
-        with pytest.raises(Mistake, match="--masks.sampler random --masks.times 1"):
+        with pytest.raises(UserError, match="--masks.sampler random --masks.times 1"):
             dataclasses.replace(once, masks=masks)

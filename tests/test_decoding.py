@@ -8,16 +8,20 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import config, optim, runs, weights
 from openjepa.cli import main
-from openjepa.config import Pretrain
+from openjepa.config import Pretrain, load
+from openjepa.core.errors import UserError
+from openjepa.core.types import Tokens
 from openjepa.data import Steps
-from openjepa.decoding import drawing, measuring, training
+from openjepa.decoding.drawing import conditions, draw, mask_of, opened
+from openjepa.decoding.measuring import agreement, strangers
+from openjepa.decoding.training import BLOCK, Train, config_of
 from openjepa.methods.decoder import Conditions, flowing, normal, seeded
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim
+from openjepa.optim import Optim, build
+from openjepa.runs import pretrain
 from openjepa.training import advance
-from openjepa.types import Mistake, Tokens
+from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace
 
 BOTH = ["decoder", "decoder of predictions"]
@@ -28,7 +32,7 @@ SMALL = ["--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16"
 def made(name: str):
     """A decoder whose drawer is not zero any more, and a step."""
     net = METHODS[name].build(DATA, 0)
-    steps = Steps(DATA.synthetic(32, 0), training.BLOCK.build(DATA.grid), batch_size=16, total=40, seed=0)
+    steps = Steps(DATA.synthetic(32, 0), BLOCK.build(DATA.grid), batch_size=16, total=40, seed=0)
     return net, steps
 
 
@@ -37,14 +41,14 @@ def run(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("decoded") / "run"
     data = Image(root=(str(photos),), size=(32, 32), patch=4)
     shared = {"steps": 4, "batch_size": 16, "device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
-    return runs.pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
+    return pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_the_networks_that_are_decoded_do_not_change(name):
     net, steps = made(name)
     before = copy.deepcopy(net.state_dict())
-    optimizer = optim.build(net, Optim(lr=1e-3))
+    optimizer = build(net, Optim(lr=1e-3))
     learning = {id(each) for group in optimizer.param_groups for each in group["params"]}
     assert learning == {id(each) for each in net.drawer.parameters()}  # ranks wait for nobody else's gradients
     for number in range(3):
@@ -125,15 +129,15 @@ def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_pr
 
 def test_agreement_is_whole_where_what_is_drawn_is_what_was_there():
     truth = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)) + 5
-    found = measuring.agreement(truth, truth + 0.01, truth.roll(1, 0))
+    found = agreement(truth, truth + 0.01, truth.roll(1, 0))
     assert found.retrieval == 1 and found.shuffled == 0 and found.chance == 0.02
     assert found.cosine > 0.99 and abs(found.cosine_other) < 0.1
     noise = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
-    assert measuring.agreement(truth, noise, noise).retrieval < 0.15
+    assert agreement(truth, noise, noise).retrieval < 0.15
 
 
 def test_nobody_is_a_stranger_to_two_nor_to_itself():
-    other = measuring.strangers(50, 3)
+    other = strangers(50, 3)
     assert sorted(other.tolist()) == list(range(50)) and (other != torch.arange(50)).all()
 
 
@@ -142,7 +146,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
     folder = tmp_path / "decoder"
     train = ["decode", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
     assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
-    trained, theirs = drawing.opened(folder), weights.load(run, "target")
+    trained, theirs = opened(folder), load(run, "target")
     for name, value in theirs.encoder.state_dict().items():
         assert value.equal(trained.method.target_encoder.state_dict()[name])
     assert (folder / "report.html").exists()
@@ -173,7 +177,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
 
 
 def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
-    asked = training.Train(
+    asked = Train(
         run=str(run),
         condition="prediction",
         out=tmp_path / "d",
@@ -185,11 +189,11 @@ def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
         device="cpu",
         threads=1,
     )
-    runs.pretrain(replace(training.config_of(asked), report=False))
-    decoder = drawing.opened(tmp_path / "d")
+    pretrain(replace(config_of(asked), report=False))
+    decoder = opened(tmp_path / "d")
     view = decoder.data.synthetic(4, 0).read(torch.arange(4), None).views[0]
-    mask = drawing.mask_of(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
-    drawn = drawing.draw(decoder, view, drawing.conditions(decoder, view, mask), mask, 2, 0, 3)
+    mask = mask_of(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
+    drawn = draw(decoder, view, conditions(decoder, view, mask), mask, 2, 0, 3)
     other = torch.ones(32, 32, dtype=torch.bool)
     other[:16, 16:] = False
     assert (drawn.views[:, :, :, other] == view[:, :, other]).all()
@@ -209,11 +213,11 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
         out=tmp_path / "mae",
         report=False,
     )
-    run = runs.pretrain(base)
+    run = pretrain(base)
     assert main(["decode", "train", str(run), "--steps", "2", *SMALL]) == 0
-    assert isinstance(config.load(run / "decoder").method, type(METHODS["decoder"]))
-    with pytest.raises(Mistake, match="predicts pixels"):
-        training.config_of(training.Train(run=str(run), condition="prediction"))
+    assert isinstance(load(run / "decoder").method, type(METHODS["decoder"]))
+    with pytest.raises(UserError, match="predicts pixels"):
+        config_of(Train(run=str(run), condition="prediction"))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import pytest
 
 from openjepa import device
+from openjepa.core.errors import UserError
 from openjepa.device import place
-from openjepa.types import Mistake
 
 
 def test_bf16_is_refused_where_a_processor_has_no_products_in_it(monkeypatch):
     monkeypatch.setattr(device, "ONEDNN", True)
     assert place("cpu", "bf16").bf16
     monkeypatch.setattr(device, "ONEDNN", False)
-    with pytest.raises(Mistake, match="no fast products in bf16: try --precision fp32"):
+    with pytest.raises(UserError, match="no fast products in bf16: try --precision fp32"):
         place("cpu", "bf16")
     assert not place("cpu", "fp32").bf16

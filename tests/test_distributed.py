@@ -14,13 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, config, distributed, log, runs, weights
+from openjepa import distributed as distributed_distributed
+from openjepa.checkpoint import newest, steps
+from openjepa.config import Online, load
+from openjepa.core.errors import UserError
 from openjepa.data import Steps
+from openjepa.distributed import missing
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed
-from openjepa.figures import report
+from openjepa.figures.report import at_end
+from openjepa.log import rows
 from openjepa.masking import Blocks
-from openjepa.types import Mistake
+from openjepa.runs import pretrain
+from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, dump, started
 from tests.ready import Ready
@@ -32,11 +38,11 @@ def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None
 
 
 def losses(out) -> list[float]:
-    return [row["loss"] for row in log.rows(out / "metrics.jsonl")]
+    return [row["loss"] for row in rows(out / "metrics.jsonl")]
 
 
 def features(out) -> torch.Tensor:
-    trained = weights.load(out)
+    trained = load(out)
     view = MODALITIES["image"].synthetic(8, 3).read(torch.arange(8), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     return tokens.x
@@ -49,7 +55,7 @@ def test_a_run_of_two_ranks_reports_as_one_process_does(tiny):
     written = page.read_text()
     assert 'id="prediction"' in written
     page.unlink()
-    report.at_end(tiny.out)
+    at_end(tiny.out)
     assert figures_of(page.read_text()) == figures_of(written)
 
 
@@ -63,14 +69,14 @@ def figures_of(page: str) -> list[str]:
 def test_two_ranks_equal_one(tiny, method):
     tiny = replace(tiny, method=METHODS[method], steps=20)
     one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
-    runs.pretrain(one)
+    pretrain(one)
     torchrun(two)
     np.testing.assert_allclose(losses(two.out), losses(one.out), atol=1e-6, rtol=0)
     torch.testing.assert_close(features(two.out), features(one.out), atol=1e-4, rtol=0)
 
 
 def test_a_run_of_two_ranks_goes_on_with_one(tiny):
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
+    pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
     torchrun(
         replace(tiny, steps=20, save_beside=False),
         code=RUN.replace(
@@ -78,21 +84,19 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny):
             "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain",
         ).replace("import json", HALT + "import json", 1),
     )
-    assert checkpoint.newest(tiny.out / "checkpoints").step == 10
-    runs.pretrain(replace(tiny, steps=20, resume="yes"))
+    assert newest(tiny.out / "checkpoints").step == 10
+    pretrain(replace(tiny, steps=20, resume="yes"))
     np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
 
 
 def test_two_ranks_are_the_same_with_probes_and_without(tiny, photos):
     plain = replace(tiny, out=tiny.out.with_name("plain"))
-    probed = replace(tiny, online=config.Online((str(photos),), every=5, samples=40))
+    probed = replace(tiny, online=Online((str(photos),), every=5, samples=40))
     for each in (plain, probed):
         torchrun(each)
-    one, other = (
-        load_file(checkpoint.steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed)
-    )
+    one, other = (load_file(steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert sum("online_knn" in row for row in log.rows(probed.out / "metrics.jsonl")) == 3
+    assert sum("online_knn" in row for row in rows(probed.out / "metrics.jsonl")) == 3
 
 
 HALT = """
@@ -122,7 +126,7 @@ except training.Trouble as trouble:
 
 def test_all_ranks_leave_when_the_last_save_fails(tiny):
     torchrun(replace(tiny, steps=5), code=RUN.rsplit("\n", 2)[0] + FULL, status=9)
-    assert not checkpoint.steps(tiny.out / "checkpoints")  # and nobody takes half a save for one
+    assert not steps(tiny.out / "checkpoints")  # and nobody takes half a save for one
 
 
 def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):
@@ -157,7 +161,7 @@ dist.destroy_process_group()
 
 def test_a_batch_that_does_not_divide_is_refused():
     data = MODALITIES["image"].synthetic(32, 0)
-    with pytest.raises(Mistake, match="try --batch-size 14"):
+    with pytest.raises(UserError, match="try --batch-size 14"):
         Steps(data, Blocks((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
 
 
@@ -178,7 +182,7 @@ def test_no_thread_of_the_process_group_outlives_a_run(tiny):
 
 def test_checkpoints_hold_no_rank(tiny):
     torchrun(replace(tiny, steps=5))
-    model = load_file(checkpoint.steps(tiny.out / "checkpoints")[0] / "model.safetensors")
+    model = load_file(steps(tiny.out / "checkpoints")[0] / "model.safetensors")
     assert not any(name.startswith("module.") for name in model)
 
 
@@ -225,7 +229,7 @@ scores = probe(asked)
 
 
 def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     torchrun(tiny, code=PROBED)
     assert sorted(file.name for file in tiny.out.glob("scores-*")) == ["scores-0", "scores-3"]
     assert len(list(tiny.out.glob("probes/*.json"))) == 1
@@ -240,8 +244,8 @@ BUDGET = RUN.replace(
 def test_ranks_agree_on_the_steps_of_a_budget(tiny):
     """The slower one decides; with different numbers they would wait for each other for ever."""
     torchrun(replace(tiny, steps=0, budget="3s", save_every=100), code=BUDGET)
-    assert config.load(tiny.out).steps <= 30
-    assert len(checkpoint.steps(tiny.out / "checkpoints")) == 1
+    assert load(tiny.out).steps <= 30
+    assert len(steps(tiny.out / "checkpoints")) == 1
 
 
 SUITE = """
@@ -257,7 +261,7 @@ suite.suite(suite.Suite(run=str(settings.out), device="cpu", precision="fp32"))
 
 
 def test_ranks_share_a_suite(tiny):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     torchrun(tiny, code=SUITE)
     text = (tiny.out / "suite" / "small.md").read_text()
     assert all(f"## {name}" in text for name in ("scenes-count", "scenes-distance", "scenes-kind", "Patches of scenes"))
@@ -278,7 +282,7 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
     tiny = replace(tiny, steps=100_000, save_every=5, patience="8s")
     processes = started(tiny, code=GUARDED, heard=True)
     until = time.monotonic() + 90
-    while len(checkpoint.steps(tiny.out / "checkpoints")) < 2:
+    while len(steps(tiny.out / "checkpoints")) < 2:
         assert time.monotonic() < until and processes[0].poll() is None
         time.sleep(0.05)
     processes[victim].send_signal(number)
@@ -287,14 +291,14 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
     processes[victim].communicate(timeout=60)
     assert processes[1 - victim].returncode == 1, said
     assert f"of 2 processes, {victim} has gone or does not answer" in said and "--resume yes" in said
-    assert checkpoint.newest(tiny.out / "checkpoints").step > 0
+    assert newest(tiny.out / "checkpoints").step > 0
 
 
 def test_a_roll_call_ends_with_its_answer(monkeypatch):
     """Its thread, asking on while Python shuts down, took the process with it in seven of twelve."""
-    monkeypatch.setattr(distributed, "ROLL", 0.3)
+    monkeypatch.setattr(distributed_distributed, "ROLL", 0.3)
     before = threading.enumerate()
-    assert distributed.missing(torch.distributed.HashStore(), 0, 3) == [1, 2]
+    assert missing(torch.distributed.HashStore(), 0, 3) == [1, 2]
     assert threading.enumerate() == before
 
 
@@ -314,12 +318,12 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
     tiny = replace(tiny, steps=100_000, save_every=100_000)
     processes = started(tiny, code=WATCHED + GUARDED.replace("runs.pretrain(", "watched("))
     until = time.monotonic() + 90
-    while not log.rows(tiny.out / "metrics.jsonl"):
+    while not rows(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and processes[0].poll() is None
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
     assert [process.wait(60) for process in processes] == [128 + signal.SIGTERM] * 2
-    assert len(checkpoint.steps(tiny.out / "checkpoints")) == 1
+    assert len(steps(tiny.out / "checkpoints")) == 1
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):

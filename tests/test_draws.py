@@ -2,31 +2,31 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.draws import Draws, order
+from openjepa.core.rng import CounterRNG, epoch_order
 
 
 def test_a_sample_draws_the_same_in_any_company():
-    alone = Draws.of(3, 5, np.array([17])).uniform("crop", 4)
-    together = Draws.of(3, 9, np.array([4, 17, 99])).uniform("crop", 4)
+    alone = CounterRNG.of(3, 5, np.array([17])).uniform("crop", 4)
+    together = CounterRNG.of(3, 9, np.array([4, 17, 99])).uniform("crop", 4)
     assert torch.equal(alone[0], together[1])
 
 
 def test_shared_draws_depend_on_the_step_alone():
-    one, other = Draws.of(3, 5, np.array([1])), Draws.of(3, 5, np.array([2, 8]))
+    one, other = CounterRNG.of(3, 5, np.array([1])), CounterRNG.of(3, 5, np.array([2, 8]))
     assert torch.equal(one.shared("size", 3), other.shared("size", 3))
-    assert not torch.equal(one.shared("size", 3), Draws.of(3, 6, np.array([1])).shared("size", 3))
+    assert not torch.equal(one.shared("size", 3), CounterRNG.of(3, 6, np.array([1])).shared("size", 3))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"name": "b"}, {"number": 1}])
 def test_seed_name_and_number_each_matter(change):
     def draw(seed=0, name="a", number=0):
-        return Draws.of(seed, 0, np.array([number])).uniform(name, 8)
+        return CounterRNG.of(seed, 0, np.array([number])).uniform(name, 8)
 
     assert not torch.equal(draw(), draw(**change))
 
 
 def test_draws_are_uniform_and_uncorrelated():
-    u = Draws.of(0, 0, np.arange(20_000)).uniform("x", 4).double()
+    u = CounterRNG.of(0, 0, np.arange(20_000)).uniform("x", 4).double()
     assert u.min() >= 0 and u.max() < 1
     assert torch.allclose(u.mean(0), torch.tensor(0.5).double(), atol=0.01)
     assert torch.allclose(u.var(0), torch.tensor(1 / 12).double(), atol=0.002)
@@ -35,12 +35,12 @@ def test_draws_are_uniform_and_uncorrelated():
 
 
 def test_an_epoch_visits_every_sample_once_and_epochs_differ():
-    assert sorted(order(0, 1, 1000)) == list(range(1000))
-    assert not np.array_equal(order(0, 1, 1000), order(0, 2, 1000))
+    assert sorted(epoch_order(0, 1, 1000)) == list(range(1000))
+    assert not np.array_equal(epoch_order(0, 1, 1000), epoch_order(0, 2, 1000))
 
 
 def test_a_second_asker_gets_numbers_of_its_own_and_the_first_keeps_its():
-    draws = Draws.of(0, 0, np.arange(64))
+    draws = CounterRNG.of(0, 0, np.arange(64))
     assert torch.equal(draws.uniform("crop"), draws.again(0).uniform("crop"))
     turns = [draws.again(turn) for turn in range(3)]
     assert not torch.equal(turns[1].uniform("crop"), turns[2].uniform("crop"))

@@ -6,17 +6,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, log, runs
+from openjepa.checkpoint import steps
 from openjepa.config import Online, Pretrain
-from openjepa.evaluate import attentive, dense, finetune, labelled, suite
+from openjepa.core.errors import UserError
+from openjepa.evaluate import attentive, finetune, labelled, suite
+from openjepa.evaluate.attentive import Head, probe
 from openjepa.evaluate.candidates import Candidate, untrained
+from openjepa.evaluate.dense import Targets, explained, measure, overlap, ridge, targets
 from openjepa.evaluate.embed import Viewer
+from openjepa.evaluate.finetune import RECIPES, Classifier, Recipe, dropped_paths, finetune, layerwise
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe, probe
+from openjepa.evaluate.suite import SUITES, Suite, suite
+from openjepa.log import rows
 from openjepa.modalities.image import ImageArray
 from openjepa.nn.pooling import AttentivePool
+from openjepa.runs import pretrain
 from openjepa.scenes import render
-from openjepa.types import Mistake
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 COLOURS = replace(MODALITIES["image"], size=(16, 16))
@@ -45,9 +51,9 @@ def pixels() -> Candidate:
 def test_attention_finds_the_patch_that_says_the_class():
     train, test = marked(600, 0), marked(200, 1)
     rows = torch.arange(600)
-    found = attentive.probe(
+    found = probe(
         Viewer(pixels(), train, CPU), Viewer(pixels(), test, CPU), (rows, train.label), torch.arange(200), 2,
-        sweep=(attentive.Head(1e-3, 0.01), attentive.Head(1e-9, 0.01)), epochs=20,
+        sweep=(Head(1e-3, 0.01), Head(1e-9, 0.01)), epochs=20,
     )  # fmt: skip
     assert found.head.lr == 1e-3  # the other head stands still
     assert float((found.predicted == test.label).float().mean()) > 0.9
@@ -60,7 +66,7 @@ def test_attentive_pooling_does_not_depend_on_the_order_of_tokens():
 
 def test_a_patchs_depth_and_shape_are_those_of_its_pixels():
     scenes = render(6, (32, 32), seed=2)
-    found = dense.targets(scenes, (8, 8))
+    found = targets(scenes, (8, 8))
     for scene, row, column in [(0, 0, 0), (3, 4, 5), (5, 7, 2)]:
         cell = (scene, slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4))
         assert float(found.depth[scene, 8 * row + column]) == pytest.approx(float(scenes.depth[cell].mean()), rel=1e-5)
@@ -74,37 +80,35 @@ def test_ridge_is_scikit_learns():
     y = x @ torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]) + 4
     theirs = linear_model.Ridge(alpha=1e-5 * 500).fit(((x - x.mean(0)) / x.std(0)).numpy(), y.numpy())
     expected = torch.from_numpy(theirs.predict(((x - x.mean(0)) / x.std(0)).numpy()))
-    torch.testing.assert_close(dense.ridge(x, y, 0)(x), expected.float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ridge(x, y, 0)(x), expected.float(), atol=1e-4, rtol=1e-4)
 
 
 def test_overlap_and_explained_variance_on_what_is_known():
     truth = torch.tensor([0, 0, 1, 1, 2])
-    assert dense.overlap(truth, truth, 4) == 1
-    assert dense.overlap(torch.tensor([0, 1, 1, 1, 2]), truth, 4) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+    assert overlap(truth, truth, 4) == 1
+    assert overlap(torch.tensor([0, 1, 1, 1, 2]), truth, 4) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
     y = torch.tensor([1.0, 2.0, 6.0])
-    assert dense.explained(y, y) == 1 and dense.explained(y.mean().expand(3), y) == 0
+    assert explained(y, y) == 1 and explained(y.mean().expand(3), y) == 0
 
 
 def test_patches_that_hold_the_answer_are_read():
     scenes = render(60, (32, 32), seed=4)
-    asked = dense.targets(scenes, (8, 8))
+    asked = targets(scenes, (8, 8))
     x = torch.cat([asked.depth[..., None], torch.nn.functional.one_hot(asked.shape, 4).float()], -1).flatten(0, 1)
-    split = [(x[rows], dense.Targets(*(part[scene] for part in asked))) for rows, scene in (
+    split = [(x[rows], Targets(*(part[scene] for part in asked))) for rows, scene in (
         (slice(0, 40 * 64), slice(0, 40)), (slice(40 * 64, None), slice(40, 60)))]  # fmt: skip
-    found = dense.measure(split[0], split[1])
+    found = measure(split[0], split[1])
     assert found.depth_linear > 0.99 and found.shape_linear > 0.99 and found.shape_knn > 0.99
 
 
 def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, capsys):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     monkeypatch.setattr(labelled, "SCENES", (60, 30))
     monkeypatch.setattr(suite, "SCENES", (40, 20))
-    tasks = suite.SUITES["small"]
+    tasks = SUITES["small"]
     monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
     (tmp_path / "cifar").symlink_to(photos)
-    settings = suite.Suite(
-        run=str(tiny.out), folders=(f"cifar10={tmp_path / 'cifar'}",), device="cpu", precision="fp32"
-    )
+    settings = Suite(run=str(tiny.out), folders=(f"cifar10={tmp_path / 'cifar'}",), device="cpu", precision="fp32")
     measured, seen = suite.measured, []
 
     def dying(compared, asked, out, pixels):
@@ -115,8 +119,8 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(suite, "measured", dying)
     with pytest.raises(KeyboardInterrupt):
-        suite.suite(settings)
-    scores = suite.suite(settings)
+        suite(settings)
+    scores = suite(settings)
     assert seen == ["cifar", "scenes-count", "scenes-distance", "scenes-distance", "scenes-kind"]
     assert "cifar10: done before, kept" in capsys.readouterr().out
     assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "2 a class"}
@@ -127,15 +131,15 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
 
 
 def test_a_suite_without_its_folders_says_what_to_give(tiny, capsys):
-    runs.pretrain(tiny)
-    assert suite.suite(suite.Suite(run=str(tiny.out), suite="paper", device="cpu")) == {}
+    pretrain(tiny)
+    assert suite(Suite(run=str(tiny.out), suite="paper", device="cpu")) == {}
     assert "give --folders clevr-dist=FOLDER" in capsys.readouterr().err
-    with pytest.raises(Mistake, match="is not NAME=FOLDER"):
-        suite.suite(suite.Suite(run=str(tiny.out), folders=("cifar=x",), device="cpu"))
+    with pytest.raises(UserError, match="is not NAME=FOLDER"):
+        suite(Suite(run=str(tiny.out), folders=("cifar=x",), device="cpu"))
 
 
 def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     monkeypatch.setattr(attentive, "EPOCHS", 1)
     data = Labelled((str(photos),))
     scores = probe(Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32"))
@@ -146,14 +150,12 @@ def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
     plain = replace(tiny, out=tiny.out.with_name("plain"))
     probed = replace(tiny, online=Online((str(photos),), every=5, samples=40))
     for each in (plain, probed):
-        runs.pretrain(each)
-    one, other = (
-        load_file(checkpoint.steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed)
-    )
+        pretrain(each)
+    one, other = (load_file(steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    seen = {row["step"]: row["online_knn"] for row in log.rows(probed.out / "metrics.jsonl") if "online_knn" in row}
+    seen = {row["step"]: row["online_knn"] for row in rows(probed.out / "metrics.jsonl") if "online_knn" in row}
     assert list(seen) == [5, 10, 12] and all(0 <= value <= 1 for value in seen.values())
-    strip = lambda out: [row for row in log.rows(out / "metrics.jsonl") if "loss" in row]  # noqa: E731
+    strip = lambda out: [row for row in rows(out / "metrics.jsonl") if "loss" in row]  # noqa: E731
     assert [row["loss"] for row in strip(plain.out)] == [row["loss"] for row in strip(probed.out)]
 
 
@@ -161,9 +163,9 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
     train, test = marked(300, 0), marked(100, 1)
     this = untrained(Pretrain(data=COLOURS, method=METHODS["released"]))
     before = {name: value.clone() for name, value in this.network.state_dict().items()}
-    recipe = finetune.Recipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
+    recipe = Recipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
     train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
-    predicted = finetune.finetune(
+    predicted = finetune(
         Viewer(this, train, CPU), Viewer(this, test, CPU), (torch.arange(300), train.label), torch.arange(100), 2, recipe
     )  # fmt: skip
     assert float((predicted == test.label).float().mean()) > 0.8
@@ -173,10 +175,8 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
 
 def test_rates_fall_with_depth():
     this = untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
-    model = finetune.Classifier(this, 48, 2)
-    shares = {
-        id(group["params"][0]): group["share"] for group in finetune.layerwise(model, finetune.Recipe(layer_decay=0.5))
-    }
+    model = Classifier(this, 48, 2)
+    shares = {id(group["params"][0]): group["share"] for group in layerwise(model, Recipe(layer_decay=0.5))}
     of = {name: shares[id(parameter)] for name, parameter in model.named_parameters()}
     assert of["linear.weight"] == of["network.norm.weight"] == 1
     assert of["network.blocks.3.mlp.fc1.weight"] == 0.5 and of["network.blocks.0.attn.qkv.bias"] == 0.5**4
@@ -189,7 +189,7 @@ def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
     x = torch.ones(4000, 1, 48)
     with torch.no_grad():
         whole = part(x)
-        with finetune.dropped_paths(this.network, 0.25, torch.Generator().manual_seed(0)):
+        with dropped_paths(this.network, 0.25, torch.Generator().manual_seed(0)):
             seen = part(x)
     gone = (seen == 0).all(2).all(1).float().mean()
     assert float(gone) == pytest.approx(0.25, abs=0.03) and torch.equal(part(x), whole)
@@ -200,7 +200,7 @@ def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
 def test_labels_are_mixed_in_the_shares_of_the_pictures(kind):
     view = torch.zeros(2, 1, 20, 20, dtype=torch.uint8)
     view[1] = 200
-    recipe = finetune.Recipe(mixup=float(kind == "mixup"), cutmix=float(kind == "cutmix"))
+    recipe = Recipe(mixup=float(kind == "mixup"), cutmix=float(kind == "cutmix"))
     for seed in range(5):
         mixed, truth = finetune.mixed(view, torch.eye(2), recipe, torch.Generator().manual_seed(seed))
         assert float(mixed[0].float().mean()) / 200 == pytest.approx(float(truth[0, 1]), abs=0.01)
@@ -208,9 +208,9 @@ def test_labels_are_mixed_in_the_shares_of_the_pictures(kind):
 
 
 def test_fine_tuning_on_few_labels_is_measured_over_draws(tiny, photos, monkeypatch):
-    runs.pretrain(tiny)
-    few = finetune.Recipe(epochs=1, batch_size=8, mixup=0.0, cutmix=0.0)
-    monkeypatch.setitem(finetune.RECIPES, "lowshot", few)
+    pretrain(tiny)
+    few = Recipe(epochs=1, batch_size=8, mixup=0.0, cutmix=0.0)
+    monkeypatch.setitem(RECIPES, "lowshot", few)
     seen, fit = [], finetune.fit
     monkeypatch.setattr(finetune, "fit", lambda *given: (seen.append(given[2].tolist()), fit(*given)))
     asked = Probe(

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 
-from openjepa import runs
-from openjepa.decoding import training
+from openjepa.core.errors import UserError
+from openjepa.decoding.training import Train, config_of
 from openjepa.exploring.page import explore, free
 from openjepa.exploring.session import Explore, Session
-from openjepa.figures import prediction
-from openjepa.types import Mistake
+from openjepa.figures.prediction import PredictionOf, expect, masks_of, predictive
+from openjepa.runs import pretrain
 from tests.browser import browser
 from tests.conftest import replace
 
@@ -35,9 +35,9 @@ def run(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("explored") / "run"
     data = Image(root=(str(photos),), size=(32, 32), patch=4)
     shared = {"steps": 4, "batch_size": 16, "device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
-    runs.pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
-    asked = training.Train(run=str(out), dim=48, depth=1, num_heads=2, steps=3, batch_size=16, device="cpu", threads=1)
-    runs.pretrain(replace(training.config_of(asked), report=False, log_every=3))
+    pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
+    asked = Train(run=str(out), dim=48, depth=1, num_heads=2, steps=3, batch_size=16, device="cpu", threads=1)
+    pretrain(replace(config_of(asked), report=False, log_every=3))
     return out
 
 
@@ -73,10 +73,10 @@ def test_a_pictures_neighbours_do_not_hold_itself_and_a_stranger_has_some_too(se
 def test_a_hidden_box_is_answered_as_show_prediction_would(session, run):
     view, box = session.found.view[3], (0.25, 0.25, 0.75, 0.75)
     answer = session.hidden(view, box)
-    settings, method = prediction.predictive(run)
+    settings, method = predictive(run)
     found = session.found._replace(view=torch.cat([view[None], session.found.view[:48]]), names=("",) * 49)
-    asked = prediction.PredictionOf(run=str(run), box=box)
-    expected = prediction.expect(method, settings, found, prediction.masks_of(asked, settings, found))
+    asked = PredictionOf(run=str(run), box=box)
+    expected = expect(method, settings, found, masks_of(asked, settings, found))
     ratio = expected.errors.predictor[0].mean() / expected.errors.mean[0].mean()
     assert answer.ratio == pytest.approx(float(ratio), rel=1e-5)
     assert len(answer.samples) == 3  # of the decoder that lies in the run's folder
@@ -90,7 +90,7 @@ def test_two_corners_in_any_order_are_one_box_within_the_picture(session):
         == (0, 0, 0.5, 0.25)
     )
     assert session.box((-50.0, -50.0), (side / 2, side / 2)) == (0, 0, 0.5, 0.5)
-    with pytest.raises(Mistake, match="hides all"):
+    with pytest.raises(UserError, match="hides all"):
         session.hidden(session.found.view[0], session.box((0.0, 0.0), (1.0 * side, 1.0 * side)))
 
 
@@ -107,22 +107,22 @@ def test_two_corners_in_any_order_are_one_box_within_the_picture(session):
 def test_what_cannot_be_explored_is_said(run, changes, said):
     if "decoder" in changes:
         changes = {"decoder": run}
-    with pytest.raises(Mistake, match=said):
+    with pytest.raises(UserError, match=said):
         Session.opened(Explore(**{"run": str(run), "count": 20, **changes}))
 
 
 def test_a_port_in_use_is_a_sentence(run):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Mistake, match="try --port"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="try --port"):
         free("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(Mistake, match="port 70000"):
+    with pytest.raises(UserError, match="port 70000"):
         free("127.0.0.1", 70000)
-    with pytest.raises(Mistake, match="no host"):
+    with pytest.raises(UserError, match="no host"):
         free("300.1.1.1", 8080)
 
 
 def test_without_the_toolkit_the_extra_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "nicegui", None)
-    with pytest.raises(Mistake, match=r"openjepa\[explore\]"):
+    with pytest.raises(UserError, match=r"openjepa\[explore\]"):
         explore(Explore(run=str(run)))
 
 

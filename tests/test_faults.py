@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 
-from openjepa import config, log, runs
-from openjepa.log import Rows
+from openjepa import log
+from openjepa.config import to_json
+from openjepa.log import Rows, rows
+from openjepa.runs import pretrain
 from tests.conftest import replace
 from tests.faults import outcome, same
 
@@ -37,7 +39,7 @@ def test_rows_that_cannot_be_written_wait_and_are_written_later(tmp_path, monkey
 
 def test_a_run_whose_log_cannot_be_written_trains_to_its_end(tiny, monkeypatch):
     """And ends as one whose log could."""
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
+    pretrain(replace(tiny, out=tiny.out.with_name("whole")))
     write = Rows.write
 
     def sometimes(self):
@@ -46,7 +48,7 @@ def test_a_run_whose_log_cannot_be_written_trains_to_its_end(tiny, monkeypatch):
         return write(self)
 
     monkeypatch.setattr(Rows, "write", sometimes)
-    runs.pretrain(tiny)
+    pretrain(tiny)
     assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
 
 
@@ -54,7 +56,7 @@ def test_lines_that_a_crash_tore_are_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"step": 1}\n\0\0\0{"step": 2}\n{"step": 3}\n[4]\n5\n{"ste": 6}\n{"step": "7"}\n{"st\xff'
     )
-    assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")] == [1, 3]
+    assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 3]
 
 
 RUN = """
@@ -68,12 +70,12 @@ raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads
 
 def test_training_goes_on_when_who_read_its_output_has_gone(tiny):
     """As `jepa pretrain … | head -3` and a terminal that was closed."""
-    command = [sys.executable, "-c", RUN, json.dumps(config.to_json(replace(tiny, log_every=1)))]
+    command = [sys.executable, "-c", RUN, json.dumps(to_json(replace(tiny, log_every=1)))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while b"step 2/" not in process.stdout.readline():
         assert process.poll() is None
     process.stdout.close()
     process.stderr.close()
     assert process.wait(90) == 0
-    assert [row["step"] for row in log.rows(tiny.out / "metrics.jsonl")] == list(range(1, 13))
+    assert [row["step"] for row in rows(tiny.out / "metrics.jsonl")] == list(range(1, 13))
     assert (tiny.out / "export" / "config.json").exists()

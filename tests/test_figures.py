@@ -11,17 +11,25 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 
-from openjepa import config, runs
 from openjepa.boxes import covered
 from openjepa.cli import main
-from openjepa.config import Pretrain
-from openjepa.figures import curves, features, map, masks, neighbours, prediction, report, similarity, spectrum
+from openjepa.config import Pretrain, load
+from openjepa.core.types import Masks
 from openjepa.figures.canvas import COLOURS, MAP, Scale, framed, heat, paled
+from openjepa.figures.curves import CurvesOf
+from openjepa.figures.features import Basis, FeaturesOf, foreground
+from openjepa.figures.map import CELLS, MapOf, agreement, laid, spread_out
+from openjepa.figures.masks import MasksOf, coverage
+from openjepa.figures.neighbours import nearest
+from openjepa.figures.prediction import PredictionOf, coloured, expect, lookalikes, masks_of, nearest
+from openjepa.figures.report import Report, at_end, report
 from openjepa.figures.showing import KINDS, Show, show
 from openjepa.figures.shown import Shown, evenly
+from openjepa.figures.similarity import SimilarityOf, cosines, patch_at
+from openjepa.figures.spectrum import SpectrumOf, variances
 from openjepa.masking import Masking
 from openjepa.modalities.image import Image
-from openjepa.types import Masks
+from openjepa.runs import pretrain
 from tests.conftest import METHODS, TINY, replace
 
 
@@ -31,7 +39,7 @@ def trained(photos, out, method=TINY, **changes):
     base = Pretrain(
         data, method, steps=4, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0, log_every=2
     )
-    return runs.pretrain(replace(base, out=out, report=False, **changes))
+    return pretrain(replace(base, out=out, report=False, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +57,7 @@ def x():
 
 def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
     settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", hidden=0.75))
-    cover = masks.coverage(settings, (6, 6), draws=4096)
+    cover = coverage(settings, (6, 6), draws=4096)
     assert cover.shown.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.asked.mean() == pytest.approx(
         27 / 36, abs=1e-6
     )
@@ -58,9 +66,9 @@ def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
 
 def test_coverage_shows_that_released_masks_never_ask_for_the_last_row_and_column():
     settings = Pretrain(Image(size=(224, 224), patch=16), masks=Masking(sampler="official"))
-    cover = masks.coverage(settings, (14, 14), draws=512)
+    cover = coverage(settings, (14, 14), draws=512)
     assert (cover.asked[-1] == 0).all() and (cover.asked[:, -1] == 0).all() and (cover.asked[:-1, :-1] > 0).all()
-    ours = masks.coverage(replace(settings, masks=Masking()), (14, 14), draws=512)
+    ours = coverage(replace(settings, masks=Masking()), (14, 14), draws=512)
     assert (ours.asked > 0).all()
 
 
@@ -68,7 +76,7 @@ def test_coverage_shows_that_released_masks_never_ask_for_the_last_row_and_colum
 
 
 def test_the_basis_is_that_of_a_plain_singular_value_decomposition(x):
-    basis = features.Basis.of(x)
+    basis = Basis.of(x)
     flat = (x - x.mean(0)).reshape(-1, 24).double()
     _, values, axes = torch.linalg.svd(flat, full_matrices=False)
     cosine = (basis.axes.double() * axes[:3].T).sum(0).abs()
@@ -79,16 +87,16 @@ def test_the_basis_is_that_of_a_plain_singular_value_decomposition(x):
 
 
 def test_the_same_features_have_the_same_colours_whatever_sign_the_library_gives(x, monkeypatch):
-    before, eigh = features.Basis.of(x).colours(x), torch.linalg.eigh
+    before, eigh = Basis.of(x).colours(x), torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda each: (eigh(each)[0], -eigh(each)[1]))
-    assert torch.allclose(before, features.Basis.of(x).colours(x))
+    assert torch.allclose(before, Basis.of(x).colours(x))
 
 
 def test_what_every_picture_has_at_a_place_is_not_shown(x):
     place = torch.randn(1, 64, 24, generator=torch.Generator().manual_seed(1)) * 10
-    one, other = features.Basis.of(x), features.Basis.of(x + place)
+    one, other = Basis.of(x), Basis.of(x + place)
     assert torch.allclose(one.colours(x), other.colours(x + place), atol=1e-3)
-    assert features.Basis.of(x[:3]).mean.shape == (1, 24)  # of few pictures a place's mean is a picture
+    assert Basis.of(x[:3]).mean.shape == (1, 24)  # of few pictures a place's mean is a picture
 
 
 def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
@@ -99,7 +107,7 @@ def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
     x = 0.01 * torch.randn(32, 64, 8, generator=chance)
     x[..., 0] += 5.0 * rare
     for sign in (1, -1):
-        assert (features.foreground(features.Basis.of(sign * x), sign * x, (8, 8)) == rare).all()
+        assert (foreground(Basis.of(sign * x), sign * x, (8, 8)) == rare).all()
 
 
 @pytest.mark.parametrize("edge", [1, 2])  # the foreground is most of the picture, or the smaller part
@@ -110,7 +118,7 @@ def test_of_few_pictures_the_foreground_is_the_side_that_has_less_of_the_border(
     x[:, inside.flatten(), 0] = 5.0
     x += 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     for sign in (1, -1):
-        front = features.foreground(features.Basis.of(sign * x), sign * x, (8, 8))
+        front = foreground(Basis.of(sign * x), sign * x, (8, 8))
         assert (front == inside.flatten()).all()
 
 
@@ -118,9 +126,9 @@ def test_of_few_pictures_the_foreground_is_the_side_that_has_less_of_the_border(
 
 
 def test_similarity_is_the_cosine_with_one_patch(x):
-    place = similarity.patch_at(0.3, 0.9, (8, 8))
-    assert place == 7 * 8 + 2 and similarity.patch_at(1.0, 1.0, (8, 8)) == 63
-    found = similarity.cosines(x, place)
+    place = patch_at(0.3, 0.9, (8, 8))
+    assert place == 7 * 8 + 2 and patch_at(1.0, 1.0, (8, 8)) == 63
+    found = cosines(x, place)
     for picture, patch in ((0, place), (3, 5), (9, 63)):
         a, b = x[0, place].double(), x[picture, patch].double()
         assert float(found[picture, patch]) == pytest.approx(float(a @ b / a.norm() / b.norm()), abs=1e-6)
@@ -131,7 +139,7 @@ def test_similarity_is_the_cosine_with_one_patch(x):
 
 def plain_errors(method, run, found, mask):
     """Errors of hidden patches by loops over what training itself uses."""
-    from openjepa.types import Batch
+    from openjepa.core.types import Batch
 
     batch = Batch((found.view,), torch.arange(len(found.view)))
     targets = method.targets(batch, (mask,)).x
@@ -155,10 +163,10 @@ def test_errors_are_those_of_the_training_targets(photos, method):
     )
     net = run.method.build(run.data).eval()
     found = some(run.data.root, run.data, 12)
-    mask = prediction.masks_of(prediction.PredictionOf(run="", box=(0.25, 0.25, 0.75, 0.75)), run, found)
+    mask = masks_of(PredictionOf(run="", box=(0.25, 0.25, 0.75, 0.75)), run, found)
     with torch.no_grad():
         plain = plain_errors(net, run, found, mask)
-    expected = prediction.expect(net, run, found, mask)
+    expected = expect(net, run, found, mask)
     for one, other in zip(expected.errors, plain, strict=False):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
     assert float(expected.errors.mean.mean()) == pytest.approx(1.0, rel=1e-4)  # of guessing the mean: the variance
@@ -167,10 +175,10 @@ def test_errors_are_those_of_the_training_targets(photos, method):
 
 def test_a_guess_that_is_right_has_no_error_and_is_its_own_lookalike(x):
     gallery = x.flatten(0, 1)
-    near = prediction.lookalikes(gallery[100:140], gallery)
+    near = lookalikes(gallery[100:140], gallery)
     assert near.tolist() == list(range(100, 140))
     plain = [int(((gallery - each) ** 2).sum(1).argmin()) for each in gallery[:5] + 0.3]
-    assert prediction.lookalikes(gallery[:5] + 0.3, gallery).tolist() == plain
+    assert lookalikes(gallery[:5] + 0.3, gallery).tolist() == plain
 
 
 def test_the_nearest_shown_patch_is_the_nearest_in_space():
@@ -178,14 +186,14 @@ def test_the_nearest_shown_patch_is_the_nearest_in_space():
 
     pos = grid_positions(4, 4)[None]
     mask = Masks(torch.tensor([[0, 3, 12]]), torch.tensor([[[1, 7, 13, 8]]]))
-    assert prediction.nearest(mask, pos).tolist() == [[0, 3, 12, 12]]
+    assert nearest(mask, pos).tolist() == [[0, 3, 12, 12]]
     padded = mask._replace(context_valid=torch.tensor([[True, False, True]]))
-    assert prediction.nearest(padded, pos)[0, 1] != 3
+    assert nearest(padded, pos)[0, 1] != 3
 
 
 def test_predicted_pixels_get_the_true_patchs_mean_and_contrast():
     truth = 3 * torch.randn(5, 48, generator=torch.Generator().manual_seed(0)) + 2
-    shown = prediction.coloured(F.layer_norm(truth, (48,)) * 7 - 4, truth)
+    shown = coloured(F.layer_norm(truth, (48,)) * 7 - 4, truth)
     assert torch.allclose(shown, truth, atol=1e-2)
 
 
@@ -203,35 +211,35 @@ def test_neighbours_on_the_map_are_counted_as_by_loops():
         far = ((at - at[row]) ** 2).sum(1)
         near = [each for each in np.argsort(far) if each != row][:10]
         share += [labels[each] == labels[row] for each in near]
-    assert map.agreement(at, labels) == pytest.approx(np.mean(share), abs=1e-9)
-    assert map.agreement(at, ("",) * 40) is None
+    assert agreement(at, labels) == pytest.approx(np.mean(share), abs=1e-9)
+    assert agreement(at, ("",) * 40) is None
 
 
 def test_a_map_puts_what_is_alike_side_by_side():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'openjepa[show]'")
     generator = np.random.default_rng(0)
     x = (np.repeat(np.eye(16)[:3] * 8, 20, 0) + generator.normal(size=(60, 16))).astype(np.float32)
-    at = map.laid(x, "tsne", 0)
-    assert map.agreement(at, tuple("abc"[row // 20] for row in range(60))) > 0.9
-    assert (at == map.laid(x, "tsne", 0)).all()
+    at = laid(x, "tsne", 0)
+    assert agreement(at, tuple("abc"[row // 20] for row in range(60))) > 0.9
+    assert (at == laid(x, "tsne", 0)).all()
 
 
 def test_thumbnails_on_a_map_are_one_for_each_cell_at_most(x):
     at = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
-    rows = map.spread_out(at)
-    assert len(set(rows)) == len(rows) <= (map.CELLS + 2) ** 2 and len(rows) > 50
+    rows = spread_out(at)
+    assert len(set(rows)) == len(rows) <= (CELLS + 2) ** 2 and len(rows) > 50
 
 
 def test_neighbours_are_not_the_picture_itself(x):
     flat = x.mean(1).numpy()
-    near = neighbours.nearest(flat, [2, 7], 3)
+    near = nearest(flat, [2, 7], 3)
     assert near.shape == (2, 3) and 2 not in near[0] and 7 not in near[1]
 
 
 def test_the_spectrum_is_the_share_of_each_eigenvalue(x):
     flat = x.flatten(0, 1)
     values = np.linalg.eigvalsh(np.cov(flat.double().numpy().T))[::-1]
-    assert np.allclose(spectrum.variances(flat), values / values.sum(), rtol=1e-6)
+    assert np.allclose(variances(flat), values / values.sum(), rtol=1e-6)
 
 
 # colours and tiles
@@ -285,12 +293,12 @@ def test_pixels_are_what_tokens_were_cut_from(photos):
 
 
 ASKED = {
-    "masks": masks.MasksOf,
-    "features": features.FeaturesOf,
-    "similarity": similarity.SimilarityOf,
-    "prediction": prediction.PredictionOf,
-    "map": map.MapOf,
-    "spectrum": spectrum.SpectrumOf,
+    "masks": MasksOf,
+    "features": FeaturesOf,
+    "similarity": SimilarityOf,
+    "prediction": PredictionOf,
+    "map": MapOf,
+    "spectrum": SpectrumOf,
 }
 
 
@@ -304,9 +312,7 @@ def test_a_picture_is_a_function_of_what_it_is_of(kind, run, tmp_path):
         shared = {"out": tmp_path / f"{turn}.png"}
         extra = {"map": {"count": 30, "layout": "tsne"}, "features": {"foreground": True, "layer": 0}}.get(kind, {})
         settings = (
-            curves.CurvesOf(runs=(str(run),), **shared)
-            if kind == "curves"
-            else ASKED[kind](run=str(run), **shared, **extra)
+            CurvesOf(runs=(str(run),), **shared) if kind == "curves" else ASKED[kind](run=str(run), **shared, **extra)
         )
         files = show(settings)
         contents.append([re.sub(rb"\d\.html|\d\.png", b"", file.read_bytes()) for file in files])
@@ -421,7 +427,7 @@ def test_a_picture_smaller_than_a_patch_is_enlarged_and_a_broken_one_left_out(ru
 def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
     run = trained(photos, tmp_path / "run")
     assert not (run / "report.html").exists()
-    runs.pretrain(replace(config.load(run), out=run, resume="yes", steps=6, report=True))
+    pretrain(replace(load(run), out=run, resume="yes", steps=6, report=True))
     page = (run / "report.html").read_text()
     for name in (
         "curves",
@@ -444,7 +450,7 @@ def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
 
 def test_runs_stand_side_by_side_with_what_differs(run, photos, tmp_path):
     other = trained(photos, tmp_path / "other", seed=3)
-    page = report.report(report.Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
+    page = report(Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
     assert "<td>seed</td><td>0</td><td>3</td>" in page and 'id="features-other"' in page
     assert "<td>data.patch</td>" not in page.split('id="settings"')[0]  # what is alike is not said twice
 
@@ -454,14 +460,14 @@ def test_a_report_says_what_went_wrong(photos, tmp_path, capsys):
     rows = [json.dumps({"step": step, "loss": 0.1, "rankme": 1.0}) for step in (1, 2, 3)]
     (run / "metrics.jsonl").write_text("\n".join(rows))
     (run / "skipped.jsonl").write_text(json.dumps({"path": "a.png", "reason": "<b>cut</b> short"}) + "\n")
-    page = report.report(report.Report(runs=(str(run),), pictures=False)).read_text()
+    page = report(Report(runs=(str(run),), pictures=False)).read_text()
     assert "is collapsing" in page and "1 files could not be decoded" in page and "&lt;b&gt;cut" in page
     assert "is not done" in page and 'id="features"' not in page
 
 
 def test_probes_stand_in_the_report_beside_their_baselines(run, photos, tmp_path):
     assert main(["probe", str(run), "--data.root", str(photos), "--probes", "knn"]) == 0
-    page = report.report(report.Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
+    page = report(Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
     assert "<td>raw pixels</td>" in page and "<td>before training</td>" in page
 
 
@@ -471,7 +477,7 @@ def test_a_report_of_a_run_whose_pictures_are_gone_says_so(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     run = trained(tmp_path / "photos", tmp_path / "run")
     shutil.rmtree(tmp_path / "photos")
-    page = report.report(report.Report(runs=(str(run),))).read_text()
+    page = report(Report(runs=(str(run),))).read_text()
     assert "None could be drawn" in page and 'id="curves"' in page
 
 
@@ -488,7 +494,7 @@ def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run")
     (run / "probes").mkdir()
     (run / "probes" / "x.json").write_text("{")
-    assert report.at_end(run) is None
+    assert at_end(run) is None
     assert "no report was written" in capsys.readouterr().err
 
 
@@ -498,7 +504,7 @@ def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
 def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path):
     from tests.browser import browser
 
-    page = report.report(report.Report(runs=(str(run),), out=tmp_path / "r.html"))
+    page = report(Report(runs=(str(run),), out=tmp_path / "r.html"))
     with browser(width, dark) as window:
         window.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
@@ -526,7 +532,7 @@ def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
 
     from tests.browser import browser
 
-    *_, page = show(map.MapOf(run=str(run), count=30, out=tmp_path / "map.png"))
+    *_, page = show(MapOf(run=str(run), count=30, out=tmp_path / "map.png"))
     with browser() as window:
         window.get(page.as_uri())
         WebDriverWait(window, 30).until(lambda _: window.find_elements("css selector", "#map-chart .plot-container"))
@@ -557,13 +563,13 @@ def test_pictures_named_one_by_one_stay_in_that_order(run, photos):
 
     files = [str(each) for each in sorted(photos.rglob("*.png"))[:4]]
     turned = (files[2], files[0], files[3])
-    assert some(turned, config.load(run).data, 10, first=3).names == turned
+    assert some(turned, load(run).data, 10, first=3).names == turned
 
 
 def test_every_figure_of_a_page_is_of_the_same_pictures(run, photos):
     from openjepa.figures.shown import Asked, shown
 
-    data, asked = config.load(run).data, Asked(run=str(run), images=(str(photos),), count=5)
+    data, asked = load(run).data, Asked(run=str(run), images=(str(photos),), count=5)
     names = {shown(asked, data, company).names[:5] for company in (0, 30, 64)}
     assert len(names) == 1
 

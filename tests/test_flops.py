@@ -5,15 +5,21 @@ import dataclasses
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from openjepa import config, flops, optim, preparing, recipes, runs, training
+from openjepa import flops, training
+from openjepa.config import load
 from openjepa.data import Steps
 from openjepa.decoding.training import BLOCK
 from openjepa.encoder import SIZES
+from openjepa.flops import shapes, work
 from openjepa.log import rows
 from openjepa.masking import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.optim import Optim, build
+from openjepa.preparing import steps_of
+from openjepa.recipes import recipe
+from openjepa.runs import pretrain
 from openjepa.training import advance
 from tests.conftest import CPU
 
@@ -23,26 +29,24 @@ DATA = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
 @pytest.mark.parametrize("name", ["cifar10", "cifar10-minutes", "cifar10-hours", "mae-cifar10", "vicreg-cifar10"])
 def test_the_work_of_a_step_is_what_torch_counts(name):
     """But for the gradient of the stem's input, which nobody needs and we count."""
-    run = dataclasses.replace(recipes.recipe(name), data=DATA)
+    run = dataclasses.replace(recipe(name), data=DATA)
     method = run.method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(method, optim.build(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
-    assert counter.get_total_flops() == pytest.approx(
-        4 * flops.work(run.method, DATA, flops.shapes(step.masks)).total, rel=0.01
-    )
+        advance(method, build(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
+    assert counter.get_total_flops() == pytest.approx(4 * work(run.method, DATA, shapes(step.masks)).total, rel=0.01)
 
 
 def test_features_at_every_third_place_are_work_there_alone():
-    base = recipes.recipe("cifar10-minutes")
+    base = recipe("cifar10-minutes")
     every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_every=3))
     net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
     step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, optim.build(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
-    counted = 4 * flops.work(every.method, DATA, flops.shapes(step.masks)).total
+        advance(net, build(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
+    counted = 4 * work(every.method, DATA, shapes(step.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
-    assert counted < 4 * flops.work(base.method, DATA, flops.shapes(step.masks)).total
+    assert counted < 4 * work(base.method, DATA, shapes(step.masks)).total
 
 
 def test_registers_and_convolutions_are_counted():
@@ -52,8 +56,8 @@ def test_registers_and_convolutions_are_counted():
     net = method.build(data, 0)
     step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, optim.build(net, optim.Optim()), step.batch, step.masks, optim.Optim().at(0, 1), CPU)
-    expected = 4 * flops.work(method, data, flops.shapes(step.masks)).total
+        advance(net, build(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
+    expected = 4 * work(method, data, shapes(step.masks)).total
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
@@ -63,10 +67,10 @@ def test_a_shared_context_is_counted_once():
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), Masking().build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, optim.build(net, optim.Optim()), step.batch, step.masks, optim.Optim().at(0, 1), CPU)
-    ((shown, blocks, asked),) = flops.shapes(step.masks)
+        advance(net, build(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
+    ((shown, blocks, asked),) = shapes(step.masks)
     apart = (shown + blocks * asked) ** 2 - shown**2 - blocks * asked * (shown + asked)
-    expected = 4 * (flops.work(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
+    expected = 4 * (work(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
@@ -83,17 +87,17 @@ def test_the_parts_of_the_paper_s_models_cost_what_was_calculated_apart(size, pa
     """GFLOP an image for target, context and predictor, with the contexts that the released sampler leaves in a batch."""
     data = Image(size=(224, 224), patch=patch)
     method = JEPA(**SIZES[size], predictor_dim=384, predictor_depth=12)
-    found = flops.work(method, data, [(shape[0], shape[1], round(shape[2]))])
+    found = work(method, data, [(shape[0], shape[1], round(shape[2]))])
     assert [part / 1e9 for part in found] == pytest.approx(expected, rel=0.03)
 
 
 def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
     """All that was asked of every step since the last row, masks of several sizes included, over the time it took."""
     monkeypatch.setattr(training, "matrix_rate", lambda *_: 1e9)
-    out = runs.pretrain(tiny)
-    settings = config.load(out)
-    steps = preparing.steps_of(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
-    work = [flops.work(tiny.method, settings.data, flops.shapes(steps[number].masks)).total for number in range(12)]
+    out = pretrain(tiny)
+    settings = load(out)
+    steps = steps_of(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
+    work = [flops.work(tiny.method, settings.data, shapes(steps[number].masks)).total for number in range(12)]
     assert len(set(work)) > 1
     for row in rows(out / "metrics.jsonl"):
         mean = (work[row["step"] - 2] + work[row["step"] - 1]) / 2
@@ -108,6 +112,6 @@ def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), BLOCK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, optim.build(net, optim.Optim()), step.batch, step.masks, optim.Optim().at(0, 1), CPU)
-    counted = 4 * flops.work(method, DATA, flops.shapes(step.masks)).total
+        advance(net, build(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
+    counted = 4 * work(method, DATA, shapes(step.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)

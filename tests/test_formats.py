@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from openjepa import checkpoint, config, optim, weights
-from openjepa.durable import LARGEST
+from openjepa.checkpoint import FORMAT, moments, newest, restore
+from openjepa.config import load
+from openjepa.core.fileio import MAX_JSON_BYTES
+from openjepa.optim import build
+from openjepa.weights import load
 
 FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 
@@ -15,7 +18,7 @@ FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
 def test_a_run_of_this_format_is_read_as_it_was(folder):
     expected = torch.tensor(json.loads((folder / "features.json").read_text()))
-    trained = weights.load(folder)
+    trained = load(folder)
     view = trained.config.data.synthetic(2, 3).read(torch.arange(2), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     torch.testing.assert_close(tokens.x.mean(1), expected, atol=1e-4, rtol=0)
@@ -24,17 +27,17 @@ def test_a_run_of_this_format_is_read_as_it_was(folder):
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
 def test_a_checkpoint_of_this_format_can_be_gone_on_with(folder):
-    loaded, settings = checkpoint.newest(folder / "checkpoints"), config.load(folder)
+    loaded, settings = newest(folder / "checkpoints"), load(folder)
     method = settings.method.build(settings.data)
-    optimizer = optim.build(method, settings.optim)
-    checkpoint.restore(loaded, method, optimizer)
+    optimizer = build(method, settings.optim)
+    restore(loaded, method, optimizer)
     assert all(torch.equal(value, loaded.model[name]) for name, value in method.state_dict().items())
-    assert checkpoint.moments(method, optimizer).keys() == loaded.optimizer.keys()
+    assert moments(method, optimizer).keys() == loaded.optimizer.keys()
 
 
 def test_the_format_that_is_written_now_is_among_them():
-    assert {folder.name for folder in FORMATS} == {str(number) for number in range(1, checkpoint.FORMAT + 1)}
+    assert {folder.name for folder in FORMATS} == {str(number) for number in range(1, FORMAT + 1)}
 
 
 def test_what_is_written_is_no_larger_than_what_is_read():
-    assert max(file.stat().st_size for folder in FORMATS for file in folder.rglob("*.json")) < LARGEST
+    assert max(file.stat().st_size for folder in FORMATS for file in folder.rglob("*.json")) < MAX_JSON_BYTES

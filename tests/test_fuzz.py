@@ -10,7 +10,11 @@ import torch
 
 from benchmarks import fuzz
 from openjepa import checkpoint, pictures
-from openjepa.types import Mistake
+from openjepa.checkpoint import DAMAGE, newest, read, steps
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import write_durable
+from openjepa.pictures import Undecodable, look
+from openjepa.runs import pretrain
 from tests.mutants import limited, survived
 
 
@@ -45,11 +49,10 @@ def test_the_harness_would_notice_a_crash_a_slow_case_and_an_error(tmp_path, mon
 
 @pytest.fixture
 def saved(tiny):
-    from openjepa import runs
     from tests.conftest import replace
 
-    runs.pretrain(replace(tiny, steps=1))
-    return checkpoint.steps(tiny.out / "checkpoints")[0]
+    pretrain(replace(tiny, steps=1))
+    return steps(tiny.out / "checkpoints")[0]
 
 
 HOSTILE = {
@@ -79,8 +82,8 @@ def test_a_hostile_shard_with_the_right_hash_is_refused_within_little_memory(sav
     if child == 0:
         limited()
         try:
-            checkpoint.read(saved)
-        except checkpoint.DAMAGE:
+            read(saved)
+        except DAMAGE:
             os._exit(0)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and not canary.exists()
@@ -102,23 +105,22 @@ def test_a_hostile_shard_with_the_right_hash_is_refused_within_little_memory(sav
 def test_a_state_that_cannot_be_is_refused_with_its_reason(saved, content, reason):
     (saved / "state.json").write_text(content)
     with pytest.raises(ValueError, match=reason):
-        checkpoint.read(saved)
+        read(saved)
 
 
 def test_weights_that_are_not_finite_are_damage(tiny, saved):
-    from openjepa import durable
 
-    model = checkpoint.read(saved).model
+    model = read(saved).model
     name = next(iter(model))
     model[name].view(-1)[0] = float("nan")
     (saved / "model.safetensors").unlink()
     state = json.loads((saved / "state.json").read_text())
-    state["sha256"]["model.safetensors"] = durable.store(
+    state["sha256"]["model.safetensors"] = write_durable(
         saved / "model.safetensors", checkpoint.serialised(model, {"save": state["save"]})
     )
     (saved / "state.json").write_text(json.dumps(state))
-    with pytest.raises(Mistake, match="every checkpoint .* is damaged"):
-        checkpoint.newest(saved.parent)
+    with pytest.raises(UserError, match="every checkpoint .* is damaged"):
+        newest(saved.parent)
 
 
 def test_an_array_whose_shape_is_a_lie_and_a_file_too_large_are_undecodable(tmp_path, monkeypatch):
@@ -128,5 +130,5 @@ def test_an_array_whose_shape_is_a_lie_and_a_file_too_large_are_undecodable(tmp_
     monkeypatch.setattr(pictures, "MOST_BYTES", 1000)
     Path(tmp_path / "b.jpg").write_bytes(bytes(1001))
     for name, reason in (("a.npy", "not a plain numpy array"), ("b.jpg", "larger than")):
-        with pytest.raises(pictures.Undecodable, match=reason):
-            pictures.look(str(tmp_path / name), 3)
+        with pytest.raises(Undecodable, match=reason):
+            look(str(tmp_path / name), 3)

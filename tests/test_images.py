@@ -8,10 +8,22 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa import pictures
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
 from openjepa.data import Paths, list_files
-from openjepa.draws import Draws
 from openjepa.modalities.image import Image, ImageArray, ImageFiles, measure
-from openjepa.types import Mistake
+from openjepa.pictures import (
+    MOST_PIXELS,
+    SUFFIXES,
+    Crop,
+    Undecodable,
+    centre_crops,
+    cut,
+    decode,
+    random_crops,
+    resample,
+    size_of,
+)
 from tests.conftest import replace
 
 PLAIN = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -25,7 +37,7 @@ def gradient(height: int = 48, width: int = 64) -> Pillow.Image:
 
 
 def look(path) -> np.ndarray:
-    return pictures.decode(str(path), 3).astype(int)
+    return decode(str(path), 3).astype(int)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "jpg", "gif"])
@@ -68,7 +80,7 @@ def test_exif_turns_are_undone(tmp_path, orientation):
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(look(tmp_path / "a.png"), np.asarray(gradient()).transpose(2, 0, 1))
-    assert pictures.size_of(str(tmp_path / "a.png"), 3) == (48, 64)
+    assert size_of(str(tmp_path / "a.png"), 3) == (48, 64)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -79,24 +91,24 @@ def test_looking_at_a_picture_does_not_decode_it(tmp_path, suffix):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     seen = pictures.look(str(file), 3)
     assert seen[:2] == (480, 640)
-    crop = pictures.centre_crops((32, 32), torch.tensor([480.0]), torch.tensor([640.0]), "crop")
-    with pytest.raises(pictures.Undecodable, match="cannot be decoded"):
-        pictures.cut(seen, 3, crop, 0, (32, 32))
+    crop = centre_crops((32, 32), torch.tensor([480.0]), torch.tensor([640.0]), "crop")
+    with pytest.raises(Undecodable, match="cannot be decoded"):
+        cut(seen, 3, crop, 0, (32, 32))
 
 
 def test_grey_and_many_channels(tmp_path):
     gradient().save(tmp_path / "a.png")
-    assert pictures.decode(str(tmp_path / "a.png"), 1).shape == (1, 48, 64)
+    assert decode(str(tmp_path / "a.png"), 1).shape == (1, 48, 64)
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (48, 64, 7), dtype=np.uint8))
-    assert pictures.decode(str(tmp_path / "a.npy"), 7).shape == (7, 48, 64)
+    assert decode(str(tmp_path / "a.npy"), 7).shape == (7, 48, 64)
     many = replace(PLAIN, channels=7, root=(str(tmp_path / "a.npy"),))
     assert many.dataset(many.listing()).read(torch.tensor([0]), None).views[0].shape == (1, 7, 32, 32)
 
 
 def test_a_pickle_in_a_numpy_file_is_not_opened(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(pictures.Undecodable, match="not a plain numpy array"):
-        pictures.decode(str(tmp_path / "a.npy"), 3)
+    with pytest.raises(Undecodable, match="not a plain numpy array"):
+        decode(str(tmp_path / "a.npy"), 3)
 
 
 BAD = {
@@ -116,9 +128,9 @@ def test_a_bad_file_is_undecodable_for_a_stated_reason(tmp_path, name, monkeypat
         gradient(400, 600).save(file)
         if name == "truncated.jpg":
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        monkeypatch.setattr(pictures, "MOST_PIXELS", 100_000 if name == "bomb.png" else pictures.MOST_PIXELS)
-    with pytest.raises(pictures.Undecodable) as caught:
-        pictures.decode(str(file), 3)
+        monkeypatch.setattr(pictures, "MOST_PIXELS", 100_000 if name == "bomb.png" else MOST_PIXELS)
+    with pytest.raises(Undecodable) as caught:
+        decode(str(file), 3)
     assert len(str(caught.value)) > 10
 
 
@@ -129,14 +141,14 @@ def test_an_unreadable_file_is_an_error_and_not_a_replacement(tmp_path, monkeypa
     data = config.dataset(config.listing())
     (tmp_path / "a.png").unlink()
     with pytest.raises(OSError, match=r"a\.png cannot be read"):
-        data.read(torch.tensor([0]), Draws.of(0, 0, np.array([0])))
+        data.read(torch.tensor([0]), CounterRNG.of(0, 0, np.array([0])))
 
 
 def test_a_view_does_not_depend_on_what_is_read_with_it(photos, tmp_path):
     """Crops of many files are one draw; a bad file among them changes nothing for the others."""
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     files = ImageFiles(PLAIN, [*map(str, sorted(photos.rglob("*.png"))[:40]), str(tmp_path / "bad.png")], "")
-    index, draws = torch.randperm(41, generator=torch.Generator().manual_seed(0)), Draws.of(0, 0, np.arange(41))
+    index, draws = torch.randperm(41, generator=torch.Generator().manual_seed(0)), CounterRNG.of(0, 0, np.arange(41))
     together = files.read(index, draws).views[0]
     for row in range(41):
         alone = files.read(index[row : row + 1], draws.take(np.array([row]))).views[0][0]
@@ -152,7 +164,7 @@ def test_an_undecodable_file_is_replaced_by_a_function_of_its_number(photos, tmp
     data = config.dataset(listing, tmp_path / "cache" if packed else None)
     assert isinstance(data, ImageArray if packed else ImageFiles)
     bad = next(place for place, path in enumerate(listing.paths) if path.endswith("bad.jpg"))
-    reads = [data.read(torch.tensor([bad]), Draws.of(0, 0, np.array([n]))) for n in (5, 5, 6, 7, 8)]
+    reads = [data.read(torch.tensor([bad]), CounterRNG.of(0, 0, np.array([n]))) for n in (5, 5, 6, 7, 8)]
     assert [len(read.skipped) for read in reads] == [1] * 5 and "known format" in reads[0].skipped[0].reason
     assert torch.equal(reads[0].views[0], reads[1].views[0])
     assert not all(torch.equal(reads[0].views[0], read.views[0]) for read in reads[2:])
@@ -166,7 +178,7 @@ def test_packed_pictures_are_those_in_the_files(photos, tmp_path):
     one, other = files.read(index, None), packed.read(index, None)
     assert torch.equal(one.label, other.label) and packed.classes == ("class0", "class1", "class2")
     assert (one.views[0].int() - other.views[0].int()).abs().max() <= 1
-    draws = Draws.of(0, 0, np.arange(len(index)))
+    draws = CounterRNG.of(0, 0, np.arange(len(index)))
     cropped = [data.read(index, draws).views[0].int() for data in (files, packed)]
     assert (cropped[0] - cropped[1]).abs().float().mean() < 3  # Pillow looks a little beyond the box, we do not
 
@@ -184,7 +196,7 @@ def test_small_pictures_of_different_sizes_are_packed_whole(tmp_path):
 def test_crops_are_distributed_as_random_resized_crops(monkeypatch):
     """Against the definition, sample by sample: area and aspect uniform and log-uniform where the first try fits."""
     sides = torch.full((20_000,), 100.0)
-    crop = pictures.random_crops((0.3, 1.0), (3 / 4, 4 / 3), True, sides, sides, Draws.of(0, 0, np.arange(20_000)))
+    crop = random_crops((0.3, 1.0), (3 / 4, 4 / 3), True, sides, sides, CounterRNG.of(0, 0, np.arange(20_000)))
     rng, expected = np.random.default_rng(0), []
     for _ in range(20_000):
         for _ in range(10):
@@ -201,8 +213,8 @@ def test_crops_are_distributed_as_random_resized_crops(monkeypatch):
 
 
 def test_a_picture_too_narrow_for_any_crop_is_cut_at_its_centre():
-    crop = pictures.random_crops(
-        (0.9, 1.0), (1.0, 1.0), False, torch.tensor([1000.0]), torch.tensor([10.0]), Draws.of(0, 0, np.array([0]))
+    crop = random_crops(
+        (0.9, 1.0), (1.0, 1.0), False, torch.tensor([1000.0]), torch.tensor([10.0]), CounterRNG.of(0, 0, np.array([0]))
     )
     assert crop.box(0) == (0.0, 495.0, 10.0, 505.0)
 
@@ -212,7 +224,7 @@ def test_resampling_equals_pillows_on_whole_pictures(size):
     picture = gradient(48, 64)
     whole = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
     box = [torch.tensor([float(v)]) for v in (0, 0, 48, 64)]
-    ours = pictures.resample(whole, pictures.Crop(*box, torch.tensor([False])), size)[0]
+    ours = resample(whole, Crop(*box, torch.tensor([False])), size)[0]
     theirs = np.asarray(picture.resize(size[::-1], Pillow.Resampling.BILINEAR)).transpose(2, 0, 1)
     assert np.abs(ours.numpy().astype(int) - theirs).max() <= 1
 
@@ -220,9 +232,7 @@ def test_resampling_equals_pillows_on_whole_pictures(size):
 def test_flips_mirror_the_crop():
     whole = torch.from_numpy(np.asarray(gradient(32, 32)).copy()).permute(2, 0, 1)[None]
     box = [torch.tensor([float(v)]) for v in (4, 8, 20, 20)]
-    straight, mirrored = (
-        pictures.resample(whole, pictures.Crop(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True)
-    )
+    straight, mirrored = (resample(whole, Crop(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True))
     assert torch.equal(straight.flip(3), mirrored)
 
 
@@ -276,32 +286,32 @@ def test_a_convolutional_stem_sees_each_patch_by_itself(patch):
 
 def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_path, monkeypatch):
     text = tmp_path / "list.txt"
-    paths = list_files([str(photos)], pictures.SUFFIXES).paths
+    paths = list_files([str(photos)], SUFFIXES).paths
     text.write_text("\n".join(paths) + "\n")
-    assert list_files([str(text)], pictures.SUFFIXES) == list_files([str(photos)], pictures.SUFFIXES)
+    assert list_files([str(text)], SUFFIXES) == list_files([str(photos)], SUFFIXES)
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "self").symlink_to(tmp_path / "loop")
     (tmp_path / "loop" / "all").symlink_to(photos)
-    assert len(list_files([str(tmp_path / "loop")], pictures.SUFFIXES).paths) == 96
+    assert len(list_files([str(tmp_path / "loop")], SUFFIXES).paths) == 96
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop" / "plain").mkdir()
     gradient().save(tmp_path / "loop" / "plain" / "a.png")
     (tmp_path / "loop" / "again").symlink_to(tmp_path / "loop" / "plain")
-    assert len(list_files(["loop"], pictures.SUFFIXES).paths) == 97
+    assert len(list_files(["loop"], SUFFIXES).paths) == 97
 
 
 def test_the_fingerprint_notices_a_changed_file(tmp_path):
     gradient().save(tmp_path / "a.png")
-    before = list_files([str(tmp_path)], pictures.SUFFIXES).fingerprint
+    before = list_files([str(tmp_path)], SUFFIXES).fingerprint
     gradient(50, 50).save(tmp_path / "a.png")
-    assert list_files([str(tmp_path)], pictures.SUFFIXES).fingerprint != before
+    assert list_files([str(tmp_path)], SUFFIXES).fingerprint != before
 
 
 @pytest.mark.parametrize(
     ("size", "patch", "advice"), [((225, 224), 16, "try --data.size 224 224"), ((10, 10), 16, "try --data.size 16 16")]
 )
 def test_a_size_that_does_not_divide_says_what_to_type(size, patch, advice):
-    with pytest.raises(Mistake, match=advice):
+    with pytest.raises(UserError, match=advice):
         Image(size=size, patch=patch)
 
 

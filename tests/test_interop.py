@@ -15,16 +15,20 @@ import openjepa
 from openjepa import weights
 from openjepa.cli import main
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
 from openjepa.encoder import SIZES
 from openjepa.exchange import Convert, Export, convert, export
-from openjepa.formats import hugging_face, official, timm
+from openjepa.formats import official
 from openjepa.formats.found import Asked, network_of, ours, settings_of
+from openjepa.formats.hugging_face import read
 from openjepa.formats.layouts import HF5, TIMM, Sizes, position_table, sizes
+from openjepa.formats.official import read
+from openjepa.formats.timm import read
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos
-from openjepa.types import Mistake
+from openjepa.weights import CONTEXT_FILE, FILE, PREDICTOR_FILE, State, initialise_from, write
 from tests.conftest import replace
 
 SQUARE = Image(size=(32, 32), patch=8, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
@@ -32,7 +36,7 @@ METHOD = JEPA(48, 3, 4, predictor_dim=24, predictor_depth=2)
 HEADS = Asked(num_heads=4)
 
 
-def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, weights.State]]:
+def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, State]]:
     """A folder of ours with all three networks, each other numbers, and these."""
     net = method.build(data, seed=3)
     with torch.no_grad():
@@ -43,15 +47,15 @@ def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[
         for parameter in net.target_encoder.parameters():
             parameter.mul_(1.1)
     states = {
-        weights.FILE: net.target_encoder.state_dict(),
-        weights.CONTEXT_FILE: net.context_encoder.state_dict(),
-        weights.PREDICTOR_FILE: net.predictor.state_dict(),
+        FILE: net.target_encoder.state_dict(),
+        CONTEXT_FILE: net.context_encoder.state_dict(),
+        PREDICTOR_FILE: net.predictor.state_dict(),
     }
     settings = Pretrain(data=data, method=method, masks=Masking(sampler="official"))
-    return weights.write(folder, states, settings, 7, weights.About()), states
+    return write(folder, states, settings, 7, weights.About()), states
 
 
-def same(one: weights.State, other: weights.State) -> bool:
+def same(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -67,7 +71,7 @@ def test_out_and_in_again_is_bit_equal(tmp_path, form):
     heads = 4 if form == "official" else 0
     back = convert(Convert(source=str(given), out=tmp_path / "back", num_heads=heads))
     for name, state in states.items():
-        if name == weights.FILE or form == "official":
+        if name == FILE or form == "official":
             assert same(load_file(back / name), state), name
     images = views(SQUARE)
     if form != "official":  # which does not keep mean and deviation: the released encoders have ImageNet's
@@ -138,7 +142,7 @@ def synthetic(method: JEPA, data: Image, prefix: str = "module.") -> dict:
 def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
     content = synthetic(METHOD, SQUARE, prefix)
     torch.save(content, tmp_path / "jepa-ep300.pth.tar")
-    found = official.read(tmp_path / "jepa-ep300.pth.tar", HEADS)
+    found = read(tmp_path / "jepa-ep300.pth.tar", HEADS)
     for ours_, theirs in (("target", "target_encoder"), ("context", "encoder")):
         state = content[theirs]
         mine = found.networks[ours_]
@@ -216,17 +220,17 @@ def test_a_missing_extra_or_misshapen_key_is_named(tmp_path, change, sentence):
     content = synthetic(METHOD, SQUARE)
     change(content["target_encoder"])
     torch.save(content, tmp_path / "a.pth.tar")
-    with pytest.raises(Mistake, match=sentence):
-        official.read(tmp_path / "a.pth.tar", HEADS)
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path / "a.pth.tar", HEADS)
 
 
 def test_heads_that_no_width_tells_are_asked_for(tmp_path):
     """And those that cannot be are refused."""
     torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
-    with pytest.raises(Mistake, match="does not say how many heads its width of 48 has: give --num-heads"):
-        official.read(tmp_path / "a.pth.tar", Asked())
-    with pytest.raises(Mistake, match="cannot have 5 heads: its width is 48: give another --num-heads"):
-        official.read(tmp_path / "a.pth.tar", Asked(5))
+    with pytest.raises(UserError, match="does not say how many heads its width of 48 has: give --num-heads"):
+        read(tmp_path / "a.pth.tar", Asked())
+    with pytest.raises(UserError, match="cannot have 5 heads: its width is 48: give another --num-heads"):
+        read(tmp_path / "a.pth.tar", Asked(5))
 
 
 class Evil:
@@ -241,15 +245,15 @@ def test_a_checkpoint_that_wants_to_run_code_does_nothing_but_fail(tmp_path):
     mark = tmp_path / "mark"
     content = synthetic(METHOD, SQUARE) | {"epoch": Evil(mark)}
     torch.save(content, tmp_path / "evil.pth.tar")
-    with pytest.raises(Mistake, match=r"wants .* to be run: it is not loaded"):
-        official.read(tmp_path / "evil.pth.tar", HEADS)
+    with pytest.raises(UserError, match=r"wants .* to be run: it is not loaded"):
+        read(tmp_path / "evil.pth.tar", HEADS)
     (tmp_path / "plain.pth.tar").write_bytes(pickle.dumps(content))
-    with pytest.raises(Mistake, match="is no whole checkpoint of torch"):
-        official.read(tmp_path / "plain.pth.tar", HEADS)
+    with pytest.raises(UserError, match="is no whole checkpoint of torch"):
+        read(tmp_path / "plain.pth.tar", HEADS)
     with zipfile.ZipFile(tmp_path / "new.pth.tar", "w") as archive:  # names in the way of newer pickles
         archive.writestr("a/data.pkl", pickle.dumps(content, protocol=4))
-    with pytest.raises(Mistake, match="wants objects to be made|wants .* to be run"):
-        official.read(tmp_path / "new.pth.tar", HEADS)
+    with pytest.raises(UserError, match="wants objects to be made|wants .* to be run"):
+        read(tmp_path / "new.pth.tar", HEADS)
     assert not mark.exists()
 
 
@@ -261,8 +265,8 @@ def test_a_compressed_or_lying_archive_is_refused_before_it_is_unpacked(tmp_path
     ):
         for member in archive.infolist():
             other.writestr(member.filename, archive.read(member))
-    with pytest.raises(Mistake, match="is compressed: unpack it"):
-        official.read(tmp_path / "b.pth.tar", HEADS)
+    with pytest.raises(UserError, match="is compressed: unpack it"):
+        read(tmp_path / "b.pth.tar", HEADS)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -279,10 +283,10 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
         for place in rng.integers(start, start + 2500, 6):
             content[place] = int(rng.integers(256))
     (tmp_path / "b.pth.tar").write_bytes(content)
-    whole = official.read(tmp_path / "a.pth.tar", HEADS)
+    whole = read(tmp_path / "a.pth.tar", HEADS)
     try:
-        found = official.read(tmp_path / "b.pth.tar", HEADS)
-    except Mistake as error:
+        found = read(tmp_path / "b.pth.tar", HEADS)
+    except UserError as error:
         assert "\n" not in str(error)
     else:
         assert all(same(found.networks[name], state) for name, state in whole.networks.items())
@@ -325,12 +329,12 @@ def test_weights_under_the_names_of_transformers_5_are_read(tmp_path):
     """Its models in memory have other names than its files."""
     source, states = written(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
-    theirs = HF5.outward(states[weights.FILE], position_table(4, 4, 48))
+    theirs = HF5.outward(states[FILE], position_table(4, 4, 48))
     save_file(
         {f"ijepa.{name}": x for name, x in theirs.items()} | {"classifier.bias": torch.zeros(3)},
         folder / "model.safetensors",
     )
-    assert same(hugging_face.read(folder, Asked()).networks["target"], states[weights.FILE])
+    assert same(read(folder, Asked()).networks["target"], states[FILE])
 
 
 def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tmp_path):
@@ -345,30 +349,30 @@ def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tm
     index.write_text(
         json.dumps({"weight_map": {name: f"model-{int(name in names[9:])}.safetensors" for name in names}})
     )
-    assert same(hugging_face.read(folder, Asked()).networks["target"], states[weights.FILE])
+    assert same(read(folder, Asked()).networks["target"], states[FILE])
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
-    with pytest.raises(Mistake, match="names files that are no safetensors: it is not followed"):
-        hugging_face.read(folder, Asked())
+    with pytest.raises(UserError, match="names files that are no safetensors: it is not followed"):
+        read(folder, Asked())
 
 
 def test_published_processors_that_say_a_half_are_not_believed(tmp_path):
     """And others are."""
     source, _ = written(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
-    assert hugging_face.read(folder, Asked()).settings.data.mean == SQUARE.mean
+    assert read(folder, Asked()).settings.data.mean == SQUARE.mean
     told = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(
         json.dumps(told | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     )
-    found = hugging_face.read(folder, Asked())
+    found = read(folder, Asked())
     assert found.settings.data.mean == (0.485, 0.456, 0.406) and "its processor says 0.5" in found.about.notes[0]
 
 
 def test_one_file_under_timms_names_is_read(tmp_path):
     source, states = written(tmp_path / "ours")
     folder = export(Export(run=str(source), format="timm", out=tmp_path / "timm"))
-    found = timm.read(folder / "model.safetensors", HEADS)
-    assert same(found.networks["target"], states[weights.FILE])
+    found = read(folder / "model.safetensors", HEADS)
+    assert same(found.networks["target"], states[FILE])
     told = json.loads((folder / "config.json").read_text())
     assert told["model_args"]["num_heads"] == 4 and told["pretrained_cfg"]["mean"] == list(SQUARE.mean)
 
@@ -399,7 +403,7 @@ def test_the_exported_program_of_torch_gives_our_features(tmp_path):
 def test_a_format_without_a_place_for_what_an_encoder_has_says_so(tmp_path):
     source, _ = written(tmp_path / "ours", SQUARE, replace(METHOD, num_heads=3, positions="rope", registers=2))
     for form in ("hf", "timm", "official"):
-        with pytest.raises(Mistake, match=r"has no rotary positions and no registers: try --format onnx"):
+        with pytest.raises(UserError, match=r"has no rotary positions and no registers: try --format onnx"):
             export(Export(run=str(source), format=form, out=tmp_path / form))
         assert not (tmp_path / form).exists() and not list(tmp_path.glob(".*"))
 
@@ -407,7 +411,7 @@ def test_a_format_without_a_place_for_what_an_encoder_has_says_so(tmp_path):
 def test_the_licence_of_converted_weights_stays_with_them(tmp_path, photos):
     torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
     source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
-    with pytest.raises(Mistake, match=r"are under cc-by-nc-4\.0, which they keep: leave --licence out"):
+    with pytest.raises(UserError, match=r"are under cc-by-nc-4\.0, which they keep: leave --licence out"):
         export(Export(run=str(source), out=tmp_path / "hf", licence="mit"))
     for form in ("hf", "timm", "safetensors"):
         folder = export(Export(run=str(source), format=form, out=tmp_path / form))
@@ -426,7 +430,7 @@ def test_a_run_starts_from_converted_weights_predictor_included(tmp_path):
     torch.save(content, tmp_path / "a.pth.tar")
     source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
     net = METHOD.build(SQUARE, seed=9)
-    assert weights.initialise_from(net, source) == []
+    assert initialise_from(net, source) == []
     for own, theirs in (("target_encoder", "target_encoder"), ("context_encoder", "encoder")):
         assert torch.equal(net.state_dict()[f"{own}.norm.weight"], content[theirs]["module.norm.weight"])
     assert torch.equal(net.predictor.mask_token, content["predictor"]["module.mask_token"])
@@ -437,7 +441,7 @@ def test_our_own_older_folders_are_converted(tmp_path):
     made = convert(Convert(source=str(old), out=tmp_path / "new"))
     image = views(openjepa.load(old).data)
     assert torch.equal(openjepa.load(made).features(image), openjepa.load(old).features(image))
-    assert (made / weights.PREDICTOR_FILE).is_file() and (made / weights.CONTEXT_FILE).is_file()
+    assert (made / PREDICTOR_FILE).is_file() and (made / CONTEXT_FILE).is_file()
 
 
 @pytest.mark.parametrize(
@@ -469,7 +473,7 @@ def theirs(folder: Path, config: dict | None) -> None:
 def test_a_folder_that_is_there_is_left_alone(tmp_path):
     source, _ = written(tmp_path / "ours")
     (tmp_path / "out").mkdir()
-    with pytest.raises(Mistake, match="is there already: give another --out"):
+    with pytest.raises(UserError, match="is there already: give another --out"):
         export(Export(run=str(source), out=tmp_path / "out"))
 
 
@@ -477,8 +481,8 @@ def test_a_predictor_of_pixels_besides_goes_out_as_one_of_features(tmp_path):
     source, states = written(tmp_path / "ours", SQUARE, replace(METHOD, pixels=1.0))
     folder = export(Export(run=str(source), format="official", out=tmp_path / "official"))
     back = convert(Convert(source=str(folder), out=tmp_path / "back", num_heads=4))  # by its folder
-    kept = load_file(back / weights.PREDICTOR_FILE)
-    assert torch.equal(kept["proj.weight"], states[weights.PREDICTOR_FILE]["proj.weight"][:48])
+    kept = load_file(back / PREDICTOR_FILE)
+    assert torch.equal(kept["proj.weight"], states[PREDICTOR_FILE]["proj.weight"][:48])
     assert torch.equal(openjepa.load(back).encoder.norm.weight, openjepa.load(source).encoder.norm.weight)
 
 
@@ -495,7 +499,7 @@ def test_one_file_stands_for_the_folder_that_it_lies_in(tmp_path):
 def test_programs_cannot_be_read_back_and_say_so(tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"")
-    with pytest.raises(Mistake, match=r"holds a program, model\.onnx, which cannot be read back"):
+    with pytest.raises(UserError, match=r"holds a program, model\.onnx, which cannot be read back"):
         openjepa.load(tmp_path / "onnx")
 
 
@@ -532,7 +536,7 @@ def test_our_positions_are_the_table_of_the_released_code(side):
 def test_an_export_says_only_what_is_true_of_its_encoder(tmp_path):
     """The authors' layout has a place for each encoder; results are the target encoder's; a licence stays with our own, too."""
     source, _ = written(tmp_path / "ours")
-    with pytest.raises(Mistake, match="holds both encoders, each under its name: leave --which out"):
+    with pytest.raises(UserError, match="holds both encoders, each under its name: leave --which out"):
         export(Export(run=str(source), format="official", which="context", out=tmp_path / "official"))
     (source / "probes").mkdir()
     score = {"features": "this encoder", "probe": "logistic", "accuracy": 0.5, "low": 0.4, "high": 0.6, "chosen": {}}

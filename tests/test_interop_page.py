@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import runs
 from openjepa.cli import main
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.runs import pretrain
 from tests.conftest import Masking, Optim, Pretrain
 from tests.test_interop import synthetic
 
@@ -30,7 +30,7 @@ def workshop(photos, tmp_path, monkeypatch):
         Pillow.open(file).save(tmp_path / "photos" / f"{name}.png")
     method = JEPA(192, 6, 3, predictor_dim=96, predictor_depth=1)
     data = Image(root=("photos",), size=(32, 32), patch=4)
-    runs.pretrain(
+    pretrain(
         Pretrain(
             data,
             method,

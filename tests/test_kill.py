@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from benchmarks.kills import WAYS, attempt, fresh, ran, small
-from openjepa import checkpoint, durable, runs, training
-from openjepa.training import Stopped
+from openjepa import checkpoint
+from openjepa.core import fileio as durable
+from openjepa.core.errors import Interrupted
+from openjepa.runs import pretrain
+from openjepa.training import Meters
 from tests.conftest import slow
 from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
 from tests.ranks import RUN, bearing, dump
@@ -76,7 +79,7 @@ def test_the_model_of_a_disk_forgets_what_was_not_flushed(tmp_path):
 
 def test_a_save_that_is_not_flushed_would_be_found_out(undisturbed, tmp_path, monkeypatch):
     """The test above can fail: without flushes, a run that lost the power ends elsewhere or not at all."""
-    monkeypatch.setattr(durable, "flush", lambda path: None)
+    monkeypatch.setattr(durable, "fsync_path", lambda path: None)
     there = dataclasses.replace(undisturbed[0], save_beside=False, out=tmp_path / "place" / "run")
     names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
     last = len(names) - names[::-1].index("step: targets")
@@ -96,7 +99,7 @@ def stopped(settings, folder, at, number=signal.SIGTERM, again=0) -> int:
 
         try:
             ran(settings)
-        except Stopped as stop:
+        except Interrupted as stop:
             os._exit(128 + stop.number)
 
     return forked(work)
@@ -161,7 +164,7 @@ def test_no_worker_outlives_a_run_that_was_killed(undisturbed, tmp_path, monkeyp
 @pytest.mark.slow
 def test_two_thousand_steps_hold_no_more_memory_files_and_threads_than_five_hundred(undisturbed, tmp_path, monkeypatch):
     seen = []
-    report = training.Meters.report
+    report = Meters.report
 
     def noted(*arguments) -> None:
         report(*arguments)
@@ -170,8 +173,8 @@ def test_two_thousand_steps_hold_no_more_memory_files_and_threads_than_five_hund
             (pages * os.sysconf("SC_PAGESIZE"), len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
         )
 
-    monkeypatch.setattr(training.Meters, "report", noted)
-    runs.pretrain(dataclasses.replace(undisturbed[0], steps=2000, save_every=100, log_every=20, out=tmp_path / "run"))
+    monkeypatch.setattr(Meters, "report", noted)
+    pretrain(dataclasses.replace(undisturbed[0], steps=2000, save_every=100, log_every=20, out=tmp_path / "run"))
     memory, files, threads = (list(column) for column in zip(*seen[25:], strict=True))
     slope = np.polyfit(np.arange(len(memory)) * 20, memory, 1)[0]
     print(f"{slope:.0f} bytes a step, {max(files)} files, {max(threads)} threads")

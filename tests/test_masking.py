@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openjepa.draws import Draws
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
 from openjepa.masking import Blocks, Masking, OfficialBlocks, Random, Rasterized
-from openjepa.types import Mistake
 
 SAMPLERS = ("blocks", "official", "rasterized", "block", "random")
 
 
-def draws(step: int, batch: int = 32) -> Draws:
-    return Draws.of(0, step, step * batch + np.arange(batch))
+def draws(step: int, batch: int = 32) -> CounterRNG:
+    return CounterRNG.of(0, step, step * batch + np.arange(batch))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -91,11 +91,11 @@ def test_a_sample_that_falls_short_is_padded_and_says_so():
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_masks_are_the_same_for_any_number_of_ranks(sampler, ranks):
     masker, numbers = Masking(sampler=sampler).build((14, 14)), 256 + np.arange(256)
-    (whole,) = masker(None, None, Draws.of(0, 1, numbers), 0.0)
+    (whole,) = masker(None, None, CounterRNG.of(0, 1, numbers), 0.0)
     share = 256 // ranks
     for rank in range(ranks):
         mine = slice(rank * share, (rank + 1) * share)
-        (part,) = masker(None, None, Draws(0, 1, numbers[mine], numbers, rank * share), 0.0)
+        (part,) = masker(None, None, CounterRNG(0, 1, numbers[mine], numbers, rank * share), 0.0)
         assert torch.equal(part.target, whole.target[mine])
         for row in range(share):
             assert visible(part, row) == visible(whole, mine.start + row)
@@ -124,7 +124,7 @@ def test_official_contexts_have_the_published_mean_size(grid, batch, expected):
 
 def test_official_contexts_of_large_batches_are_cut_in_groups_of_128():
     (masks,) = OfficialBlocks((16, 16))(None, None, draws(0, 256), 0.0)
-    (half,) = OfficialBlocks((16, 16))(None, None, Draws(0, 0, np.arange(128, 256), np.arange(256), 128), 0.0)
+    (half,) = OfficialBlocks((16, 16))(None, None, CounterRNG(0, 0, np.arange(128, 256), np.arange(256), 128), 0.0)
     assert visible(masks, 200) == visible(half, 72)
 
 
@@ -188,18 +188,18 @@ def test_a_part_of_what_is_hidden_is_asked_for_and_every_place_as_often():
 
 @pytest.mark.parametrize("asked", [0.0, 1.5])
 def test_a_share_that_is_none_is_refused_in_a_sentence(asked):
-    with pytest.raises(Mistake, match=r"cannot be asked for: try --masks.asked 0.5"):
+    with pytest.raises(UserError, match=r"cannot be asked for: try --masks.asked 0.5"):
         Masking(sampler="random", asked=asked).build((8, 8))
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (3, 3), (1, 8)])
 def test_a_grid_too_small_is_refused_in_a_sentence(grid):
-    with pytest.raises(Mistake, match=r"too (small|little).*try"):
+    with pytest.raises(UserError, match=r"too (small|little).*try"):
         Blocks(grid)
 
 
 def test_official_blocks_refuse_grids_on_which_the_released_code_hangs():
-    with pytest.raises(Mistake, match="more than 10 tokens, here 9"):
+    with pytest.raises(UserError, match="more than 10 tokens, here 9"):
         OfficialBlocks((8, 8))
 
 

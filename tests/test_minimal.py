@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from minimal import ijepa as plain
-from openjepa import optim
-from openjepa.draws import Draws
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch
 from openjepa.masking import Blocks, OfficialBlocks
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim
-from openjepa.types import Batch
+from openjepa.optim import Optim, apply, build, clip, step_if_finite
 
 NAMES = {"mlp.": "", "attn.": "", "patch_embed.proj": "patch_embed", "context_encoder": "encoder"}
 
@@ -29,20 +28,20 @@ def test_five_steps_give_the_same_losses(masker):
     reference = plain.IJEPA((8, 8), 4, 48, 3, 3, 24, 2)
     reference.load_state_dict({theirs(name): value for name, value in ours.state_dict().items()})
     config = Optim(warmup=0.4)
-    optimizer, plainly = optim.build(ours, config), plain.optimiser(reference)
+    optimizer, plainly = build(ours, config), plain.optimiser(reference)
     view = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
     images = (view.float() / 255 - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1)
     for step in range(5):
-        masks = masker(None, None, Draws.of(0, step, np.arange(16)), 0.0)
+        masks = masker(None, None, CounterRNG.of(0, step, np.arange(16)), 0.0)
         if masks[0].context_valid is not None:
             masks = (masks[0]._replace(context=masks[0].context[:, :8], context_valid=None),)
         hyper = config.at(step, 5)
-        optim.apply(optimizer, hyper)
+        apply(optimizer, hyper)
         batch = Batch((view,), torch.arange(16))
         output = ours(batch, masks, ours.targets(batch, masks))
         optimizer.zero_grad()
         output.loss.backward()
-        optim.step_if_finite(optimizer, optim.clip(ours, 0.0))
+        step_if_finite(optimizer, clip(ours, 0.0))
         ours.after_step(hyper.momentum)
         expected = plain.step(reference, plainly, step + 1, 5, 2, images, masks[0].context, masks[0].target)
         assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"

@@ -5,14 +5,17 @@ import signal
 import pytest
 import torch
 
-from openjepa import muon, optim, runs
-from openjepa.training import Signals, Stopped
-from openjepa.types import Mistake
+from openjepa import muon, runs
+from openjepa.core.errors import Interrupted, UserError
+from openjepa.muon import matrices, orthogonal
+from openjepa.optim import Hyper, Optim, apply, build, clip, step_if_finite
+from openjepa.runs import pretrain
+from openjepa.training import Signals
 from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import outcome, same
 from tests.ranks import started
 
-ASKED = optim.Optim(matrices="muon")
+ASKED = Optim(matrices="muon")
 
 
 def with_gradients():
@@ -25,9 +28,9 @@ def with_gradients():
 
 
 def stepped(optimizer, times: int = 3) -> None:
-    optim.apply(optimizer, optim.Hyper(1e-2, 5.0, 0.9))
+    apply(optimizer, Hyper(1e-2, 5.0, 0.9))
     for _ in range(times):
-        assert optim.step_if_finite(optimizer, torch.tensor(1.0))
+        assert step_if_finite(optimizer, torch.tensor(1.0))
         rolled(optimizer)
 
 
@@ -44,7 +47,7 @@ def test_every_matrix_of_a_block_moves_as_torchs_own_muon_moves_it(monkeypatch):
     net, trained = with_gradients()
     theirs = {
         (p, number): torch.nn.Parameter(part.detach().clone())
-        for p, count in muon.matrices(net).items()
+        for p, count in matrices(net).items()
         for number, part in enumerate(p.chunk(count))
     }
     for (p, number), copy in theirs.items():
@@ -52,7 +55,7 @@ def test_every_matrix_of_a_block_moves_as_torchs_own_muon_moves_it(monkeypatch):
     begun = {key: copy.detach().clone() for key, copy in theirs.items()}
     oracle = torch.optim.Muon(list(theirs.values()), lr=1e-2, weight_decay=5.0, adjust_lr_fn="match_rms_adamw")
     with torch.autocast("cpu", torch.bfloat16):
-        stepped(optim.build(net, ASKED))
+        stepped(build(net, ASKED))
     for _ in range(3):
         oracle.step()
         rolled(oracle)
@@ -65,9 +68,9 @@ def test_every_matrix_of_a_block_moves_as_torchs_own_muon_moves_it(monkeypatch):
 
 def test_all_else_moves_as_adamw_moves_it():
     (net, trained), (other, theirs) = with_gradients(), with_gradients()
-    stepped(optim.build(net, ASKED))
-    stepped(optim.build(other, optim.Optim()))
-    turned = {name for name, p in trained.items() if p in muon.matrices(net)}
+    stepped(build(net, ASKED))
+    stepped(build(other, Optim()))
+    turned = {name for name, p in trained.items() if p in matrices(net)}
     for name, p in trained.items():
         assert torch.equal(p, theirs[name]) == (name not in turned), name
 
@@ -77,21 +80,21 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, values, v = torch.linalg.svd(x, full_matrices=False)
     large = values > 0.02 * x.flatten(1).norm(dim=1, keepdim=True)
-    kept = (u.mT @ muon.orthogonal(x) @ v.mT).diagonal(dim1=1, dim2=2)
+    kept = (u.mT @ orthogonal(x) @ v.mT).diagonal(dim1=1, dim2=2)
     assert large.float().mean() > 0.9
     assert kept[large].min() > 0.88 and kept.max() < 1.12
-    torch.testing.assert_close(u @ torch.diag_embed(kept) @ v, muon.orthogonal(x), atol=1e-4, rtol=0)
+    torch.testing.assert_close(u @ torch.diag_embed(kept) @ v, orthogonal(x), atol=1e-4, rtol=0)
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_nor_what_is_kept():
     net, trained = with_gradients()
-    optimizer = optim.build(net, ASKED)
+    optimizer = build(net, ASKED)
     stepped(optimizer, 1)
     before = [p.detach().clone() for p in trained.values()]
     kept = {p: value["momentum_buffer"].clone() for p, value in optimizer.state.items() if "momentum_buffer" in value}
     for p in trained.values():
         p.grad.flatten()[0] = float("nan")
-    assert kept and not optim.step_if_finite(optimizer, optim.clip(net, 0.0))
+    assert kept and not step_if_finite(optimizer, clip(net, 0.0))
     assert all(torch.equal(a, b) for a, b in zip(before, trained.values(), strict=True))
     assert all(torch.equal(optimizer.state[p]["momentum_buffer"], value) for p, value in kept.items())
 
@@ -99,18 +102,18 @@ def test_a_step_without_a_finite_gradient_changes_nothing_nor_what_is_kept():
 def test_a_run_that_was_stopped_ends_bit_for_bit_where_one_that_was_not_does(tiny, monkeypatch):
     tiny = replace(tiny, optim=replace(tiny.optim, matrices="muon"))
     whole = replace(tiny, out=tiny.out.with_name("whole"))
-    runs.pretrain(whole)
+    pretrain(whole)
     monkeypatch.setattr(Signals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == 5 else 0)
-    with pytest.raises(Stopped, match="SIGTERM"):
-        runs.pretrain(tiny)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        pretrain(tiny)
     monkeypatch.undo()
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), outcome(whole.out))
 
 
 def test_two_ranks_equal_one(tiny):
     tiny = replace(tiny, optim=replace(tiny.optim, matrices="muon"))
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("one")))
+    pretrain(replace(tiny, out=tiny.out.with_name("one")))
     assert [process.wait(240) for process in started(tiny)] == [0, 0]
     one, two = (outcome(out)[0]["model"] for out in (tiny.out.with_name("one"), tiny.out))
     for name, value in one.items():
@@ -119,5 +122,5 @@ def test_two_ranks_equal_one(tiny):
 
 def test_weights_that_are_spread_are_refused_in_a_sentence(tiny, monkeypatch):
     monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
-    with pytest.raises(Mistake, match="whole matrices.*try --optim.matrices adamw"):
+    with pytest.raises(UserError, match="whole matrices.*try --optim.matrices adamw"):
         runs.divides(replace(tiny, sharded=True, optim=replace(tiny.optim, matrices="muon")))

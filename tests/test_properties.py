@@ -8,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from openjepa import archives, checkpoint, config
-from openjepa.config import Pretrain
+from openjepa.archives import indexed, inside
+from openjepa.checkpoint import DAMAGE, manifest
+from openjepa.config import Pretrain, from_json, load, to_json
+from openjepa.core.config import flatten
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.data import Steps
-from openjepa.draws import Draws, order
 from openjepa.masking import Masking
-from openjepa.types import Mistake
 from tests import mutants
 from tests.conftest import METHODS, MODALITIES, numbers
 
@@ -70,7 +72,7 @@ def changed(draw, whole: dict) -> dict:
 
 
 CONFIGS = [
-    config.to_json(Pretrain(data=MODALITIES[modality], method=METHODS[method]))
+    to_json(Pretrain(data=MODALITIES[modality], method=METHODS[method]))
     for modality, method in (("image", "averaged"), ("series", "mae"), ("rectangle", "vicreg"))
 ]
 
@@ -81,14 +83,14 @@ def test_any_config_is_a_sentence_or_a_config(tmp_path, data):
     plain = data.draw(st.sampled_from(CONFIGS).flatmap(changed) | JSON)
     (tmp_path / "config.json").write_text(json.dumps(plain))
     try:
-        read = config.load(tmp_path)
-    except Mistake as error:
+        read = load(tmp_path)
+    except UserError as error:
         assert str(error)
         return
     assert isinstance(read, Pretrain)
-    assert all(value == value for value in config.flatten(config.to_json(read)).values())  # nothing is not a number
-    again = config.to_json(read)
-    assert json.dumps(config.to_json(config.from_json(again))) == json.dumps(again)
+    assert all(value == value for value in flatten(to_json(read)).values())  # nothing is not a number
+    again = to_json(read)
+    assert json.dumps(to_json(from_json(again))) == json.dumps(again)
 
 
 STATE = {
@@ -107,8 +109,8 @@ def test_any_manifest_is_damage_or_a_manifest(tmp_path, data):
     folder.mkdir(exist_ok=True)
     (folder / "state.json").write_text(json.dumps(plain))
     try:
-        said = checkpoint.manifest(folder)
-    except checkpoint.DAMAGE as error:
+        said = manifest(folder)
+    except DAMAGE as error:
         assert str(error)
         return
     assert said.step == 12 and isinstance(said.save, str)
@@ -123,9 +125,9 @@ INDEX = {**THIS, "members": [[512, 10, 10, "a/b.jpg"], [2048, 7, 7, "c.jpg"]]}
 @given(st.data())
 def test_any_index_is_none_or_a_list_of_members(tmp_path, data):
     (tmp_path / "index").write_text(json.dumps(data.draw(changed(INDEX) | JSON)))
-    for member in archives.indexed(tmp_path / "index", THIS) or []:
+    for member in indexed(tmp_path / "index", THIS) or []:
         assert member.first >= 0 and member.second >= 0 and member.name
-        assert archives.inside(f"some.tar/{member.first}+{member.second}/{member.name}") is not None
+        assert inside(f"some.tar/{member.first}+{member.second}/{member.name}") is not None
 
 
 SHARE = st.floats(-0.5, 1.5) | st.sampled_from([0.0, 1.0, 1e-9, float("inf"), float("nan")])
@@ -173,11 +175,11 @@ SENSIBLE = st.fixed_dictionaries(
 def test_any_sampler_is_a_sentence_or_gives_sound_masks(options, grid, seed):
     try:
         masker = Masking(**options).build(grid)
-    except Mistake as error:
+    except UserError as error:
         assert str(error)
         return
     tokens = grid[0] * grid[1]
-    for mask in masker(None, None, Draws.of(seed, 3, numbers(*range(5))), 0.5):
+    for mask in masker(None, None, CounterRNG.of(seed, 3, numbers(*range(5))), 0.5):
         if options.get("sampler") != "official":  # whose shapes are bounds
             assert (mask.context.shape[1], *mask.target.shape[1:]) in set(masker.shapes())
         for row in range(5):
@@ -193,7 +195,7 @@ def test_any_sampler_is_a_sentence_or_gives_sound_masks(options, grid, seed):
 @LIMITS
 @given(st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 3000))
 def test_an_epoch_is_an_order_of_all_samples(seed, epoch, count):
-    assert sorted(order(seed, epoch, count).tolist()) == list(range(count))
+    assert sorted(epoch_order(seed, epoch, count).tolist()) == list(range(count))
 
 
 @settings(LIMITS, max_examples=30)
@@ -204,7 +206,7 @@ def test_ranks_share_every_step_without_overlap(batch, step, ranks, seed):
     for rank in range(ranks):
         try:
             steps = Steps(data, Masking().build((8, 8)), batch_size=batch, total=301, seed=seed, rank=rank, ranks=ranks)
-        except Mistake:
+        except UserError:
             assert batch % ranks
             return
         shares += steps[step].batch.number.tolist()

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from openjepa import losses, optim
+from openjepa.core.types import Tokens
 from openjepa.encoder import SIZES, Encoder
+from openjepa.losses import LOSSES, cosine, smooth_l1, squared_l2
 from openjepa.methods.jepa import JEPA, moments
 from openjepa.modalities.image import Image, PatchEmbed
 from openjepa.nn import products
 from openjepa.nn.positions import grid_positions, rotary, sincos
-from openjepa.nn.products import Linear, attend, self_attend
-from openjepa.types import Tokens
+from openjepa.nn.products import ONEDNN, Linear, attend, self_attend
+from openjepa.optim import Hyper, Optim, apply, build, clip, learning_rate, momentum, step_if_finite, weight_decay
 from tests.conftest import METHODS, MODALITIES
 
 PARAMETERS = {  # trainable, as published or counted from the released code
@@ -47,9 +48,7 @@ def test_a_predictor_has_the_published_number_of_parameters(size, depth):
 def test_smooth_l1_is_hubers_mean_over_every_element():
     predicted, target = 3 * torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     d = (predicted - target).abs().numpy()
-    assert losses.smooth_l1(predicted, target).item() == pytest.approx(
-        np.where(d < 1, d * d / 2, d - 0.5).mean(), rel=1e-5
-    )
+    assert smooth_l1(predicted, target).item() == pytest.approx(np.where(d < 1, d * d / 2, d - 0.5).mean(), rel=1e-5)
 
 
 def test_squared_l2_is_the_papers_sum_over_a_block():
@@ -60,17 +59,17 @@ def test_squared_l2_is_the_papers_sum_over_a_block():
             for p, t in zip(predicted.numpy().reshape(6, -1), target.numpy().reshape(6, -1), strict=True)
         ]
     )
-    assert losses.squared_l2(predicted, target).item() == pytest.approx(expected, rel=1e-5)
+    assert squared_l2(predicted, target).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_cosine_loss_is_one_less_the_mean_cosine_of_tokens():
     predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     pairs = zip(predicted.numpy().reshape(24, 5), target.numpy().reshape(24, 5), strict=True)
     cosines = [p @ t / np.sqrt(p @ p * (t @ t)) for p, t in pairs]
-    assert losses.cosine(predicted, target).item() == pytest.approx(1 - np.mean(cosines), rel=1e-5)
+    assert cosine(predicted, target).item() == pytest.approx(1 - np.mean(cosines), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", losses.LOSSES.values())
+@pytest.mark.parametrize("loss", LOSSES.values())
 def test_padding_does_not_count_in_a_loss(loss):
     predicted, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     valid = torch.ones(2, 3, 4, dtype=torch.bool)
@@ -83,9 +82,7 @@ def test_padding_does_not_count_in_a_loss(loss):
 
 def test_the_learning_rate_is_the_released_schedule():
     total, warmup = 187_500, 25_000  # ViT-H/14, 16 GPUs of 128, 300 epochs, 40 of them warm-up
-    rate = [
-        optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) for n in (1, warmup, (warmup + total) // 2, total)
-    ]
+    rate = [learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) for n in (1, warmup, (warmup + total) // 2, total)]
     assert rate[0] == 2e-4 + 8e-4 / 25_000
     assert rate[1] == 1e-3
     assert rate[2] == pytest.approx((1e-3 + 1e-6) / 2, rel=1e-4)
@@ -97,11 +94,11 @@ def test_the_learning_rate_is_the_released_schedule():
             if n < warmup
             else max(1e-6, 1e-6 + (1e-3 - 1e-6) * 0.5 * (1.0 + math.cos(math.pi * p)))
         )
-        assert optim.learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) == expected
+        assert learning_rate(n - 1, total, warmup, 2e-4, 1e-3, 1e-6) == expected
 
 
 def test_a_held_learning_rate_stays_and_then_falls_to_the_same_end():
-    rates = [optim.Optim(lr=1e-3, warmup=0.1, hold=0.6).at(step, 1000).lr for step in range(1000)]
+    rates = [Optim(lr=1e-3, warmup=0.1, hold=0.6).at(step, 1000).lr for step in range(1000)]
     assert rates[99:700] == [1e-3] * 601
     assert all(a > b for a, b in itertools.pairwise(rates[699:])) and rates[-1] == 1e-6
     assert rates[849] == pytest.approx((1e-3 + 1e-6) / 2)
@@ -110,23 +107,23 @@ def test_a_held_learning_rate_stays_and_then_falls_to_the_same_end():
 def test_weight_decay_is_a_cosine_as_released_or_a_line_as_the_paper_says():
     for n in (1, 500, 1000):
         expected = 0.4 + (0.04 - 0.4) * 0.5 * (1.0 + math.cos(math.pi * n / 1000))
-        assert optim.weight_decay(n - 1, 1000, 0.04, 0.4) == expected
-        assert optim.weight_decay(n - 1, 1000, 0.04, 0.4, "linear") == 0.04 + (0.4 - 0.04) * n / 1000
+        assert weight_decay(n - 1, 1000, 0.04, 0.4) == expected
+        assert weight_decay(n - 1, 1000, 0.04, 0.4, "linear") == 0.04 + (0.4 - 0.04) * n / 1000
 
 
 def test_momentum_is_a_line_that_starts_at_its_start_and_stops_short_of_one():
-    assert optim.momentum(0, 1000, 0.996, 1.0) == 0.996
-    assert optim.momentum(999, 1000, 0.996, 1.0) == pytest.approx(1 - 0.004 / 1000, abs=1e-12)
+    assert momentum(0, 1000, 0.996, 1.0) == 0.996
+    assert momentum(999, 1000, 0.996, 1.0) == pytest.approx(1 - 0.004 / 1000, abs=1e-12)
 
 
 def test_a_recent_average_spans_no_more_than_its_share_of_the_steps_so_far():
-    share, line = 0.1, [optim.momentum(n, 5000, 0.99, 0.992) for n in range(5000)]
-    recent = [optim.momentum(n, 5000, 0.99, 0.992, share) for n in range(5000)]
+    share, line = 0.1, [momentum(n, 5000, 0.99, 0.992) for n in range(5000)]
+    recent = [momentum(n, 5000, 0.99, 0.992, share) for n in range(5000)]
     spans = [1 / (1 - m) for m in recent]
     assert all(span <= max(1.0, share * (n + 1)) + 1e-6 for n, span in enumerate(spans))
     assert all(m <= at for m, at in zip(recent, line, strict=True)) and recent == sorted(recent)
     assert recent[9] == 0.0 and 0 < recent[99] < line[99] and recent[1099:] == line[1099:]
-    assert optim.Optim(recent=share, momentum=0.99).at(99, 5000).momentum == optim.momentum(99, 5000, 0.99, 1.0, share)
+    assert Optim(recent=share, momentum=0.99).at(99, 5000).momentum == momentum(99, 5000, 0.99, 1.0, share)
 
 
 def test_positions_are_the_released_table():
@@ -186,14 +183,14 @@ def test_self_attention_and_its_gradient_are_plain_attentions(masked):
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.skipif(not products.ONEDNN, reason="this processor has no fast products in bf16")
+@pytest.mark.skipif(not ONEDNN, reason="this processor has no fast products in bf16")
 @pytest.mark.parametrize("sizes", [(16, 48), (48, 16)])
 @pytest.mark.parametrize("leading", [(2, 5), (5,), ()])
 def test_a_product_in_bf16_and_its_gradients_are_torchs(leading, sizes, monkeypatch):
     layer, x = Linear(*sizes), torch.randn(*leading, sizes[0], requires_grad=True)
     given = torch.randn(*leading, sizes[1])
     results = []
-    for has in (products.ONEDNN, False):
+    for has in (ONEDNN, False):
         monkeypatch.setattr(products, "ONEDNN", has)
         with torch.autocast("cpu", torch.bfloat16):
             found = layer(x)
@@ -235,11 +232,11 @@ def test_registers_are_attended_to_and_do_not_come_out(positions):
 
 def test_groups_decay_matrices_and_spare_biases_and_norms():
     method = METHODS["released"].build(MODALITIES["image"])
-    decayed, spared = optim.build(method, optim.Optim()).param_groups
+    decayed, spared = build(method, Optim()).param_groups
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in spared["params"])
     trained = sum(p.requires_grad for p in method.parameters())
     assert len(decayed["params"]) + len(spared["params"]) == trained
-    optim.apply(optim_ := optim.build(method, optim.Optim()), optim.Hyper(0.1, 0.2, 0.9))
+    apply(optim_ := build(method, Optim()), Hyper(0.1, 0.2, 0.9))
     assert [group["weight_decay"] for group in optim_.param_groups] == [0.2, 0.0]
 
 
@@ -258,7 +255,7 @@ def test_initialisation_is_that_in_effect_in_the_released_runs():
 def test_a_step_without_a_finite_gradient_changes_nothing(fused):
     """Nor where the optimiser cannot skip by itself, as on MPS."""
     method = METHODS["released"].build(MODALITIES["image"])
-    optimizer = optim.build(method, optim.Optim())
+    optimizer = build(method, Optim())
     if not fused:
         optimizer = torch.optim.AdamW(optimizer.param_groups, fused=False)
     before = [p.clone() for p in method.parameters()]
@@ -266,7 +263,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(fused):
         if p.requires_grad:
             p.grad = torch.ones_like(p)
     next(p for p in method.parameters() if p.requires_grad).grad.flatten()[0] = float("nan")
-    finite = optim.step_if_finite(optimizer, optim.clip(method, 1.0))
+    finite = step_if_finite(optimizer, clip(method, 1.0))
     method.after_step(0.5, finite)
     assert not finite
     assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
@@ -275,6 +272,6 @@ def test_a_step_without_a_finite_gradient_changes_nothing(fused):
 def test_clipping_brings_the_whole_norm_to_the_limit():
     layer = torch.nn.Linear(4, 4)
     layer(torch.randn(8, 4)).square().sum().backward()
-    norm = optim.clip(layer, 0.5)
+    norm = clip(layer, 0.5)
     after = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
     assert norm > 0.5 and after.item() == pytest.approx(0.5, rel=1e-4)

@@ -10,11 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, config, runs, weights
-from openjepa.data import locked
+from openjepa import checkpoint, runs
+from openjepa.checkpoint import newest, steps
+from openjepa.config import from_json, to_json
+from openjepa.core.errors import Interrupted, RunError, UserError
+from openjepa.core.fileio import lock_folder
+from openjepa.health import Threshold
 from openjepa.nn.products import ONEDNN
-from openjepa.training import Stopped, Trouble
-from openjepa.types import Mistake
+from openjepa.runs import pretrain
+from openjepa.weights import initialise_from, load
 from tests.conftest import METHODS, replace
 from tests.faults import outcome, same
 from tests.ranks import dump
@@ -24,7 +28,7 @@ from tests.ready import Ready
 @pytest.fixture
 def whole(tiny):
     """What the run comes to when nothing happens to it."""
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
+    pretrain(replace(tiny, out=tiny.out.with_name("whole")))
     return outcome(tiny.out.with_name("whole"))
 
 
@@ -33,10 +37,10 @@ def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monke
     from openjepa.training import Signals
 
     monkeypatch.setattr(Signals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == stop else 0)
-    with pytest.raises(Stopped, match="SIGTERM"):
-        runs.pretrain(tiny)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        pretrain(tiny)
     monkeypatch.undo()
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), whole)
 
 
@@ -47,11 +51,11 @@ HALF = pytest.param("bf16", marks=pytest.mark.skipif(not ONEDNN, reason="this pr
 def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
     """SIGKILL after steps 3, 6 and 9 of a real process."""
     tiny = replace(tiny, precision=precision, save_every=2)
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("whole")))
+    pretrain(replace(tiny, out=tiny.out.with_name("whole")))
     for kill in (3, 6, 9):
         process = Ready(WORKER, dump(replace(tiny, resume="if-any")), str(kill))
         assert process.wait(120) == -signal.SIGKILL
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
 
 
@@ -91,7 +95,7 @@ def test_a_signal_saves_and_leaves(tiny, number):
     finally:
         process.kill()
     assert process.returncode == 128 + number and "go on with --resume" in said
-    assert checkpoint.newest(tiny.out / "checkpoints").step > 0
+    assert newest(tiny.out / "checkpoints").step > 0
 
 
 RUN = """
@@ -106,8 +110,8 @@ raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "manifest", "missing", "swap"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tiny, whole, harm, capsys):
-    runs.pretrain(tiny)
-    newest, before = checkpoint.steps(tiny.out / "checkpoints")
+    pretrain(tiny)
+    newest, before = steps(tiny.out / "checkpoints")
     shard = newest / "optimizer.safetensors"
     content = bytearray(shard.read_bytes())
     if harm == "truncate":
@@ -121,70 +125,70 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tiny, who
         shard.unlink()
     if harm == "swap":
         shard.write_bytes((before / "optimizer.safetensors").read_bytes())
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(replace(tiny, resume="yes"))
     assert f"{newest.name} is damaged" in capsys.readouterr().err
     assert same(outcome(tiny.out), whole)
     assert list((tiny.out / "checkpoints").glob("damaged-*"))
 
 
 def test_when_all_are_damaged_it_refuses_and_never_starts_afresh(tiny):
-    runs.pretrain(tiny)
-    for path in checkpoint.steps(tiny.out / "checkpoints"):
+    pretrain(tiny)
+    for path in steps(tiny.out / "checkpoints"):
         (path / "state.json").unlink()
     for _ in range(2):
-        with pytest.raises(Mistake, match="every checkpoint in .* is damaged"):
-            runs.pretrain(replace(tiny, resume="yes"))
+        with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
+            pretrain(replace(tiny, resume="yes"))
 
 
 def test_a_finished_run_resumed_does_nothing_more(tiny, whole):
-    runs.pretrain(tiny)
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(tiny)
+    pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), whole)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_where_it_started(tiny, whole):
     process = Ready(WORKER, dump(tiny), "3")
     assert process.wait(120) == -signal.SIGKILL
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(replace(tiny, resume="yes"))
     assert same(outcome(tiny.out), whole)
 
 
 def test_workers_do_not_change_a_run(tiny, whole):
-    runs.pretrain(replace(tiny, workers=2))
+    pretrain(replace(tiny, workers=2))
     assert same(outcome(tiny.out), whole)
 
 
 def test_a_resume_on_other_data_is_refused_unless_forced(tiny, photos, tmp_path, capsys):
-    runs.pretrain(replace(tiny, steps=5))
+    pretrain(replace(tiny, steps=5))
     other = tmp_path / "other"
     other.mkdir()
     for place, file in enumerate(sorted(photos.rglob("*.png"))[:40]):
         os.link(file, other / f"{place}.png")
     moved = replace(tiny, resume="yes", data=replace(tiny.data, root=(str(other),)))
-    with pytest.raises(Mistake, match="96 files then, 40 now"):
-        runs.pretrain(moved)
-    runs.pretrain(replace(moved, other_data=True))
+    with pytest.raises(UserError, match="96 files then, 40 now"):
+        pretrain(moved)
+    pretrain(replace(moved, other_data=True))
     assert "not exact" in capsys.readouterr().err
 
 
 def test_a_resume_with_other_settings_says_that_it_is_not_exact(tiny, capsys):
-    runs.pretrain(tiny)
-    runs.pretrain(replace(tiny, resume="yes", steps=14, optim=replace(tiny.optim, lr=5e-4)))
+    pretrain(tiny)
+    pretrain(replace(tiny, resume="yes", steps=14, optim=replace(tiny.optim, lr=5e-4)))
     said = capsys.readouterr().err
     assert "optim.lr: 0.001 → 0.0005" in said and "steps: 12 → 14" in said
 
 
 def test_a_run_folder_that_exists_is_not_overwritten(tiny):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     before = outcome(tiny.out)
-    with pytest.raises(Mistake, match="already holds a run.*--resume.*another --out"):
-        runs.pretrain(tiny)
+    with pytest.raises(UserError, match="already holds a run.*--resume.*another --out"):
+        pretrain(tiny)
     assert same(outcome(tiny.out), before)
 
 
 def test_two_runs_do_not_share_a_folder(tiny):
-    with locked(tiny.out, "training"), pytest.raises(Mistake, match="another process is training"):
-        runs.pretrain(tiny)
+    with lock_folder(tiny.out, "training"), pytest.raises(UserError, match="another process is training"):
+        pretrain(tiny)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -197,34 +201,32 @@ def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
             raise OSError(28, "No space left on device")
         return store(file, content)
 
-    monkeypatch.setattr(checkpoint, "store", full)
+    monkeypatch.setattr(checkpoint, "write_durable", full)
     if last:
-        with pytest.raises(Trouble, match=r"step 12 could not be saved .*No space left.*step-00000010 is intact"):
-            runs.pretrain(tiny)
+        with pytest.raises(RunError, match=r"step 12 could not be saved .*No space left.*step-00000010 is intact"):
+            pretrain(tiny)
     else:
-        runs.pretrain(tiny)
+        pretrain(tiny)
         assert "No space left on device" in capsys.readouterr().err
-    assert next(path.name for path in checkpoint.steps(tiny.out / "checkpoints")) == (
-        "step-00000010" if last else "step-00000012"
-    )
+    assert next(path.name for path in steps(tiny.out / "checkpoints")) == ("step-00000010" if last else "step-00000012")
     assert not list((tiny.out / "checkpoints").glob(".*"))
 
 
 def test_old_checkpoints_go_and_every_nth_stays(tiny):
-    runs.pretrain(replace(tiny, save_every=1, keep_last=2, keep_every=4))
-    names = [path.name for path in checkpoint.steps(tiny.out / "checkpoints")]
+    pretrain(replace(tiny, save_every=1, keep_last=2, keep_every=4))
+    names = [path.name for path in steps(tiny.out / "checkpoints")]
     assert names == ["step-00000012", "step-00000011", "step-00000008", "step-00000004"]
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(tiny):
-    runs.pretrain(tiny)
-    with pytest.raises(Mistake, match="another network.*blocks"):
-        runs.pretrain(replace(tiny, resume="yes", steps=14, method=replace(tiny.method, depth=2, target_layers=(0, 1))))
+    pretrain(tiny)
+    with pytest.raises(UserError, match="another network.*blocks"):
+        pretrain(replace(tiny, resume="yes", steps=14, method=replace(tiny.method, depth=2, target_layers=(0, 1))))
 
 
 def test_weights_of_another_run_can_start_one(tiny, capsys):
-    runs.pretrain(tiny)
-    runs.pretrain(
+    pretrain(tiny)
+    pretrain(
         replace(
             tiny,
             out=tiny.out.with_name("second"),
@@ -244,16 +246,16 @@ def test_a_gradient_that_is_never_finite_stops_the_run_with_advice(tiny, monkeyp
     from openjepa import optim
 
     monkeypatch.setattr(optim, "clip", lambda method, limit: torch.tensor(float("nan")))
-    with pytest.raises(Trouble, match="has not been finite for .* steps: try --optim.clip 1"):
-        runs.pretrain(tiny)
+    with pytest.raises(RunError, match="has not been finite for .* steps: try --optim.clip 1"):
+        pretrain(tiny)
 
 
 def test_stop_on_collapse_ends_the_run(tiny, monkeypatch):
     from openjepa import health
 
-    monkeypatch.setattr(health, "THRESHOLDS", (health.Threshold("rankme", "more", 1e9, "a test"),))
-    with pytest.raises(Trouble, match="stopped at step 6 by --stop-on-collapse: the representation is collapsing"):
-        runs.pretrain(replace(tiny, stop_on_collapse=True))
+    monkeypatch.setattr(health, "THRESHOLDS", (Threshold("rankme", "more", 1e9, "a test"),))
+    with pytest.raises(RunError, match="stopped at step 6 by --stop-on-collapse: the representation is collapsing"):
+        pretrain(replace(tiny, stop_on_collapse=True))
 
 
 def test_too_many_bad_files_stop_the_run_and_few_are_listed(tiny, photos, tmp_path):
@@ -262,18 +264,18 @@ def test_too_many_bad_files_stop_the_run_and_few_are_listed(tiny, photos, tmp_pa
     for number in range(3):
         (bad / f"{number}.jpg").write_bytes(b"no picture")
     mixed = replace(tiny, data=replace(tiny.data, root=(str(photos), str(bad))))
-    runs.pretrain(mixed)
+    pretrain(mixed)
     listed = [json.loads(line) for line in (tiny.out / "skipped.jsonl").read_text().splitlines()]
     assert {row["path"] for row in listed} <= {str(path) for path in bad.iterdir()}
     assert listed and all(row["reason"] for row in listed)
     for number in range(3, 60):
         (bad / f"{number}.jpg").write_bytes(b"no picture")
-    with pytest.raises(Trouble, match="cannot be decoded, the last .*jpg"):
-        runs.pretrain(replace(mixed, out=tiny.out.with_name("worse")))
+    with pytest.raises(RunError, match="cannot be decoded, the last .*jpg"):
+        pretrain(replace(mixed, out=tiny.out.with_name("worse")))
 
 
 def test_the_config_survives_its_json(tiny):
-    assert config.from_json(json.loads(json.dumps(config.to_json(tiny)))) == tiny
+    assert from_json(json.loads(json.dumps(to_json(tiny)))) == tiny
 
 
 @pytest.mark.parametrize(
@@ -286,16 +288,16 @@ def test_the_config_survives_its_json(tiny):
     ],
 )
 def test_a_wrong_key_or_value_in_a_config_is_an_error(tiny, change, message):
-    with pytest.raises(Mistake, match=message):
-        config.from_json({**config.to_json(tiny), **change})
+    with pytest.raises(UserError, match=message):
+        from_json({**to_json(tiny), **change})
 
 
 def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
     first = replace(tiny, method=replace(METHODS["mae"], dim=96), out=tiny.out.with_name("first"))
-    runs.pretrain(first)
-    learnt = weights.load(first.out).encoder.state_dict()
+    pretrain(first)
+    learnt = load(first.out).encoder.state_dict()
     net = replace(METHODS["released"], dim=96).build(tiny.data)
-    unfit = weights.initialise_from(net, first.out)
+    unfit = initialise_from(net, first.out)
     for which in ("target", "context"):
         assert all(torch.equal(value, learnt[name]) for name, value in net.encoder(which).state_dict().items())
     assert unfit == [  # pixels there, features here
@@ -303,83 +305,82 @@ def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
         "predictor.proj.weight is 48×24 there and 96×24 here",
     ]
     deeper = replace(METHODS["released"], dim=96, depth=3).build(tiny.data)
-    assert (
-        "target_encoder.blocks.2.norm1.bias is only here, and begins as the seed makes it"
-        in weights.initialise_from(deeper, first.out)
+    assert "target_encoder.blocks.2.norm1.bias is only here, and begins as the seed makes it" in initialise_from(
+        deeper, first.out
     )
 
 
 def test_weights_of_which_none_fit_or_that_are_damaged_are_refused(tiny):
     first = replace(tiny, steps=1, out=tiny.out.with_name("first"))
-    runs.pretrain(first)
-    with pytest.raises(Mistake, match="nothing of the encoder in .* fits this one"):
-        weights.initialise_from(torch.nn.Linear(2, 2), first.out)
-    (checkpoint.steps(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(Mistake, match="is damaged .*resume the run"):
-        weights.initialise_from(tiny.method.build(tiny.data), first.out)
+    pretrain(first)
+    with pytest.raises(UserError, match="nothing of the encoder in .* fits this one"):
+        initialise_from(torch.nn.Linear(2, 2), first.out)
+    (steps(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="is damaged .*resume the run"):
+        initialise_from(tiny.method.build(tiny.data), first.out)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_again(tiny, monkeypatch):
     first = replace(tiny, out=tiny.out.with_name("first"))
-    runs.pretrain(first)
+    pretrain(first)
     whole = replace(tiny, seed=1, init_from=first.out)
-    runs.pretrain(replace(whole, out=tiny.out.with_name("whole")))
+    pretrain(replace(whole, out=tiny.out.with_name("whole")))
     train = runs.train
     monkeypatch.setattr(runs, "train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        runs.pretrain(whole)
+        pretrain(whole)
     monkeypatch.setattr(runs, "train", train)
-    runs.pretrain(replace(whole, resume="yes"))
+    pretrain(replace(whole, resume="yes"))
     one, other = (
-        load_file(checkpoint.steps(out / "checkpoints")[0] / "model.safetensors")
+        load_file(steps(out / "checkpoints")[0] / "model.safetensors")
         for out in (whole.out, tiny.out.with_name("whole"))
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_run_without_its_config_is_not_started_afresh_over_its_checkpoints(tiny):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     (tiny.out / "config.json").unlink()
     for resume in ("no", "yes", "if-any"):
-        with pytest.raises(Mistake, match="has checkpoints and no config.json: put it back"):
-            runs.pretrain(replace(tiny, resume=resume))
+        with pytest.raises(UserError, match="has checkpoints and no config.json: put it back"):
+            pretrain(replace(tiny, resume=resume))
 
 
 def test_a_run_whose_checkpoints_have_gone_is_not_started_afresh(tiny):
     """Unless none can have been there yet, whatever is asked for now."""
-    runs.pretrain(tiny)
+    pretrain(tiny)
     shutil.rmtree(tiny.out / "checkpoints")
-    with pytest.raises(Mistake, match="has a log up to step 12 and no checkpoint"):
-        runs.pretrain(replace(tiny, resume="if-any"))
+    with pytest.raises(UserError, match="has a log up to step 12 and no checkpoint"):
+        pretrain(replace(tiny, resume="if-any"))
     early = replace(tiny, out=tiny.out.with_name("early"), save_every=100)
-    runs.pretrain(early)
+    pretrain(early)
     shutil.rmtree(early.out / "checkpoints")
-    runs.pretrain(replace(early, resume="if-any", save_every=1))
+    pretrain(replace(early, resume="if-any", save_every=1))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_a_damaged_one(tiny, monkeypatch):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     before = sorted(path.name for path in (tiny.out / "checkpoints").iterdir())
 
     def failing(file):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "digest", failing)
+    monkeypatch.setattr(checkpoint, "sha256_of_file", failing)
     with pytest.raises(
-        Mistake, match="cannot be read .Input/output error.: mend its permissions or its disk; nothing was changed"
+        UserError, match="cannot be read .Input/output error.: mend its permissions or its disk; nothing was changed"
     ):
-        runs.pretrain(replace(tiny, resume="yes"))
+        pretrain(replace(tiny, resume="yes"))
     assert before == sorted(path.name for path in (tiny.out / "checkpoints").iterdir())
 
 
 def test_a_run_that_has_more_steps_than_are_asked_for_says_so(tiny, capsys):
-    runs.pretrain(tiny)
-    runs.pretrain(replace(tiny, resume="yes", steps=5))
+    pretrain(tiny)
+    pretrain(replace(tiny, resume="yes", steps=5))
     assert "nothing is left to do: 12 steps are taken, and 5 were asked for" in capsys.readouterr().out
 
 
 def test_a_run_without_its_data_json_says_what_it_does_not_know(tiny, capsys):
-    runs.pretrain(tiny)
+    pretrain(tiny)
     (tiny.out / "data.json").unlink()
-    runs.pretrain(replace(tiny, resume="yes"))
+    pretrain(replace(tiny, resume="yes"))
     assert "has no data.json" in capsys.readouterr().err

@@ -15,25 +15,27 @@ from PIL import Image as Pillow
 from safetensors import safe_open
 
 import openjepa
-from openjepa import runs
 from openjepa.cli import main
+from openjepa.core.errors import UserError
 from openjepa.evaluate import embed as embedding_of
+from openjepa.evaluate.embed import Chunk, Maker, encoding, reader, stored
 from openjepa.evaluate.embedding import Embed, embed
 from openjepa.evaluate.space import Space
 from openjepa.retrieval import gallery
 from openjepa.retrieval.clusters import Cluster, agreement, cluster
+from openjepa.retrieval.gallery import reached
 from openjepa.retrieval.index import opened
 from openjepa.retrieval.nearest import LARGE, Approximate, Exact, finder, unit
 from openjepa.retrieval.searching import Search, covered, search
 from openjepa.retrieval.twins import Duplicates, Pairs, duplicates, joined
-from openjepa.types import Mistake
+from openjepa.runs import pretrain
 from tests.browser import browser
 from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
 
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    return runs.pretrain(
+    return pretrain(
         Pretrain(
             Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3, batch_size=16,
             device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("retrieval") / "run",
@@ -92,7 +94,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(run, photos, tmp_path
     """And not with another encoder, or other pictures."""
     monkeypatch.setattr(embedding_of, "CHUNK", 16)
     whole, made = embed(asked(run, photos, tmp_path / "whole.npy")), []
-    original = embedding_of.encoding
+    original = encoding
 
     def stopping(*arguments):
         encode = original(*arguments)
@@ -109,7 +111,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(run, photos, tmp_path
     with pytest.raises(KeyboardInterrupt):
         embed(asked(run, photos, tmp_path / "part.npy"))
     done = set(made[1:-1])  # the first is the look at one row that tells the shape
-    with pytest.raises(Mistake, match="holds features of another data"):
+    with pytest.raises(UserError, match="holds features of another data"):
         embed(asked(run, min(photos.iterdir()), tmp_path / "part.npy"))
     made.clear()
     made.extend([0] * 5)  # past where it stops
@@ -144,11 +146,11 @@ def test_each_process_makes_every_other_chunk(run, photos, tmp_path, monkeypatch
 
     def encode(first, read):
         made.append(first)
-        return embedding_of.Chunk(first, {"x": torch.zeros(len(read.label), 4)}, read.label)
+        return Chunk(first, {"x": torch.zeros(len(read.label), 4)}, read.label)
 
     data = replace(openjepa.load(run).data, root=(str(photos),))
-    make = embedding_of.Maker(embedding_of.reader(data.dataset(data.listing())), encode)
-    embedding_of.stored(make, 96, {"encoder": "", "data": "", "precision": ""}, tmp_path)
+    make = Maker(reader(data.dataset(data.listing())), encode)
+    stored(make, 96, {"encoder": "", "data": "", "precision": ""}, tmp_path)
     assert made == [0, 16, 48, 80]  # the first is the look at one row that tells the shape
 
 
@@ -164,7 +166,7 @@ def test_what_cannot_be_decoded_is_nan_and_is_never_found(run, photos, tmp_path)
     for space in ("whitened", "plain"):
         hits = search(Search(index=tmp_path / "x.npy", query=f"row:{(bad + 1) % 9}", count=20, space=space, page=False))
         assert len(hits) == 7 and bad not in [hit.row for hit in hits]
-    with pytest.raises(Mistake, match="which could not be decoded"):
+    with pytest.raises(UserError, match="which could not be decoded"):
         search(Search(index=tmp_path / "x.npy", query=f"row:{bad}"))
     assert all(bad not in group for group in duplicates(Duplicates(index=tmp_path / "x.npy", threshold=-0.9)))
     assert cluster(Cluster(index=tmp_path / "x.npy", clusters=2)).cluster[bad] == -1
@@ -299,7 +301,7 @@ def test_a_page_does_not_grow_without_end(monkeypatch):
     def of(rows):
         return [[(row * 7 + step, 0.5) for step in range(1, 8)] for row in rows]
 
-    wanted, near = gallery.reached([1, 2, 3], of)
+    wanted, near = reached([1, 2, 3], of)
     assert len(wanted) <= 30 and near and all(other in wanted for found in near.values() for other, _ in found)
 
 
@@ -416,7 +418,7 @@ def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
     capsys.readouterr()
     other = run.with_name("other")
     if not other.exists():
-        runs.pretrain(replace(openjepa.load(run).config, seed=5, steps=1, out=other, resume="no"))
+        pretrain(replace(openjepa.load(run).config, seed=5, steps=1, out=other, resume="no"))
     assert (
         main(["predict", str(other), str(folder / "test"), "--head", str(run / "probes" / "labelled-head.safetensors")])
         == 1
@@ -462,7 +464,7 @@ def test_a_bad_question_is_one_sentence(index, photos, tmp_path, capsys, line, m
     (tmp_path / "a.png").symlink_to(min(photos.rglob("*.png")))
     run2 = index.with_name("run2")
     if "RUN2" in line and not run2.exists():
-        runs.pretrain(replace(openjepa.load(index.with_name("run")).config, seed=6, steps=1, out=run2, resume="no"))
+        pretrain(replace(openjepa.load(index.with_name("run")).config, seed=6, steps=1, out=run2, resume="no"))
     names = {"INDEX": index, "OTHER": index, "CUT": "cut.safetensors", "ALONE": "alone.safetensors", "SHORT": "short.safetensors",
              "NPY": "bad.npy", "RUN2": run2}  # fmt: skip
     words = [str(names.get(word, word)) for word in line.split()]
@@ -525,7 +527,7 @@ def test_two_indexes_of_one_stem_and_a_list_of_the_users_own_are_told_apart(run,
     assert opened(tmp_path / "x.safetensors").pictures[0].startswith(str(one))
     assert opened(tmp_path / "x.npy").pictures[0].startswith(str(two))
     (tmp_path / "y.npy.csv").write_text("mine")
-    with pytest.raises(Mistake, match=r"y\.npy\.csv is there already"):
+    with pytest.raises(UserError, match=r"y\.npy\.csv is there already"):
         embed(asked(run, one, tmp_path / "y.npy"))
     assert (tmp_path / "y.npy.csv").read_text() == "mine"
     assert opened(tmp_path / "x.npy").classes == [""] * 32
@@ -533,12 +535,12 @@ def test_two_indexes_of_one_stem_and_a_list_of_the_users_own_are_told_apart(run,
 
 @pytest.mark.parametrize("change", [{"fit": "margin"}, {"kind": "patches"}])
 def test_an_embedding_is_not_gone_on_with_otherwise(run, photos, tmp_path, monkeypatch, change):
-    original = embedding_of.Maker.chunks
-    monkeypatch.setattr(embedding_of.Maker, "chunks", lambda self, spans: stopped(original(self, spans)))
+    original = Maker.chunks
+    monkeypatch.setattr(Maker, "chunks", lambda self, spans: stopped(original(self, spans)))
     with pytest.raises(KeyboardInterrupt):
         embed(asked(run, photos, tmp_path / "x.npy"))
     monkeypatch.undo()
-    with pytest.raises(Mistake, match=f"holds features of another {next(iter(change))}: remove it"):
+    with pytest.raises(UserError, match=f"holds features of another {next(iter(change))}: remove it"):
         embed(asked(run, photos, tmp_path / "x.npy", **change))
 
 
@@ -579,7 +581,7 @@ def test_pictures_that_are_gone_are_said_to_be(run, photos, tmp_path, capsys):
     search(Search(index=tmp_path / "x.npy", query="row:2", count=3))
     said = capsys.readouterr().err
     assert "3 of 3 pictures are not where they were" in said and "shown grey" in said
-    with pytest.raises(Mistake, match="row 2, is not where it was: put it back, or give the picture"):
+    with pytest.raises(UserError, match="row 2, is not where it was: put it back, or give the picture"):
         search(Search(index=tmp_path / "x.npy", query="row:2", box=(0.0, 0.0, 0.5, 0.5)))
 
 

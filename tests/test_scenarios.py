@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import checkpoint, data, durable, log, runs
-from openjepa.data import Steps, load
+from openjepa import checkpoint, data
+from openjepa.checkpoint import newest, steps
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import write_durable
+from openjepa.data import Steps, fits, list_files, load
+from openjepa.log import rows
 from openjepa.masking import Blocks
 from openjepa.modalities.image import Image
-from openjepa.types import Mistake
+from openjepa.runs import pretrain
 from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import forked
 from tests.ranks import GUARDED, RUN, started
@@ -29,14 +33,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def same(one: Path, other: Path) -> bool:
-    mine, theirs = (checkpoint.newest(out / "checkpoints") for out in (one, other))
+    mine, theirs = (newest(out / "checkpoints") for out in (one, other))
     return mine.step == theirs.step and all(torch.equal(mine.model[name], theirs.model[name]) for name in theirs.model)
 
 
 @pytest.fixture
 def plain(tiny) -> Path:
     """A run that nothing happened to."""
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("plain")))
+    pretrain(replace(tiny, out=tiny.out.with_name("plain")))
     return tiny.out.with_name("plain")
 
 
@@ -44,7 +48,7 @@ def test_a_disk_that_writes_a_little_at_a_time_stores_the_same(tmp_path, monkeyp
     whole = os.write
     monkeypatch.setattr(os, "write", lambda handle, content: whole(handle, content[:777]))
     content = np.random.default_rng(0).bytes(10_000)
-    durable.store(tmp_path / "file", content)
+    write_durable(tmp_path / "file", content)
     assert (tmp_path / "file").read_bytes() == content
 
 
@@ -58,8 +62,8 @@ def test_a_save_that_the_system_refuses_is_told_and_the_next_one_made(tiny, plai
             raise OSError(number, os.strerror(number))
         flush(path)
 
-    monkeypatch.setattr(checkpoint, "flush", refusing)
-    runs.pretrain(replace(tiny, keep_last=1))
+    monkeypatch.setattr(checkpoint, "fsync_path", refusing)
+    pretrain(replace(tiny, keep_last=1))
     assert failed and os.strerror(number) in capsys.readouterr().err
     assert same(tiny.out, plain)
     assert [path.name for path in (tiny.out / "checkpoints").iterdir()] == ["step-00000012"]
@@ -74,12 +78,10 @@ def test_one_checkpoint_kept_is_there_until_the_next_one_is(tiny, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         flush(path)
 
-    monkeypatch.setattr(checkpoint, "flush", refusing)
+    monkeypatch.setattr(checkpoint, "fsync_path", refusing)
     prune, seen = checkpoint.prune, []
-    monkeypatch.setattr(
-        checkpoint, "prune", lambda folder, *rest: (prune(folder, *rest), seen.append(checkpoint.steps(folder)))
-    )
-    runs.pretrain(replace(tiny, keep_last=1))
+    monkeypatch.setattr(checkpoint, "prune", lambda folder, *rest: (prune(folder, *rest), seen.append(steps(folder))))
+    pretrain(replace(tiny, keep_last=1))
     assert [[path.name for path in each] for each in seen] == [["step-00000005"], ["step-00000012"]]
 
 
@@ -88,18 +90,18 @@ def test_a_run_needs_few_open_files(tiny):
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 12, 1024))
-        runs.pretrain(tiny)
+        pretrain(tiny)
 
     assert forked(few) == 0
-    assert checkpoint.newest(tiny.out / "checkpoints").step == 12
+    assert newest(tiny.out / "checkpoints").step == 12
 
 
 @pytest.mark.parametrize("name", ["a place with spaces", "Übung 数据 é", "quote'\"s", "-dash", "new\nline", "x" * 200])
 def test_a_run_may_lie_anywhere(tiny, plain, name):
     odd = replace(tiny, out=tiny.out.with_name(name))
-    runs.pretrain(replace(odd, steps=5))
-    runs.pretrain(replace(odd, resume="yes"))
-    assert checkpoint.newest(odd.out / "checkpoints").step == 12 and (odd.out / "export").is_dir()
+    pretrain(replace(odd, steps=5))
+    pretrain(replace(odd, resume="yes"))
+    assert newest(odd.out / "checkpoints").step == 12 and (odd.out / "export").is_dir()
 
 
 def test_a_run_behind_a_link_goes_on_from_elsewhere(tiny, plain, tmp_path, monkeypatch):
@@ -108,15 +110,15 @@ def test_a_run_behind_a_link_goes_on_from_elsewhere(tiny, plain, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     relative = replace(tiny, out=Path(os.path.relpath(tiny.out)))
     monkeypatch.setattr("openjepa.saving.checkpoint.prune", lambda *_: None)
-    runs.pretrain(relative)
+    pretrain(relative)
     assert same(tmp_path / "elsewhere", plain)
 
 
 def test_the_newest_checkpoint_is_that_of_the_most_steps_whatever_the_clock_says(tiny):
-    runs.pretrain(tiny)
-    for age, path in enumerate(checkpoint.steps(tiny.out / "checkpoints")):
+    pretrain(tiny)
+    for age, path in enumerate(steps(tiny.out / "checkpoints")):
         os.utime(path, (1e9 + age, 1e9 + age))  # the older ones look younger
-    assert checkpoint.newest(tiny.out / "checkpoints").step == 12
+    assert newest(tiny.out / "checkpoints").step == 12
 
 
 def made() -> Steps:
@@ -128,7 +130,7 @@ def test_a_worker_that_was_killed_is_told_in_a_sentence():
     next(steps)
     (worker,) = active_children()
     os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(Mistake, match=r"a loader process was killed.*--resume yes --workers 0"):
+    with pytest.raises(UserError, match=r"a loader process was killed.*--resume yes --workers 0"):
         for _ in steps:
             pass
 
@@ -140,7 +142,7 @@ def test_what_goes_wrong_in_a_worker_is_told_as_it_was_there(tmp_path):
     steps = Steps(config.dataset(config.listing()), Blocks((8, 8)), batch_size=4, total=9, seed=0)
     said = []
     for workers in (0, 1):
-        with pytest.raises(Mistake) as told:
+        with pytest.raises(UserError) as told:
             next(load(steps, 0, workers=workers, pin=False))
         said.append(str(told.value))
     assert said[0] == said[1] and "16 files in a row" in said[0] and "\n" not in said[0]
@@ -150,10 +152,10 @@ def test_shared_memory_that_is_too_small_is_told_before_torch_waits_for_ever(tmp
     monkeypatch.setattr(data, "SHARED", tmp_path)
     monkeypatch.setattr(data.shutil, "disk_usage", lambda _: data.shutil._ntuple_diskusage(10**6, 10**6, 2000))
     with pytest.raises(
-        Mistake, match=r"shared memory is full: .* has 0.0 MB left, and a batch wants 1.0: .*--shm-size"
+        UserError, match=r"shared memory is full: .* has 0.0 MB left, and a batch wants 1.0: .*--shm-size"
     ):
-        data.fits(10**6, 2)
-    data.fits(100, 2)
+        fits(10**6, 2)
+    fits(100, 2)
 
 
 POISONED = RUN.replace(
@@ -176,8 +178,8 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_a_step_that_no_rank_takes(tiny
     """The others' gradients are not finite after the reduction; weights, moments and the average stay as they were."""
     settings = replace(tiny, log_every=1)
     torchrun(settings, code=POISONED)
-    assert [row["step"] for row in log.rows(tiny.out / "metrics.jsonl") if "loss" not in row] == [4]
-    end = checkpoint.newest(tiny.out / "checkpoints")
+    assert [row["step"] for row in rows(tiny.out / "metrics.jsonl") if "loss" not in row] == [4]
+    end = newest(tiny.out / "checkpoints")
     assert end.step == 12 and all(x.isfinite().all() for x in [*end.model.values(), *end.optimizer.values()])
     assert {float(value) for name, value in end.optimizer.items() if name.endswith(":step")} == {11.0}
 
@@ -187,7 +189,7 @@ def test_a_rank_that_pauses_for_less_than_the_patience_is_waited_for(tiny, plain
     settings = replace(tiny, steps=400, save_every=100_000, patience="60s")
     processes = started(settings, code=GUARDED)
     until = time.monotonic() + 90
-    while not (tiny.out / "metrics.jsonl").is_file() or not log.rows(tiny.out / "metrics.jsonl"):
+    while not (tiny.out / "metrics.jsonl").is_file() or not rows(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and processes[0].poll() is None
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGSTOP)
@@ -195,7 +197,7 @@ def test_a_rank_that_pauses_for_less_than_the_patience_is_waited_for(tiny, plain
     assert processes[0].poll() is None
     processes[1].send_signal(signal.SIGCONT)
     assert [process.wait(120) for process in processes] == [0, 0]
-    assert checkpoint.newest(tiny.out / "checkpoints").step == 400
+    assert newest(tiny.out / "checkpoints").step == 400
 
 
 @pytest.mark.parametrize(
@@ -204,17 +206,15 @@ def test_a_rank_that_pauses_for_less_than_the_patience_is_waited_for(tiny, plain
 def test_schedules_at_their_ends_train_to_the_end(tiny, optim):
     for steps in (1, 3):
         own = replace(tiny, steps=steps, optim=replace(tiny.optim, **optim), out=tiny.out.with_name(f"of {steps}"))
-        runs.pretrain(own)
-        end = checkpoint.newest(own.out / "checkpoints")
+        pretrain(own)
+        end = newest(own.out / "checkpoints")
         assert end.step == steps and all(x.isfinite().all() for x in end.model.values())
 
 
 def test_a_pipe_named_as_a_picture_is_not_opened(photos, tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "one.png").symlink_to(next(photos.rglob("*.png")))
-    assert [Path(path).name for path in data.list_files([str(tmp_path)], frozenset({".jpg", ".png"})).paths] == [
-        "one.png"
-    ]
+    assert [Path(path).name for path in list_files([str(tmp_path)], frozenset({".jpg", ".png"})).paths] == ["one.png"]
 
 
 def test_a_poor_environment_is_enough(photos, tmp_path):

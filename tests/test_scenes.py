@@ -5,44 +5,44 @@ import bisect
 import pytest
 import torch
 
-from openjepa import scenes
-from openjepa.draws import Draws
+from openjepa.core.rng import CounterRNG
+from openjepa.scenes import COUNTS, FAR, TASKS, cube, cylinder, labels, place_camera, place_objects, render, sphere
 
-SCENES = scenes.render(64, (48, 64), seed=1)
+SCENES = render(64, (48, 64), seed=1)
 
 
 def test_a_scene_is_a_function_of_seed_and_number():
-    alone = scenes.render(3, (48, 64), seed=1, first=20)
+    alone = render(3, (48, 64), seed=1, first=20)
     assert all(torch.equal(a, b[20:23]) for a, b in zip(alone, SCENES, strict=True))
-    assert not torch.equal(scenes.render(1, (48, 64), seed=2).image, SCENES.image[:1])
+    assert not torch.equal(render(1, (48, 64), seed=2).image, SCENES.image[:1])
 
 
 def test_every_class_of_every_task_occurs():
-    draws = Draws.of(0, 0, torch.arange(4000).numpy())
-    found = scenes.labels(scenes.place_objects(draws), scenes.place_camera(draws))
-    for label, classes in zip(found, scenes.TASKS.values(), strict=True):
+    draws = CounterRNG.of(0, 0, torch.arange(4000).numpy())
+    found = labels(place_objects(draws), place_camera(draws))
+    for label, classes in zip(found, TASKS.values(), strict=True):
         assert set(label.tolist()) == set(range(classes))
 
 
 def test_count_is_the_number_of_objects_less_three():
-    objects = scenes.place_objects(Draws.of(1, 0, torch.arange(64).numpy()))
+    objects = place_objects(CounterRNG.of(1, 0, torch.arange(64).numpy()))
     assert torch.equal(objects.present.sum(1) - 3, SCENES.count)
 
 
 def test_distance_is_clevrs_class_of_the_nearest_object():
-    draws = Draws.of(1, 0, torch.arange(64).numpy())
-    objects, camera = scenes.place_objects(draws), scenes.place_camera(draws)
+    draws = CounterRNG.of(1, 0, torch.arange(64).numpy())
+    objects, camera = place_objects(draws), place_camera(draws)
     for scene in range(64):
         depths = [
             float((objects.centre[scene, k] - camera.place[scene]) @ camera.axes[scene, 2])
-            for k in range(scenes.COUNTS[1])
+            for k in range(COUNTS[1])
             if objects.present[scene, k]
         ]
         assert bisect.bisect_left([8, 8.5, 9, 9.5, 10, 100], min(depths)) == SCENES.distance[scene]
 
 
 def test_objects_never_touch():
-    objects = scenes.place_objects(Draws.of(0, 0, torch.arange(500).numpy()))
+    objects = place_objects(CounterRNG.of(0, 0, torch.arange(500).numpy()))
     apart = torch.cdist(objects.centre[..., :2], objects.centre[..., :2])
     reach = objects.radius[:, :, None] + objects.radius[:, None]
     off = ~torch.eye(objects.radius.shape[1], dtype=torch.bool)
@@ -63,13 +63,13 @@ def test_depth_is_nearer_on_objects_than_on_the_floor_behind():
 
 def test_a_sphere_is_hit_where_the_formula_says():
     start, way = torch.tensor([[[0.0, -3.0, 0.0], [0.0, -3.0, 2.0]]]), torch.tensor([[[0.0, 1.0, 0.0]] * 2])
-    assert scenes.sphere(start, way)[0].tolist() == [pytest.approx(2.0), scenes.FAR]
-    assert scenes.cube(start, way)[0].tolist() == [pytest.approx(2.2), scenes.FAR]
-    assert scenes.cylinder(start, way)[0].tolist() == [pytest.approx(2.0), scenes.FAR]
+    assert sphere(start, way)[0].tolist() == [pytest.approx(2.0), FAR]
+    assert cube(start, way)[0].tolist() == [pytest.approx(2.2), FAR]
+    assert cylinder(start, way)[0].tolist() == [pytest.approx(2.0), FAR]
 
 
 def test_stripes_and_checks_are_equally_bright():
-    scene = scenes.render(300, (24, 24), seed=3)
+    scene = render(300, (24, 24), seed=3)
     shown = (scene.instance > 0).unsqueeze(1)
     bright = [
         float((scene.image[scene.kind % 3 == texture] * shown[scene.kind % 3 == texture]).sum())

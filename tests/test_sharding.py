@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import checkpoint, config, preparing, runs
-from openjepa.config import Online
-from openjepa.types import Mistake
+from openjepa.checkpoint import newest
+from openjepa.config import Online, differences
+from openjepa.core.errors import UserError
+from openjepa.preparing import divides
+from openjepa.runs import pretrain
 from tests.conftest import METHODS, replace, slow
 from tests.ranks import RUN
 from tests.test_distributed import features, losses, torchrun
@@ -24,7 +26,7 @@ from tests.test_distributed import features, losses, torchrun
 def test_two_processes_that_share_the_weights_equal_one(tiny, method, other):
     tiny = replace(tiny, method=METHODS[method], steps=20, optim=replace(tiny.optim, clip=0.5))
     one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
-    runs.pretrain(one)
+    pretrain(one)
     torchrun(replace(two, sharded=True, **other))
     np.testing.assert_allclose(losses(two.out), losses(one.out), atol=1e-6, rtol=0)
     torch.testing.assert_close(features(two.out), features(one.out), atol=1e-4, rtol=0)
@@ -59,13 +61,13 @@ def test_each_process_holds_its_part_of_weights_moments_and_average(tiny):
 
 
 def test_a_checkpoint_of_two_goes_on_with_one_and_again_with_two(tiny):
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
+    pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
     shared = replace(tiny, steps=20, sharded=True)
     for steps, alone in ((5, False), (10, True), (20, False)):
         code = RUN.replace("runs.pretrain", f"{UNTIL.format(steps)}\nruns.pretrain")
         settings = replace(shared, resume="if-any")
         torchrun(settings, ranks=1 if alone else 2, code=code)
-        assert checkpoint.newest(tiny.out / "checkpoints").step == steps
+        assert newest(tiny.out / "checkpoints").step == steps
     np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
 
 
@@ -82,27 +84,27 @@ runs.Saver.save = last
 
 def test_a_run_from_other_weights_starts_alike_spread_or_whole(tiny):
     first = replace(tiny, steps=4, out=tiny.out.with_name("first"))
-    runs.pretrain(first)
+    pretrain(first)
     one = replace(tiny, steps=6, out=tiny.out.with_name("one"), init_from=first.out)
-    runs.pretrain(one)
+    pretrain(one)
     torchrun(replace(one, out=tiny.out, sharded=True))
     np.testing.assert_allclose(losses(tiny.out), losses(one.out), atol=1e-6, rtol=0)
 
 
 def test_probes_during_a_run_whose_weights_are_spread_are_refused(tiny, monkeypatch):
     monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
-    with pytest.raises(Mistake, match="leave --online.root out"):
-        preparing.divides(replace(tiny, sharded=True, online=Online(("photos",))))
+    with pytest.raises(UserError, match="leave --online.root out"):
+        divides(replace(tiny, sharded=True, online=Online(("photos",))))
 
 
 def test_recomputed_activations_change_no_bit(tiny):
     """Nor is a run that begins without them another run."""
-    runs.pretrain(replace(tiny, out=tiny.out.with_name("one")))
+    pretrain(replace(tiny, out=tiny.out.with_name("one")))
     recomputed = replace(tiny, recompute=True)
-    runs.pretrain(recomputed)
-    one, other = (checkpoint.newest(out / "checkpoints") for out in (tiny.out.with_name("one"), tiny.out))
+    pretrain(recomputed)
+    one, other = (newest(out / "checkpoints") for out in (tiny.out.with_name("one"), tiny.out))
     assert all(torch.equal(one.model[name], other.model[name]) for name in one.model | other.model)
-    assert not config.differences(tiny, recomputed)
+    assert not differences(tiny, recomputed)
 
 
 @pytest.mark.slow

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from openjepa import checkpoint, cli, log, submission
+from openjepa import checkpoint
+from openjepa.cli import main
 from openjepa.config import Slurm
-from openjepa.types import Mistake
+from openjepa.core.errors import UserError
+from openjepa.log import rows
+from openjepa.submission import going_on, option, submit
 from tests.conftest import replace
 from tests.ranks import bearing
 
@@ -31,20 +34,20 @@ def test_a_job_goes_on_where_it_was_left_and_submits_nothing_itself():
         "--steps",
         "5",
     ]
-    assert submission.going_on(typed) == ["pretrain", "laptop", "--out", "runs/a", "--steps", "5", "--resume", "if-any"]
-    assert submission.going_on(["pretrain", "--resume", "yes"]) == ["pretrain", "--resume", "yes"]
+    assert going_on(typed) == ["pretrain", "laptop", "--out", "runs/a", "--steps", "5", "--resume", "if-any"]
+    assert going_on(["pretrain", "--resume", "yes"]) == ["pretrain", "--resume", "yes"]
 
 
 def test_options_of_sbatch_are_names_and_values():
-    assert submission.option("--mail-type=END") == ("mail_type", "END")
-    with pytest.raises(Mistake, match="'exclusive' is no option of sbatch"):
-        submission.option("exclusive")
+    assert option("--mail-type=END") == ("mail_type", "END")
+    with pytest.raises(UserError, match="'exclusive' is no option of sbatch"):
+        option("exclusive")
 
 
 def test_without_slurm_there_is_a_sentence(tiny, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
     flags = ["--data.root", *tiny.data.root, "--out", str(tiny.out), "--slurm.nodes", "1"]
-    assert cli.main(["pretrain", *flags]) == 1
+    assert main(["pretrain", *flags]) == 1
     said = capsys.readouterr()
     assert "there is no sbatch here" in said.err and "chosen" not in said.out
     assert not tiny.out.exists()
@@ -53,12 +56,12 @@ def test_without_slurm_there_is_a_sentence(tiny, monkeypatch, capsys):
 def test_a_folder_that_holds_a_run_is_not_submitted_to(tiny):
     tiny.out.mkdir(parents=True)
     (tiny.out / "config.json").write_text("{}")
-    with pytest.raises(Mistake, match="already holds a run"):
-        submission.submit(replace(tiny, slurm=Slurm(nodes=1)), [], cli.main, "local")
+    with pytest.raises(UserError, match="already holds a run"):
+        submit(replace(tiny, slurm=Slurm(nodes=1)), [], main, "local")
 
 
 def test_a_job_of_no_time_is_refused(tiny):
-    with pytest.raises(Mistake, match=r"--slurm.time 24h"):
+    with pytest.raises(UserError, match=r"--slurm.time 24h"):
         replace(tiny, slurm=Slurm(nodes=1, time="1m"))
 
 
@@ -70,9 +73,9 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     small = "--method.dim 48 --method.depth 2 --method.num-heads 2 --method.target-layers -1 --method.predictor-dim 24"
     flags = f"cifar10 {small} --data.root {tiny.data.root[0]} --out {tiny.out} --steps 200 --save-every 1000 --batch-size 16"
     typed = ["pretrain", *flags.split(), "--device", "cpu", "--threads", "1", "--slurm.nodes", "1"]
-    job = submission.submit(settings, typed, cli.main, "local")
+    job = submit(settings, typed, main, "local")
     until = time.monotonic() + 90
-    while not (tiny.out / "metrics.jsonl").is_file() or not log.rows(tiny.out / "metrics.jsonl"):
+    while not (tiny.out / "metrics.jsonl").is_file() or not rows(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and job.state == "RUNNING", job.stderr()
         time.sleep(0.02)
     (task,) = bearing(f"SUBMITIT_LOCAL_JOB_ID={job.job_id}")
@@ -81,4 +84,4 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     steps = [int(path.name[5:]) for path in checkpoint.steps(tiny.out / "checkpoints")]
     assert steps[0] == 200 and 0 < steps[1] < 200
     assert "stopped by SIGUSR2" in job.stderr() and f"going on after step {steps[1]}" in job.stdout()
-    assert [row["step"] for row in log.rows(tiny.out / "metrics.jsonl")] == list(range(20, 201, 20))
+    assert [row["step"] for row in rows(tiny.out / "metrics.jsonl")] == list(range(20, 201, 20))

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 import openjepa
-from openjepa import runs
-from openjepa.draws import Draws
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Masks
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import embed
-from openjepa.types import Masks, Mistake
+from openjepa.runs import pretrain
 from tests.conftest import CPU, replace
 
 
@@ -20,7 +21,7 @@ def run(photos, tmp_path_factory):
     from tests.conftest import JEPA, TINY, Image, Masking, Optim, Pretrain
 
     assert isinstance(TINY, JEPA)
-    return runs.pretrain(
+    return pretrain(
         Pretrain(
             Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3, batch_size=16,
             device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("trained") / "run",
@@ -80,7 +81,7 @@ def test_what_the_predictor_expects_is_what_training_compares(run, photos):
     paths = sorted(photos.rglob("*.png"))[:2]
     view = torch.stack([trained.transform(path) for path in paths])
     batch = openjepa.types.Batch((view,), torch.arange(2))
-    (masks,) = trained.config.masks.build(trained.data.grid)(None, None, Draws.of(0, 0, np.arange(2)), 0.0)
+    (masks,) = trained.config.masks.build(trained.data.grid)(None, None, CounterRNG.of(0, 0, np.arange(2)), 0.0)
     assert masks.context_valid is None
     expected = net(batch, (Masks(masks.context, masks.target),), net.targets(batch, (masks,))).loss
     targets = trained.targets(paths)
@@ -107,21 +108,21 @@ def test_one_block_of_targets_is_a_list(run, photos):
     ],
 )  # fmt: skip
 def test_what_is_no_picture_is_a_sentence(run, picture, sentence):
-    with pytest.raises(Mistake, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         openjepa.load(run).features(picture)
 
 
 def test_a_file_that_is_no_picture_is_named(run, tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(Mistake, match=r"a\.png: not a picture of a known format"):
+    with pytest.raises(UserError, match=r"a\.png: not a picture of a known format"):
         openjepa.load(run).features(tmp_path / "a.png")
 
 
 def test_patches_that_are_not_there_and_predictors_that_were_not_kept(run, photos):
     path = min(photos.rglob("*.png"))
-    with pytest.raises(Mistake, match="patches are numbered from 0 to 63"):
+    with pytest.raises(UserError, match="patches are numbered from 0 to 63"):
         openjepa.load(run).predict(path, [0], [64])
-    with pytest.raises(Mistake, match="these weights have no predictor of features: load the run's folder"):
+    with pytest.raises(UserError, match="these weights have no predictor of features: load the run's folder"):
         openjepa.load(run / "export").predict(path, [0], [1])
 
 
@@ -140,7 +141,7 @@ def test_a_mask_of_patches_is_taken_as_such(run, photos):
     trained, path = openjepa.load(run), min(photos.rglob("*.png"))
     hidden = torch.arange(64) > 60
     assert torch.equal(trained.predict(path, ~hidden, hidden), trained.predict(path, range(61), [61, 62, 63]))
-    with pytest.raises(Mistake, match="by their numbers, or by one mask"):
+    with pytest.raises(UserError, match="by their numbers, or by one mask"):
         trained.predict(path, [0], torch.zeros(2, 64, dtype=torch.bool))
 
 
@@ -161,5 +162,5 @@ def test_grey_and_transparent_arrays_are_taken_as_pictures_are(run):
 )  # fmt: skip
 def test_what_cannot_be_asked_is_a_sentence(run, photos, ask, sentence):
     trained = openjepa.load(run)
-    with pytest.raises(Mistake, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         ask(trained, min(photos.rglob("*.png")))

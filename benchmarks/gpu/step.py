@@ -14,19 +14,22 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import flops, memory, optim
+from openjepa import flops
 from openjepa.compiled import compile_blocks
 from openjepa.config import Pretrain
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch
 from openjepa.data import Step
 from openjepa.device import place
-from openjepa.draws import Draws
 from openjepa.encoder import SIZES
+from openjepa.flops import shapes
 from openjepa.machine import matrix_rate, timed
 from openjepa.masking import Masking
+from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.optim import build
 from openjepa.training import advance
-from openjepa.types import Batch
 
 CASES = {  # size, patch, predictor depth, batch
     "S/16": ("small", 16, 6, 256),
@@ -47,11 +50,16 @@ def measure(
     view = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8)
     masker, numbers = run.masks.build(data.grid), np.arange(batch)
     made = [
-        Step(step, Batch((view,), torch.from_numpy(numbers)), masker(None, None, Draws.of(0, step, numbers), 0.0), ())
+        Step(
+            step,
+            Batch((view,), torch.from_numpy(numbers)),
+            masker(None, None, CounterRNG.of(0, step, numbers), 0.0),
+            (),
+        )
         for step in range(13)
     ]
     net = method.build(data).to(where.device)
-    optimizer = optim.build(net, run.optim)
+    optimizer = build(net, run.optim)
     began = time.perf_counter()
     if compiled:
         compile_blocks(run, net, made[0], where)
@@ -62,7 +70,7 @@ def measure(
         batch_, masks = where.move(step.batch), where.move(step.masks)
         hyper = run.optim.at(step.step, 1000)
         seconds.append(timed(lambda b=batch_, m=masks, h=hyper: advance(net, optimizer, b, m, h, where), where)[1])
-        work.append(batch * flops.work(method, data, flops.shapes(masks)).total)
+        work.append(batch * flops.work(method, data, shapes(masks)).total)
     rate = float(np.median([done / took for done, took in zip(work[3:], seconds[3:], strict=True)]))
     gib = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
     return {
@@ -82,7 +90,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="one small case, to try the script without a GPU")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    memory.hold()
+    hold()
     found: dict[str, list[dict[str, float | bool]]] = {}
     cases = {"tiny": ("tiny", 16, 1, 4)} if options.tiny else {name: CASES[name] for name in options.only}
     for name, case in cases.items():

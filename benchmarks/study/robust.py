@@ -24,14 +24,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import accuracies, compared
-from openjepa import budget, config, health, memory, preparing, runs, weights
-from openjepa.config import Pretrain
+from openjepa.budget import paced
+from openjepa.config import Pretrain, load
+from openjepa.core.fileio import atomic_write
 from openjepa.device import place
-from openjepa.durable import replacing
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
+from openjepa.health import Alarm
 from openjepa.log import rows
+from openjepa.memory import hold
+from openjepa.preparing import prepared
 from openjepa.recipes.auto import chosen
+from openjepa.runs import pretrain
+from openjepa.weights import load
 
 
 def rate(times: float) -> Change:
@@ -83,10 +88,10 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
     """Pretrains and probes; writes result.json. A run gone on with has the time of its last part."""
     out, began = folder_of(folder, change, options), time.perf_counter()
     if not (out / "export" / "config.json").exists():
-        runs.pretrain(settings_of(folder, change, options))
+        pretrain(settings_of(folder, change, options))
     took = time.perf_counter() - began
-    trained = weights.load(out)
-    alarm = health.Alarm()
+    trained = load(out)
+    alarm = Alarm()
     log = list(rows(out / "metrics.jsonl"))
     rang = [row["step"] for row in log if alarm.check(row)]
     scores = {
@@ -94,7 +99,7 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
         "before": before(untrained(trained.config), folder, out.parent),
     }
     spread = min((row["target_std"] for row in log if "target_std" in row), default=None)
-    steps = config.load(out).steps
+    steps = load(out).steps
     result = {"steps": steps, "seconds": took, "target_std": spread, "alarm": rang, **scores}
     (out / "result.json").write_text(json.dumps(result))
 
@@ -107,8 +112,8 @@ def in_turn(options: argparse.Namespace) -> None:
         for change in options.changes:
             settings = dataclasses.replace(settings_of(folder, change, options), steps=1000, budget="")
             packed = options.out / "packed" / folder.name
-            made.append(preparing.prepared(settings, where, settings.data.listing(), packed))
-        timed = [[budget.paced(each, data, where).step for data, each in made] for _ in range(options.turns)]
+            made.append(prepared(settings, where, settings.data.listing(), packed))
+        timed = [[paced(each, data, where).step for data, each in made] for _ in range(options.turns)]
         for change, each in zip(options.changes, zip(*timed, strict=True), strict=True):
             print(f"{folder.name}, {change}: {1000 * statistics.median(each):.0f} ms a step", flush=True)
 
@@ -117,7 +122,7 @@ def before(this: Candidate, folder: Path, out: Path) -> dict[str, float]:
     """Accuracies of an encoder that learnt nothing, measured once."""
     file = out / f"before-{this.fingerprint}.json"
     if not file.exists():
-        with replacing(file) as temporary:  # another run may be about to read it
+        with atomic_write(file) as temporary:  # another run may be about to read it
             temporary.write_text(json.dumps(probed(this, folder)))
     return json.loads(file.read_text())
 
@@ -171,7 +176,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=0, help="time the steps so many times in turn, and leave")
     parser.add_argument("--one", metavar="CHANGE", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    memory.hold()  # as `jepa` does
+    hold()  # as `jepa` does
     torch.set_num_threads(1)
     if options.turns:
         return in_turn(options)

@@ -28,19 +28,26 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
-from openjepa import memory, optim, preparing, recipes, runs, weights
 from openjepa.config import Pretrain
+from openjepa.core.rng import epoch_order
 from openjepa.data import Steps, list_files
 from openjepa.device import place
-from openjepa.draws import order
-from openjepa.evaluate import linear, logistic, neighbours
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import Features, embed
 from openjepa.evaluate.labelled import Subset
+from openjepa.evaluate.linear import Labelled, probe
+from openjepa.evaluate.logistic import probe
+from openjepa.evaluate.neighbours import predict
 from openjepa.log import rows
+from openjepa.memory import hold
 from openjepa.modalities.image import measure
+from openjepa.optim import build
 from openjepa.pictures import SUFFIXES
+from openjepa.preparing import prepared
+from openjepa.recipes import recipe
+from openjepa.runs import pretrain
 from openjepa.training import advance
+from openjepa.weights import load
 
 TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
 LOOKS = 20  # steps timed
@@ -48,9 +55,7 @@ HALF = "half "  # of the time: what another arm starts from
 
 
 def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Pretrain:
-    base = dataclasses.replace(
-        recipes.recipe("cifar10"), seed=seed, threads=1, workers=0, log_every=50, save_every=10**9
-    )
+    base = dataclasses.replace(recipe("cifar10"), seed=seed, threads=1, workers=0, log_every=50, save_every=10**9)
     data = dataclasses.replace(base.data, root=(str(options.data),))
     return ARMS[arm](dataclasses.replace(base, data=data))
 
@@ -60,7 +65,7 @@ def few(options: argparse.Namespace) -> Path:
     folder = options.out / f"{options.images}images"
     folder.mkdir(parents=True, exist_ok=True)
     paths = list_files((str(options.data),), SUFFIXES).paths
-    for number in order(12345, 0, len(paths))[TRAIN + HELD :][: options.images]:
+    for number in epoch_order(12345, 0, len(paths))[TRAIN + HELD :][: options.images]:
         link = folder / f"{number:06d}{Path(paths[number]).suffix}"
         if not link.exists():
             link.symlink_to(Path(paths[number]).resolve())
@@ -84,7 +89,7 @@ def rate(arm: str, options: argparse.Namespace) -> float:
     masker = settings.masks.build(settings.data.grid)
     net = settings.method.build(settings.data, 0)
     steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0, views=net.views)
-    optimizer, taken = optim.build(net, settings.optim), []
+    optimizer, taken = build(net, settings.optim), []
     for number in range(LOOKS):
         began = time.perf_counter()
         step = steps[number]
@@ -107,7 +112,7 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     if options.images:
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=(str(few(options)),)))
     if not (folder / "export" / "config.json").exists():
-        runs.pretrain(settings)
+        pretrain(settings)
     if arm.startswith(HALF):
         return
     which = "context" if arm in FROZEN else "target"
@@ -121,7 +126,7 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
 
 def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, Tensor]:
     """Which held-out images the probes get right on one of a run's encoders."""
-    trained = weights.load(run, which)
+    trained = load(run, which)
     data = dataclasses.replace(trained.config.data, root=(str(options.data),))
     this = dataclasses.replace(ours(trained.encoder, trained.config, "arm"), data=data)
     return held_out(this, options.out / "packed")
@@ -130,28 +135,28 @@ def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, Tens
 def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of the encoder that an arm starts with."""
     settings = settings_of(arm, seed, options)
-    _, settings = preparing.prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
+    _, settings = prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
     return accuracies(held_out(untrained(settings), options.out / "packed"))
 
 
 def held_out(this: Candidate, packed: Path) -> dict[str, Tensor]:
     """Which held-out training images three probes get right."""
     whole = this.data.dataset(this.data.listing(), packed)
-    chosen = torch.from_numpy(order(12345, 0, len(whole)))
+    chosen = torch.from_numpy(epoch_order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
     train, held = (embed(this, part, place("cpu"), KINDS) for part in parts)
     return compared(train, held, len(whole.classes))
 
 
 def by_heads(train: Features, held: Features, classes: int) -> Tensor:
-    learnt, asked = (linear.Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
-    return linear.probe(learnt, asked, classes).predicted
+    learnt, asked = (Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
+    return probe(learnt, asked, classes).predicted
 
 
 PROBES = {
     "linear": by_heads,
-    "logistic": lambda train, held, classes: logistic.probe(train["last"], train.y, held["last"], classes).predicted,
-    "kNN": lambda train, held, classes: neighbours.predict(train["last"], train.y, held["last"], classes),
+    "logistic": lambda train, held, classes: probe(train["last"], train.y, held["last"], classes).predicted,
+    "kNN": lambda train, held, classes: predict(train["last"], train.y, held["last"], classes),
 }
 
 
@@ -208,7 +213,7 @@ def asked() -> argparse.Namespace:
 
 def main() -> None:
     options = asked()
-    memory.hold()
+    hold()
     torch.set_num_threads(1)
     if options.one:
         arm, seed, steps = options.one

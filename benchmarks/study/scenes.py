@@ -19,16 +19,23 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import budget, memory, preparing, recipes, runs, scenes, showcase, weights
+from openjepa.budget import paced
 from openjepa.config import Pretrain
 from openjepa.device import place
+from openjepa.memory import hold
+from openjepa.preparing import prepared
+from openjepa.recipes import recipe
+from openjepa.runs import pretrain
+from openjepa.scenes import Scenes, render
+from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, recipe, show, written
+from openjepa.weights import load
 
 
 def changed(base: Pretrain, method: str) -> Pretrain:
     """The demo's run, or the same with the objective of an opponent's recipe."""
     if method == "jepa":
         return base
-    own = recipes.recipe(f"{method}-cifar10")
+    own = recipe(f"{method}-cifar10")
     data = dataclasses.replace(base.data, flip=method == "vicreg")  # as their recipes have it
     opponent = {"method": own.method, "masks": own.masks, "optim": own.optim, "batch_size": own.batch_size}
     return dataclasses.replace(base, data=data, **opponent)
@@ -58,10 +65,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
-    memory.hold()  # as `jepa` does
-    demo = showcase.Demo(out=options.out, seed=options.seed)
-    train = showcase.written(options.out / "scenes", demo)
-    config = showcase.recipe(demo, options.out / "scenes")
+    hold()  # as `jepa` does
+    demo = Demo(out=options.out, seed=options.seed)
+    train = written(options.out / "scenes", demo)
+    config = recipe(demo, options.out / "scenes")
     turned = given(target_every=options.every, pixels=options.pixels, centre=False if options.no_centre else None)
     method = dataclasses.replace(config.method, **turned)
     config = changed(dataclasses.replace(config, method=method), options.method)
@@ -74,14 +81,14 @@ def main() -> None:
     if options.time:
         torch.set_num_threads(1)
         where = place("cpu", config.precision)
-        data, config = preparing.prepared(config, where, config.data.listing(), options.out / "data")
-        paces = [budget.paced(config, data, where).step for _ in range(4)]
+        data, config = prepared(config, where, config.data.listing(), options.out / "data")
+        paces = [paced(config, data, where).step for _ in range(4)]
         return print(f"{1000 * min(paces):.0f} ms a step, the least of {[round(1000 * each) for each in paces]}")
-    run = runs.pretrain(config)
-    side = (showcase.SIDE, showcase.SIDE)
-    test = scenes.render(demo.test, side, demo.seed, first=showcase.HELD_OUT)
-    labelled = scenes.Scenes(*(part[: demo.labelled] for part in train))
-    showcase.show(showcase.measure(weights.load(run / "export"), labelled, test, demo.seed))
+    run = pretrain(config)
+    side = (SIDE, SIDE)
+    test = render(demo.test, side, demo.seed, first=HELD_OUT)
+    labelled = Scenes(*(part[: demo.labelled] for part in train))
+    show(measure(load(run / "export"), labelled, test, demo.seed))
 
 
 if __name__ == "__main__":

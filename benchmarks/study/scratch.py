@@ -16,13 +16,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import recipes
 from openjepa.device import place
-from openjepa.evaluate import logistic, lowshot
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.finetune import Recipe, finetune
+from openjepa.evaluate.logistic import accuracy
+from openjepa.evaluate.lowshot import choose
 from openjepa.modalities.image import measure
+from openjepa.recipes import recipe
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = recipes.recipe("mae-cifar10")
+    config = recipe("mae-cifar10")
     parts = []
     for root in (options.train, options.test):
         image = dataclasses.replace(config.data, root=(root,))
@@ -52,7 +53,7 @@ def main() -> None:
     for shots in options.shots:
         for draw in range(options.draws):
             began = time.perf_counter()
-            few = lowshot.choose(train.label, len(train.classes), shots, torch.Generator().manual_seed(draw))
+            few = choose(train.label, len(train.classes), shots, torch.Generator().manual_seed(draw))
             epochs = max(1, min(options.epochs, options.crops // len(few)))
             plan = Recipe(epochs=epochs, batch_size=min(128, len(few)), lr=options.lr, layer_decay=1.0)
             answer = finetune(
@@ -64,7 +65,7 @@ def main() -> None:
                 plan,
                 seed=draw,
             )
-            right = logistic.accuracy(answer, test.label)
+            right = accuracy(answer, test.label)
             print(
                 f"{shots:5} labels a class, draw {draw}: {100 * right:.1f} % after {epochs} epochs, {time.perf_counter() - began:.0f} s",
                 flush=True,

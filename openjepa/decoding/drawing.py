@@ -13,19 +13,21 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa import config, positional, weights
 from openjepa.boxes import Box, hiding
-from openjepa.config import Pretrain
+from openjepa.config import Pretrain, load
+from openjepa.core.arguments import Images, Run
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch, Masks, Tokens
 from openjepa.decoding.training import BLOCK
 from openjepa.device import Place, Precision, place
-from openjepa.draws import Draws
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
 from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, out_of, shown
-from openjepa.log import say
 from openjepa.methods.decoder import Conditions, Decoder, Decoding, seeded
 from openjepa.modalities.image import Image
-from openjepa.types import Batch, Masks, Mistake, Tokens
+from openjepa.weights import whole_method
 
 STEPS = 25  # of the flow
 
@@ -51,10 +53,10 @@ class Opened(NamedTuple):
 
 def opened(folder: Path, device: str = "auto", precision: Precision = "auto") -> Opened:
     """A decoder's newest good checkpoint. Mistake if the folder has none."""
-    settings = config.load(folder)
+    settings = load(folder)
     if not isinstance(settings.method, Decoder):
-        raise Mistake(f"{folder} is no decoder: train one by jepa decode train {folder}")
-    (method, step), where = weights.whole_method(folder, settings), place(device, precision)
+        raise UserError(f"{folder} is no decoder: train one by jepa decode train {folder}")
+    (method, step), where = whole_method(folder, settings), place(device, precision)
     return Opened(settings, method.to(where.device), step, where)
 
 
@@ -72,7 +74,7 @@ def mask_of(decoder: Opened, count: int, box: Box | None, seed: int) -> Masks:
         everything = torch.arange(rows * columns).expand(count, -1)
         return Masks(everything, everything[:, None])
     if box is None:
-        (mask,) = BLOCK.build(decoder.data.grid)(None, None, Draws.of(seed, 0, seeded(seed, count).numbers), 0.0)
+        (mask,) = BLOCK.build(decoder.data.grid)(None, None, CounterRNG.of(seed, 0, seeded(seed, count).numbers), 0.0)
         return mask
     return hiding(box, decoder.data.grid, count)
 
@@ -117,8 +119,8 @@ def draw(
 class Sample:
     """Draws pictures several times from what the representation holds of them: what agrees is in it, what varies is not."""
 
-    decoder: positional.Run  # what jepa decode train made
-    images: positional.Pictures = ()  # pictures or folders of them; by default what the decoder learnt from
+    decoder: Run  # what jepa decode train made
+    images: Images = ()  # pictures or folders of them; by default what the decoder learnt from
     count: int = 6  # pictures
     samples: int = 6  # of each
     box: Box | None = None  # of a decoder of predictions: the block, as shares from 0 to 1; by default any
@@ -133,9 +135,9 @@ def sample(settings: Sample) -> Path:
     """A PNG with a row for each picture. Mistake in a sentence if the decoder, a picture or the box is no good."""
     decoder = opened(Path(settings.decoder), settings.device, settings.precision)
     if settings.box and not decoder.predicts:
-        raise Mistake("this decoder draws whole pictures from their features: leave --box out")
+        raise UserError("this decoder draws whole pictures from their features: leave --box out")
     if not 1 <= settings.samples <= 32 or settings.steps < 1:
-        raise Mistake("a picture is drawn 1 to 32 times, in one step at least: try --samples 6 --steps 25")
+        raise UserError("a picture is drawn 1 to 32 times, in one step at least: try --samples 6 --steps 25")
     asked = Asked(run=settings.decoder, images=settings.images, count=settings.count, out=settings.out)
     out = out_of(asked, "samples")
     found = shown(asked, decoder.data, of=settings.images or decoder.data.root)
@@ -150,9 +152,9 @@ def sample(settings: Sample) -> Path:
         settings.steps,
     )
     plate = grid_of(decoder, found, mask, drawn)
-    say(plate.caption)
+    info(plate.caption)
     save(plate, out)
-    say(f"picture    {out}")
+    info(f"picture    {out}")
     return out
 
 

@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa import positional
+from openjepa.core.arguments import Images, Run
+from openjepa.core.console import info, warn
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
+from openjepa.core.rng import epoch_order
 from openjepa.decoding.drawing import STEPS, conditions, draw, mask_of, opened, pooled
 from openjepa.device import Precision
-from openjepa.draws import order
-from openjepa.durable import replacing
 from openjepa.figures.shown import some
-from openjepa.log import say, warn
 from openjepa.methods.decoder import Conditions
-from openjepa.types import Mistake
 
 CENTRE = 0.25, 0.25, 0.75, 0.75  # the block that is drawn to be measured, in all pictures: features tell places, too
+
 FEWEST = 20  # pictures that an agreement is measured on
 
 
@@ -30,8 +31,8 @@ FEWEST = 20  # pictures that an agreement is measured on
 class Measure:
     """Measures whether what is drawn agrees with what it was drawn from, and a control that should not."""
 
-    decoder: positional.Run  # what jepa decode train made
-    images: positional.Pictures = ()  # pictures that it did not learn from
+    decoder: Run  # what jepa decode train made
+    images: Images = ()  # pictures that it did not learn from
     count: int = 256
     steps: int = STEPS
     seed: int = 0
@@ -61,7 +62,7 @@ def measure(settings: Measure) -> Agreement:
         warn("these are pictures that the decoder learnt from: give others to know what it does with new ones")
     found = some(tuple(roots), decoder.data, settings.count)
     if len(found.view) < FEWEST:
-        raise Mistake(f"{len(found.view)} pictures are too few to be told apart: give {FEWEST} or more")
+        raise UserError(f"{len(found.view)} pictures are too few to be told apart: give {FEWEST} or more")
     mask = mask_of(decoder, len(found.view), CENTRE if decoder.predicts else None, settings.seed)
     given = conditions(decoder, found.view, mask)
     other = Conditions(given.x[strangers(len(found.view), settings.seed)])
@@ -72,12 +73,12 @@ def measure(settings: Measure) -> Agreement:
         for each in (given, other)
     )
     result = agreement(truth, own, control)
-    say(
+    info(
         f"of {len(found.view)} pictures drawn once, {100 * result.retrieval:.1f} % are found by their features (from another's "
         f"condition {100 * result.shuffled:.1f} %, by chance {100 * result.chance:.1f} %); cosine with their own "
         f"{result.cosine:.2f}, with others' {result.cosine_other:.2f}"
     )
-    with replacing(Path(settings.decoder) / "agreement.json") as temporary:
+    with atomic_write(Path(settings.decoder) / "agreement.json") as temporary:
         temporary.write_text(
             json.dumps(
                 {
@@ -95,7 +96,7 @@ def measure(settings: Measure) -> Agreement:
 
 def strangers(count: int, seed: int) -> Int[Tensor, "B"]:
     """For each picture another one, drawn at random: all in one ring."""
-    ring = torch.from_numpy(order(seed, 0, count))
+    ring = torch.from_numpy(epoch_order(seed, 0, count))
     return torch.empty_like(ring).scatter(0, ring, ring.roll(1))
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openjepa import config, positional, runs, weights
-from openjepa.config import Pretrain
+from openjepa.config import Pretrain, differences, load
+from openjepa.core.arguments import Run
+from openjepa.core.errors import UserError
 from openjepa.device import Precision
 from openjepa.masking import Masking
 from openjepa.methods.decoder import Condition, Decoder
@@ -16,7 +17,8 @@ from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim
-from openjepa.types import Mistake
+from openjepa.runs import pretrain
+from openjepa.weights import PREDICTOR, everything
 
 BLOCK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), budget=1.0)  # all else is shown
 
@@ -25,7 +27,7 @@ BLOCK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), b
 class Train:
     """Trains a decoder on a run's pictures; the run's own networks stay as they are. Called again, it goes on."""
 
-    run: positional.Run  # a run, or what jepa convert made
+    run: Run  # a run, or what jepa convert made
     out: Path | None = None  # the decoder's folder; by default RUN/decoder
     condition: Condition = "features"  # drawn from: of a whole picture, or what is predicted in a block
     pooled: bool = True  # of a prediction: its mean over the block, as in the paper; or every patch's by itself
@@ -47,34 +49,32 @@ def train(settings: Train) -> Path:
     """The decoder's folder, a run like any other: resumed exactly, logged, with its curves."""
     wanted = config_of(settings)
     if (wanted.out / "config.json").is_file():
-        other = [each for each in config.differences(config.load(wanted.out), wanted) if each.startswith("method.")]
+        other = [each for each in differences(load(wanted.out), wanted) if each.startswith("method.")]
         if other:
-            raise Mistake(
+            raise UserError(
                 f"{wanted.out} holds another decoder ({'; '.join(other)}): give those settings, or another --out"
             )
-    runs.pretrain(wanted)
+    pretrain(wanted)
     return wanted.out
 
 
 def config_of(settings: Train) -> Pretrain:
     """The run that trains the decoder. Mistake if the run to be decoded has no such networks."""
     run = Path(settings.run)
-    theirs = config.load(run)
+    theirs = load(run)
     if (
         not isinstance(theirs.data, Image)
         or not isinstance(theirs.method, JEPA | MAE)
         or isinstance(theirs.method, Decoder)
     ):
-        raise Mistake(f"{run} is no run on images of a JEPA or an autoencoder: give one that is")
+        raise UserError(f"{run} is no run on images of a JEPA or an autoencoder: give one that is")
     if settings.condition == "prediction" and not isinstance(theirs.method, JEPA):
-        raise Mistake(f"{run} predicts pixels, no features: leave --condition prediction out")
-    if settings.condition == "prediction" and not any(
-        name.startswith(weights.PREDICTOR) for name in weights.everything(run)
-    ):
-        raise Mistake(f"{run} has no predictor: give the run's folder, or leave --condition prediction out")
+        raise UserError(f"{run} predicts pixels, no features: leave --condition prediction out")
+    if settings.condition == "prediction" and not any(name.startswith(PREDICTOR) for name in everything(run)):
+        raise UserError(f"{run} has no predictor: give the run's folder, or leave --condition prediction out")
     if settings.dim % (4 * settings.num_heads):
         better = max(1, round(settings.dim / (4 * settings.num_heads))) * 4 * settings.num_heads
-        raise Mistake(
+        raise UserError(
             f"--dim {settings.dim} is not a multiple of four times {settings.num_heads} heads: try --dim {better}"
         )
     shared = {each.name for each in dataclasses.fields(JEPA)} & vars(theirs.method).keys()
@@ -87,7 +87,7 @@ def config_of(settings: Train) -> Pretrain:
     method = Decoder(**sizes, **drawn, condition=settings.condition, pooled=settings.pooled)
     root = settings.root or theirs.data.root
     if not root:
-        raise Mistake(f"{run} does not say which pictures it learnt from: give some by --root")
+        raise UserError(f"{run} does not say which pictures it learnt from: give some by --root")
     return Pretrain(
         dataclasses.replace(theirs.data, root=root, crop_scale=(0.7, 1.0), colour=0.0),
         method,

@@ -21,16 +21,19 @@ from torch import Tensor, nn
 
 from openjepa import weights
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
 from openjepa.encoder import Encoder
 from openjepa.formats.found import IMAGENET
 from openjepa.formats.hugging_face import is_one as of_hugging_face
 from openjepa.formats.reading import load
 from openjepa.modalities.image import Image
-from openjepa.types import Mistake
 
 LAST = 4  # layers of the paper's `last4`
+
 Kind = Literal["last", "last4"]
+
 KINDS: tuple[Kind, ...] = ("last", "last4")
+
 Layers = tuple[Float[Tensor, "B N D"], ...]
 
 
@@ -63,7 +66,7 @@ class Candidate:
         """Features of a batch of evaluation views, in fp32."""
         layers = [tokens.float() for tokens in self.layers(view)]
         if not layers or layers[-1].ndim != 3 or len(layers[-1]) != len(view):
-            raise Mistake(f"{self.name} gives no tokens of shape (batch, tokens, width): see docs/evaluation.md")
+            raise UserError(f"{self.name} gives no tokens of shape (batch, tokens, width): see docs/evaluation.md")
         pooled = [x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1) for x in layers[-LAST:]]
         return Seen(layers[-1][:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
 
@@ -89,12 +92,12 @@ def candidate(spec: str, which: Literal["target", "context"] = "target") -> Cand
     if folder.is_file() or (folder.is_dir() and not of_hugging_face(folder)):
         return trained(folder, which)
     if which == "context":
-        raise Mistake(f"{spec} has one encoder, no context and target: leave --which out")
+        raise UserError(f"{spec} has one encoder, no context and target: leave --which out")
     if spec.startswith("hf:") or folder.is_dir():
         return hugging_face(spec.removeprefix("hf:"), spec)
     module, _, function = spec.partition(":")
     if not function:
-        raise Mistake(f"{spec} is no encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
+        raise UserError(f"{spec} is no encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
     return written(module, function)
 
 
@@ -112,7 +115,7 @@ def untrained(config: Pretrain) -> Candidate:
 def ours(encoder: Encoder, config: Pretrain, name: str) -> Candidate:
     """An encoder of ours; of fewer than four blocks, all of them. Mistake if it was trained on signals."""
     if not isinstance(config.data, Image):
-        raise Mistake(f"{name} was trained on signals: folders of images are all that is measured so far")
+        raise UserError(f"{name} was trained on signals: folders of images are all that is measured so far")
     wanted, tokens = tuple(range(max(-LAST, -len(encoder.blocks)), 0)), config.data.tokens
     return Candidate(
         name,
@@ -132,10 +135,10 @@ def written(module: str, function: str) -> Candidate:
         found = importlib.import_module(module)
         make = getattr(found, function)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise Mistake(f"{module}:{function} cannot be had ({error}): it must be importable from here") from error
+        raise UserError(f"{module}:{function} cannot be had ({error}): it must be importable from here") from error
     made = make()
     if not isinstance(made, Candidate):
-        raise Mistake(f"{module}:{function} gave a {type(made).__name__}: it must return an openjepa.Candidate")
+        raise UserError(f"{module}:{function} gave a {type(made).__name__}: it must return an openjepa.Candidate")
     source = hashlib.sha256(inspect.getsource(found).encode()).hexdigest()
     return dataclasses.replace(made, made_by=f"{module}:{function} {source}")
 
@@ -150,7 +153,7 @@ def hugging_face(source: str, name: str) -> Candidate:
     try:
         from transformers import AutoImageProcessor, AutoModel
     except ImportError as error:
-        raise Mistake("encoders of Hugging Face need an extra: pip install 'openjepa[hf]'") from error
+        raise UserError("encoders of Hugging Face need an extra: pip install 'openjepa[hf]'") from error
     network = AutoModel.from_pretrained(source)
     told = None if network.config.model_type == "ijepa" else AutoImageProcessor.from_pretrained(source)
     colours = (told.image_mean, told.image_std) if told else IMAGENET
@@ -168,7 +171,7 @@ def wrapped(network: Any, colours: tuple[Sequence[float], Sequence[float]], name
     network, config = network.eval().requires_grad_(False), network.config
     norm = getattr(network, "layernorm", None)
     if norm is None or not hasattr(config, "patch_size") or not hasattr(config, "image_size"):
-        raise Mistake(f"{name} ({config.model_type}) is no vision transformer known here: wrap it as module:function")
+        raise UserError(f"{name} ({config.model_type}) is no vision transformer known here: wrap it as module:function")
     height, width = config.image_size if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
     mean, std = (tuple(map(float, each)) for each in colours)
     data = Image(size=(height, width), patch=config.patch_size, channels=config.num_channels, mean=mean, std=std)

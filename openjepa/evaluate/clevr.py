@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 
+from openjepa.core.errors import UserError
 from openjepa.modalities.image import Image, ImageFiles
 from openjepa.scenes import COUNTS, DISTANCES
-from openjepa.types import Mistake
 
 Task = Literal["count", "dist"]
 
@@ -27,7 +27,7 @@ def label(scene: dict, task: Task) -> int:
     if task == "dist":
         return bisect.bisect_left(DISTANCES, min(each["pixel_coords"][2] for each in objects))
     if not COUNTS[0] <= len(objects) <= COUNTS[1]:
-        raise Mistake(f"{scene['image_filename']} has {len(objects)} objects: CLEVR has {COUNTS[0]} to {COUNTS[1]}")
+        raise UserError(f"{scene['image_filename']} has {len(objects)} objects: CLEVR has {COUNTS[0]} to {COUNTS[1]}")
     return len(objects) - COUNTS[0]
 
 
@@ -37,7 +37,7 @@ class Clevr(ImageFiles):
     def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: Task):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"
         if not file.is_file():
-            raise Mistake(f"{root} is no CLEVR_v1.0 folder: it has no {file.relative_to(root)}")
+            raise UserError(f"{root} is no CLEVR_v1.0 folder: it has no {file.relative_to(root)}")
         scenes = json.loads(file.read_text())["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
         self.labels = torch.tensor([label(scene, task) for scene in scenes])

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.evaluate import logistic, neighbours
-from openjepa.evaluate.logistic import VALIDATION
+from openjepa.evaluate.logistic import VALIDATION, probe
+from openjepa.evaluate.neighbours import predict
 from openjepa.scenes import MATERIALS, SHAPES, TEXTURES, Scenes
 
 CLASSES = ("floor", *SHAPES)
+
 MOST = 40_000  # patches to train on, drawn at random; a quarter of that to test on
+
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the ridge, as a share of a feature's variance
 
 
@@ -57,8 +59,8 @@ def measure(
     return Dense(
         explained(ridge(x, depth, seed)(q), far),
         explained(nearest_mean(x, depth, q), far),
-        overlap(logistic.probe(x, shape, q, classes, seed).predicted, truth, classes),
-        overlap(neighbours.predict(x, shape, q, classes), truth, classes),
+        overlap(probe(x, shape, q, classes, seed).predicted, truth, classes),
+        overlap(predict(x, shape, q, classes), truth, classes),
     )
 
 

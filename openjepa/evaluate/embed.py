@@ -19,20 +19,26 @@ from jaxtyping import Float, Int
 from rich.progress import track
 from torch import Tensor
 
-from openjepa import distributed
-from openjepa.data import locked
+from openjepa.core.console import console
+from openjepa.core.distributed import barrier, is_main, rank_and_size
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, lock_folder
+from openjepa.core.protocols import Dataset
+from openjepa.core.rng import CounterRNG, epoch_order
+from openjepa.core.types import Samples
 from openjepa.device import Place
-from openjepa.draws import Draws, order
-from openjepa.durable import replacing
 from openjepa.evaluate.candidates import Candidate, Kind, Seen
-from openjepa.log import console
-from openjepa.types import Dataset, Mistake, Read
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
+
 CHUNK = 1024  # samples a chunk: what is lost at most when the work is interrupted
+
 NOTES = frozenset({"run", "which"})  # of what made features; their numbers do not depend on it
+
 FILE, PART, INDEX = "features.safetensors", "features.part", "index.csv"
+
 DTYPE = {torch.float32: "F32", torch.int64: "I64"}
+
 DTYPES = {"F32": np.float32, "I64": np.int64}
 
 
@@ -49,7 +55,7 @@ class Features:
         if (self.label < 0).any():
             x = x[self.label >= 0]
         if not all(part.isfinite().all() for part in x.split(CHUNK)):
-            raise Mistake(f"the {kind} features hold numbers that are not finite: is the encoder sound?")
+            raise UserError(f"the {kind} features hold numbers that are not finite: is the encoder sound?")
         return x
 
     @property
@@ -92,9 +98,9 @@ def embed(
     if folder is None:
         return gathered(make, len(data))
     about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": place.precision}
-    with locked(folder, "embedding") if distributed.is_main() else nullcontext():
+    with lock_folder(folder, "embedding") if is_main() else nullcontext():
         features = stored(make, len(data), about, folder)
-        if distributed.is_main() and not (folder / INDEX).exists():
+        if is_main() and not (folder / INDEX).exists():
             listed(data, features.label, folder / INDEX)
     return features
 
@@ -102,8 +108,8 @@ def embed(
 class Maker(NamedTuple):
     """How some samples in a row become features, in two parts: the next are read while these are encoded."""
 
-    read: Callable[[int, int], Read]  # first and last
-    encode: Callable[[int, Read], Chunk]
+    read: Callable[[int, int], Samples]  # first and last
+    encode: Callable[[int, Samples], Chunk]
 
     def one(self, first: int, last: int) -> Chunk:
         return self.encode(first, self.read(first, last))
@@ -119,22 +125,22 @@ class Maker(NamedTuple):
 
 def shown() -> bool:
     """Whether anybody sees a progress bar."""
-    return console.is_terminal and distributed.is_main()
+    return console.is_terminal and is_main()
 
 
-def reader(data: Dataset) -> Callable[[int, int], Read]:
+def reader(data: Dataset) -> Callable[[int, int], Samples]:
     """Evaluation views of some samples in a row."""
     return lambda first, last: data.read(torch.arange(first, last), None)
 
 
 def encoding(
     candidate: Candidate, place: Place, kinds: dict[str, str], batch: int = 256
-) -> Callable[[int, Read], Chunk]:
+) -> Callable[[int, Samples], Chunk]:
     """What turns views into features: of each kind asked for, under the name given for it."""
     candidate.network.to(place.device).eval()
 
     @torch.no_grad()
-    def encode(first: int, read: Read) -> Chunk:
+    def encode(first: int, read: Samples) -> Chunk:
         rows: dict[str, list[Tensor]] = {name: [] for name in kinds.values()}
         for view in read.views[0].split(batch):
             with place.autocast():
@@ -162,15 +168,15 @@ class Viewer(NamedTuple):
 
         def epoch_of(epoch: int) -> Iterator[tuple[Seen, Int[Tensor, "B"]]]:
             numbers = epoch * len(index) + np.arange(len(index))
-            places = torch.from_numpy(order(seed, epoch, len(index)))
+            places = torch.from_numpy(epoch_order(seed, epoch, len(index)))
             for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
-                draws = Draws.of(seed, epoch, numbers[first : first + batch]) if augment else None
+                draws = CounterRNG.of(seed, epoch, numbers[first : first + batch]) if augment else None
                 yield self.see(index[rows], draws, patches), rows
 
         return epoch_of
 
     @torch.no_grad()
-    def see(self, index: Int[Tensor, "B"], draws: Draws | None = None, patches: bool = True) -> Seen:
+    def see(self, index: Int[Tensor, "B"], draws: CounterRNG | None = None, patches: bool = True) -> Seen:
         """Features of some samples, of evaluation views or of the crops that draws choose; 256 pass the encoder at a time."""
         parts = []
         for rows in torch.arange(len(index)).split(256):
@@ -184,7 +190,7 @@ class Viewer(NamedTuple):
 def raw(data: Dataset) -> Features:
     """The evaluation views themselves as features, pictures averaged down to 32×32: the baseline that knows nothing."""
 
-    def encode(first: int, read: Read) -> Chunk:
+    def encode(first: int, read: Samples) -> Chunk:
         view = read.views[0].float()
         if view.dim() == 4 and max(view.shape[2:]) > PIXELS:
             view = torch.nn.functional.adaptive_avg_pool2d(view, PIXELS)
@@ -213,15 +219,15 @@ def stored(make: Maker, count: int, about: dict[str, str], folder: Path) -> Feat
     """
     if (folder / FILE).exists():
         return opened(folder, about)
-    rank, ranks = distributed.world()
+    rank, ranks = rank_and_size()
     lists = sorted(folder.glob("done-*.json")) if (folder / PART).exists() else []  # of nothing, without the file
     finished = {first for file in lists for first in marks(file, about)}
-    distributed.barrier()  # everyone has looked at what is done
-    if distributed.is_main() and not (folder / PART).exists():
+    barrier()  # everyone has looked at what is done
+    if is_main() and not (folder / PART).exists():
         for file in folder.glob("done-*.json"):
             file.unlink()
         create(folder, make.one(0, 1), count, about)
-    distributed.barrier()  # the file is there
+    barrier()  # the file is there
 
     arrays, mine = arrays_of(folder / PART, "r+"), folder / f"done-{rank}.json"
     done = marks(mine, about)
@@ -230,14 +236,14 @@ def stored(make: Maker, count: int, about: dict[str, str], folder: Path) -> Feat
             arrays[name][chunk.first : chunk.first + len(rows)] = rows.numpy()
             arrays[name].flush()
         done.append(chunk.first)
-        with replacing(mine) as temporary:
+        with atomic_write(mine) as temporary:
             temporary.write_text(json.dumps({**about, "chunks": done}))
-    distributed.barrier()
-    if distributed.is_main():
+    barrier()
+    if is_main():
         (folder / PART).replace(folder / FILE)
         for file in folder.glob("done-*.json"):
             file.unlink()
-    distributed.barrier()
+    barrier()
     return opened(folder, about)
 
 
@@ -253,7 +259,7 @@ def marks(file: Path, about: dict[str, str]) -> list[int]:
 def same(content: dict[str, str], about: dict[str, str], folder: Path) -> None:
     for part in sorted(about.keys() - NOTES):
         if content.get(part) != about[part]:
-            raise Mistake(f"{folder} holds features of another {part}: remove it, or give another place")
+            raise UserError(f"{folder} holds features of another {part}: remove it, or give another place")
 
 
 def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> None:
@@ -267,7 +273,7 @@ def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> No
         end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(folder / PART) as temporary, temporary.open("wb") as stream:
+    with atomic_write(folder / PART) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(stream.fileno(), 0, 8 + len(text) + end)  # a full disk is found here, not in the map
@@ -276,7 +282,7 @@ def create(folder: Path, sample: Chunk, count: int, about: dict[str, str]) -> No
 
 def listed(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
     """A line for each row of the features: the sample's file, and its class if it has one."""
-    with replacing(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class"))
         for row, number in enumerate(label.tolist()):
@@ -290,7 +296,7 @@ def header_of(file: Path) -> tuple[dict[str, dict], int]:
         header = json.loads(stream.read(size)) if 8 + size <= there else {}
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     if not ends or 8 + size + max(ends) > there:
-        raise Mistake(f"{file} is cut short: remove it, and it is made again")
+        raise UserError(f"{file} is cut short: remove it, and it is made again")
     return header, 8 + size
 
 

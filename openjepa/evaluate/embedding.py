@@ -17,21 +17,25 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from openjepa import distributed
-from openjepa.data import locked
+from openjepa.core.arguments import Folder, Run
+from openjepa.core.console import info
+from openjepa.core.distributed import is_main
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, lock_folder
+from openjepa.core.protocols import Dataset
+from openjepa.core.types import Samples
 from openjepa.device import Precision, place
-from openjepa.durable import replacing
+from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import CHUNK, FILE, Chunk, Features, Maker, encoding, header_of, reader, stored
 from openjepa.evaluate.labelled import Threaded
-from openjepa.log import say
 from openjepa.pictures import Fit
-from openjepa.positional import Data, Run
 from openjepa.trained import Kind
-from openjepa.types import Dataset, Mistake, Read
 
 NAME = "features"  # of the tensor, and of the column
+
 ROWS = "rows.csv"
+
 SUFFIXES = (".safetensors", ".npy", ".parquet")
 
 
@@ -40,7 +44,7 @@ class Embed:
     """Writes a row of features for every picture. Called again, it goes on where it stopped."""
 
     run: Run  # a run, an export, weights of another project, or module:function
-    data: Data  # pictures, nested or flat; a .tar or .parquet file; a .txt of paths; rows are in the order of paths
+    data: Folder  # pictures, nested or flat; a .tar or .parquet file; a .txt of paths; rows are in the order of paths
     out: Path  # a .safetensors, .npy or .parquet file
     kind: Kind = "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
@@ -58,17 +62,17 @@ def embed(settings: Embed) -> Path:
     """
     out = settings.out
     if out.suffix not in SUFFIXES:
-        raise Mistake(
+        raise UserError(
             f"{out} has none of the endings {', '.join(SUFFIXES)}: try --out {out.with_suffix('.safetensors')}"
         )
     if settings.batch < 1:
-        raise Mistake(f"batches of {settings.batch} hold nothing: try --batch 64")
+        raise UserError(f"batches of {settings.batch} hold nothing: try --batch 64")
     work = out.with_name(f".{out.name}.part")
     # beside unfinished work, a killed call may have put them there
     lists = () if work.exists() else (beside(out, ".csv"), beside(out, ".json"))
     for file in (out, *lists):
         if file.exists():
-            raise Mistake(f"{file} is there already: give another --out, or remove it")
+            raise UserError(f"{file} is there already: give another --out, or remove it")
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
     data = dataclasses.replace(this.data, root=(settings.data,), fit=settings.fit)
     samples = Threaded(data.dataset(data.listing()))
@@ -76,18 +80,18 @@ def embed(settings: Embed) -> Path:
         "encoder": this.fingerprint, "data": samples.fingerprint, "precision": where.precision, "kind": settings.kind,
         "run": str(absolute(settings.run)), "which": settings.which, "fit": settings.fit,
     }  # fmt: skip
-    with distributed.process_group(where.device):
-        with locked(work, "embedding") if distributed.is_main() else nullcontext():
+    with process_group(where.device):
+        with lock_folder(work, "embedding") if is_main() else nullcontext():
             encode = encoding(this, where, {settings.kind: NAME}, settings.batch)
             features = stored(Maker(reader(samples), honest(encode)), len(samples), about, work)
-            if distributed.is_main():
+            if is_main():
                 listed(samples, features.label, work / ROWS)
                 WRITERS[out.suffix](features, work, out)
-        if distributed.is_main():
+        if is_main():
             shutil.rmtree(work)
             shape = "×".join(map(str, features.kinds[NAME].shape))
             bad = int((features.label < 0).sum())
-            say(
+            info(
                 f"written    {out}: {shape}"
                 + (f"; {bad} pictures could not be decoded, and are NaN: jepa doctor says why" if bad else "")
             )
@@ -115,10 +119,10 @@ def absolute(run: str) -> Path | str:
     return Path(run).resolve() if Path(run).exists() else run
 
 
-def honest(encode: Callable[[int, Read], Chunk]) -> Callable[[int, Read], Chunk]:
+def honest(encode: Callable[[int, Samples], Chunk]) -> Callable[[int, Samples], Chunk]:
     """The same, with no numbers for what could not be decoded."""
 
-    def encoded(first: int, read: Read) -> Chunk:
+    def encoded(first: int, read: Samples) -> Chunk:
         chunk = encode(first, read)
         chunk.kinds[NAME][chunk.label < 0] = torch.nan
         return chunk
@@ -135,10 +139,10 @@ def to_safetensors(features: Features, work: Path, out: Path) -> None:
 def to_npy(features: Features, work: Path, out: Path) -> None:
     """The matrix alone, its list beside it, and what made it."""
     rows = features.kinds[NAME]
-    with replacing(beside(out, ".json")) as temporary:
+    with atomic_write(beside(out, ".json")) as temporary:
         temporary.write_text(json.dumps(header_of(work / FILE)[0]["__metadata__"], indent=1))
     (work / ROWS).replace(beside(out, ".csv"))
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         named = temporary.with_name(f"{temporary.name}.npy")
         matrix = np.lib.format.open_memmap(named, "w+", np.float32, tuple(rows.shape))
         for first in range(0, len(rows), CHUNK):
@@ -153,7 +157,7 @@ def to_parquet(features: Features, work: Path, out: Path) -> None:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise Mistake("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
+        raise UserError("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
     rows = features.kinds[NAME]
     numbers = pyarrow.list_(pyarrow.float32(), int(rows[0].numel()))
     about = header_of(work / FILE)[0]["__metadata__"] | {"shape": json.dumps(list(rows.shape[1:]))}
@@ -162,7 +166,7 @@ def to_parquet(features: Features, work: Path, out: Path) -> None:
         [("file", text), ("class", text), (NAME, numbers)], metadata={"openjepa": json.dumps(about)}
     )
     with (
-        replacing(out) as temporary,
+        atomic_write(out) as temporary,
         parquet.ParquetWriter(temporary, schema, use_dictionary=False) as writer,
         (work / ROWS).open(newline="", errors="surrogateescape") as stream,
     ):

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from openjepa.draws import Draws, order
+from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import Viewer
 
 BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?)\.(\d+)\.")  # where a parameter's name says which block it belongs to
+
 BRANCH = re.compile(r"(?:^|\.)blocks\.(\d+)\.(?:attn|mlp)$")
 
 
@@ -43,6 +44,7 @@ class Recipe:
 
 
 RecipeName = Literal["default", "lowshot", "in1k-448"]
+
 RECIPES: dict[RecipeName, Recipe] = {  # by name; sources in docs/evaluation.md
     "default": Recipe(),
     "lowshot": Recipe(batch_size=512, lr=3e-5, mixup=0.0, cutmix=0.0, drop_path=0.0),
@@ -114,8 +116,8 @@ def fit(
     with dropped_paths(model.network, recipe.drop_path, generator):
         for epoch in range(recipe.epochs):
             numbers = epoch * len(index) + np.arange(len(index))
-            for rows in torch.from_numpy(order(seed, epoch, len(index))).split(recipe.batch_size):
-                read = viewer.data.read(index[rows], Draws.of(seed, step, numbers[rows.numpy()]))
+            for rows in torch.from_numpy(epoch_order(seed, epoch, len(index))).split(recipe.batch_size):
+                read = viewer.data.read(index[rows], CounterRNG.of(seed, step, numbers[rows.numpy()]))
                 truth = F.one_hot(label[rows], model.linear.out_features).float()
                 view, truth = mixed(read.views[0], truth, recipe, generator)
                 for group in optimizer.param_groups:

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from openjepa.durable import replacing
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.evaluate.logistic import Linear
-from openjepa.types import Mistake
 
 SUFFIX = "-head.safetensors"  # NAME-head.safetensors beside NAME.json
 
@@ -40,7 +40,7 @@ def head_of(model: Linear, classes: tuple[str, ...], encoder: str) -> Head:
 
 def save(head: Head, file: Path) -> Path:
     about = {"classes": json.dumps(head.classes), "encoder": head.encoder}
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         save_file({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}, temporary, about)
     return file
 
@@ -53,9 +53,9 @@ def load(file: Path) -> Head:
             classes = json.loads(about["classes"])
             head = Head(opened.get_tensor("weight"), opened.get_tensor("bias"), tuple(classes), about["encoder"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise Mistake(f"{file} is no head that jepa probe has kept ({error}): probe again") from error
+        raise UserError(f"{file} is no head that jepa probe has kept ({error}): probe again") from error
     if head.weight.ndim != 2 or head.bias.shape != (len(head.weight),) or len(head.classes) != len(head.weight):
-        raise Mistake(f"{file} is no head that jepa probe has kept: its shapes do not fit one another: probe again")
+        raise UserError(f"{file} is no head that jepa probe has kept: its shapes do not fit one another: probe again")
     return head
 
 
@@ -65,11 +65,11 @@ def fitting(run: Path, file: Path | None, encoder: str) -> Head:
         kept = sorted((run / "probes").glob(f"*{SUFFIX}"))
         if len(kept) != 1:
             there = "there are " + ", ".join(map(str, kept)) if kept else f"{run} has none: jepa probe {run} keeps one"
-            raise Mistake(f"which classes? give --head; {there}")
+            raise UserError(f"which classes? give --head; {there}")
         (file,) = kept
     head = load(file)
     if head.encoder != encoder:
-        raise Mistake(f"{file} was trained on another encoder's features: jepa probe {run} trains one for this")
+        raise UserError(f"{file} was trained on another encoder's features: jepa probe {run} trains one for this")
     return head
 
 

@@ -15,20 +15,27 @@ import torch
 from jaxtyping import Int
 
 from openjepa import archives
+from openjepa.archives import SUFFIXES
+from openjepa.core.console import warn
+from openjepa.core.cpus import available_cores
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
+from openjepa.core.rng import epoch_order
+from openjepa.core.types import Samples
 from openjepa.data import walk
-from openjepa.device import cores
-from openjepa.draws import order
 from openjepa.evaluate.clevr import Clevr
-from openjepa.log import warn
 from openjepa.modalities.image import Image, ImageArray
 from openjepa.pictures import SUFFIXES, Fit
 from openjepa.scenes import TASKS, Scenes, render
-from openjepa.types import Dataset, Mistake, Read
 
 TESTS = ("test", "val", "valid", "validation")
+
 Labels = Literal["folders", "clevr-count", "clevr-dist", "scenes-count", "scenes-distance", "scenes-kind"]
+
 RENDERED = {f"scenes-{task}": task for task in TASKS}
+
 SCENES, HELD_OUT = (6_000, 2_000), 10_000_000  # scenes to train and test on; numbers that no training scene has
+
 HELD = 0.2  # share held out for testing where the folder has no test folder
 
 
@@ -64,7 +71,7 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
         return rendered(modality, RENDERED[labelled.labels], seed)
     if labelled.labels != "folders":
         if folder is None:
-            raise Mistake("give --data.root the one folder CLEVR_v1.0")
+            raise UserError("give --data.root the one folder CLEVR_v1.0")
         task = "count" if labelled.labels == "clevr-count" else "dist"
         train, val = (Threaded(Clevr(modality, folder, part, task)) for part in ("train", "val"))
         return Split(train, val, "val")
@@ -76,7 +83,7 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
             if test := archives_of(folder, name):
                 return two_parts(modality, train, test, f"{name}-*")
     whole = at(modality, root)
-    shuffled = torch.from_numpy(order(seed, 0, len(whole)))
+    shuffled = torch.from_numpy(epoch_order(seed, 0, len(whole)))
     held, how = max(1, int(len(whole) * HELD)), "a fifth held out at random"
     test = Subset(whole, shuffled[:held])
     say_missing(whole.classes, {archives.folder(test.source(place)) for place in range(held)}, how)
@@ -101,7 +108,9 @@ def pictures_of(
 ) -> ImageArray:
     """Whole scenes as an encoder wants its pictures, in colour or grey. Mistake if it wants other channels."""
     if modality.channels not in (1, 3):
-        raise Mistake(f"scenes have colours, and this encoder wants {modality.channels} channels: probe it on a folder")
+        raise UserError(
+            f"scenes have colours, and this encoder wants {modality.channels} channels: probe it on a folder"
+        )
     image = scenes.image
     if modality.channels == 1:
         image = image.float().mean(1, keepdim=True).round().to(torch.uint8)
@@ -118,13 +127,13 @@ def archives_of(folder: Path, name: str) -> tuple[str, ...]:
     if any(walk(str(folder), SUFFIXES)):
         return ()
     files = (file for file in folder.rglob(f"{name}*") if re.match(rf"{name}[-_.]", file.name))
-    return tuple(sorted(str(file) for file in files if file.suffix.lower() in archives.SUFFIXES))
+    return tuple(sorted(str(file) for file in files if file.suffix.lower() in SUFFIXES))
 
 
 def two_parts(modality: Image, train: tuple[str, ...], test: tuple[str, ...], how: str) -> Split:
     parts = [at(modality, part) for part in (train, test)]
     if alien := sorted(set(parts[1].classes) - set(parts[0].classes)):
-        raise Mistake(f"{how} has class folders that train has not ({', '.join(alien[:3])}): their names must agree")
+        raise UserError(f"{how} has class folders that train has not ({', '.join(alien[:3])}): their names must agree")
     say_missing(parts[0].classes, set(parts[1].classes), how)
     return Split(parts[0], Relabelled(parts[1], parts[0].classes), how)
 
@@ -145,11 +154,11 @@ def at(modality: Image, root: tuple[str, ...]) -> Dataset:
     folders = {Path(each).resolve() for each in root}
     loose = [path for path in listing.paths if Path(path).parent.resolve() in folders]
     if len(data.classes) < 2:
-        raise Mistake(
+        raise UserError(
             f"all images are in one folder, so there is nothing to tell apart: want a sub-folder for each class below {root[0]}"
         )
     if loose:
-        raise Mistake(
+        raise UserError(
             f"{len(loose)} images, the first {loose[0]}, lie beside the class folders and have no label: move them elsewhere"
         )
     return data
@@ -162,7 +171,7 @@ class Threaded:
 
     def __init__(self, own: Dataset):
         self.own, self.classes, self.fingerprint = own, own.classes, own.fingerprint
-        self.pool = ThreadPoolExecutor(cores())
+        self.pool = ThreadPoolExecutor(available_cores())
 
     def __len__(self) -> int:
         return len(self.own)
@@ -175,7 +184,7 @@ class Threaded:
         asked = [(index[rows], draws.take(rows.numpy()) if draws else None) for rows in pieces]
         read = list(self.pool.map(lambda each: self.own.read(*each), asked))
         views = tuple(torch.cat(each) for each in zip(*(part.views for part in read), strict=True))
-        return Read(
+        return Samples(
             views, torch.cat([part.label for part in read]), tuple(bad for part in read for bad in part.skipped)
         )
 

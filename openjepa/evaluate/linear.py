@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.types import Mistake
+from openjepa.core.errors import UserError
 
 EPSILON = 1e-5  # of batch norm
+
 VALIDATION = 0.1  # share of the training data that chooses the head
+
 Batches = Callable[[int], Iterator[tuple[dict[str, Tensor], Tensor]]]  # epoch → (features of each kind, labels)
 
 
@@ -47,6 +49,7 @@ class Recipe:
 
 
 RecipeName = Literal["default", "in1k", "cifar100", "places205", "inat18", "clevr-count", "clevr-dist"]
+
 RECIPES: dict[RecipeName, Recipe] = {  # by name; sources in docs/evaluation.md
     "default": Recipe(),
     "in1k": Recipe(
@@ -245,7 +248,7 @@ def probe(
     """
     label = train.label
     if len(label) < 2:
-        raise Mistake("a linear probe needs two labelled images at least")
+        raise UserError("a linear probe needs two labelled images at least")
     widths = {kind: x.shape[1] for kind, x in train.kinds.items()}
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
     held, kept = shuffled.tensor_split([max(1, int(len(label) * VALIDATION))])
@@ -266,4 +269,4 @@ def probe(
         if group.finite()[0]:  # a rate that is just low enough for nine tenths of the data may be too high for all
             predicted = torch.cat([group.predict(part)[0] for part in test.kinds[best.kind].split(4096)])
             return Outcome(best, scores[best], predicted)
-    raise Mistake("no head of the linear probe stays finite: are there numbers in the features that are not?")
+    raise UserError("no head of the linear probe stays finite: are there numbers in the features that are not?")

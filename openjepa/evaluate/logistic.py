@@ -10,8 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # λ, from strong to weak
+
 VALIDATION = 0.1  # share of the training data that chooses among them
+
 PATIENCE = 2  # strengths in a row that choose worse than the best: still weaker ones only fit noise, and slowly
+
 CHUNK = 4096  # rows whose moment is summed at once
 
 

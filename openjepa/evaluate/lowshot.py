@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.types import Mistake
+from openjepa.core.errors import UserError
 
 STRENGTH = 1e-2  # of logistic regression on standardised features: too few labels to choose it by
 
@@ -51,14 +51,18 @@ def probe(
 def choose(label: Int[Tensor, "S"], classes: int, shots: int | float, generator: torch.Generator) -> Int[Tensor, "K"]:
     """The samples that keep their label: from each class the same number, or the same share and one at least."""
     if shots <= 0 or (shots >= 1 and shots != int(shots)):
-        raise Mistake(f"{shots:g} shots: give a whole number of labels a class, or a share between 0 and 1")
+        raise UserError(f"{shots:g} shots: give a whole number of labels a class, or a share between 0 and 1")
     chosen = []
     for number in range(classes):
         mine = torch.where(label == number)[0]
         if not len(mine):
-            raise Mistake(f"class {number} has no training image, so no shots: leave lowshot out, or give more images")
+            raise UserError(
+                f"class {number} has no training image, so no shots: leave lowshot out, or give more images"
+            )
         wanted = int(shots) if shots >= 1 else max(1, round(shots * len(mine)))
         if wanted > len(mine):
-            raise Mistake(f"class {number} has {len(mine)} images, fewer than {wanted} shots: try --shots {len(mine)}")
+            raise UserError(
+                f"class {number} has {len(mine)} images, fewer than {wanted} shots: try --shots {len(mine)}"
+            )
         chosen.append(mine[torch.randperm(len(mine), generator=generator)[:wanted]])
     return torch.cat(chosen)

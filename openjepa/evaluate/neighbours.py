@@ -1,5 +1,7 @@
 """The k-nearest-neighbour probe: no training, one number.   S samples  R queries  D width  K classes"""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int

@@ -10,14 +10,16 @@ from contextlib import nullcontext
 import torch
 
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset, Method
+from openjepa.core.rng import epoch_order
 from openjepa.device import Place
-from openjepa.draws import order
-from openjepa.evaluate import logistic, neighbours
 from openjepa.evaluate.candidates import ours
 from openjepa.evaluate.embed import embed
 from openjepa.evaluate.labelled import Labelled, Subset, split
+from openjepa.evaluate.logistic import accuracy, probe
+from openjepa.evaluate.neighbours import predict
 from openjepa.modalities.image import Image
-from openjepa.types import Dataset, Method, Mistake
 
 
 class Online:
@@ -25,7 +27,7 @@ class Online:
 
     def __init__(self, config: Pretrain, place: Place):
         if not isinstance(config.data, Image):
-            raise Mistake("signals cannot be probed during a run: leave --online.root out")
+            raise UserError("signals cannot be probed during a run: leave --online.root out")
         self.config, self.place, most = config, place, config.online.samples
         parts = split(config.data, Labelled(config.online.root), seed=0)
         self.classes = len(parts.train.classes)
@@ -44,14 +46,14 @@ class Online:
             train, test = (embed(this, part, self.place) for part in (self.train, self.test))
         for module, training in modes:
             module.training = training
-        nearest = neighbours.predict(train["last"], train.y, test["last"], self.classes)
-        linear = logistic.probe(train["last"], train.y, test["last"], self.classes).predicted
+        nearest = predict(train["last"], train.y, test["last"], self.classes)
+        linear = probe(train["last"], train.y, test["last"], self.classes).predicted
         return {
-            "online_knn": logistic.accuracy(nearest, test.y),
-            "online_logistic": logistic.accuracy(linear, test.y),
+            "online_knn": accuracy(nearest, test.y),
+            "online_logistic": accuracy(linear, test.y),
         }
 
 
 def some(data: Dataset, most: int) -> Dataset:
     """As many of the samples, always the same."""
-    return Subset(data, torch.from_numpy(order(0, 0, len(data))[:most]))
+    return Subset(data, torch.from_numpy(epoch_order(0, 0, len(data))[:most]))

@@ -10,16 +10,16 @@ from typing import Literal, NamedTuple
 
 from rich.table import Table
 
+from openjepa.core.arguments import Folder, Run
+from openjepa.core.console import console, info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.device import Precision, place
-from openjepa.durable import replacing
-from openjepa.evaluate import heads
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import Maker, encoding, reader, spans
+from openjepa.evaluate.heads import fitting, top
 from openjepa.evaluate.labelled import Threaded
-from openjepa.log import console, say
 from openjepa.pictures import Fit
-from openjepa.positional import Data, Run
-from openjepa.types import Mistake
 
 MOST = 40  # rows shown
 
@@ -29,7 +29,7 @@ class Predict:
     """Says what is on pictures, in the words of a labelled folder that the encoder was probed on."""
 
     run: Run  # a run, an export, or weights of another project
-    images: Data  # a picture, a folder of pictures, a .tar or .parquet file
+    images: Folder  # a picture, a folder of pictures, a .tar or .parquet file
     head: Path | None = None  # a classifier that jepa probe kept; by default the only one in RUN/probes
     out: Path | None = None  # a .csv file for all rows: file, class, chance, and the next best
     which: Literal["target", "context"] = "target"  # the encoder that was probed
@@ -49,21 +49,21 @@ class Answer(NamedTuple):
 def predict(settings: Predict) -> list[Answer]:
     """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
     if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
-        raise Mistake(f"{settings.out} is there already, or no .csv: give another --out")
+        raise UserError(f"{settings.out} is there already, or no .csv: give another --out")
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
-    head = heads.fitting(Path(settings.run), settings.head, this.fingerprint)
+    head = fitting(Path(settings.run), settings.head, this.fingerprint)
     data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
     samples, answers = Threaded(data.dataset(data.listing())), []
     make = Maker(reader(samples), encoding(this, where, {"last": "last"}))
     for chunk in make.chunks(spans(len(samples))):
-        best = heads.top(head.chances(chunk.kinds["last"]), 3)
+        best = top(head.chances(chunk.kinds["last"]), 3)
         for row, (label, found) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
             found = found if label >= 0 else []
             names, chances = tuple(head.classes[number] for number, _ in found), tuple(chance for _, chance in found)
             answers.append(Answer(samples.source(chunk.first + row), names, chances))
     show(answers, settings.out)
     if settings.out:
-        say(f"written    {write(answers, settings.out)}")
+        info(f"written    {write(answers, settings.out)}")
     return answers
 
 
@@ -75,11 +75,11 @@ def show(answers: list[Answer], out: Path | None) -> None:
         table.add_row(answer.file, *first, others)
     console.print(table)
     if len(answers) > MOST:
-        say(f"and {len(answers) - MOST:,} more" + ("" if out else ": --out answers.csv has them all"))
+        info(f"and {len(answers) - MOST:,} more" + ("" if out else ": --out answers.csv has them all"))
 
 
 def write(answers: list[Answer], file: Path) -> Path:
-    with replacing(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "chance", "second", "second chance", "third", "third chance"))
         for answer in answers:

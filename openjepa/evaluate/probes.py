@@ -11,16 +11,20 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from openjepa.core.console import info
 from openjepa.device import Precision
-from openjepa.evaluate import attentive, finetune, linear, logistic, lowshot, neighbours, report
+from openjepa.evaluate import lowshot, report
+from openjepa.evaluate.attentive import probe
 from openjepa.evaluate.candidates import KINDS, Kind
 from openjepa.evaluate.embed import Features, Viewer
+from openjepa.evaluate.finetune import RECIPES, finetune
 from openjepa.evaluate.finetune import RecipeName as FinetuneName
 from openjepa.evaluate.labelled import Labelled
-from openjepa.evaluate.linear import RecipeName
-from openjepa.evaluate.logistic import Linear
-from openjepa.evaluate.report import Score
-from openjepa.log import say
+from openjepa.evaluate.linear import RECIPES, Batches, Labelled, RecipeName, probe
+from openjepa.evaluate.logistic import Linear, fit, probe
+from openjepa.evaluate.lowshot import STRENGTH
+from openjepa.evaluate.neighbours import predict
+from openjepa.evaluate.report import Score, interval
 
 Name = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
 
@@ -89,7 +93,7 @@ def scores_of(subject: Subject) -> list[Found]:
     """Every probe asked for, on one candidate's features."""
     found = []
     for asked in subject.settings.probes:
-        say(f"probing    {subject.name}: {asked}")
+        info(f"probing    {subject.name}: {asked}")
         found += PROBES[asked](subject)
     return found
 
@@ -103,7 +107,7 @@ def answered(subject: Subject, probe: str, predicted: Tensor, chosen: dict[str, 
     """One score from an answer for each test image."""
     truth = subject.parts.test.y
     correct = (predicted == truth).float()
-    score = Score(subject.name, probe, correct.mean().item(), *report.interval(correct), chosen)
+    score = Score(subject.name, probe, correct.mean().item(), *interval(correct), chosen)
     return [Found(score, predicted, truth)]
 
 
@@ -124,7 +128,7 @@ def few_labels(subject: Subject, probe: str, answer: Callable[[Tensor], Tensor],
 
 def by_logistic(subject: Subject) -> list[Found]:
     (_, (train, test, _), classes, settings), kind = subject, subject.kind
-    found = logistic.probe(train[kind], train.y, test[kind], classes, settings.seed)
+    found = probe(train[kind], train.y, test[kind], classes, settings.seed)
     chosen = {"strength": found.strength, "validation": found.validation, "labels": len(train.y), "kind": kind}
     (one,) = answered(subject, called("logistic", kind), found.predicted, chosen)
     return [one._replace(model=found.model if kind == "last" else None)]
@@ -132,26 +136,24 @@ def by_logistic(subject: Subject) -> list[Found]:
 
 def by_linear(subject: Subject) -> list[Found]:
     _, parts, classes, settings = subject
-    train, test = (
-        linear.Labelled({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test)
-    )
-    recipe, views = linear.RECIPES[settings.linear], parts.views
+    train, test = (Labelled({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test))
+    recipe, views = RECIPES[settings.linear], parts.views
 
-    def crops(index: Tensor) -> linear.Batches:
+    def crops(index: Tensor) -> Batches:
         assert views
         seen_in = views.train.epochs(parts.train.labelled[index], recipe.batch_size, settings.seed, True, patches=False)
         y = train.label[index]
         return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
 
     augmented, device = (crops if settings.crops else None, views.train.place.device) if views else (None, None)
-    found = linear.probe(train, test, classes, recipe, settings.seed, augmented, device)
+    found = probe(train, test, classes, recipe, settings.seed, augmented, device)
     chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
     return answered(subject, called("linear", settings.linear, "crops" if augmented else ""), found.predicted, chosen)
 
 
 def by_neighbours(subject: Subject) -> list[Found]:
     (_, (train, test, _), classes, _), kind = subject, subject.kind
-    predicted = neighbours.predict(train[kind], train.y, test[kind], classes)
+    predicted = predict(train[kind], train.y, test[kind], classes)
     return answered(subject, called("kNN", kind), predicted, {"k": 20, "temperature": 0.07, "kind": kind})
 
 
@@ -161,7 +163,7 @@ def by_few_labels(subject: Subject) -> list[Found]:
     x, y, asked = train[kind], train.y, test[kind]
 
     def answer(rows: Tensor) -> Tensor:
-        return logistic.fit(x[rows], y[rows], classes, lowshot.STRENGTH).predict(asked)
+        return fit(x[rows], y[rows], classes, STRENGTH).predict(asked)
 
     return few_labels(subject, "" if kind == "last" else kind, answer, {"kind": kind})
 
@@ -170,9 +172,7 @@ def by_attention(subject: Subject) -> list[Found]:
     _, (train, test, views), classes, settings = subject
     if views is None:
         return []  # pixels have no tokens
-    found = attentive.probe(
-        *views, (train.labelled, train.y), test.labelled, classes, seed=settings.seed, augment=settings.crops
-    )
+    found = probe(*views, (train.labelled, train.y), test.labelled, classes, seed=settings.seed, augment=settings.crops)
     chosen = {**found.head._asdict(), "validation": found.validation}
     return answered(subject, called("attentive", "crops" if settings.crops else ""), found.predicted, chosen)
 
@@ -182,10 +182,10 @@ def by_finetuning(subject: Subject) -> list[Found]:
     _, (train, test, views), classes, settings = subject
     if views is None:
         return []  # pixels have no weights
-    index, y, recipe = train.labelled, train.y, finetune.RECIPES[settings.finetune]
+    index, y, recipe = train.labelled, train.y, RECIPES[settings.finetune]
 
     def answer(rows: Tensor) -> Tensor:
-        return finetune.finetune(*views, (index[rows], y[rows]), test.labelled, classes, recipe, settings.seed)
+        return finetune(*views, (index[rows], y[rows]), test.labelled, classes, recipe, settings.seed)
 
     probe, chosen = called("finetune", settings.finetune), {"recipe": settings.finetune}
     if settings.finetune == "lowshot":

@@ -8,17 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa import distributed
+from openjepa.core.arguments import Run, Runs
+from openjepa.core.console import info
+from openjepa.core.distributed import is_main, rank_and_size
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
 from openjepa.device import Place, place
-from openjepa.evaluate import heads, report, spectrum
+from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
+from openjepa.evaluate.heads import SUFFIX, head_of, save
 from openjepa.evaluate.labelled import Split, split
 from openjepa.evaluate.probes import Found, Parts, Settings, Subject, Viewers, scores_of
-from openjepa.evaluate.report import Score
-from openjepa.log import say
-from openjepa.positional import Run, Runs
-from openjepa.types import Dataset, Mistake
+from openjepa.evaluate.report import (
+    Score,
+    confusion,
+    curve,
+    earlier,
+    markdown,
+    markdown_free,
+    per_class,
+    picture,
+    show,
+    show_free,
+    write,
+)
+from openjepa.evaluate.spectrum import meters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +67,7 @@ def probe(settings: Probe) -> list[Score]:
 def compare(settings: Compare) -> list[Score]:
     """Accuracies of several encoders in one table, raw pixels beside them; printed and written."""
     if not settings.runs:
-        raise Mistake("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
+        raise UserError("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
     compared = [dataclasses.replace(candidate(run, settings.which), name=run) for run in settings.runs]
     return measured(compared, settings, settings.out, pixels=True)
 
@@ -72,22 +87,22 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
     Under torchrun the processes share the embedding; the main one alone goes on to the probes, the others get nothing.
     """
     if not settings.probes:
-        raise Mistake("no probe was asked for: try --probes logistic knn")
+        raise UserError("no probe was asked for: try --probes logistic knn")
     where = place(settings.device, settings.precision)
-    with distributed.process_group(where.device):
-        if distributed.world()[1] > 1:
+    with process_group(where.device):
+        if rank_and_size()[1] > 1:
             if not settings.features:
-                raise Mistake("processes share the features by a folder: give --features FOLDER")
+                raise UserError("processes share the features by a folder: give --features FOLDER")
             for each in compared:
                 seen_by(each, settings, where)
-        if not distributed.is_main():
+        if not is_main():
             return []
     found: list[Found] = []
     free: dict[str, dict[str, float]] = {}
     for each in compared:
         data, parts = seen_by(each, settings, where)
         found += scores_of(Subject(each.name, parts, len(data.train.classes), settings))
-        free[each.name] = spectrum.meters(Viewer(each, data.train, where), parts.test["last"], settings.seed)
+        free[each.name] = meters(Viewer(each, data.train, where), parts.test["last"], settings.seed)
     data = split(compared[0].data, settings.data, settings.seed)
     if pixels:
         parts = Parts(raw(data.train), raw(data.test))
@@ -119,33 +134,33 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     (train, test, how), first = data, result.found[0]
     name, classes = settings.data.name, train.classes
     title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
-    say(title)
+    info(title)
     scores = [each.score for each in result.found]
-    report.show(scores, "top-1 accuracy on test images (95 % interval)")
-    report.show_free(result.free)
+    show(scores, "top-1 accuracy on test images (95 % interval)")
+    show_free(result.free)
 
     out.mkdir(parents=True, exist_ok=True)
-    older, encoders = report.earlier(out / f"{name}.json", result.about, result.encoders)
+    older, encoders = earlier(out / f"{name}.json", result.about, result.encoders)
     new = {(each.features, each.probe) for each in scores}
     scores = [*(each for each in older if (each.features, each.probe) not in new), *scores]
-    text = f"# {name}\n\n{title}\n\n{report.markdown(scores)}\n\n{report.markdown_free(result.free)}\n"
+    text = f"# {name}\n\n{title}\n\n{markdown(scores)}\n\n{markdown_free(result.free)}\n"
     if first.predicted is not None:
         table, of = (
-            report.confusion(first.predicted, first.truth, len(classes)),
+            confusion(first.predicted, first.truth, len(classes)),
             f"{first.score.features}, {first.score.probe}",
         )
-        drawn = report.picture(table, classes, of, out / f"{name}.png")
-        text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{report.per_class(table, classes)}\n"
-    if drawn := report.curve(scores, out / f"{name}-labels.png"):
+        drawn = picture(table, classes, of, out / f"{name}.png")
+        text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{per_class(table, classes)}\n"
+    if drawn := curve(scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
     asked = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
     about = {"about": result.about, "encoders": encoders | result.encoders, **asked, "label_free": result.free}
     kept = next((each for each in result.found if each.model and each.score.features == first.score.features), None)
     if kept and kept.model:
         encoder = result.encoders[kept.score.features]
-        heads.save(heads.head_of(kept.model, classes, encoder), out / f"{name}{heads.SUFFIX}")
-    file = report.write(out, name, about, scores, text)
-    say(f"written    {file}")
+        save(head_of(kept.model, classes, encoder), out / f"{name}{SUFFIX}")
+    file = write(out, name, about, scores, text)
+    info(f"written    {file}")
 
 
 def features_of(each: Candidate, parts: Split, settings: Settings, where: Place) -> Parts:

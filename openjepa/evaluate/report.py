@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 
-from openjepa.durable import replacing
-from openjepa.log import console
-from openjepa.types import Mistake
+from openjepa.core.console import console
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 
 RESAMPLES = 1000  # of the bootstrap
+
 READABLE = 30  # classes whose names and counts are still read in a picture
 
 
@@ -193,11 +194,11 @@ def read(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text()) if file.exists() else {}
         return {**content, "scores": [Score(**each) for each in content.get("scores", [])]}
     except (ValueError, TypeError, AttributeError) as error:
-        raise Mistake(f"{file} cannot be read ({error}): move it away, and it is made again") from error
+        raise UserError(f"{file} cannot be read ({error}): move it away, and it is made again") from error
 
 
 def whole(file: Path, text: str) -> Path:
     """Writes a file that appears whole or not at all."""
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text)
     return file

@@ -9,8 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 PIECE = 16_384  # rows at once
+
 SAMPLE = 100_000  # rows that the space is found from
+
 POWER = 0.5  # by which loud directions are made quieter: of ten neighbours more are of the same class (docs/interop.md)
+
 FLOOR = 0.01  # of the mean variance, added to every direction's: below it is little but noise
 
 

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa import health
-from openjepa.draws import Draws
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
 from openjepa.evaluate.embed import Viewer
-from openjepa.types import Mistake
+from openjepa.health import spread
 
 SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
 
@@ -24,7 +25,7 @@ def meters(viewer: Viewer, features: Float[Tensor, "S D"], seed: int) -> dict[st
         "lidar": lidar(views),
         "alpha_req": alpha_req(features),
         "uniformity": uniformity(features),
-        "spread": health.spread(features),
+        "spread": spread(features),
     }
 
 
@@ -32,7 +33,7 @@ def views_of(viewer: Viewer, seed: int) -> Float[Tensor, "S V D"]:
     """Pooled features of `VIEWS` training crops of each of `SAMPLES` samples."""
     count = min(SAMPLES, len(viewer.data))
     index = torch.linspace(0, len(viewer.data) - 1, count).long()
-    draws = [Draws.of(seed, number, number * count + np.arange(count)) for number in range(VIEWS)]
+    draws = [CounterRNG.of(seed, number, number * count + np.arange(count)) for number in range(VIEWS)]
     return torch.stack([viewer.see(index, each).last.cpu() for each in draws], 1)
 
 
@@ -56,7 +57,7 @@ def lidar(views: Float[Tensor, "S V D"], delta: float = 1e-4) -> float:
     """
     samples, each, width = views.shape
     if samples < 2 or each < 2:
-        raise Mistake(f"LiDAR needs two samples and two views of each at least, not {samples} and {each}")
+        raise UserError(f"LiDAR needs two samples and two views of each at least, not {samples} and {each}")
     views = views.double()
     centre = views.mean(1)
     between = centre - centre.mean(0)

@@ -11,21 +11,22 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from openjepa import distributed
+from openjepa.core.arguments import Run
+from openjepa.core.console import info, warn
+from openjepa.core.distributed import is_main
+from openjepa.core.errors import UserError
 from openjepa.device import Precision, place
-from openjepa.evaluate import dense, report
+from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import Candidate, candidate
+from openjepa.evaluate.dense import Dense, measure, targets
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, pictures_of, rendered_size, split
 from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.probes import Name
 from openjepa.evaluate.probing import Probe, measured
-from openjepa.evaluate.report import Score
-from openjepa.log import say, warn
+from openjepa.evaluate.report import Score, markdown, markdown_free, read, show_free, whole
 from openjepa.pictures import Fit
-from openjepa.positional import Run
 from openjepa.scenes import render
-from openjepa.types import Mistake
 
 SCENES = (2_000, 500)  # scenes that dense tasks train and test on
 
@@ -42,6 +43,7 @@ class Task(NamedTuple):
 
 
 SMALL: tuple[Name, ...] = ("logistic", "linear", "knn")
+
 SUITES: dict[str, dict[str, Task]] = {
     "small": {
         "cifar10": Task("folders", "crop", (*SMALL, "lowshot"), shots=(1.0, 10.0, 100.0, 1000.0)),
@@ -79,7 +81,7 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
 
     Under torchrun the processes share the embedding; the main one alone probes meanwhile, and the others wait.
     """
-    with distributed.process_group(place(settings.device, settings.precision).device, patience=timedelta(days=7)):
+    with process_group(place(settings.device, settings.precision).device, patience=timedelta(days=7)):
         return tasks(settings)
 
 
@@ -94,16 +96,16 @@ def tasks(settings: Suite) -> dict[str, list[Score]]:
             warn(f"{name} is left out: it has no folder; give --folders {name}=FOLDER")
             continue
         scores[name] = run(name, task, folders.get(name, ()), this, settings, out)
-    if not distributed.is_main():
+    if not is_main():
         return scores
     compared = [this, *([this.untrained()] if this.untrained else [])]
     rows = dense_rows(compared, settings) if settings.suite == "small" else {}
-    text = "\n\n".join(f"## {name}\n\n{report.markdown(found)}" for name, found in scores.items())
+    text = "\n\n".join(f"## {name}\n\n{markdown(found)}" for name, found in scores.items())
     if rows:
-        report.show_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
-        text += f"\n\n## Patches of scenes\n\n{report.markdown_free(rows)}"
-    file = report.whole(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
-    say(f"written    {file}")
+        show_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
+        text += f"\n\n## Patches of scenes\n\n{markdown_free(rows)}"
+    file = whole(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
+    info(f"written    {file}")
     return scores
 
 
@@ -113,7 +115,7 @@ def given(settings: Suite) -> dict[str, tuple[str, ...]]:
     for each in settings.folders:
         name, equals, folder = each.partition("=")
         if not equals or name not in SUITES[settings.suite]:
-            raise Mistake(f"{each} is not NAME=FOLDER with a name of {', '.join(SUITES[settings.suite])}")
+            raise UserError(f"{each} is not NAME=FOLDER with a name of {', '.join(SUITES[settings.suite])}")
         folders[name] = (folder,)
     return folders
 
@@ -133,14 +135,14 @@ def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings:
         **json.loads(json.dumps(dataclasses.asdict(asked), default=str)),
     }
     file = out / f"{name}.json"
-    content = report.read(file)
+    content = read(file)
     if content.get("about") == about:
-        say(f"{name}: done before, kept")
+        info(f"{name}: done before, kept")
         return content["scores"]
     compared = [this, *([this.untrained()] if this.untrained else [])]
     scores = measured(compared, asked, out / name, pixels=True)
-    if distributed.is_main():
-        report.whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
+    if is_main():
+        whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
     return scores
 
 
@@ -150,12 +152,12 @@ def dense_rows(compared: list[Candidate], settings: Suite) -> dict[str, dict[str
     pixels = Candidate("raw pixels", own, torch.nn.Identity(), lambda view: (own.tokens(view).x,))
     rows = {}
     for each in (*compared, pixels):
-        say(f"probing    {each.name}: depth and shape of patches")
+        info(f"probing    {each.name}: depth and shape of patches")
         rows[each.name] = patches(each, settings)._asdict()
     return rows
 
 
-def patches(each: Candidate, settings: Suite) -> dense.Dense:
+def patches(each: Candidate, settings: Suite) -> Dense:
     """The dense tasks for one encoder."""
     where, parts = place(settings.device, settings.precision), []
     each.network.to(where.device).eval()
@@ -163,6 +165,6 @@ def patches(each: Candidate, settings: Suite) -> dense.Dense:
         scenes = render(count, rendered_size(each.data), settings.seed, first)
         viewer = Viewer(each, pictures_of(scenes, each.data, scenes.count, "scenes"), where)
         seen = torch.cat([viewer.see(index).patches.cpu() for index in torch.arange(count).split(256)])
-        parts.append((seen.flatten(0, 1), dense.targets(scenes, each.data.grid)))
+        parts.append((seen.flatten(0, 1), targets(scenes, each.data.grid)))
     train, test = parts
-    return dense.measure(train, test, settings.seed)
+    return measure(train, test, settings.seed)

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
 from openjepa.exploring.session import Explore, Session
-from openjepa.figures import map
 from openjepa.figures.canvas import COLOURS, data_of
+from openjepa.figures.map import FEWEST, laid, scattered
 from openjepa.figures.shown import short
-from openjepa.log import say
-from openjepa.types import Mistake
 
 UPLOAD = 64 * 2**20  # bytes of a picture that is dropped
+
 NEAR = 6  # pixels that a click may move
+
 MARK = COLOURS[5]
 
 
@@ -29,7 +31,7 @@ def explore(settings: Explore) -> None:
     try:
         from nicegui import run, ui
     except ImportError as error:
-        raise Mistake("exploring needs an extra: pip install 'openjepa[explore]'") from error
+        raise UserError("exploring needs an extra: pip install 'openjepa[explore]'") from error
     free(settings.host, settings.port)
     session = Session.opened(settings)
 
@@ -39,7 +41,7 @@ def explore(settings: Explore) -> None:
 
     # of the map's process: a forked one has our threads' locks, and waits for ever
     run.process_pool_start_method = "spawn"
-    say(f"page       http://{settings.host}:{settings.port} ({len(session.found.view):,} pictures; Ctrl-C ends it)")
+    info(f"page       http://{settings.host}:{settings.port} ({len(session.found.view):,} pictures; Ctrl-C ends it)")
     ui.run(
         host=settings.host, port=settings.port, title=f"{Path(settings.run).name}: what it sees", dark=None, reload=False,
         show=False, show_welcome_message=False, uvicorn_logging_level="warning", reconnect_timeout=30,
@@ -52,11 +54,11 @@ def free(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except OverflowError as error:
-        raise Mistake(f"port {port} is none: they go from 1 to 65535; try --port 8080") from error
+        raise UserError(f"port {port} is none: they go from 1 to 65535; try --port 8080") from error
     except OSError as error:
         if (error.errno or 0) < 0:  # of a name that nobody knows
-            raise Mistake(f"there is no host {host}: try --host 127.0.0.1, which is this machine") from error
-        raise Mistake(f"port {port} of {host} cannot be had ({error}): try --port {min(65535, port + 1)}") from error
+            raise UserError(f"there is no host {host}: try --host 127.0.0.1, which is this machine") from error
+        raise UserError(f"port {port} of {host} cannot be had ({error}): try --port {min(65535, port + 1)}") from error
 
 
 class Page:
@@ -95,7 +97,7 @@ class Page:
         self.near = ui.column().classes("w-full gap-2").props("id=neighbours")
         self.plane = ui.column().classes("w-full").props("id=map")
         self.look(self.view, self.name)
-        if settings.map and len(session.found.view) >= map.FEWEST:
+        if settings.map and len(session.found.view) >= FEWEST:
             with self.plane:
                 ui.label("The map is being laid out …").classes("text-sm opacity-70")
             ui.timer(0.1, self.lay, once=True)
@@ -149,7 +151,7 @@ class Page:
             await event.file.save(file)
             try:
                 view = self.session.uploaded(file)
-            except Mistake as mistake:
+            except UserError as mistake:
                 self.tell(str(mistake).replace(str(file), event.file.name))
                 return
             finally:
@@ -187,7 +189,7 @@ class Page:
         self.canvas.set_content(rectangle(first, last))
         try:
             found = self.session.hidden(self.view, self.session.box(first, last))
-        except Mistake as mistake:
+        except UserError as mistake:
             self.tell(str(mistake))
             return
         self.answer.clear()
@@ -220,8 +222,8 @@ class Page:
         found = self.session.found
         rows, features = self.session.of_map(self.settings.map)
         try:
-            at = await run.cpu_bound(map.laid, features, "umap", self.settings.seed)
-        except Mistake as mistake:
+            at = await run.cpu_bound(laid, features, "umap", self.settings.seed)
+        except UserError as mistake:
             self.plane.clear()
             with self.plane:
                 self.ui.label(f"No map: {mistake}")
@@ -232,7 +234,7 @@ class Page:
         with self.plane:
             self.ui.label(f"A map of {len(rows):,} pictures: click one").classes("text-lg")
             names, labels = ([each[row] for row in rows] for each in (found.titles, found.labels))
-            points = map.scattered(at, rows, names, labels)
+            points = scattered(at, rows, names, labels)
             chart = self.ui.plotly(points).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.look_at(int(event.args["points"][0]["customdata"])))
 

@@ -16,25 +16,33 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
-from openjepa import flops, positional
 from openjepa.boxes import Box, covered, hiding
 from openjepa.config import Pretrain
-from openjepa.decoding import drawing
+from openjepa.core.arguments import Images, Run
+from openjepa.core.console import console, info
+from openjepa.core.errors import UserError
+from openjepa.decoding.drawing import Opened, conditions, draw, mask_of, opened
 from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import shown as watched
 from openjepa.evaluate.space import POWER, Space
-from openjepa.figures import map, prediction
+from openjepa.figures import map
 from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
+from openjepa.figures.map import FEWEST
+from openjepa.figures.prediction import coloured, error_map, expect, filled, gathered, lookalikes, predictive
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
-from openjepa.log import console, say
+from openjepa.flops import encoder
 from openjepa.trained import view_of
-from openjepa.types import Mistake
 
 MOST = 10_000  # pictures
+
 MEMORY = 2**29  # numbers of patches kept, two bytes each
+
 EFFORT, GALLERY = 1e11, 48  # operations that an answer about a hidden box may take, about, and pictures beside it
+
 STEPS = 10  # of the decoder's flow
+
 FOUND = 12  # neighbours, and patches, shown
+
 SIDE = 384  # pixels of the picture that is clicked on
 
 
@@ -42,8 +50,8 @@ SIDE = 384  # pixels of the picture that is clicked on
 class Explore:
     """Opens a page in the browser, on this machine alone: click a patch, drop a picture, drag a box to hide, look at the map."""
 
-    run: positional.Run  # a run, an export, or weights of another project; what it expects wants a run
-    images: positional.Pictures = ()  # pictures or folders of them; by default what the run learnt from
+    run: Run  # a run, an export, or weights of another project; what it expects wants a run
+    images: Images = ()  # pictures or folders of them; by default what the run learnt from
     count: int = 2000  # pictures, evenly taken; 10,000 at most
     decoder: Path | None = None  # what jepa decode train made of the run; by default RUN/decoder, if it is there
     map: int = 2000  # pictures on the map; 0: no map
@@ -92,30 +100,28 @@ class Session:
         self.space = Space.of(self.pooled.numpy(), POWER)
         self.quiet = self.compared(self.pooled)
         self.predictive: tuple[Pretrain, Any] | None = None
-        self.decoder: drawing.Opened | None = None
+        self.decoder: Opened | None = None
 
     @classmethod
     def opened(cls, settings: Explore) -> Session:
         """All that is needed, read and seen. Mistake in a sentence where something is not as it should be."""
         if not 1 <= settings.count <= MOST:
-            raise Mistake(
+            raise UserError(
                 f"{settings.count:,} pictures are not explored at once: try --count 2000; {MOST:,} is the most"
             )
-        if settings.map and not map.FEWEST <= settings.map <= map.MOST:
-            raise Mistake(
-                f"a map has {map.FEWEST} to {map.MOST:,} pictures, not {settings.map:,}: try --map 2000, or 0"
-            )
+        if settings.map and not FEWEST <= settings.map <= map.MOST:
+            raise UserError(f"a map has {FEWEST} to {map.MOST:,} pictures, not {settings.map:,}: try --map 2000, or 0")
         asked = rooted(Asked(run=settings.run, images=settings.images))
         this = encoder(asked)
         found = some(tuple(asked.images), seen_as(asked, this.data), settings.count)
         self = cls(this, found, settings.seed)
         try:
-            self.predictive = prediction.predictive(Path(settings.run))
-        except Mistake as mistake:
-            say(f"hiding     left out: {mistake}")
+            self.predictive = predictive(Path(settings.run))
+        except UserError as mistake:
+            info(f"hiding     left out: {mistake}")
         folder = settings.decoder or Path(settings.run) / "decoder"
         if settings.decoder or folder.is_dir():
-            self.decoder = drawing.opened(folder)
+            self.decoder = opened(folder)
         return self
 
     @property
@@ -187,21 +193,21 @@ class Session:
     def hidden(self, view: UInt8[Tensor, "C H W"], box: Box) -> Hidden:
         """What the predictor expects in a box, beside a few of the other pictures, whose hidden patches lend their looks."""
         if self.predictive is None:
-            raise Mistake("these weights have no predictor: explore the run's folder to hide a box")
+            raise UserError("these weights have no predictor: explore the run's folder to hide a box")
         run, method = self.predictive
-        cost = flops.encoder(run.method, run.data, self.grid[0] * self.grid[1])
+        cost = encoder(run.method, run.data, self.grid[0] * self.grid[1])
         others = self.found.view[: min(GALLERY, max(8, int(EFFORT / cost)))]
         found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
-        expected = prediction.expect(method, run, found, hiding(box, self.grid, len(found.view)))
+        expected = expect(method, run, found, hiding(box, self.grid, len(found.view)))
         hole = paled(found.data.picture(view), ~covered(box, self.grid), found.data.patch)
         scale = Scale("", 0.0, 2.0)
-        raw = prediction.gathered(found.data.tokens(found.view).x, expected.target)
-        chosen = prediction.lookalikes(expected.predicted[0], expected.truth[1:].flatten(0, 1))
-        looks = prediction.filled(hole, raw[1:].flatten(0, 1)[chosen], expected.target[0], found)
+        raw = gathered(found.data.tokens(found.view).x, expected.target)
+        chosen = lookalikes(expected.predicted[0], expected.truth[1:].flatten(0, 1))
+        looks = filled(hole, raw[1:].flatten(0, 1)[chosen], expected.target[0], found)
         pixels = None
         if expected.pixels is not None:
-            pixels = prediction.filled(hole, prediction.coloured(expected.pixels[0], raw[0]), expected.target[0], found)
-        errors = prediction.error_map(expected.errors.predictor[0], expected.target[0], self.grid, scale)
+            pixels = filled(hole, coloured(expected.pixels[0], raw[0]), expected.target[0], found)
+        errors = error_map(expected.errors.predictor[0], expected.target[0], self.grid, scale)
         ratio = float(expected.errors.predictor[0].mean() / expected.errors.mean[0].mean())
         hole, errors, looks = (enlarged(each, SIDE) for each in (hole, errors, looks))
         pixels = None if pixels is None else enlarged(pixels, SIDE)
@@ -212,9 +218,9 @@ class Session:
         if self.decoder is None:
             return ()
         views = view.expand(count, *view.shape)  # together: each has noise of its own
-        mask = drawing.mask_of(self.decoder, count, box if self.decoder.predicts else None, self.seed)
-        given = drawing.conditions(self.decoder, views, mask)
-        drawn = drawing.draw(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
+        mask = mask_of(self.decoder, count, box if self.decoder.predicts else None, self.seed)
+        given = conditions(self.decoder, views, mask)
+        drawn = draw(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
         return tuple(enlarged(self.decoder.data.picture(each), SIDE) for each in drawn.views[0])
 
     def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:

@@ -20,17 +20,25 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa.durable import replacing
+from openjepa.core.fileio import atomic_write
 
 matplotlib.use("agg")
+
 Picture = UInt8[np.ndarray, "_ _ 3"]  # of any size
+
 # Okabe and Ito, 2008
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#000000")
+
 MAP = "viridis"  # even in lightness, and told apart without red and green
+
 DPI, SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
+
 LARGE = 200  # the same of pictures of more than 96 pixels
+
 LINE = 150  # pixels of a row's label
+
 INK = "#010203"  # of a chart in a page: it becomes the page's own
+
 CHARACTER = 6.1  # pixels of a letter of the caption, about
 
 
@@ -152,7 +160,7 @@ def save(plate: Plate, out: Path) -> Path:
     whole.paste(drawn)
     if lines:
         whole.paste(words, (0, drawn.height))
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         whole.save(temporary, format="PNG")
     return out
 
@@ -211,6 +219,6 @@ def written(title: str, body: str, out: Path) -> Path:
     text = files("openjepa.figures").joinpath("page.html").read_text(encoding="utf-8")
     for mark, value in (("TITLE", html.escape(title)), ("BODY", body)):
         text = text.replace(f"@{mark}@", value)
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return out

@@ -11,13 +11,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from openjepa import positional
+from openjepa.core.arguments import Runs
+from openjepa.core.errors import UserError
 from openjepa.figures.canvas import COLOURS, INK, Plate, plain, save, svg
 from openjepa.health import THRESHOLDS
 from openjepa.log import rows
-from openjepa.types import Mistake
 
 DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours, too
+
 PANELS = (
     ("loss", "loss", ""),
     ("relative_loss", "loss / loss of the mean target", "share"),
@@ -34,6 +35,7 @@ PANELS = (
     ("online_knn", "kNN accuracy on labelled images", "share"),
     ("online_logistic", "logistic accuracy on labelled images", "share"),
 )
+
 Logs = Sequence[tuple[str, list[dict[str, Any]]]]
 
 
@@ -41,7 +43,7 @@ Logs = Sequence[tuple[str, list[dict[str, Any]]]]
 class CurvesOf:
     """Draws the log of one run or several: losses, signals of health with their healthy ranges, speed."""
 
-    runs: positional.Runs
+    runs: Runs
     out: Path | None = None  # a .png; by default RUN/figures/curves.png
     page: bool = True  # write a page, too, whose lines are sharp at any size
 
@@ -60,12 +62,12 @@ def curves(settings: CurvesOf) -> list[Plate]:
 def logs_of(runs: Sequence[Path]) -> Logs:
     """The rows of each run under its name, or its path where names are the same. Mistake if there are none."""
     if len(set(runs)) < len(runs):
-        raise Mistake(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
+        raise UserError(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
     alike = len({run.name for run in runs}) < len(runs)
     logs = [(str(run) if alike else run.name, rows(run / "metrics.jsonl")) for run in runs]
     for run, (_, log) in zip(runs, logs, strict=True):
         if not log:
-            raise Mistake(f"{run} has no metrics.jsonl with rows: give the folder of a run that has taken some steps")
+            raise UserError(f"{run} has no metrics.jsonl with rows: give the folder of a run that has taken some steps")
     return logs
 
 

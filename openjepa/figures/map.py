@@ -15,15 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image as Pillow
 
+from openjepa.core.errors import UserError
 from openjepa.evaluate.space import POWER, Space
 from openjepa.figures.canvas import COLOURS, Plate, data_of, enlarged
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, rooted, seen_as, some
-from openjepa.types import Mistake
 
 MOST = 10_000  # pictures on a map
+
 FEWEST = 10
+
 CELLS = 15  # thumbnails across the picture
+
 SPRITE = 40  # pixels of a thumbnail in the page
+
 MARKS = "os^DvPX*<>"  # with colours, so that classes are told apart without these
 
 
@@ -48,11 +52,11 @@ def map(settings: MapOf) -> list[Plate]:
     """A figure, and a page to move about in. Mistake with too few pictures, or without the libraries."""
     settings = rooted(settings)  # type: ignore[assignment]
     if not FEWEST <= settings.count <= MOST:
-        raise Mistake(f"a map has {FEWEST} to {MOST:,} pictures, not {settings.count:,}: try --count 2000")
+        raise UserError(f"a map has {FEWEST} to {MOST:,} pictures, not {settings.count:,}: try --count 2000")
     this = encoder(settings)
     found = some(tuple(settings.images), seen_as(settings, this.data), settings.count)
     if len(found.view) < FEWEST:
-        raise Mistake(f"{len(found.view)} pictures make no map: give {FEWEST} or more")
+        raise UserError(f"{len(found.view)} pictures make no map: give {FEWEST} or more")
     with torch.no_grad():
         features = torch.cat([this.see(view).last for view in found.view.split(CHUNK)]).numpy()
     at = laid(features, settings.layout, settings.seed)
@@ -74,7 +78,7 @@ def laid(features: Float[np.ndarray, "S D"], layout: str, seed: int) -> Float[np
             made = TSNE(metric="cosine", init="pca", perplexity=min(30, len(x) // 4), random_state=seed, n_jobs=1)
             x = x / np.linalg.norm(x, axis=1, keepdims=True)
     except ImportError as error:
-        raise Mistake("maps need an extra: pip install 'openjepa[show]'") from error
+        raise UserError("maps need an extra: pip install 'openjepa[show]'") from error
     return np.asarray(made.fit_transform(x), np.float32)
 
 
@@ -186,7 +190,7 @@ def interactive(plane: Plane) -> str:
     try:
         import plotly.graph_objects as plotly
     except ImportError as error:
-        raise Mistake("the page of a map needs an extra: pip install 'openjepa[show]', or --no-page") from error
+        raise UserError("the page of a map needs an extra: pip install 'openjepa[show]', or --no-page") from error
     found = plane.shown
     points = scattered(plane.at, range(len(plane.at)), found.names, found.labels)
     for trace in points["data"]:

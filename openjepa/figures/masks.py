@@ -11,15 +11,16 @@ import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
-from openjepa import config, recipes
-from openjepa.config import Pretrain
-from openjepa.draws import Draws
+from openjepa.config import Pretrain, is_one, load
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
 from openjepa.figures.canvas import COLOURS, MAP, Plate, framed, paled, tiled
 from openjepa.figures.shown import Asked, Shown, shown
 from openjepa.modalities.image import Image
-from openjepa.types import Mistake
+from openjepa.recipes import RECIPES, recipe
 
 DRAWS = 4096  # masks that the coverage is counted of
+
 COLUMNS = 6  # target blocks that have a column of their own
 
 
@@ -41,21 +42,21 @@ def masks(settings: MasksOf) -> list[Plate]:
     """Two figures: masks over pictures with their counts, and the coverage of every patch."""
     run = run_of(settings.run)
     if not isinstance(run.data, Image):
-        raise Mistake(f"{settings.run} is trained on signals: masks are drawn over pictures")
+        raise UserError(f"{settings.run} is trained on signals: masks are drawn over pictures")
     data = run.data
     if not settings.images and not data.root:
-        raise Mistake(f"{settings.run} does not say what it learns from: give pictures, as in {settings.run} photos/")
+        raise UserError(f"{settings.run} does not say what it learns from: give pictures, as in {settings.run} photos/")
     found = shown(settings, data, of=settings.images or data.root)
     return [drawn(run, found, settings.seed), covered(coverage(run, found.data.grid, settings.seed), run)]
 
 
 def run_of(name: str) -> Pretrain:
     """The config of a run, an export or a recipe. Mistake if it is none."""
-    if name in recipes.RECIPES:
-        return recipes.recipe(name)
-    if not config.is_one(Path(name)):
-        raise Mistake(f"{name} is no run and no recipe: jepa recipes lists these")
-    return config.load(Path(name))
+    if name in RECIPES:
+        return recipe(name)
+    if not is_one(Path(name)):
+        raise UserError(f"{name} is no run and no recipe: jepa recipes lists these")
+    return load(Path(name))
 
 
 def flags(index: torch.Tensor, valid: torch.Tensor | None, count: int) -> Bool[np.ndarray, "N"]:
@@ -68,7 +69,7 @@ def flags(index: torch.Tensor, valid: torch.Tensor | None, count: int) -> Bool[n
 def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:
     """A row for each picture: as it is, what the context encoder is shown, and the blocks it is asked for."""
     masker = run.masks.build(found.data.grid)
-    mask = masker(None, None, Draws.of(seed, 0, np.arange(len(found.view))), 0.0)[0]
+    mask = masker(None, None, CounterRNG.of(seed, 0, np.arange(len(found.view))), 0.0)[0]
     grid, patch = found.data.grid, found.data.patch
     count, blocks = grid[0] * grid[1], mask.target.shape[1]
     rows, labels = [], []
@@ -97,7 +98,7 @@ def coverage(run: Pretrain, grid: tuple[int, int], seed: int = 0, draws: int = D
     seen, asked = torch.zeros(count), torch.zeros(count)
     for step in range(max(1, draws // 64)):
         numbers = np.arange(64) + 64 * step
-        for mask in masker(None, None, Draws.of(seed, step, numbers), 0.0):
+        for mask in masker(None, None, CounterRNG.of(seed, step, numbers), 0.0):
             valid = torch.ones_like(mask.context) if mask.context_valid is None else mask.context_valid.long()
             seen += torch.zeros(64, count).scatter_add(1, mask.context, valid.float()).clamp(max=1).sum(0)
             asked += torch.zeros(64, count).scatter(1, mask.target.flatten(1), 1.0).sum(0)

@@ -16,16 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa import config, weights
 from openjepa.boxes import Box, hiding
-from openjepa.config import Pretrain
-from openjepa.draws import Draws
+from openjepa.config import Pretrain, is_one, load
+from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch, Masks
 from openjepa.figures.canvas import Plate, Scale, heat, paled, tiled
 from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, rooted, shown
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.types import Batch, Masks, Mistake
+from openjepa.weights import method_of
 
 GALLERY = 256  # pictures, of which those not shown lend their patches
 
@@ -60,7 +61,7 @@ def prediction(settings: PredictionOf) -> list[Plate]:
     """A figure with a row for each picture. Mistake if the run has no predictor."""
     settings = rooted(settings)  # type: ignore[assignment]
     if settings.size:
-        raise Mistake("a predictor is asked at the size it was trained at: leave --size out")
+        raise UserError("a predictor is asked at the size it was trained at: leave --size out")
     run, method = predictive(Path(settings.run))
     found = shown(settings, run.data, GALLERY)  # type: ignore[arg-type]
     return [asked_of(method, run, found, settings)]
@@ -85,14 +86,14 @@ def predicts(run: Pretrain) -> bool:
 
 def predictive(folder: Path) -> tuple[Pretrain, Any]:
     """A run's settings and all its networks. Mistake if it has no predictor."""
-    if not config.is_one(folder):
-        raise Mistake(f"{folder} is no run: what a predictor expects is drawn of a run, or of what jepa convert made")
-    run = config.load(folder)
+    if not is_one(folder):
+        raise UserError(f"{folder} is no run: what a predictor expects is drawn of a run, or of what jepa convert made")
+    run = load(folder)
     if not predicts(run):
-        raise Mistake(f"{folder} predicts nothing that is hidden: give a run of a JEPA or of an autoencoder")
+        raise UserError(f"{folder} predicts nothing that is hidden: give a run of a JEPA or of an autoencoder")
     if isinstance(run.method, JEPA):
         run = dataclasses.replace(run, method=dataclasses.replace(run.method, target_every=1))
-    return run, weights.method_of(folder, run)
+    return run, method_of(folder, run)
 
 
 def masks_of(settings: PredictionOf, run: Pretrain, found: Shown) -> Masks:
@@ -100,7 +101,7 @@ def masks_of(settings: PredictionOf, run: Pretrain, found: Shown) -> Masks:
     grid, count = found.data.grid, len(found.view)
     if settings.box:
         return hiding(settings.box, grid, count)
-    mask = run.masks.build(grid)(None, None, Draws.of(settings.seed, 0, np.arange(count)), 0.0)[0]
+    mask = run.masks.build(grid)(None, None, CounterRNG.of(settings.seed, 0, np.arange(count)), 0.0)[0]
     return mask._replace(target=mask.target[:, :1], target_valid=None)
 
 

@@ -9,22 +9,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa import config, flops, health, positional
-from openjepa.config import Pretrain
-from openjepa.durable import read_json
-from openjepa.evaluate import report as scores
-from openjepa.figures import curves, features, masks, neighbours, prediction, spectrum
+from openjepa.config import FREE, Pretrain, load, to_json
+from openjepa.core.arguments import Runs
+from openjepa.core.config import flatten
+from openjepa.core.console import info, warn
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import read_json
+from openjepa.evaluate.report import cell, read, unique
+from openjepa.figures import curves, masks, neighbours, spectrum
 from openjepa.figures.canvas import Plate, body, section, written
+from openjepa.figures.curves import logs_of
+from openjepa.figures.features import FeaturesOf, of
+from openjepa.figures.neighbours import FOUND
+from openjepa.figures.prediction import of, predicts
 from openjepa.figures.shown import encoder, evenly, some
-from openjepa.log import rows, say, warn
+from openjepa.figures.spectrum import pooled, stages_of
+from openjepa.flops import encoder
+from openjepa.health import Alarm
+from openjepa.log import rows
 from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
-from openjepa.types import Mistake
 
 EFFORT = 1e12  # operations of one pass of an encoder over all pictures that are looked at, about
+
 LEAST, MOST = 24, 2048  # pictures among which neighbours are found
+
 SAMPLES = 128  # of these, at most, every patch is looked at
+
 SHOWN = 6
+
 Logs = list[dict[str, Any]]
 
 
@@ -32,7 +45,7 @@ Logs = list[dict[str, Any]]
 class Report:
     """Writes one page on a run: what was learnt from what, curves, probes, pictures, speed, warnings, settings. No network."""
 
-    runs: positional.Runs
+    runs: Runs
     out: Path | None = None  # a .html; by default RUN/report.html, of several runs report.html here
     pictures: bool = True  # draw masks, features, predictions, neighbours and the spectrum, from the run's own data
 
@@ -59,21 +72,21 @@ class Told(NamedTuple):
 def report(settings: Report) -> Path:
     """The page's path. Mistake if a folder is no run, or has taken no step."""
     if not settings.runs:
-        raise Mistake("a report is of a run: give its folder, or several")
+        raise UserError("a report is of a run: give its folder, or several")
     runs = [told_of(Path(each)) for each in settings.runs]
     out = settings.out or (runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html"))
     if out.suffix != ".html":
-        raise Mistake(f"{out} is no .html: try --out {out.with_suffix('.html')}")
+        raise UserError(f"{out} is no .html: try --out {out.with_suffix('.html')}")
     title = runs[0].name if len(runs) == 1 else " · ".join(run.name for run in runs)
     page = written(f"Report: {title}", "\n".join(sections(runs, settings.pictures)), out)
-    say(f"report     {page}")
+    info(f"report     {page}")
     return page
 
 
 def told_of(folder: Path) -> Told:
-    settings = config.load(folder)
+    settings = load(folder)
     notes = (read_json(file) if (file := folder / f"{name}.json").is_file() else {} for name in ("data", "environment"))
-    (_, log), *_ = curves.logs_of([folder])
+    (_, log), *_ = logs_of([folder])
     return Told(folder, settings, log, *notes)
 
 
@@ -141,7 +154,7 @@ def facts(run: Told) -> str:
 
 def warnings(run: Told) -> Iterator[str]:
     """What a person should know: alarms, files passed over, a run that is not done."""
-    alarm = health.Alarm(run.settings.method)
+    alarm = Alarm(run.settings.method)
     for row in run.log:
         if message := alarm.check({name: float(value) for name, value in row.items()}):
             yield f"{run.name}, step {row['step']:,}: {message}"
@@ -160,9 +173,9 @@ def side_by_side(runs: Sequence[Told]) -> str:
         (name.replace("_", " "), *(f"{run.last[name]:.4g}" if name in run.last else "" for run in runs))
         for name in names
     ]
-    flat = [config.flatten(config.to_json(run.settings)) for run in runs]
+    flat = [flatten(to_json(run.settings)) for run in runs]
     every = dict.fromkeys(name for each in flat for name in each)
-    other = [name for name in every if len({str(each.get(name, "")) for each in flat}) > 1 and name not in config.FREE]
+    other = [name for name in every if len({str(each.get(name, "")) for each in flat}) > 1 and name not in FREE]
     differing = [(name, *(str(each.get(name, "")) for each in flat)) for name in other]
     head = ("", *(run.name for run in runs))
     return table(head, lines) + "<h3>Settings that differ</h3>" + table(head, differing)
@@ -172,10 +185,10 @@ def probes(run: Told, named: bool) -> str:
     """Every probe's table, with its baselines."""
     head, parts = f"<h3>{html.escape(run.name)}</h3>" if named else "", []
     for file in sorted((run.folder / "probes").glob("*.json")):
-        content = scores.read(file)
+        content = read(file)
         if found := content["scores"]:
-            names, kinds = scores.unique(found)
-            lines = [(name, *(scores.cell(found, name, kind) for kind in kinds)) for name in names]
+            names, kinds = unique(found)
+            lines = [(name, *(cell(found, name, kind) for kind in kinds)) for name in names]
             parts.append(
                 table(("features", *(f"{kind} %" for kind in kinds)), lines)
                 + f"<p>{html.escape(file.stem)}: {html.escape(str(content.get('split', '')))}, intervals of 95 %.</p>"
@@ -190,7 +203,7 @@ def drawn(run: Told, named: bool) -> Iterator[str]:
     try:
         for plate in plates(run):
             yield section(f"{plate.name}{f'-{run.name}' if named else ''}", plate.title + suffix, body(plate))
-    except (Mistake, OSError) as error:
+    except (UserError, OSError) as error:
         yield section(
             f"pictures-{run.name}", f"Pictures{suffix}", f"<p>None could be drawn: {html.escape(str(error))}</p>"
         )
@@ -199,22 +212,22 @@ def drawn(run: Told, named: bool) -> Iterator[str]:
 def plates(run: Told) -> Iterator[Plate]:
     """The pictures that can be drawn of this run."""
     if not isinstance(run.settings.data, Image):
-        raise Mistake(f"{run.name} learns from signals")
+        raise UserError(f"{run.name} learns from signals")
     folder, root = str(run.folder), run.settings.data.root
-    this = encoder(features.FeaturesOf(run=folder))
-    cost = flops.encoder(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
+    this = encoder(FeaturesOf(run=folder))
+    cost = encoder(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
     affordable = max(LEAST, min(MOST, int(EFFORT / cost)))
     many = some(root, this.data, affordable)
     found = many.few(evenly(len(many.names), min(SAMPLES, affordable)))
-    if prediction.predicts(run.settings):
+    if predicts(run.settings):
         yield masks.drawn(run.settings, found.few(evenly(len(found.names), 3)))
-    yield features.of(this, found.leading(SHOWN))
-    if prediction.predicts(run.settings) and any((run.folder / "checkpoints").glob("step-*")):
-        yield prediction.of(run.folder, found.leading(SHOWN - 2))
-    if len(found.names) > neighbours.FOUND:
-        yield neighbours.drawn(many, spectrum.pooled(this, many.view).numpy())
-        stages = spectrum.stages_of(run.folder, run.settings, "target")
-        yield spectrum.drawn([(name, spectrum.pooled(each, found.view)) for name, each in stages], len(found.names))
+    yield of(this, found.leading(SHOWN))
+    if predicts(run.settings) and any((run.folder / "checkpoints").glob("step-*")):
+        yield of(run.folder, found.leading(SHOWN - 2))
+    if len(found.names) > FOUND:
+        yield neighbours.drawn(many, pooled(this, many.view).numpy())
+        stages = stages_of(run.folder, run.settings, "target")
+        yield spectrum.drawn([(name, pooled(each, found.view)) for name, each in stages], len(found.names))
 
 
 def speed(run: Told) -> tuple[str, ...]:
@@ -249,7 +262,7 @@ def commands(run: Told) -> str:
 
 def everything(run: Told) -> str:
     """All settings and the environment, folded up."""
-    flat = config.flatten(config.to_json(run.settings))
+    flat = flatten(to_json(run.settings))
     lines = [(name, json.dumps(value, ensure_ascii=False)) for name, value in flat.items()]
     lines += [(f"environment.{name}", str(value)) for name, value in run.environment.items()]
     return f"<details><summary>{html.escape(run.name)}: {len(lines)} settings</summary>{table(('setting', 'value'), lines)}</details>"
@@ -261,6 +274,6 @@ def at_end(folder: Path) -> Path | None:
         return None
     try:
         return report(Report(runs=(str(folder),)))
-    except (Mistake, OSError) as error:
+    except (UserError, OSError) as error:
         warn(f"no report was written ({error}); later: jepa report {folder}")
         return None

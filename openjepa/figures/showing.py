@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.figures import curves, features, map, masks, prediction, similarity, spectrum
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
 from openjepa.figures.canvas import Plate, page, save
+from openjepa.figures.curves import CurvesOf, curves
+from openjepa.figures.features import FeaturesOf, features
+from openjepa.figures.map import MapOf, map
+from openjepa.figures.masks import MasksOf, masks
+from openjepa.figures.prediction import PredictionOf, prediction
 from openjepa.figures.shown import Asked, out_of
-from openjepa.log import say
-from openjepa.types import Mistake
+from openjepa.figures.similarity import SimilarityOf, similarity
+from openjepa.figures.spectrum import SpectrumOf, spectrum
 
 
 class Kind(NamedTuple):
@@ -23,13 +29,13 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "masks": Kind(masks.MasksOf, masks.masks),
-    "features": Kind(features.FeaturesOf, features.features),
-    "similarity": Kind(similarity.SimilarityOf, similarity.similarity),
-    "prediction": Kind(prediction.PredictionOf, prediction.prediction),
-    "map": Kind(map.MapOf, map.map),
-    "curves": Kind(curves.CurvesOf, curves.curves),
-    "spectrum": Kind(spectrum.SpectrumOf, spectrum.spectrum),
+    "masks": Kind(MasksOf, masks),
+    "features": Kind(FeaturesOf, features),
+    "similarity": Kind(SimilarityOf, similarity),
+    "prediction": Kind(PredictionOf, prediction),
+    "map": Kind(MapOf, map),
+    "curves": Kind(CurvesOf, curves),
+    "spectrum": Kind(SpectrumOf, spectrum),
 }
 
 
@@ -59,10 +65,10 @@ def overview(settings: Show) -> list[Path]:
     for name in ("features", "similarity", "masks", "prediction"):
         try:
             found[name] = KINDS[name].draw(KINDS[name].settings(**shared))
-        except Mistake as mistake:
+        except UserError as mistake:
             if name in ("features", "similarity"):
                 raise
-            say(f"{name:<10} left out: {mistake}")
+            info(f"{name:<10} left out: {mistake}")
     plates = [plate for name in ("masks", "features", "similarity", "prediction") for plate in found.get(name, [])]
     return written(plates, out, settings.page, f"What {settings.run} sees")
 
@@ -85,10 +91,10 @@ def written(plates: Sequence[Plate], out: Path, pages: bool, title: str) -> list
         file = out if len(plates) == 1 else out.with_name(f"{out.stem}-{plate.name}.png") if number else out
         if len(plates) > 1 and out.stem == "overview":
             file = out.with_name(f"{plate.name}.png")
-        say(plate.caption)
+        info(plate.caption)
         files.append(save(plate, file))
-        say(f"picture    {file}")
+        info(f"picture    {file}")
     if pages:
         files.append(page(plates, title, out.with_suffix(".html")))
-        say(f"page       {files[-1]}")
+        info(f"page       {files[-1]}")
     return files

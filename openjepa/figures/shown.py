@@ -15,16 +15,20 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa import archives, config, positional
+from openjepa.archives import inside
+from openjepa.config import is_one, load
+from openjepa.core.arguments import Images, Run
+from openjepa.core.console import info, warn
+from openjepa.core.errors import UserError
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.labelled import Threaded
-from openjepa.log import say, warn
 from openjepa.modalities.image import Image
 from openjepa.pictures import Fit
-from openjepa.types import Mistake
 
 MOST = 64  # pictures in one figure
+
 ENOUGH = 8  # pictures of which a place's mean is one, not a picture
+
 CHUNK = 64  # pictures that pass an encoder at a time
 
 
@@ -32,8 +36,8 @@ CHUNK = 64  # pictures that pass an encoder at a time
 class Asked:
     """What every picture is asked for with."""
 
-    run: positional.Run  # a run, an export, or weights of another project
-    images: positional.Pictures = ()  # pictures or folders of them; by default what the run learnt from
+    run: Run  # a run, an export, or weights of another project
+    images: Images = ()  # pictures or folders of them; by default what the run learnt from
     count: int = 6  # pictures shown; of more they are taken evenly
     size: tuple[int, int] | None = None  # height and width they are shown to the encoder at; by default as trained
     fit: Fit = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
@@ -84,7 +88,7 @@ def seen_as(settings: Asked, data: Image) -> Image:
     sides = settings.size or data.size
     if any(side < data.patch or side % data.patch for side in sides):
         better = " ".join(str(max(1, round(side / data.patch)) * data.patch) for side in sides)
-        raise Mistake(f"{sides[0]}×{sides[1]} is not a multiple of patch {data.patch}: try --size {better}")
+        raise UserError(f"{sides[0]}×{sides[1]} is not a multiple of patch {data.patch}: try --size {better}")
     return dataclasses.replace(data, size=settings.size or data.size, fit=settings.fit)
 
 
@@ -95,7 +99,7 @@ def shown(settings: Asked, data: Image, company: int = 0, of: Sequence[str] = ()
     run learnt from, if that is where it was. Mistake if none is left, or if too many are asked for.
     """
     if not 1 <= settings.count <= MOST:
-        raise Mistake(f"{settings.count} pictures do not fit into a figure: try --count 6; {MOST} is the most")
+        raise UserError(f"{settings.count} pictures do not fit into a figure: try --count 6; {MOST} is the most")
     found = some(tuple(of or settings.images), seen_as(settings, data), company, settings.count)
     if found.total > settings.count:
         noted(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
@@ -108,7 +112,7 @@ def shown(settings: Asked, data: Image, company: int = 0, of: Sequence[str] = ()
 @functools.cache
 def noted(message: str) -> None:
     """What is said once, however many figures are of the same pictures."""
-    say(message)
+    info(message)
 
 
 def evenly(many: int, few: int) -> list[int]:
@@ -118,7 +122,7 @@ def evenly(many: int, few: int) -> list[int]:
 
 def learnt_from(run: str) -> tuple[str, ...]:
     """Where a run's pictures lie; nothing if it does not say."""
-    data = config.load(Path(run)).data if config.is_one(Path(run)) else None
+    data = load(Path(run)).data if is_one(Path(run)) else None
     return data.root if isinstance(data, Image) else ()
 
 
@@ -139,7 +143,7 @@ def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Sho
     for bad in read.skipped:
         warn(f"{bad.path} cannot be decoded ({bad.reason}): it is left out")
     if not good:
-        raise Mistake(f"of {' '.join(roots)} no picture can be decoded: jepa doctor says why")
+        raise UserError(f"of {' '.join(roots)} no picture can be decoded: jepa doctor says why")
     names = tuple(samples.source(wanted[row]) for row in good)
     classes = [samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good]
     leading = sum(row < len(few) for row in good) or min(first, len(good))
@@ -152,7 +156,7 @@ def rooted(settings: Asked) -> Asked:
         return settings
     roots = learnt_from(settings.run)
     if not roots:
-        raise Mistake(f"{settings.run} does not say what it learnt from: give pictures, as in {settings.run} photos/")
+        raise UserError(f"{settings.run} does not say what it learnt from: give pictures, as in {settings.run} photos/")
     return dataclasses.replace(settings, images=roots)
 
 
@@ -172,11 +176,11 @@ def seen(settings: Asked, this: Candidate, found: Shown, layer: int = -1) -> See
     """Features of every patch. Mistake if that layer is not there, or if it cannot be asked of this encoder."""
     layers = getattr(this.network, "blocks", None)
     if layers is None and settings.size:
-        raise Mistake(f"{settings.run} sees pictures at its own size alone: leave --size out")
+        raise UserError(f"{settings.run} sees pictures at its own size alone: leave --size out")
     if layer != -1 and layers is None:
-        raise Mistake(f"{settings.run} gives its last layer alone: leave --layer out")
+        raise UserError(f"{settings.run} gives its last layer alone: leave --layer out")
     if layers is not None and not -len(layers) <= layer < len(layers):
-        raise Mistake(
+        raise UserError(
             f"{settings.run} has {len(layers)} blocks, no {layer}: blocks count from 0, or from the end by -1"
         )
     rows = []
@@ -199,18 +203,18 @@ def encoder(settings: Asked) -> Candidate:
 def out_of(settings: Asked, name: str) -> Path:
     """Where a figure goes: asked before it is drawn. Mistake if it is to be no PNG, or nothing can be written there."""
     if settings.out and settings.out.suffix != ".png":
-        raise Mistake(f"{settings.out} is no .png: try --out {settings.out.with_suffix('.png')}")
+        raise UserError(f"{settings.out} is no .png: try --out {settings.out.with_suffix('.png')}")
     folder = Path(settings.run)
     inside = folder / "figures" if folder.is_dir() else Path("figures")
     out = settings.out or inside / f"{name}.png"
     there = next(each for each in out.absolute().parents if each.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise Mistake(f"nothing can be written in {there}: try --out {out.name}")
+        raise UserError(f"nothing can be written in {there}: try --out {out.name}")
     return out
 
 
 def short(name: str) -> str:
     """A file's name, short enough for a label."""
-    place = archives.inside(name)
+    place = inside(name)
     name = Path(name).name if place is None else name.rsplit("/", 1)[-1]
     return name if len(name) <= 17 else name[:7] + "…" + name[-9:]

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from openjepa.core.errors import UserError
 from openjepa.figures.canvas import COLOURS, SIDE, Plate, Scale, enlarged, framed, heat, tiled
 from openjepa.figures.features import BASIS, Basis
 from openjepa.figures.shown import ENOUGH, Asked, Seen, encoder, rooted, seen, shown
-from openjepa.types import Mistake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ def similarity(settings: SimilarityOf) -> list[Plate]:
     settings = rooted(settings)  # type: ignore[assignment]
     for x, y in settings.at:
         if not (0 <= x <= 1 and 0 <= y <= 1):
-            raise Mistake(f"({x:g}, {y:g}) is outside the picture: x and y go from 0 to 1, as --at 0.5 0.5")
+            raise UserError(f"({x:g}, {y:g}) is outside the picture: x and y go from 0 to 1, as --at 0.5 0.5")
     this = encoder(settings)
     found = shown(settings, this.data, BASIS)
     return [drawn(seen(settings, this, found, settings.layer), settings)]

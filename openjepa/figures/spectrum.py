@@ -12,15 +12,16 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from openjepa import checkpoint, config, weights
-from openjepa.config import Pretrain
+from openjepa.checkpoint import steps
+from openjepa.config import Pretrain, is_one, load
+from openjepa.core.errors import UserError
 from openjepa.evaluate.candidates import Candidate, ours
 from openjepa.figures.canvas import COLOURS, INK, Plate, plain, svg
 from openjepa.figures.curves import DASHES
 from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
 from openjepa.health import rankme
 from openjepa.modalities.image import Image
-from openjepa.types import Mistake
+from openjepa.weights import checked, load, untrained
 
 SAMPLES = 512  # pictures
 
@@ -36,7 +37,7 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
     """One figure. Mistake if there are too few pictures for a spectrum."""
     settings = rooted(settings)  # type: ignore[assignment]
     folder = Path(settings.run)
-    run = config.load(folder) if config.is_one(folder) else None
+    run = load(folder) if is_one(folder) else None
     now = encoder(settings)
     found = some(
         tuple(settings.images),
@@ -44,22 +45,22 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
         settings.count,
     )
     if len(found.view) < 8:
-        raise Mistake(f"a spectrum of {len(found.view)} pictures says nothing: give 8 or more, better hundreds")
+        raise UserError(f"a spectrum of {len(found.view)} pictures says nothing: give 8 or more, better hundreds")
     stages = stages_of(folder, run, settings.which) if run else iter([(settings.run, now)])
     return [drawn([(name, pooled(each, found.view)) for name, each in stages], len(found.view))]
 
 
 def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, Candidate]]:
     """The encoder untrained, and at every checkpoint that is kept, or as exported."""
-    yield "before training", ours(weights.untrained(run), run, "")
-    paths = sorted(checkpoint.steps(folder / "checkpoints"))
+    yield "before training", ours(untrained(run), run, "")
+    paths = sorted(steps(folder / "checkpoints"))
     for path in paths:
-        loaded = weights.checked(path)
+        loaded = checked(path)
         method = run.method.build(run.data)
         method.load_state_dict(loaded.model)
         yield f"step {loaded.step:,}", ours(method.eval().encoder(which), run, "")
     if not paths:
-        found = weights.load(folder, which)
+        found = load(folder, which)
         yield f"step {found.step:,}", ours(found.encoder, run, "")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.config import Pretrain
-from openjepa.durable import read_json
+from openjepa.core.fileio import read_json
 from openjepa.methods.jepa import JEPA
 from openjepa.trained import Trained
 

@@ -10,20 +10,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from openjepa import weights
 from openjepa.config import Pretrain
+from openjepa.core.errors import UserError
 from openjepa.encoder import SIZES
 from openjepa.formats.layouts import Layout, Sizes, State, position_table, taken
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.trained import About, Trained
-from openjepa.types import Mistake
+from openjepa.weights import CONTEXT_FILE, FILE, PREDICTOR_FILE, write
 
 # mean and deviation that the released encoders were trained with
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
 HEADS = {size["dim"]: size["num_heads"] for size in SIZES.values()}
-FILES = {"target": weights.FILE, "context": weights.CONTEXT_FILE, "predictor": weights.PREDICTOR_FILE}
+
+FILES = {"target": FILE, "context": CONTEXT_FILE, "predictor": PREDICTOR_FILE}
 
 
 class Asked(NamedTuple):
@@ -44,12 +46,12 @@ class Found(NamedTuple):
     def write(self, folder: Path) -> Path:
         """A folder of weights that every verb takes."""
         files = {FILES[name]: state for name, state in self.networks.items()}
-        return weights.write(folder, files, self.settings, self.step, self.about)
+        return write(folder, files, self.settings, self.step, self.about)
 
     def trained(self, which: str = "target") -> Trained:
         """The encoder, ready to use. Mistake if there is no such one."""
         if which not in self.networks:
-            raise Mistake(f"{self.about.source} has one encoder, no {which} and another: leave the choice out")
+            raise UserError(f"{self.about.source} has one encoder, no {which} and another: leave the choice out")
         data, method = self.settings.data, self.settings.method
         assert isinstance(method, JEPA)
         predictor = self.networks.get("predictor")
@@ -79,14 +81,14 @@ def settings_of(encoder: Sizes, predictor: Sizes | None, heads: int, seen: Pictu
     """The config whose networks have these sizes, with the released masks. Mistake if none has."""
     heads = heads or HEADS.get(encoder.dim, 0)
     if not heads:
-        raise Mistake(f"{where} does not say how many heads its width of {encoder.dim} has: give --num-heads")
+        raise UserError(f"{where} does not say how many heads its width of {encoder.dim} has: give --num-heads")
     if encoder.dim % heads or (predictor and predictor.dim % heads):
-        raise Mistake(f"{where} cannot have {heads} heads: its width is {encoder.dim}: give another --num-heads")
+        raise UserError(f"{where} cannot have {heads} heads: its width is {encoder.dim}: give another --num-heads")
     patch, channels = encoder.stem[-1], encoder.stem[1]
     side = math.isqrt(encoder.positions)
     size = seen.size or (side * patch, side * patch)
     if len(encoder.stem) != 4 or encoder.stem[2] != patch or size[0] * size[1] != encoder.positions * patch**2:
-        raise Mistake(
+        raise UserError(
             f"{where} has {encoder.positions} positions for patches of {encoder.stem[2:]}: no square grid, and no size is said"
         )
     method = JEPA(encoder.dim, encoder.depth, heads, encoder.mlp_ratio)

@@ -10,15 +10,17 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from openjepa.durable import read_json, replacing
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, read_json
 from openjepa.formats.found import IMAGENET, Asked, Found, Pictures, ours, settings_of
 from openjepa.formats.layouts import HF4, HF5, State, position_table, sizes, strip
 from openjepa.modalities.image import Image
 from openjepa.trained import About, Trained
-from openjepa.types import Mistake
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
 PREFIX, HEAD = "ijepa.", "classifier."  # of IJepaForImageClassification
+
 EPS = 1e-6
 
 
@@ -32,16 +34,16 @@ def config_of(folder: Path) -> dict[str, Any]:
     try:
         return read_json(file) if file.is_file() else {}
     except ValueError as error:
-        raise Mistake(f"{file} cannot be read ({error}): is the download whole?") from error
+        raise UserError(f"{file} cannot be read ({error}): is the download whole?") from error
 
 
 def read(folder: Path, asked: Asked) -> Found:
     """The encoder of a folder. Mistake in a sentence if it is damaged, incomplete or of another architecture."""
     config, where = config_of(folder), str(folder)
     if config.get("model_type") != "ijepa":
-        raise Mistake(f"{folder} is a {config.get('model_type')}, no ijepa: jepa probe and compare take it as it is")
+        raise UserError(f"{folder} is a {config.get('model_type')}, no ijepa: jepa probe and compare take it as it is")
     if config.get("hidden_act", "gelu") != "gelu" or config.get("qkv_bias", True) is not True:
-        raise Mistake(f"{folder} is built otherwise than I-JEPA: hidden_act and qkv_bias must be gelu and true")
+        raise UserError(f"{folder} is built otherwise than I-JEPA: hidden_act and qkv_bias must be gelu and true")
     state = strip({name: x for name, x in tensors(folder).items() if not name.startswith(HEAD)}, PREFIX)
     state.pop("embeddings.mask_token", None)
     layout = HF5 if any(name.startswith("layers.") for name in state) else HF4
@@ -66,17 +68,17 @@ def tensors(folder: Path) -> State:
         try:
             names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise Mistake(f"{folder / INDEX} cannot be read ({error}): is the download whole?") from error
+            raise UserError(f"{folder / INDEX} cannot be read ({error}): is the download whole?") from error
     if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
-        raise Mistake(f"{folder / INDEX} names files that are no safetensors: it is not followed")
+        raise UserError(f"{folder / INDEX} names files that are no safetensors: it is not followed")
     found: State = {}
     for name in names:
         try:
             found |= load_file(folder / name)
         except FileNotFoundError as error:
-            raise Mistake(f"{folder} has no {name}: only safetensors are read, no pytorch_model.bin") from error
+            raise UserError(f"{folder} has no {name}: only safetensors are read, no pytorch_model.bin") from error
         except (SafetensorError, OSError) as error:
-            raise Mistake(f"{folder / name} is damaged ({error}): download it again") from error
+            raise UserError(f"{folder / name} is damaged ({error}): download it again") from error
     return found
 
 
@@ -85,12 +87,12 @@ def seen(folder: Path, config: dict[str, Any]) -> tuple[Pictures, tuple[str, ...
     size = config.get("image_size", 224)
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     if type(height) is not int or type(width) is not int:
-        raise Mistake(f"{folder}/config.json has no image_size, but {size!r}")
+        raise UserError(f"{folder}/config.json has no image_size, but {size!r}")
     file = folder / "preprocessor_config.json"
     try:
         told = read_json(file) if file.is_file() else {}
     except ValueError as error:
-        raise Mistake(f"{file} cannot be read ({error}): is the download whole?") from error
+        raise UserError(f"{file} cannot be read ({error}): is the download whole?") from error
     colours = tuple(colour(told.get(name)) for name in ("image_mean", "image_std"))
     if not all(colours) or all(value == 0.5 for each in colours for value in each):
         why = "its processor says 0.5" if all(colours) else "nothing beside it says otherwise"
@@ -121,7 +123,7 @@ def write(state: State, trained: Trained, folder: Path, head: dict[str, Any] | N
         names = dict(enumerate(head["classes"]))
         config |= {"architectures": ["IJepaForImageClassification"], "id2label": names}
         config |= {"label2id": {name: number for number, name in names.items()}}
-    with replacing(folder / WEIGHTS) as temporary:
+    with atomic_write(folder / WEIGHTS) as temporary:
         save_file(theirs, temporary, {"format": "pt"})
     write_json(config, folder / "config.json")
     write_processor(trained.data, folder)
@@ -132,7 +134,7 @@ def write_processor(data: Image, folder: Path) -> None:
 
 
 def write_json(content: dict[str, Any], file: Path) -> None:
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 

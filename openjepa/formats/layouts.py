@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.types import Mistake
+from openjepa.core.errors import UserError
 
 State = dict[str, Tensor]
+
 Shapes = dict[str, tuple[int, ...]]
+
 KINDS = ("weight", "bias")
 
 
@@ -58,6 +60,7 @@ TIMM = Layout(
     modules={"patch_embed.proj": "patch_embed.proj", "norm": "norm"},
     table="pos_embed",
 )
+
 PREDICTOR = TIMM._replace(  # the authors'
     block="predictor_blocks.{}",
     modules={"embed": "predictor_embed", "norm": "predictor_norm", "proj": "predictor_proj"},
@@ -65,6 +68,7 @@ PREDICTOR = TIMM._replace(  # the authors'
     tensors=("mask_token",),
     stem="embed",
 )
+
 HF4 = Layout(  # what transformers 4 and 5 write, and what lies on the hub
     block="encoder.layer.{}",
     parts={
@@ -78,6 +82,7 @@ HF4 = Layout(  # what transformers 4 and 5 write, and what lies on the hub
     modules={"patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm"},
     table="embeddings.position_embeddings",
 )
+
 HF5 = HF4._replace(  # the model in memory of transformers 5
     block="layers.{}",
     parts={
@@ -123,12 +128,12 @@ def sizes(state: State, layout: Layout, where: str) -> Sizes:
     found = {part: tuple(state[name].shape) for part, name in wanted.items() if name in state}
     for part, name in wanted.items():
         if part not in found:
-            raise Mistake(f"{where} holds no I-JEPA encoder: there is no {name}, but {first(state)}")
+            raise UserError(f"{where} holds no I-JEPA encoder: there is no {name}, but {first(state)}")
     if len(found["table"]) != 3 or len(found["stem"]) not in (2, 4) or 0 in (*found["stem"], *found["hidden"]):
-        raise Mistake(f"{where} holds no I-JEPA encoder: {wanted['table']} is {times(found['table'])}")
+        raise UserError(f"{where} holds no I-JEPA encoder: {wanted['table']} is {times(found['table'])}")
     depth = depth_of(state, layout.block)
     if depth > len(state):
-        raise Mistake(f"{where} is incomplete: it names {depth} blocks and holds {len(state)} tensors")
+        raise UserError(f"{where} is incomplete: it names {depth} blocks and holds {len(state)} tensors")
     return Sizes(found["stem"][0], depth, found["hidden"][0], found["table"][1], found["stem"])
 
 
@@ -145,14 +150,16 @@ def taken(state: State, layout: Layout, network: nn.Module, table: Float[Tensor,
     actual = {name: tuple(x.shape) for name, x in state.items()}
     for name in sorted(expected.keys() | actual.keys()):
         if name not in actual:
-            raise Mistake(f"{where} is incomplete: {name} ({times(expected[name])}) is missing")
+            raise UserError(f"{where} is incomplete: {name} ({times(expected[name])}) is missing")
         if name not in expected:
-            raise Mistake(f"{where} has {name} ({times(actual[name])}) besides, which no I-JEPA has")
+            raise UserError(f"{where} has {name} ({times(actual[name])}) besides, which no I-JEPA has")
         if actual[name] != expected[name]:
-            raise Mistake(f"{where}: {name} is {times(actual[name])}, and {times(expected[name])} by its other tensors")
+            raise UserError(
+                f"{where}: {name} is {times(actual[name])}, and {times(expected[name])} by its other tensors"
+            )
     theirs = state[layout.table]
     if (theirs.float() - table).abs().max() > (1e-4 if theirs.dtype == torch.float32 else 1e-2):
-        raise Mistake(f"{where}: {layout.table} is no sine-cosine table of its grid: trained positions are not read")
+        raise UserError(f"{where}: {layout.table} is no sine-cosine table of its grid: trained positions are not read")
     return layout.inward(state)
 
 

@@ -14,22 +14,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openjepa.durable import replacing
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.formats.found import Asked, Found, Pictures, ours, settings_of
 from openjepa.formats.layouts import PREDICTOR, TIMM, State, position_table, sizes, strip
 from openjepa.methods.jepa import JEPA
 from openjepa.trained import About, Trained
-from openjepa.types import Mistake
 
 LICENCE = "cc-by-nc-4.0"  # of the released weights
+
 LARGEST = 2**24  # bytes of the pickle that lists the tensors
+
 NETWORKS = {"target": "target_encoder", "context": "encoder", "predictor": "predictor"}
+
 LAYOUTS = {"target": TIMM, "context": TIMM, "predictor": PREDICTOR}
+
 PREFIX = "module."
+
 NAMED = frozenset(  # what a list of tensors names, and nothing else may
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
     | {f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Bool", "Byte")}
 )
+
 DAMAGE = (  # what restricted loading raises on files that are not what they seem
     pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, AttributeError,
     OverflowError, AssertionError, OSError, zipfile.BadZipFile,
@@ -44,7 +50,9 @@ def read(file: Path, asked: Asked) -> Found:
     content = restricted(file)
     theirs = {name: network(content.get(key), f"{file}: {key}") for name, key in NETWORKS.items() if key in content}
     if not theirs.keys() & {"target", "context"}:
-        raise Mistake(f"{file} is no checkpoint of I-JEPA: it has {', '.join(map(str, content))[:80]}, and no encoder")
+        raise UserError(
+            f"{file} is no checkpoint of I-JEPA: it has {', '.join(map(str, content))[:80]}, and no encoder"
+        )
     notes = ()
     if "target" not in theirs:
         theirs["target"] = theirs.pop("context")
@@ -62,7 +70,7 @@ def read(file: Path, asked: Asked) -> Found:
 def network(state: Any, where: str) -> State:
     """The tensors of one network. Mistake if they are none."""
     if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()) or not state:
-        raise Mistake(f"{where} is no list of tensors")
+        raise UserError(f"{where} is no list of tensors")
     return strip(state, PREFIX)
 
 
@@ -77,22 +85,24 @@ def restricted(file: Path) -> dict[Any, Any]:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if any(each.compress_type != zipfile.ZIP_STORED for each in members):
-                raise Mistake(f"{file} is compressed: unpack it, or save it again with torch.save")
+                raise UserError(f"{file} is compressed: unpack it, or save it again with torch.save")
             listing = next((each for each in members if each.filename.endswith("/data.pkl")), None)
             if listing is None:
-                raise Mistake(f"{file} is an archive, but no checkpoint of torch.save: give a *.pth.tar of the authors")
+                raise UserError(
+                    f"{file} is an archive, but no checkpoint of torch.save: give a *.pth.tar of the authors"
+                )
             if sum(each.file_size for each in members) > file.stat().st_size or listing.file_size > LARGEST:
-                raise Mistake(f"{file} says that it is larger inside than outside: it is not loaded")
+                raise UserError(f"{file} says that it is larger inside than outside: it is not loaded")
             innocent(archive.read(listing), file)
             if bad := archive.testzip():
-                raise Mistake(f"{file} is damaged at {bad}: download it again")
+                raise UserError(f"{file} is damaged at {bad}: download it again")
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except DAMAGE as error:
-        raise Mistake(
+        raise UserError(
             f"{file} is no whole checkpoint of torch ({first_line(error)}): is it a *.pth.tar, and the download whole?"
         ) from error
     if not isinstance(content, dict):
-        raise Mistake(f"{file} is no checkpoint: it holds a {type(content).__name__}")
+        raise UserError(f"{file} is no checkpoint: it holds a {type(content).__name__}")
     return content
 
 
@@ -100,9 +110,9 @@ def innocent(listing: bytes, file: Path) -> None:
     """Mistake unless a pickle names nothing but tensors and what they are kept in."""
     for code, argument, _ in pickletools.genops(listing):
         if code.name == "GLOBAL" and argument not in NAMED:
-            raise Mistake(f"{file} wants {str(argument).replace(' ', '.')} to be run: it is not loaded")
+            raise UserError(f"{file} wants {str(argument).replace(' ', '.')} to be run: it is not loaded")
         if code.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
-            raise Mistake(f"{file} wants objects to be made ({code.name}): it is not loaded")
+            raise UserError(f"{file} wants objects to be made ({code.name}): it is not loaded")
 
 
 def first_line(error: BaseException) -> str:
@@ -117,6 +127,6 @@ def write(networks: dict[str, State], trained: Trained, file: Path) -> Path:
         table = position_table(*trained.config.data.grid, method.predictor_dim if name == "predictor" else method.dim)
         theirs = LAYOUTS[name].outward(state, table)
         content[NETWORKS[name]] = {PREFIX + each: x.clone() for each, x in theirs.items()}
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         torch.save({**content, "epoch": 0}, temporary)
     return file

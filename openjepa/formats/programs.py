@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from openjepa.core.errors import UserError
 from openjepa.trained import Trained
-from openjepa.types import Mistake
 
 ONNX, PROGRAM = "model.onnx", "model.pt2"
+
 CLOSE = 1e-4  # largest difference from our own features that is let pass
+
 INPUT, OUTPUTS = "pixel_values", ("last_hidden_state", "pooled")
 
 
@@ -76,7 +78,7 @@ def write_onnx(trained: Trained, folder: Path) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter wants it)
     except ImportError as error:
-        raise Mistake("ONNX needs an extra: pip install 'openjepa[onnx]'") from error
+        raise UserError("ONNX needs an extra: pip install 'openjepa[onnx]'") from error
     with quiet():
         made = torch.onnx.export(
             program(trained), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, verbose=False
@@ -95,5 +97,5 @@ def checked(trained: Trained, other) -> float:
         x = sample(trained, count, more)
         worst = max(worst, (other(x) - whole(x)[0]).abs().max().item())
     if not worst <= CLOSE:
-        raise Mistake(f"the exported program differs from the encoder by {worst:.1e}: please report this as a defect")
+        raise UserError(f"the exported program differs from the encoder by {worst:.1e}: please report this as a defect")
     return worst

@@ -6,14 +6,19 @@ import dataclasses
 from pathlib import Path
 
 from openjepa import weights
+from openjepa.core.errors import UserError
 from openjepa.device import place
-from openjepa.formats import hugging_face, official, programs, timm
 from openjepa.formats.found import Asked, Found
+from openjepa.formats.hugging_face import is_one, read
+from openjepa.formats.official import LICENCE, read
+from openjepa.formats.programs import ONNX, PROGRAM
+from openjepa.formats.timm import is_one, read
 from openjepa.trained import Trained
-from openjepa.types import Mistake
 
 HUB, OFFICIAL = "hf:", "model.pth.tar"  # the latter as jepa export writes it
+
 PUBLISHED = ("facebook/ijepa", "jmtzt/ijepa", "timm/")  # of which the licence is known
+
 KINDS = "a run, an export, a *.pth.tar of the authors, a folder of Hugging Face or timm, or hf:ID"
 
 
@@ -35,31 +40,31 @@ def foreign(source: str, asked: Asked) -> Found | None:
     if source.startswith(HUB):
         found = in_folder(downloaded(source.removeprefix(HUB)), asked)
         if found is None:
-            raise Mistake(f"{source} holds no weights of I-JEPA: want config.json and model.safetensors")
-        licence = found.about.licence or (official.LICENCE if source.removeprefix(HUB).startswith(PUBLISHED) else "")
+            raise UserError(f"{source} holds no weights of I-JEPA: want config.json and model.safetensors")
+        licence = found.about.licence or (LICENCE if source.removeprefix(HUB).startswith(PUBLISHED) else "")
         return found._replace(about=dataclasses.replace(found.about, source=source, licence=licence))
     path = Path(source)
     if path.is_dir():
         return in_folder(path, asked)
     if not path.is_file():
-        raise Mistake(f"{source} is not there: give {KINDS}")
+        raise UserError(f"{source} is not there: give {KINDS}")
     if path.suffix != ".safetensors":
-        return official.read(path, asked)
-    return foreign(str(path.parent), asked) if (path.parent / "config.json").is_file() else timm.read(path, asked)
+        return read(path, asked)
+    return foreign(str(path.parent), asked) if (path.parent / "config.json").is_file() else read(path, asked)
 
 
 def in_folder(folder: Path, asked: Asked) -> Found | None:
     """What a folder of another project holds; None if it is none of theirs."""
     if (folder / OFFICIAL).is_file():
-        return official.read(folder / OFFICIAL, asked)
-    for program in (programs.ONNX, programs.PROGRAM):
+        return read(folder / OFFICIAL, asked)
+    for program in (ONNX, PROGRAM):
         if (folder / program).is_file():
-            raise Mistake(
+            raise UserError(
                 f"{folder} holds a program, {program}, which cannot be read back: give what it was exported from"
             )
-    if hugging_face.is_one(folder):
-        return hugging_face.read(folder, asked)
-    return timm.read(folder, asked) if timm.is_one(folder) else None
+    if is_one(folder):
+        return read(folder, asked)
+    return read(folder, asked) if is_one(folder) else None
 
 
 def downloaded(name: str) -> Path:
@@ -68,10 +73,10 @@ def downloaded(name: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
-        raise Mistake("models of the hub need an extra: pip install 'openjepa[hf]'") from error
+        raise UserError("models of the hub need an extra: pip install 'openjepa[hf]'") from error
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "README.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise Mistake(
+        raise UserError(
             f"hf:{name} cannot be had ({str(error).splitlines()[0]}): check the id and the network"
         ) from error

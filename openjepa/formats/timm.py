@@ -8,12 +8,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from openjepa.durable import replacing
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.formats.found import IMAGENET, Asked, Found, Pictures, ours, settings_of
 from openjepa.formats.hugging_face import colour, config_of, licence_of, whole, write_json
 from openjepa.formats.layouts import TIMM, State, position_table, sizes
 from openjepa.trained import About, Trained
-from openjepa.types import Mistake
 
 WEIGHTS = "model.safetensors"
 
@@ -30,9 +30,9 @@ def read(path: Path, asked: Asked) -> Found:
     try:
         state = load_file(file)
     except FileNotFoundError as error:
-        raise Mistake(f"{folder} has no {WEIGHTS}: only safetensors are read") from error
+        raise UserError(f"{folder} has no {WEIGHTS}: only safetensors are read") from error
     except (SafetensorError, OSError) as error:
-        raise Mistake(f"{file} is damaged ({error}): download it again") from error
+        raise UserError(f"{file} is damaged ({error}): download it again") from error
     state = {name: x for name, x in state.items() if not name.startswith("head.")}
     known, made, told = sizes(state, TIMM, str(path)), part(config, "model_args"), part(config, "pretrained_cfg")
     size = made.get("img_size")
@@ -58,7 +58,7 @@ def write(state: State, trained: Trained, folder: Path, licence: str) -> None:
     """A folder with timm's config beside the weights."""
     data, method = trained.data, trained.config.method
     theirs = TIMM.outward(state, position_table(*data.grid, method.dim))
-    with replacing(folder / WEIGHTS) as temporary:
+    with atomic_write(folder / WEIGHTS) as temporary:
         save_file(theirs, temporary, {"format": "pt"})
     config = {
         "architecture": "vit_base_patch16_224",

@@ -19,16 +19,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.draws import Draws
+from openjepa.core.distributed import local_shards
+from openjepa.core.protocols import Modality
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch, Masks, Output, Tokens
 from openjepa.encoder import Encoder
 from openjepa.methods.jepa import JEPA
 from openjepa.nn.positions import sincos
 from openjepa.nn.transformer import Block, initialise
-from openjepa.sharding import parts
-from openjepa.types import Batch, Masks, Modality, Output, Tokens
 
 Condition = Literal["features", "prediction"]
+
 NEAR = 0.05  # of the time: errors with less left weigh no more
+
 FREQUENCIES = 128  # of the time's sines and cosines
 
 
@@ -110,7 +113,7 @@ class Decoding(nn.Module):
         What the drawer takes the pixels for is wrong by that much in the time that is left, or in a twentieth of all.
         """
         there = self.drawn(self.modality.tokens(batch.views[0]), masks)
-        draws = Draws.of(0, 0, batch.number.cpu().numpy())
+        draws = CounterRNG.of(0, 0, batch.number.cpu().numpy())
         noise, at = (each.to(there.x.device) for each in (normal(draws, "noise", there.x.shape[1:]), times(draws)))
         pixels = there.x.float()
         between = noise.lerp(pixels, at[:, None, None])
@@ -123,12 +126,12 @@ class Decoding(nn.Module):
     @torch.no_grad()
     def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
         """averaged ← momentum · averaged + (1 - momentum) · drawer; nothing moves where no step was taken."""
-        following, leading = parts(self.averaged.parameters()), parts(self.drawer.parameters())
+        following, leading = local_shards(self.averaged.parameters()), local_shards(self.drawer.parameters())
         pace = 1.0 - momentum if taken is None else torch.where(taken, 1.0 - momentum, 0.0)
         torch._foreach_lerp_(following, leading, pace if taken is None else [pace] * len(following))  # pyright: ignore
 
     @torch.no_grad()
-    def draw(self, conditions: Conditions, where: Float[Tensor, "B T P"], draws: Draws, steps: int = 25) -> Tensor:
+    def draw(self, conditions: Conditions, where: Float[Tensor, "B T P"], draws: CounterRNG, steps: int = 25) -> Tensor:
         """Raw tokens (B, T, E) at these places, from noise that the draws choose.
 
         The flow is followed by Heun's method in equal steps, the last one Euler's.
@@ -191,17 +194,17 @@ def waves(time: Float[Tensor, "B"]) -> Float[Tensor, "B F"]:
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
-def normal(draws: Draws, name: str, shape: tuple[int, ...]) -> Float[Tensor, "B *S"]:
+def normal(draws: CounterRNG, name: str, shape: tuple[int, ...]) -> Float[Tensor, "B *S"]:
     """Normal numbers of each sample's own (Box and Muller, 1958)."""
     radius, angle = (draws.uniform(f"{name} {part}", *shape) for part in ("radius", "angle"))
     return (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()
 
 
-def times(draws: Draws) -> Float[Tensor, "B"]:
+def times(draws: CounterRNG) -> Float[Tensor, "B"]:
     """A time in (0, 1) for each sample, logit-normal, most of them early (as Li and He have it)."""
     return (0.8 * normal(draws, "time", ()) - 0.8).sigmoid()
 
 
-def seeded(seed: int, count: int) -> Draws:
+def seeded(seed: int, count: int) -> CounterRNG:
     """Draws of `count` pictures to be made."""
-    return Draws.of(seed, 0, np.arange(count))
+    return CounterRNG.of(seed, 0, np.arange(count))

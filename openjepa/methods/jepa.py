@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from openjepa.distributed import total
+from openjepa.core.distributed import all_reduce_sum, local_shards
+from openjepa.core.protocols import Modality
+from openjepa.core.types import Batch, Masks, Output
 from openjepa.encoder import Encoder
 from openjepa.losses import LOSSES, normed
 from openjepa.nn.positions import Positions
 from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
 from openjepa.regularisers import sketched_gaussian
-from openjepa.sharding import parts
-from openjepa.types import Batch, Masks, Modality, Output, passes
+from openjepa.types import passes
 
 SLICES = 256  # directions that SIGReg looks along
+
 EPSILON = 1e-4  # added to the variance that targets are standardised by
 
 
@@ -175,7 +177,10 @@ class MaskedJEPA(nn.Module):
 
         Nothing moves where `taken`, a flag on the device, says that the optimiser's step was not taken.
         """
-        following, leading = parts(self.target_encoder.parameters()), parts(self.context_encoder.parameters())
+        following, leading = (
+            local_shards(self.target_encoder.parameters()),
+            local_shards(self.context_encoder.parameters()),
+        )
         if taken is None:
             torch._foreach_lerp_(following, leading, 1.0 - momentum)  # pyright: ignore
         else:
@@ -189,9 +194,9 @@ class MaskedJEPA(nn.Module):
 
 def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor, "E"]]:
     """Mean and variance of each feature over all tokens of the global batch, in fp32, in two passes."""
-    count = total(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
-    mean = total(x.float().sum((0, 1))) / count
-    return mean, total((x.float() - mean).square().sum((0, 1))) / count
+    count = all_reduce_sum(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
+    mean = all_reduce_sum(x.float().sum((0, 1))) / count
+    return mean, all_reduce_sum((x.float() - mean).square().sum((0, 1))) / count
 
 
 def whitened(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
@@ -202,7 +207,7 @@ def whitened(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
     """
     with torch.autocast(x.device.type, enabled=False):
         rows = x.float().flatten(0, 1)
-        covariance = total(rows.T @ rows) / total(torch.tensor(float(len(rows)), device=x.device))
+        covariance = all_reduce_sum(rows.T @ rows) / all_reduce_sum(torch.tensor(float(len(rows)), device=x.device))
         variance, axes = torch.linalg.eigh(covariance)
         variance = torch.maximum(variance, 1e-3 * variance.mean())
         return x.float() @ (axes * variance ** (-power / 2)) @ axes.T

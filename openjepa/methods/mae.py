@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.protocols import Modality
+from openjepa.core.types import Batch, Masks, Output
 from openjepa.encoder import Encoder
 from openjepa.losses import normed
 from openjepa.nn.positions import Positions
 from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.predictor import Predictor
-from openjepa.types import Batch, Masks, Modality, Output, passes
+from openjepa.types import passes
 
 
 class Targets(NamedTuple):

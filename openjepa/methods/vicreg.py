@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.protocols import Modality
+from openjepa.core.types import Batch, Masks, Output
 from openjepa.encoder import Encoder
 from openjepa.nn.positions import Positions
 from openjepa.nn.transformer import Init, initialise, unit_stem
 from openjepa.regularisers import hinge, redundancy
-from openjepa.types import Batch, Masks, Modality, Output
 
 
 @dataclass(frozen=True)

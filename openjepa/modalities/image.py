@@ -16,16 +16,35 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from openjepa import archives, pictures
+from openjepa.archives import folder
 from openjepa.colour import jitter
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
+from openjepa.core.protocols import Dataset
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import FileList, Samples, Skipped, Tokens
 from openjepa.data import Paths, list_files
-from openjepa.draws import Draws
-from openjepa.durable import replacing
 from openjepa.nn.positions import grid_positions
-from openjepa.types import Dataset, Listing, Mistake, Read, Skipped, Tokens
+from openjepa.pictures import (
+    MODES,
+    SUFFIXES,
+    Crop,
+    File,
+    Fit,
+    Undecodable,
+    centre_crops,
+    cut,
+    decode,
+    look,
+    random_crops,
+    resample,
+    size_of,
+)
 
 ATTEMPTS = 16  # replacements tried for a file that cannot be decoded
+
 TOGETHER = 16  # files that are held in memory at a time
+
 SMALL = 96  # longest side of pictures that are packed into one file, pixels
 
 View = UInt8[np.ndarray, "C h w"]
@@ -44,7 +63,7 @@ class Image:
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
     flip: bool = False  # mirror half of the crops
     colour: float = 0.0  # strength of random changes of colour; SimCLR's runs on CIFAR-10 have 0.5
-    fit: pictures.Fit = "crop"  # of evaluation views: largest centred box; its middle 7/8; the whole picture squashed
+    fit: Fit = "crop"  # of evaluation views: largest centred box; its middle 7/8; the whole picture squashed
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()
 
@@ -53,17 +72,17 @@ class Image:
             if self.patch < 1 or side < 1 or side % self.patch:
                 patch = max(1, self.patch)
                 better = max(1, round(side / patch)) * patch
-                raise Mistake(
+                raise UserError(
                     f"image size {side} is not a multiple of patch {patch}: try --data.size {better} {better}"
                 )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise Mistake(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
+            raise UserError(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
-            raise Mistake(f"crop aspect {self.crop_aspect} is not a range above 0: try --data.crop-aspect 0.75 1.33")
+            raise UserError(f"crop aspect {self.crop_aspect} is not a range above 0: try --data.crop-aspect 0.75 1.33")
         if self.colour < 0:
-            raise Mistake(f"a change of colour of strength {self.colour:g} is none: try --data.colour 0.5")
+            raise UserError(f"a change of colour of strength {self.colour:g} is none: try --data.colour 0.5")
         if self.colour and self.channels != 3:
-            raise Mistake(f"colours of {self.channels} channels cannot be changed: leave --data.colour out")
+            raise UserError(f"colours of {self.channels} channels cannot be changed: leave --data.colour out")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -77,13 +96,13 @@ class Image:
     def width(self) -> int:
         return self.channels * self.patch**2
 
-    def listing(self) -> Listing:
-        return list_files(self.root, pictures.SUFFIXES)
+    def listing(self) -> FileList:
+        return list_files(self.root, SUFFIXES)
 
-    def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
+    def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
         """The pictures of a list of files. With a cache folder, small pictures are packed there into one file."""
-        if self.channels not in pictures.MODES and not source.paths[0].endswith(".npy"):
-            raise Mistake(
+        if self.channels not in MODES and not source.paths[0].endswith(".npy"):
+            raise UserError(
                 f"pictures such as {source.paths[0]} have 1 or 3 channels, not {self.channels}: give .npy files or --data.channels 3"
             )
         paths = Paths.write(cache / f"{source.fingerprint}.paths", source.paths) if cache else source.paths
@@ -105,7 +124,7 @@ class Image:
         """The same of pictures that are normalised already."""
         batch, channels, height, width = normal.shape
         if height % self.patch or width % self.patch:
-            raise Mistake(f"a view of {height}×{width} does not divide into patches of {self.patch}")
+            raise UserError(f"a view of {height}×{width} does not divide into patches of {self.patch}")
         rows, columns = height // self.patch, width // self.patch
         x = normal.view(batch, channels, rows, self.patch, columns, self.patch)
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
@@ -136,13 +155,13 @@ class Image:
         shown = view[:3] if len(view) >= 3 else view[:1].expand(3, -1, -1)
         return shown.permute(1, 2, 0).cpu().numpy()
 
-    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: Draws | None) -> pictures.Crop:
+    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: CounterRNG | None) -> Crop:
         """Training crops where there are draws, else the evaluation view."""
         if draws is None:
-            return pictures.centre_crops(self.size, height, width, self.fit)
-        return pictures.random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, draws)
+            return centre_crops(self.size, height, width, self.fit)
+        return random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, draws)
 
-    def coloured(self, views: UInt8[Tensor, "B C H W"], draws: Draws | None) -> UInt8[Tensor, "B C H W"]:
+    def coloured(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]:
         """Training views with their colours changed, if they are to be."""
         return jitter(views, self.colour, draws) if draws and self.colour else views
 
@@ -216,7 +235,7 @@ class ImageArray:
     def source(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
+    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
         index, skipped = index.clone(), []
         for row, wanted in enumerate(index.tolist() if self.bad else []):
             attempt = 0
@@ -228,8 +247,8 @@ class ImageArray:
                 attempt += 1
             index[row] = wanted
         height, width = self.sizes[index].float().unbind(1)
-        views = pictures.resample(self.array[index], self.config.crops(height, width, draws), self.config.size)
-        return Read((self.config.coloured(views, draws),), self.label[index], tuple(skipped))
+        views = resample(self.array[index], self.config.crops(height, width, draws), self.config.size)
+        return Samples((self.config.coloured(views, draws),), self.label[index], tuple(skipped))
 
 
 class ImageFiles:
@@ -249,7 +268,7 @@ class ImageFiles:
     @cached_property
     def folders(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
         """Names of the folders that hold the files, and each file's."""
-        names = [archives.folder(path) for path in self.paths]
+        names = [folder(path) for path in self.paths]
         classes = tuple(sorted(set(names)))
         number = {name: place for place, name in enumerate(classes)}
         return classes, torch.tensor([number[name] for name in names])
@@ -260,7 +279,7 @@ class ImageFiles:
     def source(self, index: int) -> str:
         return self.paths[index]
 
-    def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
+    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
         views, label, skipped = [], torch.full((len(index),), -1), []
         for rows in torch.arange(len(index)).split(TOGETHER):
             own = draws.take(rows.numpy()) if draws else None
@@ -269,9 +288,9 @@ class ImageFiles:
                 skipped.extend(bad)
                 if draws is None and not bad:
                     label[row] = self.label[index[row]]
-        return Read((self.config.coloured(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
+        return Samples((self.config.coloured(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
 
-    def views(self, index: list[int], draws: Draws | None) -> Iterator[tuple[View, list[Skipped]]]:
+    def views(self, index: list[int], draws: CounterRNG | None) -> Iterator[tuple[View, list[Skipped]]]:
         """A view of each of some samples, and the files that had to be passed over for it."""
         for row, found in enumerate(self.cut(index, draws)):
             skipped: list[Skipped] = []
@@ -284,33 +303,33 @@ class ImageFiles:
                 (found,) = self.cut([replacement(mine, len(skipped) - 1, len(self), found)], mine)
             yield found, skipped
 
-    def cut(self, index: list[int], draws: Draws | None) -> Iterator[View | Skipped]:
+    def cut(self, index: list[int], draws: CounterRNG | None) -> Iterator[View | Skipped]:
         """A view of each file, or why there is none. All are read before the first is decoded: their crops are one draw."""
         files = deque(self.look(place) for place in index)
         sides = torch.tensor([(1, 1) if isinstance(file, Skipped) else file[:2] for file in files], dtype=torch.float32)
         crop, row = self.config.crops(sides[:, 0], sides[:, 1], draws), 0
         while files:
             found = files.popleft()  # and its decoded picture goes with it
-            if isinstance(found, pictures.File):
+            if isinstance(found, File):
                 try:
-                    found = pictures.cut(found, self.config.channels, crop, row, self.config.size)
-                except pictures.Undecodable as error:
+                    found = cut(found, self.config.channels, crop, row, self.config.size)
+                except Undecodable as error:
                     found = Skipped(self.paths[index[row]], str(error))
             yield found
             row += 1
 
-    def look(self, place: int) -> pictures.File | Skipped:
+    def look(self, place: int) -> File | Skipped:
         """A file read, or why it cannot be."""
         try:
-            return pictures.look(self.paths[place], self.config.channels)
-        except pictures.Undecodable as error:
+            return look(self.paths[place], self.config.channels)
+        except Undecodable as error:
             return Skipped(self.paths[place], str(error))
 
 
-def replacement(draws: Draws, attempt: int, count: int, bad: Skipped) -> int:
+def replacement(draws: CounterRNG, attempt: int, count: int, bad: Skipped) -> int:
     """Which sample takes the place of one that could not be decoded. Mistake after 16 in a row."""
     if attempt == ATTEMPTS:
-        raise Mistake(
+        raise UserError(
             f"{ATTEMPTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder"
         )
     return int(draws.again(0).uniform(f"replacement {attempt}") * count)  # the same for every view of the sample
@@ -321,8 +340,8 @@ def small(files: ImageFiles) -> bool:
     sizes = []
     for index in np.linspace(0, len(files) - 1, min(64, len(files))).astype(int).tolist():
         try:
-            sizes.append(max(pictures.size_of(files.paths[index], files.config.channels)))
-        except pictures.Undecodable:
+            sizes.append(max(size_of(files.paths[index], files.config.channels)))
+        except Undecodable:
             continue
     return bool(sizes) and max(sizes) <= SMALL
 
@@ -335,22 +354,22 @@ def pack(files: ImageFiles, cache: Path) -> Dataset:
         sizes, bad = np.zeros((count, 2), np.int64), {}
         for place, path in enumerate(files.paths):
             try:
-                sizes[place] = pictures.size_of(path, channels)
-            except pictures.Undecodable as error:
+                sizes[place] = size_of(path, channels)
+            except Undecodable as error:
                 bad[place] = str(error)
         if sizes.max() > SMALL:
             return files
         height, width = sizes.max(0)
-        with replacing(store) as temporary:
+        with atomic_write(store) as temporary:
             array = np.memmap(temporary, np.uint8, "w+", shape=(count, channels, height, width))
             for place, path in enumerate(files.paths):
                 try:
-                    picture = pictures.decode(path, channels)
+                    picture = decode(path, channels)
                     array[place, :, : picture.shape[1], : picture.shape[2]] = picture
-                except pictures.Undecodable as error:
+                except Undecodable as error:
                     bad[place] = str(error)
             array.flush()
-        with replacing(index) as temporary:
+        with atomic_write(index) as temporary:
             temporary.write_text(json.dumps({"shape": array.shape, "sizes": sizes.tolist(), "bad": bad}))
     return Packed(files, store, index)
 
@@ -391,7 +410,7 @@ def measure(data: Dataset, most: int = 4096) -> tuple[tuple[float, ...], tuple[f
         total, square = total + view.sum((0, 2, 3)), square + view.square().sum((0, 2, 3))
         pixels += view.shape[0] * view.shape[2] * view.shape[3]
     if not pixels:
-        raise Mistake("none of the images looked at could be decoded: run file on one of them to see what it is")
+        raise UserError("none of the images looked at could be decoded: run file on one of them to see what it is")
     mean = total / pixels
     std = (square / pixels - mean**2).clamp(min=1e-8).sqrt()
     return tuple(round(value, 5) for value in mean.tolist()), tuple(round(value, 5) for value in std.tolist())

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import FileList, Samples, Tokens
 from openjepa.data import list_files
-from openjepa.draws import Draws
-from openjepa.types import Dataset, Listing, Mistake, Read, Tokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Series:
     def __post_init__(self):
         if self.window < 1 or self.length % self.window:
             better = max(1, self.length // max(1, self.window)) * self.window
-            raise Mistake(f"length {self.length} is not a multiple of window {self.window}: try --data.length {better}")
+            raise UserError(
+                f"length {self.length} is not a multiple of window {self.window}: try --data.length {better}"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -42,22 +46,22 @@ class Series:
     def width(self) -> int:
         return self.channels * self.window
 
-    def listing(self) -> Listing:
+    def listing(self) -> FileList:
         return list_files(self.root, frozenset({".npy"}), inside=False)
 
-    def dataset(self, source: Listing, cache: Path | None = None) -> Dataset:
+    def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
         """The signals of a .npy file, memory-mapped. Mistake if it is not one array of signals."""
         if len(source.paths) != 1:
-            raise Mistake(f"{len(source.paths)} .npy files: want one, of shape (signals, {self.channels}, samples)")
+            raise UserError(f"{len(source.paths)} .npy files: want one, of shape (signals, {self.channels}, samples)")
         signals = np.load(source.paths[0], mmap_mode="r", allow_pickle=False)
         if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
             wanted = f"(signals, {self.channels}, at least {self.length})"
-            raise Mistake(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
+            raise UserError(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
         return SeriesArray(self, signals, torch.full((len(signals),), -1), source.fingerprint)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Sines of four frequencies (the label) with a random phase, and harmonics of random strength."""
-        draws = Draws.of(seed, 0, np.arange(size))
+        draws = CounterRNG.of(seed, 0, np.arange(size))
         label = (draws.uniform("label") * 4).long()
         phase, strength = draws.uniform("shape", self.channels, 2, 1).mul(2 * math.pi).unbind(2)
         angle = torch.arange(2 * self.length) * (2 * math.pi * (label + 2) / self.length)[:, None, None] + phase
@@ -104,11 +108,11 @@ class SeriesArray:
     def source(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: Int[Tensor, "B"], draws: Draws | None) -> Read:
+    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
         room = self.signals.shape[2] - self.config.length + 1
         start = (draws.uniform("stretch") * room).long().tolist() if draws else [0] * len(index)
         rows = [
             self.signals[row, :, first : first + self.config.length]
             for row, first in zip(index.tolist(), start, strict=True)
         ]
-        return Read((torch.from_numpy(np.stack(rows)).float(),), self.label[index])
+        return Samples((torch.from_numpy(np.stack(rows)).float(),), self.label[index])

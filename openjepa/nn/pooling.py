@@ -1,5 +1,7 @@
 """Pooling that is learnt.   B batch  N tokens  D width"""
 
+from __future__ import annotations
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

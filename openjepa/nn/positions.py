@@ -1,15 +1,16 @@
 """Positions as coordinates.   B batch  N tokens  P coordinates  D width"""
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa.types import Mistake
+from openjepa.core.errors import UserError
 
 Positions = Literal["sincos", "rope"]  # added to tokens, or turned into queries and keys
-
 
 Side = int | torch.SymInt  # of a grid; a symbol while a program is traced
 
@@ -41,7 +42,7 @@ def sincos(pos: Float[Tensor, "*B P"], dim: int) -> Float[Tensor, "*B D"]:
     """
     coordinates = pos.shape[-1]
     if dim % (2 * coordinates):
-        raise Mistake(
+        raise UserError(
             f"width {dim} is not a multiple of {2 * coordinates}: try {dim // (2 * coordinates) * 2 * coordinates}"
         )
     count = dim // (2 * coordinates)
@@ -67,7 +68,7 @@ def rotary(pos: Float[Tensor, "B N P"], width: int) -> Turn:
 def turns(width: int, coordinates: int) -> int:
     """How many angles a head of `width` has for each coordinate. Mistake if they do not come out even."""
     if width % (2 * coordinates):
-        raise Mistake(
+        raise UserError(
             f"heads of width {width} cannot turn by {coordinates} coordinates: "
             f"try a width of {max(width // (2 * coordinates), 1) * 2 * coordinates} a head"
         )

@@ -3,6 +3,8 @@
 B batch  H heads  N, Q tokens  D width  K width of a head
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch

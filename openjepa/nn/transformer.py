@@ -1,5 +1,7 @@
 """A pre-norm transformer under timm's parameter names.   B batch  N, Q tokens  D width  H heads"""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Literal
 
@@ -9,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from openjepa.core.errors import UserError
 from openjepa.nn.positions import Turn, turned
 from openjepa.nn.products import Linear, self_attend
-from openjepa.types import Mistake
 
 
 class Attention(nn.Module):
@@ -20,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
         if dim % num_heads:
-            raise Mistake(f"width {dim} is not a multiple of {num_heads} heads")
+            raise UserError(f"width {dim} is not a multiple of {num_heads} heads")
         self.num_heads = num_heads
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)

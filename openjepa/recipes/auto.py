@@ -9,22 +9,29 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from openjepa import pictures
-from openjepa.config import Pretrain, seconds
+from openjepa.config import Pretrain
+from openjepa.core.config import parse_duration
+from openjepa.core.cpus import available_cores
+from openjepa.core.errors import UserError
 from openjepa.data import list_files
-from openjepa.device import cores, native_bf16
+from openjepa.device import native_bf16
 from openjepa.encoder import SIZES
 from openjepa.flops import work
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.pictures import SUFFIXES, Undecodable, opened, plain_array
 from openjepa.recipes.small import folders, objective, schedule
-from openjepa.types import Mistake
 
 LOOKS = 64  # images looked at
+
 SEEN = {"cpu": 500_000, "gpu": 20_000_000}  # images a run shows where no time is given, all epochs together
+
 FEWEST = 1_000  # images that anything was measured with
+
 MOST = 800  # epochs, where no time is given
+
 FEW = 20_000  # steps that a long run has, and up to twice as many: more time goes into larger batches
+
 # to choose a batch by: floating-point operations a second on a core, with bf16 or without
 RATE = {True: 1.25e11, False: 6e10}
 
@@ -41,9 +48,9 @@ def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", thread
 
     On a CPU by the study of small data (docs/small-data.md); on a GPU, on which nothing was studied, by the paper.
     """
-    paths = list_files(root, pictures.SUFFIXES).paths
+    paths = list_files(root, SUFFIXES).paths
     if len(paths) < 8:
-        raise Mistake(
+        raise UserError(
             f"too few images to learn from: {len(paths)} in {' '.join(root)}; give --data.root a folder of hundreds or more"
         )
     side, channels = look(paths)
@@ -51,7 +58,7 @@ def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", thread
     size, patch = geometry(side, gpu)
     data = Image(root=root, size=(size, size), patch=patch, channels=channels)
     seen = f"{len(paths):,} images of some {side} pixels: crops of {size}, patches of {patch}, a grid of {size // patch}×{size // patch}"
-    config, reasons = on_gpu(data, len(paths)) if gpu else on_cpu(data, len(paths), seconds(budget), threads)
+    config, reasons = on_gpu(data, len(paths)) if gpu else on_cpu(data, len(paths), parse_duration(budget), threads)
     few = (f"{len(paths)} images are few: nothing was measured with fewer than a thousand",) * (len(paths) < FEWEST)
     return Chosen(config, (seen, *reasons, *few))
 
@@ -74,7 +81,7 @@ def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = folders(Pretrain(data, small), small)
     cost = work(config.method, data, config.masks.build(data.grid).shapes()).total
-    rate = RATE[native_bf16(torch.device("cpu"))] * (threads or cores())
+    rate = RATE[native_bf16(torch.device("cpu"))] * (threads or available_cores())
     images = round(time * rate / cost) if time else min(SEEN["cpu"], MOST * count)
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
@@ -113,22 +120,22 @@ def look(paths: list[str]) -> tuple[int, int]:
         path = paths[place]
         try:
             if Path(path).suffix.lower() == ".npy":
-                shape = pictures.plain_array(path).shape
+                shape = plain_array(path).shape
                 if len(shape) != 3:
-                    raise Mistake(
+                    raise UserError(
                         f"{path} is an array of shape {shape}: .npy files hold bytes of (height, width, channels)"
                     )
                 sides.append(min(shape[:2]))
                 grey.append(False)
                 depth = shape[2]
                 continue
-            with pictures.opened(path) as picture:
+            with opened(path) as picture:
                 sides.append(min(picture.size))
                 grey.append(picture.mode in ("1", "L", "I", "I;16", "F"))
-        except pictures.Undecodable:
+        except Undecodable:
             continue
     if not sides:
-        raise Mistake(
+        raise UserError(
             f"none of the {min(LOOKS, len(paths))} files looked at is an image, the first is {paths[0]}: is this the right folder?"
         )
     return int(np.median(sides)), 1 if all(grey) else depth

@@ -13,17 +13,19 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.table import Table
 
-from openjepa import positional
-from openjepa.durable import replacing
+from openjepa.core.arguments import Features
+from openjepa.core.console import console, info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.figures.canvas import section, written
-from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import unit
 from openjepa.retrieval.thumbnails import as_data, thumbnail, warn_of_missing
-from openjepa.types import Mistake
 
 MANY = 50_000  # rows; of more, centres move after a batch of them at a time
+
 SHOWN = 16  # pictures of a cluster on the page
+
 STARTS = 4  # of k-means; the best is kept
 
 
@@ -31,7 +33,7 @@ STARTS = 4  # of k-means; the best is kept
 class Cluster:
     """Sorts pictures into groups by k-means on their features; with class folders, says how the two agree."""
 
-    index: positional.Features  # what jepa embed wrote, a row for each picture
+    index: Features  # what jepa embed wrote, a row for each picture
     clusters: int = 0  # 0: as many as there are class folders, or else the root of half the number of pictures
     seed: int = 0
     out: Path | None = None  # CSV and HTML get this name; by default INDEX-clusters beside the index
@@ -49,18 +51,18 @@ def cluster(settings: Cluster) -> Clustered:
     """K-means on features of length 1. Writes a CSV and a page, the pictures nearest each centre first."""
     index = opened(settings.index)
     if not index.pooled:
-        raise Mistake(f"{index.file} has features of patches: embed with --kind last")
+        raise UserError(f"{index.file} has features of patches: embed with --kind last")
     x = unit(index.features)
     sound = np.abs(x).sum(1) > 0
     classes = sorted({name for name in index.classes if name})
     labelled = len(classes) > 1
     count = settings.clusters or (len(classes) if labelled else max(2, round((sound.sum() / 2) ** 0.5)))
     if sound.sum() < 2:
-        raise Mistake(
+        raise UserError(
             f"{settings.index} has {sound.sum()} pictures that could be decoded: too few for clusters; embed more"
         )
     if not 2 <= count <= sound.sum():
-        raise Mistake(
+        raise UserError(
             f"{sound.sum()} pictures cannot be in {count} clusters: try --clusters {min(10, int(sound.sum()))}"
         )
     members, near = np.full(len(x), -1), np.zeros(len(x), np.float32)
@@ -69,7 +71,7 @@ def cluster(settings: Cluster) -> Clustered:
     out = settings.out or index.beside("clusters")
     show(result, index)
     listed(result, index, out.with_name(f"{out.name}.csv"))
-    say(f"written    {out}.csv\npage       {page(result, index, out.with_name(f'{out.name}.html'))}")
+    info(f"written    {out}.csv\npage       {page(result, index, out.with_name(f'{out.name}.html'))}")
     return result
 
 
@@ -78,7 +80,7 @@ def means(x: Float[np.ndarray, "S D"], count: int, seed: int) -> tuple[Int[np.nd
     try:
         from sklearn.cluster import KMeans, MiniBatchKMeans
     except ImportError as error:
-        raise Mistake("clusters need an extra: pip install 'openjepa[search]'") from error
+        raise UserError("clusters need an extra: pip install 'openjepa[search]'") from error
     kind: Any = KMeans if len(x) <= MANY else MiniBatchKMeans
     found = kind(count, n_init=STARTS, random_state=seed).fit(x)
     rank = np.argsort(np.argsort(-np.bincount(found.labels_, minlength=count), kind="stable"))
@@ -111,12 +113,12 @@ def show(result: Clustered, index: Index) -> None:
         table.add_row(str(number), str(int((result.cluster == number).sum())), most(result, index, number))
     console.print(table)
     for name, value in result.agreement.items():
-        say(f"{name:<28} {value:.3f}")
+        info(f"{name:<28} {value:.3f}")
 
 
 def listed(result: Clustered, index: Index, file: Path) -> None:
     """A line for each row."""
-    with replacing(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "cluster", "cosine"))
         for row in zip(index.pictures, index.classes, result.cluster.tolist(), result.near.tolist(), strict=True):

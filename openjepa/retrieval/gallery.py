@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.durable import replacing
+from openjepa.core.fileio import atomic_write
 from openjepa.retrieval.thumbnails import as_data, thumbnail
 
 MOST = 1500  # pictures on a page
+
 Neighbours = Callable[[list[int]], list[list[tuple[int, float]]]]  # of rows: the nearest other rows, and their cosines
 
 
@@ -47,7 +48,7 @@ def page(
         ("DATA", data),
     ):
         text = text.replace(f"@{mark}@", value)
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return out
 

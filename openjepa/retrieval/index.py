@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from openjepa.core.errors import UserError
 from openjepa.evaluate.embed import arrays_of, header_of
 from openjepa.evaluate.embedding import NAME, SUFFIXES
 from openjepa.evaluate.embedding import beside as of_file
-from openjepa.types import Mistake
 
 
 class Index(NamedTuple):
@@ -38,17 +38,17 @@ class Index(NamedTuple):
 def opened(file: Path) -> Index:
     """An index, its features left in the file. Mistake in a sentence if it is none, or damaged."""
     if file.suffix not in SUFFIXES or not file.is_file():
-        raise Mistake(f"{file} is no index: make one with jepa embed RUN FOLDER --out photos.safetensors")
+        raise UserError(f"{file} is no index: make one with jepa embed RUN FOLDER --out photos.safetensors")
     try:
         found = READERS[file.suffix](file)
     except (ValueError, KeyError, TypeError, OSError, IndexError, UnicodeError) as error:
-        raise Mistake(f"{file} is damaged ({str(error)[:200]}): embed again") from error
+        raise UserError(f"{file} is damaged ({str(error)[:200]}): embed again") from error
     if len(found.pictures) != len(found.features) or found.features.ndim not in (2, 3):
-        raise Mistake(
+        raise UserError(
             f"{file} has {len(found.features)} rows and {len(found.pictures)} names: they are not of one another; embed again"
         )
     if not len(found.features):
-        raise Mistake(f"{file} is empty: embed a folder that has pictures")
+        raise UserError(f"{file} is empty: embed a folder that has pictures")
     return found
 
 
@@ -67,7 +67,7 @@ def from_parquet(file: Path) -> Index:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise Mistake("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
+        raise UserError("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
     table = parquet.read_table(file, memory_map=True)
     about = json.loads((table.schema.metadata or {})[b"openjepa"])
     rows = table[NAME].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -82,7 +82,7 @@ def rows_of(file: Path) -> tuple[list[str], list[str]]:
     """Pictures and their classes, from the list beside."""
     beside = of_file(file, ".csv")
     if not beside.is_file():
-        raise Mistake(f"{beside} is not there, which says which picture each row is: put it back, or embed again")
+        raise UserError(f"{beside} is not there, which says which picture each row is: put it back, or embed again")
     with beside.open(newline="", errors="surrogateescape") as stream:
         lines = list(csv.reader(stream))[1:]
     return [line[0] for line in lines], [line[1] for line in lines]

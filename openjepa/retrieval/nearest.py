@@ -10,17 +10,20 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from openjepa.durable import replacing
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.evaluate.space import PIECE, Mapped
-from openjepa.log import say
-from openjepa.types import Mistake
 
 LARGE = 200_000  # rows; of more, an approximate index is made
-SAMPLE = 200  # rows whose neighbours are looked up both ways to state the recall
-RECALL = 0.97  # of ten neighbours, that the index is set to
-NOWHERE = -2.0  # the cosine of what has no direction
-PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # lists looked into
 
+SAMPLE = 200  # rows whose neighbours are looked up both ways to state the recall
+
+RECALL = 0.97  # of ten neighbours, that the index is set to
+
+NOWHERE = -2.0  # the cosine of what has no direction
+
+PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # lists looked into
 
 Rows = np.ndarray | Mapped  # S D
 
@@ -105,7 +108,7 @@ class Approximate:
         try:
             import faiss
         except ImportError as error:
-            raise Mistake(
+            raise UserError(
                 f"{len(features):,} rows want an approximate index: pip install 'openjepa[search]', or search with --exact"
             ) from error
         about, mark = file.with_name(f"{file.name}.json"), marked(features)
@@ -117,12 +120,12 @@ class Approximate:
         began = time.perf_counter()
         lists = built(features, faiss)
         probes, recall = tuned(lists, features)
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             faiss.write_index(lists, str(temporary))
         seconds = time.perf_counter() - began
-        with replacing(about) as temporary:
+        with atomic_write(about) as temporary:
             temporary.write_text(json.dumps({"of": mark, "probes": probes, "recall": recall, "seconds": seconds}))
-        say(f"index      {file}, made in {seconds:.0f} s; recall of ten neighbours {recall:.3f}")
+        info(f"index      {file}, made in {seconds:.0f} s; recall of ten neighbours {recall:.3f}")
         return cls(lists, recall)
 
 

@@ -14,17 +14,18 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 from rich.table import Table
 
-from openjepa import positional
 from openjepa.boxes import Box, covered
+from openjepa.core import arguments as positional_module
+from openjepa.core.arguments import Features
+from openjepa.core.console import console, info
+from openjepa.core.errors import UserError
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.space import Mapped, Space
-from openjepa.log import console, say
-from openjepa.retrieval import gallery
+from openjepa.retrieval.gallery import Asked, Neighbours, page
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
 from openjepa.retrieval.thumbnails import SIDE, as_data, called, sheet, short, there, thumbnail, warn_of_missing
 from openjepa.trained import view_of
-from openjepa.types import Mistake
 
 ROW = re.compile(r"row:(\d+)")
 
@@ -33,8 +34,8 @@ ROW = re.compile(r"row:(\d+)")
 class Search:
     """Finds the pictures most like one. Prints a table, writes a contact sheet and a page to click through."""
 
-    index: positional.Features  # what jepa embed wrote
-    query: positional.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
+    index: Features  # what jepa embed wrote
+    query: positional_module.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
     box: Box | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
     count: int = 12  # pictures to find
     space: Literal["whitened", "plain"] = "whitened"  # features with loud directions made quieter, or as they are
@@ -70,18 +71,18 @@ def search(settings: Search) -> list[Hit]:
     the features of its patches. In an index of patches a picture is as near as its nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
     """
     if settings.count < 1:
-        raise Mistake(f"{settings.count} pictures are none: try --count 12")
+        raise UserError(f"{settings.count} pictures are none: try --count 12")
     index = opened(settings.index)
     asked = query_of(settings, index)
     hits, how = found(settings, index, asked)
     if not hits:
-        raise Mistake(f"{settings.index} has no other picture that could be decoded: embed more")
+        raise UserError(f"{settings.index} has no other picture that could be decoded: embed more")
     show(hits, f"{short(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
     out = settings.out or index.beside("search")
     warn_of_missing(hit.file for hit in hits)
     cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
     drawn = sheet(asked.picture, cells, f"most like {called(asked.file)}", out.with_name(f"{out.name}.png"))
-    say(f"sheet      {drawn}")
+    info(f"sheet      {drawn}")
     if settings.page and index.pooled:
         words = {
             "title": f"Most like {called(asked.file)}",
@@ -90,9 +91,9 @@ def search(settings: Search) -> list[Hit]:
             "again": f"jepa search {settings.index} row:ROW",
         }
         near = [(hit.row, hit.cosine) for hit in hits]
-        first = gallery.Asked(as_data(asked.picture), asked.file, near)
-        made = gallery.page(first, neighbours(settings, index), rows(index), words, out.with_name(f"{out.name}.html"))
-        say(f"page       {made}")
+        first = Asked(as_data(asked.picture), asked.file, near)
+        made = page(first, neighbours(settings, index), rows(index), words, out.with_name(f"{out.name}.html"))
+        info(f"page       {made}")
     return hits
 
 
@@ -101,16 +102,16 @@ def query_of(settings: Search, index: Index) -> Query:
     match = ROW.fullmatch(settings.query)
     row = int(match[1]) if match else None
     if row is not None and row >= len(index.pictures):
-        raise Mistake(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
+        raise UserError(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
     file = index.pictures[row] if row is not None else settings.query
     if not there(file) and row is None:
-        raise Mistake(f"{file} is no picture: give a file, or row:17 for one of the index")
+        raise UserError(f"{file} is no picture: give a file, or row:17 for one of the index")
     if not there(file) and settings.box:
-        raise Mistake(f"{file}, row {row}, is not where it was: put it back, or give the picture")
+        raise UserError(f"{file}, row {row}, is not where it was: put it back, or give the picture")
     if row is not None and not settings.box and index.pooled:
         vector = np.asarray(index.features[row])
         if not np.isfinite(vector).all():
-            raise Mistake(f"row {row} is {file}, which could not be decoded: ask for another")
+            raise UserError(f"row {row} is {file}, which could not be decoded: ask for another")
         return Query(vector, file, row, thumbnail(file, 2 * SIDE))
     vector, picture = seen(settings, index, file)
     return Query(vector, file, row_of(file, index) if row is None else row, picture)
@@ -134,7 +135,7 @@ def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "
     if not settings.box:
         return (found.last4 if index.about.get("kind") == "last4" else found.last)[0].numpy(), shown
     if index.about.get("kind") == "last4":
-        raise Mistake("features of four layers have no parts to compare: embed with --kind last")
+        raise UserError("features of four layers have no parts to compare: embed with --kind last")
     inside = covered(settings.box, data.grid)
     return found.patches[0, inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
 
@@ -151,12 +152,12 @@ def maker(settings: Search, index: Index) -> Candidate:
     """The encoder that made the index. Mistake if it is gone, or another by now."""
     run = settings.run or index.about.get("run", "")
     if not run or (index.about.get("run") == run and "/" in run and not Path(run).exists()):
-        raise Mistake(
+        raise UserError(
             f"the encoder that made {settings.index} is no longer at {run or 'a known place'}: say where, --run RUN"
         )
     this = candidate(run, index.about.get("which", "target"))
     if this.fingerprint != index.about.get("encoder"):
-        raise Mistake(f"{settings.index} was made by another encoder than {run}: embed again, or give --run")
+        raise UserError(f"{settings.index} was made by another encoder than {run}: embed again, or give --run")
     this.network.eval()
     return this
 
@@ -164,7 +165,7 @@ def maker(settings: Search, index: Index) -> Candidate:
 def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]:
     """The hits, and how they were searched for."""
     if asked.vector.shape[-1] != index.features.shape[-1]:
-        raise Mistake(
+        raise UserError(
             f"{settings.index} has features of width {index.features.shape[-1]}, not {asked.vector.shape[-1]}"
         )
     if index.pooled:
@@ -219,7 +220,7 @@ def hits_of(index: Index, near: Near, row: int | None, count: int) -> list[Hit]:
     return [Hit(each, cosine, index.pictures[each], index.classes[each]) for each, cosine in sound[:count]]
 
 
-def neighbours(settings: Search, index: Index) -> gallery.Neighbours:
+def neighbours(settings: Search, index: Index) -> Neighbours:
     """The nearest other rows of rows."""
     pooled = Pooled.of(settings, index)
 

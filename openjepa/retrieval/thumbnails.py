@@ -10,12 +10,15 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa import archives, pictures
+from openjepa.archives import inside
+from openjepa.core.console import warn
 from openjepa.figures.canvas import data_of
-from openjepa.log import warn
+from openjepa.pictures import Undecodable, opened, plain_array, upright
 
 SIDE = 128  # pixels of the longer side
+
 GREY = (128, 128, 128)
+
 SHOWN = 60  # characters of a path
 
 
@@ -24,8 +27,8 @@ def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
     if not there(path):
         return Pillow.new("RGB", (side, side), GREY)
     try:
-        picture = pictures.upright(pictures.opened(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
-    except (pictures.Undecodable, OSError):
+        picture = upright(opened(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
+    except (Undecodable, OSError):
         return Pillow.new("RGB", (side, side), GREY)
     scale = side / max(picture.size)
     size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
@@ -34,7 +37,7 @@ def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
 
 def there(path: str) -> bool:
     """Whether a picture is where it was."""
-    place = archives.inside(path)
+    place = inside(path)
     return Path(place.archive if place else path).is_file()
 
 
@@ -47,9 +50,9 @@ def warn_of_missing(paths: Iterable[str]) -> None:
 
 def of_array(path: str) -> Pillow.Image:
     """The first three channels of a .npy file, or its first."""
-    array = pictures.plain_array(path)
+    array = plain_array(path)
     if array.dtype != "uint8" or array.ndim != 3:
-        raise pictures.Undecodable(f"{array.dtype} of shape {array.shape}")
+        raise Undecodable(f"{array.dtype} of shape {array.shape}")
     return Pillow.fromarray(array[..., :3] if array.shape[2] >= 3 else array[..., 0]).convert("RGB")
 
 

@@ -13,19 +13,23 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from openjepa import positional
-from openjepa.durable import replacing
+from openjepa.core.arguments import Features
+from openjepa.core.console import console, info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.evaluate.space import Mapped, Space
-from openjepa.log import console, say
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Near, finder
 from openjepa.retrieval.thumbnails import short, thumbnail
-from openjepa.types import Mistake
 
 NEIGHBOURS = 16  # of each picture that are looked at
+
 ENOUGH = 10  # rows for each direction, to whiten wholly; of fewer it is done by half
+
 BELOW = (0.0, 0.02, 0.05, 0.1)  # below the threshold, where a pair is shown
+
 TOGETHER = 1024  # queries at once
+
 SHOWN = 12  # groups in the table
 
 
@@ -33,7 +37,7 @@ SHOWN = 12  # groups in the table
 class Duplicates:
     """Finds groups of pictures that are nearly the same. Removes nothing."""
 
-    index: positional.Features  # what jepa embed wrote, a row for each picture
+    index: Features  # what jepa embed wrote, a row for each picture
     threshold: float = 0.85  # cosine of whitened features from which two pictures are twins
     out: Path | None = None  # CSV and PNG get this name; by default INDEX-duplicates beside the index
 
@@ -53,10 +57,10 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     picture of a group is a twin of the group's first, which is the one with the most twins that were left: no chains.
     """
     if not -1 < settings.threshold <= 1:
-        raise Mistake(f"a cosine of {settings.threshold:g} is none: try --threshold 0.85")
+        raise UserError(f"a cosine of {settings.threshold:g} is none: try --threshold 0.85")
     index = opened(settings.index)
     if not index.pooled:
-        raise Mistake(f"{index.file} has features of patches: embed with --kind last")
+        raise UserError(f"{index.file} has features of patches: embed with --kind last")
     found = nearest_pairs(index)
     groups = joined(found, settings.threshold)
     out = settings.out or index.beside("duplicates")
@@ -65,10 +69,10 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     show(groups, index, settings.threshold)
     below = int(((found.cosine < settings.threshold) & (found.cosine >= settings.threshold - 0.1)).sum()) // 2
     if below:
-        say(
+        info(
             f"some {below} more pairs lie less than 0.1 below: --threshold {settings.threshold - 0.1:.2g} would take them"
         )
-    say(f"written    {out}.csv\npicture    {drawn}")
+    info(f"written    {out}.csv\npicture    {drawn}")
     return groups
 
 
@@ -110,7 +114,7 @@ def joined(found: Pairs, threshold: float) -> list[list[int]]:
 
 def listed(groups: list[list[int]], index: Index, file: Path) -> None:
     """A line for each picture that has a twin."""
-    with replacing(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("group", "row", "file", "class"))
         for number, group in enumerate(groups):

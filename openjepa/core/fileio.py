@@ -1,18 +1,24 @@
-"""Files that are there whole or not at all, and stay when the power goes: written aside, made durable, renamed."""
+"""Write files atomically and durably: to a temporary file, fsync, rename."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-LARGEST = 2**24  # bytes of JSON that are read
-PIECE = 2**23  # bytes hashed and written at a time
+from openjepa.core.errors import UserError
+
+MAX_JSON_BYTES = 2**24  # bytes of JSON that are read
+
+CHUNK_BYTES = 2**23  # bytes hashed and written at a time
 
 
-class replacing:
+class atomic_write:
     """A temporary name beside `file` to write to, renamed onto it on success, removed on failure."""
 
     def __init__(self, file: Path):
@@ -28,20 +34,20 @@ class replacing:
         try:
             if kind is None:
                 self.temporary.chmod(self.mode)
-                flush(self.temporary)
+                fsync_path(self.temporary)
                 self.temporary.replace(self.file)
-                flush(self.file.parent)
+                fsync_path(self.file.parent)
         finally:
             self.temporary.unlink(missing_ok=True)
 
 
-def store(file: Path, content: bytes) -> str:
+def write_durable(file: Path, content: bytes) -> str:
     """Writes a new file, contents durable (its name is not, before its folder is flushed); returns its SHA-256."""
     digest, left = hashlib.sha256(), memoryview(content)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         while left:
-            written = os.write(handle, left[:PIECE])
+            written = os.write(handle, left[:CHUNK_BYTES])
             digest.update(left[:written])
             left = left[written:]
         os.fsync(handle)
@@ -50,7 +56,7 @@ def store(file: Path, content: bytes) -> str:
     return digest.hexdigest()
 
 
-def digest(file: Path) -> str:
+def sha256_of_file(file: Path) -> str:
     """SHA-256 of a file's contents."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -61,10 +67,10 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        flush(folder.parent)
+        fsync_path(folder.parent)
 
 
-def flush(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Makes a file's contents, or a folder's names, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -73,7 +79,7 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def read_json(file: Path, largest: int = LARGEST) -> dict[str, Any]:
+def read_json(file: Path, largest: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """What a JSON file holds, whatever it holds. ValueError in a sentence unless that is one object of sensible size."""
     if file.stat().st_size > largest:
         raise ValueError(f"{file.name} is larger than {largest // 2**20} MiB")
@@ -84,3 +90,15 @@ def read_json(file: Path, largest: int = LARGEST) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} holds no object")
     return content
+
+
+@contextmanager
+def lock_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Keeps a second process out of the folder. Mistake if one is there."""
+    make_folder(folder)
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is {doing} in {folder}: wait for it, or give another folder") from error
+        yield

@@ -1,4 +1,6 @@
-"""What stands behind a verb without a flag, under the name that --help gives it."""
+"""Positional command line arguments, under the names that --help shows."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
@@ -6,11 +8,19 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 Run = Annotated[str, Positional, arg(metavar="RUN")]
+
 Runs = Annotated[tuple[str, ...], Positional, arg(metavar="RUN …")]
-Data = Annotated[str, Positional, arg(metavar="FOLDER")]
+
+Folder = Annotated[str, Positional, arg(metavar="FOLDER")]
+
 Features = Annotated[Path, Positional, arg(metavar="FEATURES")]
+
 Query = Annotated[str, Positional, arg(metavar="PICTURE")]
+
 Source = Annotated[str, Positional, arg(metavar="WEIGHTS")]
+
 Exported = Annotated[Path, Positional, arg(metavar="FOLDER")]
+
 Repository = Annotated[str, Positional, arg(metavar="NAME/REPOSITORY")]
-Pictures = Annotated[tuple[str, ...], Positional, arg(metavar="PICTURES …")]
+
+Images = Annotated[tuple[str, ...], Positional, arg(metavar="PICTURES …")]
