@@ -22,7 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.evaluate.linear import Labelled, Recipe, fit, rows, sweep
-from openjepa.evaluate.logistic import fit
 from openjepa.evaluate.neighbours import predict
 
 RECIPE = Recipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))

@@ -34,7 +34,6 @@ from openjepa.config import load
 from openjepa.core.errors import UserError
 from openjepa.data import list_files
 from openjepa.formats.found import Asked
-from openjepa.formats.official import read
 from openjepa.log import rows
 from openjepa.optim import build
 from openjepa.pictures import SUFFIXES, Undecodable, centre_crops, cut, look, read_bytes

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.data import Step, Steps
 from openjepa.device import place
-from openjepa.encoder import SIZES
 from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.optim import build
 from openjepa.recipes import recipe
 from openjepa.saving import Saver
@@ -35,7 +35,7 @@ SAVES, BETWEEN = 3, 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=sorted(SIZES), default="small")
+    parser.add_argument("--model", choices=sorted(VIT_SIZES), default="small")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: all")
@@ -49,7 +49,7 @@ def main() -> None:
     where, base = place(options.device), recipe("cifar10")
     data = Image(size=(224, 224), patch=16, mean=(0.5,) * 3, std=(0.25,) * 3)
     config = dataclasses.replace(
-        base, data=data, method=JEPA(**SIZES[options.model]), batch_size=options.batch, keep_last=1
+        base, data=data, method=JEPA(**VIT_SIZES[options.model]), batch_size=options.batch, keep_last=1
     )
     method = config.method.build(data).to(where.device)
     optimizer = build(method, config.optim)

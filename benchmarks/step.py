@@ -27,12 +27,12 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data import Step
 from openjepa.device import Place, place
-from openjepa.encoder import SIZES
 from openjepa.machine import matrix_rate, timed
 from openjepa.masking import Masking
 from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.optim import Optim, build
 from openjepa.training import advance
 
@@ -67,7 +67,7 @@ def main() -> None:
     where = place()
 
     data = Image(size=(224, 224), patch=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    method = JEPA(**SIZES["small"], predictor_dim=384, predictor_depth=6)
+    method = JEPA(**VIT_SIZES["small"], predictor_dim=384, predictor_depth=6)
     shared = dataclasses.replace(method, predictor_context="shared")
     (masks,) = Masking(sampler="official").build(data.grid)(
         None, None, CounterRNG.of(0, 2, np.arange(options.batch)), 0.0

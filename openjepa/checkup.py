@@ -30,7 +30,7 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.data import list_files
-from openjepa.pictures import ORIENTATION, SUFFIXES, Undecodable, opened, plain_array, read_bytes, tagged, upright
+from openjepa.pictures import ORIENTATION, Undecodable, opened, plain_array, read_bytes, tagged, upright
 
 FINDINGS = {  # what may be found, and what a run does then
     "unreadable": "the run stops: mend its disk or its permissions, or remove it",

@@ -20,7 +20,7 @@ from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
-from openjepa.nn.positions import turns
+from openjepa.nn.positions import rope_frequency_count
 from openjepa.optim import Optim
 
 FORMAT = 1
@@ -145,7 +145,7 @@ class Pretrain:
                     f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}"
                 )
             if self.method.positions == "rope":
-                turns(dim // heads, self.data.coordinates)
+                rope_frequency_count(dim // heads, self.data.coordinates)
 
 
 FREE = frozenset({  # fields that the weights do not depend on

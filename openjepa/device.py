@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openjepa.core.distributed import local_rank
 from openjepa.core.errors import UserError
-from openjepa.nn.products import ONEDNN
+from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -49,7 +49,7 @@ def place(device: str = "auto", precision: Precision = "auto") -> Place:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(kind, False):
         raise UserError(f"no device {device} here: try --device cpu")
-    if precision == "bf16" and kind == "cpu" and not ONEDNN:
+    if precision == "bf16" and kind == "cpu" and not HAS_ONEDNN_BF16:
         raise UserError("this processor has no fast products in bf16: try --precision fp32")
     chosen = torch.device(f"cuda:{local_rank()}") if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":

@@ -22,13 +22,11 @@ from openjepa.evaluate.report import markdown, read
 from openjepa.formats.card import card
 from openjepa.formats.found import Asked
 from openjepa.formats.hugging_face import config_of, write, write_processor
-from openjepa.formats.official import write
 from openjepa.formats.programs import write_onnx, write_program
 from openjepa.formats.reading import foreign, load
-from openjepa.formats.timm import write
 from openjepa.modalities.image import Image
 from openjepa.trained import Trained
-from openjepa.weights import CONTEXT, CONTEXT_FILE, FILE, PREDICTOR, PREDICTOR_FILE, TARGET, State, load, write
+from openjepa.weights import CONTEXT, CONTEXT_FILE, FILE, PREDICTOR, PREDICTOR_FILE, TARGET, State
 
 Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
 

@@ -18,7 +18,7 @@ from openjepa.core.types import FileList
 from openjepa.data import Steps
 from openjepa.device import Place
 from openjepa.modalities.image import Image, measure
-from openjepa.nn.transformer import recompute_blocks
+from openjepa.nn.transformer import checkpoint_activations
 from openjepa.sharding import sharded
 
 
@@ -75,7 +75,7 @@ def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
     """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
     method = settings.method.build(settings.data, settings.seed)
     if settings.recompute:
-        recompute_blocks(method)
+        checkpoint_activations(method)
     method = sharded(method, where.device) if settings.sharded else method.to(where.device)
     steps = steps_of(settings, data, method.views)
     if settings.compile:

@@ -19,11 +19,11 @@ from torch import Tensor
 from openjepa.archives import inside
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
-from openjepa.encoder import Encoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import Predictor
+from openjepa.nn.vit import ViT
 from openjepa.pictures import MODES, File, Undecodable, centre_crops, cut, look, upright
-from openjepa.predictor import Predictor
 
 LAST = 4  # layers of the paper's `last4`
 
@@ -48,7 +48,7 @@ class About:
 class Trained:
     """An encoder in evaluation mode, the config it was made by, and what was learnt with it."""
 
-    encoder: Encoder
+    encoder: ViT
     config: Pretrain  # its `data` cuts pictures into tokens
     step: int = 0
     predictor: Predictor | None = None

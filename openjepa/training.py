@@ -23,10 +23,11 @@ from openjepa.device import Place
 from openjepa.distributed import replicated, sync_only_when
 from openjepa.evaluate.online import Online
 from openjepa.flops import shapes, work
-from openjepa.health import Alarm, rankme, spread
+from openjepa.health import Alarm
 from openjepa.log import Log
 from openjepa.log import skipped as list_skipped
 from openjepa.machine import matrix_rate
+from openjepa.nn.rank import feature_spread, rankme
 from openjepa.optim import Hyper, apply, step_if_finite
 from openjepa.saving import Saver
 
@@ -224,7 +225,7 @@ class Meters:
         row = {
             "loss": float(loss),
             **{name: float(value) for name, value in output.metrics.items()},
-            "feature_spread": spread(output.features),
+            "feature_spread": feature_spread(output.features),
             "rankme": rankme(output.features),
             "grad_norm": float(step.norm),
             **hyper._asdict(),

@@ -22,8 +22,8 @@ from openjepa.core.distributed import distribute_like, full_tensor, is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
 from openjepa.core.protocols import Method
-from openjepa.encoder import Encoder
-from openjepa.predictor import Predictor
+from openjepa.nn.predictor import Predictor
+from openjepa.nn.vit import ViT
 from openjepa.trained import About, Trained
 
 FILE, ABOUT = "encoder.safetensors", "about.json"
@@ -160,7 +160,7 @@ def checked(path: Path) -> Loaded:
         ) from error
 
 
-def untrained(settings: Pretrain) -> Encoder:
+def untrained(settings: Pretrain) -> ViT:
     """The encoder as the run's seed makes it; a run with --init-from began elsewhere."""
     return settings.method.build(settings.data, settings.seed).encoder("target").eval()
 

@@ -34,10 +34,10 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     from openjepa.masking import Masking
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
-    from openjepa.nn import products
+    from openjepa.nn import cpu_kernels as products
 
     torch.set_num_threads(1)
-    products.plain = lambda x: True  # torch's own, which the compiler sees, on both sides
+    products.uses_torch_kernels = lambda x: True  # torch's own, which the compiler sees, on both sides
     cpu, data = Place(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
     small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
     settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)

@@ -13,11 +13,11 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks, Skipped, Tokens, gather
 from openjepa.data import Steps
 from openjepa.masking import Blocks, Masking
-from openjepa.methods.jepa import whitened
 from openjepa.methods.mae import MAE
 from openjepa.nn.positions import sincos
+from openjepa.nn.regularizers import covariance_loss, sigreg
+from openjepa.nn.target_transforms import zca_whiten
 from openjepa.optim import Optim, build
-from openjepa.regularisers import redundancy, sketched_gaussian
 from openjepa.training import advance, split
 from openjepa.types import passes
 from tests.conftest import CPU, METHODS, MODALITIES
@@ -261,7 +261,7 @@ def test_whitened_targets_vary_alike_in_every_direction():
     """Fully: the covariance is the identity. By half: deviations are the roots of what they were."""
     x = torch.randn(16, 32, 8) * torch.logspace(0, 1, 8) @ torch.linalg.qr(torch.randn(8, 8)).Q
     x = x - x.mean((0, 1))
-    whole, half = (whitened(x, power).flatten(0, 1) for power in (1.0, 0.5))
+    whole, half = (zca_whiten(x, power).flatten(0, 1) for power in (1.0, 0.5))
     torch.testing.assert_close(whole.T @ whole / len(whole), torch.eye(8), atol=1e-3, rtol=0)
     before, after = (torch.linalg.svdvals(each) / len(half) ** 0.5 for each in (x.flatten(0, 1), half))
     torch.testing.assert_close(after, before.sqrt(), atol=1e-3, rtol=1e-3)
@@ -336,8 +336,8 @@ def test_whitening_and_regularisers_are_exact_in_half_precision_runs():
     x = torch.randn(16, 64, 24) * torch.logspace(0, -1.5, 24)
     x = x - x.mean((0, 1))
     with torch.autocast("cpu", torch.bfloat16):
-        inside = whitened(x, 1.0), redundancy(x[0]), sketched_gaussian(x[0], 16, torch.Generator().manual_seed(0))
-    outside = whitened(x, 1.0), redundancy(x[0]), sketched_gaussian(x[0], 16, torch.Generator().manual_seed(0))
+        inside = zca_whiten(x, 1.0), covariance_loss(x[0]), sigreg(x[0], 16, torch.Generator().manual_seed(0))
+    outside = zca_whiten(x, 1.0), covariance_loss(x[0]), sigreg(x[0], 16, torch.Generator().manual_seed(0))
     assert all(torch.equal(one, other) for one, other in zip(inside, outside, strict=True))
 
 

@@ -16,12 +16,12 @@ from openjepa.data import Steps
 from openjepa.decoding.drawing import conditions, draw, mask_of, opened
 from openjepa.decoding.measuring import agreement, strangers
 from openjepa.decoding.training import BLOCK, Train, config_of
-from openjepa.methods.decoder import Conditions, flowing, normal, seeded
+from openjepa.methods.decoder import seeded
 from openjepa.modalities.image import Image
+from openjepa.nn.flow import Conditions, normal_samples, velocity
 from openjepa.optim import Optim, build
 from openjepa.runs import pretrain
 from openjepa.training import advance
-from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace
 
 BOTH = ["decoder", "decoder of predictions"]
@@ -87,7 +87,7 @@ def test_the_flow_of_what_is_known_is_from_the_noise_to_it():
             return x
 
     between = noise.lerp(x, at[:, None, None])
-    flow = flowing(Knowing(), Tokens(between, torch.zeros(4, 6, 2)), at, Conditions(torch.zeros(4, 1, 3)))  # type: ignore[arg-type]
+    flow = velocity(Knowing(), Tokens(between, torch.zeros(4, 6, 2)), at, Conditions(torch.zeros(4, 1, 3)))  # type: ignore[arg-type]
     assert torch.allclose(flow, x - noise, atol=1e-4)
 
 
@@ -106,10 +106,10 @@ def test_drawing_is_a_function_of_the_seed_and_the_condition(name):
 
 
 def test_noise_is_normal_and_each_samples_own():
-    x = normal(seeded(3, 64), "noise", (400,))
+    x = normal_samples(seeded(3, 64), "noise", (400,))
     assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.02)
     assert float(x.pow(4).mean()) == pytest.approx(3, abs=0.15)  # tails, too
-    assert x[5].equal(normal(seeded(3, 64).take(np.array([5])), "noise", (400,))[0])
+    assert x[5].equal(normal_samples(seeded(3, 64).take(np.array([5])), "noise", (400,))[0])
 
 
 def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_predictor_expects():

@@ -8,9 +8,9 @@ from openjepa.device import place
 
 
 def test_bf16_is_refused_where_a_processor_has_no_products_in_it(monkeypatch):
-    monkeypatch.setattr(device, "ONEDNN", True)
+    monkeypatch.setattr(device, "HAS_ONEDNN_BF16", True)
     assert place("cpu", "bf16").bf16
-    monkeypatch.setattr(device, "ONEDNN", False)
+    monkeypatch.setattr(device, "HAS_ONEDNN_BF16", False)
     with pytest.raises(UserError, match="no fast products in bf16: try --precision fp32"):
         place("cpu", "bf16")
     assert not place("cpu", "fp32").bf16

@@ -26,7 +26,6 @@ from openjepa.figures.report import at_end
 from openjepa.log import rows
 from openjepa.masking import Blocks
 from openjepa.runs import pretrain
-from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, dump, started
 from tests.ready import Ready

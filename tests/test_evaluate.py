@@ -17,16 +17,16 @@ from openjepa.evaluate.candidates import ours, trained, untrained
 from openjepa.evaluate.clevr import Clevr, label
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Labelled, Threaded, split
-from openjepa.evaluate.linear import Labelled, Recipe, fit, pace, probe, rows, sweep, trust
-from openjepa.evaluate.logistic import Problem, accuracy, fit, probe
-from openjepa.evaluate.lowshot import STRENGTH, choose, probe
+from openjepa.evaluate.linear import Recipe, fit, pace, probe, rows, sweep, trust
+from openjepa.evaluate.logistic import Problem, accuracy
+from openjepa.evaluate.lowshot import STRENGTH, choose
 from openjepa.evaluate.neighbours import predict
-from openjepa.evaluate.probing import Probe, Settings, measured, probe
+from openjepa.evaluate.probing import Probe, Settings, measured
 from openjepa.evaluate.report import Score, curve, interval, lines
 from openjepa.evaluate.spectrum import alpha_req, lidar, rankme, uniformity
 from openjepa.modalities.image import Image
 from openjepa.runs import pretrain
-from openjepa.weights import load, untrained
+from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 NAMES = ("this encoder", "before training", "raw pixels")

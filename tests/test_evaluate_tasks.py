@@ -14,10 +14,10 @@ from openjepa.evaluate.attentive import Head, probe
 from openjepa.evaluate.candidates import Candidate, untrained
 from openjepa.evaluate.dense import Targets, explained, measure, overlap, ridge, targets
 from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.finetune import RECIPES, Classifier, Recipe, dropped_paths, finetune, layerwise
+from openjepa.evaluate.finetune import RECIPES, Classifier, Recipe, dropped_paths, layerwise
 from openjepa.evaluate.labelled import Labelled
-from openjepa.evaluate.probing import Probe, probe
-from openjepa.evaluate.suite import SUITES, Suite, suite
+from openjepa.evaluate.probing import Probe
+from openjepa.evaluate.suite import SUITES, Suite
 from openjepa.log import rows
 from openjepa.modalities.image import ImageArray
 from openjepa.nn.pooling import AttentivePool

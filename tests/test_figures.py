@@ -21,7 +21,7 @@ from openjepa.figures.features import Basis, FeaturesOf, foreground
 from openjepa.figures.map import CELLS, MapOf, agreement, laid, spread_out
 from openjepa.figures.masks import MasksOf, coverage
 from openjepa.figures.neighbours import nearest
-from openjepa.figures.prediction import PredictionOf, coloured, expect, lookalikes, masks_of, nearest
+from openjepa.figures.prediction import PredictionOf, coloured, expect, lookalikes, masks_of
 from openjepa.figures.report import Report, at_end, report
 from openjepa.figures.showing import KINDS, Show, show
 from openjepa.figures.shown import Shown, evenly

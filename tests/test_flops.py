@@ -9,13 +9,13 @@ from openjepa import flops, training
 from openjepa.config import load
 from openjepa.data import Steps
 from openjepa.decoding.training import BLOCK
-from openjepa.encoder import SIZES
 from openjepa.flops import shapes, work
 from openjepa.log import rows
 from openjepa.masking import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.optim import Optim, build
 from openjepa.preparing import steps_of
 from openjepa.recipes import recipe
@@ -86,7 +86,7 @@ def test_a_shared_context_is_counted_once():
 def test_the_parts_of_the_paper_s_models_cost_what_was_calculated_apart(size, patch, shape, expected):
     """GFLOP an image for target, context and predictor, with the contexts that the released sampler leaves in a batch."""
     data = Image(size=(224, 224), patch=patch)
-    method = JEPA(**SIZES[size], predictor_dim=384, predictor_depth=12)
+    method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=12)
     found = work(method, data, [(shape[0], shape[1], round(shape[2]))])
     assert [part / 1e9 for part in found] == pytest.approx(expected, rel=0.03)
 

@@ -10,7 +10,6 @@ from openjepa.checkpoint import FORMAT, moments, newest, restore
 from openjepa.config import load
 from openjepa.core.fileio import MAX_JSON_BYTES
 from openjepa.optim import build
-from openjepa.weights import load
 
 FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from openjepa.data import Steps
-from openjepa.health import PATIENCE, Alarm, rankme, spread
+from openjepa.health import PATIENCE, Alarm
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
+from openjepa.nn.rank import feature_spread, rankme
 from openjepa.optim import Optim, build
 from openjepa.training import advance
 from tests.conftest import CPU, MODALITIES
@@ -19,8 +20,8 @@ def test_rankme_counts_the_directions_in_use():
 
 
 def test_spread_is_nothing_when_all_look_alike():
-    assert spread(torch.ones(16, 8)) == pytest.approx(0, abs=1e-6)
-    assert spread(torch.randn(512, 8)) == pytest.approx(1, rel=0.05)
+    assert feature_spread(torch.ones(16, 8)) == pytest.approx(0, abs=1e-6)
+    assert feature_spread(torch.randn(512, 8)) == pytest.approx(1, rel=0.05)
 
 
 def test_the_alarm_speaks_once_after_three_rows():
@@ -49,7 +50,7 @@ def test_a_run_that_collapses_sets_it_off():
     for number in range(200):
         step = steps[number]
         output = advance(net, optimizer, step.batch, step.masks, config.at(number, 200), CPU, clip=1.0).output
-        row = {"target_std": float(output.metrics["target_std"]), "feature_spread": spread(output.features)}
+        row = {"target_std": float(output.metrics["target_std"]), "feature_spread": feature_spread(output.features)}
         message = message or alarm.check({**row, "rankme": rankme(output.features)})
     assert message and "collapsing" in message
 

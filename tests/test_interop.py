@@ -16,18 +16,16 @@ from openjepa import weights
 from openjepa.cli import main
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
-from openjepa.encoder import SIZES
 from openjepa.exchange import Convert, Export, convert, export
 from openjepa.formats import official
 from openjepa.formats.found import Asked, network_of, ours, settings_of
 from openjepa.formats.hugging_face import read
 from openjepa.formats.layouts import HF5, TIMM, Sizes, position_table, sizes
-from openjepa.formats.official import read
-from openjepa.formats.timm import read
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.weights import CONTEXT_FILE, FILE, PREDICTOR_FILE, State, initialise_from, write
 from tests.conftest import replace
 
@@ -173,11 +171,11 @@ RELEASED = {  # by the facts: size, patch, pixels, depth of the predictor
 def test_the_released_shapes_are_taken_tensor_by_tensor(name):
     """Of all four released files: keys and shapes as the facts list them, numbers nowhere."""
     size, patch, pixels, depth, hidden, positions = RELEASED[name]
-    dim = SIZES[size]["dim"]
+    dim = VIT_SIZES[size]["dim"]
     with torch.device("meta"):
         blocks = {
             f"blocks.{i}.{part}.{kind}": torch.empty(shape if kind == "weight" else shape[:1])
-            for i in range(SIZES[size]["depth"])
+            for i in range(VIT_SIZES[size]["depth"])
             for part, shape in {
                 "norm1": (dim,), "attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim), "norm2": (dim,),
                 "mlp.fc1": (hidden, dim), "mlp.fc2": (dim, hidden),
@@ -193,7 +191,7 @@ def test_the_released_shapes_are_taken_tensor_by_tensor(name):
     settings = settings_of(known, Sizes(384, depth, 1536, positions, (384, dim)), 0, official.Pictures(), name)
     assert settings.data.size == (pixels, pixels) and settings.data.patch == patch and known.positions == positions
     method = settings.method
-    assert (method.dim, method.depth, method.num_heads) == (dim, SIZES[size]["depth"], 16)
+    assert (method.dim, method.depth, method.num_heads) == (dim, VIT_SIZES[size]["depth"], 16)
     assert (method.predictor_dim, method.predictor_depth, method.predictor_heads) == (384, depth, 0)
     state = ours(encoder, TIMM, settings, "target", name)
     assert {each: x.shape for each, x in state.items()} == {

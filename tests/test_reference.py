@@ -9,13 +9,15 @@ import torch
 from torch import nn
 
 from openjepa.core.types import Tokens
-from openjepa.encoder import SIZES, Encoder
-from openjepa.losses import LOSSES, cosine, smooth_l1, squared_l2
-from openjepa.methods.jepa import JEPA, moments
-from openjepa.modalities.image import Image, PatchEmbed
-from openjepa.nn import products
-from openjepa.nn.positions import grid_positions, rotary, sincos
-from openjepa.nn.products import ONEDNN, Linear, attend, self_attend
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
+from openjepa.nn import cpu_kernels as products
+from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16, Linear, attention, self_attention
+from openjepa.nn.losses import LOSSES, cosine, smooth_l1, squared_l2
+from openjepa.nn.positions import grid_positions, rope_angles, sincos
+from openjepa.nn.stems import PatchEmbed
+from openjepa.nn.target_transforms import global_mean_var
+from openjepa.nn.vit import VIT_SIZES, ViT
 from openjepa.optim import Hyper, Optim, apply, build, clip, learning_rate, momentum, step_if_finite, weight_decay
 from tests.conftest import METHODS, MODALITIES
 
@@ -34,14 +36,14 @@ PREDICTORS = {("large", 12): 22_082_560, ("huge", 12): 22_279_424, ("giant", 16)
 @pytest.mark.parametrize(("size", "patch"), PARAMETERS)
 def test_an_encoder_has_the_published_number_of_parameters(size, patch):
     with torch.device("meta"):
-        encoder = Encoder(PatchEmbed(3, patch, SIZES[size]["dim"]), **SIZES[size])
+        encoder = ViT(PatchEmbed(3, patch, VIT_SIZES[size]["dim"]), **VIT_SIZES[size])
     assert sum(p.numel() for p in encoder.parameters()) == PARAMETERS[size, patch]
 
 
 @pytest.mark.parametrize(("size", "depth"), PREDICTORS)
 def test_a_predictor_has_the_published_number_of_parameters(size, depth):
     with torch.device("meta"):
-        predictor = JEPA(**SIZES[size], predictor_depth=depth).predictor(Image())
+        predictor = JEPA(**VIT_SIZES[size], predictor_depth=depth).predictor(Image())
     assert sum(p.numel() for p in predictor.parameters()) == PREDICTORS[size, depth]
 
 
@@ -156,7 +158,7 @@ def test_the_target_moves_towards_the_trained_encoder():
 
 def test_moments_are_those_of_all_tokens():
     x = torch.randn(4, 6, 8) * 3 + 2
-    mean, variance = moments(x)
+    mean, variance = global_mean_var(x)
     np.testing.assert_allclose(mean.numpy(), x.numpy().reshape(-1, 8).mean(0), rtol=1e-5)
     np.testing.assert_allclose(variance.numpy(), x.numpy().reshape(-1, 8).var(0), rtol=1e-4)
 
@@ -166,7 +168,7 @@ def test_plain_attention_equals_torchs():
     mask = torch.rand(2, 1, 1, 7) > 0.3
     mask[..., 0] = True
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -177,21 +179,21 @@ def test_self_attention_and_its_gradient_are_plain_attentions(masked):
         mask[..., 0] = True
     given = torch.randn(2, 3, 7, 8, dtype=torch.float64)
     results = []
-    for function in (lambda: self_attend(qkv, mask), lambda: attend(*qkv, mask)):
+    for function in (lambda: self_attention(qkv, mask), lambda: attention(*qkv, mask)):
         found = function()
         results.append((found, *torch.autograd.grad(found, qkv, given)))
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.skipif(not ONEDNN, reason="this processor has no fast products in bf16")
+@pytest.mark.skipif(not HAS_ONEDNN_BF16, reason="this processor has no fast products in bf16")
 @pytest.mark.parametrize("sizes", [(16, 48), (48, 16)])
 @pytest.mark.parametrize("leading", [(2, 5), (5,), ()])
 def test_a_product_in_bf16_and_its_gradients_are_torchs(leading, sizes, monkeypatch):
     layer, x = Linear(*sizes), torch.randn(*leading, sizes[0], requires_grad=True)
     given = torch.randn(*leading, sizes[1])
     results = []
-    for has in (ONEDNN, False):
-        monkeypatch.setattr(products, "ONEDNN", has)
+    for has in (HAS_ONEDNN_BF16, False):
+        monkeypatch.setattr(products, "HAS_ONEDNN_BF16", has)
         with torch.autocast("cpu", torch.bfloat16):
             found = layer(x)
         assert found.dtype == torch.bfloat16
@@ -212,7 +214,7 @@ def test_whitened_patches_become_tokens_of_unit_size(embed, patch):
 def test_registers_are_attended_to_and_do_not_come_out(positions):
     """The truth: the blocks on [registers; tokens], and the tokens' part normed. Rotary angles of registers are zero."""
     torch.manual_seed(0)
-    encoder = Encoder(PatchEmbed(3, 4, 48), 48, 2, 2, positions=positions, registers=3)
+    encoder = ViT(PatchEmbed(3, 4, 48), 48, 2, 2, positions=positions, registers=3)
     nn.init.normal_(encoder.reg_token)
     tokens = Tokens(torch.randn(2, 5, 48), 3 + torch.rand(2, 5, 2), torch.arange(5) < torch.tensor([[5], [3]]))
     (found,) = encoder(tokens)
@@ -222,7 +224,7 @@ def test_registers_are_attended_to_and_do_not_come_out(positions):
     if positions == "sincos":
         x = torch.cat([x[:, :3], x[:, 3:] + sincos(tokens.pos, 48)], 1)
     for block in encoder.blocks:
-        x = block(x, valid[:, None], rotary(pos, 24) if positions == "rope" else None)
+        x = block(x, valid[:, None], rope_angles(pos, 24) if positions == "rope" else None)
     assert torch.equal(found.x, encoder.norm(x)[:, 3:])
     (without,) = encoder(tokens._replace(x=tokens.x.where(tokens.valid[..., None], 7.0)))
     assert torch.equal(found.x[tokens.valid], without.x[tokens.valid])

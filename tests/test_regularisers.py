@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.regularisers import hinge, redundancy, sketched_gaussian
+from openjepa.nn.regularizers import covariance_loss, sigreg, variance_loss
 
 
 def normal(rows: int = 4000, width: int = 6) -> torch.Tensor:
@@ -12,7 +12,7 @@ def normal(rows: int = 4000, width: int = 6) -> torch.Tensor:
 
 
 def gaussian(x: torch.Tensor) -> float:
-    return float(sketched_gaussian(x, 64, torch.Generator().manual_seed(1)))
+    return float(sigreg(x, 64, torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.parametrize("spoil", [0.3, 2.0])
@@ -35,11 +35,11 @@ def test_the_distance_to_a_normal_is_the_integral_of_the_characteristic_function
 
 
 def test_the_hinge_is_what_a_deviation_lacks_to_1():
-    assert float(hinge(2 * normal())) == 0
-    assert float(hinge(0.25 * normal())) == pytest.approx(0.75, abs=0.02)
+    assert float(variance_loss(2 * normal())) == 0
+    assert float(variance_loss(0.25 * normal())) == pytest.approx(0.75, abs=0.02)
 
 
 def test_redundancy_counts_shared_variance_alone():
     x = normal()
-    assert float(redundancy(x)) < 0.02
-    assert float(redundancy(x[:, :1].expand(-1, 6))) == pytest.approx(5 * float(x[:, 0].var()) ** 2, rel=1e-3)
+    assert float(covariance_loss(x)) < 0.02
+    assert float(covariance_loss(x[:, :1].expand(-1, 6))) == pytest.approx(5 * float(x[:, 0].var()) ** 2, rel=1e-3)

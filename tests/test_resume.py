@@ -16,7 +16,7 @@ from openjepa.config import from_json, to_json
 from openjepa.core.errors import Interrupted, RunError, UserError
 from openjepa.core.fileio import lock_folder
 from openjepa.health import Threshold
-from openjepa.nn.products import ONEDNN
+from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 from openjepa.runs import pretrain
 from openjepa.weights import initialise_from, load
 from tests.conftest import METHODS, replace
@@ -44,7 +44,9 @@ def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monke
     assert same(outcome(tiny.out), whole)
 
 
-HALF = pytest.param("bf16", marks=pytest.mark.skipif(not ONEDNN, reason="this processor has no fast products in bf16"))
+HALF = pytest.param(
+    "bf16", marks=pytest.mark.skipif(not HAS_ONEDNN_BF16, reason="this processor has no fast products in bf16")
+)
 
 
 @pytest.mark.parametrize("precision", ["fp32", HALF])

@@ -21,13 +21,13 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data import Step
 from openjepa.device import place
-from openjepa.encoder import SIZES
 from openjepa.flops import shapes
 from openjepa.machine import matrix_rate, timed
 from openjepa.masking import Masking
 from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.optim import build
 from openjepa.training import advance
 
@@ -45,7 +45,7 @@ def measure(
     """One model's steps under masks of every size that comes up: the median of ten, after three."""
     where = place(device)
     data = Image(size=(224, 224), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    method = JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
+    method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
     run = Pretrain(data, method, Masking(), batch_size=batch)
     view = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8)
     masker, numbers = run.masks.build(data.grid), np.arange(batch)

@@ -36,7 +36,6 @@ from openjepa.memory import hold
 from openjepa.preparing import prepared
 from openjepa.recipes.auto import chosen
 from openjepa.runs import pretrain
-from openjepa.weights import load
 
 
 def rate(times: float) -> Change:

@@ -36,7 +36,6 @@ from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import Features, embed
 from openjepa.evaluate.labelled import Subset
 from openjepa.evaluate.linear import Labelled, probe
-from openjepa.evaluate.logistic import probe
 from openjepa.evaluate.neighbours import predict
 from openjepa.log import rows
 from openjepa.memory import hold

@@ -27,7 +27,7 @@ from openjepa.preparing import prepared
 from openjepa.recipes import recipe
 from openjepa.runs import pretrain
 from openjepa.scenes import Scenes, render
-from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, recipe, show, written
+from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, show, written
 from openjepa.weights import load
 
 

@@ -25,8 +25,9 @@ from openjepa.device import Place, Precision, place
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
 from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, out_of, shown
-from openjepa.methods.decoder import Conditions, Decoder, Decoding, seeded
+from openjepa.methods.decoder import Decoder, Decoding, seeded
 from openjepa.modalities.image import Image
+from openjepa.nn.flow import Conditions
 from openjepa.weights import whole_method
 
 STEPS = 25  # of the flow

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.linear import VALIDATION
+from openjepa.nn.init import initialize
 from openjepa.nn.pooling import AttentivePool
-from openjepa.nn.transformer import initialise
 
 EPOCHS, BATCH = 20, 256
 
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.pool = AttentivePool(dim, num_heads)
         self.linear = nn.Linear(dim, classes)
-        initialise(self, torch.Generator().manual_seed(seed))
+        initialize(self, torch.Generator().manual_seed(seed))
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B K"]:
         return self.linear(self.pool(tokens))

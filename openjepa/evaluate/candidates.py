@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from openjepa import weights
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
-from openjepa.encoder import Encoder
 from openjepa.formats.found import IMAGENET
 from openjepa.formats.hugging_face import is_one as of_hugging_face
 from openjepa.formats.reading import load
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import ViT
 
 LAST = 4  # layers of the paper's `last4`
 
@@ -112,7 +112,7 @@ def untrained(config: Pretrain) -> Candidate:
     return ours(weights.untrained(config), config, "before training")
 
 
-def ours(encoder: Encoder, config: Pretrain, name: str) -> Candidate:
+def ours(encoder: ViT, config: Pretrain, name: str) -> Candidate:
     """An encoder of ours; of fewer than four blocks, all of them. Mistake if it was trained on signals."""
     if not isinstance(config.data, Image):
         raise UserError(f"{name} was trained on signals: folders of images are all that is measured so far")

@@ -25,7 +25,7 @@ from openjepa.core.types import Samples
 from openjepa.data import walk
 from openjepa.evaluate.clevr import Clevr
 from openjepa.modalities.image import Image, ImageArray
-from openjepa.pictures import SUFFIXES, Fit
+from openjepa.pictures import Fit
 from openjepa.scenes import TASKS, Scenes, render
 
 TESTS = ("test", "val", "valid", "validation")

@@ -20,8 +20,8 @@ from openjepa.evaluate.embed import Features, Viewer
 from openjepa.evaluate.finetune import RECIPES, finetune
 from openjepa.evaluate.finetune import RecipeName as FinetuneName
 from openjepa.evaluate.labelled import Labelled
-from openjepa.evaluate.linear import RECIPES, Batches, Labelled, RecipeName, probe
-from openjepa.evaluate.logistic import Linear, fit, probe
+from openjepa.evaluate.linear import Batches, RecipeName
+from openjepa.evaluate.logistic import Linear, fit
 from openjepa.evaluate.lowshot import STRENGTH
 from openjepa.evaluate.neighbours import predict
 from openjepa.evaluate.report import Score, interval

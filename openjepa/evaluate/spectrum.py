@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa import health
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.evaluate.embed import Viewer
-from openjepa.health import spread
+from openjepa.nn import rank as health_module
+from openjepa.nn.rank import feature_spread
 
 SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
 
@@ -21,11 +21,11 @@ def meters(viewer: Viewer, features: Float[Tensor, "S D"], seed: int) -> dict[st
     views = views_of(viewer, seed)
     return {
         "rankme": rankme(features),
-        "rankme_centred": health.rankme(features),
+        "rankme_centred": health_module.rankme(features),
         "lidar": lidar(views),
         "alpha_req": alpha_req(features),
         "uniformity": uniformity(features),
-        "spread": spread(features),
+        "spread": feature_spread(features),
     }
 
 

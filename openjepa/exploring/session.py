@@ -30,7 +30,6 @@ from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, pale
 from openjepa.figures.map import FEWEST
 from openjepa.figures.prediction import coloured, error_map, expect, filled, gathered, lookalikes, predictive
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
-from openjepa.flops import encoder
 from openjepa.trained import view_of
 
 MOST = 10_000  # pictures

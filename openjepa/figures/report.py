@@ -21,10 +21,9 @@ from openjepa.figures.canvas import Plate, body, section, written
 from openjepa.figures.curves import logs_of
 from openjepa.figures.features import FeaturesOf, of
 from openjepa.figures.neighbours import FOUND
-from openjepa.figures.prediction import of, predicts
+from openjepa.figures.prediction import predicts
 from openjepa.figures.shown import encoder, evenly, some
 from openjepa.figures.spectrum import pooled, stages_of
-from openjepa.flops import encoder
 from openjepa.health import Alarm
 from openjepa.log import rows
 from openjepa.methods.decoder import Decoder

@@ -19,9 +19,9 @@ from openjepa.evaluate.candidates import Candidate, ours
 from openjepa.figures.canvas import COLOURS, INK, Plate, plain, svg
 from openjepa.figures.curves import DASHES
 from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
-from openjepa.health import rankme
 from openjepa.modalities.image import Image
-from openjepa.weights import checked, load, untrained
+from openjepa.nn.rank import rankme
+from openjepa.weights import checked, untrained
 
 SAMPLES = 512  # pictures
 

@@ -12,18 +12,18 @@ from torch import nn
 
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
-from openjepa.encoder import SIZES
 from openjepa.formats.layouts import Layout, Sizes, State, position_table, taken
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.trained import About, Trained
 from openjepa.weights import CONTEXT_FILE, FILE, PREDICTOR_FILE, write
 
 # mean and deviation that the released encoders were trained with
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-HEADS = {size["dim"]: size["num_heads"] for size in SIZES.values()}
+HEADS = {size["dim"]: size["num_heads"] for size in VIT_SIZES.values()}
 
 FILES = {"target": FILE, "context": CONTEXT_FILE, "predictor": PREDICTOR_FILE}
 

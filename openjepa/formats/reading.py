@@ -10,9 +10,8 @@ from openjepa.core.errors import UserError
 from openjepa.device import place
 from openjepa.formats.found import Asked, Found
 from openjepa.formats.hugging_face import is_one, read
-from openjepa.formats.official import LICENCE, read
+from openjepa.formats.official import LICENCE
 from openjepa.formats.programs import ONNX, PROGRAM
-from openjepa.formats.timm import is_one, read
 from openjepa.trained import Trained
 
 HUB, OFFICIAL = "hf:", "model.pth.tar"  # the latter as jepa export writes it

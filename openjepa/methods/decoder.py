@@ -9,13 +9,11 @@ B batch  T tokens drawn  E width of a raw token  D width of the encoder  K condi
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,22 +21,12 @@ from openjepa.core.distributed import local_shards
 from openjepa.core.protocols import Modality
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks, Output, Tokens
-from openjepa.encoder import Encoder
 from openjepa.methods.jepa import JEPA
-from openjepa.nn.positions import sincos
-from openjepa.nn.transformer import Block, initialise
+from openjepa.nn.flow import MIN_TIME_LEFT, Conditions, FlowTransformer, normal_samples, sample_times, velocity
+from openjepa.nn.init import initialize
+from openjepa.nn.vit import ViT
 
 Condition = Literal["features", "prediction"]
-
-NEAR = 0.05  # of the time: errors with less left weigh no more
-
-FREQUENCIES = 128  # of the time's sines and cosines
-
-
-class Conditions(NamedTuple):
-    """What is drawn from."""
-
-    x: Float[Tensor, "B K C"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +64,10 @@ class Decoding(nn.Module):
         if config.condition == "prediction":
             self.context_encoder, self.predictor = config.encoder(modality), config.predictor(modality)
             width = self.predictor.proj.out_features
-        initialise(self, generator, config.init)
+        initialize(self, generator, config.init)
         self.requires_grad_(False)
-        self.drawer = Drawer(width, modality.width, config.drawn_dim, config.drawn_depth, config.drawn_heads)
-        initialise(self.drawer, generator, "xavier")
+        self.drawer = FlowTransformer(width, modality.width, config.drawn_dim, config.drawn_depth, config.drawn_heads)
+        initialize(self.drawer, generator, "xavier")
         nn.init.zeros_(self.drawer.proj.weight)  # what is drawn first is the mean, not noise of our own
         self.averaged = copy.deepcopy(self.drawer).requires_grad_(False)
 
@@ -114,10 +102,12 @@ class Decoding(nn.Module):
         """
         there = self.drawn(self.modality.tokens(batch.views[0]), masks)
         draws = CounterRNG.of(0, 0, batch.number.cpu().numpy())
-        noise, at = (each.to(there.x.device) for each in (normal(draws, "noise", there.x.shape[1:]), times(draws)))
+        noise, at = (
+            each.to(there.x.device) for each in (normal_samples(draws, "noise", there.x.shape[1:]), sample_times(draws))
+        )
         pixels = there.x.float()
         between = noise.lerp(pixels, at[:, None, None])
-        left = (1 - at).clamp(min=NEAR)[:, None, None]
+        left = (1 - at).clamp(min=MIN_TIME_LEFT)[:, None, None]
         found = self.drawer(there._replace(x=between), at, targets.x).float()
         loss, reference = ((found - pixels) / left).square().mean(), (pixels - noise).square().mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
@@ -136,73 +126,22 @@ class Decoding(nn.Module):
 
         The flow is followed by Heun's method in equal steps, the last one Euler's.
         """
-        x = normal(draws, "noise", (where.shape[1], self.modality.width)).to(where.device)
+        x = normal_samples(draws, "noise", (where.shape[1], self.modality.width)).to(where.device)
         for step in range(steps):
             at, then = (x.new_full((len(x),), each / steps) for each in (step, step + 1))
-            here = flowing(self.averaged, Tokens(x, where), at, conditions)
+            here = velocity(self.averaged, Tokens(x, where), at, conditions)
             ahead = x + here / steps
             if step + 1 < steps:
-                there = flowing(self.averaged, Tokens(ahead, where), then, conditions)
+                there = velocity(self.averaged, Tokens(ahead, where), then, conditions)
                 ahead = x + (here + there) / (2 * steps)
             x = ahead
         return x
 
-    def encoder(self, which: str = "target") -> Encoder:
+    def encoder(self, which: str = "target") -> ViT:
         """The encoder that is drawn from."""
         if which == "context" and self.config.condition == "prediction":
             return self.context_encoder
         return self.target_encoder
-
-
-class Drawer(nn.Module):
-    """A transformer on noisy patches: what each is without its noise. Time and condition are added to every token.
-
-    Asked for the patch and not for the noise, a small network need not carry noise through (Li and He, 2025, arXiv
-    2511.13720).
-    """
-
-    def __init__(self, condition: int, width: int, dim: int, depth: int, num_heads: int):
-        super().__init__()
-        self.dim = dim
-        self.embed = nn.Linear(width, dim)
-        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.condition = nn.Sequential(nn.Linear(condition, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.blocks = nn.ModuleList(Block(dim, num_heads, 4.0) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.proj = nn.Linear(dim, width)
-
-    def forward(self, noisy: Tokens, time: Float[Tensor, "B"], condition: Float[Tensor, "B K C"]) -> Tensor:
-        """The patches: (B, T, E)."""
-        given = self.time(waves(time))[:, None] + self.condition(F.layer_norm(condition, condition.shape[-1:]))
-        x = self.embed(noisy.x) + sincos(noisy.pos, self.dim) + given
-        for block in self.blocks:
-            x = block(x)
-        return self.proj(self.norm(x))
-
-
-def flowing(
-    drawer: nn.Module, noisy: Tokens, time: Float[Tensor, "B"], conditions: Conditions
-) -> Float[Tensor, "B T E"]:
-    """Which way each patch is to go: to what the drawer takes it for, in the time that is left, of which there is some."""
-    return (drawer(noisy, time, conditions.x).float() - noisy.x) / (1 - time)[:, None, None]
-
-
-def waves(time: Float[Tensor, "B"]) -> Float[Tensor, "B F"]:
-    """Sines and cosines of times in [0, 1], of periods from a thousandth to ten."""
-    k = torch.arange(FREQUENCIES, device=time.device) / FREQUENCIES
-    angle = 1000.0 * time[:, None] * 10_000.0**-k
-    return torch.cat([angle.sin(), angle.cos()], 1)
-
-
-def normal(draws: CounterRNG, name: str, shape: tuple[int, ...]) -> Float[Tensor, "B *S"]:
-    """Normal numbers of each sample's own (Box and Muller, 1958)."""
-    radius, angle = (draws.uniform(f"{name} {part}", *shape) for part in ("radius", "angle"))
-    return (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()
-
-
-def times(draws: CounterRNG) -> Float[Tensor, "B"]:
-    """A time in (0, 1) for each sample, logit-normal, most of them early (as Li and He have it)."""
-    return (0.8 * normal(draws, "time", ()) - 0.8).sigmoid()
 
 
 def seeded(seed: int, count: int) -> CounterRNG:

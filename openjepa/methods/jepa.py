@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from openjepa.core.distributed import all_reduce_sum, local_shards
+from openjepa.core.distributed import local_shards
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, Output
-from openjepa.encoder import Encoder
-from openjepa.losses import LOSSES, normed
+from openjepa.nn.init import Init, initialize, scale_stem
+from openjepa.nn.losses import LOSSES
 from openjepa.nn.positions import Positions
-from openjepa.nn.transformer import Init, initialise, unit_stem
-from openjepa.predictor import Predictor
-from openjepa.regularisers import sketched_gaussian
+from openjepa.nn.predictor import Predictor
+from openjepa.nn.regularizers import sigreg
+from openjepa.nn.target_transforms import global_mean_var, normalize_patches, zca_whiten
+from openjepa.nn.vit import ViT
 from openjepa.types import passes
 
 SLICES = 256  # directions that SIGReg looks along
@@ -74,10 +75,10 @@ class JEPA:
         """The method with freshly initialised weights; a function of the seed."""
         return MaskedJEPA(self, modality, torch.Generator().manual_seed(seed))
 
-    def encoder(self, modality: Modality) -> Encoder:
+    def encoder(self, modality: Modality) -> ViT:
         """The encoder alone, its weights as torch makes them: to be loaded."""
         shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return Encoder(modality.stem(self.dim), *shape)
+        return ViT(modality.stem(self.dim), *shape)
 
     def predictor(self, modality: Modality) -> Predictor:
         width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
@@ -106,10 +107,10 @@ class MaskedJEPA(nn.Module):
         self.loss = LOSSES[config.loss]
         self.context_encoder = config.encoder(modality)
         self.predictor = config.predictor(modality)
-        initialise(self.context_encoder, generator, config.init)
-        initialise(self.predictor, generator, config.init)
+        initialize(self.context_encoder, generator, config.init)
+        initialize(self.predictor, generator, config.init)
         if config.stem_init == "unit":
-            unit_stem(self.context_encoder.patch_embed, modality.width)
+            scale_stem(self.context_encoder.patch_embed, modality.width)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     @torch.no_grad()
@@ -128,15 +129,15 @@ class MaskedJEPA(nn.Module):
         if self.config.centre:
             x = x - x.mean(1, keepdim=True)
 
-        mean, variance = moments(x)
+        mean, variance = global_mean_var(x)
         if self.config.standardise:
             x = (x - mean) * (variance + EPSILON).rsqrt()
         if self.config.whiten:
-            x = whitened(x if self.config.standardise else x - mean, self.config.whiten)
+            x = zca_whiten(x if self.config.standardise else x - mean, self.config.whiten)
         if places is not None:
             x = x.new_zeros(*whole.x.shape[:2], x.shape[-1]).scatter(1, places[..., None].expand_as(x), x)
         if self.config.pixels:
-            x = torch.cat([x, normed(whole.x)], -1)
+            x = torch.cat([x, normalize_patches(whole.x)], -1)
         return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
@@ -154,7 +155,7 @@ class MaskedJEPA(nn.Module):
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
         if self.config.gaussian:
             slices = torch.Generator().manual_seed(int(batch.number[0]))  # waits for the device, once a step
-            loss = loss + self.config.gaussian * sketched_gaussian(torch.cat(features), SLICES, slices)
+            loss = loss + self.config.gaussian * sigreg(torch.cat(features), SLICES, slices)
         return Output(loss, metrics, targets.features)
 
     def compared(
@@ -187,27 +188,6 @@ class MaskedJEPA(nn.Module):
             pace = torch.where(taken, 1.0 - momentum, 0.0)
             torch._foreach_lerp_(following, leading, [pace] * len(following))  # pyright: ignore
 
-    def encoder(self, which: str = "target") -> Encoder:
+    def encoder(self, which: str = "target") -> ViT:
         """The network to evaluate: "target" as in the paper, or "context"."""
         return {"target": self.target_encoder, "context": self.context_encoder}[which]
-
-
-def moments(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor, "E"]]:
-    """Mean and variance of each feature over all tokens of the global batch, in fp32, in two passes."""
-    count = all_reduce_sum(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
-    mean = all_reduce_sum(x.float().sum((0, 1))) / count
-    return mean, all_reduce_sum((x.float() - mean).square().sum((0, 1))) / count
-
-
-def whitened(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
-    """Centred targets with the deviation of each principal direction raised to 1 - power, in the old axes (ZCA).
-
-    The covariance is that of the global batch, and everything is in fp32. Directions below a thousandth of the mean
-    variance are enlarged no more than one at a thousandth.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        rows = x.float().flatten(0, 1)
-        covariance = all_reduce_sum(rows.T @ rows) / all_reduce_sum(torch.tensor(float(len(rows)), device=x.device))
-        variance, axes = torch.linalg.eigh(covariance)
-        variance = torch.maximum(variance, 1e-3 * variance.mean())
-        return x.float() @ (axes * variance ** (-power / 2)) @ axes.T

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, Output
-from openjepa.encoder import Encoder
-from openjepa.losses import normed
+from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.positions import Positions
-from openjepa.nn.transformer import Init, initialise, unit_stem
-from openjepa.predictor import Predictor
+from openjepa.nn.predictor import Predictor
+from openjepa.nn.target_transforms import normalize_patches
+from openjepa.nn.vit import ViT
 from openjepa.types import passes
 
 
@@ -56,10 +56,10 @@ class MAE:
         """The method with freshly initialised weights; a function of the seed."""
         return MaskedAutoencoder(self, modality, torch.Generator().manual_seed(seed))
 
-    def encoder(self, modality: Modality) -> Encoder:
+    def encoder(self, modality: Modality) -> ViT:
         """The encoder alone, its weights as torch makes them: to be loaded."""
         shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return Encoder(modality.stem(self.dim), *shape)
+        return ViT(modality.stem(self.dim), *shape)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -73,16 +73,16 @@ class MaskedAutoencoder(nn.Module):
         self.context_encoder = config.encoder(modality)
         sizes = config.predictor_dim, config.predictor_depth, config.predictor_heads or config.num_heads
         self.predictor = Predictor(config.dim, modality.width, *sizes, positions=config.positions)
-        initialise(self.context_encoder, generator, config.init)
-        initialise(self.predictor, generator, config.init)
+        initialize(self.context_encoder, generator, config.init)
+        initialize(self.predictor, generator, config.init)
         if config.stem_init == "unit":
-            unit_stem(self.context_encoder.patch_embed, modality.width)
+            scale_stem(self.context_encoder.patch_embed, modality.width)
 
     @torch.no_grad()
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
         """The raw tokens themselves."""
         x = self.modality.tokens(batch.views[0]).x.float()
-        return Targets(normed(x) if self.config.normalise else x)
+        return Targets(normalize_patches(x) if self.config.normalise else x)
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
         """Mean squared error on what is hidden (paper, section 3)."""
@@ -101,6 +101,6 @@ class MaskedAutoencoder(nn.Module):
     def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
         """Nothing follows."""
 
-    def encoder(self, which: str = "target") -> Encoder:
+    def encoder(self, which: str = "target") -> ViT:
         """The one encoder, by either name."""
         return self.context_encoder

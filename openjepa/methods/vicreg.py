@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, Output
-from openjepa.encoder import Encoder
+from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.positions import Positions
-from openjepa.nn.transformer import Init, initialise, unit_stem
-from openjepa.regularisers import hinge, redundancy
+from openjepa.nn.regularizers import covariance_loss, variance_loss
+from openjepa.nn.vit import ViT
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class VICReg:
         """The method with freshly initialised weights; a function of the seed."""
         return JointEmbedding(self, modality, torch.Generator().manual_seed(seed))
 
-    def encoder(self, modality: Modality) -> Encoder:
+    def encoder(self, modality: Modality) -> ViT:
         """The encoder alone, its weights as torch makes them: to be loaded."""
         shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return Encoder(modality.stem(self.dim), *shape)
+        return ViT(modality.stem(self.dim), *shape)
 
 
 class Expander(nn.Module):
@@ -83,10 +83,10 @@ class JointEmbedding(nn.Module):
         self.config, self.modality = config, modality
         self.context_encoder = config.encoder(modality)
         self.predictor = Expander(config.dim, config.predictor_dim, config.predictor_depth)
-        initialise(self.context_encoder, generator, config.init)
-        initialise(self.predictor, generator, config.init)
+        initialize(self.context_encoder, generator, config.init)
+        initialize(self.predictor, generator, config.init)
         if config.stem_init == "unit":
-            unit_stem(self.context_encoder.patch_embed, modality.width)
+            scale_stem(self.context_encoder.patch_embed, modality.width)
 
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> None:
         """There are none: each view is the other's."""
@@ -101,8 +101,8 @@ class JointEmbedding(nn.Module):
         one, other = (self.predictor(each).float() for each in features)
 
         apart = F.mse_loss(one, other)
-        narrow = (hinge(one) + hinge(other)) / 2
-        alike = redundancy(one) + redundancy(other)
+        narrow = (variance_loss(one) + variance_loss(other)) / 2
+        alike = covariance_loss(one) + covariance_loss(other)
         loss = self.config.invariance * apart + self.config.variance * narrow + self.config.covariance * alike
         metrics = {"invariance": apart.detach(), "variance": narrow.detach(), "covariance": alike.detach()}
         return Output(loss, metrics, features[0].detach())
@@ -110,6 +110,6 @@ class JointEmbedding(nn.Module):
     def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
         """Nothing follows."""
 
-    def encoder(self, which: str = "target") -> Encoder:
+    def encoder(self, which: str = "target") -> ViT:
         """The one encoder, by either name."""
         return self.context_encoder

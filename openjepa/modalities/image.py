@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,7 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import FileList, Samples, Skipped, Tokens
 from openjepa.data import Paths, list_files
 from openjepa.nn.positions import grid_positions
+from openjepa.nn.stems import ConvStem, PatchEmbed
 from openjepa.pictures import (
     MODES,
     SUFFIXES,
@@ -145,10 +145,10 @@ class Image:
         return (x * std + mean).round().clamp(0, 255).to(torch.uint8)
 
     def stem(self, dim: int) -> nn.Module:
-        return {"linear": PatchEmbed, "convolutions": ConvEmbed}[self.embed](self.channels, self.patch, dim)
+        return {"linear": PatchEmbed, "convolutions": ConvStem}[self.embed](self.channels, self.patch, dim)
 
     def stem_work(self, dim: int) -> int:
-        return 2 * self.width * dim if self.embed == "linear" else ConvEmbed.work(self.channels, self.patch, dim)
+        return 2 * self.width * dim if self.embed == "linear" else ConvStem.work(self.channels, self.patch, dim)
 
     def picture(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
         """H W 3 bytes to look at: the first three channels, or grey three times."""
@@ -164,52 +164,6 @@ class Image:
     def coloured(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]:
         """Training views with their colours changed, if they are to be."""
         return jitter(views, self.colour, draws) if draws and self.colour else views
-
-
-class PatchEmbed(nn.Module):
-    """A patch's pixels to a feature: a convolution whose stride is its size, on patches already cut out."""
-
-    def __init__(self, channels: int, patch: int, dim: int):
-        super().__init__()
-        self.proj = nn.Conv2d(channels, dim, patch, patch)
-
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
-        return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class ConvEmbed(nn.Module):
-    """A patch's pixels to a feature: 3×3 convolutions of stride 2 down to one place, the width doubling, then a linear map.
-
-    Source: early convolutions (Xiao et al., NeurIPS 2021, arXiv 2106.14881). Differs: each patch by itself, with zeros around
-    it, so that no hidden patch is seen through its neighbours; GELU; no batch normalisation.
-    """
-
-    def __init__(self, channels: int, patch: int, dim: int):
-        super().__init__()
-        self.shape = channels, patch, patch
-        self.layers = nn.ModuleList(nn.Conv2d(*each, 3, 2, 1) for each in pairwise(self.widths(channels, patch, dim)))
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
-        y = x.reshape(-1, *self.shape)
-        for layer in self.layers:
-            y = nn.functional.gelu(layer(y))
-        return self.proj(y.view(*x.shape[:2], -1))
-
-    @staticmethod
-    def widths(channels: int, patch: int, dim: int) -> list[int]:
-        """Channels before and after each convolution."""
-        count = max(1, (patch - 1).bit_length())
-        return [channels, *(max(1, dim >> (count - 1 - place)) for place in range(count))]
-
-    @classmethod
-    def work(cls, channels: int, patch: int, dim: int) -> int:
-        """Operations on one patch, forward."""
-        side, total = patch, 2 * dim * dim
-        for before, after in pairwise(cls.widths(channels, patch, dim)):
-            side = (side + 1) // 2
-            total += 2 * 9 * before * after * side**2
-        return total
 
 
 class ImageArray:

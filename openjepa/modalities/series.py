@@ -16,6 +16,7 @@ from openjepa.core.protocols import Dataset
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import FileList, Samples, Tokens
 from openjepa.data import list_files
+from openjepa.nn.stems import WindowEmbed
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,6 @@ class Series:
 
     def stem_work(self, dim: int) -> int:
         return 2 * self.width * dim
-
-
-class WindowEmbed(nn.Module):
-    """A window's samples to a feature."""
-
-    def __init__(self, width: int, dim: int):
-        super().__init__()
-        self.proj = nn.Linear(width, dim)
-
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
-        return self.proj(x)
 
 
 class SeriesArray:

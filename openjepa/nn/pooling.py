@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.nn.products import attend
+from openjepa.nn.cpu_kernels import attention
 from openjepa.nn.transformer import Mlp
 
 
@@ -31,5 +31,5 @@ class AttentivePool(nn.Module):
         batch, count, dim = tokens.shape
         k, v = self.kv(self.norm1(tokens)).view(batch, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q = self.q(self.query).view(1, 1, self.num_heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
-        x = self.query + self.proj(attend(q, k, v, None).transpose(1, 2).reshape(batch, 1, dim))
+        x = self.query + self.proj(attention(q, k, v, None).transpose(1, 2).reshape(batch, 1, dim))
         return (x + self.mlp(self.norm2(x)))[:, 0]

@@ -15,7 +15,7 @@ Positions = Literal["sincos", "rope"]  # added to tokens, or turned into queries
 Side = int | torch.SymInt  # of a grid; a symbol while a program is traced
 
 
-class Turn(NamedTuple):
+class RotaryAngles(NamedTuple):
     """The angles by which attention turns its queries and keys; the same for every head."""
 
     cos: Float[Tensor, "B 1 N D"]
@@ -52,20 +52,20 @@ def sincos(pos: Float[Tensor, "*B P"], dim: int) -> Float[Tensor, "*B D"]:
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
-def rotary(pos: Float[Tensor, "B N P"], width: int) -> Turn:
+def rope_angles(pos: Float[Tensor, "B N P"], width: int) -> RotaryAngles:
     """Angles for heads of `width`: for each coordinate width/2P of them, frequencies 100^(-k/K) a unit.
 
     Source: RoFormer (Su et al., arXiv 2104.09864), one axis after the other, with the base of Heo et al. (arXiv
     2403.13298). Raises Mistake if the width is not a multiple of 2P.
     """
-    count = turns(width, pos.shape[-1])
+    count = rope_frequency_count(width, pos.shape[-1])
     frequency = 100.0 ** (-torch.arange(count, device=pos.device) / count)
     angle = (pos.float()[..., None] * frequency).flatten(-2)[:, None]  # B 1 N K
     cos, sin = angle.cos(), angle.sin()
-    return Turn(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+    return RotaryAngles(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
 
-def turns(width: int, coordinates: int) -> int:
+def rope_frequency_count(width: int, coordinates: int) -> int:
     """How many angles a head of `width` has for each coordinate. Mistake if they do not come out even."""
     if width % (2 * coordinates):
         raise UserError(
@@ -75,7 +75,7 @@ def turns(width: int, coordinates: int) -> int:
     return width // (2 * coordinates)
 
 
-def turned(x: Float[Tensor, "*B H N D"], turn: Turn) -> Float[Tensor, "*B H N D"]:
+def apply_rope(x: Float[Tensor, "*B H N D"], turn: RotaryAngles) -> Float[Tensor, "*B H N D"]:
     """Each pair (a feature of a head's first half, the same of its second) turned by its angle."""
     cos, sin = turn.cos.to(x.dtype), turn.sin.to(x.dtype)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

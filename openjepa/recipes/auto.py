@@ -15,10 +15,10 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.data import list_files
 from openjepa.device import native_bf16
-from openjepa.encoder import SIZES
 from openjepa.flops import work
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.pictures import SUFFIXES, Undecodable, opened, plain_array
 from openjepa.recipes.small import folders, objective, schedule
 
@@ -106,7 +106,7 @@ def even(size: float) -> int:
 
 
 def on_gpu(data: Image, count: int) -> Chosen:
-    method = objective(JEPA(**SIZES["small"], predictor_dim=192, predictor_depth=6))
+    method = objective(JEPA(**VIT_SIZES["small"], predictor_dim=192, predictor_depth=6))
     batch = min(256 if data.size[0] > 96 else 128, even(count / 4))
     epochs = float(max(1, min(MOST, round(SEEN["gpu"] / count))))
     config = Pretrain(data, method, optim=schedule(), epochs=epochs, batch_size=batch)

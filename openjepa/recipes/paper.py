@@ -6,10 +6,10 @@ None of these was run here: they take days on many GPUs. Their parts are tested 
 from __future__ import annotations
 
 from openjepa.config import Pretrain
-from openjepa.encoder import SIZES
 from openjepa.masking import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import VIT_SIZES
 from openjepa.optim import Optim
 
 
@@ -22,7 +22,7 @@ def released(size: str, *, pixels: int, patch: int, predictor_depth: int, epochs
     """What the released configs share."""
     return Pretrain(
         data=imagenet(pixels, patch),
-        method=JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth),
+        method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth),
         masks=Masking(sampler="official"),
         optim=Optim(warmup=warmup / epochs),
         epochs=epochs,
@@ -34,7 +34,7 @@ def published(size: str, *, predictor_depth: int) -> Pretrain:
     """What the paper says of its smaller models, where it differs from the released configs."""
     return Pretrain(
         data=imagenet(224, 16),
-        method=JEPA(**SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
+        method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
         masks=Masking(sampler="official"),
         optim=Optim(start_lr=1e-4, warmup=15 / 600, weight_decay_shape="linear"),
         epochs=600.0,
@@ -112,7 +112,7 @@ def vits16() -> Pretrain:
     """
     return Pretrain(
         data=Image(size=(224, 224), patch=16),
-        method=JEPA(**SIZES["small"], predictor_dim=384, predictor_depth=6),
+        method=JEPA(**VIT_SIZES["small"], predictor_dim=384, predictor_depth=6),
         optim=Optim(warmup=0.1),
         epochs=300.0,
         batch_size=256,

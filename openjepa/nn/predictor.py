@@ -1,4 +1,4 @@
-"""The predictor: from what is seen and where to look, what is there.   B batch  C context  M blocks  T tokens  P coordinates  D width"""
+"""The predictor: context tokens and target positions to target features.   B batch  C context  M blocks  T tokens  P coordinates  D width"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openjepa.core.types import Tokens
-from openjepa.nn.positions import Positions, rotary, sincos
-from openjepa.nn.products import Linear
+from openjepa.nn.cpu_kernels import Linear
+from openjepa.nn.positions import Positions, rope_angles, sincos
 from openjepa.nn.transformer import Block
 
 
@@ -47,16 +47,16 @@ class Predictor(nn.Module):
         batch, blocks, asked, _ = where.shape
         times = 1 if self.context == "shared" else blocks  # sequences a sample
         places = where.reshape(batch * times, -1, where.shape[-1])
-        seen = repeat(self.embed(context.x) + sincos(context.pos, self.dim), times)
+        seen = repeat_samples(self.embed(context.x) + sincos(context.pos, self.dim), times)
         query = self.mask_token + sincos(places, self.dim)
         turn = None
         if self.positions == "rope":  # besides: a query has nothing else to be told apart by
-            turn = rotary(torch.cat([repeat(context.pos, times), places], dim=1), self.head)
+            turn = rope_angles(torch.cat([repeat_samples(context.pos, times), places], dim=1), self.head)
 
         x = torch.cat([seen, query.to(seen.dtype)], dim=1)  # B·times C+T D, or B C+M·T D
-        valid = None if context.valid is None else repeat(context.valid, times)
+        valid = None if context.valid is None else repeat_samples(context.valid, times)
         alone = blocks if self.context == "shared" else 0
-        heeds = attended(seen.shape[1], query.shape[1], alone, valid, x.device)
+        heeds = attention_mask(seen.shape[1], query.shape[1], alone, valid, x.device)
         for block in self.blocks:
             x = block(x, heeds, turn)
 
@@ -64,7 +64,7 @@ class Predictor(nn.Module):
         return x.view(batch, blocks, asked, -1)
 
 
-def attended(
+def attention_mask(
     shown: int, asked: int, blocks: int, valid: Bool[Tensor, "B C"] | None, device: torch.device
 ) -> Bool[Tensor, "#B #N N"] | None:
     """What each token of [context; queries] attends to: valid tokens; if in `blocks`, the context's and its own block's."""
@@ -79,6 +79,6 @@ def attended(
     return there if heeds is None else heeds & there
 
 
-def repeat(x: Tensor, times: int) -> Tensor:
+def repeat_samples(x: Tensor, times: int) -> Tensor:
     """Each sample `times` in a row: B … -> B·times …"""
     return x[:, None].expand(-1, times, *x.shape[1:]).flatten(0, 1)

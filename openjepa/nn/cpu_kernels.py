@@ -1,7 +1,4 @@
-"""A transformer's products, on a CPU in fewer passes over memory than torch's own; the same numbers but for rounding.
-
-B batch  H heads  N, Q tokens  D width  K width of a head
-"""
+"""Matmuls and attention that run faster on CPUs than torch's own; equal up to rounding."""
 
 from __future__ import annotations
 
@@ -14,34 +11,34 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 # whether oneDNN multiplies in bf16 here: without AVX-512 it does not, and torch's own products are far slower than fp32's
-ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+HAS_ONEDNN_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Linear(nn.Linear):
     """torch's, but that on a CPU in bf16 the bias is added within the product, not copied to every row before it."""
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
-        if self.bias is None or plain(x) or not (ONEDNN and in_bf16()):
+        if self.bias is None or uses_torch_kernels(x) or not (HAS_ONEDNN_BF16 and autocasts_to_bf16()):
             return super().forward(x)
-        return Product.apply(x, self.weight, self.bias)
+        return MkldnnLinear.apply(x, self.weight, self.bias)
 
 
-def plain(x: Tensor) -> bool:
+def uses_torch_kernels(x: Tensor) -> bool:
     """Whether torch's own products are to be used: on a GPU, and where they are compiled or exported."""
     return x.device.type != "cpu" or torch.compiler.is_compiling()
 
 
-def in_bf16() -> bool:
+def autocasts_to_bf16() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
-def self_attend(qkv: Float[Tensor, "3 B H N K"], mask: Bool[Tensor, "#B 1 #N N"] | None) -> Float[Tensor, "B H N K"]:
+def self_attention(qkv: Float[Tensor, "3 B H N K"], mask: Bool[Tensor, "#B 1 #N N"] | None) -> Float[Tensor, "B H N K"]:
     """`attend` for queries, keys and values in one tensor."""
     q, k, v = qkv
-    return attend(q, k, v, mask) if plain(qkv) else SelfAttention.apply(qkv, mask)
+    return attention(q, k, v, mask) if uses_torch_kernels(qkv) else FusedSelfAttention.apply(qkv, mask)
 
 
-def attend(
+def attention(
     q: Float[Tensor, "B H Q K"], k: Float[Tensor, "B H N K"], v: Float[Tensor, "B H N K"], mask: Tensor | None
 ) -> Float[Tensor, "B H Q K"]:
     """softmax(q kᵀ / √K) v. On a CPU by plain products: at 16–250 tokens the fused call trains slower in bf16."""
@@ -53,7 +50,7 @@ def attend(
     return weights.softmax(-1) @ v
 
 
-class Product(torch.autograd.Function):
+class MkldnnLinear(torch.autograd.Function):
     """x wᵀ + b by oneDNN."""
 
     @staticmethod
@@ -71,7 +68,7 @@ class Product(torch.autograd.Function):
         return grad @ weight, rows.T @ seen if tall else (seen.T @ rows).T, rows.sum(0)
 
 
-class SelfAttention(torch.autograd.Function):
+class FusedSelfAttention(torch.autograd.Function):
     """softmax(q kᵀ / √K) v, its gradient in one tensor, too; the scale is part of the products."""
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The encoder: a stem, positions, transformer blocks, a final norm.   B batch  N tokens  E raw width  D width  P coordinates"""
+"""The Vision Transformer encoder.   B batch  N tokens  E raw width  D width  P coordinates"""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
-from openjepa.nn.positions import Positions, rotary, sincos
+from openjepa.nn.positions import Positions, rope_angles, sincos
 from openjepa.nn.transformer import Block
 
-SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
+VIT_SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
     "tiny": {"dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4.0},
     "small": {"dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0},
     "base": {"dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4.0},
@@ -21,7 +21,7 @@ SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
 }
 
 
-class Encoder(nn.Module):
+class ViT(nn.Module):
     """Features of every token it is shown. No class token: pool the tokens.
 
     The stem is a child (`patch_embed`) and sees one token at a time, so hidden patches are never embedded. In half-precision
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
             x = torch.cat([self.reg_token.expand(len(x), -1, -1).to(x.dtype), x], 1)
             pos, valid = F.pad(pos, (0, 0, extra, 0)), None if valid is None else F.pad(valid, (extra, 0), value=True)
 
-        turn = rotary(pos, self.head) if self.positions == "rope" else None
+        turn = rope_angles(pos, self.head) if self.positions == "rope" else None
         heeds = None if valid is None else valid[:, None]
         seen: dict[int, torch.Tensor] = {}
         for depth, block in enumerate(self.blocks[: max(wanted) + 1]):

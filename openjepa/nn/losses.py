@@ -1,4 +1,4 @@
-"""How far a prediction is from its target.   B batch  M blocks  T tokens per block  N tokens  E width"""
+"""Losses between predictions and targets.   B batch  M blocks  T tokens per block  N tokens  E width"""
 
 from __future__ import annotations
 
@@ -35,11 +35,6 @@ def cosine(
     """1 less the cosine between a token and its target, the mean over tokens: half of BYOL's (Grill et al., 2020, equation 2)."""
     each = 1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1)  # B M T
     return each.mean() if valid is None else (each * valid).sum() / valid.sum().clamp(min=1)
-
-
-def normed(raw: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-    """Each patch's numbers to mean 0, variance 1 (He et al., 2022, section 4.1)."""
-    return F.layer_norm(raw.float(), raw.shape[-1:], eps=1e-6)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"smooth_l1": smooth_l1, "squared_l2": squared_l2, "cosine": cosine}

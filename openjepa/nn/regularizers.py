@@ -1,4 +1,4 @@
-"""What keeps features from saying all the same thing.   B batch  E width  K slices  T points"""
+"""Anti-collapse regularizers: VICReg's variance and covariance terms, SIGReg.   B batch  E width  K slices  T points"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EPSILON = 1e-4  # added to variances before the root, as in VICReg
 POINTS, EXTENT = 17, 5.0  # where characteristic functions are compared, and how far out
 
 
-def hinge(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+def variance_loss(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
     """How far the deviation of a feature over the batch falls short of 1, mean over features (VICReg, equation 1)."""
     return F.relu(1 - (x.var(0) + EPSILON).sqrt()).mean()
 
 
-def redundancy(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+def covariance_loss(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
     """Squared covariances between different features, summed, a feature (VICReg, equation 4)."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float() - x.float().mean(0)
@@ -27,7 +27,7 @@ def redundancy(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
         return (covariance.square().sum() - covariance.diagonal().square().sum()) / x.shape[1]
 
 
-def sketched_gaussian(x: Float[Tensor, "B E"], slices: int, generator: torch.Generator) -> Float[Tensor, ""]:
+def sigreg(x: Float[Tensor, "B E"], slices: int, generator: torch.Generator) -> Float[Tensor, ""]:
     """How far the features are from a standard normal, along random directions: 0 when they are one.
 
     Source: SIGReg of LeJEPA (Balestriero and LeCun, arXiv 2511.08544): the Epps–Pulley distance between characteristic

@@ -1,0 +1,36 @@
+"""Transforms of target features: normalize, center, standardize, whiten.   B batch  N tokens  E width"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from openjepa.core.distributed import all_reduce_sum
+
+
+def normalize_patches(raw: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+    """Each patch's numbers to mean 0, variance 1 (He et al., 2022, section 4.1)."""
+    return F.layer_norm(raw.float(), raw.shape[-1:], eps=1e-6)
+
+
+def global_mean_var(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor, "E"]]:
+    """Mean and variance of each feature over all tokens of the global batch, in fp32, in two passes."""
+    count = all_reduce_sum(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
+    mean = all_reduce_sum(x.float().sum((0, 1))) / count
+    return mean, all_reduce_sum((x.float() - mean).square().sum((0, 1))) / count
+
+
+def zca_whiten(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
+    """Centred targets with the deviation of each principal direction raised to 1 - power, in the old axes (ZCA).
+
+    The covariance is that of the global batch, and everything is in fp32. Directions below a thousandth of the mean
+    variance are enlarged no more than one at a thousandth.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        rows = x.float().flatten(0, 1)
+        covariance = all_reduce_sum(rows.T @ rows) / all_reduce_sum(torch.tensor(float(len(rows)), device=x.device))
+        variance, axes = torch.linalg.eigh(covariance)
+        variance = torch.maximum(variance, 1e-3 * variance.mean())
+        return x.float() @ (axes * variance ** (-power / 2)) @ axes.T
