@@ -17,7 +17,7 @@ import torch
 
 from openjepa.core.rng import CounterRNG
 from openjepa.data import Paths, list_files
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.modalities.image import Image
 from openjepa.pictures import SUFFIXES
 

@@ -28,7 +28,7 @@ from openjepa.core.types import Batch
 from openjepa.data import Step
 from openjepa.device import Place, place
 from openjepa.machine import matrix_rate, timed
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image

@@ -13,7 +13,7 @@ from openjepa.core.config import flatten, from_plain, lookup, parse_duration, re
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json
 from openjepa.device import Precision
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE

@@ -22,7 +22,7 @@ from openjepa import budget, preparing, runs
 from openjepa.config import Pretrain
 from openjepa.device import Place
 from openjepa.evaluate import logistic
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE

@@ -31,7 +31,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     from openjepa.config import Pretrain
     from openjepa.device import Place
     from openjepa.evaluate.online import Online
-    from openjepa.masking import Masking
+    from openjepa.masking.config import Masking
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
     from openjepa.nn import cpu_kernels as products

@@ -12,14 +12,15 @@ from openjepa.core.protocols import Masker, Method, Modality
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks, Skipped, Tokens, gather
 from openjepa.data import Steps
-from openjepa.masking import Blocks, Masking
+from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.stack import stack_masks
 from openjepa.methods.mae import MAE
 from openjepa.nn.positions import sincos
 from openjepa.nn.regularizers import covariance_loss, sigreg
 from openjepa.nn.target_transforms import zca_whiten
 from openjepa.optim import Optim, build
 from openjepa.training import advance, split
-from openjepa.types import passes
 from tests.conftest import CPU, METHODS, MODALITIES
 
 FIXED = Masking(
@@ -33,7 +34,7 @@ both = pytest.mark.parametrize(
 def made(modality: str, method: str, total: int = 30):
     config = MODALITIES[modality]
     net = METHODS[method].build(config)
-    steps = Steps(config.synthetic(64, 0), Blocks(config.grid), batch_size=32, total=total, seed=0, views=net.views)
+    steps = Steps(config.synthetic(64, 0), MultiBlock(config.grid), batch_size=32, total=total, seed=0, views=net.views)
     return net, steps
 
 
@@ -86,8 +87,8 @@ def test_masks_of_equal_shapes_share_a_pass_that_gives_what_they_give_one_after_
     step = Steps(config.synthetic(8, 0), masker, batch_size=8, total=1, seed=0)[0]
     targets, tokens = net.targets(step.batch, step.masks), config.tokens(step.batch.views[0])
     other = Masks(step.masks[0].context[:, :-1], step.masks[0].target)
-    assert len(step.masks) == 3 and len(passes(tokens, targets.x, step.masks)) == 1
-    assert len(passes(tokens, targets.x, (*step.masks, other))) == 4
+    assert len(step.masks) == 3 and len(stack_masks(tokens, targets.x, step.masks)) == 1
+    assert len(stack_masks(tokens, targets.x, (*step.masks, other))) == 4
     output = net(step.batch, step.masks, targets)
     assert len(output.features) == 8
     apart = torch.stack([net(step.batch, (mask,), targets).loss for mask in step.masks]).mean()
@@ -100,7 +101,7 @@ def test_a_pass_keeps_padding_with_its_sample():
     index = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [0, 2]]])  # masks, samples, tokens
     valid = torch.tensor([[[True, True], [True, False]], [[True, False], [True, True]]])
     masks = tuple(Masks(i, i[:, None], v, v[:, None]) for i, v in zip(index, valid, strict=True))
-    (found,) = passes(tokens, tokens.x, masks)
+    (found,) = stack_masks(tokens, tokens.x, masks)
     rows = [[0.0, 1.0], [4.0, 5.0], [8.0, 9.0], [6.0, 8.0]]
     assert (
         found.context.x[..., 0].tolist() == rows == found.asked[:, 0, :, 0].tolist() == found.where[:, 0, :, 0].tolist()
@@ -207,7 +208,7 @@ def test_a_step_is_a_function_of_the_seed_and_its_number():
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_batch_between_them(ranks):
     config = MODALITIES["image"]
-    data, masker = config.synthetic(64, 0), Blocks(config.grid)
+    data, masker = config.synthetic(64, 0), MultiBlock(config.grid)
     whole = Steps(data, masker, batch_size=32, total=9, seed=0)[3]
     parts = [Steps(data, masker, batch_size=32, total=9, seed=0, rank=rank, ranks=ranks)[3] for rank in range(ranks)]
     assert torch.equal(torch.cat([part.batch.views[0] for part in parts]), whole.batch.views[0])
@@ -353,9 +354,9 @@ def test_both_views_of_a_sample_that_cannot_be_decoded_are_of_the_same_other_one
     config = dataclasses.replace(MODALITIES["image"], crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0))
     data = config.synthetic(64, 0)
     data.bad = {number: Skipped(f"{number}.png", "truncated") for number in range(0, 64, 4)}
-    step = Steps(data, Blocks(config.grid), batch_size=32, total=2, seed=0, views=2)[0]
+    step = Steps(data, MultiBlock(config.grid), batch_size=32, total=2, seed=0, views=2)[0]
     assert torch.equal(*step.batch.views)  # crops are whole pictures here
-    assert 0 < len(step.skipped) == len(Steps(data, Blocks(config.grid), batch_size=32, total=2, seed=0)[0].skipped)
+    assert 0 < len(step.skipped) == len(Steps(data, MultiBlock(config.grid), batch_size=32, total=2, seed=0)[0].skipped)
 
 
 def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():

@@ -24,7 +24,7 @@ from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed
 from openjepa.figures.report import at_end
 from openjepa.log import rows
-from openjepa.masking import Blocks
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.runs import pretrain
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, dump, started
@@ -161,7 +161,7 @@ dist.destroy_process_group()
 def test_a_batch_that_does_not_divide_is_refused():
     data = MODALITIES["image"].synthetic(32, 0)
     with pytest.raises(UserError, match="try --batch-size 14"):
-        Steps(data, Blocks((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
+        Steps(data, MultiBlock((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
 
 
 THREADS = (

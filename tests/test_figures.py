@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 
-from openjepa.boxes import covered
 from openjepa.cli import main
 from openjepa.config import Pretrain, load
 from openjepa.core.types import Masks
@@ -27,7 +26,8 @@ from openjepa.figures.showing import KINDS, Show, show
 from openjepa.figures.shown import Shown, evenly
 from openjepa.figures.similarity import SimilarityOf, cosines, patch_at
 from openjepa.figures.spectrum import SpectrumOf, variances
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
+from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
 from openjepa.runs import pretrain
 from tests.conftest import METHODS, TINY, replace
@@ -262,9 +262,9 @@ def test_colours_are_told_apart_without_green_cones():
 
 
 def test_a_box_is_the_patches_whose_middle_it_holds_or_the_one_its_own_middle_is_in():
-    inside = covered((0.25, 0.5, 0.75, 1.0), (8, 8))
+    inside = covered_patches((0.25, 0.5, 0.75, 1.0), (8, 8))
     assert inside[4:, 2:6].all() and inside.sum() == 16
-    small = covered((0.26, 0.51, 0.27, 0.52), (8, 8))
+    small = covered_patches((0.26, 0.51, 0.27, 0.52), (8, 8))
     assert small[4, 2] and small.sum() == 1
 
 

@@ -11,7 +11,7 @@ from openjepa.data import Steps
 from openjepa.decoding.training import BLOCK
 from openjepa.flops import shapes, work
 from openjepa.log import rows
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image

@@ -3,7 +3,7 @@ import torch
 
 from openjepa.data import Steps
 from openjepa.health import PATIENCE, Alarm
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.nn.rank import feature_spread, rankme
 from openjepa.optim import Optim, build

@@ -21,7 +21,7 @@ from openjepa.formats import official
 from openjepa.formats.found import Asked, network_of, ours, settings_of
 from openjepa.formats.hugging_face import read
 from openjepa.formats.layouts import HF5, TIMM, Sizes, position_table, sizes
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.masking import Blocks, Masking, OfficialBlocks, Random, Rasterized
+from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.official import OfficialBlocks
+from openjepa.masking.quadrants import Quadrants
+from openjepa.masking.random import RandomMask
 
 SAMPLERS = ("blocks", "official", "rasterized", "block", "random")
 
@@ -39,15 +43,15 @@ def test_context_and_targets_are_disjoint_in_range_and_listed(sampler, grid):
 @given(st.integers(6, 24), st.integers(6, 24), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_blocks_work_on_any_grid_that_is_not_refused(rows, columns, step):
-    (masks,) = Blocks((rows, columns))(None, None, draws(step, 8), 0.0)
-    assert (masks.context.shape[1], *masks.target.shape[1:]) in set(Blocks((rows, columns)).shapes())
+    (masks,) = MultiBlock((rows, columns))(None, None, draws(step, 8), 0.0)
+    assert (masks.context.shape[1], *masks.target.shape[1:]) in set(MultiBlock((rows, columns)).shapes())
     for index in masks.target.flatten(0, 1):
         assert len(set(index.tolist())) == len(index)
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (14, 14), (1, 32)])
 def test_every_cell_is_sometimes_a_target_and_sometimes_context(grid):
-    found = [Blocks(grid)(None, None, draws(step), 0.0)[0] for step in range(60)]
+    found = [MultiBlock(grid)(None, None, draws(step), 0.0)[0] for step in range(60)]
     for part in ("target", "context"):
         cells = torch.cat([getattr(masks, part).flatten() for masks in found]).unique()
         assert len(cells) == grid[0] * grid[1]
@@ -55,7 +59,7 @@ def test_every_cell_is_sometimes_a_target_and_sometimes_context(grid):
 
 def test_how_often_a_cell_is_a_target_equals_the_enumeration():
     """Every admissible place equally likely: a cell's rate is the product of its rates along the two axes."""
-    sampler = Blocks((8, 8), target_scale=(0.15, 0.15), target_aspect=(1.0, 1.0))
+    sampler = MultiBlock((8, 8), target_scale=(0.15, 0.15), target_aspect=(1.0, 1.0))
     seen = torch.cat([sampler(None, None, draws(step, 256), 0.0)[0].target.flatten() for step in range(40)])
     axis = (
         torch.tensor([min(cell, 2, 5, 7 - cell) + 1 for cell in range(8)]) / 6
@@ -66,7 +70,7 @@ def test_how_often_a_cell_is_a_target_equals_the_enumeration():
 
 def test_the_context_is_a_fixed_budget_for_any_batch_size():
     sizes = {
-        Blocks((14, 14))(None, None, draws(step, batch), 0.0)[0].context.shape[1]
+        MultiBlock((14, 14))(None, None, draws(step, batch), 0.0)[0].context.shape[1]
         for step in range(30)
         for batch in (1, 7, 128)
     }
@@ -74,13 +78,15 @@ def test_the_context_is_a_fixed_budget_for_any_batch_size():
 
 
 def test_thinning_favours_no_row():
-    found = torch.cat([Blocks((14, 14))(None, None, draws(step, 64), 0.0)[0].context.flatten() for step in range(40)])
+    found = torch.cat(
+        [MultiBlock((14, 14))(None, None, draws(step, 64), 0.0)[0].context.flatten() for step in range(40)]
+    )
     rows = (found // 14).bincount(minlength=14).double()
     assert torch.allclose(rows, rows.flip(0), rtol=0.06)
 
 
 def test_a_sample_that_falls_short_is_padded_and_says_so():
-    greedy = Blocks((8, 8), budget=0.6)
+    greedy = MultiBlock((8, 8), budget=0.6)
     found = [greedy(None, None, draws(step), 0.0)[0] for step in range(10)]
     assert {masks.context.shape[1] for masks in found} == {38}
     padded = [masks.context_valid for masks in found if masks.context_valid is not None]
@@ -163,13 +169,13 @@ def test_official_contexts_may_overlap_targets_only_where_nothing_else_is_left()
 
 
 def test_rasterized_shows_one_quadrant_and_asks_for_the_others():
-    (masks,) = Rasterized((8, 8))(None, None, draws(0), 0.0)
+    (masks,) = Quadrants((8, 8))(None, None, draws(0), 0.0)
     everything = torch.cat([masks.context, masks.target.flatten(1)], 1).sort(1).values
     assert torch.equal(everything, torch.arange(64).expand(32, 64))
 
 
 def test_random_and_block_show_all_that_they_do_not_ask_for():
-    for masker in (Random((14, 14)), Masking(sampler="block").build((14, 14))):
+    for masker in (RandomMask((14, 14)), Masking(sampler="block").build((14, 14))):
         (masks,) = masker(None, None, draws(0), 0.0)
         assert masks.context.shape[1] + masks.target.shape[2] == 196
         assert masks.target.shape[2] / 196 == pytest.approx(0.6, abs=0.03)
@@ -177,11 +183,11 @@ def test_random_and_block_show_all_that_they_do_not_ask_for():
 
 def test_a_part_of_what_is_hidden_is_asked_for_and_every_place_as_often():
     """The context stays what it is with all of it asked for, and what is not asked for is nowhere."""
-    (whole,), (part,) = (Random((8, 8), 0.75, asked)(None, None, draws(0), 0.0) for asked in (1.0, 1 / 3))
+    (whole,), (part,) = (RandomMask((8, 8), 0.75, asked)(None, None, draws(0), 0.0) for asked in (1.0, 1 / 3))
     assert torch.equal(whole.context, part.context) and part.target.shape == (32, 1, 16)
     for all_hidden, asked in zip(whole.target[:, 0].tolist(), part.target[:, 0].tolist(), strict=True):
         assert asked == sorted(set(asked)) and set(asked) < set(all_hidden)
-    places = [Random((4, 4), 0.5, 0.5)(None, None, draws(step), 0.0)[0].target.flatten() for step in range(200)]
+    places = [RandomMask((4, 4), 0.5, 0.5)(None, None, draws(step), 0.0)[0].target.flatten() for step in range(200)]
     share = torch.cat(places).bincount(minlength=16) / (200 * 32)
     assert (share - 0.25).abs().max() < 0.03
 
@@ -195,7 +201,7 @@ def test_a_share_that_is_none_is_refused_in_a_sentence(asked):
 @pytest.mark.parametrize("grid", [(2, 2), (3, 3), (1, 8)])
 def test_a_grid_too_small_is_refused_in_a_sentence(grid):
     with pytest.raises(UserError, match=r"too (small|little).*try"):
-        Blocks(grid)
+        MultiBlock(grid)
 
 
 def test_official_blocks_refuse_grids_on_which_the_released_code_hangs():
@@ -205,7 +211,7 @@ def test_official_blocks_refuse_grids_on_which_the_released_code_hangs():
 
 def test_sampling_costs_microseconds_an_image(capsys):
     """Not asserted against a clock: prints the figure, and holds that a whole batch is one call."""
-    sampler, batch = Blocks((14, 14)), draws(1, 256)
+    sampler, batch = MultiBlock((14, 14)), draws(1, 256)
     began = time.perf_counter()
     (masks,) = sampler(None, None, batch, 0.0)
     print(f"{(time.perf_counter() - began) / 256 * 1e6:.1f} µs an image")

@@ -7,7 +7,8 @@ import torch
 from minimal import ijepa as plain
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
-from openjepa.masking import Blocks, OfficialBlocks
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.official import OfficialBlocks
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim, apply, build, clip, step_if_finite
@@ -21,7 +22,7 @@ def theirs(name: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("masker", [Blocks((8, 8)), OfficialBlocks((8, 8), min_keep=8)])
+@pytest.mark.parametrize("masker", [MultiBlock((8, 8)), OfficialBlocks((8, 8), min_keep=8)])
 def test_five_steps_give_the_same_losses(masker):
     data = Image(size=(32, 32), patch=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     ours = JEPA(dim=48, depth=3, num_heads=3, predictor_dim=24, predictor_depth=2).build(data)

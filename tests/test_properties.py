@@ -15,7 +15,7 @@ from openjepa.core.config import flatten
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.data import Steps
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from tests import mutants
 from tests.conftest import METHODS, MODALITIES, numbers
 

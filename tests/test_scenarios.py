@@ -21,7 +21,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_durable
 from openjepa.data import Steps, fits, list_files, load
 from openjepa.log import rows
-from openjepa.masking import Blocks
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.modalities.image import Image
 from openjepa.runs import pretrain
 from tests.conftest import METHODS, MODALITIES, replace
@@ -122,7 +122,7 @@ def test_the_newest_checkpoint_is_that_of_the_most_steps_whatever_the_clock_says
 
 
 def made() -> Steps:
-    return Steps(MODALITIES["image"].synthetic(40, 0), Blocks((8, 8)), batch_size=4, total=400, seed=0)
+    return Steps(MODALITIES["image"].synthetic(40, 0), MultiBlock((8, 8)), batch_size=4, total=400, seed=0)
 
 
 def test_a_worker_that_was_killed_is_told_in_a_sentence():
@@ -139,7 +139,7 @@ def test_what_goes_wrong_in_a_worker_is_told_as_it_was_there(tmp_path):
     for number in range(20):
         (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
     config = Image(root=(str(tmp_path),), size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
-    steps = Steps(config.dataset(config.listing()), Blocks((8, 8)), batch_size=4, total=9, seed=0)
+    steps = Steps(config.dataset(config.listing()), MultiBlock((8, 8)), batch_size=4, total=9, seed=0)
     said = []
     for workers in (0, 1):
         with pytest.raises(UserError) as told:

@@ -23,7 +23,7 @@ from openjepa.data import Step
 from openjepa.device import place
 from openjepa.flops import shapes
 from openjepa.machine import matrix_rate, timed
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image

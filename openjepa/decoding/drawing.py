@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa.boxes import Box, hiding
 from openjepa.config import Pretrain, load
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import info
@@ -23,8 +22,8 @@ from openjepa.core.types import Batch, Masks, Tokens
 from openjepa.decoding.training import BLOCK
 from openjepa.device import Place, Precision, place
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
-from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, out_of, shown
+from openjepa.masking.region import Box, hide_region, index_mask
 from openjepa.methods.decoder import Decoder, Decoding, seeded
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions
@@ -77,7 +76,7 @@ def mask_of(decoder: Opened, count: int, box: Box | None, seed: int) -> Masks:
     if box is None:
         (mask,) = BLOCK.build(decoder.data.grid)(None, None, CounterRNG.of(seed, 0, seeded(seed, count).numbers), 0.0)
         return mask
-    return hiding(box, decoder.data.grid, count)
+    return hide_region(box, decoder.data.grid, count)
 
 
 @torch.no_grad()
@@ -165,7 +164,7 @@ def grid_of(decoder: Opened, found: Shown, mask: Masks, drawn: Drawn) -> Plate:
     values = drawn.views.float().std(0, correction=0).mean(1) if len(drawn.views) > 1 else None
     rows = []
     for row, picture in enumerate(found.pictures):
-        inside = flags(mask.target[row, 0], None, grid[0] * grid[1]).reshape(grid)
+        inside = index_mask(mask.target[row, 0], None, grid[0] * grid[1]).reshape(grid)
         samples = [data.picture(view[row]) for view in drawn.views]
         framing = [
             framed(enlarged(each), inside, patch * (enlarged(each).shape[0] // each.shape[0]), COLOURS[2])

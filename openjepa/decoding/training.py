@@ -11,7 +11,7 @@ from openjepa.config import Pretrain, differences, load
 from openjepa.core.arguments import Run
 from openjepa.core.errors import UserError
 from openjepa.device import Precision
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Condition, Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE

@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
-from openjepa.boxes import Box, covered, hiding
 from openjepa.config import Pretrain
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import console, info
@@ -30,6 +29,7 @@ from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, pale
 from openjepa.figures.map import FEWEST
 from openjepa.figures.prediction import coloured, error_map, expect, filled, gathered, lookalikes, predictive
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
+from openjepa.masking.region import Box, covered_patches, hide_region
 from openjepa.trained import view_of
 
 MOST = 10_000  # pictures
@@ -197,8 +197,8 @@ class Session:
         cost = encoder(run.method, run.data, self.grid[0] * self.grid[1])
         others = self.found.view[: min(GALLERY, max(8, int(EFFORT / cost)))]
         found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
-        expected = expect(method, run, found, hiding(box, self.grid, len(found.view)))
-        hole = paled(found.data.picture(view), ~covered(box, self.grid), found.data.patch)
+        expected = expect(method, run, found, hide_region(box, self.grid, len(found.view)))
+        hole = paled(found.data.picture(view), ~covered_patches(box, self.grid), found.data.patch)
         scale = Scale("", 0.0, 2.0)
         raw = gathered(found.data.tokens(found.view).x, expected.target)
         chosen = lookalikes(expected.predicted[0], expected.truth[1:].flatten(0, 1))

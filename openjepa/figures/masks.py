@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from openjepa.config import Pretrain, is_one, load
@@ -16,6 +16,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.figures.canvas import COLOURS, MAP, Plate, framed, paled, tiled
 from openjepa.figures.shown import Asked, Shown, shown
+from openjepa.masking.region import index_mask
 from openjepa.modalities.image import Image
 from openjepa.recipes import RECIPES, recipe
 
@@ -59,13 +60,6 @@ def run_of(name: str) -> Pretrain:
     return load(Path(name))
 
 
-def flags(index: torch.Tensor, valid: torch.Tensor | None, count: int) -> Bool[np.ndarray, "N"]:
-    """Which of `count` patches are named."""
-    found = np.zeros(count, bool)
-    found[(index if valid is None else index[valid]).flatten().numpy()] = True
-    return found
-
-
 def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:
     """A row for each picture: as it is, what the context encoder is shown, and the blocks it is asked for."""
     masker = run.masks.build(found.data.grid)
@@ -75,10 +69,10 @@ def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:
     rows, labels = [], []
     for row, picture in enumerate(found.pictures):
         valid = None if mask.context_valid is None else mask.context_valid[row]
-        context = flags(mask.context[row], valid, count)
+        context = index_mask(mask.context[row], valid, count)
         cells = [picture, paled(picture, context.reshape(grid), patch)]
         for block in range(min(blocks, COLUMNS)):
-            inside = flags(mask.target[row, block], None, count).reshape(grid)
+            inside = index_mask(mask.target[row, block], None, count).reshape(grid)
             cells.append(framed(paled(picture, inside, patch), inside, patch, COLOURS[block % len(COLOURS)]))
         rows.append(cells)
         labels.append(f"{found.titles[row]}\n{context.sum()} of {count} shown")

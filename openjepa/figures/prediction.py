@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.boxes import Box, hiding
 from openjepa.config import Pretrain, is_one, load
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks
 from openjepa.figures.canvas import Plate, Scale, heat, paled, tiled
-from openjepa.figures.masks import flags
 from openjepa.figures.shown import Asked, Shown, rooted, shown
+from openjepa.masking.region import Box, hide_region, index_mask
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.weights import method_of
@@ -100,7 +99,7 @@ def masks_of(settings: PredictionOf, run: Pretrain, found: Shown) -> Masks:
     """The run's own masks, one of each picture, all that is asked for as one block; or the box, and all else shown."""
     grid, count = found.data.grid, len(found.view)
     if settings.box:
-        return hiding(settings.box, grid, count)
+        return hide_region(settings.box, grid, count)
     mask = run.masks.build(grid)(None, None, CounterRNG.of(settings.seed, 0, np.arange(count)), 0.0)[0]
     return mask._replace(target=mask.target[:, :1], target_valid=None)
 
@@ -164,7 +163,7 @@ def drawn(found: Shown, mask: Masks, expected: Expected, count: int, run: Pretra
     rows, labels = [], []
     for row in range(count):
         valid = None if mask.context_valid is None else mask.context_valid[row]
-        context = flags(mask.context[row], valid, grid[0] * grid[1])
+        context = index_mask(mask.context[row], valid, grid[0] * grid[1])
         picture = found.pictures[row]
         hole = paled(picture, context.reshape(grid), patch)
         maps = [error_map(each[row], expected.target[row], grid, scale) for each in expected.errors]
@@ -208,7 +207,7 @@ def filled(hole: np.ndarray, patches: Float[Tensor, "T W"], target: Int[Tensor, 
     grid, patch = found.data.grid, found.data.patch
     x = torch.zeros(1, grid[0] * grid[1], patches.shape[-1])
     x[0, target] = patches.float()
-    inside = flags(target, None, grid[0] * grid[1])
+    inside = index_mask(target, None, grid[0] * grid[1])
     new = found.data.picture(found.data.pixels(x)[0])
     mask = np.kron(inside.reshape(grid), np.ones((patch, patch))).astype(bool)[..., None]
     return np.where(mask, new, hole)

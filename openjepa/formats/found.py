@@ -13,7 +13,7 @@ from torch import nn
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.formats.layouts import Layout, Sizes, State, position_table, taken
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES

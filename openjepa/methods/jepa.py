@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from openjepa.core.distributed import local_shards
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, Output
+from openjepa.masking.stack import stack_masks
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.losses import LOSSES
 from openjepa.nn.positions import Positions
@@ -24,7 +25,6 @@ from openjepa.nn.predictor import Predictor
 from openjepa.nn.regularizers import sigreg
 from openjepa.nn.target_transforms import global_mean_var, normalize_patches, zca_whiten
 from openjepa.nn.vit import ViT
-from openjepa.types import passes
 
 SLICES = 256  # directions that SIGReg looks along
 
@@ -144,7 +144,7 @@ class MaskedJEPA(nn.Module):
         """The loss of predicting each target block from the context (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
         losses, references, features = [], [], []
-        for each in passes(tokens, targets.x, masks):
+        for each in stack_masks(tokens, targets.x, masks):
             (context,) = self.context_encoder(each.context)
             features.append(context.mean())
             predicted = self.predictor(context, where=each.where)

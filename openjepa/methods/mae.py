@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, Output
+from openjepa.masking.stack import stack_masks
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.positions import Positions
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.target_transforms import normalize_patches
 from openjepa.nn.vit import ViT
-from openjepa.types import passes
 
 
 class Targets(NamedTuple):
@@ -88,7 +88,7 @@ class MaskedAutoencoder(nn.Module):
         """Mean squared error on what is hidden (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
         losses, references, features = [], [], []
-        for each in passes(tokens, targets.x, masks):
+        for each in stack_masks(tokens, targets.x, masks):
             (context,) = self.context_encoder(each.context)
             predicted = self.predictor(context, where=each.where)
             losses.append(F.mse_loss(predicted.float(), each.asked))

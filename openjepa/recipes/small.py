@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from openjepa.config import Pretrain
-from openjepa.masking import Masking
+from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 from rich.table import Table
 
-from openjepa.boxes import Box, covered
 from openjepa.core import arguments as positional_module
 from openjepa.core.arguments import Features
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.space import Mapped, Space
+from openjepa.masking.region import Box, covered_patches
 from openjepa.retrieval.gallery import Asked, Neighbours, page
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
@@ -136,7 +136,7 @@ def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "
         return (found.last4 if index.about.get("kind") == "last4" else found.last)[0].numpy(), shown
     if index.about.get("kind") == "last4":
         raise UserError("features of four layers have no parts to compare: embed with --kind last")
-    inside = covered(settings.box, data.grid)
+    inside = covered_patches(settings.box, data.grid)
     return found.patches[0, inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
 
 

@@ -1,4 +1,4 @@
-"""The values that flow through every JEPA.   B batch  N tokens  E width  P coordinates  M blocks  T tokens per block  C context"""
+"""Stack the masks of a batch so that all contexts go through the networks in one pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from openjepa.core.types import Masks, Tokens, gather
 
 
-class Pass(NamedTuple):
+class MaskedBatch(NamedTuple):
     """What goes through the networks at once, R contexts: what they show, where more is asked for, and what is there."""
 
     context: Tokens
@@ -20,17 +20,17 @@ class Pass(NamedTuple):
     valid: Bool[Tensor, "R M T"] | None
 
 
-def passes(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> list[Pass]:
+def stack_masks(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> list[MaskedBatch]:
     """The samples under their masks: all masks in one pass where their shapes are equal, R = B · masks, else one by one.
 
     One pass of many contexts costs less than many of few; without padding the mean loss is the same.
     """
     alike = {tuple(part if part is None else part.shape for part in mask) for mask in masks}
     groups = [masks] if len(alike) == 1 else [(mask,) for mask in masks]
-    return [passing(tokens, there, group) for group in groups]
+    return [stack_equal_masks(tokens, there, group) for group in groups]
 
 
-def passing(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> Pass:
+def stack_equal_masks(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> MaskedBatch:
     """Masks of equal shapes in one pass, a sample's contexts one after the other."""
     context = torch.stack([mask.context for mask in masks], dim=1)
     target = torch.stack([mask.target for mask in masks], dim=1)
@@ -41,7 +41,7 @@ def passing(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, .
         return values.unflatten(1, context.shape[1:]).flatten(0, 1)
 
     x, pos, valid = tokens.take(context.flatten(1), torch.cat(shown, dim=1) if shown else None)
-    return Pass(
+    return MaskedBatch(
         Tokens(apart(x), apart(pos), None if valid is None else apart(valid)),
         gather(tokens.pos, target).flatten(0, 1),
         gather(there, target).flatten(0, 1),

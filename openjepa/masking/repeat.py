@@ -1,0 +1,29 @@
+"""Several masks per sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from openjepa.core.protocols import Masker
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Masks
+
+
+@dataclass(frozen=True)
+class RepeatMasker:
+    """Several masks of each sample, drawn by another sampler one after the other (data2vec 2.0, arXiv 2212.07525)."""
+
+    masker: Masker
+    times: int
+
+    def __call__(
+        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: CounterRNG, progress: float
+    ) -> tuple[Masks, ...]:
+        turns = [self.masker(pos, valid, draws.again(turn), progress) for turn in range(self.times)]
+        return tuple(mask for masks in turns for mask in masks)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        return self.masker.shapes()
