@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from openjepa.core.rng import CounterRNG
-from openjepa.data import Paths, list_files
+from openjepa.data.image_io import IMAGE_SUFFIXES
+from openjepa.data.listing import MappedPathList, list_files
 from openjepa.masking.config import Masking
 from openjepa.modalities.image import Image
-from openjepa.pictures import SUFFIXES
 
 
 def seconds(function, least: float = 1.0) -> float:
@@ -68,11 +68,11 @@ def million(count: int) -> None:
             for number in range(1000):
                 os.close(os.open(below / f"{number:04d}.jpg", os.O_CREAT))
         began = time.perf_counter()
-        listing = list_files((folder,), SUFFIXES)
-        stored = Paths.write(Path(folder) / "paths", listing.paths)
+        listing = list_files((folder,), IMAGE_SUFFIXES)
+        stored = MappedPathList.write(Path(folder) / "paths", listing.paths)
         indexed = time.perf_counter() - began
         began = time.perf_counter()
-        again = Paths(stored.file)
+        again = MappedPathList(stored.file)
         last = again[len(again) - 1]
         opened = time.perf_counter() - began
         assert last == listing.paths[-1]

@@ -15,10 +15,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from openjepa.data.wrappers import Subset, ThreadedDataset
 from openjepa.device import place
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import Maker, encoding, reader, stored
-from openjepa.evaluate.labelled import Subset, Threaded
 
 BATCH = 256
 
@@ -33,7 +33,7 @@ def main() -> None:
     where, this = place(), candidate(options.run)
     data = dataclasses.replace(this.data, root=(options.data,))
     whole = data.dataset(data.listing())
-    some = Threaded(Subset(whole, torch.arange(options.pictures) % len(whole)))
+    some = ThreadedDataset(Subset(whole, torch.arange(options.pictures) % len(whole)))
     encode = encoding(this, where, {"last": "features"}, BATCH)
     view = some.read(torch.arange(BATCH), None).views[0]
     about = {"encoder": "", "data": "", "precision": ""}

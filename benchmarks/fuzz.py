@@ -27,16 +27,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
-from openjepa import pictures
-from openjepa.archiving import Make, make
+from openjepa.archiving import make
 from openjepa.checkpoint import DAMAGE, Loaded, read, restore, steps
 from openjepa.config import load
 from openjepa.core.errors import UserError
-from openjepa.data import list_files
+from openjepa.data import image_io as pictures
+from openjepa.data.crops import center_crops
+from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, crop_file, read_bytes, read_image_file
+from openjepa.data.listing import list_files
+from openjepa.data.shards import Shards
 from openjepa.formats.found import Asked
 from openjepa.log import rows
 from openjepa.optim import build
-from openjepa.pictures import SUFFIXES, Undecodable, centre_crops, cut, look, read_bytes
 from openjepa.resuming import same_data, same_environment
 from tests import mutants
 from tests.faults import forked
@@ -58,10 +60,10 @@ class Pictures:
         file = self.folder / f"case{Path(name).suffix}"
         file.write_bytes(mutant(self.good[name], dice, self.good[other]))
         try:
-            seen = look(str(file), 3)
+            seen = read_image_file(str(file), 3)
             height, width = (torch.tensor([float(side)]) for side in seen[:2])
-            crop = centre_crops((32, 32), height, width, "crop")
-            assert cut(seen, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
+            crop = center_crops((32, 32), height, width, "crop")
+            assert crop_file(seen, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
         except Undecodable as error:
             assert str(error)
             return "undecodable"
@@ -133,7 +135,7 @@ class Archives:
         for name, content in list(mutants.pictures().items())[:6]:
             (folder / "files" / name).write_bytes(content)
         self.whole = self.read(str(folder / "files"))
-        (made,) = make(Make(str(folder / "files"), folder / "made", workers=1)).glob("*.tar")
+        (made,) = make(Shards(str(folder / "files"), folder / "made", workers=1)).glob("*.tar")
         cells = [{"bytes": content, "path": "name.png"} for content in self.whole]
         stream = io.BytesIO()
         parquet.write_table(arrow.table({"image": cells, "label": [0, 1, 0, 1, 0, 1]}), stream, row_group_size=4)
@@ -141,7 +143,7 @@ class Archives:
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} archive {number}")
-        pictures.READS = 1  # to try again takes a second
+        pictures.READ_ATTEMPTS = 1  # to try again takes a second
         for file in self.folder.iterdir():
             file.unlink()
         name = dice.choice(list(self.good))
@@ -161,7 +163,7 @@ class Archives:
             return "unread"
 
     def read(self, root: str) -> list[bytes]:
-        return [read_bytes(path) for path in list_files((root,), SUFFIXES).paths]
+        return [read_bytes(path) for path in list_files((root,), IMAGE_SUFFIXES).paths]
 
 
 class Weights:

@@ -25,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from openjepa.bench import given, stepped
 from openjepa.config import Pretrain
 from openjepa.core.cpus import available_cores
-from openjepa.data import Steps, list_files, load
+from openjepa.data.image_io import IMAGE_SUFFIXES
+from openjepa.data.listing import list_files
+from openjepa.data.loader import Steps, load_steps
 from openjepa.device import place
 from openjepa.memory import hold
 from openjepa.modalities.image import Image
-from openjepa.pictures import SUFFIXES
 from openjepa.recipes import recipe
 
 BASE = dataclasses.replace(recipe("cifar10-minutes"), batch_size=32, workers=0)
@@ -62,7 +63,7 @@ def loading(workers: int, folder: str) -> float:
     config = Image(root=(folder,), size=(224, 224), patch=16)
     data, ahead, counted = config.dataset(config.listing()), 4 * workers, 8 * workers
     steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total=2 * ahead + counted, seed=0)
-    made = load(steps, 0, workers, pin=False)
+    made = load_steps(steps, 0, workers, pin=False)
     for _ in range(ahead):  # those made ahead
         next(made)
     began = time.perf_counter()
@@ -79,7 +80,7 @@ def starting(files: int) -> float:
             below.mkdir(exist_ok=True)
             os.close(os.open(below / f"{number % 1000:04d}.jpg", os.O_CREAT))
         began = time.perf_counter()
-        list_files((folder,), SUFFIXES)
+        list_files((folder,), IMAGE_SUFFIXES)
         return time.perf_counter() - began
 
 

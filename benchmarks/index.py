@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.core.rng import epoch_order
-from openjepa.data import Paths, list_files
+from openjepa.data.listing import MappedPathList, list_files
 
 LOOKS = 100_000  # paths read at random
 
@@ -50,14 +50,14 @@ def find(folder: Path, count: int) -> dict[str, float]:
     listing, finding = timed(lambda: list_files((str(folder),), frozenset({".jpg"})))
     assert len(listing.paths) == count
     held = resident() - before
-    _, writing = timed(lambda: Paths.write(folder.with_name("paths"), listing.paths))
+    _, writing = timed(lambda: MappedPathList.write(folder.with_name("paths"), listing.paths))
     return {"find": finding, "memory to find": held, "write": writing}
 
 
 def reopen(folder: Path, count: int) -> dict[str, float]:
     """Opens the kept list, as a worker does."""
     before = resident()
-    paths, opening = timed(lambda: Paths(folder.with_name("paths")))
+    paths, opening = timed(lambda: MappedPathList(folder.with_name("paths")))
     _, shuffling = timed(lambda: epoch_order(0, 0, count))
     dice = random.Random(0)
     _, looking = timed(lambda: [paths[dice.randrange(count)] for _ in range(LOOKS)])

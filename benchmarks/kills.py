@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa import machine
 from openjepa.config import Pretrain
+from openjepa.data.synthetic.scenes import render
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.optim import Optim
 from openjepa.runs import pretrain
-from openjepa.scenes import render
 from tests.faults import boundaries, every, forked, killed, outcome, powerless, same
 
 WAYS = {"killed": ("kill", True), "killed, saved in the step": ("kill", False), "power lost": ("power", True), "power lost, saved in the step": ("power", False)}  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.data import Step, Steps
+from openjepa.data.loader import Step, Steps
 from openjepa.device import place
 from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA

@@ -25,29 +25,30 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.archiving import Make, make
+from openjepa.archiving import make
 from openjepa.core.rng import CounterRNG, epoch_order
-from openjepa.data import list_files
+from openjepa.data.image_io import IMAGE_SUFFIXES, read_bytes
+from openjepa.data.listing import list_files
+from openjepa.data.shards import Shards
 from openjepa.modalities.image import Image
-from openjepa.pictures import SUFFIXES, read_bytes
 
 COUNT, BATCH = 1000, 50
 
 
 def kinds(photos: str, folder: Path) -> dict[str, str]:
     """The photographs in every form."""
-    paths = list_files((photos,), SUFFIXES).paths
+    paths = list_files((photos,), IMAGE_SUFFIXES).paths
     files = folder / "files"
     files.mkdir()
     for number in range(COUNT):
         (files / f"{number:04d}.jpg").write_bytes(read_bytes(paths[number % len(paths)]))
     cells = [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(files.iterdir())]
-    found = {"files": str(files), "tar files": str(make(Make(str(files), folder / "tar")))}
+    found = {"files": str(files), "tar files": str(make(Shards(str(files), folder / "tar")))}
     for rows in (100, 1000):
         found[f"Parquet, row groups of {rows}"] = name = str(folder / f"{rows}.parquet")
         parquet.write_table(arrow.table({"image": cells}), name, row_group_size=rows)
     began = time.perf_counter()
-    found["tar files, made 256 px"] = str(make(Make(str(files), folder / "small", size=256, workers=1)))
+    found["tar files, made 256 px"] = str(make(Shards(str(files), folder / "small", size=256, workers=1)))
     print(f"made smaller at {COUNT / (time.perf_counter() - began):.0f} pictures/s")
     return found
 
@@ -83,7 +84,7 @@ def many(folder: Path, count: int) -> None:
                 tar.addfile(member, io.BytesIO(content))
     for what in ("looked through", "by their indexes"):
         began = time.perf_counter()
-        found = len(list_files((str(folder),), SUFFIXES).paths)
+        found = len(list_files((str(folder),), IMAGE_SUFFIXES).paths)
         print(f"{found:,} pictures in {count // 1000:,} tar files, {what}: {time.perf_counter() - began:.1f} s")
     kept = sum(file.stat().st_size for file in folder.glob(".*.index"))
     print(f"indexes: {kept / count:.0f} bytes a picture")

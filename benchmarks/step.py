@@ -25,7 +25,7 @@ from minimal import ijepa as plain
 from openjepa import flops
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
-from openjepa.data import Step
+from openjepa.data.loader import Step
 from openjepa.device import Place, place
 from openjepa.machine import matrix_rate, timed
 from openjepa.masking.config import Masking

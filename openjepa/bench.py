@@ -20,10 +20,11 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.protocols import Dataset
-from openjepa.data import Step
+from openjepa.data.loader import Step
+from openjepa.data.normalization import measure_mean_std
 from openjepa.device import Place, place
 from openjepa.machine import measured, peak, timed
-from openjepa.modalities.image import Image, measure
+from openjepa.modalities.image import Image
 from openjepa.optim import Hyper, apply, build, clip, step_if_finite
 from openjepa.preparing import built, divides, prepared
 from openjepa.training import Micro, split
@@ -99,7 +100,7 @@ def given(run: Pretrain, where: Place) -> tuple[Dataset, Pretrain]:
         return prepared(run, where, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
     if isinstance(run.data, Image) and not run.data.mean:
-        mean, std = measure(data)
+        mean, std = measure_mean_std(data)
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, mean=mean, std=std))
         data = run.data.synthetic(2 * run.batch_size, run.seed)
     return data, dataclasses.replace(run, workers=max(0, run.workers))

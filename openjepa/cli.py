@@ -212,14 +212,14 @@ def doctor(arguments: list[str]) -> None:
 def shards(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.archiving import Make
     from openjepa.archiving import make as run
     from openjepa.core.errors import UserError
+    from openjepa.data.shards import Shards
 
     rest = arguments[1:] if arguments[:1] == ["make"] else arguments
     if rest == arguments and rest not in (["-h"], ["--help"]):
         raise UserError("shards are made by jepa shards make FOLDER OUT; see jepa shards make --help")
-    run(tyro.cli(Make, prog="jepa shards make", args=rest))
+    run(tyro.cli(Shards, prog="jepa shards make", args=rest))
 
 
 def show(arguments: list[str]) -> None:

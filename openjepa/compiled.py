@@ -11,7 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.types import Masks
-from openjepa.data import Step
+from openjepa.data.loader import Step
 from openjepa.device import Place
 from openjepa.flops import Shape
 from openjepa.nn.transformer import Block

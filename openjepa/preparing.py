@@ -15,9 +15,10 @@ from openjepa.core.distributed import barrier, is_main, local_size, rank_and_siz
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import FileList
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
+from openjepa.data.normalization import measure_mean_std
 from openjepa.device import Place
-from openjepa.modalities.image import Image, measure
+from openjepa.modalities.image import Image
 from openjepa.nn.transformer import checkpoint_activations
 from openjepa.sharding import sharded
 
@@ -54,7 +55,7 @@ def prepared(settings: Pretrain, where: Place, listing: FileList, cache: Path | 
     barrier()
     data = settings.data.dataset(listing, cache)
     if isinstance(settings.data, Image) and not settings.data.mean:
-        mean, std = measure(data)
+        mean, std = measure_mean_std(data)
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
         data = settings.data.dataset(listing, cache)
     per_epoch = max(1, len(data) // settings.batch_size)

@@ -17,7 +17,7 @@ from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
-from openjepa.data import load
+from openjepa.data.loader import load_steps
 from openjepa.device import Place, place
 from openjepa.distributed import process_group
 from openjepa.evaluate.online import Online
@@ -86,7 +86,7 @@ def run(settings: Pretrain, where: Place) -> None:
         introduce(settings, where, len(data), start)
 
     online = Online(settings, where) if settings.online.root and is_main() else None
-    loader = load(steps, start, settings.workers, pin=where.device.type == "cuda")
+    loader = load_steps(steps, start, settings.workers, pin=where.device.type == "cuda")
     opened = Log(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
     with opened as log, Signals() as signals, Saver(settings) as saver:
         train(settings, method, optimizer, loader, where, start, log, signals, saver, online)

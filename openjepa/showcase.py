@@ -16,6 +16,8 @@ from openjepa import weights
 from openjepa.budget import at_most
 from openjepa.config import Pretrain
 from openjepa.core.console import console, info
+from openjepa.data.image_files import ImageArray
+from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.device import place
 from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
@@ -24,10 +26,9 @@ from openjepa.figures.canvas import save
 from openjepa.figures.features import BASIS, of
 from openjepa.figures.shown import Shown
 from openjepa.methods.jepa import JEPA
-from openjepa.modalities.image import Image, ImageArray
+from openjepa.modalities.image import Image
 from openjepa.recipes.small import folders
 from openjepa.runs import pretrain
-from openjepa.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.weights import load
 
 SIDE = 48  # pixels

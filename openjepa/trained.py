@@ -16,14 +16,15 @@ from jaxtyping import Float, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
-from openjepa.archives import inside
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
+from openjepa.data.archives import parse_address
+from openjepa.data.crops import center_crops
+from openjepa.data.image_io import MODES, EncodedImage, Undecodable, crop_file, read_image_file, upright_image
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.vit import ViT
-from openjepa.pictures import MODES, File, Undecodable, centre_crops, cut, look, upright
 
 LAST = 4  # layers of the paper's `last4`
 
@@ -160,8 +161,8 @@ def view_of(picture: Picture, data: Image, size: tuple[int, int]) -> UInt8[Tenso
     try:
         file = looked(picture, data.channels)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
-        crop = centre_crops(size, sides[:, 0], sides[:, 1], data.fit)
-        return torch.from_numpy(np.ascontiguousarray(cut(file, data.channels, crop, 0, size)))
+        crop = center_crops(size, sides[:, 0], sides[:, 1], data.fit)
+        return torch.from_numpy(np.ascontiguousarray(crop_file(file, data.channels, crop, 0, size)))
     except Undecodable as error:
         raise UserError(f"{named(picture)}: {error}") from error
 
@@ -178,15 +179,15 @@ def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
         raise UserError(f"a {type(images).__name__} is no picture: give a path, a PIL image, an array or a tensor")
 
 
-def looked(picture: Picture, channels: int) -> File:
+def looked(picture: Picture, channels: int) -> EncodedImage:
     """A picture of any kind, ready to be cut. Undecodable if it is none."""
     if isinstance(picture, str | Path):
-        if not inside(str(picture)) and not Path(picture).is_file():
+        if not parse_address(str(picture)) and not Path(picture).is_file():
             raise UserError(f"{picture} is no file: give the path of a picture")
-        return look(str(picture), channels)
+        return read_image_file(str(picture), channels)
     if isinstance(picture, Pillow.Image):
-        seen = upright(picture, channels)
-        return File(seen.size[1], seen.size[0], seen)
+        seen = upright_image(picture, channels)
+        return EncodedImage(seen.size[1], seen.size[0], seen)
     if not isinstance(picture, Tensor | np.ndarray):
         raise UserError(f"a {type(picture).__name__} is no picture: give a path, a PIL image, an array or a tensor")
     array = picture.cpu().numpy() if isinstance(picture, Tensor) else picture
@@ -207,7 +208,7 @@ def looked(picture: Picture, channels: int) -> File:
     if array.ndim != 3 or len(array) != channels:
         order = "(C, H, W)" if isinstance(picture, Tensor) else "(H, W, C)"
         raise UserError(f"pixels of shape {tuple(picture.shape)} are no picture of {channels} channels: want {order}")
-    return File(array.shape[1], array.shape[2], array)
+    return EncodedImage(array.shape[1], array.shape[2], array)
 
 
 def named(picture: Picture) -> str:

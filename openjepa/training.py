@@ -18,7 +18,7 @@ from openjepa.core.console import warn
 from openjepa.core.distributed import all_reduce_max, all_reduce_sum, is_main, rank_and_size
 from openjepa.core.errors import Interrupted, RunError
 from openjepa.core.types import Batch, Masks, Output, Skipped
-from openjepa.data import Step
+from openjepa.data.loader import Step
 from openjepa.device import Place
 from openjepa.distributed import replicated, sync_only_when
 from openjepa.evaluate.online import Online

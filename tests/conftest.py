@@ -20,6 +20,7 @@ from PIL import Image as Pillow
 
 from openjepa import budget, preparing, runs
 from openjepa.config import Pretrain
+from openjepa.data.synthetic.scenes import render
 from openjepa.device import Place
 from openjepa.evaluate import logistic
 from openjepa.masking.config import Masking
@@ -30,7 +31,6 @@ from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.optim import Optim
-from openjepa.scenes import render
 from tests.small import DRAW, STRENGTHS, small
 
 torch.set_num_threads(1)

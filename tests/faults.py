@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from openjepa import checkpoint, log, optim, runs, weights
 from openjepa.checkpoint import steps
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
 from openjepa.log import TIMINGS
 from openjepa.methods.jepa import MaskedJEPA
 from openjepa.training import Meters

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from openjepa.scenes import render
+from openjepa.data.synthetic.scenes import render
 
 MEMORY = 2**31  # bytes that a process may have beyond what it has when it begins
 SECONDS = 20  # that one file may take

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from openjepa import checkup
-from openjepa.checkup import FINDINGS, Doctor, doctor
+from openjepa.checkup import Doctor, doctor
 from openjepa.cli import main
-from openjepa.pictures import read_bytes
-from openjepa.scenes import render
+from openjepa.data import doctor as checkup
+from openjepa.data.doctor import FINDINGS
+from openjepa.data.image_io import read_bytes
+from openjepa.data.synthetic.scenes import render
 
 
 def jpeg(number: int, size=(96, 128), **options) -> bytes:
@@ -132,7 +133,7 @@ def test_bad_files_are_no_duplicates_and_how_many_a_run_bears_is_said(clean, cap
 
 
 def test_an_unreadable_file_is_said_to_stop_a_run(clean, monkeypatch):
-    from openjepa import pictures
+    from openjepa.data import image_io as pictures
 
     (clean / "x.jpg").write_bytes(jpeg(30))
     read = read_bytes
@@ -152,7 +153,7 @@ def test_files_of_other_endings_are_counted_and_processes_change_nothing(clean, 
     (clean / "x.png").write_bytes(jpeg(21))
     one = doctor(Doctor((str(clean),), out=clean.parent / "one", workers=1))
     assert one["other_endings"] == {".heic": 1, "none": 1} and "1 × .heic" in capsys.readouterr().out
-    monkeypatch.setattr(checkup, "FEW", 2)
+    monkeypatch.setattr(checkup, "MIN_FOR_PROCESSES", 2)
     assert doctor(Doctor((str(clean),), out=clean.parent / "two", workers=2)) == one
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.colour import GREY, about_grey, jitter
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
+from openjepa.data.augment import GRAY_WEIGHTS, color_jitter, hue_rotation
 from openjepa.modalities.image import Image
 
 VIEWS = torch.randint(60, 190, (256, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -16,11 +16,11 @@ DRAWS = CounterRNG.of(0, 0, np.arange(256))
 
 
 def test_without_strength_views_are_kept_or_grey():
-    views = jitter(VIEWS, 0.0, DRAWS)
+    views = color_jitter(VIEWS, 0.0, DRAWS)
     kept = (views == VIEWS).flatten(1).all(1)
     grey = (views[:, 0] == views[:, 1]).flatten(1).all(1) & (views[:, 1] == views[:, 2]).flatten(1).all(1)
     assert bool((kept ^ grey).all()) and 0.12 < float(grey.float().mean()) < 0.28
-    expected = torch.einsum("bchw,c->bhw", VIEWS.float(), GREY)
+    expected = torch.einsum("bchw,c->bhw", VIEWS.float(), GRAY_WEIGHTS)
     assert float((views[grey][:, 0].float() - expected[grey]).abs().max()) <= 0.51
 
 
@@ -28,7 +28,10 @@ def test_four_views_of_five_change_and_more_with_more_strength():
     changes = []
     for strength in (0.1, 0.5, 1.0):
         difference = (
-            (jitter(VIEWS, strength, DRAWS).float() - jitter(VIEWS, 0.0, DRAWS).float()).abs().flatten(1).mean(1)
+            (color_jitter(VIEWS, strength, DRAWS).float() - color_jitter(VIEWS, 0.0, DRAWS).float())
+            .abs()
+            .flatten(1)
+            .mean(1)
         )
         changes.append(float(difference.mean()))
         assert 0.7 < float((difference > 0.5).float().mean()) < 0.9
@@ -36,7 +39,7 @@ def test_four_views_of_five_change_and_more_with_more_strength():
 
 
 def test_hue_turns_colours_round_and_leaves_grey_alone():
-    third = about_grey(torch.tensor([2 * torch.pi / 3]))[0]
+    third = hue_rotation(torch.tensor([2 * torch.pi / 3]))[0]
     torch.testing.assert_close(third @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0)
     torch.testing.assert_close(third @ torch.ones(3), torch.ones(3))
 

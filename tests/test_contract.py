@@ -11,7 +11,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Masker, Method, Modality
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks, Skipped, Tokens, gather
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
 from openjepa.masking.config import Masking
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.stack import stack_masks

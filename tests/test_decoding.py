@@ -12,7 +12,7 @@ from openjepa.cli import main
 from openjepa.config import Pretrain, load
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
 from openjepa.decoding.drawing import conditions, draw, mask_of, opened
 from openjepa.decoding.measuring import agreement, strangers
 from openjepa.decoding.training import BLOCK, Train, config_of

@@ -18,7 +18,7 @@ from openjepa import distributed as distributed_distributed
 from openjepa.checkpoint import newest, steps
 from openjepa.config import Online, load
 from openjepa.core.errors import UserError
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
 from openjepa.distributed import missing
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
+from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluate import linear
 from openjepa.evaluate.candidates import ours, trained, untrained
 from openjepa.evaluate.clevr import Clevr, label
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
-from openjepa.evaluate.labelled import Labelled, Threaded, split
+from openjepa.evaluate.labelled import Labelled, split
 from openjepa.evaluate.linear import Recipe, fit, pace, probe, rows, sweep, trust
 from openjepa.evaluate.logistic import Problem, accuracy
 from openjepa.evaluate.lowshot import STRENGTH, choose
@@ -602,7 +603,7 @@ def test_threads_read_what_one_reads(photos):
     own = image.dataset(image.listing())
     index = torch.randperm(len(own), generator=torch.Generator().manual_seed(0))
     for draws in (None, CounterRNG.of(0, 0, index.numpy())):
-        one, many = own.read(index, draws), Threaded(own).read(index, draws)
+        one, many = own.read(index, draws), ThreadedDataset(own).read(index, draws)
         assert torch.equal(one.views[0], many.views[0]) and torch.equal(one.label, many.label)
 
 

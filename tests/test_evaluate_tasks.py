@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from openjepa.checkpoint import steps
 from openjepa.config import Online, Pretrain
 from openjepa.core.errors import UserError
+from openjepa.data.image_files import ImageArray
+from openjepa.data.synthetic.scenes import render
 from openjepa.evaluate import attentive, finetune, labelled, suite
 from openjepa.evaluate.attentive import Head, probe
 from openjepa.evaluate.candidates import Candidate, untrained
@@ -19,10 +21,8 @@ from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe
 from openjepa.evaluate.suite import SUITES, Suite
 from openjepa.log import rows
-from openjepa.modalities.image import ImageArray
 from openjepa.nn.pooling import AttentivePool
 from openjepa.runs import pretrain
-from openjepa.scenes import render
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 COLOURS = replace(MODALITIES["image"], size=(16, 16))

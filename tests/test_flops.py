@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openjepa import flops, training
 from openjepa.config import load
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
 from openjepa.decoding.training import BLOCK
 from openjepa.flops import shapes, work
 from openjepa.log import rows

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from benchmarks import fuzz
-from openjepa import checkpoint, pictures
+from openjepa import checkpoint
 from openjepa.checkpoint import DAMAGE, newest, read, steps
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_durable
-from openjepa.pictures import Undecodable, look
+from openjepa.data import image_io as pictures
+from openjepa.data.image_io import Undecodable, read_image_file
 from openjepa.runs import pretrain
 from tests.mutants import limited, survived
 
@@ -127,8 +128,8 @@ def test_an_array_whose_shape_is_a_lie_and_a_file_too_large_are_undecodable(tmp_
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000000, 3), }"
     header += b" " * (117 - len(header)) + b"\n"
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
-    monkeypatch.setattr(pictures, "MOST_BYTES", 1000)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
     Path(tmp_path / "b.jpg").write_bytes(bytes(1001))
     for name, reason in (("a.npy", "not a plain numpy array"), ("b.jpg", "larger than")):
         with pytest.raises(Undecodable, match=reason):
-            look(str(tmp_path / name), 3)
+            read_image_file(str(tmp_path / name), 3)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from openjepa.data import Steps
+from openjepa.data.loader import Steps
 from openjepa.health import PATIENCE, Alarm
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA

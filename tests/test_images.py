@@ -7,23 +7,23 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import pictures
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.data import Paths, list_files
-from openjepa.modalities.image import Image, ImageArray, ImageFiles, measure
-from openjepa.pictures import (
-    MOST_PIXELS,
-    SUFFIXES,
-    Crop,
+from openjepa.data import image_io as pictures
+from openjepa.data.crops import Crops, center_crops, random_crops, resample
+from openjepa.data.image_files import ImageArray, ImageFiles
+from openjepa.data.image_io import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
     Undecodable,
-    centre_crops,
-    cut,
-    decode,
-    random_crops,
-    resample,
-    size_of,
+    crop_file,
+    decode_image,
+    image_size,
+    read_image_file,
 )
+from openjepa.data.listing import MappedPathList, list_files
+from openjepa.data.normalization import measure_mean_std
+from openjepa.modalities.image import Image
 from tests.conftest import replace
 
 PLAIN = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -37,7 +37,7 @@ def gradient(height: int = 48, width: int = 64) -> Pillow.Image:
 
 
 def look(path) -> np.ndarray:
-    return decode(str(path), 3).astype(int)
+    return decode_image(str(path), 3).astype(int)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "jpg", "gif"])
@@ -80,7 +80,7 @@ def test_exif_turns_are_undone(tmp_path, orientation):
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(look(tmp_path / "a.png"), np.asarray(gradient()).transpose(2, 0, 1))
-    assert size_of(str(tmp_path / "a.png"), 3) == (48, 64)
+    assert image_size(str(tmp_path / "a.png"), 3) == (48, 64)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -89,18 +89,18 @@ def test_looking_at_a_picture_does_not_decode_it(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
     gradient(480, 640).save(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    seen = pictures.look(str(file), 3)
+    seen = read_image_file(str(file), 3)
     assert seen[:2] == (480, 640)
-    crop = centre_crops((32, 32), torch.tensor([480.0]), torch.tensor([640.0]), "crop")
+    crop = center_crops((32, 32), torch.tensor([480.0]), torch.tensor([640.0]), "crop")
     with pytest.raises(Undecodable, match="cannot be decoded"):
-        cut(seen, 3, crop, 0, (32, 32))
+        crop_file(seen, 3, crop, 0, (32, 32))
 
 
 def test_grey_and_many_channels(tmp_path):
     gradient().save(tmp_path / "a.png")
-    assert decode(str(tmp_path / "a.png"), 1).shape == (1, 48, 64)
+    assert decode_image(str(tmp_path / "a.png"), 1).shape == (1, 48, 64)
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (48, 64, 7), dtype=np.uint8))
-    assert decode(str(tmp_path / "a.npy"), 7).shape == (7, 48, 64)
+    assert decode_image(str(tmp_path / "a.npy"), 7).shape == (7, 48, 64)
     many = replace(PLAIN, channels=7, root=(str(tmp_path / "a.npy"),))
     assert many.dataset(many.listing()).read(torch.tensor([0]), None).views[0].shape == (1, 7, 32, 32)
 
@@ -108,7 +108,7 @@ def test_grey_and_many_channels(tmp_path):
 def test_a_pickle_in_a_numpy_file_is_not_opened(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(Undecodable, match="not a plain numpy array"):
-        decode(str(tmp_path / "a.npy"), 3)
+        decode_image(str(tmp_path / "a.npy"), 3)
 
 
 BAD = {
@@ -128,9 +128,9 @@ def test_a_bad_file_is_undecodable_for_a_stated_reason(tmp_path, name, monkeypat
         gradient(400, 600).save(file)
         if name == "truncated.jpg":
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        monkeypatch.setattr(pictures, "MOST_PIXELS", 100_000 if name == "bomb.png" else MOST_PIXELS)
+        monkeypatch.setattr(pictures, "MAX_PIXELS", 100_000 if name == "bomb.png" else MAX_PIXELS)
     with pytest.raises(Undecodable) as caught:
-        decode(str(file), 3)
+        decode_image(str(file), 3)
     assert len(str(caught.value)) > 10
 
 
@@ -224,7 +224,7 @@ def test_resampling_equals_pillows_on_whole_pictures(size):
     picture = gradient(48, 64)
     whole = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
     box = [torch.tensor([float(v)]) for v in (0, 0, 48, 64)]
-    ours = resample(whole, Crop(*box, torch.tensor([False])), size)[0]
+    ours = resample(whole, Crops(*box, torch.tensor([False])), size)[0]
     theirs = np.asarray(picture.resize(size[::-1], Pillow.Resampling.BILINEAR)).transpose(2, 0, 1)
     assert np.abs(ours.numpy().astype(int) - theirs).max() <= 1
 
@@ -232,14 +232,14 @@ def test_resampling_equals_pillows_on_whole_pictures(size):
 def test_flips_mirror_the_crop():
     whole = torch.from_numpy(np.asarray(gradient(32, 32)).copy()).permute(2, 0, 1)[None]
     box = [torch.tensor([float(v)]) for v in (4, 8, 20, 20)]
-    straight, mirrored = (resample(whole, Crop(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True))
+    straight, mirrored = (resample(whole, Crops(*box, torch.tensor([flip])), (16, 16)) for flip in (False, True))
     assert torch.equal(straight.flip(3), mirrored)
 
 
 def test_mean_and_deviation_are_the_datas(photos):
     config = replace(PLAIN, root=(str(photos),))
     data = config.dataset(config.listing())
-    mean, std = measure(data)
+    mean, std = measure_mean_std(data)
     pixels = data.read(torch.arange(96), None).views[0].double() / 255
     assert mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-4)
     assert std == pytest.approx(pixels.transpose(0, 1).flatten(1).std(1).tolist(), abs=1e-4)
@@ -263,7 +263,7 @@ def test_the_stem_is_the_convolution_it_is_named_after():
 
 def test_paths_survive_storage_whatever_their_names(tmp_path):
     names = ["a b.jpg", "é/ü.png", "\udcff.bmp", "x" * 250]
-    stored = Paths.write(tmp_path / "paths", names)
+    stored = MappedPathList.write(tmp_path / "paths", names)
     assert [stored[i] for i in range(len(stored))] == names
 
 
@@ -286,25 +286,25 @@ def test_a_convolutional_stem_sees_each_patch_by_itself(patch):
 
 def test_a_list_of_files_is_the_same_from_folders_text_and_links(photos, tmp_path, monkeypatch):
     text = tmp_path / "list.txt"
-    paths = list_files([str(photos)], SUFFIXES).paths
+    paths = list_files([str(photos)], IMAGE_SUFFIXES).paths
     text.write_text("\n".join(paths) + "\n")
-    assert list_files([str(text)], SUFFIXES) == list_files([str(photos)], SUFFIXES)
+    assert list_files([str(text)], IMAGE_SUFFIXES) == list_files([str(photos)], IMAGE_SUFFIXES)
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "self").symlink_to(tmp_path / "loop")
     (tmp_path / "loop" / "all").symlink_to(photos)
-    assert len(list_files([str(tmp_path / "loop")], SUFFIXES).paths) == 96
+    assert len(list_files([str(tmp_path / "loop")], IMAGE_SUFFIXES).paths) == 96
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop" / "plain").mkdir()
     gradient().save(tmp_path / "loop" / "plain" / "a.png")
     (tmp_path / "loop" / "again").symlink_to(tmp_path / "loop" / "plain")
-    assert len(list_files(["loop"], SUFFIXES).paths) == 97
+    assert len(list_files(["loop"], IMAGE_SUFFIXES).paths) == 97
 
 
 def test_the_fingerprint_notices_a_changed_file(tmp_path):
     gradient().save(tmp_path / "a.png")
-    before = list_files([str(tmp_path)], SUFFIXES).fingerprint
+    before = list_files([str(tmp_path)], IMAGE_SUFFIXES).fingerprint
     gradient(50, 50).save(tmp_path / "a.png")
-    assert list_files([str(tmp_path)], SUFFIXES).fingerprint != before
+    assert list_files([str(tmp_path)], IMAGE_SUFFIXES).fingerprint != before
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from openjepa.archives import indexed, inside
 from openjepa.checkpoint import DAMAGE, manifest
 from openjepa.config import Pretrain, from_json, load, to_json
 from openjepa.core.config import flatten
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG, epoch_order
-from openjepa.data import Steps
+from openjepa.data.archives import parse_address, read_index
+from openjepa.data.loader import Steps
 from openjepa.masking.config import Masking
 from tests import mutants
 from tests.conftest import METHODS, MODALITIES, numbers
@@ -125,9 +125,9 @@ INDEX = {**THIS, "members": [[512, 10, 10, "a/b.jpg"], [2048, 7, 7, "c.jpg"]]}
 @given(st.data())
 def test_any_index_is_none_or_a_list_of_members(tmp_path, data):
     (tmp_path / "index").write_text(json.dumps(data.draw(changed(INDEX) | JSON)))
-    for member in indexed(tmp_path / "index", THIS) or []:
+    for member in read_index(tmp_path / "index", THIS) or []:
         assert member.first >= 0 and member.second >= 0 and member.name
-        assert inside(f"some.tar/{member.first}+{member.second}/{member.name}") is not None
+        assert parse_address(f"some.tar/{member.first}+{member.second}/{member.name}") is not None
 
 
 SHARE = st.floats(-0.5, 1.5) | st.sampled_from([0.0, 1.0, 1e-9, float("inf"), float("nan")])

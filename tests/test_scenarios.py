@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import checkpoint, data
+from openjepa import checkpoint
 from openjepa.checkpoint import newest, steps
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_durable
-from openjepa.data import Steps, fits, list_files, load
+from openjepa.data import loader as data
+from openjepa.data.listing import list_files
+from openjepa.data.loader import Steps, check_shared_memory, load_steps
 from openjepa.log import rows
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.modalities.image import Image
@@ -126,7 +128,7 @@ def made() -> Steps:
 
 
 def test_a_worker_that_was_killed_is_told_in_a_sentence():
-    steps = load(made(), 0, workers=1, pin=False)
+    steps = load_steps(made(), 0, workers=1, pin=False)
     next(steps)
     (worker,) = active_children()
     os.kill(worker.pid, signal.SIGKILL)
@@ -143,19 +145,19 @@ def test_what_goes_wrong_in_a_worker_is_told_as_it_was_there(tmp_path):
     said = []
     for workers in (0, 1):
         with pytest.raises(UserError) as told:
-            next(load(steps, 0, workers=workers, pin=False))
+            next(load_steps(steps, 0, workers=workers, pin=False))
         said.append(str(told.value))
     assert said[0] == said[1] and "16 files in a row" in said[0] and "\n" not in said[0]
 
 
 def test_shared_memory_that_is_too_small_is_told_before_torch_waits_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "SHARED", tmp_path)
+    monkeypatch.setattr(data, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(data.shutil, "disk_usage", lambda _: data.shutil._ntuple_diskusage(10**6, 10**6, 2000))
     with pytest.raises(
         UserError, match=r"shared memory is full: .* has 0.0 MB left, and a batch wants 1.0: .*--shm-size"
     ):
-        fits(10**6, 2)
-    fits(100, 2)
+        check_shared_memory(10**6, 2)
+    check_shared_memory(100, 2)
 
 
 POISONED = RUN.replace(

@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from openjepa.core.rng import CounterRNG
-from openjepa.scenes import COUNTS, FAR, TASKS, cube, cylinder, labels, place_camera, place_objects, render, sphere
+from openjepa.data.synthetic.scenes import (
+    COUNTS,
+    FAR,
+    TASKS,
+    cube,
+    cylinder,
+    labels,
+    place_camera,
+    place_objects,
+    render,
+    sphere,
+)
 
 SCENES = render(64, (48, 64), seed=1)
 

@@ -19,7 +19,7 @@ from openjepa.compiled import compile_blocks
 from openjepa.config import Pretrain
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
-from openjepa.data import Step
+from openjepa.data.loader import Step
 from openjepa.device import place
 from openjepa.flops import shapes
 from openjepa.machine import matrix_rate, timed

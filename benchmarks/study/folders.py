@@ -46,7 +46,7 @@ def photos(source: Path | None) -> Iterator[Picture]:
 
 
 def scenes(_: Path | None) -> Iterator[Picture]:
-    from openjepa.scenes import render
+    from openjepa.data.synthetic.scenes import render
 
     drawn = render(SCENES, (48, 48), 0)
     for image, count in zip(drawn.image, drawn.count.tolist(), strict=True):

@@ -30,18 +30,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
 from openjepa.config import Pretrain
 from openjepa.core.rng import epoch_order
-from openjepa.data import Steps, list_files
+from openjepa.data.image_io import IMAGE_SUFFIXES
+from openjepa.data.listing import list_files
+from openjepa.data.loader import Steps
+from openjepa.data.normalization import measure_mean_std
+from openjepa.data.wrappers import Subset
 from openjepa.device import place
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import Features, embed
-from openjepa.evaluate.labelled import Subset
 from openjepa.evaluate.linear import Labelled, probe
 from openjepa.evaluate.neighbours import predict
 from openjepa.log import rows
 from openjepa.memory import hold
-from openjepa.modalities.image import measure
 from openjepa.optim import build
-from openjepa.pictures import SUFFIXES
 from openjepa.preparing import prepared
 from openjepa.recipes import recipe
 from openjepa.runs import pretrain
@@ -63,7 +64,7 @@ def few(options: argparse.Namespace) -> Path:
     """A folder of links to `--images` of the images, none of which the probes have."""
     folder = options.out / f"{options.images}images"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = list_files((str(options.data),), SUFFIXES).paths
+    paths = list_files((str(options.data),), IMAGE_SUFFIXES).paths
     for number in epoch_order(12345, 0, len(paths))[TRAIN + HELD :][: options.images]:
         link = folder / f"{number:06d}{Path(paths[number]).suffix}"
         if not link.exists():
@@ -82,7 +83,7 @@ def rate(arm: str, options: argparse.Namespace) -> float:
     """Seconds a step on this thread, the median."""
     settings, where = settings_of(arm, 0, options), place("cpu")
     data = settings.data.dataset(settings.data.listing(), options.out / "packed")
-    mean, std = measure(data)
+    mean, std = measure_mean_std(data)
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
     data = settings.data.dataset(settings.data.listing(), options.out / "packed")
     masker = settings.masks.build(settings.data.grid)

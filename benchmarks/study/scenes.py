@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.budget import paced
 from openjepa.config import Pretrain
+from openjepa.data.synthetic.scenes import Scenes, render
 from openjepa.device import place
 from openjepa.memory import hold
 from openjepa.preparing import prepared
 from openjepa.recipes import recipe
 from openjepa.runs import pretrain
-from openjepa.scenes import Scenes, render
 from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, show, written
 from openjepa.weights import load
 

@@ -16,13 +16,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from openjepa.data.normalization import measure_mean_std
 from openjepa.device import place
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.finetune import Recipe, finetune
 from openjepa.evaluate.logistic import accuracy
 from openjepa.evaluate.lowshot import choose
-from openjepa.modalities.image import measure
 from openjepa.recipes import recipe
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         image = dataclasses.replace(config.data, root=(root,))
         data = image.dataset(image.listing())
         if not parts:
-            mean, std = measure(data)
+            mean, std = measure_mean_std(data)
         image = dataclasses.replace(image, mean=mean, std=std)
         parts.append(image.dataset(image.listing()))
     train, test = parts

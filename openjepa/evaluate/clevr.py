@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 
 from openjepa.core.errors import UserError
-from openjepa.modalities.image import Image, ImageFiles
-from openjepa.scenes import COUNTS, DISTANCES
+from openjepa.data.image_files import ImageFiles
+from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
+from openjepa.modalities.image import Image
 
 Task = Literal["count", "dist"]
 

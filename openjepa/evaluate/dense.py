@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.data.synthetic.scenes import MATERIALS, SHAPES, TEXTURES, Scenes
 from openjepa.evaluate.logistic import VALIDATION, probe
 from openjepa.evaluate.neighbours import predict
-from openjepa.scenes import MATERIALS, SHAPES, TEXTURES, Scenes
 
 CLASSES = ("floor", *SHAPES)
 

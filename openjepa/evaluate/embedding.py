@@ -24,12 +24,12 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, lock_folder
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Samples
+from openjepa.data.crops import EvalCrop
+from openjepa.data.wrappers import ThreadedDataset
 from openjepa.device import Precision, place
 from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import CHUNK, FILE, Chunk, Features, Maker, encoding, header_of, reader, stored
-from openjepa.evaluate.labelled import Threaded
-from openjepa.pictures import Fit
 from openjepa.trained import Kind
 
 NAME = "features"  # of the tensor, and of the column
@@ -48,7 +48,7 @@ class Embed:
     out: Path  # a .safetensors, .npy or .parquet file
     kind: Kind = "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
-    fit: Fit = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
     batch: int = 256  # pictures that pass the encoder at once
     device: str = "auto"
     precision: Precision = "auto"
@@ -75,7 +75,7 @@ def embed(settings: Embed) -> Path:
             raise UserError(f"{file} is there already: give another --out, or remove it")
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
     data = dataclasses.replace(this.data, root=(settings.data,), fit=settings.fit)
-    samples = Threaded(data.dataset(data.listing()))
+    samples = ThreadedDataset(data.dataset(data.listing()))
     about = {
         "encoder": this.fingerprint, "data": samples.fingerprint, "precision": where.precision, "kind": settings.kind,
         "run": str(absolute(settings.run)), "which": settings.which, "fit": settings.fit,

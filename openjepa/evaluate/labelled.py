@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,19 +12,18 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Int
 
-from openjepa import archives
-from openjepa.archives import SUFFIXES
 from openjepa.core.console import warn
-from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.rng import epoch_order
-from openjepa.core.types import Samples
-from openjepa.data import walk
+from openjepa.data.archives import ARCHIVE_SUFFIXES, label_folder
+from openjepa.data.crops import EvalCrop
+from openjepa.data.image_files import ImageArray
+from openjepa.data.listing import walk_files
+from openjepa.data.synthetic.scenes import TASKS, Scenes, render
+from openjepa.data.wrappers import Relabeled, Subset, ThreadedDataset
 from openjepa.evaluate.clevr import Clevr
-from openjepa.modalities.image import Image, ImageArray
-from openjepa.pictures import Fit
-from openjepa.scenes import TASKS, Scenes, render
+from openjepa.modalities.image import Image
 
 TESTS = ("test", "val", "valid", "validation")
 
@@ -45,7 +42,7 @@ class Labelled:
 
     root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/ (or val/) with class folders in each
     labels: Labels = "folders"  # clevr-…: root is a CLEVR_v1.0 folder; scenes-…: rendered, no root
-    fit: Fit = "crop"  # largest centred box; its middle 7/8, as 256 → 224; the whole picture squashed
+    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8, as 256 → 224; the whole picture squashed
 
     @property
     def name(self) -> str:
@@ -73,7 +70,7 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
         if folder is None:
             raise UserError("give --data.root the one folder CLEVR_v1.0")
         task = "count" if labelled.labels == "clevr-count" else "dist"
-        train, val = (Threaded(Clevr(modality, folder, part, task)) for part in ("train", "val"))
+        train, val = (ThreadedDataset(Clevr(modality, folder, part, task)) for part in ("train", "val"))
         return Split(train, val, "val")
     tests = [folder / name for name in TESTS if (folder / name).is_dir()] if folder else []
     if folder and tests and (folder / "train").is_dir():
@@ -86,7 +83,7 @@ def split(modality: Image, labelled: Labelled, seed: int) -> Split:
     shuffled = torch.from_numpy(epoch_order(seed, 0, len(whole)))
     held, how = max(1, int(len(whole) * HELD)), "a fifth held out at random"
     test = Subset(whole, shuffled[:held])
-    say_missing(whole.classes, {archives.folder(test.source(place)) for place in range(held)}, how)
+    say_missing(whole.classes, {label_folder(test.source(place)) for place in range(held)}, how)
     return Split(Subset(whole, shuffled[held:]), test, how)
 
 
@@ -124,10 +121,10 @@ def rendered_size(modality: Image) -> tuple[int, int]:
 
 def archives_of(folder: Path, name: str) -> tuple[str, ...]:
     """Tar and Parquet files of one part, as Hugging Face names them: train-00000-of-00002.parquet. None among loose pictures."""
-    if any(walk(str(folder), SUFFIXES)):
+    if any(walk_files(str(folder), ARCHIVE_SUFFIXES)):
         return ()
     files = (file for file in folder.rglob(f"{name}*") if re.match(rf"{name}[-_.]", file.name))
-    return tuple(sorted(str(file) for file in files if file.suffix.lower() in SUFFIXES))
+    return tuple(sorted(str(file) for file in files if file.suffix.lower() in ARCHIVE_SUFFIXES))
 
 
 def two_parts(modality: Image, train: tuple[str, ...], test: tuple[str, ...], how: str) -> Split:
@@ -135,7 +132,7 @@ def two_parts(modality: Image, train: tuple[str, ...], test: tuple[str, ...], ho
     if alien := sorted(set(parts[1].classes) - set(parts[0].classes)):
         raise UserError(f"{how} has class folders that train has not ({', '.join(alien[:3])}): their names must agree")
     say_missing(parts[0].classes, set(parts[1].classes), how)
-    return Split(parts[0], Relabelled(parts[1], parts[0].classes), how)
+    return Split(parts[0], Relabeled(parts[1], parts[0].classes), how)
 
 
 def say_missing(classes: tuple[str, ...], tested: set[str], how: str) -> None:
@@ -150,7 +147,7 @@ def at(modality: Image, root: tuple[str, ...]) -> Dataset:
     """The labelled pictures below a folder. Mistake if there is one class only, or if some lie beside the classes."""
     there = dataclasses.replace(modality, root=root)
     listing = there.listing()
-    data = Threaded(there.dataset(listing))
+    data = ThreadedDataset(there.dataset(listing))
     folders = {Path(each).resolve() for each in root}
     loose = [path for path in listing.paths if Path(path).parent.resolve() in folders]
     if len(data.classes) < 2:
@@ -162,64 +159,3 @@ def at(modality: Image, root: tuple[str, ...]) -> Dataset:
             f"{len(loose)} images, the first {loose[0]}, lie beside the class folders and have no label: move them elsewhere"
         )
     return data
-
-
-class Threaded:
-    """A dataset of files, read by as many threads as there are cores: decoders let each other run."""
-
-    PIECE = 16  # samples a thread takes at once
-
-    def __init__(self, own: Dataset):
-        self.own, self.classes, self.fingerprint = own, own.classes, own.fingerprint
-        self.pool = ThreadPoolExecutor(available_cores())
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def source(self, index: int) -> str:
-        return self.own.source(index)
-
-    def read(self, index, draws):
-        pieces = torch.arange(len(index)).split(self.PIECE)
-        asked = [(index[rows], draws.take(rows.numpy()) if draws else None) for rows in pieces]
-        read = list(self.pool.map(lambda each: self.own.read(*each), asked))
-        views = tuple(torch.cat(each) for each in zip(*(part.views for part in read), strict=True))
-        return Samples(
-            views, torch.cat([part.label for part in read]), tuple(bad for part in read for bad in part.skipped)
-        )
-
-
-class Subset:
-    """Some samples of a dataset."""
-
-    def __init__(self, whole: Dataset, index: torch.Tensor):
-        self.whole, self.index, self.classes = whole, index, whole.classes
-        self.fingerprint = f"{whole.fingerprint}-{zlib.crc32(index.numpy().tobytes()):08x}"
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def source(self, index: int) -> str:
-        return self.whole.source(int(self.index[index]))
-
-    def read(self, index, draws):
-        return self.whole.read(self.index[index], draws)
-
-
-class Relabelled:
-    """A dataset whose labels are numbered as another's, by name."""
-
-    def __init__(self, own: Dataset, classes: tuple[str, ...]):
-        self.own, self.classes = own, classes
-        self.fingerprint = f"{own.fingerprint}-{zlib.crc32(repr(classes).encode()):08x}"
-        self.number = torch.tensor([*(classes.index(name) for name in own.classes), -1])
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def source(self, index: int) -> str:
-        return self.own.source(index)
-
-    def read(self, index, draws):
-        read = self.own.read(index, draws)
-        return read._replace(label=self.number[read.label])

@@ -13,10 +13,11 @@ from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Method
 from openjepa.core.rng import epoch_order
+from openjepa.data.wrappers import Subset
 from openjepa.device import Place
 from openjepa.evaluate.candidates import ours
 from openjepa.evaluate.embed import embed
-from openjepa.evaluate.labelled import Labelled, Subset, split
+from openjepa.evaluate.labelled import Labelled, split
 from openjepa.evaluate.logistic import accuracy, probe
 from openjepa.evaluate.neighbours import predict
 from openjepa.modalities.image import Image

@@ -14,12 +14,12 @@ from openjepa.core.arguments import Folder, Run
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
+from openjepa.data.crops import EvalCrop
+from openjepa.data.wrappers import ThreadedDataset
 from openjepa.device import Precision, place
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import Maker, encoding, reader, spans
 from openjepa.evaluate.heads import fitting, top
-from openjepa.evaluate.labelled import Threaded
-from openjepa.pictures import Fit
 
 MOST = 40  # rows shown
 
@@ -33,7 +33,7 @@ class Predict:
     head: Path | None = None  # a classifier that jepa probe kept; by default the only one in RUN/probes
     out: Path | None = None  # a .csv file for all rows: file, class, chance, and the next best
     which: Literal["target", "context"] = "target"  # the encoder that was probed
-    fit: Fit = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
     device: str = "auto"
     precision: Precision = "auto"
 
@@ -53,7 +53,7 @@ def predict(settings: Predict) -> list[Answer]:
     where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
     head = fitting(Path(settings.run), settings.head, this.fingerprint)
     data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
-    samples, answers = Threaded(data.dataset(data.listing())), []
+    samples, answers = ThreadedDataset(data.dataset(data.listing())), []
     make = Maker(reader(samples), encoding(this, where, {"last": "last"}))
     for chunk in make.chunks(spans(len(samples))):
         best = top(head.chances(chunk.kinds["last"]), 3)

@@ -15,6 +15,8 @@ from openjepa.core.arguments import Run
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
+from openjepa.data.crops import EvalCrop
+from openjepa.data.synthetic.scenes import render
 from openjepa.device import Precision, place
 from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import Candidate, candidate
@@ -25,8 +27,6 @@ from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.probes import Name
 from openjepa.evaluate.probing import Probe, measured
 from openjepa.evaluate.report import Score, markdown, markdown_free, read, show_free, whole
-from openjepa.pictures import Fit
-from openjepa.scenes import render
 
 SCENES = (2_000, 500)  # scenes that dense tasks train and test on
 
@@ -35,7 +35,7 @@ class Task(NamedTuple):
     """One line of a suite."""
 
     labels: Labels
-    fit: Fit
+    fit: EvalCrop
     probes: tuple[Name, ...]
     linear: RecipeName = "default"
     crops: bool = False

@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa.archives import inside
 from openjepa.config import is_one, load
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
+from openjepa.data.archives import parse_address
+from openjepa.data.crops import EvalCrop
+from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluate.candidates import Candidate, candidate
-from openjepa.evaluate.labelled import Threaded
 from openjepa.modalities.image import Image
-from openjepa.pictures import Fit
 
 MOST = 64  # pictures in one figure
 
@@ -40,7 +40,7 @@ class Asked:
     images: Images = ()  # pictures or folders of them; by default what the run learnt from
     count: int = 6  # pictures shown; of more they are taken evenly
     size: tuple[int, int] | None = None  # height and width they are shown to the encoder at; by default as trained
-    fit: Fit = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
     which: Literal["target", "context"] = "target"
     out: Path | None = None  # a .png; a page gets the same name; by default RUN/figures/NAME.png
     page: bool = field(default=True)  # write the page, too
@@ -135,7 +135,7 @@ def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Sho
     source = data.listing()
     if sorted(roots) == source.paths:
         source = source._replace(paths=list(roots))
-    samples = Threaded(data.dataset(source))
+    samples = ThreadedDataset(data.dataset(source))
     few = evenly(len(samples), first)
     wanted = few + [each for each in evenly(len(samples), count) if each not in set(few)]
     read = samples.read(torch.tensor(wanted), None)
@@ -215,6 +215,6 @@ def out_of(settings: Asked, name: str) -> Path:
 
 def short(name: str) -> str:
     """A file's name, short enough for a label."""
-    place = inside(name)
+    place = parse_address(name)
     name = Path(name).name if place is None else name.rsplit("/", 1)[-1]
     return name if len(name) <= 17 else name[:7] + "…" + name[-9:]

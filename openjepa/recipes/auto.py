@@ -13,13 +13,13 @@ from openjepa.config import Pretrain
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
-from openjepa.data import list_files
+from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, load_npy, open_image
+from openjepa.data.listing import list_files
 from openjepa.device import native_bf16
 from openjepa.flops import work
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.pictures import SUFFIXES, Undecodable, opened, plain_array
 from openjepa.recipes.small import folders, objective, schedule
 
 LOOKS = 64  # images looked at
@@ -48,7 +48,7 @@ def chosen(root: tuple[str, ...], budget: str = "", device: str = "auto", thread
 
     On a CPU by the study of small data (docs/small-data.md); on a GPU, on which nothing was studied, by the paper.
     """
-    paths = list_files(root, SUFFIXES).paths
+    paths = list_files(root, IMAGE_SUFFIXES).paths
     if len(paths) < 8:
         raise UserError(
             f"too few images to learn from: {len(paths)} in {' '.join(root)}; give --data.root a folder of hundreds or more"
@@ -120,7 +120,7 @@ def look(paths: list[str]) -> tuple[int, int]:
         path = paths[place]
         try:
             if Path(path).suffix.lower() == ".npy":
-                shape = plain_array(path).shape
+                shape = load_npy(path).shape
                 if len(shape) != 3:
                     raise UserError(
                         f"{path} is an array of shape {shape}: .npy files hold bytes of (height, width, channels)"
@@ -129,7 +129,7 @@ def look(paths: list[str]) -> tuple[int, int]:
                 grey.append(False)
                 depth = shape[2]
                 continue
-            with opened(path) as picture:
+            with open_image(path) as picture:
                 sides.append(min(picture.size))
                 grey.append(picture.mode in ("1", "L", "I", "I;16", "F"))
         except Undecodable:

@@ -10,10 +10,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa.archives import inside
 from openjepa.core.console import warn
+from openjepa.data.archives import parse_address
+from openjepa.data.image_io import Undecodable, load_npy, open_image, upright_image
 from openjepa.figures.canvas import data_of
-from openjepa.pictures import Undecodable, opened, plain_array, upright
 
 SIDE = 128  # pixels of the longer side
 
@@ -27,7 +27,7 @@ def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
     if not there(path):
         return Pillow.new("RGB", (side, side), GREY)
     try:
-        picture = upright(opened(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
+        picture = upright_image(open_image(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
     except (Undecodable, OSError):
         return Pillow.new("RGB", (side, side), GREY)
     scale = side / max(picture.size)
@@ -37,7 +37,7 @@ def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
 
 def there(path: str) -> bool:
     """Whether a picture is where it was."""
-    place = inside(path)
+    place = parse_address(path)
     return Path(place.archive if place else path).is_file()
 
 
@@ -50,7 +50,7 @@ def warn_of_missing(paths: Iterable[str]) -> None:
 
 def of_array(path: str) -> Pillow.Image:
     """The first three channels of a .npy file, or its first."""
-    array = plain_array(path)
+    array = load_npy(path)
     if array.dtype != "uint8" or array.ndim != 3:
         raise Undecodable(f"{array.dtype} of shape {array.shape}")
     return Pillow.fromarray(array[..., :3] if array.shape[2] >= 3 else array[..., 0]).convert("RGB")

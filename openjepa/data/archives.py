@@ -1,10 +1,4 @@
-"""Pictures inside tar files (webdataset's layout) and Parquet files (Hugging Face's): found once, read at random, never extracted.
-
-A picture in an archive has an address, which stands wherever a path would and ends in the folder and the name it has there:
-
-    photos-000.tar/1536+20480/cats/tom.jpg       20,480 bytes from byte 1,536 on
-    train-000.parquet/3+17/cats/tom.png          row 17 of row group 3
-"""
+"""Read pictures inside tar and Parquet files, without extracting them."""
 
 from __future__ import annotations
 
@@ -16,30 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from openjepa import parquet
 from openjepa.core.console import warn
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
-from openjepa.parquet import rows
+from openjepa.data.parquet import list_rows, read_row
 
-SUFFIXES = frozenset({".tar", ".parquet"})
+ARCHIVE_SUFFIXES = frozenset({".tar", ".parquet"})
 
-SQUEEZED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 ADDRESS = re.compile(r"(.+?\.(?:tar|parquet))/(\d{1,18})\+(\d{1,18})/(.+)", re.DOTALL | re.IGNORECASE)
 
 FORMAT = 1
 
-LARGEST = 2**30  # bytes of an index that are read
+MAX_INDEX_BYTES = 2**30  # bytes of an index that are read
 
-LABEL = 256  # bytes that a label in a tar may have
+MAX_LABEL_LENGTH = 256  # bytes that a label in a tar may have
 
-BLOCK = tarfile.BLOCKSIZE
+TAR_BLOCK = tarfile.BLOCKSIZE
 
-NOTE = "shards.json"  # what `jepa shards make` writes down of a folder of tar files
+SHARDS_FILE = "shards.json"  # what `jepa shards make` writes down of a folder of tar files
 
 
-class Place(NamedTuple):
+class MemberAddress(NamedTuple):
     """Where a picture is."""
 
     archive: str
@@ -57,67 +50,67 @@ class Member(NamedTuple):
     name: str
 
 
-def inside(path: str) -> Place | None:
+def parse_address(path: str) -> MemberAddress | None:
     """What an address says; nothing of a plain path."""
     found = ADDRESS.fullmatch(path)
-    return Place(found[1], int(found[2]), int(found[3]), found[4]) if found else None
+    return MemberAddress(found[1], int(found[2]), int(found[3]), found[4]) if found else None
 
 
-def folder(path: str) -> str:
+def label_folder(path: str) -> str:
     """The folder that a picture is in, its label where there are labels; of one that is in none, its archive's."""
-    place = inside(path)
+    place = parse_address(path)
     if place is None:
         return Path(path).parent.name
     return PurePosixPath(place.name).parent.name or Path(place.archive).parent.name
 
 
-def size(place: Place) -> int:
+def member_size(place: MemberAddress) -> int:
     """Bytes of a picture, as far as they are known before it is read."""
     return 0 if is_parquet(place.archive) else place.second
 
 
-def read(place: Place) -> bytes:
+def read_member(place: MemberAddress) -> bytes:
     """A picture's bytes. OSError if they cannot be had, or are not those that were listed."""
     if is_parquet(place.archive):
-        return parquet.read(place.archive, place.first, place.second)
-    return from_tar(place)
+        return read_row(place.archive, place.first, place.second)
+    return read_tar_member(place)
 
 
 def is_parquet(archive: str) -> bool:
     return archive.lower().endswith(".parquet")
 
 
-def addresses(archive: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
+def list_addresses(archive: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
     """Address and size of every picture of an archive, in its order. Mistake in a sentence if it is damaged."""
     every = is_parquet(archive)  # whose rows are pictures, whatever their names
-    for first, second, weight, name in members(archive):
+    for first, second, weight, name in list_members(archive):
         if every or PurePosixPath(name).suffix.lower() in suffixes:
             yield f"{archive}/{first}+{second}/{name}", weight
 
 
-def complete(folder: Path) -> None:
+def check_complete(folder: Path) -> None:
     """Mistake if `jepa shards make` was stopped before all tar files of a folder were there."""
     try:
-        said = read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
+        said = read_json(folder / SHARDS_FILE) if (folder / SHARDS_FILE).is_file() else {}
         wanted = -(-int(said.get("count", 0)) // int(said.get("samples", 1)))
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{folder / NOTE} is damaged ({error}): make the shards again, or remove it") from error
+        raise UserError(f"{folder / SHARDS_FILE} is damaged ({error}): make the shards again, or remove it") from error
     if (there := len(list(folder.glob("*.tar")))) < wanted:
         raise UserError(
             f"{folder} has {there} of {wanted} tar files: let jepa shards make go on, by the command that began it"
         )
 
 
-def members(archive: str) -> list[Member]:
+def list_members(archive: str) -> list[Member]:
     """What an archive holds: by the index beside it, or by looking through it, which leaves an index.
 
     An index is of no use once size or time of its archive have changed.
     """
     status, file = Path(archive).stat(), Path(archive).with_name(f".{Path(archive).name}.index")
     this = {"format": FORMAT, "bytes": status.st_size, "time": status.st_mtime_ns}
-    if (kept := indexed(file, this)) is not None:
+    if (kept := read_index(file, this)) is not None:
         return kept
-    found = [Member(*each) for each in (rows if is_parquet(archive) else tar_members)(archive)]
+    found = [Member(*each) for each in (list_rows if is_parquet(archive) else tar_members)(archive)]
     try:
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps({**this, "members": found}))
@@ -126,10 +119,10 @@ def members(archive: str) -> list[Member]:
     return found
 
 
-def indexed(file: Path, this: dict[str, int]) -> list[Member] | None:
+def read_index(file: Path, this: dict[str, int]) -> list[Member] | None:
     """What an index lists, if it is whole and of this very archive."""
     try:
-        content = read_json(file, LARGEST)
+        content = read_json(file, MAX_INDEX_BYTES)
         if any(content.get(name) != value for name, value in this.items()):
             return None
         found = [Member(*each) for each in content["members"]]
@@ -146,9 +139,9 @@ def tar_members(archive: str) -> Iterator[Member]:
     """
     found = {name: place for name, place in tar_files(archive) if place}
     labels = {
-        name.removesuffix(".cls"): part(archive, *place).decode(errors="replace").strip().replace("/", "-")
+        name.removesuffix(".cls"): read_bytes(archive, *place).decode(errors="replace").strip().replace("/", "-")
         for name, place in found.items()
-        if name.endswith(".cls") and place[1] <= LABEL
+        if name.endswith(".cls") and place[1] <= MAX_LABEL_LENGTH
     }
     for name, (offset, count) in found.items():
         folder, slash, last = name.rpartition("/")
@@ -169,25 +162,27 @@ def tar_files(archive: str) -> Iterator[tuple[str, tuple[int, int]]]:
             end = tar.offset  # pyright: ignore
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise UserError(f"{archive} is not a whole tar file ({error}): copy or make it again") from error
-    if any(part(archive, end - BLOCK, 2 * BLOCK)[BLOCK:]):  # where it ends there are zeros, or nothing
+    if any(
+        read_bytes(archive, end - TAR_BLOCK, 2 * TAR_BLOCK)[TAR_BLOCK:]
+    ):  # where it ends there are zeros, or nothing
         raise UserError(f"{archive} is damaged at byte {end}: copy or make it again")
 
 
-def from_tar(place: Place) -> bytes:
+def read_tar_member(place: MemberAddress) -> bytes:
     """The bytes of a member, if its header still stands before them."""
-    content = part(place.archive, place.first - BLOCK, BLOCK + place.second)
+    content = read_bytes(place.archive, place.first - TAR_BLOCK, TAR_BLOCK + place.second)
     try:
-        header = tarfile.TarInfo.frombuf(content[:BLOCK], "utf-8", "surrogateescape")
+        header = tarfile.TarInfo.frombuf(content[:TAR_BLOCK], "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise OSError(
             0, f"nothing begins at byte {place.first}: the archive has changed since it was listed"
         ) from error
-    if header.size != place.second or len(content) != BLOCK + place.second:
+    if header.size != place.second or len(content) != TAR_BLOCK + place.second:
         raise OSError(0, f"at byte {place.first} is something else: the archive has changed since it was listed")
-    return content[BLOCK:]
+    return content[TAR_BLOCK:]
 
 
-def part(file: str, start: int, count: int) -> bytes:
+def read_bytes(file: str, start: int, count: int) -> bytes:
     """Some bytes of a file, or as many of them as there are."""
     handle = os.open(file, os.O_RDONLY)
     try:

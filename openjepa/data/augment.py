@@ -1,4 +1,4 @@
-"""Random changes of colour, for views that should be understood alike.   B batch  C channels  H height  W width"""
+"""Random color jitter.   B batch  C channels  H height  W width"""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
 
-GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601)
+GRAY_WEIGHTS = torch.tensor([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601)
 
-JITTERED, GREYED = 0.8, 0.2  # shares of the views (SimCLR, arXiv 2002.05709, appendix A)
+JITTER_PROBABILITY, GRAY_PROBABILITY = 0.8, 0.2  # shares of the views (SimCLR, arXiv 2002.05709, appendix A)
 
 
-def jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, draws: CounterRNG) -> UInt8[Tensor, "B 3 H W"]:
+def color_jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, draws: CounterRNG) -> UInt8[Tensor, "B 3 H W"]:
     """Brightness, contrast and saturation by up to 0.8·strength, hue by 0.2·strength of a turn, and some views grey.
 
     Source: SimCLR, whose CIFAR-10 runs have strength 0.5. Differs: the four changes are one affine map of a pixel's
     colours, in fixed order, and only its result is cut off at black and white; hue turns about the grey axis.
     """
     u = draws.uniform("colour", 6)
-    changed = u[:, 4] < JITTERED
+    changed = u[:, 4] < JITTER_PROBABILITY
     spread = 0.8 * strength * (2 * u[:, :3] - 1)
     brightness, contrast, saturation = torch.where(changed[:, None], 1 + spread, 1.0).clamp(min=0).unbind(1)
     turn = torch.where(changed, 2 * math.pi * 0.2 * strength * (2 * u[:, 3] - 1), 0.0)
-    saturation = torch.where(u[:, 5] < GREYED, 0.0, saturation)
+    saturation = torch.where(u[:, 5] < GRAY_PROBABILITY, 0.0, saturation)
 
-    grey = GREY.expand(3, 3)  # a colour to its grey, three times
+    grey = GRAY_WEIGHTS.expand(3, 3)  # a colour to its grey, three times
     colours = grey + saturation[:, None, None] * (torch.eye(3) - grey)
-    matrix = (brightness * contrast)[:, None, None] * (colours @ about_grey(turn))
-    level = (views.float().mean((2, 3)) @ GREY) * brightness  # what contrast is about
+    matrix = (brightness * contrast)[:, None, None] * (colours @ hue_rotation(turn))
+    level = (views.float().mean((2, 3)) @ GRAY_WEIGHTS) * brightness  # what contrast is about
     changed_views = torch.einsum("bij,bjhw->bihw", matrix, views.float()) + (level * (1 - contrast)).view(-1, 1, 1, 1)
     return changed_views.round().clamp(0, 255).to(torch.uint8)
 
 
-def about_grey(angle: Float[Tensor, "B"]) -> Float[Tensor, "B 3 3"]:
+def hue_rotation(angle: Float[Tensor, "B"]) -> Float[Tensor, "B 3 3"]:
     """Rotations about the axis (1, 1, 1): Rodrigues' formula."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)

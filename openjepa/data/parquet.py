@@ -1,7 +1,4 @@
-"""Pictures in Parquet files, in the layout of Hugging Face's datasets: a column of {bytes, path}, perhaps one of class numbers.
-
-Rows are compressed in groups, so that one picture costs a group; the last two are kept.
-"""
+"""Read pictures in Parquet files, in the layout of Hugging Face's datasets."""
 
 from __future__ import annotations
 
@@ -15,15 +12,15 @@ from typing import Any, NamedTuple
 
 from openjepa.core.errors import UserError
 
-PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp")  # names that a column of plain bytes may have
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")  # names that a column of plain bytes may have
 
-LABELS = ("label", "labels", "cls", "class")
+LABEL_COLUMNS = ("label", "labels", "cls", "class")
 
-LARGEST = 2**31  # bytes of a row group
+MAX_GROUP_BYTES = 2**31  # bytes of a row group
 
-GROUPS = 2  # row groups kept in memory
+CACHED_GROUPS = 2  # row groups kept in memory
 
-reading = threading.Lock()  # a file is read by one thread at a time
+read_lock = threading.Lock()  # a file is read by one thread at a time
 
 
 class Columns(NamedTuple):
@@ -35,34 +32,36 @@ class Columns(NamedTuple):
     classes: tuple[str, ...]  # names of the labels' numbers, if they have any
 
 
-def rows(archive: str) -> Iterator[tuple[int, int, int, str]]:
+def list_rows(archive: str) -> Iterator[tuple[int, int, int, str]]:
     """Row group, row, a size, and the name in its folder, of every picture. Mistake if the file holds none, or is damaged.
 
     The size is the whole file's: a fingerprint that reads no picture.
     """
     weight = Path(archive).stat().st_size
-    file = opened(archive)
-    columns = columns_of(archive, file.schema_arrow)
+    file = open_parquet(archive)
+    columns = find_columns(archive, file.schema_arrow)
     wanted = [f"{columns.picture}.path"] * columns.nested + [columns.label] * bool(columns.label)
     for group in range(file.num_row_groups):
         about = file.metadata.row_group(group)
-        if about.total_byte_size > LARGEST:
+        if about.total_byte_size > MAX_GROUP_BYTES:
             raise UserError(
                 f"{archive} has row groups of {about.total_byte_size / 2**30:.0f} GiB: write it again with row groups of 100"
             )
         table = (
-            whole(archive, lambda group=group: file.read_row_group(group, columns=wanted).to_pydict()) if wanted else {}
+            with_readable_errors(archive, lambda group=group: file.read_row_group(group, columns=wanted).to_pydict())
+            if wanted
+            else {}
         )
         nothing = [None] * about.num_rows
         for row, (path, label) in enumerate(
             zip(table.get(columns.picture, nothing), table.get(columns.label, nothing), strict=True)
         ):
             name = PurePosixPath((path or {}).get("path") or "").name or f"{group}-{row}"
-            folder = named(label, columns.classes)
+            folder = label_name(label, columns.classes)
             yield group, row, weight, f"{folder}/{name}" if folder else name
 
 
-def named(label: Any, classes: tuple[str, ...]) -> str:
+def label_name(label: Any, classes: tuple[str, ...]) -> str:
     """A label as the name of a folder."""
     if label is None:
         return ""
@@ -70,17 +69,17 @@ def named(label: Any, classes: tuple[str, ...]) -> str:
     return str(classes[label] if known else label).replace("/", "-")
 
 
-def columns_of(archive: str, schema: Any) -> Columns:
+def find_columns(archive: str, schema: Any) -> Columns:
     """Which column holds pictures, and which their labels: as the metadata of Hugging Face say, else by name."""
-    arrow = needed().types
-    said = features(schema.metadata or {})
+    arrow = require_pyarrow().types
+    said = huggingface_features(schema.metadata or {})
     nested = [
         field.name for field in schema if arrow.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
     ]
     plain = [
         field.name
         for field in schema
-        if field.name in PICTURES and (arrow.is_binary(field.type) or arrow.is_large_binary(field.type))
+        if field.name in IMAGE_COLUMNS and (arrow.is_binary(field.type) or arrow.is_large_binary(field.type))
     ]
     images = [name for name in nested if said.get(name, {}).get("_type") == "Image"] or nested or plain
     if not images:
@@ -89,12 +88,12 @@ def columns_of(archive: str, schema: Any) -> Columns:
             "datasets write it"
         )
     numbered = [name for name in schema.names if said.get(name, {}).get("_type") == "ClassLabel"]
-    label = next(iter(numbered or [name for name in schema.names if name in LABELS]), None)
+    label = next(iter(numbered or [name for name in schema.names if name in LABEL_COLUMNS]), None)
     classes = said.get(label, {}).get("names", []) if label else []
     return Columns(images[0], images[0] in nested, label, tuple(map(str, classes)) if isinstance(classes, list) else ())
 
 
-def features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
+def huggingface_features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
     """What Hugging Face wrote of each column; nothing where it wrote nothing, or nonsense."""
     try:
         found = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
@@ -103,50 +102,51 @@ def features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
     return {name: each for name, each in found.items() if isinstance(each, dict)} if isinstance(found, dict) else {}
 
 
-def read(archive: str, group: int, row: int) -> bytes:
+def read_row(archive: str, group: int, row: int) -> bytes:
     """A picture's bytes; none where the row has none. OSError if there is no such row."""
-    with reading:
-        cells = group_of(archive, Path(archive).stat().st_mtime_ns, group)
+    with read_lock:
+        cells = read_group(archive, Path(archive).stat().st_mtime_ns, group)
     if row >= len(cells):
         raise OSError(0, f"row group {group} has no row {row}: the file has changed since it was listed")
     return cells[row].as_py() or b""
 
 
-@functools.lru_cache(GROUPS)
-def group_of(archive: str, time: int, group: int) -> Any:
+@functools.lru_cache(CACHED_GROUPS)
+def read_group(archive: str, time: int, group: int) -> Any:
     """The pictures of a row group. `time` is the file's: another file is read again."""
-    file = opened(archive)
-    picture, nested, *_ = columns_of(archive, file.schema_arrow)
+    file = open_parquet(archive)
+    picture, nested, *_ = find_columns(archive, file.schema_arrow)
     try:
         column = file.read_row_group(group, columns=[f"{picture}.bytes" if nested else picture]).column(picture)
-    except (*damage(), IndexError) as error:
+    except (*damage_errors(), IndexError) as error:
         raise OSError(0, f"row group {group} cannot be read ({error})") from error
     cells = column.combine_chunks()
     return cells.field("bytes") if nested else cells
 
 
-def opened(archive: str) -> Any:
+def open_parquet(archive: str) -> Any:
     """The file, its schema read. Mistake if it is no Parquet file."""
-    return whole(
-        archive, lambda: needed().parquet.ParquetFile(archive, memory_map=True, page_checksum_verification=True)
+    return with_readable_errors(
+        archive,
+        lambda: require_pyarrow().parquet.ParquetFile(archive, memory_map=True, page_checksum_verification=True),
     )
 
 
-def whole(archive: str, act: Any) -> Any:
+def with_readable_errors(archive: str, act: Any) -> Any:
     """What `act` returns. Mistake in a sentence where the file is not what it should be."""
     try:
         return act()
-    except damage() as error:
+    except damage_errors() as error:
         raise UserError(
             f"{archive} is not a whole Parquet file ({str(error).splitlines()[0]}): copy or make it again"
         ) from error
 
 
-def damage() -> tuple[type[Exception], ...]:
-    return needed().ArrowException, OSError, ValueError, UnicodeError
+def damage_errors() -> tuple[type[Exception], ...]:
+    return require_pyarrow().ArrowException, OSError, ValueError, UnicodeError
 
 
-def needed() -> ModuleType:
+def require_pyarrow() -> ModuleType:
     """pyarrow, which an extra brings. Mistake without it."""
     try:
         import pyarrow

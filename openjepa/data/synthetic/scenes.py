@@ -1,11 +1,4 @@
-"""A renderer of CLEVR-like scenes with labels, so that nothing need be downloaded.
-
-A scene's objects differ in size, colour and place but are of one kind, so that what is hidden can be known from what is
-seen; objects of independent kinds leave nothing to predict. Textures are dark as often as bright and begin anywhere, so
-that a kind is a matter of pattern and form: where they only brightened, its mean brightness gave it away.
-
-S scenes  K objects  Q (scene, object) pairs  P pixels.  Lengths in CLEVR's units, z up, the floor at z = 0.
-"""
+"""Render CLEVR-like scenes with labels."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""Datasets of signals in an array."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Samples
+from openjepa.modalities.series import Series
+
+
+class SeriesArray:
+    """Signals in memory or a memory map. Training looks at a random stretch, evaluation at the first."""
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, config: Series, signals: np.ndarray, label: Int[Tensor, "S"], fingerprint: str):
+        self.config, self.signals, self.label, self.fingerprint = config, signals, label, fingerprint
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def source(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
+        room = self.signals.shape[2] - self.config.length + 1
+        start = (draws.uniform("stretch") * room).long().tolist() if draws else [0] * len(index)
+        rows = [
+            self.signals[row, :, first : first + self.config.length]
+            for row, first in zip(index.tolist(), start, strict=True)
+        ]
+        return Samples((torch.from_numpy(np.stack(rows)).float(),), self.label[index])
