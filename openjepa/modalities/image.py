@@ -1,4 +1,4 @@
-"""Images as grids of patches.   B batch  S samples  C channels  H height  W width  N tokens  E raw width  D width"""
+"""Images as grids of patches.   B batch  C channels  H height  W width  N tokens  E raw width  D width"""
 
 from __future__ import annotations
 
