@@ -16,7 +16,7 @@ from openjepa.data.loader import Steps
 from openjepa.decoding.drawing import conditions, draw, mask_of, opened
 from openjepa.decoding.measuring import agreement, strangers
 from openjepa.decoding.training import BLOCK, Train, config_of
-from openjepa.methods.decoder import seeded
+from openjepa.methods.decoder import image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions, normal_samples, velocity
 from openjepa.optim import Optim, build
@@ -74,7 +74,7 @@ def test_a_drawer_that_knows_the_picture_draws_it(name, monkeypatch):
 
     net.averaged = Knowing()
     for number in (1, 2, 25):
-        found = net.draw(net.targets(batch, masks), there.pos, seeded(0, 16), number)
+        found = net.draw(net.targets(batch, masks), there.pos, image_rng(0, 16), number)
         assert torch.allclose(found, there.x, atol=1e-4)
 
 
@@ -98,18 +98,18 @@ def test_drawing_is_a_function_of_the_seed_and_the_condition(name):
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     batch, masks = steps[0].batch, steps[0].masks
     where, given = net.drawn(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch, masks)
-    one, again = (net.draw(given, where, seeded(0, 16), 4) for _ in range(2))
+    one, again = (net.draw(given, where, image_rng(0, 16), 4) for _ in range(2))
     assert one.equal(again)
-    assert not one.allclose(net.draw(given, where, seeded(1, 16), 4))
-    assert not one.allclose(net.draw(Conditions(given.x.flip(0)), where, seeded(0, 16), 4))
+    assert not one.allclose(net.draw(given, where, image_rng(1, 16), 4))
+    assert not one.allclose(net.draw(Conditions(given.x.flip(0)), where, image_rng(0, 16), 4))
     assert not one[0].allclose(one[1])
 
 
 def test_noise_is_normal_and_each_samples_own():
-    x = normal_samples(seeded(3, 64), "noise", (400,))
+    x = normal_samples(image_rng(3, 64), "noise", (400,))
     assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.02)
     assert float(x.pow(4).mean()) == pytest.approx(3, abs=0.15)  # tails, too
-    assert x[5].equal(normal_samples(seeded(3, 64).take(np.array([5])), "noise", (400,))[0])
+    assert x[5].equal(normal_samples(image_rng(3, 64).take(np.array([5])), "noise", (400,))[0])
 
 
 def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_predictor_expects():

@@ -24,7 +24,7 @@ from openjepa.device import Place, Precision, place
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
 from openjepa.figures.shown import Asked, Shown, out_of, shown
 from openjepa.masking.region import Box, hide_region, index_mask
-from openjepa.methods.decoder import Decoder, Decoding, seeded
+from openjepa.methods.decoder import Decoder, FlowDecoder, image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions
 from openjepa.weights import whole_method
@@ -36,7 +36,7 @@ class Opened(NamedTuple):
     """A decoder, ready to draw."""
 
     settings: Pretrain
-    method: Decoding
+    method: FlowDecoder
     step: int
     place: Place  # where it draws
 
@@ -74,7 +74,9 @@ def mask_of(decoder: Opened, count: int, box: Box | None, seed: int) -> Masks:
         everything = torch.arange(rows * columns).expand(count, -1)
         return Masks(everything, everything[:, None])
     if box is None:
-        (mask,) = BLOCK.build(decoder.data.grid)(None, None, CounterRNG.of(seed, 0, seeded(seed, count).numbers), 0.0)
+        (mask,) = BLOCK.build(decoder.data.grid)(
+            None, None, CounterRNG.of(seed, 0, image_rng(seed, count).numbers), 0.0
+        )
         return mask
     return hide_region(box, decoder.data.grid, count)
 
@@ -105,7 +107,7 @@ def draw(
     tokens = decoder.data.tokens(view)
     asked, views, raws = mask.target[:, 0], [], []
     for sample in range(samples):
-        draws = seeded(seed + sample, len(view))
+        draws = image_rng(seed + sample, len(view))
         moved, where = decoder.place.move((given, tokens.take(asked).pos))
         with decoder.place.autocast():
             raw = decoder.method.draw(moved, where, draws, steps).float().cpu()

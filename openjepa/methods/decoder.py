@@ -46,12 +46,12 @@ class Decoder(JEPA):
     drawn_depth: int = 8
     drawn_heads: int = 4
 
-    def build(self, modality: Modality, seed: int = 0) -> Decoding:  # type: ignore[override]
+    def build(self, modality: Modality, seed: int = 0) -> FlowDecoder:  # type: ignore[override]
         """The method with freshly initialised weights, the encoder's too: they come by --init-from."""
-        return Decoding(self, modality, torch.Generator().manual_seed(seed))
+        return FlowDecoder(self, modality, torch.Generator().manual_seed(seed))
 
 
-class Decoding(nn.Module):
+class FlowDecoder(nn.Module):
     """Frozen networks, the drawer, and its average, which is what draws in the end."""
 
     views = 1
@@ -144,6 +144,6 @@ class Decoding(nn.Module):
         return self.target_encoder
 
 
-def seeded(seed: int, count: int) -> CounterRNG:
+def image_rng(seed: int, count: int) -> CounterRNG:
     """Draws of `count` pictures to be made."""
     return CounterRNG.of(seed, 0, np.arange(count))

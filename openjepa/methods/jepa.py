@@ -26,7 +26,7 @@ from openjepa.nn.regularizers import sigreg
 from openjepa.nn.target_transforms import global_mean_var, normalize_patches, zca_whiten
 from openjepa.nn.vit import ViT
 
-SLICES = 256  # directions that SIGReg looks along
+SIGREG_SLICES = 256  # directions that SIGReg looks along
 
 EPSILON = 1e-4  # added to the variance that targets are standardised by
 
@@ -155,7 +155,7 @@ class MaskedJEPA(nn.Module):
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
         if self.config.gaussian:
             slices = torch.Generator().manual_seed(int(batch.number[0]))  # waits for the device, once a step
-            loss = loss + self.config.gaussian * sigreg(torch.cat(features), SLICES, slices)
+            loss = loss + self.config.gaussian * sigreg(torch.cat(features), SIGREG_SLICES, slices)
         return Output(loss, metrics, targets.features)
 
     def compared(
