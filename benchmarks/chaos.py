@@ -24,9 +24,9 @@ from typing import TextIO
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import small
-from openjepa import log
-from openjepa.checkpoint import steps
-from openjepa.config import Pretrain
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.config import Pretrain
+from openjepa.training.log import read_metrics
 from tests.faults import outcome, same
 from tests.ranks import GUARDED, dump, variables
 
@@ -95,7 +95,7 @@ def disturbed(settings: Pretrain, options: argparse.Namespace, dice: random.Rand
     if all(status == 0 for status in left):
         return True  # it had just ended
     counts[f"{number.name} to {'all' if victims == processes else 'one'}"] += 1
-    rows, kept = log.rows(settings.out / "metrics.jsonl"), steps(settings.out / "checkpoints")
+    rows, kept = read_metrics(settings.out / "metrics.jsonl"), list_checkpoints(settings.out / "checkpoints")
     taken, saved = rows[-1]["step"] if rows else 0, int(kept[0].name.removeprefix("step-")) if kept else 0
     counts["steps taken again"] += max(0, taken - saved)
     if number == signal.SIGKILL:

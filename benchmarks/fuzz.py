@@ -28,8 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
 from openjepa.archiving import make
-from openjepa.checkpoint import DAMAGE, Loaded, read, restore, steps
-from openjepa.config import load
 from openjepa.core.errors import UserError
 from openjepa.data import image_io as pictures
 from openjepa.data.crops import center_crops
@@ -37,9 +35,17 @@ from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, crop_file, read_
 from openjepa.data.listing import list_files
 from openjepa.data.shards import Shards
 from openjepa.formats.found import Asked
-from openjepa.log import rows
-from openjepa.optim import build
-from openjepa.resuming import same_data, same_environment
+from openjepa.training.checkpoint import (
+    DAMAGE_ERRORS,
+    Checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+    restore_checkpoint,
+)
+from openjepa.training.config import load_config
+from openjepa.training.log import read_metrics
+from openjepa.training.optim import build_optimizer
+from openjepa.training.resume import check_same_data, warn_if_environment_changed
 from tests import mutants
 from tests.faults import forked
 from tests.mutants import mutant, survived
@@ -79,11 +85,11 @@ class Checkpoints:
         self.folder, self.seed = folder, seed
         self.settings = dataclasses.replace(small(folder), out=folder / "run", steps=3)
         assert forked(lambda: ran(self.settings)) == 0
-        (self.place,) = steps(folder / "run" / "checkpoints")
+        (self.place,) = list_checkpoints(folder / "run" / "checkpoints")
         self.good = {file: file.read_bytes() for file in self.place.iterdir()}
         names = ("config.json", "data.json", "environment.json", "metrics.jsonl")
         self.beside = {folder / "run" / name: (folder / "run" / name).read_bytes() for name in names}
-        self.whole = read(self.place)
+        self.whole = read_checkpoint(self.place)
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} checkpoint {number}")
@@ -99,11 +105,11 @@ class Checkpoints:
             state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
             (self.place / "state.json").write_text(json.dumps(state))
         try:
-            loaded = read(self.place)
+            loaded = read_checkpoint(self.place)
             if mended:
                 method = self.settings.method.build(self.settings.data)
-                restore(loaded, method, build(method, self.settings.optim))
-        except (*DAMAGE, UserError):
+                restore_checkpoint(loaded, method, build_optimizer(method, self.settings.optim))
+        except (*DAMAGE_ERRORS, UserError):
             return "refused, though mended" if mended else "refused"
         if not mended:
             assert loaded.step == self.whole.step and same(loaded, self.whole), "passed for good"
@@ -114,10 +120,10 @@ class Checkpoints:
         file = dice.choice(list(self.beside))
         file.write_bytes(mutant(self.beside[file], dice, self.beside[dice.choice(list(self.beside))]))
         try:
-            settings = load(self.settings.out)
-            same_data(settings, self.settings.data.listing())
-            same_environment(settings)
-            rows(self.settings.out / "metrics.jsonl")
+            settings = load_config(self.settings.out)
+            check_same_data(settings, self.settings.data.listing())
+            warn_if_environment_changed(settings)
+            read_metrics(self.settings.out / "metrics.jsonl")
         except UserError:
             return "refused"
         return "as saved"
@@ -175,14 +181,14 @@ class Weights:
         self.folder, self.seed = folder, seed
         torch.save(synthetic(METHOD, SQUARE), folder / "whole.pth.tar")
         self.content = (folder / "whole.pth.tar").read_bytes()
-        self.expected = read(folder / "whole.pth.tar", Asked(METHOD.num_heads)).networks
+        self.expected = read_checkpoint(folder / "whole.pth.tar", Asked(METHOD.num_heads)).networks
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} weights {number}")
         file, content = self.folder / "case.pth.tar", mutant(self.content, dice, self.content)
         file.write_bytes(content)
         try:
-            found = read(file, Asked(METHOD.num_heads)).networks
+            found = read_checkpoint(file, Asked(METHOD.num_heads)).networks
         except UserError as error:
             assert str(error) and "\n" not in str(error)
             return "refused"
@@ -194,7 +200,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def same(one: Loaded, other: Loaded) -> bool:
+def same(one: Checkpoint, other: Checkpoint) -> bool:
     return equal(one.model, other.model) and equal(one.optimizer, other.optimizer)
 
 

@@ -22,16 +22,16 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.bench import given, stepped
-from openjepa.config import Pretrain
 from openjepa.core.cpus import available_cores
 from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps, load_steps
-from openjepa.device import place
-from openjepa.memory import hold
 from openjepa.modalities.image import Image
 from openjepa.recipes import recipe
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.perf.bench import prepare_bench_data, time_steps
 
 BASE = dataclasses.replace(recipe("cifar10-minutes"), batch_size=32, workers=0)
 STEPS, ROUNDS = 8, 3
@@ -39,9 +39,9 @@ STEPS, ROUNDS = 8, 3
 
 def step(run: Pretrain) -> float:
     """Seconds of one on rendered scenes, the median."""
-    where = place()
-    data, run = given(run, where)
-    return stepped(run, data, where, STEPS)["step"]
+    where = choose_device()
+    data, run = prepare_bench_data(run, where)
+    return time_steps(run, data, where, STEPS)["step"]
 
 
 def tokens(count: int) -> float:
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--photos")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    hold()
+    retain_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     studies: dict[str, tuple[Callable[[int], float], list[int], str]] = {

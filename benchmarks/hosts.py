@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import small
-from openjepa.checkpoint import steps
-from openjepa.config import Pretrain, to_json
-from openjepa.log import rows
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.config import Pretrain, to_json
+from openjepa.training.log import read_metrics
 from tests.ranks import bearing
 
 NAMES, CABLE, ADDRESSES = ("jepa0", "jepa1"), ("cable0", "cable1"), ("10.77.0.1", "10.77.0.2")
@@ -95,7 +95,7 @@ def lose(host: int) -> None:
 
 def saved(settings: Pretrain) -> int:
     """The step of the newest checkpoint."""
-    kept = steps(settings.out / "checkpoints")
+    kept = list_checkpoints(settings.out / "checkpoints")
     return int(kept[0].name.removeprefix("step-")) if kept else 0
 
 
@@ -149,7 +149,7 @@ def tried(folder: Path, options: argparse.Namespace) -> None:
 
     both = [start(host, 2, torn, options.loopback) for host in (0, 1)]
     assert [process.wait(600) for process in both] == [0, 0], torn.out.with_name("said0.txt").read_text()
-    losses = [[row["loss"] for row in rows(each.out / "metrics.jsonl")] for each in (whole, torn)]
+    losses = [[row["loss"] for row in read_metrics(each.out / "metrics.jsonl")] for each in (whole, torn)]
     assert len(losses[0]) == len(losses[1]) == options.steps
     apart = [abs(one - other) for one, other in zip(*losses, strict=True)]
     print(

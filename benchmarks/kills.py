@@ -23,13 +23,13 @@ from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa import machine
-from openjepa.config import Pretrain
 from openjepa.data.synthetic.scenes import render
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim
-from openjepa.runs import pretrain
+from openjepa.training.config import Pretrain
+from openjepa.training.optim import Optim
+from openjepa.training.perf import hardware as machine
+from openjepa.training.run import pretrain
 from tests.faults import boundaries, every, forked, killed, outcome, powerless, same
 
 WAYS = {"killed": ("kill", True), "killed, saved in the step": ("kill", False), "power lost": ("power", True), "power lost, saved in the step": ("power", False)}  # fmt: skip
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file for the counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    machine.SQUARES, machine.COPIED = {"cpu": (64,)}, 2**16  # the ceilings are measured in an instant
+    machine.MATMUL_SIDES, machine.COPY_BYTES = {"cpu": (64,)}, 2**16  # the ceilings are measured in an instant
     began, kills, good = time.perf_counter(), Counter(), Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

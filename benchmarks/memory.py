@@ -25,13 +25,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.core.distributed import barrier, is_main, local_shards
-from openjepa.device import place
-from openjepa.distributed import process_group, replicated
-from openjepa.memory import hold
-from openjepa.optim import build
-from openjepa.preparing import built
 from openjepa.recipes import recipe
-from openjepa.training import advance
+from openjepa.training.device import choose_device
+from openjepa.training.optim import build_optimizer
+from openjepa.training.parallel.ddp import wrap_ddp
+from openjepa.training.parallel.launch import process_group
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.setup import build_model
+from openjepa.training.step import train_step
 
 STEPS = 5
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc keeps nothing of what is free
@@ -53,18 +54,18 @@ def resident(what: str) -> int:
 def one(options: argparse.Namespace) -> None:
     """Takes some steps and prints what this process held."""
     if not RETURNED.keys() & os.environ.keys():
-        hold()
+        retain_freed_memory()
     torch.set_num_threads(1)
-    where = place("cpu", "fp32")
+    where = choose_device("cpu", "fp32")
     with process_group(where.device):
         base = recipe(options.recipe)
         settings = dataclasses.replace(base, batch_size=options.batch, steps=STEPS, **WAYS[options.way][1])
         settings = dataclasses.replace(
             settings, data=dataclasses.replace(settings.data, mean=(0.5,) * 3, std=(0.25,) * 3)
         )
-        method, steps = built(settings, settings.data.synthetic(4 * options.batch, 0), where)
-        optimizer = build(method, settings.optim)
-        forward = method if settings.sharded else replicated(method, where.device)
+        method, steps = build_model(settings, settings.data.synthetic(4 * options.batch, 0), where)
+        optimizer = build_optimizer(method, settings.optim)
+        forward = method if settings.sharded else wrap_ddp(method, where.device)
         made = [steps[number] for number in range(STEPS)]
         taken = []
         for number, step in enumerate(made):
@@ -73,7 +74,9 @@ def one(options: argparse.Namespace) -> None:
                 before = resident("VmRSS")
             barrier()
             began = time.perf_counter()
-            advance(method, optimizer, step.batch, step.masks, settings.optim.at(number, STEPS), where, forward=forward)
+            train_step(
+                method, optimizer, step.batch, step.masks, settings.optim.at(number, STEPS), where, forward=forward
+            )
             taken.append(time.perf_counter() - began)
         kept = {"weights": local_shards(method.parameters())}
         kept["gradients"] = local_shards(p.grad for p in method.parameters() if p.grad is not None)

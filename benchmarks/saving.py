@@ -20,15 +20,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.data.loader import Step, Steps
-from openjepa.device import place
-from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.optim import build
 from openjepa.recipes import recipe
-from openjepa.saving import Saver
-from openjepa.training import advance
+from openjepa.training.checkpoint_writer import CheckpointWriter
+from openjepa.training.device import choose_device
+from openjepa.training.optim import build_optimizer
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.step import train_step
 
 SAVES, BETWEEN = 3, 4
 
@@ -43,16 +43,16 @@ def main() -> None:
         "--out", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to be tried"
     )
     options = parser.parse_args()
-    hold()
+    retain_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    where, base = place(options.device), recipe("cifar10")
+    where, base = choose_device(options.device), recipe("cifar10")
     data = Image(size=(224, 224), patch=16, mean=(0.5,) * 3, std=(0.25,) * 3)
     config = dataclasses.replace(
         base, data=data, method=JEPA(**VIT_SIZES[options.model]), batch_size=options.batch, keep_last=1
     )
     method = config.method.build(data).to(where.device)
-    optimizer = build(method, config.optim)
+    optimizer = build_optimizer(method, config.optim)
     step = Steps(
         data.synthetic(options.batch, 0), config.masks.build(data.grid), batch_size=options.batch, total=9, seed=0
     )[0]
@@ -60,7 +60,7 @@ def main() -> None:
     def take() -> float:
         began = time.perf_counter()
         made = Step(step.step, where.move(step.batch), where.move(step.masks), ())
-        advance(method, optimizer, made.batch, made.masks, config.optim.at(1, 9), where)
+        train_step(method, optimizer, made.batch, made.masks, config.optim.at(1, 9), where)
         if where.device.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter() - began
@@ -73,7 +73,7 @@ def main() -> None:
     for beside in (False, True):
         out = Path(tempfile.mkdtemp(dir=options.out))
         waits, began = [], time.perf_counter()
-        with Saver(dataclasses.replace(config, out=out, save_beside=beside)) as saver:
+        with CheckpointWriter(dataclasses.replace(config, out=out, save_beside=beside)) as saver:
             for number in range(SAVES * BETWEEN):
                 take()
                 if number % BETWEEN == 0:

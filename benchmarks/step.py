@@ -22,30 +22,30 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from minimal import ijepa as plain
-from openjepa import flops
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.loader import Step
-from openjepa.device import Place, place
-from openjepa.machine import matrix_rate, timed
 from openjepa.masking.config import Masking
-from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.optim import Optim, build
-from openjepa.training import advance
+from openjepa.training.device import Device, choose_device
+from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.perf.flops import count_flops, mask_shapes
+from openjepa.training.perf.hardware import matmul_rate, time_call
+from openjepa.training.step import train_step
 
 
-def package(data: Image, method: JEPA, step: Step, where: Place) -> Callable[[], object]:
+def package(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[], object]:
     """The package's training step."""
     net = method.build(data).to(where.device)
     settings = Optim()
-    optimizer, moved = build(net, settings), where.move(step)
-    return lambda: advance(net, optimizer, moved.batch, moved.masks, settings.at(0, 1000), where)
+    optimizer, moved = build_optimizer(net, settings), where.move(step)
+    return lambda: train_step(net, optimizer, moved.batch, moved.masks, settings.at(0, 1000), where)
 
 
-def reference(data: Image, method: JEPA, step: Step, where: Place) -> Callable[[], object]:
+def reference(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[], object]:
     """The same step in plain fp32, of minimal/ijepa.py."""
     sizes = (method.dim, method.depth, method.num_heads, method.predictor_dim, method.predictor_depth)
     net = plain.IJEPA(data.grid, data.patch, *sizes).to(where.device)
@@ -61,10 +61,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    hold()  # as `jepa` does, for both
+    retain_freed_memory()  # as `jepa` does, for both
     if options.threads:
         torch.set_num_threads(options.threads)
-    where = place()
+    where = choose_device()
 
     data = Image(size=(224, 224), patch=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**VIT_SIZES["small"], predictor_dim=384, predictor_depth=6)
@@ -75,7 +75,7 @@ def main() -> None:
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     step = Step(0, Batch((view,), torch.arange(options.batch)), (masks,), ())
 
-    rates = {each.precision: matrix_rate(each) for each in (Place(where.device, False), where)}
+    rates = {each.precision: matmul_rate(each) for each in (Device(where.device, False), where)}
     steps = {
         "plain": reference(data, method, step, where),
         "package": package(data, method, step, where),
@@ -84,19 +84,19 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(options.rounds + 1):
         for name, function in steps.items():
-            _, seconds = timed(function, where)
+            _, seconds = time_call(function, where)
             if turn:  # the first warms up
                 times[name].append(seconds)
 
-    ((context, blocks, asked),) = shapes = flops.shapes(step.masks)
+    ((context, blocks, asked),) = shapes = mask_shapes(step.masks)
     kind = where.precision
     listed = {"plain": ("fp32", method), "package": (kind, method), "shared": (kind, shared)}
     print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     print(
-        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{asked}, {flops.work(method, data, shapes).total / 1e9:.1f} GFLOP an image"
+        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{asked}, {count_flops(method, data, shapes).total / 1e9:.1f} GFLOP an image"
     )
     for name, (kind, counted) in listed.items():
-        value, work = statistics.median(times[name]), options.batch * flops.work(counted, data, shapes).total
+        value, work = statistics.median(times[name]), options.batch * count_flops(counted, data, shapes).total
         speed = f"{value:7.3f} s  {options.batch / value:8.2f} images/s  {work / value / 1e9:7.0f} GFLOP/s"
         print(f"{name:8} {kind}  {speed}  {work / value / rates[kind]:5.1%} of {rates[kind] / 1e9:.0f}")
     ratios = {

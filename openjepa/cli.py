@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openjepa.config import Pretrain, load
-from openjepa.memory import hold
 from openjepa.recipes import RECIPES, recipe, summary
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.perf.allocator import retain_freed_memory
 
 HELP = """jepa: Joint-Embedding Predictive Architectures
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] not in VERBS:
         print(f"jepa: no verb {arguments[0]!r}: there are {', '.join(VERBS)}; see jepa --help", file=sys.stderr)
         return 2
-    hold()
+    retain_freed_memory()
     return guarded(VERBS[arguments[0]], [switch(each) for each in arguments[1:]])
 
 
@@ -100,8 +100,8 @@ def sentence(error: Exception) -> str:
 def pretrain(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.runs import pretrain as run
-    from openjepa.submission import submit
+    from openjepa.training.parallel.slurm import submit_to_slurm
+    from openjepa.training.run import pretrain as run
 
     typed = ["pretrain", *arguments]
     arguments = [
@@ -113,7 +113,7 @@ def pretrain(arguments: list[str]) -> None:
         type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)
     )
     if settings.slurm.nodes and not settings.dry_run:
-        submit(settings, typed, main)
+        submit_to_slurm(settings, typed, main)
     else:
         say_typed(default, settings)
         run(settings)
@@ -121,10 +121,10 @@ def pretrain(arguments: list[str]) -> None:
 
 def say_typed(default: Any, settings: Any) -> None:
     """What a new run has otherwise than chosen for it, or than its recipe says, as typed."""
-    from openjepa.config import differences
     from openjepa.core.console import info
+    from openjepa.training.config import config_differences
 
-    typed = differences(default, settings)
+    typed = config_differences(default, settings)
     if typed and not (settings.out / "config.json").exists() and os.environ.get("RANK", "0") == "0":
         info(f"typed      {'; '.join(typed)}")
 
@@ -144,7 +144,7 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
     out, resume = Path(value_of(rest, "--out") or "runs/pretrain"), value_of(rest, "--resume")
     if resume in ("yes", "if-any") and (out / "config.json").is_file():
-        return dataclasses.replace(load(out), out=out), rest
+        return dataclasses.replace(load_config(out), out=out), rest
     if name:
         return recipe(name), rest
     root = values_of(rest, "--data.root")
@@ -158,7 +158,7 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto", all_threads)
     begun = Path(value_of(rest, "--init-from") or "")
     if begun.name and (begun / "config.json").is_file():
-        found = starting_from(found, load(begun), begun)
+        found = starting_from(found, load_config(begun), begun)
     if os.environ.get("RANK", "0") == "0":
         info("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from openjepa import weights
 from openjepa.core.arguments import Exported, Repository, Run, Source
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
@@ -26,7 +25,16 @@ from openjepa.formats.programs import write_onnx, write_program
 from openjepa.formats.reading import foreign, load
 from openjepa.modalities.image import Image
 from openjepa.trained import Trained
-from openjepa.weights import CONTEXT, CONTEXT_FILE, FILE, PREDICTOR, PREDICTOR_FILE, TARGET, State
+from openjepa.training.run_folder import (
+    CONTEXT_FILE,
+    CONTEXT_PREFIX,
+    ENCODER_FILE,
+    PREDICTOR_FILE,
+    PREDICTOR_PREFIX,
+    TARGET_PREFIX,
+    StateDict,
+    load_all_networks,
+)
 
 Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
 
@@ -80,19 +88,19 @@ def convert(settings: Convert) -> Path:
     return settings.out
 
 
-def everything(folder: Path) -> dict[str, State]:
+def everything(folder: Path) -> dict[str, StateDict]:
     """All networks of a folder of ours, by the file that keeps them."""
     files = {
-        TARGET: FILE,
-        CONTEXT: CONTEXT_FILE,
-        PREDICTOR: PREDICTOR_FILE,
+        TARGET_PREFIX: ENCODER_FILE,
+        CONTEXT_PREFIX: CONTEXT_FILE,
+        PREDICTOR_PREFIX: PREDICTOR_FILE,
     }
-    state = weights.everything(folder)
+    state = load_all_networks(folder)
     found = {
         file: {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
         for prefix, file in files.items()
     }
-    return found if found[FILE] else found | {FILE: found[CONTEXT_FILE]}  # of one encoder
+    return found if found[ENCODER_FILE] else found | {ENCODER_FILE: found[CONTEXT_FILE]}  # of one encoder
 
 
 def export(settings: Export) -> Path:
@@ -159,7 +167,7 @@ def to_torch(order: Order) -> str:
 def to_safetensors(order: Order) -> str:
     trained = order.trained
     about = dataclasses.replace(trained.about, licence=order.licence)
-    write(order.folder, {FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
+    write(order.folder, {ENCODER_FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
     return "for openjepa.load, and whatever reads safetensors"
 
 
@@ -173,7 +181,7 @@ def to_official(order: Order) -> str:
     return ", ".join(name for name, state in states.items() if state)
 
 
-def of_features(predictor: State, order: Order) -> State:
+def of_features(predictor: StateDict, order: Order) -> StateDict:
     """A predictor as the released code has it, of as many numbers as a feature has: pixels asked for besides are left out.
 
     Nothing where it predicts several layers side by side.

@@ -12,13 +12,9 @@ from PIL import Image as Pillow
 from rich.progress import track
 from rich.table import Table
 
-from openjepa import weights
-from openjepa.budget import at_most
-from openjepa.config import Pretrain
 from openjepa.core.console import console, info
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
-from openjepa.device import place
 from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
 from openjepa.evaluate.logistic import accuracy, probe
@@ -28,7 +24,11 @@ from openjepa.figures.shown import Shown
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes.small import folders
-from openjepa.runs import pretrain
+from openjepa.training import run_folder as weights
+from openjepa.training.budget import limit_to_budget
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.run import pretrain
 from openjepa.weights import load
 
 SIDE = 48  # pixels
@@ -58,7 +58,7 @@ def demo(settings: Demo) -> Result:
     train = written(folder, settings)
     config = recipe(settings, folder)
     if not (settings.out / "run" / "export" / "config.json").exists():
-        pretrain(at_most(dataclasses.replace(config, resume="if-any"), settings.budget))
+        pretrain(limit_to_budget(dataclasses.replace(config, resume="if-any"), settings.budget))
     trained = load(settings.out / "run" / "export")
 
     test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
@@ -107,7 +107,7 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     """L2 logistic regression on three kinds of features for each task, its strength chosen on a validation split."""
     config = trained.config.data
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
-    where = place("cpu")
+    where = choose_device("cpu")
     encoders = {
         "this encoder": ours(trained.encoder, trained.config, "this encoder"),
         "before training": untrained(trained.config),

@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.data.archives import parse_address
 from openjepa.data.crops import center_crops
@@ -25,6 +24,8 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.vit import ViT
+from openjepa.training.config import Pretrain
+from openjepa.training.run_folder import Provenance
 
 LAST = 4  # layers of the paper's `last4`
 
@@ -36,16 +37,6 @@ Picture = Pillow.Image | np.ndarray | Tensor | str | Path
 
 
 @dataclass(frozen=True)
-class About:
-    """Where weights come from and what may be done with them; goes along into every export."""
-
-    source: str = ""  # the file, folder or id that they were read from; empty: a run of ours
-    layout: str = ""  # whose names they had there
-    licence: str = ""  # an identifier as Hugging Face's cards have it: cc-by-nc-4.0; empty: not stated
-    notes: tuple[str, ...] = ()  # what to know, a sentence each
-
-
-@dataclass(frozen=True)
 class Trained:
     """An encoder in evaluation mode, the config it was made by, and what was learnt with it."""
 
@@ -53,7 +44,7 @@ class Trained:
     config: Pretrain  # its `data` cuts pictures into tokens
     step: int = 0
     predictor: Predictor | None = None
-    about: About = About()
+    about: Provenance = Provenance()
 
     @property
     def device(self) -> torch.device:

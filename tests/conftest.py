@@ -18,10 +18,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa import budget, preparing, runs
-from openjepa.config import Pretrain
 from openjepa.data.synthetic.scenes import render
-from openjepa.device import Place
 from openjepa.evaluate import logistic
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
@@ -30,7 +27,12 @@ from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
-from openjepa.optim import Optim
+from openjepa.training import budget
+from openjepa.training import run as runs
+from openjepa.training import setup as preparing
+from openjepa.training.config import Pretrain
+from openjepa.training.device import Device
+from openjepa.training.optim import Optim
 from tests.small import DRAW, STRENGTHS, small
 
 torch.set_num_threads(1)
@@ -103,7 +105,7 @@ METHODS = {
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]
-CPU = Place(torch.device("cpu"), bf16=False)
+CPU = Device(torch.device("cpu"), bf16=False)
 slow = pytest.mark.slow  # more of what a quicker case of the same test shows, too: left to make test-all
 
 

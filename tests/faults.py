@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, log, optim, runs, weights
-from openjepa.checkpoint import steps
 from openjepa.data.loader import Steps
-from openjepa.log import TIMINGS
 from openjepa.methods.jepa import MaskedJEPA
-from openjepa.training import Meters
+from openjepa.training import checkpoint, optim
+from openjepa.training import run as runs
+from openjepa.training import run_folder as weights
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.log import TIMING_METRICS, read_metrics
+from openjepa.training.meters import Meters
 
 PHASES: tuple[tuple[Any, str], ...] = (
     (runs, "describe"), (Steps, "__getitem__"), (MaskedJEPA, "targets"), (MaskedJEPA, "forward"), (torch.Tensor, "backward"),
@@ -175,9 +177,9 @@ def die(_: str = "") -> None:
 
 def outcome(out: Path) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, Any]]]:
     """Final weights and moments, and the rows of the log without timings."""
-    last = steps(out / "checkpoints")[0]
+    last = list_checkpoints(out / "checkpoints")[0]
     tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")}
-    rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in log.rows(out / "metrics.jsonl")]
+    rows = [{k: v for k, v in row.items() if k not in TIMING_METRICS} for row in read_metrics(out / "metrics.jsonl")]
     return tensors, rows
 
 

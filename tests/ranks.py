@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from openjepa.config import Pretrain, to_json
+from openjepa.training.config import Pretrain, to_json
 from tests.ready import Ready
 
 RUN = """

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openjepa import machine, runs
 from openjepa.evaluate import logistic, spectrum
+from openjepa.training import run as runs
+from openjepa.training.perf import hardware as machine
 
 STRENGTHS, DRAW = logistic.STRENGTHS, runs.draw
 
@@ -17,8 +18,8 @@ def undrawn(_: list[Path], out: Path) -> Path:
 
 def small(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """In this process: of the tests, or one that they start."""
-    put(machine, "SQUARES", {"cpu": (64,), "gpu": (64,)})
-    put(machine, "COPIED", 2**16)
+    put(machine, "MATMUL_SIDES", {"cpu": (64,), "gpu": (64,)})
+    put(machine, "COPY_BYTES", 2**16)
     put(logistic, "STRENGTHS", (1e-1, 1e-4))
     put(spectrum, "SAMPLES", 20)
     put(spectrum, "VIEWS", 2)

@@ -16,7 +16,6 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.archiving import make
-from openjepa.checkpoint import newest
 from openjepa.checkup import Doctor, doctor
 from openjepa.cli import main
 from openjepa.core.errors import UserError
@@ -31,7 +30,8 @@ from openjepa.data.shards import Shards, write_shard
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluate.labelled import Labelled, split
 from openjepa.modalities.image import Image
-from openjepa.runs import pretrain
+from openjepa.training.checkpoint import load_newest
+from openjepa.training.run import pretrain
 from tests.conftest import MODALITIES, replace
 
 
@@ -83,7 +83,7 @@ def test_a_run_on_shards_is_the_run_on_the_folder_bit_for_bit(tiny, large, tmp_p
             tiny, data=replace(tiny.data, root=(str(root),)), out=tmp_path / f"run-{root.name}", max_skipped=0.5
         )
         pretrain(own)
-        ends.append(newest(own.out / "checkpoints").model)
+        ends.append(load_newest(own.out / "checkpoints").model)
         assert "cannot" not in (own.out / "skipped.jsonl").read_text() and (own.out / "skipped.jsonl").read_text()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
 
@@ -93,7 +93,7 @@ def test_a_run_on_shards_may_have_workers(tiny, large, tmp_path):
     own = replace(tiny, data=replace(tiny.data, root=(str(shards),)), max_skipped=0.5)
     pretrain(own)
     pretrain(replace(own, workers=2, out=tmp_path / "two"))
-    ends = [newest(out / "checkpoints").model for out in (own.out, tmp_path / "two")]
+    ends = [load_newest(out / "checkpoints").model for out in (own.out, tmp_path / "two")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
@@ -497,7 +497,7 @@ def test_a_run_on_parquet_is_the_run_on_its_pictures(tiny, tmp_path):
             tiny, steps=2, data=replace(tiny.data, root=(str(tmp_path / name),)), out=tmp_path / f"run {name}"
         )
         pretrain(own)
-        ends.append(newest(own.out / "checkpoints").model)
+        ends.append(load_newest(own.out / "checkpoints").model)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
 
 

@@ -7,12 +7,12 @@ import torch
 
 from benchmarks.study.arms import ARMS
 from openjepa.cli import starting_point
-from openjepa.config import Pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.preparing import prepared
 from openjepa.recipes import auto, recipe
 from openjepa.recipes.auto import MOST, Chosen, chosen, on_cpu
+from openjepa.training.config import Pretrain
+from openjepa.training.setup import prepare_data
 from tests.conftest import CPU
 
 SMALL = Image(size=(32, 32), patch=4)
@@ -73,7 +73,7 @@ def test_the_steps_that_are_said_are_those_that_are_taken(photos, tmp_path):
     for file in sorted(photos.rglob("*.png"))[:27]:  # three more than six batches of four
         (tmp_path / file.name).symlink_to(file)
     config, reasons = chosen((str(tmp_path),), device="cpu")
-    _, settings = prepared(config, CPU, config.data.listing(), None)
+    _, settings = prepare_data(config, CPU, config.data.listing(), None)
     assert any(f": {settings.steps:,} steps" in reason for reason in reasons)
 
 

@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openjepa.bench import Bench, bench, parted, waiting
+from openjepa.bench import Bench, bench
 from openjepa.cli import main
-from openjepa.config import Pretrain
-from openjepa.device import place
-from openjepa.flops import Work
-from openjepa.optim import Optim, build
-from openjepa.preparing import steps_of
-from openjepa.training import advance
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.perf.bench import data_wait_share, time_step_parts
+from openjepa.training.perf.flops import StepFlops
+from openjepa.training.setup import build_steps
+from openjepa.training.step import train_step
 from tests.conftest import METHODS, MODALITIES
 
 
@@ -27,7 +28,7 @@ def test_the_figures_hang_together(tmp_path, capsys, modality, method):
     found = bench(settings)
     assert json.loads((tmp_path / "new" / "bench.json").read_text()) == found
     assert found["images_per_second"] == pytest.approx(8 / found["step"])
-    assert found["flops"]["total"] == sum(found["flops"][part] for part in Work._fields)
+    assert found["flops"]["total"] == sum(found["flops"][part] for part in StepFlops._fields)
     assert found["flops_per_second"] == pytest.approx(found["flops"]["total"] * found["images_per_second"])
     assert found["share_of_ceiling"] == pytest.approx(found["flops_per_second"] / found["machine"]["matrices"])
     assert set(found["seconds"]) == {"load", "targets", "forward", "backward", "update"}
@@ -45,20 +46,20 @@ def test_what_is_timed_is_a_training_step(monkeypatch):
     run = Pretrain(
         MODALITIES["image"], METHODS["averaged"], optim=Optim(clip=0.01), batch_size=8, accumulate=2, steps=3
     )
-    where = place("cpu", "fp32")
+    where = choose_device("cpu", "fp32")
     ends = []
     for parts in (True, False):
         method = run.method.build(run.data, run.seed)
         optimizer, steps = (
-            build(method, run.optim),
-            steps_of(run, run.data.synthetic(16, 0), method.views),
+            build_optimizer(method, run.optim),
+            build_steps(run, run.data.synthetic(16, 0), method.views),
         )
         for number in range(run.steps):
             step, hyper = steps[number], run.optim.at(number, run.steps)
             if parts:
-                parted(run, method, optimizer, step, hyper, where)
+                time_step_parts(run, method, optimizer, step, hyper, where)
             else:
-                advance(method, optimizer, step.batch, step.masks, hyper, where, 2, 0.01)
+                train_step(method, optimizer, step.batch, step.masks, hyper, where, 2, 0.01)
         ends.append(method.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=0, atol=0, msg=name)
@@ -70,7 +71,7 @@ def test_what_is_timed_is_a_training_step(monkeypatch):
 )
 def test_a_run_waits_for_what_loading_takes_longer_than_computing(loading, computing, workers, expected):
     """And for all of it where no worker loads beside."""
-    assert waiting(loading, computing, workers) == pytest.approx(expected)
+    assert data_wait_share(loading, computing, workers) == pytest.approx(expected)
 
 
 def test_too_few_steps_to_time_are_refused(capsys):

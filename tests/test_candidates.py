@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.evaluate import attentive
 from openjepa.evaluate.candidates import IMAGENET, candidate, untrained
@@ -15,6 +14,7 @@ from openjepa.evaluate.finetune import RECIPES, Recipe
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Compare, Settings, compare, measured
 from openjepa.nn.positions import sincos
+from openjepa.training.config import Pretrain
 from tests.conftest import METHODS, MODALITIES, replace
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from openjepa.cli import VERBS, main, switch
-from openjepa.runs import pretrain
+from openjepa.training.run import pretrain
 from tests.conftest import replace
 
 FAST = [

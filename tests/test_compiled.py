@@ -26,22 +26,21 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     import torch
     from torch._dynamo.utils import counters
 
-    from openjepa import config
-    from openjepa.compiled import STATIC, compile_blocks
-    from openjepa.config import Pretrain
-    from openjepa.device import Place
     from openjepa.evaluate.online import Online
     from openjepa.masking.config import Masking
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
     from openjepa.nn import cpu_kernels as products
+    from openjepa.training.config import Pretrain
+    from openjepa.training.device import Device
+    from openjepa.training.perf.compile import MAX_STATIC_SHAPES, compile_blocks
 
     torch.set_num_threads(1)
     products.uses_torch_kernels = lambda x: True  # torch's own, which the compiler sees, on both sides
-    cpu, data = Place(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+    cpu, data = Device(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
     small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
     settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)
-    settings = dataclasses.replace(settings, compile=True, online=config.Online(root=(photos,), samples=40))
+    settings = dataclasses.replace(settings, compile=True, online=OnlineProbe(root=(photos,), samples=40))
     probes = Online(settings, cpu)
     shapes = settings.masks.build(data.grid).shapes()
 
@@ -61,7 +60,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
             taken = advance(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
             found.append(float(taken.loss))
         found += probes.scores(method).values()
-        if len(shapes) <= STATIC:
+        if len(shapes) <= MAX_STATIC_SHAPES:
             assert counters["stats"]["unique_graphs"] == made
             lengths = {(shown,) for shown, _, _ in shapes} | {
                 (shown + asked, blocks) for shown, blocks, asked in shapes

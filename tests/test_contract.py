@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Masker, Method, Modality
 from openjepa.core.rng import CounterRNG
@@ -19,8 +18,9 @@ from openjepa.methods.mae import MAE
 from openjepa.nn.positions import sincos
 from openjepa.nn.regularizers import covariance_loss, sigreg
 from openjepa.nn.target_transforms import zca_whiten
-from openjepa.optim import Optim, build
-from openjepa.training import advance, split
+from openjepa.training.config import Pretrain
+from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.step import micro_batches, train_step
 from tests.conftest import CPU, METHODS, MODALITIES
 
 FIXED = Masking(
@@ -54,9 +54,9 @@ def test_the_parts_keep_their_contracts(modality, method):
 def test_the_loss_falls(modality, method):
     net, steps = made(modality, method)
     config = Optim(lr=3e-3, momentum=1.0)  # a target that stands still
-    optimizer, losses, step = build(net, config), [], steps[0]
+    optimizer, losses, step = build_optimizer(net, config), [], steps[0]
     for number in range(100):
-        taken = advance(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
+        taken = train_step(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
         losses.append(taken.loss.item())
         if fallen := np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5]):
             break
@@ -73,7 +73,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
     gradients = []
     for parts in (1, 4):
         net.zero_grad()
-        for micro in split(step.batch, step.masks, targets, parts):
+        for micro in micro_batches(step.batch, step.masks, targets, parts):
             (net(micro.batch, micro.masks, micro.targets).loss / parts).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)

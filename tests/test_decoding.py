@@ -9,7 +9,6 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.cli import main
-from openjepa.config import Pretrain, load
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.data.loader import Steps
@@ -19,9 +18,10 @@ from openjepa.decoding.training import BLOCK, Train, config_of
 from openjepa.methods.decoder import image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions, normal_samples, velocity
-from openjepa.optim import Optim, build
-from openjepa.runs import pretrain
-from openjepa.training import advance
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.run import pretrain
+from openjepa.training.step import train_step
 from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace
 
 BOTH = ["decoder", "decoder of predictions"]
@@ -48,11 +48,11 @@ def run(photos, tmp_path_factory):
 def test_the_networks_that_are_decoded_do_not_change(name):
     net, steps = made(name)
     before = copy.deepcopy(net.state_dict())
-    optimizer = build(net, Optim(lr=1e-3))
+    optimizer = build_optimizer(net, Optim(lr=1e-3))
     learning = {id(each) for group in optimizer.param_groups for each in group["params"]}
     assert learning == {id(each) for each in net.drawer.parameters()}  # ranks wait for nobody else's gradients
     for number in range(3):
-        advance(
+        train_step(
             net, optimizer, steps[number].batch, steps[number].masks, Optim(lr=1e-3, momentum=0.5).at(number, 3), CPU
         )
     for part, value in net.state_dict().items():
@@ -146,7 +146,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
     folder = tmp_path / "decoder"
     train = ["decode", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
     assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
-    trained, theirs = opened(folder), load(run, "target")
+    trained, theirs = opened(folder), load_config(run, "target")
     for name, value in theirs.encoder.state_dict().items():
         assert value.equal(trained.method.target_encoder.state_dict()[name])
     assert (folder / "report.html").exists()
@@ -215,7 +215,7 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
     )
     run = pretrain(base)
     assert main(["decode", "train", str(run), "--steps", "2", *SMALL]) == 0
-    assert isinstance(load(run / "decoder").method, type(METHODS["decoder"]))
+    assert isinstance(load_config(run / "decoder").method, type(METHODS["decoder"]))
     with pytest.raises(UserError, match="predicts pixels"):
         config_of(Train(run=str(run), condition="prediction"))
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import distributed as distributed_distributed
-from openjepa.checkpoint import newest, steps
-from openjepa.config import Online, load
 from openjepa.core.errors import UserError
 from openjepa.data.loader import Steps
-from openjepa.distributed import missing
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import embed
 from openjepa.figures.report import at_end
-from openjepa.log import rows
 from openjepa.masking.multiblock import MultiBlock
-from openjepa.runs import pretrain
+from openjepa.training.checkpoint import list_checkpoints, load_newest
+from openjepa.training.config import OnlineProbe, load_config
+from openjepa.training.log import read_metrics
+from openjepa.training.parallel import launch as distributed_distributed
+from openjepa.training.parallel.launch import unreachable_ranks
+from openjepa.training.run import pretrain
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, dump, started
 from tests.ready import Ready
@@ -37,11 +37,11 @@ def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None
 
 
 def losses(out) -> list[float]:
-    return [row["loss"] for row in rows(out / "metrics.jsonl")]
+    return [row["loss"] for row in read_metrics(out / "metrics.jsonl")]
 
 
 def features(out) -> torch.Tensor:
-    trained = load(out)
+    trained = load_config(out)
     view = MODALITIES["image"].synthetic(8, 3).read(torch.arange(8), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     return tokens.x
@@ -83,19 +83,21 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny):
             "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain",
         ).replace("import json", HALT + "import json", 1),
     )
-    assert newest(tiny.out / "checkpoints").step == 10
+    assert load_newest(tiny.out / "checkpoints").step == 10
     pretrain(replace(tiny, steps=20, resume="yes"))
     np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
 
 
 def test_two_ranks_are_the_same_with_probes_and_without(tiny, photos):
     plain = replace(tiny, out=tiny.out.with_name("plain"))
-    probed = replace(tiny, online=Online((str(photos),), every=5, samples=40))
+    probed = replace(tiny, online=OnlineProbe((str(photos),), every=5, samples=40))
     for each in (plain, probed):
         torchrun(each)
-    one, other = (load_file(steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed))
+    one, other = (
+        load_file(list_checkpoints(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed)
+    )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert sum("online_knn" in row for row in rows(probed.out / "metrics.jsonl")) == 3
+    assert sum("online_knn" in row for row in read_metrics(probed.out / "metrics.jsonl")) == 3
 
 
 HALT = """
@@ -125,7 +127,7 @@ except training.Trouble as trouble:
 
 def test_all_ranks_leave_when_the_last_save_fails(tiny):
     torchrun(replace(tiny, steps=5), code=RUN.rsplit("\n", 2)[0] + FULL, status=9)
-    assert not steps(tiny.out / "checkpoints")  # and nobody takes half a save for one
+    assert not list_checkpoints(tiny.out / "checkpoints")  # and nobody takes half a save for one
 
 
 def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):
@@ -181,7 +183,7 @@ def test_no_thread_of_the_process_group_outlives_a_run(tiny):
 
 def test_checkpoints_hold_no_rank(tiny):
     torchrun(replace(tiny, steps=5))
-    model = load_file(steps(tiny.out / "checkpoints")[0] / "model.safetensors")
+    model = load_file(list_checkpoints(tiny.out / "checkpoints")[0] / "model.safetensors")
     assert not any(name.startswith("module.") for name in model)
 
 
@@ -243,8 +245,8 @@ BUDGET = RUN.replace(
 def test_ranks_agree_on_the_steps_of_a_budget(tiny):
     """The slower one decides; with different numbers they would wait for each other for ever."""
     torchrun(replace(tiny, steps=0, budget="3s", save_every=100), code=BUDGET)
-    assert load(tiny.out).steps <= 30
-    assert len(steps(tiny.out / "checkpoints")) == 1
+    assert load_config(tiny.out).steps <= 30
+    assert len(list_checkpoints(tiny.out / "checkpoints")) == 1
 
 
 SUITE = """
@@ -281,7 +283,7 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
     tiny = replace(tiny, steps=100_000, save_every=5, patience="8s")
     processes = started(tiny, code=GUARDED, heard=True)
     until = time.monotonic() + 90
-    while len(steps(tiny.out / "checkpoints")) < 2:
+    while len(list_checkpoints(tiny.out / "checkpoints")) < 2:
         assert time.monotonic() < until and processes[0].poll() is None
         time.sleep(0.05)
     processes[victim].send_signal(number)
@@ -290,14 +292,14 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
     processes[victim].communicate(timeout=60)
     assert processes[1 - victim].returncode == 1, said
     assert f"of 2 processes, {victim} has gone or does not answer" in said and "--resume yes" in said
-    assert newest(tiny.out / "checkpoints").step > 0
+    assert load_newest(tiny.out / "checkpoints").step > 0
 
 
 def test_a_roll_call_ends_with_its_answer(monkeypatch):
     """Its thread, asking on while Python shuts down, took the process with it in seven of twelve."""
-    monkeypatch.setattr(distributed_distributed, "ROLL", 0.3)
+    monkeypatch.setattr(distributed_distributed, "ROLL_CALL_SECONDS", 0.3)
     before = threading.enumerate()
-    assert missing(torch.distributed.HashStore(), 0, 3) == [1, 2]
+    assert unreachable_ranks(torch.distributed.HashStore(), 0, 3) == [1, 2]
     assert threading.enumerate() == before
 
 
@@ -317,12 +319,12 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
     tiny = replace(tiny, steps=100_000, save_every=100_000)
     processes = started(tiny, code=WATCHED + GUARDED.replace("runs.pretrain(", "watched("))
     until = time.monotonic() + 90
-    while not rows(tiny.out / "metrics.jsonl"):
+    while not read_metrics(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and processes[0].poll() is None
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
     assert [process.wait(60) for process in processes] == [128 + signal.SIGTERM] * 2
-    assert len(steps(tiny.out / "checkpoints")) == 1
+    assert len(list_checkpoints(tiny.out / "checkpoints")) == 1
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):

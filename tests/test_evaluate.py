@@ -9,7 +9,6 @@ import torch
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.wrappers import ThreadedDataset
@@ -26,7 +25,8 @@ from openjepa.evaluate.probing import Probe, Settings, measured
 from openjepa.evaluate.report import Score, curve, interval, lines
 from openjepa.evaluate.spectrum import alpha_req, lidar, rankme, uniformity
 from openjepa.modalities.image import Image
-from openjepa.runs import pretrain
+from openjepa.training.config import Pretrain
+from openjepa.training.run import pretrain
 from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 

@@ -6,8 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa.checkpoint import steps
-from openjepa.config import Online, Pretrain
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
@@ -20,9 +18,11 @@ from openjepa.evaluate.finetune import RECIPES, Classifier, Recipe, dropped_path
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe
 from openjepa.evaluate.suite import SUITES, Suite
-from openjepa.log import rows
 from openjepa.nn.pooling import AttentivePool
-from openjepa.runs import pretrain
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.config import OnlineProbe, Pretrain
+from openjepa.training.log import read_metrics
+from openjepa.training.run import pretrain
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 COLOURS = replace(MODALITIES["image"], size=(16, 16))
@@ -148,14 +148,16 @@ def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
 
 def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
     plain = replace(tiny, out=tiny.out.with_name("plain"))
-    probed = replace(tiny, online=Online((str(photos),), every=5, samples=40))
+    probed = replace(tiny, online=OnlineProbe((str(photos),), every=5, samples=40))
     for each in (plain, probed):
         pretrain(each)
-    one, other = (load_file(steps(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed))
+    one, other = (
+        load_file(list_checkpoints(each.out / "checkpoints")[0] / "model.safetensors") for each in (plain, probed)
+    )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    seen = {row["step"]: row["online_knn"] for row in rows(probed.out / "metrics.jsonl") if "online_knn" in row}
+    seen = {row["step"]: row["online_knn"] for row in read_metrics(probed.out / "metrics.jsonl") if "online_knn" in row}
     assert list(seen) == [5, 10, 12] and all(0 <= value <= 1 for value in seen.values())
-    strip = lambda out: [row for row in rows(out / "metrics.jsonl") if "loss" in row]  # noqa: E731
+    strip = lambda out: [row for row in read_metrics(out / "metrics.jsonl") if "loss" in row]  # noqa: E731
     assert [row["loss"] for row in strip(plain.out)] == [row["loss"] for row in strip(probed.out)]
 
 

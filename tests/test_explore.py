@@ -20,7 +20,7 @@ from openjepa.decoding.training import Train, config_of
 from openjepa.exploring.page import explore, free
 from openjepa.exploring.session import Explore, Session
 from openjepa.figures.prediction import PredictionOf, expect, masks_of, predictive
-from openjepa.runs import pretrain
+from openjepa.training.run import pretrain
 from tests.browser import browser
 from tests.conftest import replace
 
@@ -28,8 +28,8 @@ from tests.conftest import replace
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
     """A run of a few steps, and a decoder on it."""
-    from openjepa.config import Pretrain
     from openjepa.modalities.image import Image
+    from openjepa.training.config import Pretrain
     from tests.conftest import TINY
 
     out = tmp_path_factory.mktemp("explored") / "run"

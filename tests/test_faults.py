@@ -5,17 +5,16 @@ import json
 import subprocess
 import sys
 
-from openjepa import log
-from openjepa.config import to_json
-from openjepa.log import Rows, rows
-from openjepa.runs import pretrain
+from openjepa.training.config import to_json
+from openjepa.training.log import MetricsFile, read_metrics
+from openjepa.training.run import pretrain
 from tests.conftest import replace
 from tests.faults import outcome, same
 
 
 def test_rows_that_cannot_be_written_wait_and_are_written_later(tmp_path, monkeypatch, capsys):
     """Half a row that a full disk let through is taken back."""
-    rows, write = Rows(tmp_path / "metrics.jsonl"), type(tmp_path).open
+    rows, write = MetricsFile(tmp_path / "metrics.jsonl"), type(tmp_path).open
     rows.append({"step": 1})
 
     def full(path, *arguments):
@@ -27,12 +26,12 @@ def test_rows_that_cannot_be_written_wait_and_are_written_later(tmp_path, monkey
     rows.append({"step": 2})
     rows.append({"step": 3})
     monkeypatch.undo()
-    assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")] == [1]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
     rows.append({"step": 4})
-    assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
     rows.kept = '{"step": 5}\n'
     rows.flush()
-    assert [row["step"] for row in log.rows(tmp_path / "metrics.jsonl")][-1] == 5 and not rows.kept
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")][-1] == 5 and not rows.kept
     said = capsys.readouterr().err
     assert said.count("No space left on device") == 1 and "training goes on" in said
 
@@ -40,14 +39,14 @@ def test_rows_that_cannot_be_written_wait_and_are_written_later(tmp_path, monkey
 def test_a_run_whose_log_cannot_be_written_trains_to_its_end(tiny, monkeypatch):
     """And ends as one whose log could."""
     pretrain(replace(tiny, out=tiny.out.with_name("whole")))
-    write = Rows.write
+    write = MetricsFile.write
 
     def sometimes(self):
         if '"step": 8' not in self.kept and not self.file.exists():
             return self.failed(OSError(errno.EIO, "Input/output error"), 0)
         return write(self)
 
-    monkeypatch.setattr(Rows, "write", sometimes)
+    monkeypatch.setattr(MetricsFile, "write", sometimes)
     pretrain(tiny)
     assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
 
@@ -56,7 +55,7 @@ def test_lines_that_a_crash_tore_are_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"step": 1}\n\0\0\0{"step": 2}\n{"step": 3}\n[4]\n5\n{"ste": 6}\n{"step": "7"}\n{"st\xff'
     )
-    assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 3]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 3]
 
 
 RUN = """
@@ -77,5 +76,5 @@ def test_training_goes_on_when_who_read_its_output_has_gone(tiny):
     process.stdout.close()
     process.stderr.close()
     assert process.wait(90) == 0
-    assert [row["step"] for row in rows(tiny.out / "metrics.jsonl")] == list(range(1, 13))
+    assert [row["step"] for row in read_metrics(tiny.out / "metrics.jsonl")] == list(range(1, 13))
     assert (tiny.out / "export" / "config.json").exists()

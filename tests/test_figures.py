@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 from openjepa.cli import main
-from openjepa.config import Pretrain, load
 from openjepa.core.types import Masks
 from openjepa.figures.canvas import COLOURS, MAP, Scale, framed, heat, paled
 from openjepa.figures.curves import CurvesOf
@@ -29,7 +28,8 @@ from openjepa.figures.spectrum import SpectrumOf, variances
 from openjepa.masking.config import Masking
 from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
-from openjepa.runs import pretrain
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.run import pretrain
 from tests.conftest import METHODS, TINY, replace
 
 
@@ -427,7 +427,7 @@ def test_a_picture_smaller_than_a_patch_is_enlarged_and_a_broken_one_left_out(ru
 def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
     run = trained(photos, tmp_path / "run")
     assert not (run / "report.html").exists()
-    pretrain(replace(load(run), out=run, resume="yes", steps=6, report=True))
+    pretrain(replace(load_config(run), out=run, resume="yes", steps=6, report=True))
     page = (run / "report.html").read_text()
     for name in (
         "curves",
@@ -563,13 +563,13 @@ def test_pictures_named_one_by_one_stay_in_that_order(run, photos):
 
     files = [str(each) for each in sorted(photos.rglob("*.png"))[:4]]
     turned = (files[2], files[0], files[3])
-    assert some(turned, load(run).data, 10, first=3).names == turned
+    assert some(turned, load_config(run).data, 10, first=3).names == turned
 
 
 def test_every_figure_of_a_page_is_of_the_same_pictures(run, photos):
     from openjepa.figures.shown import Asked, shown
 
-    data, asked = load(run).data, Asked(run=str(run), images=(str(photos),), count=5)
+    data, asked = load_config(run).data, Asked(run=str(run), images=(str(photos),), count=5)
     names = {shown(asked, data, company).names[:5] for company in (0, 30, 64)}
     assert len(names) == 1
 

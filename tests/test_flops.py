@@ -5,22 +5,22 @@ import dataclasses
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from openjepa import flops, training
-from openjepa.config import load
 from openjepa.data.loader import Steps
 from openjepa.decoding.training import BLOCK
-from openjepa.flops import shapes, work
-from openjepa.log import rows
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.optim import Optim, build
-from openjepa.preparing import steps_of
 from openjepa.recipes import recipe
-from openjepa.runs import pretrain
-from openjepa.training import advance
+from openjepa.training import loop as training_loop
+from openjepa.training.config import load_config
+from openjepa.training.log import read_metrics
+from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.perf.flops import count_flops, mask_shapes
+from openjepa.training.run import pretrain
+from openjepa.training.setup import build_steps
+from openjepa.training.step import train_step
 from tests.conftest import CPU
 
 DATA = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -33,8 +33,10 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     method = run.method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(method, build(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
-    assert counter.get_total_flops() == pytest.approx(4 * work(run.method, DATA, shapes(step.masks)).total, rel=0.01)
+        train_step(method, build_optimizer(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
+    assert counter.get_total_flops() == pytest.approx(
+        4 * count_flops(run.method, DATA, mask_shapes(step.masks)).total, rel=0.01
+    )
 
 
 def test_features_at_every_third_place_are_work_there_alone():
@@ -43,10 +45,10 @@ def test_features_at_every_third_place_are_work_there_alone():
     net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
     step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, build(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
-    counted = 4 * work(every.method, DATA, shapes(step.masks)).total
+        train_step(net, build_optimizer(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
+    counted = 4 * count_flops(every.method, DATA, mask_shapes(step.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
-    assert counted < 4 * work(base.method, DATA, shapes(step.masks)).total
+    assert counted < 4 * count_flops(base.method, DATA, mask_shapes(step.masks)).total
 
 
 def test_registers_and_convolutions_are_counted():
@@ -56,8 +58,8 @@ def test_registers_and_convolutions_are_counted():
     net = method.build(data, 0)
     step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, build(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
-    expected = 4 * work(method, data, shapes(step.masks)).total
+        train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
+    expected = 4 * count_flops(method, data, mask_shapes(step.masks)).total
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
@@ -67,10 +69,10 @@ def test_a_shared_context_is_counted_once():
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), Masking().build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, build(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
-    ((shown, blocks, asked),) = shapes(step.masks)
+        train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
+    ((shown, blocks, asked),) = mask_shapes(step.masks)
     apart = (shown + blocks * asked) ** 2 - shown**2 - blocks * asked * (shown + asked)
-    expected = 4 * (work(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
+    expected = 4 * (count_flops(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
@@ -87,19 +89,19 @@ def test_the_parts_of_the_paper_s_models_cost_what_was_calculated_apart(size, pa
     """GFLOP an image for target, context and predictor, with the contexts that the released sampler leaves in a batch."""
     data = Image(size=(224, 224), patch=patch)
     method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=12)
-    found = work(method, data, [(shape[0], shape[1], round(shape[2]))])
+    found = count_flops(method, data, [(shape[0], shape[1], round(shape[2]))])
     assert [part / 1e9 for part in found] == pytest.approx(expected, rel=0.03)
 
 
 def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
     """All that was asked of every step since the last row, masks of several sizes included, over the time it took."""
-    monkeypatch.setattr(training, "matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr(training_loop, "matmul_rate", lambda *_: 1e9)
     out = pretrain(tiny)
-    settings = load(out)
-    steps = steps_of(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
-    work = [flops.work(tiny.method, settings.data, shapes(steps[number].masks)).total for number in range(12)]
+    settings = load_config(out)
+    steps = build_steps(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
+    work = [count_flops(tiny.method, settings.data, mask_shapes(steps[number].masks)).total for number in range(12)]
     assert len(set(work)) > 1
-    for row in rows(out / "metrics.jsonl"):
+    for row in read_metrics(out / "metrics.jsonl"):
         mean = (work[row["step"] - 2] + work[row["step"] - 1]) / 2
         assert row["share_of_ceiling"] == pytest.approx(row["images_per_second"] * mean / 1e9)
 
@@ -112,6 +114,6 @@ def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), BLOCK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        advance(net, build(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
-    counted = 4 * work(method, DATA, shapes(step.masks)).total
+        train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
+    counted = 4 * count_flops(method, DATA, mask_shapes(step.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)

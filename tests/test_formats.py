@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from openjepa.checkpoint import FORMAT, moments, newest, restore
-from openjepa.config import load
 from openjepa.core.fileio import MAX_JSON_BYTES
-from openjepa.optim import build
+from openjepa.training.checkpoint import FORMAT, load_newest, optimizer_state, restore_checkpoint
+from openjepa.training.config import load_config
+from openjepa.training.optim import build_optimizer
 
 FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 
@@ -17,7 +17,7 @@ FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
 def test_a_run_of_this_format_is_read_as_it_was(folder):
     expected = torch.tensor(json.loads((folder / "features.json").read_text()))
-    trained = load(folder)
+    trained = load_config(folder)
     view = trained.config.data.synthetic(2, 3).read(torch.arange(2), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     torch.testing.assert_close(tokens.x.mean(1), expected, atol=1e-4, rtol=0)
@@ -26,12 +26,12 @@ def test_a_run_of_this_format_is_read_as_it_was(folder):
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
 def test_a_checkpoint_of_this_format_can_be_gone_on_with(folder):
-    loaded, settings = newest(folder / "checkpoints"), load(folder)
+    loaded, settings = load_newest(folder / "checkpoints"), load_config(folder)
     method = settings.method.build(settings.data)
-    optimizer = build(method, settings.optim)
-    restore(loaded, method, optimizer)
+    optimizer = build_optimizer(method, settings.optim)
+    restore_checkpoint(loaded, method, optimizer)
     assert all(torch.equal(value, loaded.model[name]) for name, value in method.state_dict().items())
-    assert moments(method, optimizer).keys() == loaded.optimizer.keys()
+    assert optimizer_state(method, optimizer).keys() == loaded.optimizer.keys()
 
 
 def test_the_format_that_is_written_now_is_among_them():

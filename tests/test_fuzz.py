@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from benchmarks import fuzz
-from openjepa import checkpoint
-from openjepa.checkpoint import DAMAGE, newest, read, steps
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_durable
 from openjepa.data import image_io as pictures
 from openjepa.data.image_io import Undecodable, read_image_file
-from openjepa.runs import pretrain
+from openjepa.training import checkpoint
+from openjepa.training.checkpoint import DAMAGE_ERRORS, list_checkpoints, load_newest, read_checkpoint
+from openjepa.training.run import pretrain
 from tests.mutants import limited, survived
 
 
@@ -53,7 +53,7 @@ def saved(tiny):
     from tests.conftest import replace
 
     pretrain(replace(tiny, steps=1))
-    return steps(tiny.out / "checkpoints")[0]
+    return list_checkpoints(tiny.out / "checkpoints")[0]
 
 
 HOSTILE = {
@@ -83,8 +83,8 @@ def test_a_hostile_shard_with_the_right_hash_is_refused_within_little_memory(sav
     if child == 0:
         limited()
         try:
-            read(saved)
-        except DAMAGE:
+            read_checkpoint(saved)
+        except DAMAGE_ERRORS:
             os._exit(0)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and not canary.exists()
@@ -106,12 +106,12 @@ def test_a_hostile_shard_with_the_right_hash_is_refused_within_little_memory(sav
 def test_a_state_that_cannot_be_is_refused_with_its_reason(saved, content, reason):
     (saved / "state.json").write_text(content)
     with pytest.raises(ValueError, match=reason):
-        read(saved)
+        read_checkpoint(saved)
 
 
 def test_weights_that_are_not_finite_are_damage(tiny, saved):
 
-    model = read(saved).model
+    model = read_checkpoint(saved).model
     name = next(iter(model))
     model[name].view(-1)[0] = float("nan")
     (saved / "model.safetensors").unlink()
@@ -121,7 +121,7 @@ def test_weights_that_are_not_finite_are_damage(tiny, saved):
     )
     (saved / "state.json").write_text(json.dumps(state))
     with pytest.raises(UserError, match="every checkpoint .* is damaged"):
-        newest(saved.parent)
+        load_newest(saved.parent)
 
 
 def test_an_array_whose_shape_is_a_lie_and_a_file_too_large_are_undecodable(tmp_path, monkeypatch):

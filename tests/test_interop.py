@@ -12,9 +12,7 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 
 import openjepa
-from openjepa import weights
 from openjepa.cli import main
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.exchange import Convert, Export, convert, export
 from openjepa.formats import official
@@ -26,7 +24,16 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.weights import CONTEXT_FILE, FILE, PREDICTOR_FILE, State, initialise_from, write
+from openjepa.training import run_folder as weights
+from openjepa.training.config import Pretrain
+from openjepa.training.run_folder import (
+    CONTEXT_FILE,
+    ENCODER_FILE,
+    PREDICTOR_FILE,
+    StateDict,
+    initialize_from,
+    write_weights,
+)
 from tests.conftest import replace
 
 SQUARE = Image(size=(32, 32), patch=8, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
@@ -34,7 +41,7 @@ METHOD = JEPA(48, 3, 4, predictor_dim=24, predictor_depth=2)
 HEADS = Asked(num_heads=4)
 
 
-def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, State]]:
+def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, StateDict]]:
     """A folder of ours with all three networks, each other numbers, and these."""
     net = method.build(data, seed=3)
     with torch.no_grad():
@@ -45,15 +52,15 @@ def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[
         for parameter in net.target_encoder.parameters():
             parameter.mul_(1.1)
     states = {
-        FILE: net.target_encoder.state_dict(),
+        ENCODER_FILE: net.target_encoder.state_dict(),
         CONTEXT_FILE: net.context_encoder.state_dict(),
         PREDICTOR_FILE: net.predictor.state_dict(),
     }
     settings = Pretrain(data=data, method=method, masks=Masking(sampler="official"))
-    return write(folder, states, settings, 7, weights.About()), states
+    return write_weights(folder, states, settings, 7, weights.About()), states
 
 
-def same(one: State, other: State) -> bool:
+def same(one: StateDict, other: StateDict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -69,7 +76,7 @@ def test_out_and_in_again_is_bit_equal(tmp_path, form):
     heads = 4 if form == "official" else 0
     back = convert(Convert(source=str(given), out=tmp_path / "back", num_heads=heads))
     for name, state in states.items():
-        if name == FILE or form == "official":
+        if name == ENCODER_FILE or form == "official":
             assert same(load_file(back / name), state), name
     images = views(SQUARE)
     if form != "official":  # which does not keep mean and deviation: the released encoders have ImageNet's
@@ -327,12 +334,12 @@ def test_weights_under_the_names_of_transformers_5_are_read(tmp_path):
     """Its models in memory have other names than its files."""
     source, states = written(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
-    theirs = HF5.outward(states[FILE], position_table(4, 4, 48))
+    theirs = HF5.outward(states[ENCODER_FILE], position_table(4, 4, 48))
     save_file(
         {f"ijepa.{name}": x for name, x in theirs.items()} | {"classifier.bias": torch.zeros(3)},
         folder / "model.safetensors",
     )
-    assert same(read(folder, Asked()).networks["target"], states[FILE])
+    assert same(read(folder, Asked()).networks["target"], states[ENCODER_FILE])
 
 
 def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tmp_path):
@@ -347,7 +354,7 @@ def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tm
     index.write_text(
         json.dumps({"weight_map": {name: f"model-{int(name in names[9:])}.safetensors" for name in names}})
     )
-    assert same(read(folder, Asked()).networks["target"], states[FILE])
+    assert same(read(folder, Asked()).networks["target"], states[ENCODER_FILE])
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     with pytest.raises(UserError, match="names files that are no safetensors: it is not followed"):
         read(folder, Asked())
@@ -370,7 +377,7 @@ def test_one_file_under_timms_names_is_read(tmp_path):
     source, states = written(tmp_path / "ours")
     folder = export(Export(run=str(source), format="timm", out=tmp_path / "timm"))
     found = read(folder / "model.safetensors", HEADS)
-    assert same(found.networks["target"], states[FILE])
+    assert same(found.networks["target"], states[ENCODER_FILE])
     told = json.loads((folder / "config.json").read_text())
     assert told["model_args"]["num_heads"] == 4 and told["pretrained_cfg"]["mean"] == list(SQUARE.mean)
 
@@ -428,7 +435,7 @@ def test_a_run_starts_from_converted_weights_predictor_included(tmp_path):
     torch.save(content, tmp_path / "a.pth.tar")
     source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
     net = METHOD.build(SQUARE, seed=9)
-    assert initialise_from(net, source) == []
+    assert initialize_from(net, source) == []
     for own, theirs in (("target_encoder", "target_encoder"), ("context_encoder", "encoder")):
         assert torch.equal(net.state_dict()[f"{own}.norm.weight"], content[theirs]["module.norm.weight"])
     assert torch.equal(net.predictor.mask_token, content["predictor"]["module.mask_token"])

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from openjepa.cli import main
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.runs import pretrain
+from openjepa.training.run import pretrain
 from tests.conftest import Masking, Optim, Pretrain
 from tests.test_interop import synthetic
 

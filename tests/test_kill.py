@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from benchmarks.kills import WAYS, attempt, fresh, ran, small
-from openjepa import checkpoint
 from openjepa.core import fileio as durable
 from openjepa.core.errors import Interrupted
-from openjepa.runs import pretrain
-from openjepa.training import Meters
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.meters import Meters
+from openjepa.training.run import pretrain
 from tests.conftest import slow
 from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
 from tests.ranks import RUN, bearing, dump
@@ -125,7 +125,7 @@ def test_sigterm_in_every_phase_loses_no_step(among, undisturbed, tmp_path):
         training = names.index("step: getitem") < at <= last
         assert status == 128 + signal.SIGTERM if training else status in (0, -signal.SIGTERM), name
         if training:
-            taken, begun = checkpoint.steps(there.out / "checkpoints")[0], names[:at].count("step: getitem")
+            taken, begun = list_checkpoints(there.out / "checkpoints")[0], names[:at].count("step: getitem")
             steps = int(taken.name.removeprefix("step-"))
             assert steps in (begun, begun + 1), (
                 name

@@ -11,7 +11,7 @@ from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.official import OfficialBlocks
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim, apply, build, clip, step_if_finite
+from openjepa.training.optim import Optim, build_optimizer, clip_gradients, set_hyperparameters, step_if_finite
 
 NAMES = {"mlp.": "", "attn.": "", "patch_embed.proj": "patch_embed", "context_encoder": "encoder"}
 
@@ -29,7 +29,7 @@ def test_five_steps_give_the_same_losses(masker):
     reference = plain.IJEPA((8, 8), 4, 48, 3, 3, 24, 2)
     reference.load_state_dict({theirs(name): value for name, value in ours.state_dict().items()})
     config = Optim(warmup=0.4)
-    optimizer, plainly = build(ours, config), plain.optimiser(reference)
+    optimizer, plainly = build_optimizer(ours, config), plain.optimiser(reference)
     view = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
     images = (view.float() / 255 - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1)
     for step in range(5):
@@ -37,12 +37,12 @@ def test_five_steps_give_the_same_losses(masker):
         if masks[0].context_valid is not None:
             masks = (masks[0]._replace(context=masks[0].context[:, :8], context_valid=None),)
         hyper = config.at(step, 5)
-        apply(optimizer, hyper)
+        set_hyperparameters(optimizer, hyper)
         batch = Batch((view,), torch.arange(16))
         output = ours(batch, masks, ours.targets(batch, masks))
         optimizer.zero_grad()
         output.loss.backward()
-        step_if_finite(optimizer, clip(ours, 0.0))
+        step_if_finite(optimizer, clip_gradients(ours, 0.0))
         ours.after_step(hyper.momentum)
         expected = plain.step(reference, plainly, step + 1, 5, 2, images, masks[0].context, masks[0].target)
         assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"

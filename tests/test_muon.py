@@ -5,12 +5,20 @@ import signal
 import pytest
 import torch
 
-from openjepa import muon, runs
 from openjepa.core.errors import Interrupted, UserError
-from openjepa.muon import matrices, orthogonal
-from openjepa.optim import Hyper, Optim, apply, build, clip, step_if_finite
-from openjepa.runs import pretrain
-from openjepa.training import Signals
+from openjepa.training import muon
+from openjepa.training import run as runs
+from openjepa.training.muon import block_matrices, orthogonalize
+from openjepa.training.optim import (
+    Hyperparameters,
+    Optim,
+    build_optimizer,
+    clip_gradients,
+    set_hyperparameters,
+    step_if_finite,
+)
+from openjepa.training.run import pretrain
+from openjepa.training.signals import StopSignals
 from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import outcome, same
 from tests.ranks import started
@@ -28,7 +36,7 @@ def with_gradients():
 
 
 def stepped(optimizer, times: int = 3) -> None:
-    apply(optimizer, Hyper(1e-2, 5.0, 0.9))
+    set_hyperparameters(optimizer, Hyperparameters(1e-2, 5.0, 0.9))
     for _ in range(times):
         assert step_if_finite(optimizer, torch.tensor(1.0))
         rolled(optimizer)
@@ -43,11 +51,11 @@ def rolled(optimizer) -> None:
 
 def test_every_matrix_of_a_block_moves_as_torchs_own_muon_moves_it(monkeypatch):
     """Queries, keys and values each by themselves. Torch's multiplies in bf16, so does ours around the call."""
-    monkeypatch.setattr(muon, "STEPS", ((3.4445, -4.7750, 2.0315),) * 5)
+    monkeypatch.setattr(muon, "NEWTON_SCHULZ_COEFFICIENTS", ((3.4445, -4.7750, 2.0315),) * 5)
     net, trained = with_gradients()
     theirs = {
         (p, number): torch.nn.Parameter(part.detach().clone())
-        for p, count in matrices(net).items()
+        for p, count in block_matrices(net).items()
         for number, part in enumerate(p.chunk(count))
     }
     for (p, number), copy in theirs.items():
@@ -55,7 +63,7 @@ def test_every_matrix_of_a_block_moves_as_torchs_own_muon_moves_it(monkeypatch):
     begun = {key: copy.detach().clone() for key, copy in theirs.items()}
     oracle = torch.optim.Muon(list(theirs.values()), lr=1e-2, weight_decay=5.0, adjust_lr_fn="match_rms_adamw")
     with torch.autocast("cpu", torch.bfloat16):
-        stepped(build(net, ASKED))
+        stepped(build_optimizer(net, ASKED))
     for _ in range(3):
         oracle.step()
         rolled(oracle)
@@ -68,9 +76,9 @@ def test_every_matrix_of_a_block_moves_as_torchs_own_muon_moves_it(monkeypatch):
 
 def test_all_else_moves_as_adamw_moves_it():
     (net, trained), (other, theirs) = with_gradients(), with_gradients()
-    stepped(build(net, ASKED))
-    stepped(build(other, Optim()))
-    turned = {name for name, p in trained.items() if p in matrices(net)}
+    stepped(build_optimizer(net, ASKED))
+    stepped(build_optimizer(other, Optim()))
+    turned = {name for name, p in trained.items() if p in block_matrices(net)}
     for name, p in trained.items():
         assert torch.equal(p, theirs[name]) == (name not in turned), name
 
@@ -80,21 +88,21 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, values, v = torch.linalg.svd(x, full_matrices=False)
     large = values > 0.02 * x.flatten(1).norm(dim=1, keepdim=True)
-    kept = (u.mT @ orthogonal(x) @ v.mT).diagonal(dim1=1, dim2=2)
+    kept = (u.mT @ orthogonalize(x) @ v.mT).diagonal(dim1=1, dim2=2)
     assert large.float().mean() > 0.9
     assert kept[large].min() > 0.88 and kept.max() < 1.12
-    torch.testing.assert_close(u @ torch.diag_embed(kept) @ v, orthogonal(x), atol=1e-4, rtol=0)
+    torch.testing.assert_close(u @ torch.diag_embed(kept) @ v, orthogonalize(x), atol=1e-4, rtol=0)
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_nor_what_is_kept():
     net, trained = with_gradients()
-    optimizer = build(net, ASKED)
+    optimizer = build_optimizer(net, ASKED)
     stepped(optimizer, 1)
     before = [p.detach().clone() for p in trained.values()]
     kept = {p: value["momentum_buffer"].clone() for p, value in optimizer.state.items() if "momentum_buffer" in value}
     for p in trained.values():
         p.grad.flatten()[0] = float("nan")
-    assert kept and not step_if_finite(optimizer, clip(net, 0.0))
+    assert kept and not step_if_finite(optimizer, clip_gradients(net, 0.0))
     assert all(torch.equal(a, b) for a, b in zip(before, trained.values(), strict=True))
     assert all(torch.equal(optimizer.state[p]["momentum_buffer"], value) for p, value in kept.items())
 
@@ -103,7 +111,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_one_that_was_not_does(tin
     tiny = replace(tiny, optim=replace(tiny.optim, matrices="muon"))
     whole = replace(tiny, out=tiny.out.with_name("whole"))
     pretrain(whole)
-    monkeypatch.setattr(Signals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == 5 else 0)
+    monkeypatch.setattr(StopSignals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == 5 else 0)
     with pytest.raises(Interrupted, match="SIGTERM"):
         pretrain(tiny)
     monkeypatch.undo()

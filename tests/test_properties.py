@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from openjepa.checkpoint import DAMAGE, manifest
-from openjepa.config import Pretrain, from_json, load, to_json
 from openjepa.core.config import flatten
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.data.archives import parse_address, read_index
 from openjepa.data.loader import Steps
 from openjepa.masking.config import Masking
+from openjepa.training.checkpoint import DAMAGE_ERRORS, read_manifest
+from openjepa.training.config import Pretrain, from_json, load_config, to_json
 from tests import mutants
 from tests.conftest import METHODS, MODALITIES, numbers
 
@@ -83,7 +83,7 @@ def test_any_config_is_a_sentence_or_a_config(tmp_path, data):
     plain = data.draw(st.sampled_from(CONFIGS).flatmap(changed) | JSON)
     (tmp_path / "config.json").write_text(json.dumps(plain))
     try:
-        read = load(tmp_path)
+        read = load_config(tmp_path)
     except UserError as error:
         assert str(error)
         return
@@ -109,8 +109,8 @@ def test_any_manifest_is_damage_or_a_manifest(tmp_path, data):
     folder.mkdir(exist_ok=True)
     (folder / "state.json").write_text(json.dumps(plain))
     try:
-        said = manifest(folder)
-    except DAMAGE as error:
+        said = read_manifest(folder)
+    except DAMAGE_ERRORS as error:
         assert str(error)
         return
     assert said.step == 12 and isinstance(said.save, str)

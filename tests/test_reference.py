@@ -18,7 +18,15 @@ from openjepa.nn.positions import grid_positions, rope_angles, sincos
 from openjepa.nn.stems import PatchEmbed
 from openjepa.nn.target_transforms import global_mean_var
 from openjepa.nn.vit import VIT_SIZES, ViT
-from openjepa.optim import Hyper, Optim, apply, build, clip, learning_rate, momentum, step_if_finite, weight_decay
+from openjepa.training.optim import (
+    Hyperparameters,
+    Optim,
+    build_optimizer,
+    clip_gradients,
+    set_hyperparameters,
+    step_if_finite,
+)
+from openjepa.training.schedules import ema_momentum, learning_rate, weight_decay
 from tests.conftest import METHODS, MODALITIES
 
 PARAMETERS = {  # trainable, as published or counted from the released code
@@ -114,18 +122,18 @@ def test_weight_decay_is_a_cosine_as_released_or_a_line_as_the_paper_says():
 
 
 def test_momentum_is_a_line_that_starts_at_its_start_and_stops_short_of_one():
-    assert momentum(0, 1000, 0.996, 1.0) == 0.996
-    assert momentum(999, 1000, 0.996, 1.0) == pytest.approx(1 - 0.004 / 1000, abs=1e-12)
+    assert ema_momentum(0, 1000, 0.996, 1.0) == 0.996
+    assert ema_momentum(999, 1000, 0.996, 1.0) == pytest.approx(1 - 0.004 / 1000, abs=1e-12)
 
 
 def test_a_recent_average_spans_no_more_than_its_share_of_the_steps_so_far():
-    share, line = 0.1, [momentum(n, 5000, 0.99, 0.992) for n in range(5000)]
-    recent = [momentum(n, 5000, 0.99, 0.992, share) for n in range(5000)]
+    share, line = 0.1, [ema_momentum(n, 5000, 0.99, 0.992) for n in range(5000)]
+    recent = [ema_momentum(n, 5000, 0.99, 0.992, share) for n in range(5000)]
     spans = [1 / (1 - m) for m in recent]
     assert all(span <= max(1.0, share * (n + 1)) + 1e-6 for n, span in enumerate(spans))
     assert all(m <= at for m, at in zip(recent, line, strict=True)) and recent == sorted(recent)
     assert recent[9] == 0.0 and 0 < recent[99] < line[99] and recent[1099:] == line[1099:]
-    assert Optim(recent=share, momentum=0.99).at(99, 5000).momentum == momentum(99, 5000, 0.99, 1.0, share)
+    assert Optim(recent=share, momentum=0.99).at(99, 5000).momentum == ema_momentum(99, 5000, 0.99, 1.0, share)
 
 
 def test_positions_are_the_released_table():
@@ -234,11 +242,11 @@ def test_registers_are_attended_to_and_do_not_come_out(positions):
 
 def test_groups_decay_matrices_and_spare_biases_and_norms():
     method = METHODS["released"].build(MODALITIES["image"])
-    decayed, spared = build(method, Optim()).param_groups
+    decayed, spared = build_optimizer(method, Optim()).param_groups
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in spared["params"])
     trained = sum(p.requires_grad for p in method.parameters())
     assert len(decayed["params"]) + len(spared["params"]) == trained
-    apply(optim_ := build(method, Optim()), Hyper(0.1, 0.2, 0.9))
+    set_hyperparameters(optim_ := build_optimizer(method, Optim()), Hyperparameters(0.1, 0.2, 0.9))
     assert [group["weight_decay"] for group in optim_.param_groups] == [0.2, 0.0]
 
 
@@ -257,7 +265,7 @@ def test_initialisation_is_that_in_effect_in_the_released_runs():
 def test_a_step_without_a_finite_gradient_changes_nothing(fused):
     """Nor where the optimiser cannot skip by itself, as on MPS."""
     method = METHODS["released"].build(MODALITIES["image"])
-    optimizer = build(method, Optim())
+    optimizer = build_optimizer(method, Optim())
     if not fused:
         optimizer = torch.optim.AdamW(optimizer.param_groups, fused=False)
     before = [p.clone() for p in method.parameters()]
@@ -265,7 +273,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(fused):
         if p.requires_grad:
             p.grad = torch.ones_like(p)
     next(p for p in method.parameters() if p.requires_grad).grad.flatten()[0] = float("nan")
-    finite = step_if_finite(optimizer, clip(method, 1.0))
+    finite = step_if_finite(optimizer, clip_gradients(method, 1.0))
     method.after_step(0.5, finite)
     assert not finite
     assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
@@ -274,6 +282,6 @@ def test_a_step_without_a_finite_gradient_changes_nothing(fused):
 def test_clipping_brings_the_whole_norm_to_the_limit():
     layer = torch.nn.Linear(4, 4)
     layer(torch.randn(8, 4)).square().sum().backward()
-    norm = clip(layer, 0.5)
+    norm = clip_gradients(layer, 0.5)
     after = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
     assert norm > 0.5 and after.item() == pytest.approx(0.5, rel=1e-4)

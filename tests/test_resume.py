@@ -10,15 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa import checkpoint, runs
-from openjepa.checkpoint import newest, steps
-from openjepa.config import from_json, to_json
 from openjepa.core.errors import Interrupted, RunError, UserError
 from openjepa.core.fileio import lock_folder
-from openjepa.health import Threshold
 from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
-from openjepa.runs import pretrain
-from openjepa.weights import initialise_from, load
+from openjepa.training import checkpoint
+from openjepa.training import run as runs
+from openjepa.training.checkpoint import list_checkpoints, load_newest
+from openjepa.training.collapse import Threshold
+from openjepa.training.config import from_json, to_json
+from openjepa.training.run import pretrain
+from openjepa.training.run_folder import initialize_from
+from openjepa.weights import load
 from tests.conftest import METHODS, replace
 from tests.faults import outcome, same
 from tests.ranks import dump
@@ -34,9 +36,9 @@ def whole(tiny):
 
 @pytest.mark.parametrize("stop", [1, 5, 7, 11])
 def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monkeypatch):
-    from openjepa.training import Signals
+    from openjepa.training.signals import StopSignals
 
-    monkeypatch.setattr(Signals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == stop else 0)
+    monkeypatch.setattr(StopSignals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == stop else 0)
     with pytest.raises(Interrupted, match="SIGTERM"):
         pretrain(tiny)
     monkeypatch.undo()
@@ -97,7 +99,7 @@ def test_a_signal_saves_and_leaves(tiny, number):
     finally:
         process.kill()
     assert process.returncode == 128 + number and "go on with --resume" in said
-    assert newest(tiny.out / "checkpoints").step > 0
+    assert load_newest(tiny.out / "checkpoints").step > 0
 
 
 RUN = """
@@ -113,7 +115,7 @@ raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads
 @pytest.mark.parametrize("harm", ["truncate", "flip", "manifest", "missing", "swap"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tiny, whole, harm, capsys):
     pretrain(tiny)
-    newest, before = steps(tiny.out / "checkpoints")
+    newest, before = list_checkpoints(tiny.out / "checkpoints")
     shard = newest / "optimizer.safetensors"
     content = bytearray(shard.read_bytes())
     if harm == "truncate":
@@ -135,7 +137,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tiny, who
 
 def test_when_all_are_damaged_it_refuses_and_never_starts_afresh(tiny):
     pretrain(tiny)
-    for path in steps(tiny.out / "checkpoints"):
+    for path in list_checkpoints(tiny.out / "checkpoints"):
         (path / "state.json").unlink()
     for _ in range(2):
         with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
@@ -210,13 +212,15 @@ def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
     else:
         pretrain(tiny)
         assert "No space left on device" in capsys.readouterr().err
-    assert next(path.name for path in steps(tiny.out / "checkpoints")) == ("step-00000010" if last else "step-00000012")
+    assert next(path.name for path in list_checkpoints(tiny.out / "checkpoints")) == (
+        "step-00000010" if last else "step-00000012"
+    )
     assert not list((tiny.out / "checkpoints").glob(".*"))
 
 
 def test_old_checkpoints_go_and_every_nth_stays(tiny):
     pretrain(replace(tiny, save_every=1, keep_last=2, keep_every=4))
-    names = [path.name for path in steps(tiny.out / "checkpoints")]
+    names = [path.name for path in list_checkpoints(tiny.out / "checkpoints")]
     assert names == ["step-00000012", "step-00000011", "step-00000008", "step-00000004"]
 
 
@@ -245,15 +249,15 @@ def test_weights_of_another_run_can_start_one(tiny, capsys):
 
 
 def test_a_gradient_that_is_never_finite_stops_the_run_with_advice(tiny, monkeypatch):
-    from openjepa import optim
+    from openjepa.training import optim
 
-    monkeypatch.setattr(optim, "clip", lambda method, limit: torch.tensor(float("nan")))
+    monkeypatch.setattr(optim, "clip_gradients", lambda method, limit: torch.tensor(float("nan")))
     with pytest.raises(RunError, match="has not been finite for .* steps: try --optim.clip 1"):
         pretrain(tiny)
 
 
 def test_stop_on_collapse_ends_the_run(tiny, monkeypatch):
-    from openjepa import health
+    from openjepa.training import collapse as health
 
     monkeypatch.setattr(health, "THRESHOLDS", (Threshold("rankme", "more", 1e9, "a test"),))
     with pytest.raises(RunError, match="stopped at step 6 by --stop-on-collapse: the representation is collapsing"):
@@ -299,7 +303,7 @@ def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
     pretrain(first)
     learnt = load(first.out).encoder.state_dict()
     net = replace(METHODS["released"], dim=96).build(tiny.data)
-    unfit = initialise_from(net, first.out)
+    unfit = initialize_from(net, first.out)
     for which in ("target", "context"):
         assert all(torch.equal(value, learnt[name]) for name, value in net.encoder(which).state_dict().items())
     assert unfit == [  # pixels there, features here
@@ -307,7 +311,7 @@ def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
         "predictor.proj.weight is 48×24 there and 96×24 here",
     ]
     deeper = replace(METHODS["released"], dim=96, depth=3).build(tiny.data)
-    assert "target_encoder.blocks.2.norm1.bias is only here, and begins as the seed makes it" in initialise_from(
+    assert "target_encoder.blocks.2.norm1.bias is only here, and begins as the seed makes it" in initialize_from(
         deeper, first.out
     )
 
@@ -316,10 +320,10 @@ def test_weights_of_which_none_fit_or_that_are_damaged_are_refused(tiny):
     first = replace(tiny, steps=1, out=tiny.out.with_name("first"))
     pretrain(first)
     with pytest.raises(UserError, match="nothing of the encoder in .* fits this one"):
-        initialise_from(torch.nn.Linear(2, 2), first.out)
-    (steps(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
+        initialize_from(torch.nn.Linear(2, 2), first.out)
+    (list_checkpoints(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="is damaged .*resume the run"):
-        initialise_from(tiny.method.build(tiny.data), first.out)
+        initialize_from(tiny.method.build(tiny.data), first.out)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_again(tiny, monkeypatch):
@@ -334,7 +338,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_agai
     monkeypatch.setattr(runs, "train", train)
     pretrain(replace(whole, resume="yes"))
     one, other = (
-        load_file(steps(out / "checkpoints")[0] / "model.safetensors")
+        load_file(list_checkpoints(out / "checkpoints")[0] / "model.safetensors")
         for out in (whole.out, tiny.out.with_name("whole"))
     )
     assert all(torch.equal(one[name], other[name]) for name in one)

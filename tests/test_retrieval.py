@@ -28,7 +28,7 @@ from openjepa.retrieval.index import opened
 from openjepa.retrieval.nearest import LARGE, Approximate, Exact, finder, unit
 from openjepa.retrieval.searching import Search, covered, search
 from openjepa.retrieval.twins import Duplicates, Pairs, duplicates, joined
-from openjepa.runs import pretrain
+from openjepa.training.run import pretrain
 from tests.browser import browser
 from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
 

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import checkpoint
-from openjepa.checkpoint import newest, steps
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_durable
 from openjepa.data import loader as data
 from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps, check_shared_memory, load_steps
-from openjepa.log import rows
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.modalities.image import Image
-from openjepa.runs import pretrain
+from openjepa.training import checkpoint
+from openjepa.training.checkpoint import list_checkpoints, load_newest, prune_checkpoints
+from openjepa.training.log import read_metrics
+from openjepa.training.run import pretrain
 from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import forked
 from tests.ranks import GUARDED, RUN, started
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def same(one: Path, other: Path) -> bool:
-    mine, theirs = (newest(out / "checkpoints") for out in (one, other))
+    mine, theirs = (load_newest(out / "checkpoints") for out in (one, other))
     return mine.step == theirs.step and all(torch.equal(mine.model[name], theirs.model[name]) for name in theirs.model)
 
 
@@ -81,8 +81,12 @@ def test_one_checkpoint_kept_is_there_until_the_next_one_is(tiny, monkeypatch):
         flush(path)
 
     monkeypatch.setattr(checkpoint, "fsync_path", refusing)
-    prune, seen = checkpoint.prune, []
-    monkeypatch.setattr(checkpoint, "prune", lambda folder, *rest: (prune(folder, *rest), seen.append(steps(folder))))
+    prune, seen = prune_checkpoints, []
+    monkeypatch.setattr(
+        checkpoint,
+        "prune_checkpoints",
+        lambda folder, *rest: (prune(folder, *rest), seen.append(list_checkpoints(folder))),
+    )
     pretrain(replace(tiny, keep_last=1))
     assert [[path.name for path in each] for each in seen] == [["step-00000005"], ["step-00000012"]]
 
@@ -95,7 +99,7 @@ def test_a_run_needs_few_open_files(tiny):
         pretrain(tiny)
 
     assert forked(few) == 0
-    assert newest(tiny.out / "checkpoints").step == 12
+    assert load_newest(tiny.out / "checkpoints").step == 12
 
 
 @pytest.mark.parametrize("name", ["a place with spaces", "Übung 数据 é", "quote'\"s", "-dash", "new\nline", "x" * 200])
@@ -103,7 +107,7 @@ def test_a_run_may_lie_anywhere(tiny, plain, name):
     odd = replace(tiny, out=tiny.out.with_name(name))
     pretrain(replace(odd, steps=5))
     pretrain(replace(odd, resume="yes"))
-    assert newest(odd.out / "checkpoints").step == 12 and (odd.out / "export").is_dir()
+    assert load_newest(odd.out / "checkpoints").step == 12 and (odd.out / "export").is_dir()
 
 
 def test_a_run_behind_a_link_goes_on_from_elsewhere(tiny, plain, tmp_path, monkeypatch):
@@ -118,9 +122,9 @@ def test_a_run_behind_a_link_goes_on_from_elsewhere(tiny, plain, tmp_path, monke
 
 def test_the_newest_checkpoint_is_that_of_the_most_steps_whatever_the_clock_says(tiny):
     pretrain(tiny)
-    for age, path in enumerate(steps(tiny.out / "checkpoints")):
+    for age, path in enumerate(list_checkpoints(tiny.out / "checkpoints")):
         os.utime(path, (1e9 + age, 1e9 + age))  # the older ones look younger
-    assert newest(tiny.out / "checkpoints").step == 12
+    assert load_newest(tiny.out / "checkpoints").step == 12
 
 
 def made() -> Steps:
@@ -180,8 +184,8 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_a_step_that_no_rank_takes(tiny
     """The others' gradients are not finite after the reduction; weights, moments and the average stay as they were."""
     settings = replace(tiny, log_every=1)
     torchrun(settings, code=POISONED)
-    assert [row["step"] for row in rows(tiny.out / "metrics.jsonl") if "loss" not in row] == [4]
-    end = newest(tiny.out / "checkpoints")
+    assert [row["step"] for row in read_metrics(tiny.out / "metrics.jsonl") if "loss" not in row] == [4]
+    end = load_newest(tiny.out / "checkpoints")
     assert end.step == 12 and all(x.isfinite().all() for x in [*end.model.values(), *end.optimizer.values()])
     assert {float(value) for name, value in end.optimizer.items() if name.endswith(":step")} == {11.0}
 
@@ -191,7 +195,7 @@ def test_a_rank_that_pauses_for_less_than_the_patience_is_waited_for(tiny, plain
     settings = replace(tiny, steps=400, save_every=100_000, patience="60s")
     processes = started(settings, code=GUARDED)
     until = time.monotonic() + 90
-    while not (tiny.out / "metrics.jsonl").is_file() or not rows(tiny.out / "metrics.jsonl"):
+    while not (tiny.out / "metrics.jsonl").is_file() or not read_metrics(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and processes[0].poll() is None
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGSTOP)
@@ -199,7 +203,7 @@ def test_a_rank_that_pauses_for_less_than_the_patience_is_waited_for(tiny, plain
     assert processes[0].poll() is None
     processes[1].send_signal(signal.SIGCONT)
     assert [process.wait(120) for process in processes] == [0, 0]
-    assert newest(tiny.out / "checkpoints").step == 400
+    assert load_newest(tiny.out / "checkpoints").step == 400
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_schedules_at_their_ends_train_to_the_end(tiny, optim):
     for steps in (1, 3):
         own = replace(tiny, steps=steps, optim=replace(tiny.optim, **optim), out=tiny.out.with_name(f"of {steps}"))
         pretrain(own)
-        end = newest(own.out / "checkpoints")
+        end = load_newest(own.out / "checkpoints")
         assert end.step == steps and all(x.isfinite().all() for x in end.model.values())
 
 

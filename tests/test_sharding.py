@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.checkpoint import newest
-from openjepa.config import Online, differences
 from openjepa.core.errors import UserError
-from openjepa.preparing import divides
-from openjepa.runs import pretrain
+from openjepa.training.checkpoint import load_newest
+from openjepa.training.config import OnlineProbe, config_differences
+from openjepa.training.run import pretrain
+from openjepa.training.setup import check_batch_size
 from tests.conftest import METHODS, replace, slow
 from tests.ranks import RUN
 from tests.test_distributed import features, losses, torchrun
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_again_with_two(tiny):
         code = RUN.replace("runs.pretrain", f"{UNTIL.format(steps)}\nruns.pretrain")
         settings = replace(shared, resume="if-any")
         torchrun(settings, ranks=1 if alone else 2, code=code)
-        assert newest(tiny.out / "checkpoints").step == steps
+        assert load_newest(tiny.out / "checkpoints").step == steps
     np.testing.assert_allclose(losses(tiny.out), losses(tiny.out.with_name("one")), atol=1e-6, rtol=0)
 
 
@@ -94,7 +94,7 @@ def test_a_run_from_other_weights_starts_alike_spread_or_whole(tiny):
 def test_probes_during_a_run_whose_weights_are_spread_are_refused(tiny, monkeypatch):
     monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
     with pytest.raises(UserError, match="leave --online.root out"):
-        divides(replace(tiny, sharded=True, online=Online(("photos",))))
+        check_batch_size(replace(tiny, sharded=True, online=OnlineProbe(("photos",))))
 
 
 def test_recomputed_activations_change_no_bit(tiny):
@@ -102,9 +102,9 @@ def test_recomputed_activations_change_no_bit(tiny):
     pretrain(replace(tiny, out=tiny.out.with_name("one")))
     recomputed = replace(tiny, recompute=True)
     pretrain(recomputed)
-    one, other = (newest(out / "checkpoints") for out in (tiny.out.with_name("one"), tiny.out))
+    one, other = (load_newest(out / "checkpoints") for out in (tiny.out.with_name("one"), tiny.out))
     assert all(torch.equal(one.model[name], other.model[name]) for name in one.model | other.model)
-    assert not differences(tiny, recomputed)
+    assert not config_differences(tiny, recomputed)
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from openjepa import checkpoint
 from openjepa.cli import main
-from openjepa.config import Slurm
 from openjepa.core.errors import UserError
-from openjepa.log import rows
-from openjepa.submission import going_on, option, submit
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.config import Slurm
+from openjepa.training.log import read_metrics
+from openjepa.training.parallel.slurm import parse_option, resume_command, submit_to_slurm
 from tests.conftest import replace
 from tests.ranks import bearing
 
@@ -34,14 +34,14 @@ def test_a_job_goes_on_where_it_was_left_and_submits_nothing_itself():
         "--steps",
         "5",
     ]
-    assert going_on(typed) == ["pretrain", "laptop", "--out", "runs/a", "--steps", "5", "--resume", "if-any"]
-    assert going_on(["pretrain", "--resume", "yes"]) == ["pretrain", "--resume", "yes"]
+    assert resume_command(typed) == ["pretrain", "laptop", "--out", "runs/a", "--steps", "5", "--resume", "if-any"]
+    assert resume_command(["pretrain", "--resume", "yes"]) == ["pretrain", "--resume", "yes"]
 
 
 def test_options_of_sbatch_are_names_and_values():
-    assert option("--mail-type=END") == ("mail_type", "END")
+    assert parse_option("--mail-type=END") == ("mail_type", "END")
     with pytest.raises(UserError, match="'exclusive' is no option of sbatch"):
-        option("exclusive")
+        parse_option("exclusive")
 
 
 def test_without_slurm_there_is_a_sentence(tiny, monkeypatch, capsys):
@@ -57,7 +57,7 @@ def test_a_folder_that_holds_a_run_is_not_submitted_to(tiny):
     tiny.out.mkdir(parents=True)
     (tiny.out / "config.json").write_text("{}")
     with pytest.raises(UserError, match="already holds a run"):
-        submit(replace(tiny, slurm=Slurm(nodes=1)), [], main, "local")
+        submit_to_slurm(replace(tiny, slurm=Slurm(nodes=1)), [], main, "local")
 
 
 def test_a_job_of_no_time_is_refused(tiny):
@@ -73,15 +73,15 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     small = "--method.dim 48 --method.depth 2 --method.num-heads 2 --method.target-layers -1 --method.predictor-dim 24"
     flags = f"cifar10 {small} --data.root {tiny.data.root[0]} --out {tiny.out} --steps 200 --save-every 1000 --batch-size 16"
     typed = ["pretrain", *flags.split(), "--device", "cpu", "--threads", "1", "--slurm.nodes", "1"]
-    job = submit(settings, typed, main, "local")
+    job = submit_to_slurm(settings, typed, main, "local")
     until = time.monotonic() + 90
-    while not (tiny.out / "metrics.jsonl").is_file() or not rows(tiny.out / "metrics.jsonl"):
+    while not (tiny.out / "metrics.jsonl").is_file() or not read_metrics(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and job.state == "RUNNING", job.stderr()
         time.sleep(0.02)
     (task,) = bearing(f"SUBMITIT_LOCAL_JOB_ID={job.job_id}")
     os.kill(task, signal.SIGUSR2)
     assert job._process.wait(120) == 0
-    steps = [int(path.name[5:]) for path in checkpoint.steps(tiny.out / "checkpoints")]
+    steps = [int(path.name[5:]) for path in list_checkpoints(tiny.out / "checkpoints")]
     assert steps[0] == 200 and 0 < steps[1] < 200
     assert "stopped by SIGUSR2" in job.stderr() and f"going on after step {steps[1]}" in job.stdout()
-    assert [row["step"] for row in rows(tiny.out / "metrics.jsonl")] == list(range(20, 201, 20))
+    assert [row["step"] for row in read_metrics(tiny.out / "metrics.jsonl")] == list(range(20, 201, 20))

@@ -12,7 +12,7 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import embed
-from openjepa.runs import pretrain
+from openjepa.training.run import pretrain
 from tests.conftest import CPU, replace
 
 
@@ -127,8 +127,8 @@ def test_patches_that_are_not_there_and_predictors_that_were_not_kept(run, photo
 
 
 def test_a_predictor_of_pixels_besides_gives_features_alone(photos):
-    from openjepa.config import Pretrain
     from openjepa.trained import Trained
+    from openjepa.training.config import Pretrain
     from tests.conftest import METHODS, MODALITIES
 
     data = replace(MODALITIES["image"])

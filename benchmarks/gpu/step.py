@@ -14,22 +14,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa import flops
-from openjepa.compiled import compile_blocks
-from openjepa.config import Pretrain
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.loader import Step
-from openjepa.device import place
-from openjepa.flops import shapes
-from openjepa.machine import matrix_rate, timed
 from openjepa.masking.config import Masking
-from openjepa.memory import hold
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.optim import build
-from openjepa.training import advance
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.optim import build_optimizer
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.perf.compile import compile_blocks
+from openjepa.training.perf.flops import count_flops, mask_shapes
+from openjepa.training.perf.hardware import matmul_rate, time_call
+from openjepa.training.step import train_step
 
 CASES = {  # size, patch, predictor depth, batch
     "S/16": ("small", 16, 6, 256),
@@ -43,7 +42,7 @@ def measure(
     size: str, patch: int, predictor_depth: int, batch: int, device: str, compiled: bool
 ) -> dict[str, float | bool]:
     """One model's steps under masks of every size that comes up: the median of ten, after three."""
-    where = place(device)
+    where = choose_device(device)
     data = Image(size=(224, 224), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
     run = Pretrain(data, method, Masking(), batch_size=batch)
@@ -59,7 +58,7 @@ def measure(
         for step in range(13)
     ]
     net = method.build(data).to(where.device)
-    optimizer = build(net, run.optim)
+    optimizer = build_optimizer(net, run.optim)
     began = time.perf_counter()
     if compiled:
         compile_blocks(run, net, made[0], where)
@@ -69,8 +68,10 @@ def measure(
     for step in made:
         batch_, masks = where.move(step.batch), where.move(step.masks)
         hyper = run.optim.at(step.step, 1000)
-        seconds.append(timed(lambda b=batch_, m=masks, h=hyper: advance(net, optimizer, b, m, h, where), where)[1])
-        work.append(batch * flops.work(method, data, shapes(masks)).total)
+        seconds.append(
+            time_call(lambda b=batch_, m=masks, h=hyper: train_step(net, optimizer, b, m, h, where), where)[1]
+        )
+        work.append(batch * count_flops(method, data, mask_shapes(masks)).total)
     rate = float(np.median([done / took for done, took in zip(work[3:], seconds[3:], strict=True)]))
     gib = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
     return {
@@ -78,7 +79,7 @@ def measure(
         "compiling": waited,
         "images_per_second": batch / float(np.median(seconds[3:])),
         "tflops": rate / 1e12,
-        "share": rate / matrix_rate(where),
+        "share": rate / matmul_rate(where),
         "gib": gib,
     }
 
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="one small case, to try the script without a GPU")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    hold()
+    retain_freed_memory()
     found: dict[str, list[dict[str, float | bool]]] = {}
     cases = {"tiny": ("tiny", 16, 1, 4)} if options.tiny else {name: CASES[name] for name in options.only}
     for name, case in cases.items():

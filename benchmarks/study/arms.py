@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from openjepa.config import Pretrain
 from openjepa.recipes import recipe
+from openjepa.training.config import Pretrain
 
 Change = Callable[[Pretrain], Pretrain]
 

@@ -24,18 +24,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import accuracies, compared
-from openjepa.budget import paced
-from openjepa.config import Pretrain, load
 from openjepa.core.fileio import atomic_write
-from openjepa.device import place
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
-from openjepa.health import Alarm
-from openjepa.log import rows
-from openjepa.memory import hold
-from openjepa.preparing import prepared
 from openjepa.recipes.auto import chosen
-from openjepa.runs import pretrain
+from openjepa.training.budget import time_step
+from openjepa.training.collapse import CollapseAlarm
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.device import choose_device
+from openjepa.training.log import read_metrics
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.run import pretrain
+from openjepa.training.setup import prepare_data
 
 
 def rate(times: float) -> Change:
@@ -89,30 +89,30 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
     if not (out / "export" / "config.json").exists():
         pretrain(settings_of(folder, change, options))
     took = time.perf_counter() - began
-    trained = load(out)
-    alarm = Alarm()
-    log = list(rows(out / "metrics.jsonl"))
+    trained = load_config(out)
+    alarm = CollapseAlarm()
+    log = list(read_metrics(out / "metrics.jsonl"))
     rang = [row["step"] for row in log if alarm.check(row)]
     scores = {
         "after": probed(ours(trained.encoder, trained.config, ""), folder),
         "before": before(untrained(trained.config), folder, out.parent),
     }
     spread = min((row["target_std"] for row in log if "target_std" in row), default=None)
-    steps = load(out).steps
+    steps = load_config(out).steps
     result = {"steps": steps, "seconds": took, "target_std": spread, "alarm": rang, **scores}
     (out / "result.json").write_text(json.dumps(result))
 
 
 def in_turn(options: argparse.Namespace) -> None:
     """Says how long a step of each change takes, the median of several turns."""
-    where = place("cpu")
+    where = choose_device("cpu")
     for folder in options.folders:
         made = []
         for change in options.changes:
             settings = dataclasses.replace(settings_of(folder, change, options), steps=1000, budget="")
             packed = options.out / "packed" / folder.name
-            made.append(prepared(settings, where, settings.data.listing(), packed))
-        timed = [[paced(each, data, where).step for data, each in made] for _ in range(options.turns)]
+            made.append(prepare_data(settings, where, settings.data.listing(), packed))
+        timed = [[time_step(each, data, where).step for data, each in made] for _ in range(options.turns)]
         for change, each in zip(options.changes, zip(*timed, strict=True), strict=True):
             print(f"{folder.name}, {change}: {1000 * statistics.median(each):.0f} ms a step", flush=True)
 
@@ -132,7 +132,7 @@ def probed(this: Candidate, folder: Path) -> dict[str, float]:
     for name in ("train", "test"):
         part = dataclasses.replace(this.data, root=(str(folder / name),))
         parts.append(part.dataset(part.listing()))
-    train, test = (embed(this, part, place("cpu"), KINDS) for part in parts)
+    train, test = (embed(this, part, choose_device("cpu"), KINDS) for part in parts)
     return accuracies(compared(train, test, len(parts[0].classes), QUICK))
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=0, help="time the steps so many times in turn, and leave")
     parser.add_argument("--one", metavar="CHANGE", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    hold()  # as `jepa` does
+    retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     if options.turns:
         return in_turn(options)

@@ -28,25 +28,25 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
-from openjepa.config import Pretrain
 from openjepa.core.rng import epoch_order
 from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps
 from openjepa.data.normalization import measure_mean_std
 from openjepa.data.wrappers import Subset
-from openjepa.device import place
 from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import Features, embed
 from openjepa.evaluate.linear import Labelled, probe
 from openjepa.evaluate.neighbours import predict
-from openjepa.log import rows
-from openjepa.memory import hold
-from openjepa.optim import build
-from openjepa.preparing import prepared
 from openjepa.recipes import recipe
-from openjepa.runs import pretrain
-from openjepa.training import advance
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.log import read_metrics
+from openjepa.training.optim import build_optimizer
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.run import pretrain
+from openjepa.training.setup import prepare_data
+from openjepa.training.step import train_step
 from openjepa.weights import load
 
 TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
@@ -81,7 +81,7 @@ def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
 
 def rate(arm: str, options: argparse.Namespace) -> float:
     """Seconds a step on this thread, the median."""
-    settings, where = settings_of(arm, 0, options), place("cpu")
+    settings, where = settings_of(arm, 0, options), choose_device("cpu")
     data = settings.data.dataset(settings.data.listing(), options.out / "packed")
     mean, std = measure_mean_std(data)
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
@@ -89,11 +89,11 @@ def rate(arm: str, options: argparse.Namespace) -> float:
     masker = settings.masks.build(settings.data.grid)
     net = settings.method.build(settings.data, 0)
     steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0, views=net.views)
-    optimizer, taken = build(net, settings.optim), []
+    optimizer, taken = build_optimizer(net, settings.optim), []
     for number in range(LOOKS):
         began = time.perf_counter()
         step = steps[number]
-        advance(net, optimizer, step.batch, step.masks, settings.optim.at(number, 1000), where)
+        train_step(net, optimizer, step.batch, step.masks, settings.optim.at(number, 1000), where)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken[3:])
 
@@ -116,7 +116,7 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
     if arm.startswith(HALF):
         return
     which = "context" if arm in FROZEN else "target"
-    log = list(rows(folder / "metrics.jsonl"))
+    log = list(read_metrics(folder / "metrics.jsonl"))
     alarms = {name: log[-1][name] for name in ("relative_loss", "target_std", "rankme") if name in log[-1]}
     right = probed(folder, which, options)
     bits = {name: packed_bits(each) for name, each in right.items()}
@@ -135,7 +135,7 @@ def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, Tens
 def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of the encoder that an arm starts with."""
     settings = settings_of(arm, seed, options)
-    _, settings = prepared(settings, place("cpu"), settings.data.listing(), options.out / "packed")
+    _, settings = prepare_data(settings, choose_device("cpu"), settings.data.listing(), options.out / "packed")
     return accuracies(held_out(untrained(settings), options.out / "packed"))
 
 
@@ -144,7 +144,7 @@ def held_out(this: Candidate, packed: Path) -> dict[str, Tensor]:
     whole = this.data.dataset(this.data.listing(), packed)
     chosen = torch.from_numpy(epoch_order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
-    train, held = (embed(this, part, place("cpu"), KINDS) for part in parts)
+    train, held = (embed(this, part, choose_device("cpu"), KINDS) for part in parts)
     return compared(train, held, len(whole.classes))
 
 
@@ -213,7 +213,7 @@ def asked() -> argparse.Namespace:
 
 def main() -> None:
     options = asked()
-    hold()
+    retain_freed_memory()
     torch.set_num_threads(1)
     if options.one:
         arm, seed, steps = options.one

@@ -19,15 +19,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.budget import paced
-from openjepa.config import Pretrain
 from openjepa.data.synthetic.scenes import Scenes, render
-from openjepa.device import place
-from openjepa.memory import hold
-from openjepa.preparing import prepared
 from openjepa.recipes import recipe
-from openjepa.runs import pretrain
 from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, show, written
+from openjepa.training.budget import time_step
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.run import pretrain
+from openjepa.training.setup import prepare_data
 from openjepa.weights import load
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
-    hold()  # as `jepa` does
+    retain_freed_memory()  # as `jepa` does
     demo = Demo(out=options.out, seed=options.seed)
     train = written(options.out / "scenes", demo)
     config = recipe(demo, options.out / "scenes")
@@ -80,9 +80,9 @@ def main() -> None:
     config = dataclasses.replace(config, steps=options.steps, threads=1, resume="if-any")
     if options.time:
         torch.set_num_threads(1)
-        where = place("cpu", config.precision)
-        data, config = prepared(config, where, config.data.listing(), options.out / "data")
-        paces = [paced(config, data, where).step for _ in range(4)]
+        where = choose_device("cpu", config.precision)
+        data, config = prepare_data(config, where, config.data.listing(), options.out / "data")
+        paces = [time_step(config, data, where).step for _ in range(4)]
         return print(f"{1000 * min(paces):.0f} ms a step, the least of {[round(1000 * each) for each in paces]}")
     run = pretrain(config)
     side = (SIDE, SIDE)

@@ -17,13 +17,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.data.normalization import measure_mean_std
-from openjepa.device import place
 from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.finetune import Recipe, finetune
 from openjepa.evaluate.logistic import accuracy
 from openjepa.evaluate.lowshot import choose
 from openjepa.recipes import recipe
+from openjepa.training.device import choose_device
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         parts.append(image.dataset(image.listing()))
     train, test = parts
     this = untrained(dataclasses.replace(config, data=train.config))
-    asked, where = torch.arange(len(test)), place("cpu")
+    asked, where = torch.arange(len(test)), choose_device("cpu")
     for shots in options.shots:
         for draw in range(options.draws):
             began = time.perf_counter()

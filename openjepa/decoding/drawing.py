@@ -13,21 +13,21 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa.config import Pretrain, load
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks, Tokens
 from openjepa.decoding.training import BLOCK
-from openjepa.device import Place, Precision, place
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
 from openjepa.figures.shown import Asked, Shown, out_of, shown
 from openjepa.masking.region import Box, hide_region, index_mask
 from openjepa.methods.decoder import Decoder, FlowDecoder, image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions
-from openjepa.weights import whole_method
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.device import Device, Precision, choose_device
+from openjepa.training.run_folder import load_newest_method
 
 STEPS = 25  # of the flow
 
@@ -38,7 +38,7 @@ class Opened(NamedTuple):
     settings: Pretrain
     method: FlowDecoder
     step: int
-    place: Place  # where it draws
+    place: Device  # where it draws
 
     @property
     def data(self) -> Image:
@@ -53,10 +53,10 @@ class Opened(NamedTuple):
 
 def opened(folder: Path, device: str = "auto", precision: Precision = "auto") -> Opened:
     """A decoder's newest good checkpoint. Mistake if the folder has none."""
-    settings = load(folder)
+    settings = load_config(folder)
     if not isinstance(settings.method, Decoder):
         raise UserError(f"{folder} is no decoder: train one by jepa decode train {folder}")
-    (method, step), where = whole_method(folder, settings), place(device, precision)
+    (method, step), where = load_newest_method(folder, settings), choose_device(device, precision)
     return Opened(settings, method.to(where.device), step, where)
 
 

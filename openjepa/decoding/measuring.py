@@ -18,9 +18,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.rng import epoch_order
 from openjepa.decoding.drawing import STEPS, conditions, draw, mask_of, opened, pooled
-from openjepa.device import Precision
 from openjepa.figures.shown import some
 from openjepa.nn.flow import Conditions
+from openjepa.training.device import Precision
 
 CENTRE = 0.25, 0.25, 0.75, 0.75  # the block that is drawn to be measured, in all pictures: features tell places, too
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openjepa.config import Pretrain, differences, load
 from openjepa.core.arguments import Run
 from openjepa.core.errors import UserError
-from openjepa.device import Precision
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Condition, Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim
-from openjepa.runs import pretrain
-from openjepa.weights import PREDICTOR, everything
+from openjepa.training.config import Pretrain, config_differences, load_config
+from openjepa.training.device import Precision
+from openjepa.training.optim import Optim
+from openjepa.training.run import pretrain
+from openjepa.training.run_folder import PREDICTOR_PREFIX, load_all_networks
 
 BLOCK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), budget=1.0)  # all else is shown
 
@@ -49,7 +49,7 @@ def train(settings: Train) -> Path:
     """The decoder's folder, a run like any other: resumed exactly, logged, with its curves."""
     wanted = config_of(settings)
     if (wanted.out / "config.json").is_file():
-        other = [each for each in differences(load(wanted.out), wanted) if each.startswith("method.")]
+        other = [each for each in config_differences(load_config(wanted.out), wanted) if each.startswith("method.")]
         if other:
             raise UserError(
                 f"{wanted.out} holds another decoder ({'; '.join(other)}): give those settings, or another --out"
@@ -61,7 +61,7 @@ def train(settings: Train) -> Path:
 def config_of(settings: Train) -> Pretrain:
     """The run that trains the decoder. Mistake if the run to be decoded has no such networks."""
     run = Path(settings.run)
-    theirs = load(run)
+    theirs = load_config(run)
     if (
         not isinstance(theirs.data, Image)
         or not isinstance(theirs.method, JEPA | MAE)
@@ -70,7 +70,9 @@ def config_of(settings: Train) -> Pretrain:
         raise UserError(f"{run} is no run on images of a JEPA or an autoencoder: give one that is")
     if settings.condition == "prediction" and not isinstance(theirs.method, JEPA):
         raise UserError(f"{run} predicts pixels, no features: leave --condition prediction out")
-    if settings.condition == "prediction" and not any(name.startswith(PREDICTOR) for name in everything(run)):
+    if settings.condition == "prediction" and not any(
+        name.startswith(PREDICTOR_PREFIX) for name in load_all_networks(run)
+    ):
         raise UserError(f"{run} has no predictor: give the run's folder, or leave --condition prediction out")
     if settings.dim % (4 * settings.num_heads):
         better = max(1, round(settings.dim / (4 * settings.num_heads))) * 4 * settings.num_heads

@@ -20,13 +20,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from openjepa import weights
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.formats.found import IMAGENET
 from openjepa.formats.hugging_face import is_one as of_hugging_face
 from openjepa.formats.reading import load
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import ViT
+from openjepa.training.config import Pretrain
 
 LAST = 4  # layers of the paper's `last4`
 

@@ -26,8 +26,8 @@ from openjepa.core.fileio import atomic_write, lock_folder
 from openjepa.core.protocols import Dataset
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.core.types import Samples
-from openjepa.device import Place
 from openjepa.evaluate.candidates import Candidate, Kind, Seen
+from openjepa.training.device import Device
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
 
@@ -83,7 +83,7 @@ class Chunk(NamedTuple):
 def embed(
     candidate: Candidate,
     data: Dataset,
-    place: Place,
+    place: Device,
     kinds: tuple[Kind, ...] = ("last",),
     folder: Path | None = None,
     batch: int = 256,
@@ -134,7 +134,7 @@ def reader(data: Dataset) -> Callable[[int, int], Samples]:
 
 
 def encoding(
-    candidate: Candidate, place: Place, kinds: dict[str, str], batch: int = 256
+    candidate: Candidate, place: Device, kinds: dict[str, str], batch: int = 256
 ) -> Callable[[int, Samples], Chunk]:
     """What turns views into features: of each kind asked for, under the name given for it."""
     candidate.network.to(place.device).eval()
@@ -157,7 +157,7 @@ class Viewer(NamedTuple):
 
     candidate: Candidate
     data: Dataset
-    place: Place
+    place: Device
 
     def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool, patches: bool = True) -> Epochs:
         """Epochs over some samples in an order of (seed, epoch): what is seen, and which of `index` it is.

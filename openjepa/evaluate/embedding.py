@@ -26,11 +26,11 @@ from openjepa.core.protocols import Dataset
 from openjepa.core.types import Samples
 from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.device import Precision, place
-from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import CHUNK, FILE, Chunk, Features, Maker, encoding, header_of, reader, stored
 from openjepa.trained import Kind
+from openjepa.training.device import Precision, choose_device
+from openjepa.training.parallel.launch import process_group
 
 NAME = "features"  # of the tensor, and of the column
 
@@ -73,7 +73,7 @@ def embed(settings: Embed) -> Path:
     for file in (out, *lists):
         if file.exists():
             raise UserError(f"{file} is there already: give another --out, or remove it")
-    where, this = place(settings.device, settings.precision), candidate(settings.run, settings.which)
+    where, this = choose_device(settings.device, settings.precision), candidate(settings.run, settings.which)
     data = dataclasses.replace(this.data, root=(settings.data,), fit=settings.fit)
     samples = ThreadedDataset(data.dataset(data.listing()))
     about = {

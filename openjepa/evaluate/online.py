@@ -9,24 +9,24 @@ from contextlib import nullcontext
 
 import torch
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Method
 from openjepa.core.rng import epoch_order
 from openjepa.data.wrappers import Subset
-from openjepa.device import Place
 from openjepa.evaluate.candidates import ours
 from openjepa.evaluate.embed import embed
 from openjepa.evaluate.labelled import Labelled, split
 from openjepa.evaluate.logistic import accuracy, probe
 from openjepa.evaluate.neighbours import predict
 from openjepa.modalities.image import Image
+from openjepa.training.config import Pretrain
+from openjepa.training.device import Device
 
 
 class Online:
     """kNN and logistic accuracy of the target encoder on a part of a labelled folder."""
 
-    def __init__(self, config: Pretrain, place: Place):
+    def __init__(self, config: Pretrain, place: Device):
         if not isinstance(config.data, Image):
             raise UserError("signals cannot be probed during a run: leave --online.root out")
         self.config, self.place, most = config, place, config.online.samples

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from openjepa.core.console import info
-from openjepa.device import Precision
 from openjepa.evaluate import lowshot, report
 from openjepa.evaluate.attentive import probe
 from openjepa.evaluate.candidates import KINDS, Kind
@@ -25,6 +24,7 @@ from openjepa.evaluate.logistic import Linear, fit
 from openjepa.evaluate.lowshot import STRENGTH
 from openjepa.evaluate.neighbours import predict
 from openjepa.evaluate.report import Score, interval
+from openjepa.training.device import Precision
 
 Name = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
 

@@ -13,8 +13,6 @@ from openjepa.core.console import info
 from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
-from openjepa.device import Place, place
-from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.heads import SUFFIX, head_of, save
@@ -34,6 +32,8 @@ from openjepa.evaluate.report import (
     write,
 )
 from openjepa.evaluate.spectrum import meters
+from openjepa.training.device import Device, choose_device
+from openjepa.training.parallel.launch import process_group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
     """
     if not settings.probes:
         raise UserError("no probe was asked for: try --probes logistic knn")
-    where = place(settings.device, settings.precision)
+    where = choose_device(settings.device, settings.precision)
     with process_group(where.device):
         if rank_and_size()[1] > 1:
             if not settings.features:
@@ -119,7 +119,7 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
     return [each.score for each in found]
 
 
-def seen_by(each: Candidate, settings: Settings, where: Place) -> tuple[Split, Parts]:
+def seen_by(each: Candidate, settings: Settings, where: Device) -> tuple[Split, Parts]:
     """The data as one encoder wants it, and its features."""
     data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
     parts = split(data, settings.data, settings.seed)
@@ -163,7 +163,7 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     info(f"written    {file}")
 
 
-def features_of(each: Candidate, parts: Split, settings: Settings, where: Place) -> Parts:
+def features_of(each: Candidate, parts: Split, settings: Settings, where: Device) -> Parts:
     """Both parts' features, from the folder where they are kept if they are there."""
     kinds: tuple[Kind, ...] = KINDS if "linear" in settings.probes or settings.kind == "last4" else KINDS[:1]
 

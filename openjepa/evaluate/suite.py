@@ -17,8 +17,6 @@ from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.data.crops import EvalCrop
 from openjepa.data.synthetic.scenes import render
-from openjepa.device import Precision, place
-from openjepa.distributed import process_group
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.dense import Dense, measure, targets
 from openjepa.evaluate.embed import Viewer
@@ -27,6 +25,8 @@ from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.probes import Name
 from openjepa.evaluate.probing import Probe, measured
 from openjepa.evaluate.report import Score, markdown, markdown_free, read, show_free, whole
+from openjepa.training.device import Precision, choose_device
+from openjepa.training.parallel.launch import process_group
 
 SCENES = (2_000, 500)  # scenes that dense tasks train and test on
 
@@ -81,7 +81,7 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
 
     Under torchrun the processes share the embedding; the main one alone probes meanwhile, and the others wait.
     """
-    with process_group(place(settings.device, settings.precision).device, patience=timedelta(days=7)):
+    with process_group(choose_device(settings.device, settings.precision).device, patience=timedelta(days=7)):
         return tasks(settings)
 
 
@@ -159,7 +159,7 @@ def dense_rows(compared: list[Candidate], settings: Suite) -> dict[str, dict[str
 
 def patches(each: Candidate, settings: Suite) -> Dense:
     """The dense tasks for one encoder."""
-    where, parts = place(settings.device, settings.precision), []
+    where, parts = choose_device(settings.device, settings.precision), []
     each.network.to(where.device).eval()
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
         scenes = render(count, rendered_size(each.data), settings.seed, first)

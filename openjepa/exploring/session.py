@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
-from openjepa.config import Pretrain
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
@@ -31,6 +30,7 @@ from openjepa.figures.prediction import coloured, error_map, expect, filled, gat
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
 from openjepa.masking.region import Box, covered_patches, hide_region
 from openjepa.trained import view_of
+from openjepa.training.config import Pretrain
 
 MOST = 10_000  # pictures
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from openjepa.core.arguments import Runs
 from openjepa.core.errors import UserError
 from openjepa.figures.canvas import COLOURS, INK, Plate, plain, save, svg
-from openjepa.health import THRESHOLDS
-from openjepa.log import rows
+from openjepa.training.collapse import THRESHOLDS
+from openjepa.training.log import read_metrics
 
 DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours, too
 
@@ -64,7 +64,7 @@ def logs_of(runs: Sequence[Path]) -> Logs:
     if len(set(runs)) < len(runs):
         raise UserError(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
     alike = len({run.name for run in runs}) < len(runs)
-    logs = [(str(run) if alike else run.name, rows(run / "metrics.jsonl")) for run in runs]
+    logs = [(str(run) if alike else run.name, read_metrics(run / "metrics.jsonl")) for run in runs]
     for run, (_, log) in zip(runs, logs, strict=True):
         if not log:
             raise UserError(f"{run} has no metrics.jsonl with rows: give the folder of a run that has taken some steps")
@@ -73,7 +73,7 @@ def logs_of(runs: Sequence[Path]) -> Logs:
 
 def draw(runs: list[Path], out: Path) -> Path:
     """A PNG with a panel for each signal and a line for each run."""
-    logs = [(run.name, rows(run / "metrics.jsonl")) for run in runs]
+    logs = [(run.name, read_metrics(run / "metrics.jsonl")) for run in runs]
     return save(Plate("curves", "", "", figure(logs)), out)
 
 

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from openjepa.config import Pretrain, is_one, load
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.figures.canvas import COLOURS, MAP, Plate, framed, paled, tiled
@@ -19,6 +18,7 @@ from openjepa.figures.shown import Asked, Shown, shown
 from openjepa.masking.region import index_mask
 from openjepa.modalities.image import Image
 from openjepa.recipes import RECIPES, recipe
+from openjepa.training.config import Pretrain, is_run_folder, load_config
 
 DRAWS = 4096  # masks that the coverage is counted of
 
@@ -55,9 +55,9 @@ def run_of(name: str) -> Pretrain:
     """The config of a run, an export or a recipe. Mistake if it is none."""
     if name in RECIPES:
         return recipe(name)
-    if not is_one(Path(name)):
+    if not is_run_folder(Path(name)):
         raise UserError(f"{name} is no run and no recipe: jepa recipes lists these")
-    return load(Path(name))
+    return load_config(Path(name))
 
 
 def drawn(run: Pretrain, found: Shown, seed: int = 0) -> Plate:

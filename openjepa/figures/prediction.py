@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.config import Pretrain, is_one, load
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks
@@ -25,7 +24,8 @@ from openjepa.figures.shown import Asked, Shown, rooted, shown
 from openjepa.masking.region import Box, hide_region, index_mask
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.weights import method_of
+from openjepa.training.config import Pretrain, is_run_folder, load_config
+from openjepa.training.run_folder import load_method
 
 GALLERY = 256  # pictures, of which those not shown lend their patches
 
@@ -85,14 +85,14 @@ def predicts(run: Pretrain) -> bool:
 
 def predictive(folder: Path) -> tuple[Pretrain, Any]:
     """A run's settings and all its networks. Mistake if it has no predictor."""
-    if not is_one(folder):
+    if not is_run_folder(folder):
         raise UserError(f"{folder} is no run: what a predictor expects is drawn of a run, or of what jepa convert made")
-    run = load(folder)
+    run = load_config(folder)
     if not predicts(run):
         raise UserError(f"{folder} predicts nothing that is hidden: give a run of a JEPA or of an autoencoder")
     if isinstance(run.method, JEPA):
         run = dataclasses.replace(run, method=dataclasses.replace(run.method, target_every=1))
-    return run, method_of(folder, run)
+    return run, load_method(folder, run)
 
 
 def masks_of(settings: PredictionOf, run: Pretrain, found: Shown) -> Masks:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.config import FREE, Pretrain, load, to_json
 from openjepa.core.arguments import Runs
 from openjepa.core.config import flatten
 from openjepa.core.console import info, warn
@@ -24,10 +23,11 @@ from openjepa.figures.neighbours import FOUND
 from openjepa.figures.prediction import predicts
 from openjepa.figures.shown import encoder, evenly, some
 from openjepa.figures.spectrum import pooled, stages_of
-from openjepa.health import Alarm
-from openjepa.log import rows
 from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
+from openjepa.training.collapse import CollapseAlarm
+from openjepa.training.config import RUN_SETTINGS, Pretrain, load_config, to_json
+from openjepa.training.log import read_metrics
 
 EFFORT = 1e12  # operations of one pass of an encoder over all pictures that are looked at, about
 
@@ -83,7 +83,7 @@ def report(settings: Report) -> Path:
 
 
 def told_of(folder: Path) -> Told:
-    settings = load(folder)
+    settings = load_config(folder)
     notes = (read_json(file) if (file := folder / f"{name}.json").is_file() else {} for name in ("data", "environment"))
     (_, log), *_ = logs_of([folder])
     return Told(folder, settings, log, *notes)
@@ -153,7 +153,7 @@ def facts(run: Told) -> str:
 
 def warnings(run: Told) -> Iterator[str]:
     """What a person should know: alarms, files passed over, a run that is not done."""
-    alarm = Alarm(run.settings.method)
+    alarm = CollapseAlarm(run.settings.method)
     for row in run.log:
         if message := alarm.check({name: float(value) for name, value in row.items()}):
             yield f"{run.name}, step {row['step']:,}: {message}"
@@ -174,7 +174,7 @@ def side_by_side(runs: Sequence[Told]) -> str:
     ]
     flat = [flatten(to_json(run.settings)) for run in runs]
     every = dict.fromkeys(name for each in flat for name in each)
-    other = [name for name in every if len({str(each.get(name, "")) for each in flat}) > 1 and name not in FREE]
+    other = [name for name in every if len({str(each.get(name, "")) for each in flat}) > 1 and name not in RUN_SETTINGS]
     differing = [(name, *(str(each.get(name, "")) for each in flat)) for name in other]
     head = ("", *(run.name for run in runs))
     return table(head, lines) + "<h3>Settings that differ</h3>" + table(head, differing)
@@ -269,7 +269,7 @@ def everything(run: Told) -> str:
 
 def at_end(folder: Path) -> Path | None:
     """The report of a run that has just ended; the run is done without it, too, and why there is none is said."""
-    if not rows(folder / "metrics.jsonl"):
+    if not read_metrics(folder / "metrics.jsonl"):
         return None
     try:
         return report(Report(runs=(str(folder),)))

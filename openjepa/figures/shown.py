@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa.config import is_one, load
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
@@ -24,6 +23,7 @@ from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.modalities.image import Image
+from openjepa.training.config import is_run_folder, load_config
 
 MOST = 64  # pictures in one figure
 
@@ -122,7 +122,7 @@ def evenly(many: int, few: int) -> list[int]:
 
 def learnt_from(run: str) -> tuple[str, ...]:
     """Where a run's pictures lie; nothing if it does not say."""
-    data = load(Path(run)).data if is_one(Path(run)) else None
+    data = load_config(Path(run)).data if is_run_folder(Path(run)) else None
     return data.root if isinstance(data, Image) else ()
 
 

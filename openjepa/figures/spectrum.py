@@ -12,8 +12,6 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from openjepa.checkpoint import steps
-from openjepa.config import Pretrain, is_one, load
 from openjepa.core.errors import UserError
 from openjepa.evaluate.candidates import Candidate, ours
 from openjepa.figures.canvas import COLOURS, INK, Plate, plain, svg
@@ -21,7 +19,10 @@ from openjepa.figures.curves import DASHES
 from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
 from openjepa.modalities.image import Image
 from openjepa.nn.rank import rankme
-from openjepa.weights import checked, untrained
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.config import Pretrain, is_run_folder, load_config
+from openjepa.training.run_folder import read_valid_checkpoint
+from openjepa.weights import untrained
 
 SAMPLES = 512  # pictures
 
@@ -37,7 +38,7 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
     """One figure. Mistake if there are too few pictures for a spectrum."""
     settings = rooted(settings)  # type: ignore[assignment]
     folder = Path(settings.run)
-    run = load(folder) if is_one(folder) else None
+    run = load_config(folder) if is_run_folder(folder) else None
     now = encoder(settings)
     found = some(
         tuple(settings.images),
@@ -53,14 +54,14 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
 def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, Candidate]]:
     """The encoder untrained, and at every checkpoint that is kept, or as exported."""
     yield "before training", ours(untrained(run), run, "")
-    paths = sorted(steps(folder / "checkpoints"))
+    paths = sorted(list_checkpoints(folder / "checkpoints"))
     for path in paths:
-        loaded = checked(path)
+        loaded = read_valid_checkpoint(path)
         method = run.method.build(run.data)
         method.load_state_dict(loaded.model)
         yield f"step {loaded.step:,}", ours(method.eval().encoder(which), run, "")
     if not paths:
-        found = load(folder, which)
+        found = load_config(folder, which)
         yield f"step {found.step:,}", ours(found.encoder, run, "")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from openjepa.config import Pretrain
 from openjepa.core.fileio import read_json
 from openjepa.methods.jepa import JEPA
 from openjepa.trained import Trained
+from openjepa.training.config import Pretrain
 
 USES = {
     "hf": """```python

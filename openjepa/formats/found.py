@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.formats.layouts import Layout, Sizes, State, position_table, taken
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.trained import About, Trained
-from openjepa.weights import CONTEXT_FILE, FILE, PREDICTOR_FILE, write
+from openjepa.trained import Trained
+from openjepa.training.config import Pretrain
+from openjepa.training.run_folder import CONTEXT_FILE, ENCODER_FILE, PREDICTOR_FILE, Provenance, write_weights
 
 # mean and deviation that the released encoders were trained with
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 HEADS = {size["dim"]: size["num_heads"] for size in VIT_SIZES.values()}
 
-FILES = {"target": FILE, "context": CONTEXT_FILE, "predictor": PREDICTOR_FILE}
+FILES = {"target": ENCODER_FILE, "context": CONTEXT_FILE, "predictor": PREDICTOR_FILE}
 
 
 class Asked(NamedTuple):
@@ -40,13 +40,13 @@ class Found(NamedTuple):
 
     settings: Pretrain
     networks: dict[str, State]
-    about: About
+    about: Provenance
     step: int = 0
 
     def write(self, folder: Path) -> Path:
         """A folder of weights that every verb takes."""
         files = {FILES[name]: state for name, state in self.networks.items()}
-        return write(folder, files, self.settings, self.step, self.about)
+        return write_weights(folder, files, self.settings, self.step, self.about)
 
     def trained(self, which: str = "target") -> Trained:
         """The encoder, ready to use. Mistake if there is no such one."""

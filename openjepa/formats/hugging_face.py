@@ -15,7 +15,8 @@ from openjepa.core.fileio import atomic_write, read_json
 from openjepa.formats.found import IMAGENET, Asked, Found, Pictures, ours, settings_of
 from openjepa.formats.layouts import HF4, HF5, State, position_table, sizes, strip
 from openjepa.modalities.image import Image
-from openjepa.trained import About, Trained
+from openjepa.trained import Trained
+from openjepa.training.run_folder import Provenance
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -53,7 +54,7 @@ def read(folder: Path, asked: Asked) -> Found:
     settings = settings_of(known, None, asked.num_heads or whole(config, "num_attention_heads"), pictures, where)
     licence = asked.licence or licence_of(folder)
     networks = {"target": ours(state, layout, settings, "target", where)}
-    return Found(settings, networks, About(folder.name, "hf", licence, notes))
+    return Found(settings, networks, Provenance(folder.name, "hf", licence, notes))
 
 
 def whole(config: dict[str, Any], name: str) -> int:

@@ -19,7 +19,8 @@ from openjepa.core.fileio import atomic_write
 from openjepa.formats.found import Asked, Found, Pictures, ours, settings_of
 from openjepa.formats.layouts import PREDICTOR, TIMM, State, position_table, sizes, strip
 from openjepa.methods.jepa import JEPA
-from openjepa.trained import About, Trained
+from openjepa.trained import Trained
+from openjepa.training.run_folder import Provenance
 
 LICENCE = "cc-by-nc-4.0"  # of the released weights
 
@@ -64,7 +65,7 @@ def read(file: Path, asked: Asked) -> Found:
     }
     epoch = content.get("epoch")
     notes += (f"after {epoch} epochs",) if type(epoch) is int else ()
-    return Found(settings, networks, About(file.name, "official", asked.licence or LICENCE, notes))
+    return Found(settings, networks, Provenance(file.name, "official", asked.licence or LICENCE, notes))
 
 
 def network(state: Any, where: str) -> State:

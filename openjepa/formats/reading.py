@@ -7,12 +7,12 @@ from pathlib import Path
 
 from openjepa import weights
 from openjepa.core.errors import UserError
-from openjepa.device import place
 from openjepa.formats.found import Asked, Found
 from openjepa.formats.hugging_face import is_one, read
 from openjepa.formats.official import LICENCE
 from openjepa.formats.programs import ONNX, PROGRAM
 from openjepa.trained import Trained
+from openjepa.training.device import choose_device
 
 HUB, OFFICIAL = "hf:", "model.pth.tar"  # the latter as jepa export writes it
 
@@ -28,7 +28,7 @@ def load(source: str | Path, which: str = "target", device: str = "cpu") -> Trai
     `which` is "target", the averaged encoder, which the paper evaluates, or "context"; Hugging Face and timm ship one
     encoder. Mistake in a sentence if there is none, or if it is damaged.
     """
-    where, found = place(device).device, foreign(str(source), Asked())
+    where, found = choose_device(device).device, foreign(str(source), Asked())
     ours = Path(source).parent if Path(source).is_file() else Path(source)  # export/encoder.safetensors, too
     trained = found.trained(which) if found else weights.load(ours, which)
     return trained.to(where)

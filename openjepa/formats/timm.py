@@ -13,7 +13,8 @@ from openjepa.core.fileio import atomic_write
 from openjepa.formats.found import IMAGENET, Asked, Found, Pictures, ours, settings_of
 from openjepa.formats.hugging_face import colour, config_of, licence_of, whole, write_json
 from openjepa.formats.layouts import TIMM, State, position_table, sizes
-from openjepa.trained import About, Trained
+from openjepa.trained import Trained
+from openjepa.training.run_folder import Provenance
 
 WEIGHTS = "model.safetensors"
 
@@ -46,7 +47,7 @@ def read(path: Path, asked: Asked) -> Found:
         () if told.get("mean") else ("ImageNet's mean and deviation are taken, since nothing beside it says otherwise",)
     )
     networks = {"target": ours(state, TIMM, settings, "target", str(path))}
-    return Found(settings, networks, About(path.name, "timm", licence, assumed))
+    return Found(settings, networks, Provenance(path.name, "timm", licence, assumed))
 
 
 def part(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from openjepa.config import Pretrain
 from openjepa.core.errors import UserError
 from openjepa.recipes.paper import vitb16, vitg16_in22k, vith14_in1k, vith14_in22k, vith16_448_in1k, vitl16, vits16
 from openjepa.recipes.small import (
@@ -16,6 +15,7 @@ from openjepa.recipes.small import (
     mae_cifar10,
     vicreg_cifar10,
 )
+from openjepa.training.config import Pretrain
 
 RECIPES: dict[str, Callable[[], Pretrain]] = {
     "ijepa-vith14-in1k": vith14_in1k,

@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from openjepa.config import Pretrain
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, load_npy, open_image
 from openjepa.data.listing import list_files
-from openjepa.device import native_bf16
-from openjepa.flops import work
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
 from openjepa.recipes.small import folders, objective, schedule
+from openjepa.training.config import Pretrain
+from openjepa.training.device import has_native_bf16
+from openjepa.training.perf.flops import count_flops
 
 LOOKS = 64  # images looked at
 
@@ -80,8 +80,8 @@ def on_cpu(data: Image, count: int, time: float, threads: int = 0) -> Chosen:
     """What folders are given, in larger batches where there is time for many steps. `time` in seconds, 0 if none was given."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = folders(Pretrain(data, small), small)
-    cost = work(config.method, data, config.masks.build(data.grid).shapes()).total
-    rate = RATE[native_bf16(torch.device("cpu"))] * (threads or available_cores())
+    cost = count_flops(config.method, data, config.masks.build(data.grid).shapes()).total
+    rate = RATE[has_native_bf16(torch.device("cpu"))] * (threads or available_cores())
     images = round(time * rate / cost) if time else min(SEEN["cpu"], MOST * count)
     epochs = max(1, round(images / count))
     images = images if time else epochs * count

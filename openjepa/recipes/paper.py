@@ -5,12 +5,12 @@ None of these was run here: they take days on many GPUs. Their parts are tested 
 
 from __future__ import annotations
 
-from openjepa.config import Pretrain
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.optim import Optim
+from openjepa.training.config import Pretrain
+from openjepa.training.optim import Optim
 
 
 def imagenet(pixels: int, patch: int) -> Image:

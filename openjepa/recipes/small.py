@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from openjepa.config import Pretrain
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim
+from openjepa.training.config import Pretrain
+from openjepa.training.optim import Optim
 
 
 def objective(method: JEPA) -> JEPA:

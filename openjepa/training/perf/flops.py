@@ -1,7 +1,4 @@
-"""Floating-point operations of a training step, by part: matrix products alone, a multiplication and an addition as two.
-
-Backward counts as twice forward. Norms, softmax, activations, the optimiser and the average are not counted.
-"""
+"""Count the floating-point operations of a training step."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from openjepa.methods.vicreg import VICReg
 
 Method = JEPA | MAE | VICReg | Decoder
 
-Shape = tuple[int, int, int]  # of one mask: tokens shown, blocks asked for, tokens in each
+MaskShape = tuple[int, int, int]  # of one mask: tokens shown, blocks asked for, tokens in each
 
 
-class Work(NamedTuple):
+class StepFlops(NamedTuple):
     """For one sample of a step."""
 
     target: int  # the target encoder, forward
@@ -32,32 +29,32 @@ class Work(NamedTuple):
         return self.target + self.context + self.predictor
 
 
-def work(method: Method, data: Modality, masks: Iterable[Shape]) -> Work:
+def count_flops(method: Method, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
     """What one sample costs under these masks, which share a pass of the target encoder."""
     masks, whole = list(masks), data.grid[0] * data.grid[1]
     if isinstance(method, VICReg):
         tokens = masks[0][0] if method.masked else whole
-        return Work(0, 2 * 3 * encoder(method, data, tokens), 2 * 3 * expansion(method))
+        return StepFlops(0, 2 * 3 * encoder_flops(method, data, tokens), 2 * 3 * expander_flops(method))
     if isinstance(method, Decoder):
-        return decoding(method, data, masks[0])
+        return decoder_flops(method, data, masks[0])
     target = context = predictor = 0
     if isinstance(method, JEPA):
         asked = masks[0][1] * len(range(0, masks[0][2], method.target_every))
         seen = asked if method.target_sees == "asked" else whole
-        target = encoder(method, data, seen)
+        target = encoder_flops(method, data, seen)
     for shown, blocks, asked in masks:
-        context += 3 * encoder(method, data, shown)
-        predictor += 3 * prediction(method, data, shown, blocks, asked)
-    return Work(target, context, predictor)
+        context += 3 * encoder_flops(method, data, shown)
+        predictor += 3 * predictor_flops(method, data, shown, blocks, asked)
+    return StepFlops(target, context, predictor)
 
 
-def encoder(method: Method, data: Modality, tokens: int) -> int:
+def encoder_flops(method: Method, data: Modality, tokens: int) -> int:
     """The stem and the blocks on one sequence."""
     stem = tokens * data.stem_work(method.dim)
-    return stem + transformer(method.depth, method.dim, method.registers + tokens, method.mlp_ratio)
+    return stem + transformer_flops(method.depth, method.dim, method.registers + tokens, method.mlp_ratio)
 
 
-def prediction(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:
+def predictor_flops(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:
     """Every target block is a sequence of its own, with all that is shown; or one of all, if they share their context."""
     output, depth, dim = data.width, method.predictor_depth, method.predictor_dim
     if isinstance(method, JEPA):
@@ -66,32 +63,32 @@ def prediction(method: JEPA | MAE, data: Modality, shown: int, blocks: int, aske
     into, out = 2 * shown * method.dim * dim, 2 * blocks * asked * dim * output
     if isinstance(method, JEPA) and method.predictor_context == "shared":
         pairs = shown**2 + blocks * asked * (shown + asked)  # that may attend; those that may not are no work
-        return into + transformer(depth, dim, shown + blocks * asked, pairs=pairs) + out
-    return into + blocks * transformer(depth, dim, shown + asked) + out
+        return into + transformer_flops(depth, dim, shown + blocks * asked, pairs=pairs) + out
+    return into + blocks * transformer_flops(depth, dim, shown + asked) + out
 
 
-def decoding(method: Decoder, data: Modality, mask: Shape) -> Work:
+def decoder_flops(method: Decoder, data: Modality, mask: MaskShape) -> StepFlops:
     """The drawer, forward and backward, and the frozen networks that say what to draw, forward."""
     whole, (shown, _, asked) = data.grid[0] * data.grid[1], mask
     predicts, dim = method.condition == "prediction", method.drawn_dim
     tokens = asked if predicts else whole
-    frozen = encoder(method, data, shown if predicts else whole)
-    frozen += prediction(method, data, shown, 1, asked) if predicts else 0
-    drawn = 4 * tokens * data.width * dim + transformer(method.drawn_depth, dim, tokens)
-    return Work(frozen, 0, 3 * drawn)
+    frozen = encoder_flops(method, data, shown if predicts else whole)
+    frozen += predictor_flops(method, data, shown, 1, asked) if predicts else 0
+    drawn = 4 * tokens * data.width * dim + transformer_flops(method.drawn_depth, dim, tokens)
+    return StepFlops(frozen, 0, 3 * drawn)
 
 
-def expansion(method: VICReg) -> int:
+def expander_flops(method: VICReg) -> int:
     """One vector through the expander, and its part of the covariances of what comes out."""
     wide = method.predictor_dim
     return 2 * wide * (method.dim + method.predictor_depth * wide)
 
 
-def transformer(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0, pairs: int = 0) -> int:
+def transformer_flops(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0, pairs: int = 0) -> int:
     """Blocks on one sequence, forward: queries, keys, values, attention of so many pairs (0: all), projection, two layers."""
     return depth * (tokens * dim * (8 * dim + 4 * int(dim * mlp_ratio)) + 4 * (pairs or tokens**2) * dim)
 
 
-def shapes(masks: tuple[Masks, ...]) -> list[Shape]:
+def mask_shapes(masks: tuple[Masks, ...]) -> list[MaskShape]:
     """Those of a step's masks."""
     return [(mask.context.shape[1], mask.target.shape[1], mask.target.shape[2]) for mask in masks]

@@ -1,4 +1,4 @@
-"""Muon: every matrix of a transformer block is moved by about the same amount in all of its directions.   M matrices"""
+"""Muon: orthogonalized momentum updates for the 2-D weights of transformer blocks.   M matrices"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from openjepa.nn.transformer import Attention, Block
 MOMENTUM = 0.95
 
 # of Newton–Schulz, coefficients of x, x³ and x⁵, by which singular values from 0.02 to 1 come to 0.89 to 1.11
-STEPS = ((7.84, -22.4225, 16.4615), (3.6144, -2.5848, 0.5161), (1.8815, -0.9883, 0.1886))
+NEWTON_SCHULZ_COEFFICIENTS = ((7.84, -22.4225, 16.4615), (3.6144, -2.5848, 0.5161), (1.8815, -0.9883, 0.1886))
 
-SIZE = 0.2  # root mean square of AdamW's updates, which Muon's are given, so that learning rates are the same
+UPDATE_RMS = 0.2  # root mean square of AdamW's updates, which Muon's are given, so that learning rates are the same
 
 
 class Muon(torch.optim.AdamW):
@@ -59,23 +59,23 @@ class Muon(torch.optim.AdamW):
             for part, towards in zip(p.chunk(count), update.chunk(count), strict=True):
                 alike[part.shape].append((part, towards))
         for shape, pairs in alike.items():
-            updates = orthogonal(torch.stack([towards for _, towards in pairs])) * taken
+            updates = orthogonalize(torch.stack([towards for _, towards in pairs])) * taken
             for (part, _), update in zip(pairs, updates, strict=True):
-                part.sub_(update, alpha=SIZE * math.sqrt(max(shape)) * group["lr"])
+                part.sub_(update, alpha=UPDATE_RMS * math.sqrt(max(shape)) * group["lr"])
 
 
-def orthogonal(x: Float[Tensor, "M R C"]) -> Float[Tensor, "M R C"]:
+def orthogonalize(x: Float[Tensor, "M R C"]) -> Float[Tensor, "M R C"]:
     """Matrices with the singular vectors of `x`, and singular values close to 1 where they were not small beside its norm."""
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     tall = x.shape[1] > x.shape[2]
-    for a, b, c in STEPS:
+    for a, b, c in NEWTON_SCHULZ_COEFFICIENTS:
         gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
         mixed = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, *((x, mixed) if tall else (mixed, x)), beta=a)
     return x
 
 
-def matrices(method: nn.Module) -> dict[Tensor, int]:
+def block_matrices(method: nn.Module) -> dict[Tensor, int]:
     """The matrices of transformer blocks that are trained, and of how many stacked ones each consists."""
     stacked = {module.qkv.weight for module in method.modules() if isinstance(module, Attention)}
     blocks = [module for module in method.modules() if isinstance(module, Block)]

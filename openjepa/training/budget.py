@@ -1,4 +1,4 @@
-"""A run's time turned into a number of steps, once; and a rehearsal, which says how long a run would take."""
+"""Turn a time budget into a number of steps; rehearse a run."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any, NamedTuple
 
 import torch
 
-from openjepa import flops
-from openjepa.config import Pretrain, load
 from openjepa.core.config import format_duration, parse_duration
 from openjepa.core.console import info, warn
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import all_reduce_max, is_main, local_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
-from openjepa.device import Place, place
-from openjepa.flops import shapes
-from openjepa.machine import matrix_rate, peak
-from openjepa.optim import build
-from openjepa.preparing import built, divides, prepared
-from openjepa.saving import Saver
-from openjepa.training import Signals, train
+from openjepa.training.checkpoint_writer import CheckpointWriter
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.device import Device, choose_device
+from openjepa.training.loop import train
+from openjepa.training.optim import build_optimizer
+from openjepa.training.perf.flops import count_flops, mask_shapes
+from openjepa.training.perf.hardware import matmul_rate, peak_memory
+from openjepa.training.setup import build_model, check_batch_size, prepare_data
+from openjepa.training.signals import StopSignals
 
-MARGIN, LEAST = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
+MARGIN, MIN_STEPS = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
 
-FEW = 200  # steps; after a hundred, features were no better than before the first, or worse (docs/folders.md)
+FEW_STEPS = 200  # steps; after a hundred, features were no better than before the first, or worse (docs/folders.md)
 
 
-class Pace(NamedTuple):
+class StepTiming(NamedTuple):
     """Seconds a step."""
 
     loading: float  # with all workers at work
@@ -45,10 +45,10 @@ class Pace(NamedTuple):
         return max(self.loading, self.stepping, self.shared) if self.workers else self.loading + self.stepping
 
 
-def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pace:
+def time_step(settings: Pretrain, data: Dataset, where: Device, count: int = 6) -> StepTiming:
     """How long a step takes, by taking a few with a method of its own."""
-    method, steps = built(settings, data, where)
-    optimizer = build(method, settings.optim)
+    method, steps = build_model(settings, data, where)
+    optimizer = build_optimizer(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
 
     began = time.perf_counter()
@@ -56,14 +56,14 @@ def paced(settings: Pretrain, data: Dataset, where: Place, count: int = 6) -> Pa
     loading = (time.perf_counter() - began) / count / max(1, settings.workers)
     with torch.random.fork_rng():
         stepping = timed_steps(shortened, method, optimizer, made, where)
-    work = [flops.work(settings.method, settings.data, shapes(step.masks)).total for step in made]
+    work = [count_flops(settings.method, settings.data, mask_shapes(step.masks)).total for step in made]
     mine = available_cores() / local_size()
     busy = stepping * torch.get_num_threads() + loading * settings.workers  # seconds of a core
     shared = busy / mine if where.device.type == "cpu" else 0.0
-    return Pace(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number), shared)
+    return StepTiming(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number), shared)
 
 
-def within(settings: Pretrain) -> Pretrain:
+def check_one_length(settings: Pretrain) -> Pretrain:
     """Mistake if both a time and a number of steps were asked for."""
     if settings.steps:
         raise UserError(
@@ -72,9 +72,9 @@ def within(settings: Pretrain) -> Pretrain:
     return settings
 
 
-def kept_steps(settings: Pretrain) -> Pretrain:
+def keep_steps(settings: Pretrain) -> Pretrain:
     """A resumed run's own number of steps. Mistake if it is given another time than it began with."""
-    began = load(settings.out)
+    began = load_config(settings.out)
     if began.budget != settings.budget:
         raise UserError(
             "a run keeps the number of steps that its first --budget gave: leave --budget out, or give --steps"
@@ -82,7 +82,7 @@ def kept_steps(settings: Pretrain) -> Pretrain:
     return dataclasses.replace(settings, steps=settings.steps or began.steps)
 
 
-def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> int:
+def steps_in_budget(settings: Pretrain, pace: StepTiming, where: Device, began: float) -> int:
     """The steps that fit into the budget, by the slowest process; what has passed since `began` is spent.
 
     Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
@@ -90,58 +90,58 @@ def affordable(settings: Pretrain, pace: Pace, where: Place, began: float) -> in
     """
     step, spent = all_reduce_max(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
     left = MARGIN * (parse_duration(settings.budget) - spent)
-    if left < LEAST * step:
+    if left < MIN_STEPS * step:
         raise UserError(
             f"a step takes {step:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * step / 60))}m"
         )
     steps = int(left / step)
-    if steps < FEW and is_main():
+    if steps < FEW_STEPS and is_main():
         warn(
             f"{settings.budget} hold {steps} steps here, and a hundred were seen to teach nothing: "
-            f"try --budget {format_duration(spent + 2 * FEW * step / MARGIN)}"
+            f"try --budget {format_duration(spent + 2 * FEW_STEPS * step / MARGIN)}"
         )
     return steps
 
 
-def lasting(settings: Pretrain, steps: int, count: int) -> Pretrain:
+def with_steps(settings: Pretrain, steps: int, count: int) -> Pretrain:
     """The run with another number of steps."""
     return dataclasses.replace(settings, steps=steps, epochs=steps / max(1, count // settings.batch_size))
 
 
-def at_most(settings: Pretrain, budget: str) -> Pretrain:
+def limit_to_budget(settings: Pretrain, budget: str) -> Pretrain:
     """The run with as many of its steps as the time holds here, and no more than it has; one that was begun keeps its own.
 
     Mistake if `budget`, such as 7m, is no time or too short for anything.
     """
     if (settings.out / "config.json").is_file():
-        return dataclasses.replace(settings, steps=load(settings.out).steps)
-    where, began = place(settings.device, settings.precision), time.perf_counter()
-    data, timed = prepared(settings, where, settings.data.listing(), settings.out / "data")
-    held = affordable(dataclasses.replace(timed, budget=budget), paced(timed, data, where), where, began)
+        return dataclasses.replace(settings, steps=load_config(settings.out).steps)
+    where, began = choose_device(settings.device, settings.precision), time.perf_counter()
+    data, timed = prepare_data(settings, where, settings.data.listing(), settings.out / "data")
+    held = steps_in_budget(dataclasses.replace(timed, budget=budget), time_step(timed, data, where), where, began)
     if held < timed.steps:
         info(f"time       {budget} hold {held:,} of its {timed.steps:,} steps on this machine")
     return dataclasses.replace(settings, steps=min(held, timed.steps))
 
 
-def rehearse(settings: Pretrain, where: Place) -> Path:
+def dry_run(settings: Pretrain, where: Device) -> Path:
     """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up.
 
     Small pictures, which a run packs first, are read from their files here: the loader is timed slower than it will be.
     """
     if settings.budget:
-        within(settings)
-    divides(settings)
+        check_one_length(settings)
+    check_batch_size(settings)
     began = time.perf_counter()
-    data, settings = prepared(settings, where, settings.data.listing(), None)
-    pace = paced(settings, data, where)
+    data, settings = prepare_data(settings, where, settings.data.listing(), None)
+    pace = time_step(settings, data, where)
     if settings.budget:
-        settings = lasting(settings, affordable(settings, pace, where, began), len(data))
-    memory = peak(where)
+        settings = with_steps(settings, steps_in_budget(settings, pace, where, began), len(data))
+    memory = peak_memory(where)
     info(
         f"a step     {pace.stepping:.3f} s computing, {pace.loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace.step:.0f} images/s"
     )
     rate = pace.work / pace.stepping
-    info(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matrix_rate(where):.0%} of what matrix products reach here")
+    info(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matmul_rate(where):.0%} of what matrix products reach here")
     info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * pace.step)}")
     info(f"memory     {memory / 2**30:.1f} GiB")
     keeps = pace.loading < pace.stepping or not settings.workers
@@ -151,14 +151,14 @@ def rehearse(settings: Pretrain, where: Place) -> Path:
     return settings.out
 
 
-def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimizer, made: list, where: Place) -> float:
+def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimizer, made: list, where: Device) -> float:
     """Seconds a step, the median without the first two."""
     seconds = []
     for step in made:
         began = time.perf_counter()
         endless = dataclasses.replace(settings, steps=10**9, save_every=10**9)
-        with Saver(endless) as saver:
-            train(endless, method, optimizer, iter([step]), where, 0, None, Signals(), saver)
+        with CheckpointWriter(endless) as saver:
+            train(endless, method, optimizer, iter([step]), where, 0, None, StopSignals(), saver)
         if where.device.type != "cpu":
             torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - began)

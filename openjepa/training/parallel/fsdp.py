@@ -1,7 +1,4 @@
-"""Weights, gradients, moments and the averaged target spread over processes (FSDP2), for models that outgrow one device.
-
-Of every tensor a process keeps its rows. A transformer block is put together when it is needed and let go afterwards.
-"""
+"""Shard weights, gradients and optimizer state over ranks with FSDP2."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from openjepa.core.distributed import rank_and_size
 from openjepa.nn.transformer import Block
 
 
-def sharded(method: Any, device: torch.device) -> Any:
+def shard_method(method: Any, device: torch.device) -> Any:
     """The method on the device, each of its networks spread over all processes, in place; whole if there is only one.
 
     Gradients are averaged over processes as they are spread, after every micro-batch. Weights travel in fp32.

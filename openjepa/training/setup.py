@@ -1,4 +1,4 @@
-"""What a run works with: its data, packed and measured, its networks with their first weights, and its steps."""
+"""Prepare what a run needs: data, networks, steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from openjepa.config import Pretrain
 from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size, rank_and_size
@@ -17,13 +16,14 @@ from openjepa.core.protocols import Dataset
 from openjepa.core.types import FileList
 from openjepa.data.loader import Steps
 from openjepa.data.normalization import measure_mean_std
-from openjepa.device import Place
 from openjepa.modalities.image import Image
 from openjepa.nn.transformer import checkpoint_activations
-from openjepa.sharding import sharded
+from openjepa.training.config import Pretrain
+from openjepa.training.device import Device
+from openjepa.training.parallel.fsdp import shard_method
 
 
-def divides(settings: Pretrain) -> None:
+def check_batch_size(settings: Pretrain) -> None:
     """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
     ranks = rank_and_size()[1]
     if settings.sharded and settings.online.root and ranks > 1:
@@ -48,7 +48,7 @@ def divides(settings: Pretrain) -> None:
         )
 
 
-def prepared(settings: Pretrain, where: Place, listing: FileList, cache: Path | None) -> tuple[Dataset, Pretrain]:
+def prepare_data(settings: Pretrain, where: Device, listing: FileList, cache: Path | None) -> tuple[Dataset, Pretrain]:
     """The data and the settings with everything chosen that was left to us."""
     if is_main() or cache is None:
         data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others find it done
@@ -72,15 +72,15 @@ def prepared(settings: Pretrain, where: Place, listing: FileList, cache: Path | 
     )
 
 
-def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
+def build_model(settings: Pretrain, data: Dataset, where: Device) -> tuple[Any, Steps]:
     """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
     method = settings.method.build(settings.data, settings.seed)
     if settings.recompute:
         checkpoint_activations(method)
-    method = sharded(method, where.device) if settings.sharded else method.to(where.device)
-    steps = steps_of(settings, data, method.views)
+    method = shard_method(method, where.device) if settings.sharded else method.to(where.device)
+    steps = build_steps(settings, data, method.views)
     if settings.compile:
-        from openjepa.compiled import compile_blocks  # a second, which others need not wait
+        from openjepa.training.perf.compile import compile_blocks  # a second, which others need not wait
 
         if is_main():
             info("compiling  transformer blocks: a minute or more")
@@ -88,7 +88,7 @@ def built(settings: Pretrain, data: Dataset, where: Place) -> tuple[Any, Steps]:
     return method, steps
 
 
-def steps_of(settings: Pretrain, data: Dataset, views: int) -> Steps:
+def build_steps(settings: Pretrain, data: Dataset, views: int) -> Steps:
     """All steps of a run, this process's share of each, with so many views of every sample."""
     (rank, ranks), masker = rank_and_size(), settings.masks.build(settings.data.grid)
     return Steps(

@@ -1,8 +1,7 @@
-"""Schedules as functions of the step, parameter groups, and a step that is not taken when a gradient is not finite."""
+"""Parameter groups, gradient clipping, and a step that is skipped when the gradient is not finite."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from openjepa.core.distributed import full_tensor, local_shards
 from openjepa.core.errors import UserError
-from openjepa.muon import Muon, matrices
+from openjepa.training.muon import Muon, block_matrices
+from openjepa.training.schedules import ema_momentum, learning_rate, weight_decay
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Optim:
                     f"{name} {value:g} is not between 0 and {most:g}: try --optim.{name.replace('_', '-')} {getattr(Optim, name):g}"
                 )
 
-    def at(self, step: int, total: int) -> Hyper:
+    def at(self, step: int, total: int) -> Hyperparameters:
         """The settings of the step-th step, counted from 0, of `total`."""
-        return Hyper(
+        return Hyperparameters(
             learning_rate(
                 step,
                 total,
@@ -62,56 +62,23 @@ class Optim:
                 round(self.hold * total),
             ),
             weight_decay(step, total, self.weight_decay, self.final_weight_decay, self.weight_decay_shape),
-            momentum(step, total, self.momentum, self.final_momentum, self.recent),
+            ema_momentum(step, total, self.momentum, self.final_momentum, self.recent),
         )
 
 
-class Hyper(NamedTuple):
+class Hyperparameters(NamedTuple):
     lr: float
     weight_decay: float
     momentum: float
 
 
-def learning_rate(step: int, total: int, warmup: int, start: float, peak: float, end: float, hold: int = 0) -> float:
-    """Linear from `start` to `peak` at the warmup-th step, there for `hold` steps, then a half cosine to `end` at the last.
-
-    As released: the schedule moves before the first step, so that one is an increment above `start`. Holding the peak is
-    warm-up–stable–decay (Hu et al., arXiv 2404.06395), its fall a half cosine.
-    """
-    n = step + 1
-    if n < warmup:
-        return start + n / warmup * (peak - start)
-    progress = max(0, n - warmup - hold) / max(1, total - warmup - hold)
-    return max(end, end + (peak - end) * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-def weight_decay(step: int, total: int, start: float, end: float, shape: str = "cosine") -> float:
-    """From `start` to `end`: by a half cosine as released, or linearly as the paper says."""
-    progress = (step + 1) / total
-    if shape == "linear":
-        return start + (end - start) * progress
-    value = end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    return min(end, value) if start <= end else max(end, value)
-
-
-def momentum(step: int, total: int, start: float, end: float, recent: float = 0.0) -> float:
-    """Linear; the first update uses `start` itself, and the last falls one increment short of `end`, as released.
-
-    An average of momentum m spans 1 / (1 - m) steps: with `recent`, at most that share of those taken so far, so that the
-    momentum begins at 0 and reaches its line at step 1 / (recent · (1 - m)). Not in the paper; TensorFlow's averages do
-    nearly the same where they are told the step, min(m, (1 + n) / (10 + n)).
-    """
-    line = start + step * (end - start) / total
-    return min(line, max(0.0, 1.0 - 1.0 / (recent * (step + 1)))) if recent else line
-
-
-def build(method: nn.Module, config: Optim) -> torch.optim.AdamW:
+def build_optimizer(method: nn.Module, config: Optim) -> torch.optim.AdamW:
     """Fused AdamW over two groups: matrices with weight decay, biases and norms without; those of blocks by Muon if asked.
 
     Source: appendix A.1. As released, the mask token (3-D) is decayed.
     """
     trained = [p for p in method.parameters() if p.requires_grad]
-    blocks = matrices(method) if config.matrices == "muon" else {}
+    blocks = block_matrices(method) if config.matrices == "muon" else {}
     decayed = [p for p in trained if p.ndim > 1 and p not in blocks]
     free = [p for p in trained if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -125,7 +92,7 @@ def build(method: nn.Module, config: Optim) -> torch.optim.AdamW:
     return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
 
 
-def kept(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, tuple[int, ...]]]:
+def optimizer_state_shapes(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, tuple[int, ...]]]:
     """What an optimiser keeps of each parameter, once a step is taken, and in which shape."""
     found = {}
     for group in optimizer.param_groups:
@@ -136,14 +103,14 @@ def kept(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, tuple[int, 
     return found
 
 
-def apply(optimizer: torch.optim.Optimizer, hyper: Hyper) -> None:
+def set_hyperparameters(optimizer: torch.optim.Optimizer, hyper: Hyperparameters) -> None:
     """Sets this step's learning rate and weight decay."""
     for group in optimizer.param_groups:
         group["lr"] = hyper.lr
         group["weight_decay"] = hyper.weight_decay if group["decays"] else 0.0
 
 
-def clip(method: nn.Module, limit: float) -> Tensor:
+def clip_gradients(method: nn.Module, limit: float) -> Tensor:
     """The norm of the whole gradient before clipping it to `limit` (0: not at all). A tensor, so that nobody waits."""
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     norm = full_tensor(nn.utils.get_total_norm(gradients))

@@ -1,4 +1,4 @@
-"""Where metrics go: a JSON row a line always, a progress bar on a terminal or plain lines elsewhere, boards if asked."""
+"""Write metrics to metrics.jsonl, to a progress bar and to optional loggers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, fsync_path
 from openjepa.core.types import Skipped
 
-SHOWN = (
+DISPLAYED_METRICS = (
     "loss",
     "relative_loss",
     "target_std",
@@ -29,11 +29,11 @@ SHOWN = (
 )
 
 # differ from run to run; all else is reproducible
-TIMINGS = frozenset({"images_per_second", "data_wait", "share_of_ceiling", "seconds"})
+TIMING_METRICS = frozenset({"images_per_second", "data_wait", "share_of_ceiling", "seconds"})
 
 
 @runtime_checkable
-class Board(Protocol):
+class MetricSink(Protocol):
     """A drawing board for curves."""
 
     def row(self, step: int, metrics: dict[str, float]) -> None: ...
@@ -64,33 +64,33 @@ class WandB:
         self.run.log(metrics, step=step)
 
 
-BOARDS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
+LOGGERS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 EXTRAS = {"tensorboard": "board", "wandb": "wandb"}
 
 
-def board(name: str, folder: Path) -> Board:
+def create_logger(name: str, folder: Path) -> MetricSink:
     """A board by its name. Mistake if its library is not installed."""
     try:
-        return BOARDS[name](folder)
+        return LOGGERS[name](folder)
     except ImportError as error:
         raise UserError(f"{name} is not installed: type pip install 'openjepa[{EXTRAS[name]}]'") from error
 
 
-class Log:
+class RunLog:
     """The log of one run on its main process."""
 
     def __init__(self, folder: Path, start: int, total: int, boards: Iterable[str] = ()):
-        cut_after(folder / "metrics.jsonl", start)
-        self.file, self.total = Rows(folder / "metrics.jsonl"), total
-        self.boards = [board(name, folder) for name in boards]
+        truncate_metrics(folder / "metrics.jsonl", start)
+        self.file, self.total = MetricsFile(folder / "metrics.jsonl"), total
+        self.boards = [create_logger(name, folder) for name in boards]
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[shown]}"), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task("pretrain", total=total, completed=start, shown="")
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> RunLog:
         self.bar.start()
         return self
 
@@ -101,7 +101,7 @@ class Log:
     def row(self, step: int, metrics: dict[str, float]) -> None:
         """One row: the step just taken, counted from 1, and its metrics."""
         self.file.append({"step": step, **metrics})
-        shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
+        shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in DISPLAYED_METRICS if name in metrics)
         self.bar.update(self.task, completed=step, shown=shown)
         if not console.is_terminal:
             print_line(f"step {step}/{self.total}  {shown}")
@@ -113,7 +113,7 @@ class Log:
         self.file.flush()
 
 
-class Rows:
+class MetricsFile:
     """A file of JSON rows that grows. What cannot be written now is kept, and written when it can be."""
 
     def __init__(self, file: Path):
@@ -155,7 +155,7 @@ class Rows:
             self.failed(error, self.file.stat().st_size)
 
 
-def skipped(folder: Path, samples: Iterable[Skipped]) -> None:
+def log_skipped(folder: Path, samples: Iterable[Skipped]) -> None:
     """Adds files that were passed over, and why, to skipped.jsonl; any rank may."""
     lines = [json.dumps(sample._asdict()) + "\n" for sample in samples]
     try:
@@ -165,7 +165,7 @@ def skipped(folder: Path, samples: Iterable[Skipped]) -> None:
         warn(f"skipped.jsonl cannot be written ({error.strerror or error}); training goes on: {' '.join(lines)}")
 
 
-def rows(file: Path) -> list[dict[str, Any]]:
+def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; a line that a kill or a crash cut short is left out."""
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
@@ -176,9 +176,9 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def cut_after(file: Path, step: int) -> None:
+def truncate_metrics(file: Path, step: int) -> None:
     """Drops rows of steps that a resumed run will take again."""
     if file.exists():
-        kept = [row for row in rows(file) if row["step"] <= step]
+        kept = [row for row in read_metrics(file) if row["step"] <= step]
         with atomic_write(file) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: a step waits for a copy in memory, not for the disk."""
+"""Write checkpoints in a background thread while training goes on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import nn
 
-from openjepa.checkpoint import Snapshot, prune, save, snapshot, steps
-from openjepa.config import Pretrain
 from openjepa.core.console import warn
 from openjepa.core.distributed import all_reduce_max, is_main
+from openjepa.training.checkpoint import Snapshot, list_checkpoints, prune_checkpoints, save_checkpoint, take_snapshot
+from openjepa.training.config import Pretrain
 
 
-class Saver:
+class CheckpointWriter:
     """Saves on the main process, one checkpoint at a time; on the others it does nothing but agree.
 
     What went wrong with a save is told when the next one is due; a save that must be is waited for.
@@ -24,7 +24,7 @@ class Saver:
         self.writer = ThreadPoolExecutor(1, "saver")
         self.writing: Future[str] | None = None
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -36,7 +36,7 @@ class Saver:
         """Begins to write what there is after `done` steps. If it must be, waits, and returns why it could not be, or nothing."""
         failure = ""
         self.tell()
-        taken = snapshot(done, method, optimizer)
+        taken = take_snapshot(done, method, optimizer)
         if is_main():
             self.writing = self.writer.submit(self.write, taken)
             if must:
@@ -61,10 +61,10 @@ class Saver:
     def write(self, taken: Snapshot) -> str:
         """Writes a checkpoint and prunes older ones; returns why it could not, or nothing."""
         try:
-            save(self.folder, taken)
-            prune(self.folder, self.config.keep_last, self.config.keep_every)
+            save_checkpoint(self.folder, taken)
+            prune_checkpoints(self.folder, self.config.keep_last, self.config.keep_every)
         except OSError as error:
-            older = steps(self.folder)
+            older = list_checkpoints(self.folder)
             left = f"{older[0].name} is intact" if older else "there is none yet"
             return f"step {taken.step} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
         return ""

@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision."""
+"""Choose the device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 Precision = Literal["auto", "bf16", "fp32"]
 
 
-class Place(NamedTuple):
+class Device(NamedTuple):
     """A device and the precision of matrix products on it; weights and sums are always fp32."""
 
     device: torch.device
@@ -38,7 +38,7 @@ class Place(NamedTuple):
         return value
 
 
-def place(device: str = "auto", precision: Precision = "auto") -> Place:
+def choose_device(device: str = "auto", precision: Precision = "auto") -> Device:
     """The device asked for, else cuda, mps, cpu; bf16 where the processor multiplies it natively.
 
     Mistake if the device is absent, or a CPU that is asked for bf16 has no products in it.
@@ -54,10 +54,10 @@ def place(device: str = "auto", precision: Precision = "auto") -> Place:
     chosen = torch.device(f"cuda:{local_rank()}") if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    return Place(chosen, precision == "bf16" or (precision == "auto" and native_bf16(chosen)))
+    return Device(chosen, precision == "bf16" or (precision == "auto" and has_native_bf16(chosen)))
 
 
-def native_bf16(device: torch.device) -> bool:
+def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

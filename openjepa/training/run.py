@@ -1,4 +1,4 @@
-"""A pretraining run from its folder to its export: everything around the loop."""
+"""Run pretraining from its folder to its exported encoder."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any
 
 import torch
 
-from openjepa.budget import affordable, kept_steps, lasting, paced, rehearse, within
-from openjepa.config import Pretrain
 from openjepa.core.config import parse_duration
 from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
 from openjepa.data.loader import load_steps
-from openjepa.device import Place, place
-from openjepa.distributed import process_group
 from openjepa.evaluate.online import Online
 from openjepa.figures.curves import draw
 from openjepa.figures.report import at_end
-from openjepa.log import Log
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.optim import build
-from openjepa.preparing import built, divides, prepared
-from openjepa.resuming import describe, restored, resuming, same_data
-from openjepa.saving import Saver
-from openjepa.training import Signals, train
-from openjepa.weights import export, inherit, initialise_from
+from openjepa.training.budget import check_one_length, dry_run, keep_steps, steps_in_budget, time_step, with_steps
+from openjepa.training.checkpoint_writer import CheckpointWriter
+from openjepa.training.config import Pretrain
+from openjepa.training.device import Device, choose_device
+from openjepa.training.log import RunLog
+from openjepa.training.loop import train
+from openjepa.training.optim import build_optimizer
+from openjepa.training.parallel.launch import process_group
+from openjepa.training.resume import check_same_data, is_resuming, load_checkpoint, write_metadata
+from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
+from openjepa.training.setup import build_model, check_batch_size, prepare_data
+from openjepa.training.signals import StopSignals
 
 
 def pretrain(settings: Pretrain) -> Path:
@@ -41,12 +42,12 @@ def pretrain(settings: Pretrain) -> Path:
     Mistake or OSError in a sentence where the settings, the data or the folder are no good; Trouble where a run
     cannot go on; Stopped after a signal, with everything saved.
     """
-    where = place(settings.device, settings.precision)
+    where = choose_device(settings.device, settings.precision)
     with process_group(where.device, timedelta(seconds=parse_duration(settings.patience))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
         settings.masks.build(settings.data.grid)  # says at once if the grid is too small
         if settings.dry_run:
-            return rehearse(settings, where)
+            return dry_run(settings, where)
         main = is_main()
         with lock_folder(settings.out, "training") if main else nullcontext():
             run(settings, where)
@@ -55,46 +56,48 @@ def pretrain(settings: Pretrain) -> Path:
     return settings.out
 
 
-def run(settings: Pretrain, where: Place) -> None:
+def run(settings: Pretrain, where: Device) -> None:
     """One run: a new one, or one to go on with."""
-    resumed = resuming(settings)
+    resumed = is_resuming(settings)
     listing = settings.data.listing()
     if resumed:
-        same_data(settings, listing)
+        check_same_data(settings, listing)
     if settings.budget:
-        settings = kept_steps(settings) if resumed else within(settings)
-    divides(settings)
+        settings = keep_steps(settings) if resumed else check_one_length(settings)
+    check_batch_size(settings)
     began = time.perf_counter()
-    data, settings = prepared(settings, where, listing, settings.out / "data")
+    data, settings = prepare_data(settings, where, listing, settings.out / "data")
     if settings.budget and not resumed:
-        settings = lasting(settings, affordable(settings, paced(settings, data, where), where, began), len(data))
+        settings = with_steps(
+            settings, steps_in_budget(settings, time_step(settings, data, where), where, began), len(data)
+        )
 
-    method, steps = built(settings, data, where)
-    optimizer = build(method, settings.optim)
-    start = restored(settings, method, optimizer) if resumed else 0
+    method, steps = build_model(settings, data, where)
+    optimizer = build_optimizer(method, settings.optim)
+    start = load_checkpoint(settings, method, optimizer) if resumed else 0
     if start >= settings.steps:
         info(
             f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for; --steps asks for more"
         )
     if start == 0 and settings.init_from:
-        unfit = initialise_from(method, settings.init_from)
+        unfit = initialize_from(method, settings.init_from)
         if is_main():
-            inherit(settings.init_from, settings.out)
+            copy_provenance(settings.init_from, settings.out)
             info("\n".join([f"started from {settings.init_from}{', all but' if unfit else ''}", *unfit]))
     if is_main():
-        describe(settings, listing, len(data))
-        introduce(settings, where, len(data), start)
+        write_metadata(settings, listing, len(data))
+        print_summary(settings, where, len(data), start)
 
     online = Online(settings, where) if settings.online.root and is_main() else None
     loader = load_steps(steps, start, settings.workers, pin=where.device.type == "cuda")
-    opened = Log(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
-    with opened as log, Signals() as signals, Saver(settings) as saver:
+    opened = RunLog(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
+    with opened as log, StopSignals() as signals, CheckpointWriter(settings) as saver:
         train(settings, method, optimizer, loader, where, start, log, signals, saver, online)
-    finish(settings, method)
+    export_run(settings, method)
     barrier()
 
 
-def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
+def print_summary(settings: Pretrain, where: Device, count: int, start: int) -> None:
     """Says what will be done, everything chosen included."""
     data, method = settings.data, settings.method
     shape = (
@@ -112,9 +115,9 @@ def introduce(settings: Pretrain, where: Place, count: int, start: int) -> None:
     info(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
 
 
-def finish(settings: Pretrain, method: Any) -> None:
+def export_run(settings: Pretrain, method: Any) -> None:
     """The export, the curves, and what to do next."""
-    folder = export(method, settings, settings.steps, settings.out / "export")
+    folder = export_encoder(method, settings, settings.steps, settings.out / "export")
     if not is_main():
         return
     following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"

@@ -1,4 +1,4 @@
-"""What this machine can do: the ceilings that a step is measured against."""
+"""Measure what this machine can do: matmuls, copies, JPEG decoding."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from openjepa.device import Place
+from openjepa.training.device import Device
 
-SQUARES = {"cpu": (1024, 2048), "gpu": (4096, 8192)}  # sides of the matrices whose product sets the ceiling
+MATMUL_SIDES = {"cpu": (1024, 2048), "gpu": (4096, 8192)}  # sides of the matrices whose product sets the ceiling
 
-COPIED = 2**27  # bytes
+COPY_BYTES = 2**27  # bytes
 
-PHOTO = (500, 375)  # pixels of the JPEG that is decoded, as wide and high as photographs on the web
+PHOTO_SIZE = (500, 375)  # pixels of the JPEG that is decoded, as wide and high as photographs on the web
 
 
-class Machine(NamedTuple):
+class MachineRates(NamedTuple):
     """Ceilings."""
 
     matrices: float  # FLOP/s of products in the run's precision, the better of two sizes
@@ -30,32 +30,32 @@ class Machine(NamedTuple):
     decode: float  # JPEG pictures of 500×375 a second, on one core
 
 
-def measured(where: Place) -> Machine:
+def measure_machine(where: Device) -> MachineRates:
     """The ceilings of this machine: products and copies on the device, decoding on one core."""
-    source = torch.ones(COPIED // 4, device=where.device)
-    copy = 2 * COPIED / best(lambda: source.clone(), where)
-    return Machine(matrix_rate(where), copy, 1 / best(decoding(), where))
+    source = torch.ones(COPY_BYTES // 4, device=where.device)
+    copy = 2 * COPY_BYTES / fastest_seconds(lambda: source.clone(), where)
+    return MachineRates(matmul_rate(where), copy, 1 / fastest_seconds(jpeg_decoder(), where))
 
 
-def matrix_rate(where: Place, times: int = 12) -> float:
+def matmul_rate(where: Device, times: int = 12) -> float:
     """FLOP/s of the better of two sizes of square products, in the place's precision; the best of so many times."""
     dtype, rates = torch.bfloat16 if where.bf16 else torch.float32, []
     generator = torch.Generator(where.device).manual_seed(0)  # the caller's random state is left alone
-    for side in SQUARES["cpu" if where.device.type == "cpu" else "gpu"]:
+    for side in MATMUL_SIDES["cpu" if where.device.type == "cpu" else "gpu"]:
         a, b = (torch.randn(side, side, device=where.device, generator=generator).to(dtype) for _ in range(2))
-        rates.append(2 * side**3 / best(lambda a=a, b=b: a @ b, where, times))
+        rates.append(2 * side**3 / fastest_seconds(lambda a=a, b=b: a @ b, where, times))
     return max(rates)
 
 
-def decoding() -> Callable[[], object]:
+def jpeg_decoder() -> Callable[[], object]:
     """Decodes a JPEG of smooth noise, from memory."""
-    noise = np.random.default_rng(0).integers(0, 256, (PHOTO[1] // 8, PHOTO[0] // 8, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (PHOTO_SIZE[1] // 8, PHOTO_SIZE[0] // 8, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Pillow.fromarray(noise).resize(PHOTO, Pillow.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    Pillow.fromarray(noise).resize(PHOTO_SIZE, Pillow.Resampling.BICUBIC).save(file, "JPEG", quality=90)
     return lambda: Pillow.open(io.BytesIO(file.getvalue())).load()
 
 
-def timed(function: Callable[[], Any], where: Place) -> tuple[Any, float]:
+def time_call(function: Callable[[], Any], where: Device) -> tuple[Any, float]:
     """What a call gives, and the seconds it takes until the device is done."""
     began = time.perf_counter()
     value = function()
@@ -64,12 +64,12 @@ def timed(function: Callable[[], Any], where: Place) -> tuple[Any, float]:
     return value, time.perf_counter() - began
 
 
-def best(function: Callable[[], Any], where: Place, times: int = 12) -> float:
+def fastest_seconds(function: Callable[[], Any], where: Device, times: int = 12) -> float:
     """Seconds of the fastest of several calls."""
-    return min(timed(function, where)[1] for _ in range(times))
+    return min(time_call(function, where)[1] for _ in range(times))
 
 
-def peak(where: Place) -> int:
+def peak_memory(where: Device) -> int:
     """Bytes: of the device's memory on a GPU, else of this process."""
     if where.device.type == "cuda":
         return torch.cuda.max_memory_allocated()

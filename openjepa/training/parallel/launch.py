@@ -1,4 +1,4 @@
-"""One process without a process group, or the many of torchrun: the same calls."""
+"""Join and leave the process group that torchrun started; say which rank is missing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from openjepa.core.distributed import rank_and_size
 from openjepa.core.errors import UserError
 
-ROLL = 10.0  # seconds that ranks have to say that they are there
+ROLL_CALL_SECONDS = 10.0  # seconds that ranks have to say that they are there
 
 
 @contextlib.contextmanager
@@ -35,11 +32,11 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
         yield
         return
     importlib.import_module("torch.distributed.nn")  # its functions keep, as a default, the group there is at import
-    store, rank, ranks = joined(device, patience)
+    store, rank, ranks = join_process_group(device, patience)
     try:
         yield
     except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
-        if gone := missing(dist.PrefixStore("roll", store), rank, ranks):
+        if gone := unreachable_ranks(dist.PrefixStore("roll", store), rank, ranks):
             traceback.clear_frames(error.__traceback__)
             raise UserError(
                 f"of {ranks} processes, {', '.join(map(str, gone))} has gone or does not answer: see what it said; what was "
@@ -55,7 +52,7 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
         gc.collect()
 
 
-def joined(device: torch.device, patience: timedelta | None) -> tuple[dist.Store, int, int]:
+def join_process_group(device: torch.device, patience: timedelta | None) -> tuple[dist.Store, int, int]:
     """Meets the other ranks; Mistake where there is nobody to be met."""
     ranks = int(os.environ["WORLD_SIZE"])
     try:
@@ -71,7 +68,7 @@ def joined(device: torch.device, patience: timedelta | None) -> tuple[dist.Store
     return store, rank, ranks
 
 
-def missing(store: dist.Store, rank: int, ranks: int) -> list[int]:
+def unreachable_ranks(store: dist.Store, rank: int, ranks: int) -> list[int]:
     """The ranks that do not answer a roll call. They are given ROLL seconds: the others notice when we do.
 
     The call ends with it: a thread that asks the store while Python shuts down takes the process with it ("terminate
@@ -91,25 +88,7 @@ def missing(store: dist.Store, rank: int, ranks: int) -> list[int]:
 
     roll = threading.Thread(target=call, daemon=True)  # the store may never answer, if the first rank keeps it
     roll.start()
-    roll.join(ROLL)
+    roll.join(ROLL_CALL_SECONDS)
     over.set()
     roll.join(1.0)
     return sorted(late) if answered.is_set() else [0]
-
-
-def replicated(method: nn.Module, device: torch.device) -> nn.Module:
-    """The method as it is, or averaged over ranks after each backward pass."""
-    if rank_and_size()[1] == 1:
-        return method
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
-
-
-@contextlib.contextmanager
-def sync_only_when(module: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are averaged over ranks on the last micro-batch alone."""
-    if isinstance(module, DistributedDataParallel) and not last:
-        with module.no_sync():
-            yield
-    else:
-        yield

@@ -1,10 +1,10 @@
-"""Is the representation alive? Meters that need no label, and an alarm that says in words when it is dying.   B batch  D width"""
+"""Watch the logged signals for representation collapse."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-PATIENCE = 3  # log rows in a row before the alarm
+ROWS_BEFORE_ALARM = 3  # log rows in a row before the alarm
 
 
 class Threshold(NamedTuple):
@@ -26,18 +26,20 @@ THRESHOLDS = (  # figures behind these limits: docs/health.md
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two", 10.0),
 )
 
-STANDARDISED = "--method.standardise, "  # where targets are not
+STANDARDIZE_ADVICE = "--method.standardise, "  # where targets are not
 
-AVERAGED = "a slower target (--optim.momentum 0.999 --optim.final-momentum 1 --optim.recent 0) or "  # where there is an averaged one
+SLOWER_TARGET_ADVICE = "a slower target (--optim.momentum 0.999 --optim.final-momentum 1 --optim.recent 0) or "  # where there is an averaged one
 
 ADVICE = "try {}a lower --optim.lr; see docs/health.md"
 
 
-class Alarm:
+class CollapseAlarm:
     """Watches the rows of the log; speaks once, and does not advise what is done already."""
 
     def __init__(self, method: object = None) -> None:
-        self.advice = AVERAGED if getattr(method, "standardise", False) else STANDARDISED + AVERAGED
+        self.advice = (
+            SLOWER_TARGET_ADVICE if getattr(method, "standardise", False) else STANDARDIZE_ADVICE + SLOWER_TARGET_ADVICE
+        )
         self.below = dict.fromkeys((threshold.signal for threshold in THRESHOLDS), 0)
         self.spoken = False
 
@@ -46,7 +48,7 @@ class Alarm:
         for threshold in THRESHOLDS:
             low = row.get(threshold.signal, threshold.alarm) < threshold.alarm
             self.below[threshold.signal] = self.below[threshold.signal] + 1 if low else 0
-            if self.below[threshold.signal] >= PATIENCE and not self.spoken:
+            if self.below[threshold.signal] >= ROWS_BEFORE_ALARM and not self.spoken:
                 self.spoken = True
                 value = row[threshold.signal]
                 return (

@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, two levels deep, saved as JSON beside the weights."""
+"""The settings of a run: frozen dataclasses, saved as JSON beside the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, Literal
 from openjepa.core.config import flatten, from_plain, lookup, parse_duration, registered_name
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json
-from openjepa.device import Precision
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
@@ -21,7 +20,8 @@ from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.nn.positions import rope_frequency_count
-from openjepa.optim import Optim
+from openjepa.training.device import Precision
+from openjepa.training.optim import Optim
 
 FORMAT = 1
 
@@ -31,7 +31,7 @@ METHODS = {"jepa": JEPA, "mae": MAE, "vicreg": VICReg, "decoder": Decoder}
 
 
 @dataclass(frozen=True)
-class Online:
+class OnlineProbe:
     """Labelled images that are probed during a run. The run never learns from them, and is the same without them."""
 
     root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/
@@ -85,7 +85,7 @@ class Pretrain:
     patience: str = "30m"  # of one process with another: then it says which one is missing, and leaves
     other_data: bool = False  # allow a resume although the list of files has changed
     dry_run: bool = False  # time a few steps, say how long the run takes, and leave
-    online: Online = field(default_factory=Online)
+    online: OnlineProbe = field(default_factory=OnlineProbe)
     slurm: Slurm = field(default_factory=Slurm)
     boards: tuple[Literal["tensorboard", "wandb"], ...] = ()
     report: bool = True  # write report.html at the end
@@ -148,7 +148,7 @@ class Pretrain:
                 rope_frequency_count(dim // heads, self.data.coordinates)
 
 
-FREE = frozenset({  # fields that the weights do not depend on
+RUN_SETTINGS = frozenset({  # fields that the weights do not depend on
     "recompute", "budget", "out", "resume", "workers", "log_every", "save_every", "save_beside", "keep_last", "keep_every", "max_skipped",
     "stop_on_collapse", "patience", "other_data", "dry_run", "online", "slurm", "boards", "report",
 })  # fmt: skip
@@ -173,13 +173,13 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
         "method": from_plain(lookup(METHODS, method.pop("type", None)), method),
         "masks": from_plain(Masking, plain.pop("masks")),
         "optim": from_plain(Optim, plain.pop("optim")),
-        "online": from_plain(Online, plain.pop("online", {})),
+        "online": from_plain(OnlineProbe, plain.pop("online", {})),
         "slurm": from_plain(Slurm, plain.pop("slurm", {})),
     }
     return dataclasses.replace(from_plain(Pretrain, plain), **built)
 
 
-def load(folder: Path) -> Pretrain:
+def load_config(folder: Path) -> Pretrain:
     """The config of a run or an export. Mistake in a sentence if there is none."""
     file = folder / "config.json"
     if not file.is_file():
@@ -192,7 +192,7 @@ def load(folder: Path) -> Pretrain:
         raise UserError(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
 
 
-def is_one(folder: Path) -> bool:
+def is_run_folder(folder: Path) -> bool:
     """Whether a folder is a run or an export: its config.json is one of ours, or so broken that `load` has to say so."""
     file = folder / "config.json"
     try:
@@ -201,10 +201,10 @@ def is_one(folder: Path) -> bool:
         return True
 
 
-def differences(one: Pretrain, other: Pretrain) -> list[str]:
+def config_differences(one: Pretrain, other: Pretrain) -> list[str]:
     """The settings that results depend on in which two configs differ, as `name: one → other`."""
     flat = [flatten(to_json(config)) for config in (one, other)]
-    names = [name for name in flat[0] | flat[1] if name.split(".")[0] not in FREE and name != "data.root"]
+    names = [name for name in flat[0] | flat[1] if name.split(".")[0] not in RUN_SETTINGS and name != "data.root"]
     return [
         f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names if flat[0].get(name) != flat[1].get(name)
     ]

@@ -1,0 +1,30 @@
+"""Average gradients over ranks with DistributedDataParallel."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from openjepa.core.distributed import rank_and_size
+
+
+def wrap_ddp(method: nn.Module, device: torch.device) -> nn.Module:
+    """The method as it is, or averaged over ranks after each backward pass."""
+    if rank_and_size()[1] == 1:
+        return method
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
+
+
+@contextlib.contextmanager
+def sync_only_when(module: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients are averaged over ranks on the last micro-batch alone."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        with module.no_sync():
+            yield
+    else:
+        yield
