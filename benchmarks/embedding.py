@@ -16,8 +16,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.data.wrappers import Subset, ThreadedDataset
-from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import Maker, encoding, reader, stored
+from openjepa.interop.adapters import load_adapter
 from openjepa.training.device import choose_device
 
 BATCH = 256
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4096)
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args()
-    where, this = choose_device(), candidate(options.run)
+    where, this = choose_device(), load_adapter(options.run)
     data = dataclasses.replace(this.data, root=(options.data,))
     whole = data.dataset(data.listing())
     some = ThreadedDataset(Subset(whole, torch.arange(options.pictures) % len(whole)))

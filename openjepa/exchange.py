@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from openjepa.core.arguments import Exported, Repository, Run, Source
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.candidates import ours
-from openjepa.evaluate.heads import Head, fitting
+from openjepa.evaluate.heads import fitting
 from openjepa.evaluate.report import markdown, read
-from openjepa.formats.card import card
-from openjepa.formats.found import Asked
-from openjepa.formats.hugging_face import config_of, write, write_processor
-from openjepa.formats.programs import write_onnx, write_program
-from openjepa.formats.reading import foreign, load
-from openjepa.modalities.image import Image
-from openjepa.trained import Trained
-from openjepa.training.run_folder import (
-    CONTEXT_FILE,
-    CONTEXT_PREFIX,
-    ENCODER_FILE,
-    PREDICTOR_FILE,
-    PREDICTOR_PREFIX,
-    TARGET_PREFIX,
-    StateDict,
-    load_all_networks,
-)
-
-Format = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
+from openjepa.interop.adapters import from_ours
+from openjepa.interop.export import EXPORTERS, ExportFormat, ExportJob, atomic_folder, networks_by_file
+from openjepa.interop.huggingface import write_huggingface
+from openjepa.interop.imported import ImportOptions
+from openjepa.interop.load import load, load_imported
+from openjepa.interop.model_card import model_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +35,7 @@ class Export:
     """Writes an encoder for other tools."""
 
     run: Run  # a run, an export, or weights of another project, as for convert
-    format: Format = "hf"  # torch: a program of torch.export; official: the authors' *.pth.tar
+    format: ExportFormat = "hf"  # torch: a program of torch.export; official: the authors' *.pth.tar
     out: Path | None = None  # the folder to make; by default RUN/FORMAT
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
     head: Path | None = None  # probes/NAME-head.safetensors, a classifier to go along (format hf)
@@ -72,12 +53,12 @@ class Push:
 
 def convert(settings: Convert) -> Path:
     """Reads, checks and writes; returns the folder. Mistake in a sentence where the weights are none of I-JEPA's."""
-    found = foreign(settings.source, Asked(settings.num_heads, settings.licence))
-    with making(settings.out) as folder:
+    found = load_imported(settings.source, ImportOptions(settings.num_heads, settings.licence))
+    with atomic_folder(settings.out) as folder:
         if found is None:  # a folder of ours, perhaps of an older format
             known = load(Path(settings.source))
-            files = {name: state for name, state in everything(Path(settings.source)).items() if state}
-            write(folder, files, known.config, known.step, known.about)
+            files = {name: state for name, state in networks_by_file(Path(settings.source)).items() if state}
+            write_huggingface(folder, files, known.config, known.step, known.about)
         else:
             found.write(folder)
     trained = load(settings.out)
@@ -86,21 +67,6 @@ def convert(settings: Convert) -> Path:
     for note in trained.about.notes:
         info(f"note       {note}")
     return settings.out
-
-
-def everything(folder: Path) -> dict[str, StateDict]:
-    """All networks of a folder of ours, by the file that keeps them."""
-    files = {
-        TARGET_PREFIX: ENCODER_FILE,
-        CONTEXT_PREFIX: CONTEXT_FILE,
-        PREDICTOR_PREFIX: PREDICTOR_FILE,
-    }
-    state = load_all_networks(folder)
-    found = {
-        file: {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        for prefix, file in files.items()
-    }
-    return found if found[ENCODER_FILE] else found | {ENCODER_FILE: found[CONTEXT_FILE]}  # of one encoder
 
 
 def export(settings: Export) -> Path:
@@ -117,106 +83,18 @@ def export(settings: Export) -> Path:
             raise UserError(
                 "only Hugging Face's format has a place for a classifier: try --format hf, or leave --head out"
             )
-        encoder = ours(trained.encoder, trained.config, run.name).fingerprint
+        encoder = from_ours(trained.encoder, trained.config, run.name).fingerprint
         head = fitting(run, settings.head, encoder)
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
-    with making(out) as folder:
-        about = FORMATS[settings.format](Order(trained, run, folder, head, licence))
-        text = card(trained, settings.format, out, licence, run, results_of(run) if settings.which == "target" else "")
+    with atomic_folder(out) as folder:
+        about = EXPORTERS[settings.format](ExportJob(trained, run, folder, head, licence))
+        text = model_card(
+            trained, settings.format, out, licence, run, results_of(run) if settings.which == "target" else ""
+        )
         with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(text)
     info(f"written    {out}" + (f": {about}" if about else ""))
     return out
-
-
-class Order(NamedTuple):
-    """What is to be written, and where."""
-
-    trained: Trained
-    run: Path
-    folder: Path
-    head: Head | None
-    licence: str
-
-
-def to_hugging_face(order: Order) -> str:
-    plain(order.trained, "Hugging Face's ijepa")
-    head = order.head._asdict() if order.head else None
-    write(order.trained.encoder.state_dict(), order.trained, order.folder, head)
-    return f"for AutoModel{'ForImageClassification' if head else ''} and AutoImageProcessor"
-
-
-def to_timm(order: Order) -> str:
-    plain(order.trained, "timm's vision transformer")
-    write(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
-    return 'for timm.create_model("local-dir:…")'
-
-
-def to_onnx(order: Order) -> str:
-    worst = write_onnx(order.trained, order.folder)
-    prepared(order)
-    return f"onnxruntime's features differ from ours by {worst:.1e} at most"
-
-
-def to_torch(order: Order) -> str:
-    worst = write_program(order.trained, order.folder)
-    prepared(order)
-    return f"the program's features differ from ours by {worst:.1e} at most"
-
-
-def to_safetensors(order: Order) -> str:
-    trained = order.trained
-    about = dataclasses.replace(trained.about, licence=order.licence)
-    write(order.folder, {ENCODER_FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
-    return "for openjepa.load, and whatever reads safetensors"
-
-
-def to_official(order: Order) -> str:
-    plain(order.trained, "the released code's encoder")
-    states = {"target": order.trained.encoder.state_dict()}
-    if order.run.is_dir() and not config_of(order.run).keys() & {"model_type", "architecture"}:
-        kept = everything(order.run)
-        states |= {"context": kept[CONTEXT_FILE], "predictor": of_features(kept[PREDICTOR_FILE], order)}
-    write({name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar")
-    return ", ".join(name for name, state in states.items() if state)
-
-
-def of_features(predictor: StateDict, order: Order) -> StateDict:
-    """A predictor as the released code has it, of as many numbers as a feature has: pixels asked for besides are left out.
-
-    Nothing where it predicts several layers side by side.
-    """
-    width = order.trained.config.method.dim
-    if not predictor or order.trained.target_width != width:
-        return {}
-    return {name: x[:width] if name.startswith("proj.") else x for name, x in predictor.items()}
-
-
-FORMATS: dict[str, Callable[[Order], str]] = {
-    "hf": to_hugging_face,
-    "timm": to_timm,
-    "onnx": to_onnx,
-    "torch": to_torch,
-    "safetensors": to_safetensors,
-    "official": to_official,
-}
-
-
-def prepared(order: Order) -> None:
-    """How pictures are made ready for a program, as Hugging Face's processors have it."""
-    write_processor(order.trained.data, order.folder)
-
-
-def plain(trained: Trained, theirs: str) -> None:
-    """Mistake where another project's encoder has no place for what ours has."""
-    method, data = trained.config.method, trained.config.data
-    other = {
-        "rotary positions": method.positions != "sincos",
-        "registers": method.registers > 0,
-        "a convolutional stem": isinstance(data, Image) and data.embed != "linear",
-    }
-    if has := [name for name, there in other.items() if there]:
-        raise UserError(f"{theirs} has no {' and no '.join(has)}: try --format onnx, torch or safetensors")
 
 
 def results_of(run: Path) -> str:
@@ -228,20 +106,6 @@ def results_of(run: Path) -> str:
             [f"{file.stem}, accuracy on test images with its 95 % interval:\n\n{markdown(scores)}"] if scores else []
         )
     return "\n\n".join(tables)
-
-
-@contextmanager
-def making(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which bears its name once it is whole. Mistake if there is one already."""
-    if folder.exists():
-        raise UserError(f"{folder} is there already: give another --out, or remove it")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def push(settings: Push) -> str:

@@ -15,12 +15,13 @@ from rich.table import Table
 from openjepa.core.console import console, info
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
-from openjepa.evaluate.candidates import ours, untrained
 from openjepa.evaluate.embed import embed, raw
 from openjepa.evaluate.logistic import accuracy, probe
 from openjepa.figures.canvas import save
 from openjepa.figures.features import BASIS, of
 from openjepa.figures.shown import Shown
+from openjepa.interop.adapters import from_ours, from_untrained
+from openjepa.interop.pretrained import load_run
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes.small import folders
@@ -29,7 +30,6 @@ from openjepa.training.budget import limit_to_budget
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.run import pretrain
-from openjepa.weights import load
 
 SIDE = 48  # pixels
 
@@ -59,14 +59,14 @@ def demo(settings: Demo) -> Result:
     config = recipe(settings, folder)
     if not (settings.out / "run" / "export" / "config.json").exists():
         pretrain(limit_to_budget(dataclasses.replace(config, resume="if-any"), settings.budget))
-    trained = load(settings.out / "run" / "export")
+    trained = load_run(settings.out / "run" / "export")
 
     test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
     labelled = Scenes(*(part[: settings.labelled] for part in train))
     result = measure(trained, labelled, test, settings.seed)
     show(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    plate = of(ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True)
+    plate = of(from_ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True)
     picture = save(plate, settings.out / "features.png")
     info(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
     return result
@@ -109,8 +109,8 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
     where = choose_device("cpu")
     encoders = {
-        "this encoder": ours(trained.encoder, trained.config, "this encoder"),
-        "before training": untrained(trained.config),
+        "this encoder": from_ours(trained.encoder, trained.config, "this encoder"),
+        "before training": from_untrained(trained.config),
     }
     seen = {name: [embed(each, part, where)["last"] for part in sets] for name, each in encoders.items()}
     seen["raw pixels"] = [raw(part)["last"] for part in sets]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from openjepa.evaluate.candidates import IMAGENET
 
 from openjepa.core.errors import UserError
 from openjepa.evaluate import attentive
-from openjepa.evaluate.candidates import IMAGENET, candidate, untrained
 from openjepa.evaluate.finetune import RECIPES, Recipe
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Compare, Settings, compare, measured
+from openjepa.interop.adapters import from_untrained, load_adapter
 from openjepa.nn.positions import sincos
 from openjepa.training.config import Pretrain
 from tests.conftest import METHODS, MODALITIES, replace
@@ -34,13 +35,13 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
         Pretrain(data=MODALITIES["image"], method=replace(METHODS["released"], depth=5)),
         data=replace(MODALITIES["image"], mean=IMAGENET[0], std=IMAGENET[1]),
     )
-    this = untrained(config)
+    this = from_untrained(config)
     with torch.no_grad():
         positions = this.data.tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).pos
         model.embeddings.position_embeddings.copy_(sincos(positions, 48))
         this.network.load_state_dict(state_for_encoder(model.state_dict(), 5))
     model.save_pretrained(tmp_path / "theirs")
-    theirs = candidate(str(tmp_path / "theirs"))
+    theirs = load_adapter(str(tmp_path / "theirs"))
     assert theirs.data == replace(this.data, root=())
     view = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
@@ -69,7 +70,7 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, **colours})
     )
-    this, view = candidate(str(tmp_path)), torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    this, view = load_adapter(str(tmp_path)), torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert list(this.data.mean) == colours["image_mean"] and list(this.data.std) == colours["image_std"]
     if kind == "ViTMAE":  # in its own clothes it hides patches at random
         model.config.mask_ratio = 0.0
@@ -87,7 +88,7 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
 def test_a_config_that_is_cut_short_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "ijepa", ')
     with pytest.raises(UserError, match="is the download whole"):
-        candidate(str(tmp_path))
+        load_adapter(str(tmp_path))
 
 
 def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):

@@ -13,7 +13,6 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluate import linear
-from openjepa.evaluate.candidates import ours, trained, untrained
 from openjepa.evaluate.clevr import Clevr, label
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.labelled import Labelled, split
@@ -24,10 +23,11 @@ from openjepa.evaluate.neighbours import predict
 from openjepa.evaluate.probing import Probe, Settings, measured
 from openjepa.evaluate.report import Score, curve, interval, lines
 from openjepa.evaluate.spectrum import alpha_req, lidar, rankme, uniformity
+from openjepa.interop.adapters import from_ours, from_run, from_untrained
+from openjepa.interop.pretrained import load_run
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
-from openjepa.weights import load
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 NAMES = ("this encoder", "before training", "raw pixels")
@@ -170,7 +170,7 @@ def test_a_class_that_chance_held_none_of_out_is_named(tmp_path, capsys):
 
 def test_features_do_not_depend_on_the_batch(tiny, photos):
     pretrain(tiny)
-    this = trained(tiny.out / "export")
+    this = from_run(tiny.out / "export")
     data = this.data.dataset(this.data.listing())
     one, other = (embed(this, data, CPU, batch=batch)["last"] for batch in (7, 96))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -180,9 +180,9 @@ def test_features_do_not_depend_on_the_batch(tiny, photos):
 def test_the_export_is_the_target_encoder(tiny):
     pretrain(tiny)
     exported, target, context = (
-        load(tiny.out / "export"),
-        load(tiny.out),
-        load(tiny.out, "context"),
+        load_run(tiny.out / "export"),
+        load_run(tiny.out),
+        load_run(tiny.out, "context"),
     )
     name = "blocks.0.attn.qkv.weight"
     assert torch.equal(exported.encoder.state_dict()[name], target.encoder.state_dict()[name])
@@ -191,8 +191,8 @@ def test_the_export_is_the_target_encoder(tiny):
 
 def test_the_untrained_encoder_is_where_the_run_began(tiny):
     pretrain(replace(tiny, steps=1, optim=replace(tiny.optim, lr=1e-12, start_lr=1e-12, final_lr=0.0)))
-    after = load(tiny.out, "context")
-    before = untrained(after.config)
+    after = load_run(tiny.out, "context")
+    before = from_untrained(after.config)
     torch.testing.assert_close(after.encoder.state_dict(), before.state_dict(), atol=1e-6, rtol=0)
 
 
@@ -204,11 +204,11 @@ def test_a_folder_with_one_class_is_refused(tiny, photos):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a run: it has no config\.json"):
-        load(tmp_path)
+        load_run(tmp_path)
 
 
 def test_last4_is_the_normed_output_of_the_last_four_blocks_pooled():
-    this = untrained(replace_method(depth=6))
+    this = from_untrained(replace_method(depth=6))
     view = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     seen = this.see(view)
     expected = [x.x.mean(1) for x in this.network(this.data.tokens(view), (2, 3, 4, 5))]
@@ -229,7 +229,7 @@ def small_chunks(monkeypatch):
 def features_of_scenes(tmp_path, count=250, seed=0, encoder=0):
     """Features on disk, of a few chunks."""
     data = MODALITIES["image"].synthetic(count, seed)
-    this = ours(untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
+    this = from_ours(from_untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
     return embed(this, data, CPU, ("last", "last4"), tmp_path / "features"), this, data
 
 
@@ -509,7 +509,7 @@ def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
 
 
 def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
-    this = untrained(replace_method())
+    this = from_untrained(replace_method())
     data = replace(this.data, root=(str(photos),)).dataset(replace(this.data, root=(str(photos),)).listing())
     seen_in = Viewer(this, data, CPU).epochs(torch.arange(0, 96, 3), 16, 0, augment=True)
     (first, rows), (again, same) = next(seen_in(0)), next(seen_in(0))
@@ -553,11 +553,11 @@ def test_a_tilde_is_a_home(tiny, photos, tmp_path, monkeypatch):
 def test_the_context_encoder_of_an_export_is_refused(tiny):
     pretrain(tiny)
     with pytest.raises(UserError, match="holds the target encoder alone"):
-        load(tiny.out / "export", "context")
+        load_run(tiny.out / "export", "context")
 
 
 def test_the_last_four_layers_are_probed_when_asked_for(tiny, photos, tmp_path):
-    this = untrained(replace_method(depth=5))
+    this = from_untrained(replace_method(depth=5))
     settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
     scores = measured([this], settings, tmp_path, pixels=True)
     assert [each.chosen["kind"] for each in scores] == ["last4", "last4", "last", "last"]

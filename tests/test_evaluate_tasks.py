@@ -11,13 +11,13 @@ from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluate import attentive, finetune, labelled, suite
 from openjepa.evaluate.attentive import Head, probe
-from openjepa.evaluate.candidates import Candidate, untrained
 from openjepa.evaluate.dense import Targets, explained, measure, overlap, ridge, targets
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.finetune import RECIPES, Classifier, Recipe, dropped_paths, layerwise
 from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe
 from openjepa.evaluate.suite import SUITES, Suite
+from openjepa.interop.adapters import EncoderAdapter, from_untrained
 from openjepa.nn.pooling import AttentivePool
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import OnlineProbe, Pretrain
@@ -43,9 +43,9 @@ def marked(count: int, seed: int) -> ImageArray:
     return ImageArray(COLOURS, images, label, f"marked-{seed}")
 
 
-def pixels() -> Candidate:
+def pixels() -> EncoderAdapter:
     """An encoder that gives back its patches."""
-    return Candidate("patches", COLOURS, torch.nn.Identity(), lambda view: (COLOURS.tokens(view).x,))
+    return EncoderAdapter("patches", COLOURS, torch.nn.Identity(), lambda view: (COLOURS.tokens(view).x,))
 
 
 def test_attention_finds_the_patch_that_says_the_class():
@@ -163,7 +163,7 @@ def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
 
 def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
     train, test = marked(300, 0), marked(100, 1)
-    this = untrained(Pretrain(data=COLOURS, method=METHODS["released"]))
+    this = from_untrained(Pretrain(data=COLOURS, method=METHODS["released"]))
     before = {name: value.clone() for name, value in this.network.state_dict().items()}
     recipe = Recipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
     train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
@@ -176,7 +176,7 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
 
 
 def test_rates_fall_with_depth():
-    this = untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
+    this = from_untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
     model = Classifier(this, 48, 2)
     shares = {id(group["params"][0]): group["share"] for group in layerwise(model, Recipe(layer_decay=0.5))}
     of = {name: shares[id(parameter)] for name, parameter in model.named_parameters()}
@@ -186,7 +186,7 @@ def test_rates_fall_with_depth():
 
 
 def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
-    this = untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=2)))
+    this = from_untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=2)))
     part, seen = this.network.blocks[1].mlp, []
     x = torch.ones(4000, 1, 48)
     with torch.no_grad():

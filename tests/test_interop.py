@@ -15,10 +15,10 @@ import openjepa
 from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.exchange import Convert, Export, convert, export
-from openjepa.formats import official
-from openjepa.formats.found import Asked, network_of, ours, settings_of
-from openjepa.formats.hugging_face import read
-from openjepa.formats.layouts import HF5, TIMM, Sizes, position_table, sizes
+from openjepa.interop import official
+from openjepa.interop.huggingface import read_huggingface
+from openjepa.interop.imported import ImportOptions, config_of_sizes, empty_network, to_our_names
+from openjepa.interop.key_maps import HF5, TIMM, TransformerSizes, position_table, read_sizes
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -38,7 +38,7 @@ from tests.conftest import replace
 
 SQUARE = Image(size=(32, 32), patch=8, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
 METHOD = JEPA(48, 3, 4, predictor_dim=24, predictor_depth=2)
-HEADS = Asked(num_heads=4)
+HEADS = ImportOptions(num_heads=4)
 
 
 def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, StateDict]]:
@@ -147,7 +147,7 @@ def synthetic(method: JEPA, data: Image, prefix: str = "module.") -> dict:
 def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
     content = synthetic(METHOD, SQUARE, prefix)
     torch.save(content, tmp_path / "jepa-ep300.pth.tar")
-    found = read(tmp_path / "jepa-ep300.pth.tar", HEADS)
+    found = read_huggingface(tmp_path / "jepa-ep300.pth.tar", HEADS)
     for ours_, theirs in (("target", "target_encoder"), ("context", "encoder")):
         state = content[theirs]
         mine = found.networks[ours_]
@@ -194,17 +194,19 @@ def test_the_released_shapes_are_taken_tensor_by_tensor(name):
             "norm.weight": torch.empty(dim), "norm.bias": torch.empty(dim),
         }  # fmt: skip
     encoder["pos_embed"] = position_table(pixels // patch, pixels // patch, dim)
-    known = sizes(encoder, TIMM, name)
-    settings = settings_of(known, Sizes(384, depth, 1536, positions, (384, dim)), 0, official.Pictures(), name)
+    known = read_sizes(encoder, TIMM, name)
+    settings = config_of_sizes(
+        known, TransformerSizes(384, depth, 1536, positions, (384, dim)), 0, official.Pictures(), name
+    )
     assert settings.data.size == (pixels, pixels) and settings.data.patch == patch and known.positions == positions
     method = settings.method
     assert (method.dim, method.depth, method.num_heads) == (dim, VIT_SIZES[size]["depth"], 16)
     assert (method.predictor_dim, method.predictor_depth, method.predictor_heads) == (384, depth, 0)
-    state = ours(encoder, TIMM, settings, "target", name)
+    state = to_our_names(encoder, TIMM, settings, "target", name)
     assert {each: x.shape for each, x in state.items()} == {
-        each: x.shape for each, x in network_of(settings, "target").state_dict().items()
+        each: x.shape for each, x in empty_network(settings, "target").state_dict().items()
     }
-    predictor = {each: x.shape for each, x in network_of(settings, "predictor").state_dict().items()}
+    predictor = {each: x.shape for each, x in empty_network(settings, "predictor").state_dict().items()}
     assert predictor["blocks.0.attn.qkv.weight"] == (1152, 384) and predictor["proj.weight"] == (dim, 384)
 
 
@@ -226,16 +228,16 @@ def test_a_missing_extra_or_misshapen_key_is_named(tmp_path, change, sentence):
     change(content["target_encoder"])
     torch.save(content, tmp_path / "a.pth.tar")
     with pytest.raises(UserError, match=sentence):
-        read(tmp_path / "a.pth.tar", HEADS)
+        read_huggingface(tmp_path / "a.pth.tar", HEADS)
 
 
 def test_heads_that_no_width_tells_are_asked_for(tmp_path):
     """And those that cannot be are refused."""
     torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
     with pytest.raises(UserError, match="does not say how many heads its width of 48 has: give --num-heads"):
-        read(tmp_path / "a.pth.tar", Asked())
+        read_huggingface(tmp_path / "a.pth.tar", ImportOptions())
     with pytest.raises(UserError, match="cannot have 5 heads: its width is 48: give another --num-heads"):
-        read(tmp_path / "a.pth.tar", Asked(5))
+        read_huggingface(tmp_path / "a.pth.tar", ImportOptions(5))
 
 
 class Evil:
@@ -251,14 +253,14 @@ def test_a_checkpoint_that_wants_to_run_code_does_nothing_but_fail(tmp_path):
     content = synthetic(METHOD, SQUARE) | {"epoch": Evil(mark)}
     torch.save(content, tmp_path / "evil.pth.tar")
     with pytest.raises(UserError, match=r"wants .* to be run: it is not loaded"):
-        read(tmp_path / "evil.pth.tar", HEADS)
+        read_huggingface(tmp_path / "evil.pth.tar", HEADS)
     (tmp_path / "plain.pth.tar").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match="is no whole checkpoint of torch"):
-        read(tmp_path / "plain.pth.tar", HEADS)
+        read_huggingface(tmp_path / "plain.pth.tar", HEADS)
     with zipfile.ZipFile(tmp_path / "new.pth.tar", "w") as archive:  # names in the way of newer pickles
         archive.writestr("a/data.pkl", pickle.dumps(content, protocol=4))
     with pytest.raises(UserError, match="wants objects to be made|wants .* to be run"):
-        read(tmp_path / "new.pth.tar", HEADS)
+        read_huggingface(tmp_path / "new.pth.tar", HEADS)
     assert not mark.exists()
 
 
@@ -271,7 +273,7 @@ def test_a_compressed_or_lying_archive_is_refused_before_it_is_unpacked(tmp_path
         for member in archive.infolist():
             other.writestr(member.filename, archive.read(member))
     with pytest.raises(UserError, match="is compressed: unpack it"):
-        read(tmp_path / "b.pth.tar", HEADS)
+        read_huggingface(tmp_path / "b.pth.tar", HEADS)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -288,9 +290,9 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
         for place in rng.integers(start, start + 2500, 6):
             content[place] = int(rng.integers(256))
     (tmp_path / "b.pth.tar").write_bytes(content)
-    whole = read(tmp_path / "a.pth.tar", HEADS)
+    whole = read_huggingface(tmp_path / "a.pth.tar", HEADS)
     try:
-        found = read(tmp_path / "b.pth.tar", HEADS)
+        found = read_huggingface(tmp_path / "b.pth.tar", HEADS)
     except UserError as error:
         assert "\n" not in str(error)
     else:
@@ -339,7 +341,7 @@ def test_weights_under_the_names_of_transformers_5_are_read(tmp_path):
         {f"ijepa.{name}": x for name, x in theirs.items()} | {"classifier.bias": torch.zeros(3)},
         folder / "model.safetensors",
     )
-    assert same(read(folder, Asked()).networks["target"], states[ENCODER_FILE])
+    assert same(read_huggingface(folder, ImportOptions()).networks["target"], states[ENCODER_FILE])
 
 
 def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tmp_path):
@@ -354,29 +356,29 @@ def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tm
     index.write_text(
         json.dumps({"weight_map": {name: f"model-{int(name in names[9:])}.safetensors" for name in names}})
     )
-    assert same(read(folder, Asked()).networks["target"], states[ENCODER_FILE])
+    assert same(read_huggingface(folder, ImportOptions()).networks["target"], states[ENCODER_FILE])
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     with pytest.raises(UserError, match="names files that are no safetensors: it is not followed"):
-        read(folder, Asked())
+        read_huggingface(folder, ImportOptions())
 
 
 def test_published_processors_that_say_a_half_are_not_believed(tmp_path):
     """And others are."""
     source, _ = written(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
-    assert read(folder, Asked()).settings.data.mean == SQUARE.mean
+    assert read_huggingface(folder, ImportOptions()).settings.data.mean == SQUARE.mean
     told = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(
         json.dumps(told | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     )
-    found = read(folder, Asked())
+    found = read_huggingface(folder, ImportOptions())
     assert found.settings.data.mean == (0.485, 0.456, 0.406) and "its processor says 0.5" in found.about.notes[0]
 
 
 def test_one_file_under_timms_names_is_read(tmp_path):
     source, states = written(tmp_path / "ours")
     folder = export(Export(run=str(source), format="timm", out=tmp_path / "timm"))
-    found = read(folder / "model.safetensors", HEADS)
+    found = read_huggingface(folder / "model.safetensors", HEADS)
     assert same(found.networks["target"], states[ENCODER_FILE])
     told = json.loads((folder / "config.json").read_text())
     assert told["model_args"]["num_heads"] == 4 and told["pretrained_cfg"]["mean"] == list(SQUARE.mean)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from openjepa.core.errors import Interrupted, RunError, UserError
 from openjepa.core.fileio import lock_folder
+from openjepa.interop.pretrained import load_run
 from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 from openjepa.training import checkpoint
 from openjepa.training import run as runs
@@ -20,7 +21,6 @@ from openjepa.training.collapse import Threshold
 from openjepa.training.config import from_json, to_json
 from openjepa.training.run import pretrain
 from openjepa.training.run_folder import initialize_from
-from openjepa.weights import load
 from tests.conftest import METHODS, replace
 from tests.faults import outcome, same
 from tests.ranks import dump
@@ -301,7 +301,7 @@ def test_a_wrong_key_or_value_in_a_config_is_an_error(tiny, change, message):
 def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
     first = replace(tiny, method=replace(METHODS["mae"], dim=96), out=tiny.out.with_name("first"))
     pretrain(first)
-    learnt = load(first.out).encoder.state_dict()
+    learnt = load_run(first.out).encoder.state_dict()
     net = replace(METHODS["released"], dim=96).build(tiny.data)
     unfit = initialize_from(net, first.out)
     for which in ("target", "context"):

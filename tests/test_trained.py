@@ -10,8 +10,8 @@ import openjepa
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
-from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import embed
+from openjepa.interop.adapters import load_adapter
 from openjepa.training.run import pretrain
 from tests.conftest import CPU, replace
 
@@ -41,7 +41,7 @@ def test_every_kind_of_picture_gives_the_same_features(run, photos):
 
 
 def test_features_are_those_that_probes_are_trained_on(run, photos):
-    trained, this = openjepa.load(run), candidate(str(run))
+    trained, this = openjepa.load(run), load_adapter(str(run))
     data = replace(this.data, root=(str(photos),))
     listing = data.listing()
     rows = embed(this, data.dataset(listing), CPU, ("last", "last4"))
@@ -127,13 +127,13 @@ def test_patches_that_are_not_there_and_predictors_that_were_not_kept(run, photo
 
 
 def test_a_predictor_of_pixels_besides_gives_features_alone(photos):
-    from openjepa.trained import Trained
+    from openjepa.interop.pretrained import PretrainedEncoder
     from openjepa.training.config import Pretrain
     from tests.conftest import METHODS, MODALITIES
 
     data = replace(MODALITIES["image"])
     net = METHODS["pixels"].build(data).eval()
-    trained = Trained(net.context_encoder, Pretrain(data=data, method=METHODS["pixels"]), 0, net.predictor)
+    trained = PretrainedEncoder(net.context_encoder, Pretrain(data=data, method=METHODS["pixels"]), 0, net.predictor)
     assert trained.predict(min(photos.rglob("*.png")), [0, 1], [5, 6, 7]).shape == (1, 3, 48)
 
 

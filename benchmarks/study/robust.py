@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import accuracies, compared
 from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import embed
+from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
 from openjepa.recipes.auto import chosen
 from openjepa.training.budget import time_step
 from openjepa.training.collapse import CollapseAlarm
@@ -94,8 +94,8 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
     log = list(read_metrics(out / "metrics.jsonl"))
     rang = [row["step"] for row in log if alarm.check(row)]
     scores = {
-        "after": probed(ours(trained.encoder, trained.config, ""), folder),
-        "before": before(untrained(trained.config), folder, out.parent),
+        "after": probed(from_ours(trained.encoder, trained.config, ""), folder),
+        "before": before(from_untrained(trained.config), folder, out.parent),
     }
     spread = min((row["target_std"] for row in log if "target_std" in row), default=None)
     steps = load_config(out).steps
@@ -117,7 +117,7 @@ def in_turn(options: argparse.Namespace) -> None:
             print(f"{folder.name}, {change}: {1000 * statistics.median(each):.0f} ms a step", flush=True)
 
 
-def before(this: Candidate, folder: Path, out: Path) -> dict[str, float]:
+def before(this: EncoderAdapter, folder: Path, out: Path) -> dict[str, float]:
     """Accuracies of an encoder that learnt nothing, measured once."""
     file = out / f"before-{this.fingerprint}.json"
     if not file.exists():
@@ -126,13 +126,13 @@ def before(this: Candidate, folder: Path, out: Path) -> dict[str, float]:
     return json.loads(file.read_text())
 
 
-def probed(this: Candidate, folder: Path) -> dict[str, float]:
+def probed(this: EncoderAdapter, folder: Path) -> dict[str, float]:
     """Accuracies on the test part."""
     parts = []
     for name in ("train", "test"):
         part = dataclasses.replace(this.data, root=(str(folder / name),))
         parts.append(part.dataset(part.listing()))
-    train, test = (embed(this, part, choose_device("cpu"), KINDS) for part in parts)
+    train, test = (embed(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
     return accuracies(compared(train, test, len(parts[0].classes), QUICK))
 
 

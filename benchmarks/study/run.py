@@ -34,10 +34,11 @@ from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps
 from openjepa.data.normalization import measure_mean_std
 from openjepa.data.wrappers import Subset
-from openjepa.evaluate.candidates import KINDS, Candidate, ours, untrained
 from openjepa.evaluate.embed import Features, embed
 from openjepa.evaluate.linear import Labelled, probe
 from openjepa.evaluate.neighbours import predict
+from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
+from openjepa.interop.pretrained import load_run
 from openjepa.recipes import recipe
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
@@ -47,7 +48,6 @@ from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
 from openjepa.training.step import train_step
-from openjepa.weights import load
 
 TRAIN, HELD = 20_000, 5_000  # images that probes train on, and are read on
 LOOKS = 20  # steps timed
@@ -126,9 +126,9 @@ def one(arm: str, seed: int, steps: int, options: argparse.Namespace) -> None:
 
 def probed(run: Path, which: str, options: argparse.Namespace) -> dict[str, Tensor]:
     """Which held-out images the probes get right on one of a run's encoders."""
-    trained = load(run, which)
+    trained = load_run(run, which)
     data = dataclasses.replace(trained.config.data, root=(str(options.data),))
-    this = dataclasses.replace(ours(trained.encoder, trained.config, "arm"), data=data)
+    this = dataclasses.replace(from_ours(trained.encoder, trained.config, "arm"), data=data)
     return held_out(this, options.out / "packed")
 
 
@@ -136,20 +136,20 @@ def before(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]
     """Accuracies of the encoder that an arm starts with."""
     settings = settings_of(arm, seed, options)
     _, settings = prepare_data(settings, choose_device("cpu"), settings.data.listing(), options.out / "packed")
-    return accuracies(held_out(untrained(settings), options.out / "packed"))
+    return accuracies(held_out(from_untrained(settings), options.out / "packed"))
 
 
-def held_out(this: Candidate, packed: Path) -> dict[str, Tensor]:
+def held_out(this: EncoderAdapter, packed: Path) -> dict[str, Tensor]:
     """Which held-out training images three probes get right."""
     whole = this.data.dataset(this.data.listing(), packed)
     chosen = torch.from_numpy(epoch_order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
-    train, held = (embed(this, part, choose_device("cpu"), KINDS) for part in parts)
+    train, held = (embed(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
     return compared(train, held, len(whole.classes))
 
 
 def by_heads(train: Features, held: Features, classes: int) -> Tensor:
-    learnt, asked = (Labelled({kind: part[kind] for kind in KINDS}, part.y) for part in (train, held))
+    learnt, asked = (Labelled({kind: part[kind] for kind in POOLED_KINDS}, part.y) for part in (train, held))
     return probe(learnt, asked, classes).predicted
 
 

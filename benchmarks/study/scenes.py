@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.data.synthetic.scenes import Scenes, render
+from openjepa.interop.pretrained import load_run
 from openjepa.recipes import recipe
 from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, show, written
 from openjepa.training.budget import time_step
@@ -28,7 +29,6 @@ from openjepa.training.device import choose_device
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
-from openjepa.weights import load
 
 
 def changed(base: Pretrain, method: str) -> Pretrain:
@@ -88,7 +88,7 @@ def main() -> None:
     side = (SIDE, SIDE)
     test = render(demo.test, side, demo.seed, first=HELD_OUT)
     labelled = Scenes(*(part[: demo.labelled] for part in train))
-    show(measure(load(run / "export"), labelled, test, demo.seed))
+    show(measure(load_run(run / "export"), labelled, test, demo.seed))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.data.normalization import measure_mean_std
-from openjepa.evaluate.candidates import untrained
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.finetune import Recipe, finetune
 from openjepa.evaluate.logistic import accuracy
 from openjepa.evaluate.lowshot import choose
+from openjepa.interop.adapters import from_untrained
 from openjepa.recipes import recipe
 from openjepa.training.device import choose_device
 
@@ -48,7 +48,7 @@ def main() -> None:
         image = dataclasses.replace(image, mean=mean, std=std)
         parts.append(image.dataset(image.listing()))
     train, test = parts
-    this = untrained(dataclasses.replace(config, data=train.config))
+    this = from_untrained(dataclasses.replace(config, data=train.config))
     asked, where = torch.arange(len(test)), choose_device("cpu")
     for shots in options.shots:
         for draw in range(options.draws):

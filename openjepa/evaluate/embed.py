@@ -26,7 +26,7 @@ from openjepa.core.fileio import atomic_write, lock_folder
 from openjepa.core.protocols import Dataset
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.core.types import Samples
-from openjepa.evaluate.candidates import Candidate, Kind, Seen
+from openjepa.interop.adapters import EncoderAdapter, EncoderOutput, PooledKind
 from openjepa.training.device import Device
 
 PIXELS = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
@@ -69,7 +69,7 @@ class Features:
         return self.label[self.label >= 0]
 
 
-Epochs = Callable[[int], Iterator[tuple[Seen, Int[Tensor, "B"]]]]  # epoch → what is seen, and the rows
+Epochs = Callable[[int], Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]]  # epoch → what is seen, and the rows
 
 
 class Chunk(NamedTuple):
@@ -81,10 +81,10 @@ class Chunk(NamedTuple):
 
 
 def embed(
-    candidate: Candidate,
+    candidate: EncoderAdapter,
     data: Dataset,
     place: Device,
-    kinds: tuple[Kind, ...] = ("last",),
+    kinds: tuple[PooledKind, ...] = ("last",),
     folder: Path | None = None,
     batch: int = 256,
 ) -> Features:
@@ -134,7 +134,7 @@ def reader(data: Dataset) -> Callable[[int, int], Samples]:
 
 
 def encoding(
-    candidate: Candidate, place: Device, kinds: dict[str, str], batch: int = 256
+    candidate: EncoderAdapter, place: Device, kinds: dict[str, str], batch: int = 256
 ) -> Callable[[int, Samples], Chunk]:
     """What turns views into features: of each kind asked for, under the name given for it."""
     candidate.network.to(place.device).eval()
@@ -155,7 +155,7 @@ def encoding(
 class Viewer(NamedTuple):
     """An encoder before a dataset: what it sees of samples, asked again and again."""
 
-    candidate: Candidate
+    candidate: EncoderAdapter
     data: Dataset
     place: Device
 
@@ -166,7 +166,7 @@ class Viewer(NamedTuple):
         pooled features are kept, so that batches may be large.
         """
 
-        def epoch_of(epoch: int) -> Iterator[tuple[Seen, Int[Tensor, "B"]]]:
+        def epoch_of(epoch: int) -> Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]:
             numbers = epoch * len(index) + np.arange(len(index))
             places = torch.from_numpy(epoch_order(seed, epoch, len(index)))
             for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
@@ -176,7 +176,7 @@ class Viewer(NamedTuple):
         return epoch_of
 
     @torch.no_grad()
-    def see(self, index: Int[Tensor, "B"], draws: CounterRNG | None = None, patches: bool = True) -> Seen:
+    def see(self, index: Int[Tensor, "B"], draws: CounterRNG | None = None, patches: bool = True) -> EncoderOutput:
         """Features of some samples, of evaluation views or of the crops that draws choose; 256 pass the encoder at a time."""
         parts = []
         for rows in torch.arange(len(index)).split(256):
@@ -184,7 +184,7 @@ class Viewer(NamedTuple):
             with self.place.autocast():
                 seen = self.candidate.see(self.place.move(self.data.read(index[rows], mine).views[0]))
             parts.append(seen if patches else seen._replace(patches=seen.patches[:, :0]))
-        return Seen(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        return EncoderOutput(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def raw(data: Dataset) -> Features:

@@ -26,9 +26,9 @@ from openjepa.core.protocols import Dataset
 from openjepa.core.types import Samples
 from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import CHUNK, FILE, Chunk, Features, Maker, encoding, header_of, reader, stored
-from openjepa.trained import Kind
+from openjepa.interop.adapters import load_adapter
+from openjepa.interop.pretrained import FeatureKind
 from openjepa.training.device import Precision, choose_device
 from openjepa.training.parallel.launch import process_group
 
@@ -46,7 +46,9 @@ class Embed:
     run: Run  # a run, an export, weights of another project, or module:function
     data: Folder  # pictures, nested or flat; a .tar or .parquet file; a .txt of paths; rows are in the order of paths
     out: Path  # a .safetensors, .npy or .parquet file
-    kind: Kind = "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
+    kind: FeatureKind = (
+        "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
+    )
     which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
     fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
     batch: int = 256  # pictures that pass the encoder at once
@@ -73,7 +75,7 @@ def embed(settings: Embed) -> Path:
     for file in (out, *lists):
         if file.exists():
             raise UserError(f"{file} is there already: give another --out, or remove it")
-    where, this = choose_device(settings.device, settings.precision), candidate(settings.run, settings.which)
+    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.which)
     data = dataclasses.replace(this.data, root=(settings.data,), fit=settings.fit)
     samples = ThreadedDataset(data.dataset(data.listing()))
     about = {

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG, epoch_order
-from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import Viewer
+from openjepa.interop.adapters import EncoderAdapter
 
 BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?)\.(\d+)\.")  # where a parameter's name says which block it belongs to
 
@@ -55,7 +55,7 @@ RECIPES: dict[RecipeName, Recipe] = {  # by name; sources in docs/evaluation.md
 class Classifier(nn.Module):
     """A candidate's network and a linear layer on its pooled features."""
 
-    def __init__(self, candidate: Candidate, width: int, classes: int):
+    def __init__(self, candidate: EncoderAdapter, width: int, classes: int):
         super().__init__()
         self.network, self.see = candidate.network, candidate.see
         self.linear = nn.Linear(width, classes)

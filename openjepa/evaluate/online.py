@@ -13,11 +13,11 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Method
 from openjepa.core.rng import epoch_order
 from openjepa.data.wrappers import Subset
-from openjepa.evaluate.candidates import ours
 from openjepa.evaluate.embed import embed
 from openjepa.evaluate.labelled import Labelled, split
 from openjepa.evaluate.logistic import accuracy, probe
 from openjepa.evaluate.neighbours import predict
+from openjepa.interop.adapters import from_ours
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
@@ -41,7 +41,7 @@ class Online:
         """Accuracies in [0, 1] for the log."""
         encoder = method.encoder("target")
         modes = [(module, module.training) for module in encoder.modules()]
-        this = ours(encoder, self.config, "now")  # pyright: ignore[reportArgumentType]
+        this = from_ours(encoder, self.config, "now")  # pyright: ignore[reportArgumentType]
         plainly = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
         with plainly:  # whole images have other shapes than a step's, which would be compiled now
             train, test = (embed(this, part, self.place) for part in (self.train, self.test))

@@ -16,9 +16,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.evaluate.candidates import candidate
 from openjepa.evaluate.embed import Maker, encoding, reader, spans
 from openjepa.evaluate.heads import fitting, top
+from openjepa.interop.adapters import load_adapter
 from openjepa.training.device import Precision, choose_device
 
 MOST = 40  # rows shown
@@ -50,7 +50,7 @@ def predict(settings: Predict) -> list[Answer]:
     """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
     if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
         raise UserError(f"{settings.out} is there already, or no .csv: give another --out")
-    where, this = choose_device(settings.device, settings.precision), candidate(settings.run, settings.which)
+    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.which)
     head = fitting(Path(settings.run), settings.head, this.fingerprint)
     data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
     samples, answers = ThreadedDataset(data.dataset(data.listing())), []

@@ -14,7 +14,6 @@ from torch import Tensor
 from openjepa.core.console import info
 from openjepa.evaluate import lowshot, report
 from openjepa.evaluate.attentive import probe
-from openjepa.evaluate.candidates import KINDS, Kind
 from openjepa.evaluate.embed import Features, Viewer
 from openjepa.evaluate.finetune import RECIPES, finetune
 from openjepa.evaluate.finetune import RecipeName as FinetuneName
@@ -24,6 +23,7 @@ from openjepa.evaluate.logistic import Linear, fit
 from openjepa.evaluate.lowshot import STRENGTH
 from openjepa.evaluate.neighbours import predict
 from openjepa.evaluate.report import Score, interval
+from openjepa.interop.adapters import POOLED_KINDS, PooledKind
 from openjepa.training.device import Precision
 
 Name = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
@@ -38,7 +38,7 @@ class Settings:
     crops: bool = False  # train linear and attentive heads on random crops, mirrored at random
     linear: RecipeName = "default"
     finetune: FinetuneName = "default"
-    kind: Kind = "last"  # features of logistic, knn and lowshot: the last layer, or the last four side by side
+    kind: PooledKind = "last"  # features of logistic, knn and lowshot: the last layer, or the last four side by side
     shots: tuple[float, ...] = (
         1.0,
         10.0,
@@ -143,7 +143,9 @@ def by_linear(subject: Subject) -> list[Found]:
         assert views
         seen_in = views.train.epochs(parts.train.labelled[index], recipe.batch_size, settings.seed, True, patches=False)
         y = train.label[index]
-        return lambda epoch: (({kind: getattr(seen, kind) for kind in KINDS}, y[rows]) for seen, rows in seen_in(epoch))
+        return lambda epoch: (
+            ({kind: getattr(seen, kind) for kind in POOLED_KINDS}, y[rows]) for seen, rows in seen_in(epoch)
+        )
 
     augmented, device = (crops if settings.crops else None, views.train.place.device) if views else (None, None)
     found = probe(train, test, classes, recipe, settings.seed, augmented, device)

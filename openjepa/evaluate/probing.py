@@ -13,7 +13,6 @@ from openjepa.core.console import info
 from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
-from openjepa.evaluate.candidates import KINDS, Candidate, Kind, candidate
 from openjepa.evaluate.embed import Features, Viewer, embed, raw
 from openjepa.evaluate.heads import SUFFIX, head_of, save
 from openjepa.evaluate.labelled import Split, split
@@ -32,6 +31,7 @@ from openjepa.evaluate.report import (
     write,
 )
 from openjepa.evaluate.spectrum import meters
+from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, PooledKind, load_adapter
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
 
@@ -55,7 +55,7 @@ class Compare(Settings):
 
 def probe(settings: Probe) -> list[Score]:
     """Accuracies of the encoder and of its baselines; printed, and written with a confusion matrix to RUN/probes."""
-    this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
+    this = dataclasses.replace(load_adapter(settings.run, settings.which), name="this encoder")
     compared = [this]
     if settings.baselines and this.untrained:
         compared.append(this.untrained())
@@ -68,7 +68,7 @@ def compare(settings: Compare) -> list[Score]:
     """Accuracies of several encoders in one table, raw pixels beside them; printed and written."""
     if not settings.runs:
         raise UserError("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
-    compared = [dataclasses.replace(candidate(run, settings.which), name=run) for run in settings.runs]
+    compared = [dataclasses.replace(load_adapter(run, settings.which), name=run) for run in settings.runs]
     return measured(compared, settings, settings.out, pixels=True)
 
 
@@ -81,7 +81,7 @@ class Measured(NamedTuple):
     encoders: dict[str, str]  # encoder → fingerprint
 
 
-def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: bool) -> list[Score]:
+def measured(compared: list[EncoderAdapter], settings: Settings, out: Path, pixels: bool) -> list[Score]:
     """Every probe on every candidate, each with the pictures cut as it wants them; printed and written.
 
     Under torchrun the processes share the embedding; the main one alone goes on to the probes, the others get nothing.
@@ -119,7 +119,7 @@ def measured(compared: list[Candidate], settings: Settings, out: Path, pixels: b
     return [each.score for each in found]
 
 
-def seen_by(each: Candidate, settings: Settings, where: Device) -> tuple[Split, Parts]:
+def seen_by(each: EncoderAdapter, settings: Settings, where: Device) -> tuple[Split, Parts]:
     """The data as one encoder wants it, and its features."""
     data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
     parts = split(data, settings.data, settings.seed)
@@ -163,9 +163,11 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     info(f"written    {file}")
 
 
-def features_of(each: Candidate, parts: Split, settings: Settings, where: Device) -> Parts:
+def features_of(each: EncoderAdapter, parts: Split, settings: Settings, where: Device) -> Parts:
     """Both parts' features, from the folder where they are kept if they are there."""
-    kinds: tuple[Kind, ...] = KINDS if "linear" in settings.probes or settings.kind == "last4" else KINDS[:1]
+    kinds: tuple[PooledKind, ...] = (
+        POOLED_KINDS if "linear" in settings.probes or settings.kind == "last4" else POOLED_KINDS[:1]
+    )
 
     def made(data: Dataset) -> Features:
         own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"

@@ -17,7 +17,6 @@ from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.data.crops import EvalCrop
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.dense import Dense, measure, targets
 from openjepa.evaluate.embed import Viewer
 from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, pictures_of, rendered_size, split
@@ -25,6 +24,7 @@ from openjepa.evaluate.linear import RecipeName
 from openjepa.evaluate.probes import Name
 from openjepa.evaluate.probing import Probe, measured
 from openjepa.evaluate.report import Score, markdown, markdown_free, read, show_free, whole
+from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.training.device import Precision, choose_device
 from openjepa.training.parallel.launch import process_group
 
@@ -87,7 +87,7 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
 
 def tasks(settings: Suite) -> dict[str, list[Score]]:
     """All of them, then the table."""
-    this = dataclasses.replace(candidate(settings.run, settings.which), name="this encoder")
+    this = dataclasses.replace(load_adapter(settings.run, settings.which), name="this encoder")
     out = settings.out or (Path(settings.run) / "suite" if Path(settings.run).is_dir() else Path("suite"))
     folders = given(settings)
     scores: dict[str, list[Score]] = {}
@@ -120,7 +120,7 @@ def given(settings: Suite) -> dict[str, tuple[str, ...]]:
     return folders
 
 
-def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings: Suite, out: Path) -> list[Score]:
+def run(name: str, task: Task, root: tuple[str, ...], this: EncoderAdapter, settings: Suite, out: Path) -> list[Score]:
     """One task's scores: those of an earlier call if it asked for the same of the same encoder, else measured and filed."""
     data = Labelled(root, task.labels, task.fit)
     asked = Probe(
@@ -146,10 +146,10 @@ def run(name: str, task: Task, root: tuple[str, ...], this: Candidate, settings:
     return scores
 
 
-def dense_rows(compared: list[Candidate], settings: Suite) -> dict[str, dict[str, float]]:
+def dense_rows(compared: list[EncoderAdapter], settings: Suite) -> dict[str, dict[str, float]]:
     """Depth and segmentation of rendered scenes from each encoder's patch tokens, and from the patches' own pixels."""
     own = compared[0].data
-    pixels = Candidate("raw pixels", own, torch.nn.Identity(), lambda view: (own.tokens(view).x,))
+    pixels = EncoderAdapter("raw pixels", own, torch.nn.Identity(), lambda view: (own.tokens(view).x,))
     rows = {}
     for each in (*compared, pixels):
         info(f"probing    {each.name}: depth and shape of patches")
@@ -157,7 +157,7 @@ def dense_rows(compared: list[Candidate], settings: Suite) -> dict[str, dict[str
     return rows
 
 
-def patches(each: Candidate, settings: Suite) -> Dense:
+def patches(each: EncoderAdapter, settings: Suite) -> Dense:
     """The dense tasks for one encoder."""
     where, parts = choose_device(settings.device, settings.precision), []
     each.network.to(where.device).eval()

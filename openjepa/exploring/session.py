@@ -20,7 +20,6 @@ from openjepa.core.arguments import Images, Run
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.decoding.drawing import Opened, conditions, draw, mask_of, opened
-from openjepa.evaluate.candidates import Candidate
 from openjepa.evaluate.embed import shown as watched
 from openjepa.evaluate.space import POWER, Space
 from openjepa.figures import map
@@ -28,8 +27,9 @@ from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, pale
 from openjepa.figures.map import FEWEST
 from openjepa.figures.prediction import coloured, error_map, expect, filled, gathered, lookalikes, predictive
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
+from openjepa.interop.adapters import EncoderAdapter
+from openjepa.interop.inputs import evaluation_view
 from openjepa.masking.region import Box, covered_patches, hide_region
-from openjepa.trained import view_of
 from openjepa.training.config import Pretrain
 
 MOST = 10_000  # pictures
@@ -81,7 +81,7 @@ class Hidden(NamedTuple):
 class Session:
     """An encoder, pictures, and their features; every answer is a function of these and of what is asked."""
 
-    def __init__(self, this: Candidate, found: Shown, seed: int = 0):
+    def __init__(self, this: EncoderAdapter, found: Shown, seed: int = 0):
         self.this, self.found, self.seed = this, found, seed
         rows, columns = found.data.grid
         width = rows * columns * this.see(found.view[:1]).last.shape[1]
@@ -138,7 +138,7 @@ class Session:
 
     def uploaded(self, file: Path) -> UInt8[Tensor, "C H W"]:
         """A file as the encoder is shown it. Mistake if it is no picture, or too large: the limits of all pictures."""
-        return view_of(file, self.found.data, self.found.data.size)
+        return evaluation_view(file, self.found.data, self.found.data.size)
 
     def place(self, x: float, y: float) -> int:
         """The patch at a point of the picture that is shown, in its pixels."""

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa.evaluate.candidates import Candidate
 from openjepa.figures.canvas import Plate, paled, tiled
 from openjepa.figures.shown import ENOUGH, Asked, Seen, Shown, encoder, rooted, seen, shown
+from openjepa.interop.adapters import EncoderAdapter
 
 BASIS = 64  # pictures that the basis is made of; the first of them are shown
 
@@ -71,7 +71,7 @@ def features(settings: FeaturesOf) -> list[Plate]:
     return [drawn(seen(settings, this, found, settings.layer), settings)]
 
 
-def of(this: Candidate, found: Shown, front: bool = False) -> Plate:
+def of(this: EncoderAdapter, found: Shown, front: bool = False) -> Plate:
     """The same of pictures that were read already."""
     settings = FeaturesOf(run="", foreground=front)
     return drawn(seen(settings, this, found), settings)

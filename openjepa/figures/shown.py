@@ -21,7 +21,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.archives import parse_address
 from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.evaluate.candidates import Candidate, candidate
+from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.modalities.image import Image
 from openjepa.training.config import is_run_folder, load_config
 
@@ -172,7 +172,7 @@ class Seen(NamedTuple):
 
 
 @torch.no_grad()
-def seen(settings: Asked, this: Candidate, found: Shown, layer: int = -1) -> Seen:
+def seen(settings: Asked, this: EncoderAdapter, found: Shown, layer: int = -1) -> Seen:
     """Features of every patch. Mistake if that layer is not there, or if it cannot be asked of this encoder."""
     layers = getattr(this.network, "blocks", None)
     if layers is None and settings.size:
@@ -193,9 +193,9 @@ def seen(settings: Asked, this: Candidate, found: Shown, layer: int = -1) -> See
     return Seen(found, torch.cat(rows))
 
 
-def encoder(settings: Asked) -> Candidate:
+def encoder(settings: Asked) -> EncoderAdapter:
     """The encoder that is asked for, ready to see."""
-    this = candidate(settings.run, settings.which)
+    this = load_adapter(settings.run, settings.which)
     this.network.eval()
     return this
 

@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.evaluate.candidates import Candidate, ours
 from openjepa.figures.canvas import COLOURS, INK, Plate, plain, svg
 from openjepa.figures.curves import DASHES
 from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
+from openjepa.interop.adapters import EncoderAdapter, from_ours
+from openjepa.interop.pretrained import build_untrained
 from openjepa.modalities.image import Image
 from openjepa.nn.rank import rankme
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.training.run_folder import read_valid_checkpoint
-from openjepa.weights import untrained
 
 SAMPLES = 512  # pictures
 
@@ -51,22 +51,22 @@ def spectrum(settings: SpectrumOf) -> list[Plate]:
     return [drawn([(name, pooled(each, found.view)) for name, each in stages], len(found.view))]
 
 
-def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, Candidate]]:
+def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, EncoderAdapter]]:
     """The encoder untrained, and at every checkpoint that is kept, or as exported."""
-    yield "before training", ours(untrained(run), run, "")
+    yield "before training", from_ours(build_untrained(run), run, "")
     paths = sorted(list_checkpoints(folder / "checkpoints"))
     for path in paths:
         loaded = read_valid_checkpoint(path)
         method = run.method.build(run.data)
         method.load_state_dict(loaded.model)
-        yield f"step {loaded.step:,}", ours(method.eval().encoder(which), run, "")
+        yield f"step {loaded.step:,}", from_ours(method.eval().encoder(which), run, "")
     if not paths:
         found = load_config(folder, which)
-        yield f"step {found.step:,}", ours(found.encoder, run, "")
+        yield f"step {found.step:,}", from_ours(found.encoder, run, "")
 
 
 @torch.no_grad()
-def pooled(this: Candidate, view: UInt8[Tensor, "S C H W"]) -> Float[Tensor, "S D"]:
+def pooled(this: EncoderAdapter, view: UInt8[Tensor, "S C H W"]) -> Float[Tensor, "S D"]:
     this.network.eval()
     return torch.cat([this.see(part).last for part in view.split(CHUNK)])
 

@@ -18,14 +18,14 @@ from openjepa.core import arguments as positional_module
 from openjepa.core.arguments import Features
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.evaluate.candidates import Candidate, candidate
 from openjepa.evaluate.space import Mapped, Space
+from openjepa.interop.adapters import EncoderAdapter, load_adapter
+from openjepa.interop.inputs import evaluation_view
 from openjepa.masking.region import Box, covered_patches
 from openjepa.retrieval.gallery import Asked, Neighbours, page
 from openjepa.retrieval.index import Index, opened
 from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
 from openjepa.retrieval.thumbnails import SIDE, as_data, called, sheet, short, there, thumbnail, warn_of_missing
-from openjepa.trained import view_of
 
 ROW = re.compile(r"row:(\d+)")
 
@@ -128,7 +128,7 @@ def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "
     """A picture, or a part of it, as the index's encoder sees it."""
     this = maker(settings, index)
     data = dataclasses.replace(this.data, fit=index.about.get("fit", this.data.fit))
-    view = view_of(file, data, data.size)
+    view = evaluation_view(file, data, data.size)
     shown = Pillow.fromarray(data.picture(view)).resize((2 * SIDE, 2 * SIDE))
     with torch.no_grad():
         found = this.see(view[None])
@@ -148,14 +148,14 @@ def framed(picture: Pillow.Image, box: Box) -> Pillow.Image:
     return pale
 
 
-def maker(settings: Search, index: Index) -> Candidate:
+def maker(settings: Search, index: Index) -> EncoderAdapter:
     """The encoder that made the index. Mistake if it is gone, or another by now."""
     run = settings.run or index.about.get("run", "")
     if not run or (index.about.get("run") == run and "/" in run and not Path(run).exists()):
         raise UserError(
             f"the encoder that made {settings.index} is no longer at {run or 'a known place'}: say where, --run RUN"
         )
-    this = candidate(run, index.about.get("which", "target"))
+    this = load_adapter(run, index.about.get("which", "target"))
     if this.fingerprint != index.about.get("encoder"):
         raise UserError(f"{settings.index} was made by another encoder than {run}: embed again, or give --run")
     this.network.eval()

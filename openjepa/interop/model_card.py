@@ -1,4 +1,4 @@
-"""The page that goes with exported weights: what they are, what they learnt from, how good they are, what may be done with them."""
+"""Write the model card of exported weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core.fileio import read_json
+from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
-from openjepa.trained import Trained
 from openjepa.training.config import Pretrain
 
-USES = {
+USAGE = {
     "hf": """```python
 from transformers import AutoImageProcessor, AutoModel
 
@@ -44,7 +44,7 @@ features = openjepa.load("{folder}").features("photo.jpg")  # (1, {width}), the 
 }
 
 
-def card(trained: Trained, form: str, folder: Path, licence: str, run: Path, results: str) -> str:
+def model_card(trained: PretrainedEncoder, form: str, folder: Path, licence: str, run: Path, results: str) -> str:
     """The model card in Markdown, with the lines that Hugging Face's hub reads."""
     data, method, about = trained.data, trained.config.method, trained.about
     words = {
@@ -53,17 +53,17 @@ def card(trained: Trained, form: str, folder: Path, licence: str, run: Path, res
     front = [f"license: {licence}"] if licence else []
     front += ["library_name: transformers"] if form == "hf" else ["library_name: timm"] if form == "timm" else []
     front += ["pipeline_tag: image-feature-extraction", "tags:", "- jepa", "- self-supervised-learning"]
-    said = "\n".join(f"* {line}" for line in [*facts(trained), *learnt_from(trained, run)])
+    said = "\n".join(f"* {line}" for line in [*encoder_facts(trained), *training_facts(trained, run)])
     notes = "".join(f"\n* Note: {note}." for note in about.notes)
     allowed = f"Licence: {licence}." if licence else "Licence: not stated by who made these weights."
     return (
         "---\n" + "\n".join(front) + f"\n---\n\n# {run.name or 'encoder'}\n\n"
         "An image encoder trained without labels by a joint-embedding predictive architecture (I-JEPA, arXiv 2301.08243).\n\n"
-        f"{said}{notes}\n\n## Use\n\n{USES[form].format(**words)}\n\n## Results\n\n{results or 'Not measured yet.'}\n\n## Licence\n\n{allowed}\n"
+        f"{said}{notes}\n\n## Use\n\n{USAGE[form].format(**words)}\n\n## Results\n\n{results or 'Not measured yet.'}\n\n## Licence\n\n{allowed}\n"
     )
 
 
-def facts(trained: Trained) -> list[str]:
+def encoder_facts(trained: PretrainedEncoder) -> list[str]:
     """The encoder and its pictures."""
     data, method = trained.data, trained.config.method
     colours = ", ".join(f"{name} {' '.join(f'{x:g}' for x in getattr(data, name))}" for name in ("mean", "std"))
@@ -79,17 +79,17 @@ def facts(trained: Trained) -> list[str]:
     ]
 
 
-def learnt_from(trained: Trained, run: Path) -> list[str]:
+def training_facts(trained: PretrainedEncoder, run: Path) -> list[str]:
     """The data and the recipe."""
     about, config = trained.about, trained.config
     if about.source:
         return [f"Source: {about.source}, converted from the layout “{about.layout}”"]
     told = read_json(run / "data.json") if (run / "data.json").is_file() else {}
     count = f"{told['count']:,} images, no labels" if type(told.get("count")) is int else "not known"
-    return [f"Data: {count}", f"Training: {recipe(config, trained.step)}"]
+    return [f"Data: {count}", f"Training: {describe_recipe(config, trained.step)}"]
 
 
-def recipe(config: Pretrain, step: int) -> str:
+def describe_recipe(config: Pretrain, step: int) -> str:
     """How it was trained, in a line."""
     method: Any = config.method
     name = type(method).__name__

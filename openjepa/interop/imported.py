@@ -1,4 +1,4 @@
-"""What a file of another project turned out to hold: weights under our names, and a config that fits them."""
+"""Weights imported from another project: networks under our names and a config that fits them."""
 
 from __future__ import annotations
 
@@ -11,75 +11,77 @@ import torch
 from torch import nn
 
 from openjepa.core.errors import UserError
-from openjepa.formats.layouts import Layout, Sizes, State, position_table, taken
+from openjepa.interop.key_maps import KeyMap, StateDict, TransformerSizes, check_and_rename, position_table
+from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.trained import Trained
 from openjepa.training.config import Pretrain
 from openjepa.training.run_folder import CONTEXT_FILE, ENCODER_FILE, PREDICTOR_FILE, Provenance, write_weights
 
 # mean and deviation that the released encoders were trained with
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-HEADS = {size["dim"]: size["num_heads"] for size in VIT_SIZES.values()}
+HEADS_OF_WIDTH = {size["dim"]: size["num_heads"] for size in VIT_SIZES.values()}
 
-FILES = {"target": ENCODER_FILE, "context": CONTEXT_FILE, "predictor": PREDICTOR_FILE}
+FILE_OF_NETWORK = {"target": ENCODER_FILE, "context": CONTEXT_FILE, "predictor": PREDICTOR_FILE}
 
 
-class Asked(NamedTuple):
+class ImportOptions(NamedTuple):
     """What a file does not say, and the person may."""
 
     num_heads: int = 0  # 0: by the config beside the weights, or by the width, as in the paper's family
     licence: str = ""  # of the weights, where it is not as the file's home says
 
 
-class Found(NamedTuple):
+class ImportedWeights(NamedTuple):
     """Networks by what they are to us: "target", and where there are, "context" and "predictor"."""
 
     settings: Pretrain
-    networks: dict[str, State]
+    networks: dict[str, StateDict]
     about: Provenance
     step: int = 0
 
     def write(self, folder: Path) -> Path:
         """A folder of weights that every verb takes."""
-        files = {FILES[name]: state for name, state in self.networks.items()}
+        files = {FILE_OF_NETWORK[name]: state for name, state in self.networks.items()}
         return write_weights(folder, files, self.settings, self.step, self.about)
 
-    def trained(self, which: str = "target") -> Trained:
+    def trained(self, which: str = "target") -> PretrainedEncoder:
         """The encoder, ready to use. Mistake if there is no such one."""
         if which not in self.networks:
             raise UserError(f"{self.about.source} has one encoder, no {which} and another: leave the choice out")
         data, method = self.settings.data, self.settings.method
         assert isinstance(method, JEPA)
         predictor = self.networks.get("predictor")
-        return Trained(
-            filled(method.encoder(data), self.networks[which]),
+        return PretrainedEncoder(
+            load_state(method.encoder(data), self.networks[which]),
             self.settings,
             self.step,
-            filled(method.predictor(data), predictor) if predictor else None,
+            load_state(method.predictor(data), predictor) if predictor else None,
             self.about,
         )
 
 
-def filled(network: Any, state: State) -> Any:
+def load_state(network: Any, state: StateDict) -> Any:
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
 
-class Pictures(NamedTuple):
+class Preprocessing(NamedTuple):
     """How an encoder's pictures were cut, as far as its file says."""
 
     size: tuple[int, int] | None = None  # None: square, by the number of positions
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
+    mean: tuple[float, ...] = IMAGENET_MEAN_STD[0]
+    std: tuple[float, ...] = IMAGENET_MEAN_STD[1]
 
 
-def settings_of(encoder: Sizes, predictor: Sizes | None, heads: int, seen: Pictures, where: str) -> Pretrain:
+def config_of_sizes(
+    encoder: TransformerSizes, predictor: TransformerSizes | None, heads: int, seen: Preprocessing, where: str
+) -> Pretrain:
     """The config whose networks have these sizes, with the released masks. Mistake if none has."""
-    heads = heads or HEADS.get(encoder.dim, 0)
+    heads = heads or HEADS_OF_WIDTH.get(encoder.dim, 0)
     if not heads:
         raise UserError(f"{where} does not say how many heads its width of {encoder.dim} has: give --num-heads")
     if encoder.dim % heads or (predictor and predictor.dim % heads):
@@ -103,7 +105,7 @@ def settings_of(encoder: Sizes, predictor: Sizes | None, heads: int, seen: Pictu
     )
 
 
-def network_of(settings: Pretrain, name: str) -> nn.Module:
+def empty_network(settings: Pretrain, name: str) -> nn.Module:
     """One of a config's networks without numbers: its tensors' names and shapes."""
     assert isinstance(settings.method, JEPA)
     with torch.device("meta"):
@@ -111,11 +113,11 @@ def network_of(settings: Pretrain, name: str) -> nn.Module:
         return make(settings.data)
 
 
-def ours(state: State, layout: Layout, settings: Pretrain, name: str, where: str) -> State:
+def to_our_names(state: StateDict, layout: KeyMap, settings: Pretrain, name: str, where: str) -> StateDict:
     """A network of theirs under our names, checked tensor by tensor."""
-    network, grid = network_of(settings, name), settings.data.grid
-    return taken(state, layout, network, position_table(*grid, width_of(settings, name)), where)
+    network, grid = empty_network(settings, name), settings.data.grid
+    return check_and_rename(state, layout, network, position_table(*grid, network_width(settings, name)), where)
 
 
-def width_of(settings: Pretrain, name: str) -> int:
+def network_width(settings: Pretrain, name: str) -> int:
     return settings.method.predictor_dim if name == "predictor" else settings.method.dim

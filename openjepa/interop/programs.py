@@ -1,4 +1,4 @@
-"""An encoder as a program that needs no openjepa: ONNX, or torch.export.   B batch  C channels  H height  W width  N tokens  D width"""
+"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.   B batch  C channels  H height  W width  N tokens  D width"""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from openjepa.core.errors import UserError
-from openjepa.trained import Trained
+from openjepa.interop.pretrained import PretrainedEncoder
 
-ONNX, PROGRAM = "model.onnx", "model.pt2"
+ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 
-CLOSE = 1e-4  # largest difference from our own features that is let pass
+TOLERANCE = 1e-4  # largest difference from our own features that is let pass
 
-INPUT, OUTPUTS = "pixel_values", ("last_hidden_state", "pooled")
+INPUT_NAME, OUTPUT_NAMES = "pixel_values", ("last_hidden_state", "pooled")
 
 
-class Whole(nn.Module):
+class ExportedEncoder(nn.Module):
     """Normalised pictures to features of all patches, and their mean."""
 
-    def __init__(self, trained: Trained):
+    def __init__(self, trained: PretrainedEncoder):
         super().__init__()
         self.encoder, self.patches = trained.encoder, trained.data.patches
 
@@ -34,17 +34,17 @@ class Whole(nn.Module):
         return seen.x, seen.x.mean(1)
 
 
-def program(trained: Trained) -> ExportedProgram:
+def trace_encoder(trained: PretrainedEncoder) -> ExportedProgram:
     """The encoder traced for any batch and any height and width that are multiples of the patch."""
     data = trained.data
     rows, columns = Dim("rows", min=2, max=4096), Dim("columns", min=2, max=4096)
-    shapes = {INPUT: {0: Dim("batch", min=1, max=65536), 2: data.patch * rows, 3: data.patch * columns}}
-    with quiet():
-        return torch.export.export(Whole(trained), (sample(trained, 2),), dynamic_shapes=shapes)
+    shapes = {INPUT_NAME: {0: Dim("batch", min=1, max=65536), 2: data.patch * rows, 3: data.patch * columns}}
+    with silence_exporter():
+        return torch.export.export(ExportedEncoder(trained), (random_input(trained, 2),), dynamic_shapes=shapes)
 
 
 @contextmanager
-def quiet():
+def silence_exporter():
     """Without what torch says of its own inside while it exports."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -56,7 +56,7 @@ def quiet():
         logging.getLogger("torch.onnx").setLevel(level)
 
 
-def sample(trained: Trained, count: int, more: int = 0) -> Float[Tensor, "B C H W"]:
+def random_input(trained: PretrainedEncoder, count: int, more: int = 0) -> Float[Tensor, "B C H W"]:
     """Pictures of noise, of the trained size or some patches larger."""
     data = trained.data
     height, width = (side + more * data.patch for side in data.size)
@@ -65,37 +65,43 @@ def sample(trained: Trained, count: int, more: int = 0) -> Float[Tensor, "B C H 
     return data.normalised(view)
 
 
-def write_program(trained: Trained, folder: Path) -> float:
+def write_torch_program(trained: PretrainedEncoder, folder: Path) -> float:
     """The program in torch's own format; returns the largest difference from our features, read back."""
-    torch.export.save(program(trained), folder / PROGRAM)
-    read = torch.export.load(folder / PROGRAM).module()
-    return checked(trained, lambda x: read(x)[0])
+    torch.export.save(trace_encoder(trained), folder / PROGRAM_FILE)
+    read = torch.export.load(folder / PROGRAM_FILE).module()
+    return check_outputs(trained, lambda x: read(x)[0])
 
 
-def write_onnx(trained: Trained, folder: Path) -> float:
+def write_onnx(trained: PretrainedEncoder, folder: Path) -> float:
     """The program as ONNX; returns the largest difference of onnxruntime from our features."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter wants it)
     except ImportError as error:
         raise UserError("ONNX needs an extra: pip install 'openjepa[onnx]'") from error
-    with quiet():
+    with silence_exporter():
         made = torch.onnx.export(
-            program(trained), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, verbose=False
+            trace_encoder(trained),
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            dynamo=True,
+            verbose=False,
         )
         assert made is not None
-        made.save(str(folder / ONNX))
-    session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
-    return checked(trained, lambda x: torch.from_numpy(session.run([OUTPUTS[0]], {INPUT: x.numpy()})[0]))
+        made.save(str(folder / ONNX_FILE))
+    session = onnxruntime.InferenceSession(str(folder / ONNX_FILE), providers=["CPUExecutionProvider"])
+    return check_outputs(
+        trained, lambda x: torch.from_numpy(session.run([OUTPUT_NAMES[0]], {INPUT_NAME: x.numpy()})[0])
+    )
 
 
 @torch.no_grad()
-def checked(trained: Trained, other) -> float:
+def check_outputs(trained: PretrainedEncoder, other) -> float:
     """The largest difference of features, over batches and sizes. Mistake if that is more than CLOSE."""
-    whole, worst = Whole(trained), 0.0
+    whole, worst = ExportedEncoder(trained), 0.0
     for count, more in ((1, 0), (3, 0), (2, 1)):
-        x = sample(trained, count, more)
+        x = random_input(trained, count, more)
         worst = max(worst, (other(x) - whole(x)[0]).abs().max().item())
-    if not worst <= CLOSE:
+    if not worst <= TOLERANCE:
         raise UserError(f"the exported program differs from the encoder by {worst:.1e}: please report this as a defect")
     return worst

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's `ijepa`: read, whichever version of transformers wrote them, and written for both."""
+"""Read and write folders of Hugging Face's `ijepa`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from safetensors.torch import load_file, save_file
 
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
-from openjepa.formats.found import IMAGENET, Asked, Found, Pictures, ours, settings_of
-from openjepa.formats.layouts import HF4, HF5, State, position_table, sizes, strip
+from openjepa.interop.imported import (
+    IMAGENET_MEAN_STD,
+    ImportedWeights,
+    ImportOptions,
+    Preprocessing,
+    config_of_sizes,
+    to_our_names,
+)
+from openjepa.interop.key_maps import HF4, HF5, StateDict, position_table, read_sizes, strip_prefix
+from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.modalities.image import Image
-from openjepa.trained import Trained
 from openjepa.training.run_folder import Provenance
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 
-PREFIX, HEAD = "ijepa.", "classifier."  # of IJepaForImageClassification
+PREFIX, HEAD_PREFIX = "ijepa.", "classifier."  # of IJepaForImageClassification
 
 EPS = 1e-6
 
 
-def is_one(folder: Path) -> bool:
+def is_huggingface_folder(folder: Path) -> bool:
     """Whether a folder's config is one of the transformers library."""
-    return "model_type" in config_of(folder)
+    return "model_type" in read_config(folder)
 
 
-def config_of(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     try:
         return read_json(file) if file.is_file() else {}
@@ -38,41 +45,45 @@ def config_of(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read ({error}): is the download whole?") from error
 
 
-def read(folder: Path, asked: Asked) -> Found:
+def read_huggingface(folder: Path, asked: ImportOptions) -> ImportedWeights:
     """The encoder of a folder. Mistake in a sentence if it is damaged, incomplete or of another architecture."""
-    config, where = config_of(folder), str(folder)
+    config, where = read_config(folder), str(folder)
     if config.get("model_type") != "ijepa":
         raise UserError(f"{folder} is a {config.get('model_type')}, no ijepa: jepa probe and compare take it as it is")
     if config.get("hidden_act", "gelu") != "gelu" or config.get("qkv_bias", True) is not True:
         raise UserError(f"{folder} is built otherwise than I-JEPA: hidden_act and qkv_bias must be gelu and true")
-    state = strip({name: x for name, x in tensors(folder).items() if not name.startswith(HEAD)}, PREFIX)
+    state = strip_prefix(
+        {name: x for name, x in read_tensors(folder).items() if not name.startswith(HEAD_PREFIX)}, PREFIX
+    )
     state.pop("embeddings.mask_token", None)
     layout = HF5 if any(name.startswith("layers.") for name in state) else HF4
-    known, (pictures, notes) = sizes(state, layout, where), seen(folder, config)
+    known, (pictures, notes) = read_sizes(state, layout, where), read_preprocessing(folder, config)
     if config.get("layer_norm_eps", 1e-12) != EPS:
         notes += (f"its norms add {config.get('layer_norm_eps', 1e-12):g}, ours {EPS:g}",)
-    settings = settings_of(known, None, asked.num_heads or whole(config, "num_attention_heads"), pictures, where)
-    licence = asked.licence or licence_of(folder)
-    networks = {"target": ours(state, layout, settings, "target", where)}
-    return Found(settings, networks, Provenance(folder.name, "hf", licence, notes))
+    settings = config_of_sizes(
+        known, None, asked.num_heads or positive_int(config, "num_attention_heads"), pictures, where
+    )
+    licence = asked.licence or license_of_card(folder)
+    networks = {"target": to_our_names(state, layout, settings, "target", where)}
+    return ImportedWeights(settings, networks, Provenance(folder.name, "hf", licence, notes))
 
 
-def whole(config: dict[str, Any], name: str) -> int:
+def positive_int(config: dict[str, Any], name: str) -> int:
     value = config.get(name, 0)
     return value if type(value) is int and 0 <= value < 10_000 else 0
 
 
-def tensors(folder: Path) -> State:
+def read_tensors(folder: Path) -> StateDict:
     """All tensors of a folder, in one file or several. Only safetensors are read."""
-    names = [WEIGHTS]
-    if (folder / INDEX).is_file():
+    names = [WEIGHTS_FILE]
+    if (folder / INDEX_FILE).is_file():
         try:
-            names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+            names = sorted(set(read_json(folder / INDEX_FILE)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{folder / INDEX} cannot be read ({error}): is the download whole?") from error
+            raise UserError(f"{folder / INDEX_FILE} cannot be read ({error}): is the download whole?") from error
     if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
-        raise UserError(f"{folder / INDEX} names files that are no safetensors: it is not followed")
-    found: State = {}
+        raise UserError(f"{folder / INDEX_FILE} names files that are no safetensors: it is not followed")
+    found: StateDict = {}
     for name in names:
         try:
             found |= load_file(folder / name)
@@ -83,7 +94,7 @@ def tensors(folder: Path) -> State:
     return found
 
 
-def seen(folder: Path, config: dict[str, Any]) -> tuple[Pictures, tuple[str, ...]]:
+def read_preprocessing(folder: Path, config: dict[str, Any]) -> tuple[Preprocessing, tuple[str, ...]]:
     """How its pictures are cut. The published processors say 0.5 where training had ImageNet's mean and deviation."""
     size = config.get("image_size", 224)
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
@@ -94,19 +105,21 @@ def seen(folder: Path, config: dict[str, Any]) -> tuple[Pictures, tuple[str, ...
         told = read_json(file) if file.is_file() else {}
     except ValueError as error:
         raise UserError(f"{file} cannot be read ({error}): is the download whole?") from error
-    colours = tuple(colour(told.get(name)) for name in ("image_mean", "image_std"))
+    colours = tuple(channel_values(told.get(name)) for name in ("image_mean", "image_std"))
     if not all(colours) or all(value == 0.5 for each in colours for value in each):
         why = "its processor says 0.5" if all(colours) else "nothing beside it says otherwise"
-        return Pictures((height, width), *IMAGENET), (f"ImageNet's mean and deviation are taken, since {why}",)
-    return Pictures((height, width), *colours), ()
+        return Preprocessing((height, width), *IMAGENET_MEAN_STD), (
+            f"ImageNet's mean and deviation are taken, since {why}",
+        )
+    return Preprocessing((height, width), *colours), ()
 
 
-def colour(value: Any) -> tuple[float, ...]:
+def channel_values(value: Any) -> tuple[float, ...]:
     sound = isinstance(value, list) and value and all(isinstance(each, int | float) for each in value)
     return tuple(map(float, value)) if sound else ()
 
 
-def licence_of(folder: Path) -> str:
+def license_of_card(folder: Path) -> str:
     """What the model card's first lines say."""
     card = folder / "README.md"
     head = card.read_text(errors="replace")[:4096].split("\n---")[0] if card.is_file() else ""
@@ -114,24 +127,26 @@ def licence_of(folder: Path) -> str:
     return found[1] if found else ""
 
 
-def write(state: State, trained: Trained, folder: Path, head: dict[str, Any] | None = None) -> None:
+def write_huggingface(
+    state: StateDict, trained: PretrainedEncoder, folder: Path, head: dict[str, Any] | None = None
+) -> None:
     """A folder for AutoModel and AutoImageProcessor; with a head, for AutoModelForImageClassification, too."""
     table = position_table(*trained.config.data.grid, trained.config.method.dim)
-    theirs, config = HF4.outward(state, table), described(trained)
+    theirs, config = HF4.outward(state, table), ijepa_config(trained)
     if head:
         theirs = {PREFIX + name: x for name, x in theirs.items()}
-        theirs |= {f"{HEAD}weight": head["weight"].contiguous(), f"{HEAD}bias": head["bias"].contiguous()}
+        theirs |= {f"{HEAD_PREFIX}weight": head["weight"].contiguous(), f"{HEAD_PREFIX}bias": head["bias"].contiguous()}
         names = dict(enumerate(head["classes"]))
         config |= {"architectures": ["IJepaForImageClassification"], "id2label": names}
         config |= {"label2id": {name: number for number, name in names.items()}}
-    with atomic_write(folder / WEIGHTS) as temporary:
+    with atomic_write(folder / WEIGHTS_FILE) as temporary:
         save_file(theirs, temporary, {"format": "pt"})
     write_json(config, folder / "config.json")
     write_processor(trained.data, folder)
 
 
 def write_processor(data: Image, folder: Path) -> None:
-    write_json(processor(data), folder / "preprocessor_config.json")
+    write_json(processor_config(data), folder / "preprocessor_config.json")
 
 
 def write_json(content: dict[str, Any], file: Path) -> None:
@@ -139,7 +154,7 @@ def write_json(content: dict[str, Any], file: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def described(trained: Trained) -> dict[str, Any]:
+def ijepa_config(trained: PretrainedEncoder) -> dict[str, Any]:
     """An IJepaConfig."""
     method, data = trained.config.method, trained.data
     return {
@@ -158,7 +173,7 @@ def described(trained: Trained) -> dict[str, Any]:
     }
 
 
-def processor(data: Image) -> dict[str, Any]:
+def processor_config(data: Image) -> dict[str, Any]:
     """What makes our evaluation view: bilinear, the largest centred square, our mean and deviation.
 
     For rectangular encoders their processors know no box of another aspect: the whole picture is squashed, which for

@@ -1,4 +1,4 @@
-"""Files under timm's names, as its `*_ijepa` models: read, and written as a folder that `create_model("local-dir:…")` loads."""
+"""Read and write weights under timm's names."""
 
 from __future__ import annotations
 
@@ -10,56 +10,71 @@ from safetensors.torch import load_file, save_file
 
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.formats.found import IMAGENET, Asked, Found, Pictures, ours, settings_of
-from openjepa.formats.hugging_face import colour, config_of, licence_of, whole, write_json
-from openjepa.formats.layouts import TIMM, State, position_table, sizes
-from openjepa.trained import Trained
+from openjepa.interop.huggingface import channel_values, license_of_card, positive_int, read_config, write_json
+from openjepa.interop.imported import (
+    IMAGENET_MEAN_STD,
+    ImportedWeights,
+    ImportOptions,
+    Preprocessing,
+    config_of_sizes,
+    to_our_names,
+)
+from openjepa.interop.key_maps import TIMM, StateDict, position_table, read_sizes
+from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.training.run_folder import Provenance
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 
 
-def is_one(folder: Path) -> bool:
+def is_timm_folder(folder: Path) -> bool:
     """Whether a folder's config is one of timm's."""
-    return "architecture" in config_of(folder)
+    return "architecture" in read_config(folder)
 
 
-def read(path: Path, asked: Asked) -> Found:
+def read_timm(path: Path, asked: ImportOptions) -> ImportedWeights:
     """The encoder of a folder or of one file of safetensors. Mistake in a sentence if it is none."""
-    folder, file = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
-    config = config_of(folder) if path.is_dir() else {}
+    folder, file = (path, path / WEIGHTS_FILE) if path.is_dir() else (path.parent, path)
+    config = read_config(folder) if path.is_dir() else {}
     try:
         state = load_file(file)
     except FileNotFoundError as error:
-        raise UserError(f"{folder} has no {WEIGHTS}: only safetensors are read") from error
+        raise UserError(f"{folder} has no {WEIGHTS_FILE}: only safetensors are read") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged ({error}): download it again") from error
     state = {name: x for name, x in state.items() if not name.startswith("head.")}
-    known, made, told = sizes(state, TIMM, str(path)), part(config, "model_args"), part(config, "pretrained_cfg")
+    known, made, told = (
+        read_sizes(state, TIMM, str(path)),
+        config_section(config, "model_args"),
+        config_section(config, "pretrained_cfg"),
+    )
     size = made.get("img_size")
     pair = (size[0], size[1]) if isinstance(size, list) and [type(each) for each in size] == [int, int] else None
-    colours = tuple(colour(told.get(name)) or IMAGENET[place] for place, name in enumerate(("mean", "std")))
-    settings = settings_of(
-        known, None, asked.num_heads or whole(made, "num_heads"), Pictures(pair, *colours), str(path)
+    colours = tuple(
+        channel_values(told.get(name)) or IMAGENET_MEAN_STD[place] for place, name in enumerate(("mean", "std"))
     )
-    licence = asked.licence or licence_of(folder) or (told["license"] if isinstance(told.get("license"), str) else "")
+    settings = config_of_sizes(
+        known, None, asked.num_heads or positive_int(made, "num_heads"), Preprocessing(pair, *colours), str(path)
+    )
+    licence = (
+        asked.licence or license_of_card(folder) or (told["license"] if isinstance(told.get("license"), str) else "")
+    )
     assumed = (
         () if told.get("mean") else ("ImageNet's mean and deviation are taken, since nothing beside it says otherwise",)
     )
-    networks = {"target": ours(state, TIMM, settings, "target", str(path))}
-    return Found(settings, networks, Provenance(path.name, "timm", licence, assumed))
+    networks = {"target": to_our_names(state, TIMM, settings, "target", str(path))}
+    return ImportedWeights(settings, networks, Provenance(path.name, "timm", licence, assumed))
 
 
-def part(config: dict[str, Any], name: str) -> dict[str, Any]:
+def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
     found = config.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def write(state: State, trained: Trained, folder: Path, licence: str) -> None:
+def write_timm(state: StateDict, trained: PretrainedEncoder, folder: Path, licence: str) -> None:
     """A folder with timm's config beside the weights."""
     data, method = trained.data, trained.config.method
     theirs = TIMM.outward(state, position_table(*data.grid, method.dim))
-    with atomic_write(folder / WEIGHTS) as temporary:
+    with atomic_write(folder / WEIGHTS_FILE) as temporary:
         save_file(theirs, temporary, {"format": "pt"})
     config = {
         "architecture": "vit_base_patch16_224",

@@ -1,4 +1,4 @@
-"""How others name the same tensors: the authors' and timm's layout, Hugging Face's of transformers 4 and 5.   D width  N positions"""
+"""Map parameter names between this package, timm, the official code and Hugging Face.   D width  N positions"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 Shapes = dict[str, tuple[int, ...]]
 
-KINDS = ("weight", "bias")
+PARAMETER_KINDS = ("weight", "bias")
 
 
-class Layout(NamedTuple):
+class KeyMap(NamedTuple):
     """Their names for our modules. A module of ours is one of theirs, or queries, keys and values apart."""
 
     block: str  # of the number-th transformer block
@@ -38,30 +38,34 @@ class Layout(NamedTuple):
             for own, parts in self.parts.items()
         }
         modules = {own: (theirs,) for own, theirs in self.modules.items()} | blocks
-        both = {f"{own}.{kind}": tuple(f"{each}.{kind}" for each in modules[own]) for own in modules for kind in KINDS}
+        both = {
+            f"{own}.{kind}": tuple(f"{each}.{kind}" for each in modules[own])
+            for own in modules
+            for kind in PARAMETER_KINDS
+        }
         return both | {name: (name,) for name in self.tensors}
 
-    def outward(self, state: State, table: Float[Tensor, "1 N D"]) -> State:
+    def outward(self, state: StateDict, table: Float[Tensor, "1 N D"]) -> StateDict:
         """Our tensors, and the table of positions, under their names."""
         found = {self.table: table}
-        for own, theirs in self.names(depth_of(state, "blocks.{}")).items():
+        for own, theirs in self.names(count_blocks(state, "blocks.{}")).items():
             found |= dict(zip(theirs, state[own].chunk(len(theirs)), strict=True))
         return {name: x.contiguous() for name, x in found.items()}
 
-    def inward(self, state: State) -> State:
+    def inward(self, state: StateDict) -> StateDict:
         """Their tensors under our names, in fp32."""
-        names = self.names(depth_of(state, self.block))
+        names = self.names(count_blocks(state, self.block))
         return {own: torch.cat([state[each] for each in theirs]).float() for own, theirs in names.items()}
 
 
-TIMM = Layout(
+TIMM = KeyMap(
     block="blocks.{}",
     parts={part: (part,) for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")},
     modules={"patch_embed.proj": "patch_embed.proj", "norm": "norm"},
     table="pos_embed",
 )
 
-PREDICTOR = TIMM._replace(  # the authors'
+OFFICIAL_PREDICTOR = TIMM._replace(  # the authors'
     block="predictor_blocks.{}",
     modules={"embed": "predictor_embed", "norm": "predictor_norm", "proj": "predictor_proj"},
     table="predictor_pos_embed",
@@ -69,7 +73,7 @@ PREDICTOR = TIMM._replace(  # the authors'
     stem="embed",
 )
 
-HF4 = Layout(  # what transformers 4 and 5 write, and what lies on the hub
+HF4 = KeyMap(  # what transformers 4 and 5 write, and what lies on the hub
     block="encoder.layer.{}",
     parts={
         "norm1": ("layernorm_before",),
@@ -96,7 +100,7 @@ HF5 = HF4._replace(  # the model in memory of transformers 5
 )
 
 
-class Sizes(NamedTuple):
+class TransformerSizes(NamedTuple):
     """What can be read from the shapes of a transformer."""
 
     dim: int
@@ -112,13 +116,13 @@ class Sizes(NamedTuple):
         return ratio if int(self.dim * ratio) == self.hidden else math.nextafter(ratio, math.inf)
 
 
-def depth_of(state: State, block: str) -> int:
+def count_blocks(state: StateDict, block: str) -> int:
     """How many blocks there are, by the highest number."""
     pattern = re.compile(re.escape(block).replace(r"\{\}", r"(\d{1,4})") + r"\.")
     return max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
 
 
-def sizes(state: State, layout: Layout, where: str) -> Sizes:
+def read_sizes(state: StateDict, layout: KeyMap, where: str) -> TransformerSizes:
     """The sizes of a transformer under their names. Mistake if it is none."""
     wanted = {
         "stem": f"{layout.modules[layout.stem]}.weight",
@@ -128,21 +132,23 @@ def sizes(state: State, layout: Layout, where: str) -> Sizes:
     found = {part: tuple(state[name].shape) for part, name in wanted.items() if name in state}
     for part, name in wanted.items():
         if part not in found:
-            raise UserError(f"{where} holds no I-JEPA encoder: there is no {name}, but {first(state)}")
+            raise UserError(f"{where} holds no I-JEPA encoder: there is no {name}, but {first_names(state)}")
     if len(found["table"]) != 3 or len(found["stem"]) not in (2, 4) or 0 in (*found["stem"], *found["hidden"]):
-        raise UserError(f"{where} holds no I-JEPA encoder: {wanted['table']} is {times(found['table'])}")
-    depth = depth_of(state, layout.block)
+        raise UserError(f"{where} holds no I-JEPA encoder: {wanted['table']} is {format_shape(found['table'])}")
+    depth = count_blocks(state, layout.block)
     if depth > len(state):
         raise UserError(f"{where} is incomplete: it names {depth} blocks and holds {len(state)} tensors")
-    return Sizes(found["stem"][0], depth, found["hidden"][0], found["table"][1], found["stem"])
+    return TransformerSizes(found["stem"][0], depth, found["hidden"][0], found["table"][1], found["stem"])
 
 
-def first(state: State) -> str:
+def first_names(state: StateDict) -> str:
     names = sorted(state)
     return f"{', '.join(names[:3])} …" if names else "nothing"
 
 
-def taken(state: State, layout: Layout, network: nn.Module, table: Float[Tensor, "1 N D"], where: str) -> State:
+def check_and_rename(
+    state: StateDict, layout: KeyMap, network: nn.Module, table: Float[Tensor, "1 N D"], where: str
+) -> StateDict:
     """Their tensors under our names, if they are those of `network`, which may lie on the meta device, and positions those
     of `table`. Mistake that names the first that is missing, too many or of another shape."""
     mine = {name: torch.empty(x.shape, device="meta") for name, x in network.state_dict().items()}
@@ -150,12 +156,12 @@ def taken(state: State, layout: Layout, network: nn.Module, table: Float[Tensor,
     actual = {name: tuple(x.shape) for name, x in state.items()}
     for name in sorted(expected.keys() | actual.keys()):
         if name not in actual:
-            raise UserError(f"{where} is incomplete: {name} ({times(expected[name])}) is missing")
+            raise UserError(f"{where} is incomplete: {name} ({format_shape(expected[name])}) is missing")
         if name not in expected:
-            raise UserError(f"{where} has {name} ({times(actual[name])}) besides, which no I-JEPA has")
+            raise UserError(f"{where} has {name} ({format_shape(actual[name])}) besides, which no I-JEPA has")
         if actual[name] != expected[name]:
             raise UserError(
-                f"{where}: {name} is {times(actual[name])}, and {times(expected[name])} by its other tensors"
+                f"{where}: {name} is {format_shape(actual[name])}, and {format_shape(expected[name])} by its other tensors"
             )
     theirs = state[layout.table]
     if (theirs.float() - table).abs().max() > (1e-4 if theirs.dtype == torch.float32 else 1e-2):
@@ -163,7 +169,7 @@ def taken(state: State, layout: Layout, network: nn.Module, table: Float[Tensor,
     return layout.inward(state)
 
 
-def times(shape: tuple[int, ...]) -> str:
+def format_shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "one number"
 
 
@@ -178,7 +184,7 @@ def position_table(rows: int, columns: int, dim: int) -> Float[Tensor, "1 N D"]:
     return torch.from_numpy(np.concatenate(halves, 1).astype(np.float32))[None]
 
 
-def strip(state: dict[str, Any], prefix: str) -> State:
+def strip_prefix(state: dict[str, Any], prefix: str) -> StateDict:
     """Names without a prefix, if all bear it."""
     bare = all(name.startswith(prefix) for name in state)
     return {name.removeprefix(prefix) if bare else name: x for name, x in state.items()}
