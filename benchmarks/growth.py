@@ -27,13 +27,13 @@ from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps, load_steps
 from openjepa.modalities.image import Image
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.perf.bench import prepare_bench_data, time_steps
 
-BASE = dataclasses.replace(recipe("cifar10-minutes"), batch_size=32, workers=0)
+BASE = dataclasses.replace(load_recipe("cifar10-minutes"), batch_size=32, workers=0)
 STEPS, ROUNDS = 8, 3
 
 

@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.core.distributed import barrier, is_main, local_shards
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.device import choose_device
 from openjepa.training.optim import build_optimizer
 from openjepa.training.parallel.ddp import wrap_ddp
@@ -58,7 +58,7 @@ def one(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     where = choose_device("cpu", "fp32")
     with process_group(where.device):
-        base = recipe(options.recipe)
+        base = load_recipe(options.recipe)
         settings = dataclasses.replace(base, batch_size=options.batch, steps=STEPS, **WAYS[options.way][1])
         settings = dataclasses.replace(
             settings, data=dataclasses.replace(settings.data, mean=(0.5,) * 3, std=(0.25,) * 3)

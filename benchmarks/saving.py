@@ -23,7 +23,7 @@ from openjepa.data.loader import Step, Steps
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.device import choose_device
 from openjepa.training.optim import build_optimizer
@@ -46,7 +46,7 @@ def main() -> None:
     retain_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    where, base = choose_device(options.device), recipe("cifar10")
+    where, base = choose_device(options.device), load_recipe("cifar10")
     data = Image(size=(224, 224), patch=16, mean=(0.5,) * 3, std=(0.25,) * 3)
     config = dataclasses.replace(
         base, data=data, method=JEPA(**VIT_SIZES[options.model]), batch_size=options.batch, keep_last=1

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openjepa.recipes import RECIPES, recipe, summary
+from openjepa.recipes.registry import RECIPES, load_recipe, recipe_summary
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.perf.allocator import retain_freed_memory
 
@@ -139,14 +139,14 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
     import dataclasses
 
     from openjepa.core.console import info
-    from openjepa.recipes.auto import chosen, starting_from
+    from openjepa.recipes.auto import choose_config, start_from_run
 
     name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
     out, resume = Path(value_of(rest, "--out") or "runs/pretrain"), value_of(rest, "--resume")
     if resume in ("yes", "if-any") and (out / "config.json").is_file():
         return dataclasses.replace(load_config(out), out=out), rest
     if name:
-        return recipe(name), rest
+        return load_recipe(name), rest
     root = values_of(rest, "--data.root")
     helping = "-h" in rest or "--help" in rest
     # a job chooses where it runs
@@ -155,10 +155,10 @@ def starting_point(arguments: list[str]) -> tuple[Any, list[str]]:
         return Pretrain(), rest
     threads = value_of(rest, "--threads") or ""  # of each process; what is no number is refused with the other flags
     all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0
-    found = chosen(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto", all_threads)
+    found = choose_config(root, value_of(rest, "--budget") or "", value_of(rest, "--device") or "auto", all_threads)
     begun = Path(value_of(rest, "--init-from") or "")
     if begun.name and (begun / "config.json").is_file():
-        found = starting_from(found, load_config(begun), begun)
+        found = start_from_run(found, load_config(begun), begun)
     if os.environ.get("RANK", "0") == "0":
         info("\n".join(f"chosen     {reason}" for reason in found.reasons) + "; flags change it")
     return found.config, rest
@@ -258,9 +258,10 @@ def decode(arguments: list[str]) -> None:
     from openjepa.core.errors import UserError
     from openjepa.decoding.drawing import Sample, sample
     from openjepa.decoding.measuring import Measure, measure
-    from openjepa.decoding.training import Train, train
+    from openjepa.decoding.training import train
+    from openjepa.recipes.decoder import TrainDecoder
 
-    kinds = {"train": (Train, train), "sample": (Sample, sample), "measure": (Measure, measure)}
+    kinds = {"train": (TrainDecoder, train), "sample": (Sample, sample), "measure": (Measure, measure)}
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(DECODE)
@@ -289,12 +290,12 @@ def list_recipes(arguments: list[str]) -> None:
     from rich.table import Table
 
     if arguments:
-        recipe(arguments[0])
+        load_recipe(arguments[0])
         print(RECIPES[arguments[0]].__doc__)
         return
     table = Table("recipe", "what it is")
     for name in RECIPES:
-        table.add_row(name, summary(name))
+        table.add_row(name, recipe_summary(name))
     Console().print(table)
 
 

@@ -24,7 +24,7 @@ from openjepa.interop.adapters import from_ours, from_untrained
 from openjepa.interop.pretrained import load_run
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes.small import folders
+from openjepa.recipes.image_small import for_folders
 from openjepa.training import run_folder as weights
 from openjepa.training.budget import limit_to_budget
 from openjepa.training.config import Pretrain
@@ -86,7 +86,9 @@ def recipe(settings: Demo, folder: Path) -> Pretrain:
     """What is chosen for a folder on a CPU, a ViT of width 192 and depth 6, here on a grid of 6×6."""
     method = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     data = Image(root=(str(folder),), size=(SIDE, SIDE), patch=8)
-    return folders(Pretrain(data, method, epochs=settings.epochs, seed=settings.seed, out=settings.out / "run"), method)
+    return for_folders(
+        Pretrain(data, method, epochs=settings.epochs, seed=settings.seed, out=settings.out / "run"), method
+    )
 
 
 def written(folder: Path, settings: Demo) -> Scenes:

@@ -9,8 +9,9 @@ from benchmarks.study.arms import ARMS
 from openjepa.cli import starting_point
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes import auto, recipe
-from openjepa.recipes.auto import MOST, Chosen, chosen, on_cpu
+from openjepa.recipes import auto
+from openjepa.recipes.auto import MAX_EPOCHS, AutoConfig, choose_config, cpu_config
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain
 from openjepa.training.setup import prepare_data
 from tests.conftest import CPU
@@ -20,13 +21,13 @@ SMALL = Image(size=(32, 32), patch=4)
 
 def test_more_time_gives_larger_batches_and_never_larger_than_a_quarter_of_the_folder(monkeypatch):
     monkeypatch.setattr(auto, "available_cores", lambda: 2)
-    sizes = [on_cpu(SMALL, 50_000, 60.0 * minutes).config.batch_size for minutes in (1, 10, 60, 600, 6000)]
+    sizes = [cpu_config(SMALL, 50_000, 60.0 * minutes).config.batch_size for minutes in (1, 10, 60, 600, 6000)]
     assert sizes[0] == 64 and sizes == sorted(sizes) and sizes[-1] == 256
-    assert [on_cpu(SMALL, count, 36_000.0).config.batch_size for count in (8, 40, 200)] == [2, 8, 32]
+    assert [cpu_config(SMALL, count, 36_000.0).config.batch_size for count in (8, 40, 200)] == [2, 8, 32]
 
 
 def test_fewer_threads_are_given_smaller_batches():
-    assert [on_cpu(SMALL, 50_000, 3600.0, threads).config.batch_size for threads in (1, 16)] == [64, 256]
+    assert [cpu_config(SMALL, 50_000, 3600.0, threads).config.batch_size for threads in (1, 16)] == [64, 256]
 
 
 def test_the_threads_of_all_processes_are_counted(monkeypatch):
@@ -34,9 +35,9 @@ def test_the_threads_of_all_processes_are_counted(monkeypatch):
 
     def record(root, budget, device, threads):
         asked.append(threads)
-        return Chosen(Pretrain(), ("none",))
+        return AutoConfig(Pretrain(), ("none",))
 
-    monkeypatch.setattr(auto, "chosen", record)
+    monkeypatch.setattr(auto, "choose_config", record)
     for world, flags in (("1", []), ("1", ["--threads", "2"]), ("3", ["--threads=2"]), ("1", ["--threads", "x"])):
         monkeypatch.setenv("WORLD_SIZE", world)
         starting_point(["--data.root", "photos", *flags])
@@ -44,24 +45,24 @@ def test_the_threads_of_all_processes_are_counted(monkeypatch):
 
 
 def test_a_run_shows_every_image_once_at_least_and_few_images_not_for_ever():
-    assert on_cpu(SMALL, 10**6, 60.0).config.epochs == 1
-    assert on_cpu(SMALL, 20, 0.0).config.epochs == MOST
+    assert cpu_config(SMALL, 10**6, 60.0).config.epochs == 1
+    assert cpu_config(SMALL, 20, 0.0).config.epochs == MAX_EPOCHS
 
 
 @pytest.mark.parametrize("gpu", [True, False])
 def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     for side in (28, 64, 100, 400):
-        monkeypatch.setattr(auto, "look", lambda _, side=side: (side, 3))
-        found = chosen((str(photos),), "1h")
+        monkeypatch.setattr(auto, "sample_images", lambda _, side=side: (side, 3))
+        found = choose_config((str(photos),), "1h")
         assert isinstance(found.config, Pretrain) and isinstance(found.config.method, JEPA)
         found.config.masks.build(found.config.data.grid)
         assert len(found.reasons) >= 2 and f"of some {side} pixels" in found.reasons[0]
 
 
 def test_pictures_that_nothing_was_tuned_on_get_a_recent_average_a_lower_rate_than_the_recipe_and_reasons():
-    config, reasons = on_cpu(Image(size=(32, 32), patch=4), 50_000, 600.0)
-    named = recipe("cifar10-muon")
+    config, reasons = cpu_config(Image(size=(32, 32), patch=4), 50_000, 600.0)
+    named = load_recipe("cifar10-muon")
     assert config.optim == dataclasses.replace(named.optim, lr=2e-3, recent=0.1) and named.optim.lr > 2e-3
     layers = tuple(range(config.method.depth))  # of the last four they come nearer to dying on other pictures
     assert config.method == dataclasses.replace(named.method, target_layers=layers) and config.masks == named.masks
@@ -72,20 +73,20 @@ def test_pictures_that_nothing_was_tuned_on_get_a_recent_average_a_lower_rate_th
 def test_the_steps_that_are_said_are_those_that_are_taken(photos, tmp_path):
     for file in sorted(photos.rglob("*.png"))[:27]:  # three more than six batches of four
         (tmp_path / file.name).symlink_to(file)
-    config, reasons = chosen((str(tmp_path),), device="cpu")
+    config, reasons = choose_config((str(tmp_path),), device="cpu")
     _, settings = prepare_data(config, CPU, config.data.listing(), None)
     assert any(f": {settings.steps:,} steps" in reason for reason in reasons)
 
 
 def test_the_recipe_for_laptops_is_what_is_chosen_for_photographs():
-    named, found = recipe("laptop"), on_cpu(Image(size=(96, 96), patch=8), 6_400, 300.0).config
+    named, found = load_recipe("laptop"), cpu_config(Image(size=(96, 96), patch=8), 6_400, 300.0).config
     same = dataclasses.replace(named, epochs=found.epochs, data=found.data)
     assert same == found and named.data.grid == found.data.grid
 
 
 def test_every_arm_of_the_study_is_a_run_that_can_begin():
     for name, change in ARMS.items():
-        settings = change(recipe("cifar10"))
+        settings = change(load_recipe("cifar10"))
         assert settings.masks.build(settings.data.grid).shapes(), name
 
 
@@ -100,7 +101,7 @@ def test_every_arm_of_the_study_is_a_run_that_can_begin():
     ],
 )
 def test_a_recipe_is_the_arm_that_was_measured(name, arm):
-    arm, named = ARMS[arm](recipe("cifar10")), recipe(name)
+    arm, named = ARMS[arm](load_recipe("cifar10")), load_recipe(name)
     assert (arm.method, arm.masks, arm.optim, arm.batch_size) == (
         named.method,
         named.masks,

@@ -14,10 +14,10 @@ from openjepa.core.types import Tokens
 from openjepa.data.loader import Steps
 from openjepa.decoding.drawing import conditions, draw, mask_of, opened
 from openjepa.decoding.measuring import agreement, strangers
-from openjepa.decoding.training import BLOCK, Train, config_of
 from openjepa.methods.decoder import image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions, normal_samples, velocity
+from openjepa.recipes.decoder import BLOCK_MASK, TrainDecoder, decoder_config
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.run import pretrain
@@ -32,7 +32,7 @@ SMALL = ["--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16"
 def made(name: str):
     """A decoder whose drawer is not zero any more, and a step."""
     net = METHODS[name].build(DATA, 0)
-    steps = Steps(DATA.synthetic(32, 0), BLOCK.build(DATA.grid), batch_size=16, total=40, seed=0)
+    steps = Steps(DATA.synthetic(32, 0), BLOCK_MASK.build(DATA.grid), batch_size=16, total=40, seed=0)
     return net, steps
 
 
@@ -177,7 +177,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
 
 
 def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
-    asked = Train(
+    asked = TrainDecoder(
         run=str(run),
         condition="prediction",
         out=tmp_path / "d",
@@ -189,7 +189,7 @@ def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
         device="cpu",
         threads=1,
     )
-    pretrain(replace(config_of(asked), report=False))
+    pretrain(replace(decoder_config(asked), report=False))
     decoder = opened(tmp_path / "d")
     view = decoder.data.synthetic(4, 0).read(torch.arange(4), None).views[0]
     mask = mask_of(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
@@ -217,7 +217,7 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
     assert main(["decode", "train", str(run), "--steps", "2", *SMALL]) == 0
     assert isinstance(load_config(run / "decoder").method, type(METHODS["decoder"]))
     with pytest.raises(UserError, match="predicts pixels"):
-        config_of(Train(run=str(run), condition="prediction"))
+        decoder_config(TrainDecoder(run=str(run), condition="prediction"))
 
 
 @pytest.mark.parametrize(

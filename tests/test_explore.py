@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 from openjepa.core.errors import UserError
-from openjepa.decoding.training import Train, config_of
 from openjepa.exploring.page import explore, free
 from openjepa.exploring.session import Explore, Session
 from openjepa.figures.prediction import PredictionOf, expect, masks_of, predictive
+from openjepa.recipes.decoder import TrainDecoder, decoder_config
 from openjepa.training.run import pretrain
 from tests.browser import browser
 from tests.conftest import replace
@@ -36,8 +36,8 @@ def run(photos, tmp_path_factory):
     data = Image(root=(str(photos),), size=(32, 32), patch=4)
     shared = {"steps": 4, "batch_size": 16, "device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
     pretrain(Pretrain(data, TINY, **shared, log_every=2, out=out, report=False))
-    asked = Train(run=str(out), dim=48, depth=1, num_heads=2, steps=3, batch_size=16, device="cpu", threads=1)
-    pretrain(replace(config_of(asked), report=False, log_every=3))
+    asked = TrainDecoder(run=str(out), dim=48, depth=1, num_heads=2, steps=3, batch_size=16, device="cpu", threads=1)
+    pretrain(replace(decoder_config(asked), report=False, log_every=3))
     return out
 
 

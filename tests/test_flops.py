@@ -6,13 +6,13 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from openjepa.data.loader import Steps
-from openjepa.decoding.training import BLOCK
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.recipes import recipe
+from openjepa.recipes.decoder import BLOCK_MASK
+from openjepa.recipes.registry import load_recipe
 from openjepa.training import loop as training_loop
 from openjepa.training.config import load_config
 from openjepa.training.log import read_metrics
@@ -29,7 +29,7 @@ DATA = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
 @pytest.mark.parametrize("name", ["cifar10", "cifar10-minutes", "cifar10-hours", "mae-cifar10", "vicreg-cifar10"])
 def test_the_work_of_a_step_is_what_torch_counts(name):
     """But for the gradient of the stem's input, which nobody needs and we count."""
-    run = dataclasses.replace(recipe(name), data=DATA)
+    run = dataclasses.replace(load_recipe(name), data=DATA)
     method = run.method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views)[0]
     with FlopCounterMode(display=False) as counter:
@@ -40,7 +40,7 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
 
 
 def test_features_at_every_third_place_are_work_there_alone():
-    base = recipe("cifar10-minutes")
+    base = load_recipe("cifar10-minutes")
     every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_every=3))
     net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
     step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total=1, seed=0)[0]
@@ -112,7 +112,7 @@ def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     sizes = {"dim": 96, "depth": 2, "num_heads": 2, "predictor_dim": 48, "predictor_depth": 2}
     method = Decoder(**sizes, condition=condition, drawn_dim=64, drawn_depth=2)
     net = method.build(DATA, 0)
-    step = Steps(DATA.synthetic(8, 0), BLOCK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
+    step = Steps(DATA.synthetic(8, 0), BLOCK_MASK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
         train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
     counted = 4 * count_flops(method, DATA, mask_shapes(step.masks)).total

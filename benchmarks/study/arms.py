@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain
 
 Change = Callable[[Pretrain], Pretrain]
@@ -40,7 +40,7 @@ def both(*changes: Change) -> Change:
 
 def mae(hidden: float = 0.75, **changes: Any) -> Change:
     """A masked autoencoder as the base is a JEPA: its weights, its decoder as deep as the predictor. On the base's data."""
-    own = recipe("mae-cifar10")
+    own = load_recipe("mae-cifar10")
     plain = replace(own.method, init="released", predictor_depth=4)
     changed = {"method": replace(plain, **changes), "masks": replace(own.masks, hidden=hidden, asked=1.0)}
     return lambda base: replace(base, **changed)
@@ -48,7 +48,7 @@ def mae(hidden: float = 0.75, **changes: Any) -> Change:
 
 def views(**changes: Any) -> Change:
     """Joint embedding of two crops on the base's data, half of each shown if `masked`; `colour` belongs to the data."""
-    own, colour = recipe("vicreg-cifar10"), changes.pop("colour", 0.0)
+    own, colour = load_recipe("vicreg-cifar10"), changes.pop("colour", 0.0)
     changed = {"method": replace(own.method, **{"masked": False, **changes}), "masks": replace(own.masks, hidden=0.5)}
     return lambda base: replace(base, data=replace(base.data, flip=True, colour=colour), **changed)
 

@@ -27,7 +27,7 @@ from benchmarks.study.run import accuracies, compared
 from openjepa.core.fileio import atomic_write
 from openjepa.evaluate.embed import embed
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
-from openjepa.recipes.auto import chosen
+from openjepa.recipes.auto import choose_config
 from openjepa.training.budget import time_step
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import Pretrain, load_config
@@ -75,7 +75,7 @@ CHANGES: dict[str, Change] = {
 
 def settings_of(folder: Path, change: str, options: argparse.Namespace) -> Pretrain:
     """What is chosen, with a change."""
-    settings = chosen((str(folder / "train"),), options.budget, threads=1).config
+    settings = choose_config((str(folder / "train"),), options.budget, threads=1).config
     settings = dataclasses.replace(
         settings, **({"steps": options.steps} if options.steps else {"budget": options.budget})
     )

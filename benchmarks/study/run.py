@@ -39,7 +39,7 @@ from openjepa.evaluate.linear import Labelled, probe
 from openjepa.evaluate.neighbours import predict
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
 from openjepa.interop.pretrained import load_run
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.log import read_metrics
@@ -55,7 +55,7 @@ HALF = "half "  # of the time: what another arm starts from
 
 
 def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Pretrain:
-    base = dataclasses.replace(recipe("cifar10"), seed=seed, threads=1, workers=0, log_every=50, save_every=10**9)
+    base = dataclasses.replace(load_recipe("cifar10"), seed=seed, threads=1, workers=0, log_every=50, save_every=10**9)
     data = dataclasses.replace(base.data, root=(str(options.data),))
     return ARMS[arm](dataclasses.replace(base, data=data))
 

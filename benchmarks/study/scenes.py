@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.data.synthetic.scenes import Scenes, render
 from openjepa.interop.pretrained import load_run
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, show, written
 from openjepa.training.budget import time_step
 from openjepa.training.config import Pretrain
@@ -35,7 +35,7 @@ def changed(base: Pretrain, method: str) -> Pretrain:
     """The demo's run, or the same with the objective of an opponent's recipe."""
     if method == "jepa":
         return base
-    own = recipe(f"{method}-cifar10")
+    own = load_recipe(f"{method}-cifar10")
     data = dataclasses.replace(base.data, flip=method == "vicreg")  # as their recipes have it
     opponent = {"method": own.method, "masks": own.masks, "optim": own.optim, "batch_size": own.batch_size}
     return dataclasses.replace(base, data=data, **opponent)
@@ -68,7 +68,7 @@ def main() -> None:
     retain_freed_memory()  # as `jepa` does
     demo = Demo(out=options.out, seed=options.seed)
     train = written(options.out / "scenes", demo)
-    config = recipe(demo, options.out / "scenes")
+    config = load_recipe(demo, options.out / "scenes")
     turned = given(target_every=options.every, pixels=options.pixels, centre=False if options.no_centre else None)
     method = dataclasses.replace(config.method, **turned)
     config = changed(dataclasses.replace(config, method=method), options.method)

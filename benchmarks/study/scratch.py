@@ -22,7 +22,7 @@ from openjepa.evaluate.finetune import Recipe, finetune
 from openjepa.evaluate.logistic import accuracy
 from openjepa.evaluate.lowshot import choose
 from openjepa.interop.adapters import from_untrained
-from openjepa.recipes import recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.device import choose_device
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = recipe("mae-cifar10")
+    config = load_recipe("mae-cifar10")
     parts = []
     for root in (options.train, options.test):
         image = dataclasses.replace(config.data, root=(root,))

@@ -18,13 +18,13 @@ from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks, Tokens
-from openjepa.decoding.training import BLOCK
 from openjepa.figures.canvas import COLOURS, Plate, Scale, enlarged, framed, heat, paled, save, tiled
 from openjepa.figures.shown import Asked, Shown, out_of, shown
 from openjepa.masking.region import Box, hide_region, index_mask
 from openjepa.methods.decoder import Decoder, FlowDecoder, image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions
+from openjepa.recipes.decoder import BLOCK_MASK
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.device import Device, Precision, choose_device
 from openjepa.training.run_folder import load_newest_method
@@ -74,7 +74,7 @@ def mask_of(decoder: Opened, count: int, box: Box | None, seed: int) -> Masks:
         everything = torch.arange(rows * columns).expand(count, -1)
         return Masks(everything, everything[:, None])
     if box is None:
-        (mask,) = BLOCK.build(decoder.data.grid)(
+        (mask,) = BLOCK_MASK.build(decoder.data.grid)(
             None, None, CounterRNG.of(seed, 0, image_rng(seed, count).numbers), 0.0
         )
         return mask

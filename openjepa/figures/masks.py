@@ -17,7 +17,7 @@ from openjepa.figures.canvas import COLOURS, MAP, Plate, framed, paled, tiled
 from openjepa.figures.shown import Asked, Shown, shown
 from openjepa.masking.region import index_mask
 from openjepa.modalities.image import Image
-from openjepa.recipes import RECIPES, recipe
+from openjepa.recipes.registry import RECIPES, load_recipe
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 
 DRAWS = 4096  # masks that the coverage is counted of
@@ -54,7 +54,7 @@ def masks(settings: MasksOf) -> list[Plate]:
 def run_of(name: str) -> Pretrain:
     """The config of a run, an export or a recipe. Mistake if it is none."""
     if name in RECIPES:
-        return recipe(name)
+        return load_recipe(name)
     if not is_run_folder(Path(name)):
         raise UserError(f"{name} is no run and no recipe: jepa recipes lists these")
     return load_config(Path(name))

@@ -18,7 +18,9 @@ def imagenet(pixels: int, patch: int) -> Image:
     return Image(size=(pixels, pixels), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def released(size: str, *, pixels: int, patch: int, predictor_depth: int, epochs: float, warmup: float) -> Pretrain:
+def released_config(
+    size: str, *, pixels: int, patch: int, predictor_depth: int, epochs: float, warmup: float
+) -> Pretrain:
     """What the released configs share."""
     return Pretrain(
         data=imagenet(pixels, patch),
@@ -30,7 +32,7 @@ def released(size: str, *, pixels: int, patch: int, predictor_depth: int, epochs
     )
 
 
-def published(size: str, *, predictor_depth: int) -> Pretrain:
+def paper_config(size: str, *, predictor_depth: int) -> Pretrain:
     """What the paper says of its smaller models, where it differs from the released configs."""
     return Pretrain(
         data=imagenet(224, 16),
@@ -49,7 +51,7 @@ def vith14_in1k() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in1k --data.root ILSVRC/train --out runs/vith14
     Takes: under 72 hours on 16 A100, says the paper; not run here.
     """
-    return released("huge", pixels=224, patch=14, predictor_depth=12, epochs=300.0, warmup=40.0)
+    return released_config("huge", pixels=224, patch=14, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
 def vith16_448_in1k() -> Pretrain:
@@ -60,7 +62,7 @@ def vith16_448_in1k() -> Pretrain:
     Takes: not run here. Differs: where the released run cut contexts to the shortest of 16 on a GPU, this cuts to the
     shortest of 128.
     """
-    return released("huge", pixels=448, patch=16, predictor_depth=12, epochs=300.0, warmup=40.0)
+    return released_config("huge", pixels=448, patch=16, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
 def vith14_in22k() -> Pretrain:
@@ -70,7 +72,7 @@ def vith14_in22k() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in22k --data.root imagenet22k --out runs/vith14-22k
     Takes: not run here. Differs: contexts cut over 128 samples, not 32.
     """
-    return released("huge", pixels=224, patch=14, predictor_depth=12, epochs=66.0, warmup=3.0)
+    return released_config("huge", pixels=224, patch=14, predictor_depth=12, epochs=66.0, warmup=3.0)
 
 
 def vitg16_in22k() -> Pretrain:
@@ -80,7 +82,7 @@ def vitg16_in22k() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitg16-in22k --data.root imagenet22k --out runs/vitg16-22k
     Takes: not run here. Differs: contexts cut over 128 samples, not 16.
     """
-    return released("giant", pixels=224, patch=16, predictor_depth=16, epochs=44.0, warmup=3.0)
+    return released_config("giant", pixels=224, patch=16, predictor_depth=16, epochs=44.0, warmup=3.0)
 
 
 def vitb16() -> Pretrain:
@@ -90,7 +92,7 @@ def vitb16() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitb16 --data.root ILSVRC/train --out runs/vitb16
     Takes: not run here.
     """
-    return published("base", predictor_depth=6)
+    return paper_config("base", predictor_depth=6)
 
 
 def vitl16() -> Pretrain:
@@ -100,7 +102,7 @@ def vitl16() -> Pretrain:
     Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitl16 --data.root ILSVRC/train --out runs/vitl16
     Takes: not run here.
     """
-    return published("large", predictor_depth=12)
+    return paper_config("large", predictor_depth=12)
 
 
 def vits16() -> Pretrain:

@@ -13,12 +13,12 @@ from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 
 
-def objective(method: JEPA) -> JEPA:
+def small_objective(method: JEPA) -> JEPA:
     """What keeps small runs alive: targets averaged over all blocks, each feature standardised; patches as loud as positions."""
     return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardise=True, stem_init="unit")
 
 
-def schedule() -> Optim:
+def small_schedule() -> Optim:
     """A shorter-lived average than the paper's, and constant weight decay."""
     return Optim(warmup=0.1, momentum=0.99, weight_decay=0.04, final_weight_decay=0.04)
 
@@ -32,14 +32,14 @@ def cifar10() -> Pretrain:
     """
     return Pretrain(
         data=Image(size=(32, 32), patch=4),
-        method=objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
-        optim=schedule(),
+        method=small_objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
+        optim=small_schedule(),
         epochs=44.0,
         batch_size=128,
     )
 
 
-def minutes(base: Pretrain, method: JEPA) -> Pretrain:
+def for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
     """A run changed so that it learns in four minutes more than it would in twenty.
 
     Of four minutes on one core on CIFAR-10, linear / kNN accuracy on held-out training images, one seed (docs/study.md):
@@ -52,26 +52,26 @@ def minutes(base: Pretrain, method: JEPA) -> Pretrain:
         base,
         masks=Masking(sampler="random", hidden=0.75, asked=0.5),
         method=dataclasses.replace(
-            objective(method),
+            small_objective(method),
             target_sees="asked",  # three eighths of the work, and as good at equal steps
             centre=True,  # else the mean of an image is what is learnt first
             init="xavier",
             pixels=1.0,  # a second target, which stands still
             predictor_depth=2,
         ),
-        optim=dataclasses.replace(schedule(), lr=1e-3, beta2=0.95, final_momentum=0.99),
+        optim=dataclasses.replace(small_schedule(), lr=1e-3, beta2=0.95, final_momentum=0.99),
         batch_size=64,
     )
 
 
-def folders(base: Pretrain, method: JEPA) -> Pretrain:
+def for_folders(base: Pretrain, method: JEPA) -> Pretrain:
     """A run changed so that it learns from pictures that nothing was tuned on, in few steps, too.
 
     The objective of `cifar10-muon`, with targets of all layers; two thirds of its rate for half its images; and an average that spans
     a tenth of the steps so far at most. After 376 steps on digits neighbours have 95.2 % with it and 75.8 without; after
     200 on photographs 80.3, where a third of the rate without it had 72.0 (docs/folders.md).
     """
-    config = minutes(base, method)
+    config = for_minutes(base, method)
     return dataclasses.replace(
         config,
         masks=dataclasses.replace(config.masks, asked=1.0),
@@ -90,7 +90,7 @@ def cifar10_minutes() -> Pretrain:
     Command: jepa pretrain cifar10-minutes --data.root cifar10/train --out runs/minutes --budget 20m
     Takes: the time it is given; results in docs/small-data.md.
     """
-    config = minutes(cifar10(), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    config = for_minutes(cifar10(), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
     return dataclasses.replace(config, method=dataclasses.replace(config.method, target_layers=(2, 3, 4, 5)))
 
 
@@ -176,4 +176,4 @@ def laptop() -> Pretrain:
     another crop is of, logistic regression 98.4 %, kNN 85.6 %; before training 94.9 and 64.7 (docs/folders.md).
     """
     data = Image(size=(96, 96), patch=8)
-    return folders(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    return for_folders(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
