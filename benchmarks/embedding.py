@@ -16,7 +16,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.data.wrappers import Subset, ThreadedDataset
-from openjepa.evaluate.embed import Maker, encoding, reader, stored
+from openjepa.evaluation.feature_store import FeatureWriter, store_features
+from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.interop.adapters import load_adapter
 from openjepa.training.device import choose_device
 
@@ -34,7 +35,7 @@ def main() -> None:
     data = dataclasses.replace(this.data, root=(options.data,))
     whole = data.dataset(data.listing())
     some = ThreadedDataset(Subset(whole, torch.arange(options.pictures) % len(whole)))
-    encode = encoding(this, where, {"last": "features"}, BATCH)
+    encode = feature_encoder(this, where, {"last": "features"}, BATCH)
     view = some.read(torch.arange(BATCH), None).views[0]
     about = {"encoder": "", "data": "", "precision": ""}
 
@@ -49,7 +50,7 @@ def main() -> None:
     def embedding() -> float:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            stored(Maker(reader(some), encode), options.pictures, about, Path(folder))
+            store_features(FeatureWriter(view_reader(some), encode), options.pictures, about, Path(folder))
             return options.pictures / (time.perf_counter() - began)
 
     forward()

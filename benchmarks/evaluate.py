@@ -21,28 +21,29 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.evaluate.linear import Labelled, Recipe, fit, rows, sweep
-from openjepa.evaluate.neighbours import predict
+from openjepa.evaluation.probes.knn import knn_predict
+from openjepa.evaluation.probes.linear import LabeledFeatures, feature_batches, fit_heads, sweep_heads
+from openjepa.evaluation.probes.linear_recipes import LinearRecipe
 
-RECIPE = Recipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))
+RECIPE = LinearRecipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))
 
 
-def heads(train: Labelled, classes: int, device: torch.device, share: float = 1.0, epochs: int = 30) -> None:
+def heads(train: LabeledFeatures, classes: int, device: torch.device, share: float = 1.0, epochs: int = 30) -> None:
     """All 32 heads, or every other or fourth of them, 30 epochs."""
     steps, recipe = -(-len(train.label) // RECIPE.batch_size), dataclasses.replace(RECIPE, epochs=epochs)
-    batches = rows(train, torch.arange(len(train.label)), recipe, 0)
+    batches = feature_batches(train, torch.arange(len(train.label)), recipe, 0)
     width = {"last": train.kinds["last"].shape[1]}
-    asked = sweep(recipe, ("last",))[:: round(1 / share)]
-    fit(batches, steps, asked, width, classes, recipe, device=device)
+    asked = sweep_heads(recipe, ("last",))[:: round(1 / share)]
+    fit_heads(batches, steps, asked, width, classes, recipe, device=device)
 
 
-def scaling(train: Labelled, classes: int, device: torch.device) -> dict[str, float]:
+def scaling(train: LabeledFeatures, classes: int, device: torch.device) -> dict[str, float]:
     """Seconds of three epochs for parts of the rows and of the heads, the median of three, turn by turn."""
     taken: dict[str, list[float]] = {}
     for _ in range(3):
         for rows, share in [(1.0, 1.0), (0.5, 1.0), (0.25, 1.0), (1.0, 0.5), (1.0, 0.25)]:
             count = int(rows * len(train.label))
-            part = Labelled({"last": train.kinds["last"][:count]}, train.label[:count])
+            part = LabeledFeatures({"last": train.kinds["last"][:count]}, train.label[:count])
             began = time.perf_counter()
             heads(part, classes, device, share, epochs=3)
             if device.type == "cuda":
@@ -68,18 +69,20 @@ def main() -> None:
     generator, device = torch.Generator().manual_seed(0), torch.device(options.device)
     centres = torch.randn(options.classes, options.width, generator=generator)
 
-    def made(count: int) -> Labelled:
+    def made(count: int) -> LabeledFeatures:
         label = torch.randint(options.classes, (count,), generator=generator)
-        return Labelled({"last": centres[label] + 8 * torch.randn(count, options.width, generator=generator)}, label)
+        return LabeledFeatures(
+            {"last": centres[label] + 8 * torch.randn(count, options.width, generator=generator)}, label
+        )
 
     train, test = made(options.rows), made(options.queries)
     x, y, q = (each.to(device) for each in (train.kinds["last"], train.label, test.kinds["last"]))
     tasks: dict[str, Callable[[], object]] = {
-        f"{len(sweep(RECIPE, ('last',)))} linear heads, {RECIPE.epochs} epochs": lambda: heads(
+        f"{len(sweep_heads(RECIPE, ('last',)))} linear heads, {RECIPE.epochs} epochs": lambda: heads(
             train, options.classes, device
         ),
-        "kNN": lambda: predict(x, y, q, options.classes),
-        "logistic, one strength": lambda: fit(x, y, options.classes, 1e-3),
+        "kNN": lambda: knn_predict(x, y, q, options.classes),
+        "logistic, one strength": lambda: fit_heads(x, y, options.classes, 1e-3),
     }
     print(
         f"{options.rows} × {options.width} to train on, {options.queries} to test on, {options.classes} classes, {torch.get_num_threads()} threads"

@@ -19,9 +19,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.evaluate.space import Mapped, Space
-from openjepa.retrieval.index import opened
-from openjepa.retrieval.nearest import Approximate, Exact, unit
+from openjepa.evaluation.index import open_index
+from openjepa.evaluation.nearest import ApproximateSearch, ExactSearch, normalize_rows
+from openjepa.evaluation.whitening import WhitenedView, Whitening
 
 CENTRES, DIRECTIONS, QUERIES = 200, 40, 200
 
@@ -55,7 +55,7 @@ def seconds(search, queries: np.ndarray) -> float:
 
 
 def speed(count: int, width: int) -> dict[str, float]:
-    x = unit(made_up(count + QUERIES, width))
+    x = normalize_rows(made_up(count + QUERIES, width))
     x, queries = x[:count], x[count:]
 
     def brute(query: np.ndarray) -> np.ndarray:
@@ -66,13 +66,13 @@ def speed(count: int, width: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        index = Approximate.of(x, Path(folder) / "index.faiss")
+        index = ApproximateSearch.of(x, Path(folder) / "index.faiss")
         built = time.perf_counter() - began
-        truth = Exact(x).find(queries, 20)
+        truth = ExactSearch(x).find(queries, 20)
         found = index.find(queries, 10).rows
         recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth.rows[:, :10], found, strict=True)])
         plain, quick = seconds(brute, queries[:20]), seconds(lambda query: index.find(query, 10), queries)
-        exact = seconds(lambda query: Exact(x).find(query, 10), queries[:5])
+        exact = seconds(lambda query: ExactSearch(x).find(query, 10), queries[:5])
     return {
         "rows": count, "width": width, "intrinsic dimension": dimension(truth.cosine), "index made, s": built,
         "recall of ten": float(recall), "brute force, ms": 1e3 * plain, "our exact search, ms": 1e3 * exact,
@@ -82,13 +82,13 @@ def speed(count: int, width: int) -> dict[str, float]:
 
 def spaces(file: Path) -> dict[str, float]:
     """Of ten neighbours, the share in the folder of the picture asked for, in each space; a thousand pictures asked."""
-    index = opened(file)
+    index = open_index(file)
     features, classes = np.asarray(index.features), np.array(index.classes)
     rows = np.random.default_rng(0).choice(len(features), min(1000, len(features)), replace=False)
     found = {}
     for name, power in (("as they are", None), ("less their mean", 0.0), ("half whitened", 0.5), ("whitened", 1.0)):
-        x = features if power is None else Mapped(features, Space.of(features, power))
-        near = Exact(x).find(x[rows], 11).rows[:, 1:]
+        x = features if power is None else WhitenedView(features, Whitening.of(features, power))
+        near = ExactSearch(x).find(x[rows], 11).rows[:, 1:]
         found[f"{name}, share of the same folder"] = float((classes[near] == classes[rows][:, None]).mean())
     return found
 

@@ -10,8 +10,8 @@ from openjepa.core.arguments import Exported, Repository, Run, Source
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.heads import fitting
-from openjepa.evaluate.report import markdown, read
+from openjepa.evaluation.classifier import find_classifier
+from openjepa.evaluation.scores import read_scores, scores_markdown
 from openjepa.interop.adapters import from_ours
 from openjepa.interop.export import EXPORTERS, ExportFormat, ExportJob, atomic_folder, networks_by_file
 from openjepa.interop.huggingface import write_huggingface
@@ -84,7 +84,7 @@ def export(settings: Export) -> Path:
                 "only Hugging Face's format has a place for a classifier: try --format hf, or leave --head out"
             )
         encoder = from_ours(trained.encoder, trained.config, run.name).fingerprint
-        head = fitting(run, settings.head, encoder)
+        head = find_classifier(run, settings.head, encoder)
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
     with atomic_folder(out) as folder:
         about = EXPORTERS[settings.format](ExportJob(trained, run, folder, head, licence))
@@ -101,9 +101,11 @@ def results_of(run: Path) -> str:
     """What probes have measured, as tables; a run's own are in RUN/probes."""
     tables = []
     for file in sorted((run / "probes").glob("*.json")):
-        scores = read(file)["scores"]
+        scores = read_scores(file)["scores"]
         tables += (
-            [f"{file.stem}, accuracy on test images with its 95 % interval:\n\n{markdown(scores)}"] if scores else []
+            [f"{file.stem}, accuracy on test images with its 95 % interval:\n\n{scores_markdown(scores)}"]
+            if scores
+            else []
         )
     return "\n\n".join(tables)
 

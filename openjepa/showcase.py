@@ -15,8 +15,8 @@ from rich.table import Table
 from openjepa.core.console import console, info
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
-from openjepa.evaluate.embed import embed, raw
-from openjepa.evaluate.logistic import accuracy, probe
+from openjepa.evaluation.features import compute_features, raw_pixel_features
+from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
 from openjepa.figures.canvas import save
 from openjepa.figures.features import BASIS, of
 from openjepa.figures.shown import Shown
@@ -114,12 +114,12 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
         "this encoder": from_ours(trained.encoder, trained.config, "this encoder"),
         "before training": from_untrained(trained.config),
     }
-    seen = {name: [embed(each, part, where)["last"] for part in sets] for name, each in encoders.items()}
-    seen["raw pixels"] = [raw(part)["last"] for part in sets]
+    seen = {name: [compute_features(each, part, where)["last"] for part in sets] for name, each in encoders.items()}
+    seen["raw pixels"] = [raw_pixel_features(part)["last"] for part in sets]
     result: Result = {}
     for name, (train, held) in seen.items():
         answers = {
-            task: probe(train, getattr(labelled, task), held, classes, seed).predicted
+            task: logistic_probe(train, getattr(labelled, task), held, classes, seed).predicted
             for task, classes in TASKS.items()
         }
         result[name] = {task: accuracy(each, getattr(test, task)) for task, each in answers.items()}

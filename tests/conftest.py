@@ -19,7 +19,7 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate import logistic
+from openjepa.evaluation.probes import logistic
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openjepa.evaluate import logistic, spectrum
+from openjepa.evaluation import label_free as spectrum
+from openjepa.evaluation.probes import logistic
+from openjepa.evaluation.probes import logistic as logistic_module
 from openjepa.training import run as runs
 from openjepa.training.perf import hardware as machine
 
-STRENGTHS, DRAW = logistic.STRENGTHS, runs.draw
+STRENGTHS, DRAW = logistic_module.STRENGTHS, runs.draw
 
 
 def undrawn(_: list[Path], out: Path) -> Path:

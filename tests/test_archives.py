@@ -28,7 +28,7 @@ from openjepa.data.image_io import IMAGE_SUFFIXES, ORIENTATION, Undecodable, rea
 from openjepa.data.listing import list_files
 from openjepa.data.shards import Shards, write_shard
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate.labelled import Labelled, split
+from openjepa.evaluation.labeled import LabeledData, split_labeled
 from openjepa.modalities.image import Image
 from openjepa.training.checkpoint import load_newest
 from openjepa.training.run import pretrain
@@ -482,7 +482,7 @@ def test_rows_without_names_are_found_again_in_shards(tmp_path):
 def test_parts_are_told_apart_by_the_names_of_their_files(tmp_path):
     for name, count in (("train-00000-of-00001", 8), ("test-00000-of-00001", 4)):
         parquet.write_table(table(count), tmp_path / f"{name}.parquet")
-    parts = split(replace(MODALITIES["image"], mean=(0.5,) * 3), Labelled((str(tmp_path),)), 0)
+    parts = split_labeled(replace(MODALITIES["image"], mean=(0.5,) * 3), LabeledData((str(tmp_path),)), 0)
     assert (len(parts.train), len(parts.test), parts.how) == (8, 4, "test-*")
 
 

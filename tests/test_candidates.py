@@ -9,10 +9,11 @@ import torch
 from openjepa.evaluate.candidates import IMAGENET
 
 from openjepa.core.errors import UserError
-from openjepa.evaluate import attentive
-from openjepa.evaluate.finetune import RECIPES, Recipe
-from openjepa.evaluate.labelled import Labelled
-from openjepa.evaluate.probing import Compare, Settings, compare, measured
+from openjepa.evaluate.probing import Compare, Settings, compare
+from openjepa.evaluation.labeled import LabeledData
+from openjepa.evaluation.measure import measure_encoders
+from openjepa.evaluation.probes import attentive
+from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from openjepa.interop.adapters import from_untrained, load_adapter
 from openjepa.nn.positions import sincos
 from openjepa.training.config import Pretrain
@@ -49,14 +50,14 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
             torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
     monkeypatch.setattr(attentive, "EPOCHS", 2)
-    monkeypatch.setitem(RECIPES, "default", Recipe(epochs=2, batch_size=16, drop_path=0.0))
+    monkeypatch.setitem(FINETUNE_RECIPES, "default", FinetuneRecipe(epochs=2, batch_size=16, drop_path=0.0))
     settings = Settings(
-        data=Labelled((str(photos),)), device="cpu", precision="fp32", shots=(4.0,),
+        data=LabeledData((str(photos),)), device="cpu", precision="fp32", shots=(4.0,),
         probes=("logistic", "linear", "knn", "lowshot", "attentive", "finetune"),
     )  # fmt: skip
     scores = {}
     for each in (this, theirs):
-        found = measured([replace(each, name="x")], settings, tmp_path / "out", pixels=False)
+        found = measure_encoders([replace(each, name="x")], settings, tmp_path / "out", pixels=False)
         scores[each is this] = [(score.probe, score.accuracy) for score in found]
     assert len(scores[True]) == 6 and scores[True] == scores[False]
 
@@ -102,7 +103,7 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     settings = Compare(
-        runs=("mine:encoder",), data=Labelled((str(photos),)), probes=("knn", "lowshot"), shots=(1.0,), device="cpu",
+        runs=("mine:encoder",), data=LabeledData((str(photos),)), probes=("knn", "lowshot"), shots=(1.0,), device="cpu",
         out=tmp_path / "out",
     )  # fmt: skip
     scores = compare(settings)
@@ -122,6 +123,6 @@ def test_the_documented_encoder_is_measured(tmp_path, photos, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "evaluation.md").read_text(), re.DOTALL)
     (tmp_path / "documented.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    data = Labelled((str(photos),))
+    data = LabeledData((str(photos),))
     asked = Compare(runs=("documented:encoder",), data=data, probes=("knn",), out=tmp_path / "out", device="cpu")
     assert [each.features for each in compare(asked)] == ["documented:encoder", "raw pixels"]

@@ -26,7 +26,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     import torch
     from torch._dynamo.utils import counters
 
-    from openjepa.evaluate.online import Online
+    from openjepa.evaluation.online import OnlineEvaluator
     from openjepa.masking.config import Masking
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
@@ -41,7 +41,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
     settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)
     settings = dataclasses.replace(settings, compile=True, online=OnlineProbe(root=(photos,), samples=40))
-    probes = Online(settings, cpu)
+    probes = OnlineEvaluator(settings, cpu)
     shapes = settings.masks.build(data.grid).shapes()
 
     def losses(compiled: bool) -> list[float]:

@@ -12,8 +12,8 @@ from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.data.loader import Steps
-from openjepa.decoding.drawing import conditions, draw, mask_of, opened
-from openjepa.decoding.measuring import agreement, strangers
+from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, draw_samples, load_decoder
+from openjepa.evaluation.decoder_agreement import derangement, feature_agreement
 from openjepa.methods.decoder import image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions, normal_samples, velocity
@@ -129,15 +129,15 @@ def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_pr
 
 def test_agreement_is_whole_where_what_is_drawn_is_what_was_there():
     truth = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)) + 5
-    found = agreement(truth, truth + 0.01, truth.roll(1, 0))
+    found = feature_agreement(truth, truth + 0.01, truth.roll(1, 0))
     assert found.retrieval == 1 and found.shuffled == 0 and found.chance == 0.02
     assert found.cosine > 0.99 and abs(found.cosine_other) < 0.1
     noise = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
-    assert agreement(truth, noise, noise).retrieval < 0.15
+    assert feature_agreement(truth, noise, noise).retrieval < 0.15
 
 
 def test_nobody_is_a_stranger_to_two_nor_to_itself():
-    other = strangers(50, 3)
+    other = derangement(50, 3)
     assert sorted(other.tolist()) == list(range(50)) and (other != torch.arange(50)).all()
 
 
@@ -146,7 +146,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
     folder = tmp_path / "decoder"
     train = ["decode", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
     assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
-    trained, theirs = opened(folder), load_config(run, "target")
+    trained, theirs = load_decoder(folder), load_config(run, "target")
     for name, value in theirs.encoder.state_dict().items():
         assert value.equal(trained.method.target_encoder.state_dict()[name])
     assert (folder / "report.html").exists()
@@ -190,10 +190,10 @@ def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
         threads=1,
     )
     pretrain(replace(decoder_config(asked), report=False))
-    decoder = opened(tmp_path / "d")
+    decoder = load_decoder(tmp_path / "d")
     view = decoder.data.synthetic(4, 0).read(torch.arange(4), None).views[0]
-    mask = mask_of(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
-    drawn = draw(decoder, view, conditions(decoder, view, mask), mask, 2, 0, 3)
+    mask = decoder_mask(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
+    drawn = draw_samples(decoder, view, decoder_conditions(decoder, view, mask), mask, 2, 0, 3)
     other = torch.ones(32, 32, dtype=torch.bool)
     other[:16, 16:] = False
     assert (drawn.views[:, :, :, other] == view[:, :, other]).all()

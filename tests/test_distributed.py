@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from openjepa.core.errors import UserError
 from openjepa.data.loader import Steps
-from openjepa.evaluate.embed import embed
+from openjepa.evaluation.features import compute_features
 from openjepa.figures.report import at_end
 from openjepa.interop.adapters import from_untrained
 from openjepa.masking.multiblock import MultiBlock
@@ -209,7 +209,9 @@ def test_ranks_share_an_embedding(tiny):
     torchrun(settings, code=SHARED)
     theirs = load_file(tiny.out / "features.safetensors")
     data = MODALITIES["image"].synthetic(300, 0)
-    torch.testing.assert_close(theirs["last"], embed(from_untrained(settings), data, CPU)["last"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        theirs["last"], compute_features(from_untrained(settings), data, CPU)["last"], atol=1e-6, rtol=0
+    )
     assert theirs["label"].tolist() == data.label.tolist() and not list(tiny.out.glob("done-*"))
 
 

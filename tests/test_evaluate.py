@@ -12,17 +12,22 @@ from safetensors.torch import load_file
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.evaluate import linear
-from openjepa.evaluate.clevr import Clevr, label
-from openjepa.evaluate.embed import Features, Viewer, embed, raw
-from openjepa.evaluate.labelled import Labelled, split
-from openjepa.evaluate.linear import Recipe, fit, pace, probe, rows, sweep, trust
-from openjepa.evaluate.logistic import Problem, accuracy
-from openjepa.evaluate.lowshot import STRENGTH, choose
-from openjepa.evaluate.neighbours import predict
-from openjepa.evaluate.probing import Probe, Settings, measured
-from openjepa.evaluate.report import Score, curve, interval, lines
-from openjepa.evaluate.spectrum import alpha_req, lidar, rankme, uniformity
+from openjepa.evaluate.probing import Probe, Settings
+from openjepa.evaluate.report import curve, lines
+from openjepa.evaluation.feature_store import Features
+from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
+from openjepa.evaluation.label_free import alpha_req, lidar, rankme_uncentered, uniformity
+from openjepa.evaluation.labeled import LabeledData, split_labeled
+from openjepa.evaluation.measure import measure_encoders
+from openjepa.evaluation.probes import linear
+from openjepa.evaluation.probes.knn import knn_predict
+from openjepa.evaluation.probes.linear import feature_batches, fit_heads, linear_probe, sweep_heads
+from openjepa.evaluation.probes.linear_heads import schedule_factor, trust_ratio
+from openjepa.evaluation.probes.linear_recipes import LinearRecipe
+from openjepa.evaluation.probes.logistic import Problem, accuracy
+from openjepa.evaluation.probes.lowshot import STRENGTH, choose_labeled
+from openjepa.evaluation.scores import Score, bootstrap_interval
+from openjepa.evaluation.tasks.clevr import ClevrImages, scene_label
 from openjepa.interop.adapters import from_ours, from_run, from_untrained
 from openjepa.interop.pretrained import load_run
 from openjepa.modalities.image import Image
@@ -49,7 +54,7 @@ def test_logistic_regression_is_scikit_learns(strength, features):
     if features > 6:
         generator = torch.Generator().manual_seed(2)
         x = x @ torch.randn(6, features, generator=generator) + torch.randn(len(x), features, generator=generator)
-    ours = fit(x, y, 4, strength)
+    ours = fit_heads(x, y, 4, strength)
     scaled = ((x - x.mean(0)) / x.std(0)).double().numpy()
     theirs = linear_model.LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(scaled, y.numpy())
     close = {"atol": 2e-3 if features == 6 else 4e-3, "rtol": 2e-3}  # of largest weights of 0.6 where classes are apart
@@ -65,7 +70,7 @@ def test_neighbours_are_weighted_scikit_learns():
     theirs = module.KNeighborsClassifier(
         20, metric="cosine", weights=lambda d: torch.exp((1 - torch.from_numpy(d)) / 0.07).numpy()
     )
-    assert predict(x, y, q, 4).tolist() == theirs.fit(x.numpy(), y.numpy()).predict(q.numpy()).tolist()
+    assert knn_predict(x, y, q, 4).tolist() == theirs.fit(x.numpy(), y.numpy()).predict(q.numpy()).tolist()
 
 
 def test_logistic_regression_uses_directions_of_little_variance(every_strength):
@@ -74,7 +79,7 @@ def test_logistic_regression_uses_directions_of_little_variance(every_strength):
     hidden = torch.randn(4000, 64, generator=generator) * torch.logspace(0, -4, 64)
     mixed = hidden @ torch.linalg.qr(torch.randn(64, 64, generator=generator))[0]
     label = (hidden[:, -24:] / torch.logspace(0, -4, 64)[-24:]).sum(1).gt(0).long()
-    found = probe(mixed[:3000], label[:3000], mixed[3000:], 2)
+    found = linear_probe(mixed[:3000], label[:3000], mixed[3000:], 2)
     assert accuracy(found.predicted, label[3000:]) > 0.93
 
 
@@ -101,10 +106,10 @@ def test_labels_used_in_different_ways_are_different_lines(tmp_path):
 def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
     pretrain(tiny)
     asked = Probe(
-        run=str(tiny.out), data=Labelled((str(photos),)), probes=("lowshot",), shots=(2.0,), draws=1, baselines=False,
+        run=str(tiny.out), data=LabeledData((str(photos),)), probes=("lowshot",), shots=(2.0,), draws=1, baselines=False,
         out=tmp_path, device="cpu", precision="fp32",
     )  # fmt: skip
-    (score,) = probe(asked)
+    (score,) = linear_probe(asked)
     assert score.low < score.accuracy < score.high
 
 
@@ -118,20 +123,20 @@ def test_the_strength_is_chosen_without_the_test_data(monkeypatch, every_strengt
         return of(features, label, classes)
 
     monkeypatch.setattr(Problem, "of", spy)
-    score = accuracy(probe(*train, x, 4).predicted, y)
+    score = accuracy(linear_probe(*train, x, 4).predicted, y)
     assert seen == [360, 400] and 0.5 < score <= 1
 
 
 def test_labels_that_mean_nothing_are_learnt_no_better_than_chance(every_strength):
     x, _ = blobs(2000)
     y = torch.randint(0, 4, (2000,), generator=torch.Generator().manual_seed(5))
-    predicted = probe(x[:1000], y[:1000], x[1000:], 4).predicted
+    predicted = linear_probe(x[:1000], y[:1000], x[1000:], 4).predicted
     assert accuracy(predicted, y[1000:]) == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_probe_prints_the_encoder_beside_its_baselines(tiny, photos, capsys):
     pretrain(tiny)
-    scores = probe(Probe(run=str(tiny.out), data=Labelled((str(photos),)), device="cpu", precision="fp32"))
+    scores = linear_probe(Probe(run=str(tiny.out), data=LabeledData((str(photos),)), device="cpu", precision="fp32"))
     assert {score.features: score.probe for score in scores} == dict.fromkeys(NAMES, "kNN")
     assert all(0 <= score.low <= score.accuracy <= score.high <= 1 for score in scores)
     said = capsys.readouterr().out
@@ -147,8 +152,8 @@ def test_a_test_folder_is_used_and_its_classes_are_matched_by_name(tiny, photos,
         for number in classes:
             (tmp_path / "split" / part).mkdir(parents=True, exist_ok=True)
             (tmp_path / "split" / part / f"class{number}").symlink_to(photos / f"class{number}")
-    data = Labelled((str(tmp_path / "split"),))
-    (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
+    data = LabeledData((str(tmp_path / "split"),))
+    (score,) = linear_probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
     said = capsys.readouterr()
     assert "96 images to train on, 64 to test (test/)" in said.out and "no images of 1 of the classes" in said.err
     assert score.accuracy > 0.2
@@ -161,7 +166,7 @@ def test_a_class_that_chance_held_none_of_out_is_named(tmp_path, capsys):
             Pillow.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
     said = []
     for seed in range(5):
-        test = split(Image(size=(8, 8), patch=4), Labelled((str(tmp_path),)), seed).test
+        test = split_labeled(Image(size=(8, 8), patch=4), LabeledData((str(tmp_path),)), seed).test
         held = any("/one/" in test.source(row) for row in range(len(test)))
         said.append(held)
         assert ("has no images of 1 of the classes, among them one" in capsys.readouterr().err) is not held
@@ -172,9 +177,9 @@ def test_features_do_not_depend_on_the_batch(tiny, photos):
     pretrain(tiny)
     this = from_run(tiny.out / "export")
     data = this.data.dataset(this.data.listing())
-    one, other = (embed(this, data, CPU, batch=batch)["last"] for batch in (7, 96))
+    one, other = (compute_features(this, data, CPU, batch=batch)["last"] for batch in (7, 96))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert raw(data)["last"].shape == (96, 3 * 32 * 32)
+    assert raw_pixel_features(data)["last"].shape == (96, 3 * 32 * 32)
 
 
 def test_the_export_is_the_target_encoder(tiny):
@@ -199,7 +204,7 @@ def test_the_untrained_encoder_is_where_the_run_began(tiny):
 def test_a_folder_with_one_class_is_refused(tiny, photos):
     pretrain(tiny)
     with pytest.raises(UserError, match="nothing to tell apart"):
-        probe(Probe(run=str(tiny.out), data=Labelled((str(photos / "class0"),)), device="cpu"))
+        linear_probe(Probe(run=str(tiny.out), data=LabeledData((str(photos / "class0"),)), device="cpu"))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -230,19 +235,21 @@ def features_of_scenes(tmp_path, count=250, seed=0, encoder=0):
     """Features on disk, of a few chunks."""
     data = MODALITIES["image"].synthetic(count, seed)
     this = from_ours(from_untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
-    return embed(this, data, CPU, ("last", "last4"), tmp_path / "features"), this, data
+    return compute_features(this, data, CPU, ("last", "last4"), tmp_path / "features"), this, data
 
 
 def test_stored_features_are_those_in_memory_and_are_made_once(tmp_path, monkeypatch, small_chunks):
     stored, this, data = features_of_scenes(tmp_path, 110)
-    memory = embed(this, data, CPU, ("last", "last4"))
+    memory = compute_features(this, data, CPU, ("last", "last4"))
     for kind in ("last", "last4"):
         assert torch.equal(stored[kind], memory[kind])
     assert torch.equal(stored.y, data.label)
     theirs = load_file(tmp_path / "features" / "features.safetensors")
     assert torch.equal(theirs["last"], memory["last"])
     monkeypatch.setattr(type(this), "see", None)  # asked again, nothing is computed
-    assert torch.equal(embed(this, data, CPU, ("last", "last4"), tmp_path / "features")["last"], memory["last"])
+    assert torch.equal(
+        compute_features(this, data, CPU, ("last", "last4"), tmp_path / "features")["last"], memory["last"]
+    )
 
 
 def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, monkeypatch, small_chunks):
@@ -263,7 +270,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, monkeypatch
     stored, this, _ = features_of_scenes(tmp_path)
     assert torch.cat(asked).tolist() == list(range(200, 250))
     monkeypatch.undo()
-    assert torch.equal(stored["last"], embed(this, data, CPU)["last"])
+    assert torch.equal(stored["last"], compute_features(this, data, CPU)["last"])
 
 
 def test_features_of_another_encoder_or_of_other_data_are_refused(tmp_path):
@@ -298,15 +305,15 @@ def test_images_beside_class_folders_are_refused(tiny, photos, tmp_path):
             (tmp_path / "mixed" / part / file.name).symlink_to(file)
     (tmp_path / "mixed" / "loose.png").symlink_to(next((photos / "class2").iterdir()))
     with pytest.raises(UserError, match="1 images, the first .* beside the class folders"):
-        probe(Probe(run=str(tiny.out), data=Labelled((str(tmp_path / "mixed"),)), device="cpu"))
+        linear_probe(Probe(run=str(tiny.out), data=LabeledData((str(tmp_path / "mixed"),)), device="cpu"))
 
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_many_heads_together_are_each_as_if_alone(norm):
     x, y = blobs()
-    recipe = Recipe(norms=(norm,), lr_multipliers=(1.0, 0.1), epochs=3, batch_size=64)
-    heads = sweep(recipe, ("last",))
-    train = Labelled({"last": x}, y)
+    recipe = LinearRecipe(norms=(norm,), lr_multipliers=(1.0, 0.1), epochs=3, batch_size=64)
+    heads = sweep_heads(recipe, ("last",))
+    train = LabeledData({"last": x}, y)
     together = trained_heads(train, heads, recipe)
     for number, head in enumerate(heads):
         alone = trained_heads(train, [head], recipe)
@@ -315,16 +322,16 @@ def test_many_heads_together_are_each_as_if_alone(norm):
 
 def trained_heads(train, heads, recipe):
     steps = -(-len(train.label) // recipe.batch_size)
-    batches = rows(train, torch.arange(len(train.label)), recipe, 0)
-    (group,) = fit(batches, steps, heads, {"last": train.kinds["last"].shape[1]}, 4, recipe)
+    batches = feature_batches(train, torch.arange(len(train.label)), recipe, 0)
+    (group,) = fit_heads(batches, steps, heads, {"last": train.kinds["last"].shape[1]}, 4, recipe)
     return group
 
 
 def test_a_head_with_batch_norm_is_torchs():
     x, y = blobs()
-    recipe = Recipe(norms=(True,), lr_multipliers=(1.0,), weight_decays=(5e-4,), epochs=2, batch_size=50)
-    (head,) = sweep(recipe, ("last",))
-    train = Labelled({"last": x}, y)
+    recipe = LinearRecipe(norms=(True,), lr_multipliers=(1.0,), weight_decays=(5e-4,), epochs=2, batch_size=50)
+    (head,) = sweep_heads(recipe, ("last",))
+    train = LabeledData({"last": x}, y)
     group = trained_heads(train, [head], recipe)
     norm, layer = torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 4)
     with torch.no_grad():
@@ -332,11 +339,11 @@ def test_a_head_with_batch_norm_is_torchs():
         layer.bias.zero_()
     groups = [{"params": layer.parameters(), "weight_decay": 5e-4}, {"params": norm.parameters(), "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
-    batches = rows(train, torch.arange(len(y)), recipe, 0)
+    batches = feature_batches(train, torch.arange(len(y)), recipe, 0)
     for epoch in range(2):
         for number, (kinds, label) in enumerate(batches(epoch)):
             for each in optimizer.param_groups:
-                each["lr"] = recipe.lr * 50 / 256 * pace(recipe, epoch, (epoch * 8 + number) / 16)
+                each["lr"] = recipe.lr * 50 / 256 * schedule_factor(recipe, epoch, (epoch * 8 + number) / 16)
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(layer(norm(kinds["last"])), label).backward()
             optimizer.step()
@@ -346,15 +353,15 @@ def test_a_head_with_batch_norm_is_torchs():
 
 def test_larss_step_is_a_thousandth_of_the_weights_length():
     weight, update = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
-    scaled = update * trust(weight, update)
+    scaled = update * trust_ratio(weight, update)
     torch.testing.assert_close(scaled.flatten(1).norm(dim=1), 1e-3 * weight.flatten(1).norm(dim=1))
-    assert trust(torch.zeros(1, 2, 2), update[:1, :2, :2]).item() == 1
+    assert trust_ratio(torch.zeros(1, 2, 2), update[:1, :2, :2]).item() == 1
 
 
 def test_the_linear_probe_agrees_with_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle here")
     (x, y), (q, z) = blobs(4000), blobs(4000, 1)
-    found = probe(Labelled({"last": x}, y), Labelled({"last": q}, z), 4)
+    found = linear_probe(LabeledData({"last": x}, y), LabeledData({"last": q}, z), 4)
     theirs = linear_model.LogisticRegression(max_iter=2000).fit(x.numpy(), y.numpy()).score(q.numpy(), z.numpy())
     assert accuracy(found.predicted, z) == pytest.approx(theirs, abs=0.005)
 
@@ -362,11 +369,11 @@ def test_the_linear_probe_agrees_with_scikit_learn():
 def test_labels_that_only_the_test_set_knows_are_not_found(every_strength):
     """No leak: whatever a probe looks at, it is not the test data's labels."""
     x, y = torch.randn(2000, 16, generator=torch.Generator().manual_seed(3)), torch.randint(0, 4, (2000,))
-    train, test = Labelled({"last": x[:1000]}, y[:1000]), Labelled({"last": x[1000:]}, y[1000:])
+    train, test = LabeledData({"last": x[:1000]}, y[:1000]), LabeledData({"last": x[1000:]}, y[1000:])
     answers = {
-        "linear": probe(train, test, 4).predicted,
-        "logistic": probe(x[:1000], y[:1000], x[1000:], 4).predicted,
-        "kNN": predict(x[:1000], y[:1000], x[1000:], 4),
+        "linear": linear_probe(train, test, 4).predicted,
+        "logistic": linear_probe(x[:1000], y[:1000], x[1000:], 4).predicted,
+        "kNN": knn_predict(x[:1000], y[:1000], x[1000:], 4),
     }
     for name, predicted in answers.items():
         assert accuracy(predicted, y[1000:]) == pytest.approx(0.25, abs=0.06), name
@@ -375,7 +382,7 @@ def test_labels_that_only_the_test_set_knows_are_not_found(every_strength):
 def test_neighbours_are_those_of_brute_force():
     (x, y), (q, _) = blobs(300), blobs(20, 1)
     cosine = (q / q.norm(dim=1, keepdim=True)) @ (x / x.norm(dim=1, keepdim=True)).T
-    for row, predicted in zip(cosine, predict(x, y, q, 4, k=5).tolist(), strict=True):
+    for row, predicted in zip(cosine, knn_predict(x, y, q, 4, k=5).tolist(), strict=True):
         votes = torch.zeros(4)
         for place in row.argsort(descending=True)[:5]:
             votes[y[place]] += (row[place] / 0.07).exp()
@@ -384,30 +391,30 @@ def test_neighbours_are_those_of_brute_force():
 
 def test_low_shots_take_so_many_of_each_class_and_differ_between_draws():
     x, y = blobs(400)
-    one, other = (choose(y, 4, 5, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    one, other = (choose_labeled(y, 4, 5, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert y[one].bincount().tolist() == [5, 5, 5, 5] and set(one.tolist()) != set(other.tolist())
-    share = choose(y, 4, 0.1, torch.Generator())
+    share = choose_labeled(y, 4, 0.1, torch.Generator())
     assert y[share].bincount().tolist() == [round(0.1 * count) for count in y.bincount().tolist()]
     test, truth = blobs(400, 1)
 
     def answer(rows):
-        return fit(x[rows], y[rows], 4, STRENGTH).predict(test)
+        return fit_heads(x[rows], y[rows], 4, STRENGTH).predict(test)
 
-    few, many = (probe(answer, y, truth, 4, shots) for shots in (1, 50))
+    few, many = (linear_probe(answer, y, truth, 4, shots) for shots in (1, 50))
     assert len(few) == 5 and sum(draw.accuracy for draw in few) < sum(draw.accuracy for draw in many)
 
 
 @pytest.mark.parametrize(("shots", "says"), [(0, "0 shots"), (1.5, "1.5 shots"), (500, "fewer than 500 shots: try")])
 def test_impossible_shots_are_refused(shots, says):
     with pytest.raises(UserError, match=says):
-        choose(blobs(400)[1], 4, shots, torch.Generator())
+        choose_labeled(blobs(400)[1], 4, shots, torch.Generator())
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     generator = torch.Generator().manual_seed(0)
     hits = 0
     for trial in range(100):
-        low, high = interval((torch.rand(200, generator=generator) < 0.7).float(), trial)
+        low, high = bootstrap_interval((torch.rand(200, generator=generator) < 0.7).float(), trial)
         hits += low <= 0.7 <= high
     assert 88 <= hits <= 100
 
@@ -417,8 +424,8 @@ def test_rankme_is_the_formula():
     x = torch.randn(60, 12, generator=torch.Generator().manual_seed(0)) + 1
     sigma = numpy.linalg.svd(x.double().numpy(), compute_uv=False)
     share = sigma / sigma.sum() + 1e-7
-    assert rankme(x) == pytest.approx(float(numpy.exp(-(share * numpy.log(share)).sum())), rel=1e-6)
-    assert rankme(torch.zeros(5, 3)) == 0
+    assert rankme_uncentered(x) == pytest.approx(float(numpy.exp(-(share * numpy.log(share)).sum())), rel=1e-6)
+    assert rankme_uncentered(torch.zeros(5, 3)) == 0
 
 
 def views(samples=200, each=6, width=8, seed=0):
@@ -441,7 +448,7 @@ def test_lidar_is_the_entropy_of_scipys_generalised_eigenvalues():
 def test_lidar_does_not_see_an_invertible_map_and_rankme_does():
     z, bend = views().double(), torch.randn(8, 8, generator=torch.Generator().manual_seed(1)).double()
     assert lidar(z @ bend, 1e-12) == pytest.approx(lidar(z, 1e-12), rel=1e-5)
-    assert abs(rankme((z @ bend)[:, 0]) - rankme(z[:, 0])) > 0.1
+    assert abs(rankme_uncentered((z @ bend)[:, 0]) - rankme_uncentered(z[:, 0])) > 0.1
 
 
 def test_features_that_do_not_differ_have_no_rank():
@@ -479,14 +486,14 @@ SCENE = {"image_filename": "CLEVR_val_000000.png", "objects": []}
 )
 def test_clevr_dist_is_the_class_of_the_nearest_object(depth, number):
     scene = {**SCENE, "objects": [{"pixel_coords": [0, 0, value]} for value in (11.5, depth, 120.0)]}
-    assert label(scene, "dist") == number
+    assert scene_label(scene, "dist") == number
 
 
 def test_clevr_count_is_the_number_of_objects_less_three():
     for count in range(3, 11):
-        assert label({**SCENE, "objects": [{}] * count}, "count") == count - 3
+        assert scene_label({**SCENE, "objects": [{}] * count}, "count") == count - 3
     with pytest.raises(UserError, match="has 2 objects"):
-        label({**SCENE, "objects": [{}] * 2}, "count")
+        scene_label({**SCENE, "objects": [{}] * 2}, "count")
 
 
 def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
@@ -501,23 +508,23 @@ def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
             objects = [{"pixel_coords": [0, 0, 9.2]}] * (3 + number % 8)
             entries.append({"image_filename": file.name, "objects": objects})
         (tmp_path / "CLEVR" / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": entries}))
-    data = Labelled((str(tmp_path / "CLEVR"),), "clevr-count", "squash")
-    (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
+    data = LabeledData((str(tmp_path / "CLEVR"),), "clevr-count", "squash")
+    (score,) = linear_probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
     assert 0 <= score.accuracy <= 1
     with pytest.raises(UserError, match="is no CLEVR_v1.0 folder"):
-        probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
+        linear_probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
 
 
 def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     this = from_untrained(replace_method())
     data = replace(this.data, root=(str(photos),)).dataset(replace(this.data, root=(str(photos),)).listing())
-    seen_in = Viewer(this, data, CPU).epochs(torch.arange(0, 96, 3), 16, 0, augment=True)
+    seen_in = DatasetEncoder(this, data, CPU).epochs(torch.arange(0, 96, 3), 16, 0, augment=True)
     (first, rows), (again, same) = next(seen_in(0)), next(seen_in(0))
     assert torch.equal(first.last, again.last) and torch.equal(rows, same)
     assert sorted(torch.cat([rows for _, rows in seen_in(1)]).tolist()) == list(range(32))
     assert not torch.equal(first.last, next(seen_in(1))[0].last)
-    settings = Settings(data=Labelled((str(photos),)), probes=("linear",), crops=True, device="cpu")
-    (score,) = measured([this], settings, tmp_path, pixels=False)
+    settings = Settings(data=LabeledData((str(photos),)), probes=("linear",), crops=True, device="cpu")
+    (score,) = measure_encoders([this], settings, tmp_path, pixels=False)
     assert score.probe == "linear crops" and score.chosen["recipe"] == "default"
 
 
@@ -536,7 +543,7 @@ def test_clevrs_two_tasks_are_never_taken_for_each_other(photos, tmp_path):
     (tmp_path / "scenes").mkdir()
     entries = [{"image_filename": "a.png", "objects": [{"pixel_coords": [0, 0, 9.2]}] * 4}]
     (tmp_path / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": entries}))
-    one, other = (Clevr(MODALITIES["image"], tmp_path, "val", task) for task in ("count", "dist"))
+    one, other = (ClevrImages(MODALITIES["image"], tmp_path, "val", task) for task in ("count", "dist"))
     assert one.fingerprint != other.fingerprint and (int(one.label[0]), int(other.label[0])) == (1, 3)
 
 
@@ -547,7 +554,7 @@ def test_a_tilde_is_a_home(tiny, photos, tmp_path, monkeypatch):
         for number in range(3):
             (tmp_path / "home" / "data" / part / f"class{number}").symlink_to(photos / f"class{number}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert split(tiny.data, Labelled(("~/data",)), 0).how == "test/"
+    assert split_labeled(tiny.data, LabeledData(("~/data",)), 0).how == "test/"
 
 
 def test_the_context_encoder_of_an_export_is_refused(tiny):
@@ -558,18 +565,18 @@ def test_the_context_encoder_of_an_export_is_refused(tiny):
 
 def test_the_last_four_layers_are_probed_when_asked_for(tiny, photos, tmp_path):
     this = from_untrained(replace_method(depth=5))
-    settings = Settings(data=Labelled((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
-    scores = measured([this], settings, tmp_path, pixels=True)
+    settings = Settings(data=LabeledData((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
+    scores = measure_encoders([this], settings, tmp_path, pixels=True)
     assert [each.chosen["kind"] for each in scores] == ["last4", "last4", "last", "last"]
 
 
 def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_not(tiny, photos, tmp_path):
     pretrain(tiny)
-    data = Labelled((str(photos),))
+    data = LabeledData((str(photos),))
     asked = Probe(run=str(tiny.out), data=data, baselines=False, out=tmp_path, device="cpu", precision="fp32")
 
     def kept(**changes) -> list[str]:
-        probe(replace(asked, **changes))
+        linear_probe(replace(asked, **changes))
         return [each["probe"] for each in json.loads((tmp_path / f"{photos.name}.json").read_text())["scores"]]
 
     assert kept(probes=("knn",)) == ["kNN"]
@@ -588,9 +595,9 @@ def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_no
 
 def test_stored_features_say_which_file_each_row_is_of(tiny, photos, tmp_path):
     pretrain(tiny)
-    data = Labelled((str(photos),))
+    data = LabeledData((str(photos),))
     asked = Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, features=tmp_path, device="cpu")
-    probe(asked)
+    linear_probe(asked)
     indices = sorted(tmp_path.glob("*/index.csv"))
     rows = [row for file in indices for row in csv.DictReader(file.open())]
     assert len(indices) == 2 and len(rows) == 96
@@ -610,8 +617,8 @@ def test_threads_read_what_one_reads(photos):
 def test_a_head_that_diverges_when_trained_again_gives_way_to_the_next_best(monkeypatch):
     """It is trained again on a tenth more data, for which its rate may be too high; so may none be left."""
     x, y = blobs(400)
-    train, test, trained = Labelled({"last": x[:300]}, y[:300]), Labelled({"last": x[300:]}, y[300:]), []
-    fit = linear.fit
+    train, test, trained = LabeledData({"last": x[:300]}, y[:300]), LabeledData({"last": x[300:]}, y[300:]), []
+    fit = fit_heads
 
     def failing(batches, steps, heads, *rest):
         groups = fit(batches, steps, heads, *rest)
@@ -621,9 +628,9 @@ def test_a_head_that_diverges_when_trained_again_gives_way_to_the_next_best(monk
                 groups[0].weight.fill_(float("nan"))
         return groups
 
-    monkeypatch.setattr(linear, "fit", failing)
-    found = probe(train, test, 4)
+    monkeypatch.setattr(linear, "fit_heads", failing)
+    found = linear_probe(train, test, 4)
     assert len(set(trained)) == 3 and found.head == trained[-1]
     assert (found.predicted == test.label).float().mean() > 0.5
     with pytest.raises(UserError, match="no head of the linear probe stays finite"):
-        probe(Labelled({"last": x[:300] * float("nan")}, y[:300]), test, 4)
+        linear_probe(LabeledData({"last": x[:300] * float("nan")}, y[:300]), test, 4)

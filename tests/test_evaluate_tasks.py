@@ -9,14 +9,27 @@ from safetensors.torch import load_file
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate import attentive, finetune, labelled, suite
-from openjepa.evaluate.attentive import Head, probe
-from openjepa.evaluate.dense import Targets, explained, measure, overlap, ridge, targets
-from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.finetune import RECIPES, Classifier, Recipe, dropped_paths, layerwise
-from openjepa.evaluate.labelled import Labelled
+from openjepa.evaluate import suite
 from openjepa.evaluate.probing import Probe
-from openjepa.evaluate.suite import SUITES, Suite
+from openjepa.evaluate.suite import Suite
+from openjepa.evaluation import labeled as labelled
+from openjepa.evaluation import suites as suite_suites
+from openjepa.evaluation.features import DatasetEncoder
+from openjepa.evaluation.labeled import LabeledData
+from openjepa.evaluation.probes import attentive, finetune
+from openjepa.evaluation.probes.attentive import SweepPoint, attentive_probe
+from openjepa.evaluation.probes.finetune import FinetuneClassifier, drop_paths, fit_classifier, layerwise_groups
+from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
+from openjepa.evaluation.probes.mixup import mix_batch
+from openjepa.evaluation.suites import SUITES
+from openjepa.evaluation.tasks.scenes import (
+    PatchLabels,
+    mean_iou,
+    measure_dense,
+    patch_labels,
+    r_squared,
+    ridge_regression,
+)
 from openjepa.interop.adapters import EncoderAdapter, from_untrained
 from openjepa.nn.pooling import AttentivePool
 from openjepa.training.checkpoint import list_checkpoints
@@ -51,9 +64,9 @@ def pixels() -> EncoderAdapter:
 def test_attention_finds_the_patch_that_says_the_class():
     train, test = marked(600, 0), marked(200, 1)
     rows = torch.arange(600)
-    found = probe(
-        Viewer(pixels(), train, CPU), Viewer(pixels(), test, CPU), (rows, train.label), torch.arange(200), 2,
-        sweep=(Head(1e-3, 0.01), Head(1e-9, 0.01)), epochs=20,
+    found = attentive_probe(
+        DatasetEncoder(pixels(), train, CPU), DatasetEncoder(pixels(), test, CPU), (rows, train.label), torch.arange(200), 2,
+        sweep=(SweepPoint(1e-3, 0.01), SweepPoint(1e-9, 0.01)), epochs=20,
     )  # fmt: skip
     assert found.head.lr == 1e-3  # the other head stands still
     assert float((found.predicted == test.label).float().mean()) > 0.9
@@ -66,7 +79,7 @@ def test_attentive_pooling_does_not_depend_on_the_order_of_tokens():
 
 def test_a_patchs_depth_and_shape_are_those_of_its_pixels():
     scenes = render(6, (32, 32), seed=2)
-    found = targets(scenes, (8, 8))
+    found = patch_labels(scenes, (8, 8))
     for scene, row, column in [(0, 0, 0), (3, 4, 5), (5, 7, 2)]:
         cell = (scene, slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4))
         assert float(found.depth[scene, 8 * row + column]) == pytest.approx(float(scenes.depth[cell].mean()), rel=1e-5)
@@ -80,31 +93,31 @@ def test_ridge_is_scikit_learns():
     y = x @ torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]) + 4
     theirs = linear_model.Ridge(alpha=1e-5 * 500).fit(((x - x.mean(0)) / x.std(0)).numpy(), y.numpy())
     expected = torch.from_numpy(theirs.predict(((x - x.mean(0)) / x.std(0)).numpy()))
-    torch.testing.assert_close(ridge(x, y, 0)(x), expected.float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ridge_regression(x, y, 0)(x), expected.float(), atol=1e-4, rtol=1e-4)
 
 
 def test_overlap_and_explained_variance_on_what_is_known():
     truth = torch.tensor([0, 0, 1, 1, 2])
-    assert overlap(truth, truth, 4) == 1
-    assert overlap(torch.tensor([0, 1, 1, 1, 2]), truth, 4) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+    assert mean_iou(truth, truth, 4) == 1
+    assert mean_iou(torch.tensor([0, 1, 1, 1, 2]), truth, 4) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
     y = torch.tensor([1.0, 2.0, 6.0])
-    assert explained(y, y) == 1 and explained(y.mean().expand(3), y) == 0
+    assert r_squared(y, y) == 1 and r_squared(y.mean().expand(3), y) == 0
 
 
 def test_patches_that_hold_the_answer_are_read():
     scenes = render(60, (32, 32), seed=4)
-    asked = targets(scenes, (8, 8))
+    asked = patch_labels(scenes, (8, 8))
     x = torch.cat([asked.depth[..., None], torch.nn.functional.one_hot(asked.shape, 4).float()], -1).flatten(0, 1)
-    split = [(x[rows], Targets(*(part[scene] for part in asked))) for rows, scene in (
+    split = [(x[rows], PatchLabels(*(part[scene] for part in asked))) for rows, scene in (
         (slice(0, 40 * 64), slice(0, 40)), (slice(40 * 64, None), slice(40, 60)))]  # fmt: skip
-    found = measure(split[0], split[1])
+    found = measure_dense(split[0], split[1])
     assert found.depth_linear > 0.99 and found.shape_linear > 0.99 and found.shape_knn > 0.99
 
 
 def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, capsys):
     pretrain(tiny)
     monkeypatch.setattr(labelled, "SCENES", (60, 30))
-    monkeypatch.setattr(suite, "SCENES", (40, 20))
+    monkeypatch.setattr(suite_suites, "SCENES", (40, 20))
     tasks = SUITES["small"]
     monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
     (tmp_path / "cifar").symlink_to(photos)
@@ -117,7 +130,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
             raise KeyboardInterrupt
         return measured(compared, asked, out, pixels)
 
-    monkeypatch.setattr(suite, "measured", dying)
+    monkeypatch.setattr(suite, "measure_encoders", dying)
     with pytest.raises(KeyboardInterrupt):
         suite(settings)
     scores = suite(settings)
@@ -141,8 +154,10 @@ def test_a_suite_without_its_folders_says_what_to_give(tiny, capsys):
 def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
     pretrain(tiny)
     monkeypatch.setattr(attentive, "EPOCHS", 1)
-    data = Labelled((str(photos),))
-    scores = probe(Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32"))
+    data = LabeledData((str(photos),))
+    scores = attentive_probe(
+        Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32")
+    )
     assert [each.probe for each in scores] == ["attentive", "kNN", "attentive", "kNN", "kNN"]
 
 
@@ -165,10 +180,10 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
     train, test = marked(300, 0), marked(100, 1)
     this = from_untrained(Pretrain(data=COLOURS, method=METHODS["released"]))
     before = {name: value.clone() for name, value in this.network.state_dict().items()}
-    recipe = Recipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
+    recipe = FinetuneRecipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
     train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
     predicted = finetune(
-        Viewer(this, train, CPU), Viewer(this, test, CPU), (torch.arange(300), train.label), torch.arange(100), 2, recipe
+        DatasetEncoder(this, train, CPU), DatasetEncoder(this, test, CPU), (torch.arange(300), train.label), torch.arange(100), 2, recipe
     )  # fmt: skip
     assert float((predicted == test.label).float().mean()) > 0.8
     assert all(torch.equal(value, before[name]) for name, value in this.network.state_dict().items())
@@ -177,8 +192,10 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
 
 def test_rates_fall_with_depth():
     this = from_untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
-    model = Classifier(this, 48, 2)
-    shares = {id(group["params"][0]): group["share"] for group in layerwise(model, Recipe(layer_decay=0.5))}
+    model = FinetuneClassifier(this, 48, 2)
+    shares = {
+        id(group["params"][0]): group["share"] for group in layerwise_groups(model, FinetuneRecipe(layer_decay=0.5))
+    }
     of = {name: shares[id(parameter)] for name, parameter in model.named_parameters()}
     assert of["linear.weight"] == of["network.norm.weight"] == 1
     assert of["network.blocks.3.mlp.fc1.weight"] == 0.5 and of["network.blocks.0.attn.qkv.bias"] == 0.5**4
@@ -191,7 +208,7 @@ def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
     x = torch.ones(4000, 1, 48)
     with torch.no_grad():
         whole = part(x)
-        with dropped_paths(this.network, 0.25, torch.Generator().manual_seed(0)):
+        with drop_paths(this.network, 0.25, torch.Generator().manual_seed(0)):
             seen = part(x)
     gone = (seen == 0).all(2).all(1).float().mean()
     assert float(gone) == pytest.approx(0.25, abs=0.03) and torch.equal(part(x), whole)
@@ -202,24 +219,24 @@ def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
 def test_labels_are_mixed_in_the_shares_of_the_pictures(kind):
     view = torch.zeros(2, 1, 20, 20, dtype=torch.uint8)
     view[1] = 200
-    recipe = Recipe(mixup=float(kind == "mixup"), cutmix=float(kind == "cutmix"))
+    recipe = FinetuneRecipe(mixup=float(kind == "mixup"), cutmix=float(kind == "cutmix"))
     for seed in range(5):
-        mixed, truth = finetune.mixed(view, torch.eye(2), recipe, torch.Generator().manual_seed(seed))
+        mixed, truth = mix_batch(view, torch.eye(2), recipe, torch.Generator().manual_seed(seed))
         assert float(mixed[0].float().mean()) / 200 == pytest.approx(float(truth[0, 1]), abs=0.01)
         assert torch.allclose(truth.sum(1), torch.ones(2))
 
 
 def test_fine_tuning_on_few_labels_is_measured_over_draws(tiny, photos, monkeypatch):
     pretrain(tiny)
-    few = Recipe(epochs=1, batch_size=8, mixup=0.0, cutmix=0.0)
-    monkeypatch.setitem(RECIPES, "lowshot", few)
-    seen, fit = [], finetune.fit
-    monkeypatch.setattr(finetune, "fit", lambda *given: (seen.append(given[2].tolist()), fit(*given)))
+    few = FinetuneRecipe(epochs=1, batch_size=8, mixup=0.0, cutmix=0.0)
+    monkeypatch.setitem(FINETUNE_RECIPES, "lowshot", few)
+    seen, fit = [], fit_classifier
+    monkeypatch.setattr(finetune, "fit_classifier", lambda *given: (seen.append(given[2].tolist()), fit(*given)))
     asked = Probe(
-        run=str(tiny.out), data=Labelled((str(photos),)), probes=("finetune",), finetune="lowshot", shots=(2.0, 0.1),
+        run=str(tiny.out), data=LabeledData((str(photos),)), probes=("finetune",), finetune="lowshot", shots=(2.0, 0.1),
         draws=2, baselines=False, device="cpu", precision="fp32",
     )  # fmt: skip
-    scores = probe(asked)
+    scores = attentive_probe(asked)
     assert [each.probe for each in scores] == ["2 a class finetune", "10 % of labels finetune"]
     assert all(len(each.chosen["draws"]) == 2 for each in scores)
     assert len(seen) == 4 and seen[0] != seen[1] and len(seen[0]) == 2 * 3

@@ -17,17 +17,21 @@ from safetensors import safe_open
 import openjepa
 from openjepa.cli import main
 from openjepa.core.errors import UserError
-from openjepa.evaluate import embed as embedding_of
-from openjepa.evaluate.embed import Chunk, Maker, encoding, reader, stored
 from openjepa.evaluate.embedding import Embed, embed
-from openjepa.evaluate.space import Space
+from openjepa.evaluation import feature_store as embedding_of
+from openjepa.evaluation.clusters import class_agreement
+from openjepa.evaluation.duplicates import Pairs, group_pairs
+from openjepa.evaluation.feature_store import FeatureChunk, FeatureWriter, store_features
+from openjepa.evaluation.features import feature_encoder, view_reader
+from openjepa.evaluation.index import open_index
+from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
+from openjepa.evaluation.search import Search
+from openjepa.evaluation.whitening import Whitening
 from openjepa.retrieval import gallery
-from openjepa.retrieval.clusters import Cluster, agreement, cluster
+from openjepa.retrieval.clusters import Cluster, cluster
 from openjepa.retrieval.gallery import reached
-from openjepa.retrieval.index import opened
-from openjepa.retrieval.nearest import LARGE, Approximate, Exact, finder, unit
-from openjepa.retrieval.searching import Search, covered, search
-from openjepa.retrieval.twins import Duplicates, Pairs, duplicates, joined
+from openjepa.retrieval.searching import covered, search
+from openjepa.retrieval.twins import Duplicates, duplicates
 from openjepa.training.run import pretrain
 from tests.browser import browser
 from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
@@ -57,7 +61,7 @@ def asked(run, photos, out, **more):
 @pytest.mark.parametrize("ending", ["safetensors", "npy", "parquet"])
 def test_rows_are_the_features_of_the_pictures_in_the_order_of_their_list(run, photos, tmp_path, ending):
     file = embed(asked(run, photos, tmp_path / f"x.{ending}"))
-    found, trained = opened(file), openjepa.load(run)
+    found, trained = open_index(file), openjepa.load(run)
     assert found.pictures == sorted(found.pictures) and len(found.pictures) == 96
     assert found.classes == [name.split("/")[-2] for name in found.pictures]
     torch.testing.assert_close(torch.from_numpy(np.array(found.features)), trained.features(found.pictures))
@@ -85,16 +89,16 @@ def test_other_tools_read_the_files(run, photos, tmp_path):
 @pytest.mark.parametrize("kind", ["last4", "patches"])
 def test_other_kinds_of_features_are_written_as_they_are_given_in_code(run, photos, tmp_path, kind):
     for ending in ("npy", "parquet"):
-        found = opened(embed(asked(run, photos, tmp_path / f"x.{ending}", kind=kind)))
+        found = open_index(embed(asked(run, photos, tmp_path / f"x.{ending}", kind=kind)))
         expected = openjepa.load(run).features(found.pictures[:5], kind)
         torch.testing.assert_close(torch.from_numpy(np.array(found.features[:5])), expected)
 
 
 def test_an_interrupted_embedding_goes_on_where_it_stopped(run, photos, tmp_path, monkeypatch):
     """And not with another encoder, or other pictures."""
-    monkeypatch.setattr(embedding_of, "CHUNK", 16)
+    monkeypatch.setattr(embedding_of, "CHUNK_ROWS", 16)
     whole, made = embed(asked(run, photos, tmp_path / "whole.npy")), []
-    original = encoding
+    original = feature_encoder
 
     def stopping(*arguments):
         encode = original(*arguments)
@@ -139,18 +143,18 @@ def test_two_processes_write_what_one_writes(run, photos, tmp_path):
 
 
 def test_each_process_makes_every_other_chunk(run, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_of, "CHUNK", 16)
+    monkeypatch.setattr(embedding_of, "CHUNK_ROWS", 16)
     for name, value in (("world", (1, 2)), ("is_main", True), ("barrier", None)):
         monkeypatch.setattr(embedding_of.distributed, name, lambda value=value: value)
     made = []
 
     def encode(first, read):
         made.append(first)
-        return Chunk(first, {"x": torch.zeros(len(read.label), 4)}, read.label)
+        return FeatureChunk(first, {"x": torch.zeros(len(read.label), 4)}, read.label)
 
     data = replace(openjepa.load(run).data, root=(str(photos),))
-    make = Maker(reader(data.dataset(data.listing())), encode)
-    stored(make, 96, {"encoder": "", "data": "", "precision": ""}, tmp_path)
+    make = FeatureWriter(view_reader(data.dataset(data.listing())), encode)
+    store_features(make, 96, {"encoder": "", "data": "", "precision": ""}, tmp_path)
     assert made == [0, 16, 48, 80]  # the first is the look at one row that tells the shape
 
 
@@ -160,7 +164,7 @@ def test_what_cannot_be_decoded_is_nan_and_is_never_found(run, photos, tmp_path)
     for number, file in enumerate(sorted(photos.rglob("*.png"))[:8]):
         (folder / f"{number}.png").symlink_to(file)
     (folder / "bad.png").write_text("no picture")
-    found = opened(embed(asked(run, folder, tmp_path / "x.npy")))
+    found = open_index(embed(asked(run, folder, tmp_path / "x.npy")))
     bad = found.pictures.index(str(folder / "bad.png"))
     assert np.isnan(found.features[bad]).all() and np.isfinite(np.delete(found.features, bad, 0)).all()
     for space in ("whitened", "plain"):
@@ -178,7 +182,7 @@ def test_exact_search_is_brute_force(count):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(700, 8)).astype(np.float32)
     x[[5, 77, 300]] = x[3] * 2  # the same direction
-    near = Exact(x).find(x[:20], count)
+    near = ExactSearch(x).find(x[:20], count)
     y = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     cosine = (y[:20] @ y.T).astype(np.float32)
     for query in range(20):
@@ -189,9 +193,9 @@ def test_exact_search_is_brute_force(count):
 
 def test_exact_search_in_pieces_is_the_same(monkeypatch):
     x = np.random.default_rng(1).normal(size=(500, 16)).astype(np.float32)
-    whole = Exact(x).find(x[:9], 12)
+    whole = ExactSearch(x).find(x[:9], 12)
     monkeypatch.setattr("openjepa.retrieval.nearest.PIECE", 37)
-    parts = Exact(x).find(x[:9], 12)
+    parts = ExactSearch(x).find(x[:9], 12)
     assert np.array_equal(whole.rows, parts.rows) and np.allclose(whole.cosine, parts.cosine)
 
 
@@ -199,7 +203,7 @@ def test_whitening_makes_directions_alike():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(4000, 6)) * [100, 10, 5, 2, 1, 1] + 7).astype(np.float32)
     for power in (0.5, 1.0):
-        seen = Space.of(x, power).map(x)
+        seen = Whitening.of(x, power).map(x)
         covariance = np.cov(seen.T)
         expected = np.sort(np.var(x, 0) + 0.01 * np.var(x, 0).mean()) ** (1 - power)
         assert np.allclose(seen.mean(0), 0, atol=1e-2)
@@ -210,8 +214,8 @@ def test_whitening_makes_directions_alike():
 
 def test_of_fewer_rows_than_numbers_nobody_knows_what_is_loud():
     x = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
-    assert Space.quieter(x[:23]) is None
-    assert np.array_equal(Space.quieter(x).map(x), Space.of(x, 0.5).map(x))
+    assert Whitening.quieter(x[:23]) is None
+    assert np.array_equal(Whitening.quieter(x).map(x), Whitening.of(x, 0.5).map(x))
 
 
 def clustered(count: int, width: int = 32) -> np.ndarray:
@@ -223,30 +227,32 @@ def clustered(count: int, width: int = 32) -> np.ndarray:
 def test_the_approximate_index_finds_what_it_says_and_is_kept(tmp_path, capsys):
     pytest.importorskip("faiss", reason="the extra openjepa[search] is not installed")
     x = clustered(20_000)
-    made = Approximate.of(x, tmp_path / "a.faiss")
+    made = ApproximateSearch.of(x, tmp_path / "a.faiss")
     assert "recall of ten neighbours" in capsys.readouterr().out
-    truth, found = Exact(x).find(x[::100], 10).rows, made.find(x[::100], 10).rows
+    truth, found = ExactSearch(x).find(x[::100], 10).rows, made.find(x[::100], 10).rows
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
     stated = float(re.search(r"recall of ten ([\d.]+)", made.how)[1])
     assert recall > 0.93 and abs(recall - stated) < 0.04
     before = (tmp_path / "a.faiss").stat().st_mtime_ns
-    again = Approximate.of(x, tmp_path / "a.faiss")
+    again = ApproximateSearch.of(x, tmp_path / "a.faiss")
     assert np.array_equal(again.find(x[:5], 10).rows, made.find(x[:5], 10).rows)
     assert (tmp_path / "a.faiss").stat().st_mtime_ns == before and again.how == made.how
-    Approximate.of(clustered(20_000) + 1, tmp_path / "a.faiss")  # other features: made anew
+    ApproximateSearch.of(clustered(20_000) + 1, tmp_path / "a.faiss")  # other features: made anew
     assert (tmp_path / "a.faiss").stat().st_mtime_ns != before
 
 
 def test_few_rows_are_all_looked_at_and_many_are_not(tmp_path, monkeypatch):
     pytest.importorskip("faiss", reason="the extra openjepa[search] is not installed")
     x = clustered(3000)
-    assert isinstance(finder(x, tmp_path / "a"), Exact) and LARGE >= 100_000
+    assert isinstance(choose_finder(x, tmp_path / "a"), ExactSearch) and EXACT_LIMIT >= 100_000
     monkeypatch.setattr("openjepa.retrieval.nearest.LARGE", 1000)
-    assert isinstance(finder(x, tmp_path / "a"), Approximate) and isinstance(finder(x, tmp_path / "a", True), Exact)
+    assert isinstance(choose_finder(x, tmp_path / "a"), ApproximateSearch) and isinstance(
+        choose_finder(x, tmp_path / "a", True), ExactSearch
+    )
 
 
 def test_a_copy_finds_the_picture_first_and_the_picture_not_itself(index, tmp_path):
-    names, copied = opened(index).pictures, tmp_path / "copied.png"
+    names, copied = open_index(index).pictures, tmp_path / "copied.png"
     shutil.copy(names[30], copied)
     hits = search(Search(index=index, query=str(copied), count=5))
     assert hits[0].row == 30 and hits[0].cosine == pytest.approx(1, abs=1e-4)
@@ -258,7 +264,7 @@ def test_a_copy_finds_the_picture_first_and_the_picture_not_itself(index, tmp_pa
 
 def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
     """A box over everything is the picture itself; of a quarter, sixteen of the 64 patches."""
-    file = opened(index).pictures[7]
+    file = open_index(index).pictures[7]
     whole, boxed = (
         search(Search(index=index, query=file, count=5, box=box, page=False)) for box in (None, (0.0, 0.0, 1.0, 1.0))
     )
@@ -268,17 +274,17 @@ def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
     assert covered((0.51, 0.51, 0.52, 0.52), (8, 8)).sum() == 1
     vector = openjepa.load(run).features(file, "patches")[0].numpy()[inside.ravel()].mean(0)
     hits = search(Search(index=index, query=file, count=3, box=(0.5, 0.0, 1.0, 0.5), space="plain", page=False))
-    x = np.array(opened(index).features)
-    best = np.argsort(-(unit(x) @ unit(vector)), kind="stable").tolist()
+    x = np.array(open_index(index).features)
+    best = np.argsort(-(normalize_rows(x) @ normalize_rows(vector)), kind="stable").tolist()
     assert [hit.row for hit in hits] == [row for row in best if row != 7][:3]
 
 
 def test_in_an_index_of_patches_a_picture_is_as_near_as_its_nearest_patch(run, photos, tmp_path):
     file = embed(asked(run, photos, tmp_path / "p.npy", kind="patches"))
-    found = opened(file)
+    found = open_index(file)
     hits = search(Search(index=file, query=found.pictures[3], count=4, box=(0.0, 0.0, 0.25, 0.25)))
     vector = np.array(found.features[3]).reshape(8, 8, -1)[:2, :2].reshape(4, -1).mean(0)
-    best = (unit(np.array(found.features)) @ unit(vector)).max(1)
+    best = (normalize_rows(np.array(found.features)) @ normalize_rows(vector)).max(1)
     assert [hit.row for hit in hits] == [row for row in np.argsort(-best, kind="stable").tolist() if row != 3][:4]
     assert not (tmp_path / "p-search.html").exists()
 
@@ -343,7 +349,7 @@ def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
             picture.point(lambda value: int(value * 0.99)).save(folder / f"{number:02d}copy.png")
     file = embed(asked(run, folder, tmp_path / "x.safetensors"))
     groups = duplicates(Duplicates(index=file, threshold=0.9))
-    names = opened(file).pictures
+    names = open_index(file).pictures
     found = {tuple(sorted(names[row].split("/")[-1][:2] for row in group)) for group in groups if len(group) == 2}
     assert {(f"{number:02d}",) * 2 for number in range(9)} <= found
     assert sum(len(group) for group in groups) <= 24  # scenes that are nearly empty are nearly the same
@@ -355,8 +361,8 @@ def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
 def test_groups_have_a_leader_and_no_chains():
     """1 is like 0 and 2, which are not alike: one group about 1. 3 is like 2 alone, which is taken."""
     pairs = Pairs(np.array([0, 1, 2, 4]), np.array([1, 2, 3, 5]), np.array([0.9, 0.9, 0.9, 0.5], np.float32))
-    assert joined(pairs, 0.85) == [[1, 0, 2]]
-    assert joined(pairs, 0.4) == [[1, 0, 2], [4, 5]] and joined(pairs, 0.95) == []
+    assert group_pairs(pairs, 0.85) == [[1, 0, 2]]
+    assert group_pairs(pairs, 0.4) == [[1, 0, 2], [4, 5]] and group_pairs(pairs, 0.95) == []
 
 
 def test_clusters_are_named_by_size_and_agree_with_folders(index):
@@ -374,8 +380,8 @@ def test_clusters_are_named_by_size_and_agree_with_folders(index):
 
 def test_agreement_is_one_where_clusters_are_the_folders():
     classes = np.array(["a", "a", "b", "b"])
-    assert all(value == pytest.approx(1) for value in agreement(np.array([1, 1, 0, 0]), classes).values())
-    assert agreement(np.array([0, 0, 0, 1]), classes)["purity"] == 0.75
+    assert all(value == pytest.approx(1) for value in class_agreement(np.array([1, 1, 0, 0]), classes).values())
+    assert class_agreement(np.array([0, 0, 0, 1]), classes)["purity"] == 0.75
 
 
 def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
@@ -524,19 +530,19 @@ def test_two_indexes_of_one_stem_and_a_list_of_the_users_own_are_told_apart(run,
     one, two = sorted(photos.iterdir())[:2]
     embed(asked(run, one, tmp_path / "x.safetensors"))
     embed(asked(run, two, tmp_path / "x.npy"))
-    assert opened(tmp_path / "x.safetensors").pictures[0].startswith(str(one))
-    assert opened(tmp_path / "x.npy").pictures[0].startswith(str(two))
+    assert open_index(tmp_path / "x.safetensors").pictures[0].startswith(str(one))
+    assert open_index(tmp_path / "x.npy").pictures[0].startswith(str(two))
     (tmp_path / "y.npy.csv").write_text("mine")
     with pytest.raises(UserError, match=r"y\.npy\.csv is there already"):
         embed(asked(run, one, tmp_path / "y.npy"))
     assert (tmp_path / "y.npy.csv").read_text() == "mine"
-    assert opened(tmp_path / "x.npy").classes == [""] * 32
+    assert open_index(tmp_path / "x.npy").classes == [""] * 32
 
 
 @pytest.mark.parametrize("change", [{"fit": "margin"}, {"kind": "patches"}])
 def test_an_embedding_is_not_gone_on_with_otherwise(run, photos, tmp_path, monkeypatch, change):
-    original = Maker.chunks
-    monkeypatch.setattr(Maker, "chunks", lambda self, spans: stopped(original(self, spans)))
+    original = FeatureWriter.chunks
+    monkeypatch.setattr(FeatureWriter, "chunks", lambda self, spans: stopped(original(self, spans)))
     with pytest.raises(KeyboardInterrupt):
         embed(asked(run, photos, tmp_path / "x.npy"))
     monkeypatch.undo()
@@ -562,7 +568,8 @@ def test_killed_while_the_files_get_their_names_it_goes_on(run, photos, tmp_path
     assert out.with_name(f"{out.name}.csv").exists() and not out.exists()
     embed(asked(run, photos, out))
     assert (
-        np.array_equal(opened(out).features, opened(whole).features) and opened(out).pictures == opened(whole).pictures
+        np.array_equal(open_index(out).features, open_index(whole).features)
+        and open_index(out).pictures == open_index(whole).pictures
     )
 
 
@@ -587,6 +594,6 @@ def test_pictures_that_are_gone_are_said_to_be(run, photos, tmp_path, capsys):
 
 def test_a_whole_picture_is_found_by_its_copy_in_an_index_of_patches(run, photos, tmp_path):
     file = embed(asked(run, photos, tmp_path / "p.npy", kind="patches"))
-    copied = shutil.copy(opened(file).pictures[3], tmp_path / "copied.png")
+    copied = shutil.copy(open_index(file).pictures[3], tmp_path / "copied.png")
     hits = search(Search(index=file, query=str(copied), count=2))
     assert hits[0].row == 3 and hits[0].cosine == pytest.approx(1, abs=1e-4)

@@ -10,7 +10,7 @@ import openjepa
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
-from openjepa.evaluate.embed import embed
+from openjepa.evaluation.features import compute_features
 from openjepa.interop.adapters import load_adapter
 from openjepa.training.run import pretrain
 from tests.conftest import CPU, replace
@@ -44,7 +44,7 @@ def test_features_are_those_that_probes_are_trained_on(run, photos):
     trained, this = openjepa.load(run), load_adapter(str(run))
     data = replace(this.data, root=(str(photos),))
     listing = data.listing()
-    rows = embed(this, data.dataset(listing), CPU, ("last", "last4"))
+    rows = compute_features(this, data.dataset(listing), CPU, ("last", "last4"))
     paths = list(listing.paths)
     torch.testing.assert_close(trained.features(paths, batch=7), rows.kinds["last"])
     torch.testing.assert_close(trained.features(paths, "last4"), rows.kinds["last4"])

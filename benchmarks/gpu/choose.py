@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.gpu.cifar10 import started
-from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe, probe
+from openjepa.evaluation.labeled import LabeledData
 
 WIDE = "--method.dim 384 --method.num-heads 6 --method.predictor-dim 192"
 CANDIDATES = {  # settings on top of --recipe and --batch-size
@@ -49,7 +49,7 @@ def main() -> None:
     found = {}
     for name, folder in folders.items():
         if name not in failed:
-            labelled = Labelled((str(options.data / "train"),))
+            labelled = LabeledData((str(options.data / "train"),))
             scores = probe(Probe(run=str(folder), data=labelled, device=options.device, baselines=False))
             steps = json.loads((folder / "config.json").read_text())["steps"]
             found[name] = {"steps": steps, **{score.probe: 100 * score.accuracy for score in scores}}

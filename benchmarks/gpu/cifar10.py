@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.evaluate.labelled import Labelled
 from openjepa.evaluate.probing import Probe, probe
+from openjepa.evaluation.labeled import LabeledData
 
 
 def started(
@@ -54,7 +54,7 @@ def main() -> None:
     for seed in options.seeds:
         settings = Probe(
             run=str(options.out / f"seed{seed}"),
-            data=Labelled((str(options.data),)),
+            data=LabeledData((str(options.data),)),
             device=options.device,
             baselines=seed == options.seeds[0],
         )

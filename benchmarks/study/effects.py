@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.evaluate.report import interval
+from openjepa.evaluation.scores import bootstrap_interval
 
 Right = dict[str, Float[Tensor, "R"]]  # probe -> 1 where a held-out image is told right
 
@@ -57,7 +57,7 @@ def effect(arm: dict[int, Right], reference: dict[int, Right], probe: str) -> Ef
     """The mean over seeds that both have."""
     seeds = arm.keys() & reference.keys()
     gained = 100 * torch.stack([arm[seed][probe] - reference[seed][probe] for seed in seeds]).mean(0)
-    return Effect(gained.mean().item(), *interval(gained))
+    return Effect(gained.mean().item(), *bootstrap_interval(gained))
 
 
 def spread(reference: dict[int, Right], probe: str) -> float:

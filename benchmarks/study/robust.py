@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import accuracies, compared
 from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.embed import embed
+from openjepa.evaluation.features import compute_features
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
 from openjepa.recipes.auto import choose_config
 from openjepa.training.budget import time_step
@@ -132,7 +132,7 @@ def probed(this: EncoderAdapter, folder: Path) -> dict[str, float]:
     for name in ("train", "test"):
         part = dataclasses.replace(this.data, root=(str(folder / name),))
         parts.append(part.dataset(part.listing()))
-    train, test = (embed(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
+    train, test = (compute_features(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
     return accuracies(compared(train, test, len(parts[0].classes), QUICK))
 
 

@@ -34,9 +34,10 @@ from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps
 from openjepa.data.normalization import measure_mean_std
 from openjepa.data.wrappers import Subset
-from openjepa.evaluate.embed import Features, embed
-from openjepa.evaluate.linear import Labelled, probe
-from openjepa.evaluate.neighbours import predict
+from openjepa.evaluation.feature_store import Features
+from openjepa.evaluation.features import compute_features
+from openjepa.evaluation.probes.knn import knn_predict
+from openjepa.evaluation.probes.linear import LabeledFeatures, linear_probe
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
 from openjepa.interop.pretrained import load_run
 from openjepa.recipes.registry import load_recipe
@@ -144,19 +145,19 @@ def held_out(this: EncoderAdapter, packed: Path) -> dict[str, Tensor]:
     whole = this.data.dataset(this.data.listing(), packed)
     chosen = torch.from_numpy(epoch_order(12345, 0, len(whole)))
     parts = [Subset(whole, chosen[:TRAIN]), Subset(whole, chosen[TRAIN : TRAIN + HELD])]
-    train, held = (embed(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
+    train, held = (compute_features(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
     return compared(train, held, len(whole.classes))
 
 
 def by_heads(train: Features, held: Features, classes: int) -> Tensor:
-    learnt, asked = (Labelled({kind: part[kind] for kind in POOLED_KINDS}, part.y) for part in (train, held))
-    return probe(learnt, asked, classes).predicted
+    learnt, asked = (LabeledFeatures({kind: part[kind] for kind in POOLED_KINDS}, part.y) for part in (train, held))
+    return linear_probe(learnt, asked, classes).predicted
 
 
 PROBES = {
     "linear": by_heads,
-    "logistic": lambda train, held, classes: probe(train["last"], train.y, held["last"], classes).predicted,
-    "kNN": lambda train, held, classes: predict(train["last"], train.y, held["last"], classes),
+    "logistic": lambda train, held, classes: linear_probe(train["last"], train.y, held["last"], classes).predicted,
+    "kNN": lambda train, held, classes: knn_predict(train["last"], train.y, held["last"], classes),
 }
 
 

@@ -17,10 +17,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.data.normalization import measure_mean_std
-from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.finetune import Recipe, finetune
-from openjepa.evaluate.logistic import accuracy
-from openjepa.evaluate.lowshot import choose
+from openjepa.evaluation.features import DatasetEncoder
+from openjepa.evaluation.probes.finetune import finetune_probe
+from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipe
+from openjepa.evaluation.probes.logistic import accuracy
+from openjepa.evaluation.probes.lowshot import choose_labeled
 from openjepa.interop.adapters import from_untrained
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.device import choose_device
@@ -53,12 +54,12 @@ def main() -> None:
     for shots in options.shots:
         for draw in range(options.draws):
             began = time.perf_counter()
-            few = choose(train.label, len(train.classes), shots, torch.Generator().manual_seed(draw))
+            few = choose_labeled(train.label, len(train.classes), shots, torch.Generator().manual_seed(draw))
             epochs = max(1, min(options.epochs, options.crops // len(few)))
-            plan = Recipe(epochs=epochs, batch_size=min(128, len(few)), lr=options.lr, layer_decay=1.0)
-            answer = finetune(
-                Viewer(this, train, where),
-                Viewer(this, test, where),
+            plan = FinetuneRecipe(epochs=epochs, batch_size=min(128, len(few)), lr=options.lr, layer_decay=1.0)
+            answer = finetune_probe(
+                DatasetEncoder(this, train, where),
+                DatasetEncoder(this, test, where),
                 (few, train.label[few]),
                 asked,
                 len(train.classes),

@@ -16,8 +16,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.evaluate.embed import Maker, encoding, reader, spans
-from openjepa.evaluate.heads import fitting, top
+from openjepa.evaluation.classifier import find_classifier, top_classes
+from openjepa.evaluation.feature_store import FeatureWriter, chunk_spans
+from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.interop.adapters import load_adapter
 from openjepa.training.device import Precision, choose_device
 
@@ -51,12 +52,12 @@ def predict(settings: Predict) -> list[Answer]:
     if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
         raise UserError(f"{settings.out} is there already, or no .csv: give another --out")
     where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.which)
-    head = fitting(Path(settings.run), settings.head, this.fingerprint)
+    head = find_classifier(Path(settings.run), settings.head, this.fingerprint)
     data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
     samples, answers = ThreadedDataset(data.dataset(data.listing())), []
-    make = Maker(reader(samples), encoding(this, where, {"last": "last"}))
-    for chunk in make.chunks(spans(len(samples))):
-        best = top(head.chances(chunk.kinds["last"]), 3)
+    make = FeatureWriter(view_reader(samples), feature_encoder(this, where, {"last": "last"}))
+    for chunk in make.chunks(chunk_spans(len(samples))):
+        best = top_classes(head.chances(chunk.kinds["last"]), 3)
         for row, (label, found) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
             found = found if label >= 0 else []
             names, chances = tuple(head.classes[number] for number, _ in found), tuple(chance for _, chance in found)

@@ -6,38 +6,31 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from openjepa.core.arguments import Run, Runs
 from openjepa.core.console import info
-from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
-from openjepa.core.protocols import Dataset
-from openjepa.evaluate.embed import Features, Viewer, embed, raw
-from openjepa.evaluate.heads import SUFFIX, head_of, save
-from openjepa.evaluate.labelled import Split, split
-from openjepa.evaluate.probes import Found, Parts, Settings, Subject, Viewers, scores_of
-from openjepa.evaluate.report import (
+from openjepa.evaluate.report import curve, picture
+from openjepa.evaluation.classifier import SUFFIX, fold_classifier, save_classifier
+from openjepa.evaluation.labeled import Split
+from openjepa.evaluation.measure import Measurement, measure_encoders
+from openjepa.evaluation.probing import ProbeSettings
+from openjepa.evaluation.scores import (
     Score,
-    confusion,
-    curve,
-    earlier,
-    markdown,
-    markdown_free,
-    per_class,
-    picture,
-    show,
-    show_free,
-    write,
+    class_table,
+    confusion_matrix,
+    label_free_markdown,
+    print_label_free,
+    print_scores,
+    read_earlier_scores,
+    scores_markdown,
+    write_scores,
 )
-from openjepa.evaluate.spectrum import meters
-from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, PooledKind, load_adapter
-from openjepa.training.device import Device, choose_device
-from openjepa.training.parallel.launch import process_group
+from openjepa.interop.adapters import load_adapter
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(Settings):
+class Probe(ProbeSettings):
     """Measures an encoder on a labelled folder."""
 
     run: Run  # a run, an export, a Hugging Face folder, hf:ID, or module:function
@@ -46,7 +39,7 @@ class Probe(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Settings):
+class Compare(ProbeSettings):
     """Measures several encoders on one labelled folder, in one table."""
 
     runs: Runs  # each as for probe
@@ -61,7 +54,7 @@ def probe(settings: Probe) -> list[Score]:
         compared.append(this.untrained())
     folder = Path(settings.run)
     out = settings.out or (folder / "probes" if folder.is_dir() else Path("probes"))
-    return measured(compared, settings, out, pixels=settings.baselines)
+    return measure_encoders(compared, settings, out, pixels=settings.baselines)
 
 
 def compare(settings: Compare) -> list[Score]:
@@ -69,64 +62,10 @@ def compare(settings: Compare) -> list[Score]:
     if not settings.runs:
         raise UserError("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
     compared = [dataclasses.replace(load_adapter(run, settings.which), name=run) for run in settings.runs]
-    return measured(compared, settings, settings.out, pixels=True)
+    return measure_encoders(compared, settings, settings.out, pixels=True)
 
 
-class Measured(NamedTuple):
-    """All that a table says."""
-
-    found: list[Found]  # the first is whose confusion matrix is drawn
-    free: dict[str, dict[str, float]]  # encoder → meters that need no label
-    about: dict[str, Any]  # what all scores depend on: images, view, precision, seed
-    encoders: dict[str, str]  # encoder → fingerprint
-
-
-def measured(compared: list[EncoderAdapter], settings: Settings, out: Path, pixels: bool) -> list[Score]:
-    """Every probe on every candidate, each with the pictures cut as it wants them; printed and written.
-
-    Under torchrun the processes share the embedding; the main one alone goes on to the probes, the others get nothing.
-    """
-    if not settings.probes:
-        raise UserError("no probe was asked for: try --probes logistic knn")
-    where = choose_device(settings.device, settings.precision)
-    with process_group(where.device):
-        if rank_and_size()[1] > 1:
-            if not settings.features:
-                raise UserError("processes share the features by a folder: give --features FOLDER")
-            for each in compared:
-                seen_by(each, settings, where)
-        if not is_main():
-            return []
-    found: list[Found] = []
-    free: dict[str, dict[str, float]] = {}
-    for each in compared:
-        data, parts = seen_by(each, settings, where)
-        found += scores_of(Subject(each.name, parts, len(data.train.classes), settings))
-        free[each.name] = meters(Viewer(each, data.train, where), parts.test["last"], settings.seed)
-    data = split(compared[0].data, settings.data, settings.seed)
-    if pixels:
-        parts = Parts(raw(data.train), raw(data.test))
-        found += scores_of(Subject("raw pixels", parts, len(data.train.classes), settings))
-    about = {
-        "images": [part.fingerprint for part in data[:2]],
-        "labels": settings.data.labels,
-        "fit": settings.data.fit,
-        "precision": where.precision,
-        "seed": settings.seed,
-    }
-    encoders = {each.name: each.fingerprint for each in compared}
-    publish(Measured(found, free, about, encoders), data, settings, out)
-    return [each.score for each in found]
-
-
-def seen_by(each: EncoderAdapter, settings: Settings, where: Device) -> tuple[Split, Parts]:
-    """The data as one encoder wants it, and its features."""
-    data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
-    parts = split(data, settings.data, settings.seed)
-    return parts, features_of(each, parts, settings, where)
-
-
-def publish(result: Measured, data: Split, settings: Settings, out: Path) -> None:
+def publish(result: Measurement, data: Split, settings: ProbeSettings, out: Path) -> None:
     """Prints the tables; writes them as JSON and Markdown, with the first score's confusion matrix, named as the data.
 
     What an earlier call found by other probes of the same encoders on the same images stays in the files.
@@ -136,21 +75,21 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
     info(title)
     scores = [each.score for each in result.found]
-    show(scores, "top-1 accuracy on test images (95 % interval)")
-    show_free(result.free)
+    print_scores(scores, "top-1 accuracy on test images (95 % interval)")
+    print_label_free(result.free)
 
     out.mkdir(parents=True, exist_ok=True)
-    older, encoders = earlier(out / f"{name}.json", result.about, result.encoders)
+    older, encoders = read_earlier_scores(out / f"{name}.json", result.about, result.encoders)
     new = {(each.features, each.probe) for each in scores}
     scores = [*(each for each in older if (each.features, each.probe) not in new), *scores]
-    text = f"# {name}\n\n{title}\n\n{markdown(scores)}\n\n{markdown_free(result.free)}\n"
+    text = f"# {name}\n\n{title}\n\n{scores_markdown(scores)}\n\n{label_free_markdown(result.free)}\n"
     if first.predicted is not None:
         table, of = (
-            confusion(first.predicted, first.truth, len(classes)),
+            confusion_matrix(first.predicted, first.truth, len(classes)),
             f"{first.score.features}, {first.score.probe}",
         )
         drawn = picture(table, classes, of, out / f"{name}.png")
-        text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{per_class(table, classes)}\n"
+        text += f"\n## {of}\n\n![confusion]({drawn.name})\n\n{class_table(table, classes)}\n"
     if drawn := curve(scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({drawn.name})\n"
     asked = {"settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)), "split": title}
@@ -158,20 +97,6 @@ def publish(result: Measured, data: Split, settings: Settings, out: Path) -> Non
     kept = next((each for each in result.found if each.model and each.score.features == first.score.features), None)
     if kept and kept.model:
         encoder = result.encoders[kept.score.features]
-        save(head_of(kept.model, classes, encoder), out / f"{name}{SUFFIX}")
-    file = write(out, name, about, scores, text)
+        save_classifier(fold_classifier(kept.model, classes, encoder), out / f"{name}{SUFFIX}")
+    file = write_scores(out, name, about, scores, text)
     info(f"written    {file}")
-
-
-def features_of(each: EncoderAdapter, parts: Split, settings: Settings, where: Device) -> Parts:
-    """Both parts' features, from the folder where they are kept if they are there."""
-    kinds: tuple[PooledKind, ...] = (
-        POOLED_KINDS if "linear" in settings.probes or settings.kind == "last4" else POOLED_KINDS[:1]
-    )
-
-    def made(data: Dataset) -> Features:
-        own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
-        return embed(each, data, where, kinds, settings.features / own if settings.features else None)
-
-    views = Viewers(Viewer(each, parts.train, where), Viewer(each, parts.test, where))
-    return Parts(made(parts.train), made(parts.test), views)

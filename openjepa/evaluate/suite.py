@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
@@ -15,51 +15,24 @@ from openjepa.core.arguments import Run
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
-from openjepa.data.crops import EvalCrop
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate.dense import Dense, measure, targets
-from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.labelled import HELD_OUT, Labelled, Labels, pictures_of, rendered_size, split
-from openjepa.evaluate.linear import RecipeName
-from openjepa.evaluate.probes import Name
-from openjepa.evaluate.probing import Probe, measured
-from openjepa.evaluate.report import Score, markdown, markdown_free, read, show_free, whole
+from openjepa.evaluate.probing import Probe
+from openjepa.evaluation.features import DatasetEncoder
+from openjepa.evaluation.labeled import HELD_OUT, LabeledData, rendered_size, scene_dataset, split_labeled
+from openjepa.evaluation.measure import measure_encoders
+from openjepa.evaluation.scores import (
+    Score,
+    label_free_markdown,
+    print_label_free,
+    read_scores,
+    scores_markdown,
+    write_text,
+)
+from openjepa.evaluation.suites import SCENES, SUITES, SuiteTask
+from openjepa.evaluation.tasks.scenes import DenseScores, measure_dense, patch_labels
 from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.training.device import Precision, choose_device
 from openjepa.training.parallel.launch import process_group
-
-SCENES = (2_000, 500)  # scenes that dense tasks train and test on
-
-
-class Task(NamedTuple):
-    """One line of a suite."""
-
-    labels: Labels
-    fit: EvalCrop
-    probes: tuple[Name, ...]
-    linear: RecipeName = "default"
-    crops: bool = False
-    shots: tuple[float, ...] = (1.0, 10.0)
-
-
-SMALL: tuple[Name, ...] = ("logistic", "linear", "knn")
-
-SUITES: dict[str, dict[str, Task]] = {
-    "small": {
-        "cifar10": Task("folders", "crop", (*SMALL, "lowshot"), shots=(1.0, 10.0, 100.0, 1000.0)),
-        "scenes-count": Task("scenes-count", "crop", SMALL),
-        "scenes-distance": Task("scenes-distance", "crop", SMALL),
-        "scenes-kind": Task("scenes-kind", "crop", SMALL),
-    },
-    "paper": {  # tables 1 to 4, frozen
-        "in1k": Task("folders", "margin", ("linear", "lowshot"), "in1k", crops=True, shots=(0.01,)),
-        "cifar100": Task("folders", "margin", ("linear",), "cifar100", crops=True),
-        "places205": Task("folders", "margin", ("linear",), "places205", crops=True),
-        "inat18": Task("folders", "margin", ("linear",), "inat18", crops=True),
-        "clevr-count": Task("clevr-count", "squash", ("linear",), "clevr-count"),
-        "clevr-dist": Task("clevr-dist", "squash", ("linear",), "clevr-dist"),
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +73,11 @@ def tasks(settings: Suite) -> dict[str, list[Score]]:
         return scores
     compared = [this, *([this.untrained()] if this.untrained else [])]
     rows = dense_rows(compared, settings) if settings.suite == "small" else {}
-    text = "\n\n".join(f"## {name}\n\n{markdown(found)}" for name, found in scores.items())
+    text = "\n\n".join(f"## {name}\n\n{scores_markdown(found)}" for name, found in scores.items())
     if rows:
-        show_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
-        text += f"\n\n## Patches of scenes\n\n{markdown_free(rows)}"
-    file = whole(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
+        print_label_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
+        text += f"\n\n## Patches of scenes\n\n{label_free_markdown(rows)}"
+    file = write_text(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
     info(f"written    {file}")
     return scores
 
@@ -120,14 +93,16 @@ def given(settings: Suite) -> dict[str, tuple[str, ...]]:
     return folders
 
 
-def run(name: str, task: Task, root: tuple[str, ...], this: EncoderAdapter, settings: Suite, out: Path) -> list[Score]:
+def run(
+    name: str, task: SuiteTask, root: tuple[str, ...], this: EncoderAdapter, settings: Suite, out: Path
+) -> list[Score]:
     """One task's scores: those of an earlier call if it asked for the same of the same encoder, else measured and filed."""
-    data = Labelled(root, task.labels, task.fit)
+    data = LabeledData(root, task.labels, task.fit)
     asked = Probe(
         run=settings.run, data=data, probes=task.probes, linear=task.linear, crops=task.crops, shots=task.shots,
         which=settings.which, features=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
     )  # fmt: skip
-    parts = split(this.data, data, settings.seed) if root else ()
+    parts = split_labeled(this.data, data, settings.seed) if root else ()
     seen = [part.fingerprint for part in parts[:2]]
     about = {
         "encoder": this.fingerprint,
@@ -135,14 +110,14 @@ def run(name: str, task: Task, root: tuple[str, ...], this: EncoderAdapter, sett
         **json.loads(json.dumps(dataclasses.asdict(asked), default=str)),
     }
     file = out / f"{name}.json"
-    content = read(file)
+    content = read_scores(file)
     if content.get("about") == about:
         info(f"{name}: done before, kept")
         return content["scores"]
     compared = [this, *([this.untrained()] if this.untrained else [])]
-    scores = measured(compared, asked, out / name, pixels=True)
+    scores = measure_encoders(compared, asked, out / name, pixels=True)
     if is_main():
-        whole(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
+        write_text(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
     return scores
 
 
@@ -157,14 +132,14 @@ def dense_rows(compared: list[EncoderAdapter], settings: Suite) -> dict[str, dic
     return rows
 
 
-def patches(each: EncoderAdapter, settings: Suite) -> Dense:
+def patches(each: EncoderAdapter, settings: Suite) -> DenseScores:
     """The dense tasks for one encoder."""
     where, parts = choose_device(settings.device, settings.precision), []
     each.network.to(where.device).eval()
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
         scenes = render(count, rendered_size(each.data), settings.seed, first)
-        viewer = Viewer(each, pictures_of(scenes, each.data, scenes.count, "scenes"), where)
+        viewer = DatasetEncoder(each, scene_dataset(scenes, each.data, scenes.count, "scenes"), where)
         seen = torch.cat([viewer.see(index).patches.cpu() for index in torch.arange(count).split(256)])
-        parts.append((seen.flatten(0, 1), targets(scenes, each.data.grid)))
+        parts.append((seen.flatten(0, 1), patch_labels(scenes, each.data.grid)))
     train, test = parts
-    return measure(train, test, settings.seed)
+    return measure_dense(train, test, settings.seed)

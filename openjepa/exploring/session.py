@@ -19,9 +19,9 @@ from torch import Tensor
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.decoding.drawing import Opened, conditions, draw, mask_of, opened
-from openjepa.evaluate.embed import shown as watched
-from openjepa.evaluate.space import POWER, Space
+from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decoder_mask, draw_samples, load_decoder
+from openjepa.evaluation.feature_store import shows_progress as watched
+from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.figures import map
 from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
 from openjepa.figures.map import FEWEST
@@ -96,10 +96,10 @@ class Session:
         self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
         self.patches = F.normalize(torch.cat(patches)[:kept] - self.mean.half(), dim=-1)
         self.pooled = torch.cat(pooled)
-        self.space = Space.of(self.pooled.numpy(), POWER)
+        self.space = Whitening.of(self.pooled.numpy(), WHITENING_POWER)
         self.quiet = self.compared(self.pooled)
         self.predictive: tuple[Pretrain, Any] | None = None
-        self.decoder: Opened | None = None
+        self.decoder: LoadedDecoder | None = None
 
     @classmethod
     def opened(cls, settings: Explore) -> Session:
@@ -120,7 +120,7 @@ class Session:
             info(f"hiding     left out: {mistake}")
         folder = settings.decoder or Path(settings.run) / "decoder"
         if settings.decoder or folder.is_dir():
-            self.decoder = opened(folder)
+            self.decoder = load_decoder(folder)
         return self
 
     @property
@@ -217,9 +217,9 @@ class Session:
         if self.decoder is None:
             return ()
         views = view.expand(count, *view.shape)  # together: each has noise of its own
-        mask = mask_of(self.decoder, count, box if self.decoder.predicts else None, self.seed)
-        given = conditions(self.decoder, views, mask)
-        drawn = draw(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
+        mask = decoder_mask(self.decoder, count, box if self.decoder.predicts else None, self.seed)
+        given = decoder_conditions(self.decoder, views, mask)
+        drawn = draw_samples(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
         return tuple(enlarged(self.decoder.data.picture(each), SIDE) for each in drawn.views[0])
 
     def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:

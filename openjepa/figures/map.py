@@ -16,7 +16,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image as Pillow
 
 from openjepa.core.errors import UserError
-from openjepa.evaluate.space import POWER, Space
+from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.figures.canvas import COLOURS, Plate, data_of, enlarged
 from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, rooted, seen_as, some
 
@@ -65,7 +65,7 @@ def map(settings: MapOf) -> list[Plate]:
 
 def laid(features: Float[np.ndarray, "S D"], layout: str, seed: int) -> Float[np.ndarray, "S 2"]:
     """Places on a plane, by the cosine of features whose loud directions are made quieter; the same for the same seed."""
-    x: Any = Space.of(features, POWER).map(features)
+    x: Any = Whitening.of(features, WHITENING_POWER).map(features)
     near = min(15, len(x) - 1)
     try:
         if layout == "umap":

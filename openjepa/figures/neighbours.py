@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from openjepa.evaluate.space import POWER, Space
+from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.figures.canvas import Plate, tiled
 from openjepa.figures.shown import Shown, evenly
 
@@ -14,7 +14,7 @@ ASKED, FOUND = 4, 6
 
 def nearest(features: Float[np.ndarray, "S D"], asked: list[int], count: int) -> Int[np.ndarray, "Q K"]:
     """The rows most like others, by the cosine of features whose loud directions are made quieter."""
-    x = Space.of(features, POWER).map(features)
+    x = Whitening.of(features, WHITENING_POWER).map(features)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     cosine = x[asked] @ x.T
     cosine[np.arange(len(asked)), asked] = -np.inf

@@ -14,7 +14,7 @@ from openjepa.core.config import flatten
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json
-from openjepa.evaluate.report import cell, read, unique
+from openjepa.evaluation.scores import distinct_probes, read_scores, score_cell
 from openjepa.figures import curves, masks, neighbours, spectrum
 from openjepa.figures.canvas import Plate, body, section, written
 from openjepa.figures.curves import logs_of
@@ -184,10 +184,10 @@ def probes(run: Told, named: bool) -> str:
     """Every probe's table, with its baselines."""
     head, parts = f"<h3>{html.escape(run.name)}</h3>" if named else "", []
     for file in sorted((run.folder / "probes").glob("*.json")):
-        content = read(file)
+        content = read_scores(file)
         if found := content["scores"]:
-            names, kinds = unique(found)
-            lines = [(name, *(cell(found, name, kind) for kind in kinds)) for name in names]
+            names, kinds = distinct_probes(found)
+            lines = [(name, *(score_cell(found, name, kind) for kind in kinds)) for name in names]
             parts.append(
                 table(("features", *(f"{kind} %" for kind in kinds)), lines)
                 + f"<p>{html.escape(file.stem)}: {html.escape(str(content.get('split', '')))}, intervals of 95 %.</p>"

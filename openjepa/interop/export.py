@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from openjepa.core.errors import UserError
-from openjepa.evaluate.heads import Head
+from openjepa.evaluation.classifier import Classifier
 from openjepa.interop.huggingface import read_config, write_huggingface, write_processor
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.programs import write_onnx, write_torch_program
@@ -51,7 +51,7 @@ class ExportJob(NamedTuple):
     trained: PretrainedEncoder
     run: Path
     folder: Path
-    head: Head | None
+    head: Classifier | None
     licence: str
 
 

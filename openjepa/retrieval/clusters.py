@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import html
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 from rich.table import Table
 
 from openjepa.core.arguments import Features
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.evaluation.clusters import Clustering, class_agreement, kmeans, main_folders, write_clusters
+from openjepa.evaluation.index import Index, open_index
+from openjepa.evaluation.nearest import normalize_rows
 from openjepa.figures.canvas import section, written
-from openjepa.retrieval.index import Index, opened
-from openjepa.retrieval.nearest import unit
 from openjepa.retrieval.thumbnails import as_data, thumbnail, warn_of_missing
 
-MANY = 50_000  # rows; of more, centres move after a batch of them at a time
-
 SHOWN = 16  # pictures of a cluster on the page
-
-STARTS = 4  # of k-means; the best is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +31,12 @@ class Cluster:
     out: Path | None = None  # CSV and HTML get this name; by default INDEX-clusters beside the index
 
 
-class Clustered(NamedTuple):
-    """A cluster for each row, -1 where there are no features, and how well clusters and class folders agree."""
-
-    cluster: Int[np.ndarray, "S"]
-    near: Float[np.ndarray, "S"]  # cosine to the cluster's centre
-    agreement: dict[str, float]  # empty without labels
-
-
-def cluster(settings: Cluster) -> Clustered:
+def cluster(settings: Cluster) -> Clustering:
     """K-means on features of length 1. Writes a CSV and a page, the pictures nearest each centre first."""
-    index = opened(settings.index)
+    index = open_index(settings.index)
     if not index.pooled:
         raise UserError(f"{index.file} has features of patches: embed with --kind last")
-    x = unit(index.features)
+    x = normalize_rows(index.features)
     sound = np.abs(x).sum(1) > 0
     classes = sorted({name for name in index.classes if name})
     labelled = len(classes) > 1
@@ -66,66 +50,27 @@ def cluster(settings: Cluster) -> Clustered:
             f"{sound.sum()} pictures cannot be in {count} clusters: try --clusters {min(10, int(sound.sum()))}"
         )
     members, near = np.full(len(x), -1), np.zeros(len(x), np.float32)
-    members[sound], near[sound] = means(x[sound], count, settings.seed)
-    result = Clustered(members, near, agreement(members[sound], np.array(index.classes)[sound]) if labelled else {})
+    members[sound], near[sound] = kmeans(x[sound], count, settings.seed)
+    result = Clustering(
+        members, near, class_agreement(members[sound], np.array(index.classes)[sound]) if labelled else {}
+    )
     out = settings.out or index.beside("clusters")
     show(result, index)
-    listed(result, index, out.with_name(f"{out.name}.csv"))
+    write_clusters(result, index, out.with_name(f"{out.name}.csv"))
     info(f"written    {out}.csv\npage       {page(result, index, out.with_name(f'{out.name}.html'))}")
     return result
 
 
-def means(x: Float[np.ndarray, "S D"], count: int, seed: int) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
-    """Each row's cluster, the largest cluster first, and the cosine to its centre."""
-    try:
-        from sklearn.cluster import KMeans, MiniBatchKMeans
-    except ImportError as error:
-        raise UserError("clusters need an extra: pip install 'openjepa[search]'") from error
-    kind: Any = KMeans if len(x) <= MANY else MiniBatchKMeans
-    found = kind(count, n_init=STARTS, random_state=seed).fit(x)
-    rank = np.argsort(np.argsort(-np.bincount(found.labels_, minlength=count), kind="stable"))
-    near = np.einsum("sd,sd->s", x, unit(found.cluster_centers_)[found.labels_])
-    return rank[found.labels_], near
-
-
-def agreement(members: Int[np.ndarray, "S"], classes: np.ndarray) -> dict[str, float]:
-    """How clusters and classes agree: mutual information and pairs, both 0 by chance and 1 at best, and purity."""
-    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
-
-    purity = sum(Counter(classes[members == each]).most_common(1)[0][1] for each in np.unique(members)) / len(members)
-    return {
-        "adjusted mutual information": float(adjusted_mutual_info_score(classes, members)),
-        "adjusted Rand index": float(adjusted_rand_score(classes, members)),
-        "purity": purity,
-    }
-
-
-def most(result: Clustered, index: Index, number: int) -> str:
-    """The folders that most of a cluster lies in."""
-    names = Counter(index.classes[row] for row in np.flatnonzero(result.cluster == number))
-    whole = sum(names.values())
-    return ", ".join(f"{name} {100 * many / whole:.0f} %" for name, many in names.most_common(3) if name)
-
-
-def show(result: Clustered, index: Index) -> None:
+def show(result: Clustering, index: Index) -> None:
     table = Table("cluster", "pictures", "folders")
     for number in range(result.cluster.max() + 1):
-        table.add_row(str(number), str(int((result.cluster == number).sum())), most(result, index, number))
+        table.add_row(str(number), str(int((result.cluster == number).sum())), main_folders(result, index, number))
     console.print(table)
     for name, value in result.agreement.items():
         info(f"{name:<28} {value:.3f}")
 
 
-def listed(result: Clustered, index: Index, file: Path) -> None:
-    """A line for each row."""
-    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
-        lines = csv.writer(stream)
-        lines.writerow(("file", "class", "cluster", "cosine"))
-        for row in zip(index.pictures, index.classes, result.cluster.tolist(), result.near.tolist(), strict=True):
-            lines.writerow((*row[:3], f"{row[3]:.4f}"))
-
-
-def page(result: Clustered, index: Index, out: Path) -> Path:
+def page(result: Clustering, index: Index, out: Path) -> Path:
     """The pictures nearest each centre, as one HTML file."""
     sections = []
     warn_of_missing(index.pictures[row] for row in np.flatnonzero(result.cluster >= 0)[:SHOWN])
@@ -137,7 +82,7 @@ def page(result: Clustered, index: Index, out: Path) -> Path:
             f'<img src="{as_data(thumbnail(file, 96))}" alt="{html.escape(file)}" title="{html.escape(file)}">'
             for file in shown
         )
-        said = html.escape(most(result, index, number))
+        said = html.escape(main_folders(result, index, number))
         content = f'<p>{said}</p><div class="thumbnails">{images}</div>'
         sections.append(section(f"cluster-{number}", f"Cluster {number}: {len(rows):,} pictures", content))
     scores = "; ".join(f"{name} {value:.3f}" for name, value in result.agreement.items())

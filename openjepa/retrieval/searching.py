@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,44 +13,18 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 from rich.table import Table
 
-from openjepa.core import arguments as positional_module
-from openjepa.core.arguments import Features
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.evaluate.space import Mapped, Space
+from openjepa.evaluation.index import Index, open_index
+from openjepa.evaluation.nearest import ExactSearch, Neighbors
+from openjepa.evaluation.search import Hit, PooledSearch, Search, best_patch_cosines, patch_means, top_hits
 from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.interop.inputs import evaluation_view
 from openjepa.masking.region import Box, covered_patches
 from openjepa.retrieval.gallery import Asked, Neighbours, page
-from openjepa.retrieval.index import Index, opened
-from openjepa.retrieval.nearest import NOWHERE, Exact, Finder, Near, finder, unit
 from openjepa.retrieval.thumbnails import SIDE, as_data, called, sheet, short, there, thumbnail, warn_of_missing
 
 ROW = re.compile(r"row:(\d+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """Finds the pictures most like one. Prints a table, writes a contact sheet and a page to click through."""
-
-    index: Features  # what jepa embed wrote
-    query: positional_module.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
-    box: Box | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
-    count: int = 12  # pictures to find
-    space: Literal["whitened", "plain"] = "whitened"  # features with loud directions made quieter, or as they are
-    exact: bool = False  # look at every row, however many there are; by default up to 200,000
-    run: str = ""  # the encoder that made the index, if it is no longer where it was
-    out: Path | None = None  # PNG and HTML get this name; by default INDEX-search beside the index
-    page: bool = True  # write the page, too
-
-
-class Hit(NamedTuple):
-    """A picture that was found."""
-
-    row: int
-    cosine: float
-    file: str
-    label: str  # the folder that it lies in
 
 
 class Query(NamedTuple):
@@ -72,7 +45,7 @@ def search(settings: Search) -> list[Hit]:
     """
     if settings.count < 1:
         raise UserError(f"{settings.count} pictures are none: try --count 12")
-    index = opened(settings.index)
+    index = open_index(settings.index)
     asked = query_of(settings, index)
     hits, how = found(settings, index, asked)
     if not hits:
@@ -169,68 +142,31 @@ def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]
             f"{settings.index} has features of width {index.features.shape[-1]}, not {asked.vector.shape[-1]}"
         )
     if index.pooled:
-        pooled = Pooled.of(settings, index)
+        pooled = PooledSearch.of(settings, index)
         near, how = pooled.find(asked.vector[None], settings.count + 1), pooled.finder.how
     elif settings.box is None:  # a whole picture is compared with whole pictures
-        near, how = Exact(means(index.features)).find(asked.vector[None], settings.count + 1), "exact, by their mean"
+        near, how = (
+            ExactSearch(patch_means(index.features)).find(asked.vector[None], settings.count + 1),
+            "exact, by their mean",
+        )
     else:
-        cosine = best_patches(index.features, asked.vector)
+        cosine = best_patch_cosines(index.features, asked.vector)
         order = np.lexsort((np.arange(len(cosine)), -cosine))[: settings.count + 1]
-        near, how = Near(order[None], cosine[order][None]), "exact, by their nearest patch"
-    return hits_of(index, near, asked.row, settings.count), how
-
-
-class Pooled(NamedTuple):
-    """What searches an index of one vector a picture, in the space asked for."""
-
-    finder: Finder
-    space: Space | None  # None: features as they are
-
-    @classmethod
-    def of(cls, settings: Search, index: Index) -> Pooled:
-        space = None if settings.space == "plain" else Space.quieter(index.features)
-        rows = Mapped(index.features, space) if space else index.features
-        return cls(finder(rows, index.beside(f"{settings.space}.faiss"), settings.exact), space)
-
-    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
-        """The nearest rows to features."""
-        return self.finder.find(self.space.map(queries) if self.space else queries, count)
-
-
-def means(features: Float[np.ndarray, "S N D"]) -> Float[np.ndarray, "S D"]:
-    """Of each picture the mean of its patches."""
-    parts = [np.asarray(features[first : first + 256]).mean(1) for first in range(0, len(features), 256)]
-    return np.concatenate(parts)
-
-
-def best_patches(features: Float[np.ndarray, "S N D"], vector: Float[np.ndarray, "D"]) -> Float[np.ndarray, "S"]:
-    """Of each picture the highest cosine of a patch."""
-    best = np.empty(len(features), np.float32)
-    for first in range(0, len(features), 256):
-        part = unit(features[first : first + 256])
-        cosine = (part @ unit(vector)).max(1)
-        best[first : first + 256] = np.where(np.abs(part).sum((1, 2)) > 0, cosine, NOWHERE)
-    return best
-
-
-def hits_of(index: Index, near: Near, row: int | None, count: int) -> list[Hit]:
-    """What is shown of the first query's neighbours: not itself, nor what could not be decoded."""
-    pairs = zip(near.rows[0].tolist(), near.cosine[0].tolist(), strict=True)
-    sound = [(each, cosine) for each, cosine in pairs if each >= 0 and each != row and cosine > NOWHERE + 0.5]
-    return [Hit(each, cosine, index.pictures[each], index.classes[each]) for each, cosine in sound[:count]]
+        near, how = Neighbors(order[None], cosine[order][None]), "exact, by their nearest patch"
+    return top_hits(index, near, asked.row, settings.count), how
 
 
 def neighbours(settings: Search, index: Index) -> Neighbours:
     """The nearest other rows of rows."""
-    pooled = Pooled.of(settings, index)
+    pooled = PooledSearch.of(settings, index)
 
     def of(wanted: list[int]) -> list[list[tuple[int, float]]]:
         if not wanted:
             return []
         near = pooled.find(np.asarray(index.features[wanted]), settings.count + 1)
-        each = (Near(near.rows[place : place + 1], near.cosine[place : place + 1]) for place in range(len(wanted)))
+        each = (Neighbors(near.rows[place : place + 1], near.cosine[place : place + 1]) for place in range(len(wanted)))
         return [
-            [(hit.row, hit.cosine) for hit in hits_of(index, one, row, settings.count)]
+            [(hit.row, hit.cosine) for hit in top_hits(index, one, row, settings.count)]
             for row, one in zip(wanted, each, strict=True)
         ]
 

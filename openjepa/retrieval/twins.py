@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from openjepa.core.arguments import Features
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.space import Mapped, Space
-from openjepa.retrieval.index import Index, opened
-from openjepa.retrieval.nearest import NOWHERE, Near, finder
+from openjepa.evaluation.duplicates import LOWER_MARGINS, Pairs, group_pairs, nearest_pairs, write_groups
+from openjepa.evaluation.index import Index, open_index
 from openjepa.retrieval.thumbnails import short, thumbnail
-
-NEIGHBOURS = 16  # of each picture that are looked at
-
-ENOUGH = 10  # rows for each direction, to whiten wholly; of fewer it is done by half
-
-BELOW = (0.0, 0.02, 0.05, 0.1)  # below the threshold, where a pair is shown
-
-TOGETHER = 1024  # queries at once
 
 SHOWN = 12  # groups in the table
 
@@ -42,14 +31,6 @@ class Duplicates:
     out: Path | None = None  # CSV and PNG get this name; by default INDEX-duplicates beside the index
 
 
-class Pairs(NamedTuple):
-    """Every picture and one of its nearest."""
-
-    one: Int[np.ndarray, "P"]
-    other: Int[np.ndarray, "P"]
-    cosine: Float[np.ndarray, "P"]
-
-
 def duplicates(settings: Duplicates) -> list[list[int]]:
     """Rows of the index in groups, the largest first; also a CSV of them, and a PNG of pairs around the threshold.
 
@@ -58,13 +39,13 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     """
     if not -1 < settings.threshold <= 1:
         raise UserError(f"a cosine of {settings.threshold:g} is none: try --threshold 0.85")
-    index = opened(settings.index)
+    index = open_index(settings.index)
     if not index.pooled:
         raise UserError(f"{index.file} has features of patches: embed with --kind last")
     found = nearest_pairs(index)
-    groups = joined(found, settings.threshold)
+    groups = group_pairs(found, settings.threshold)
     out = settings.out or index.beside("duplicates")
-    listed(groups, index, out.with_name(f"{out.name}.csv"))
+    write_groups(groups, index, out.with_name(f"{out.name}.csv"))
     drawn = picture(found, settings.threshold, index, out.with_name(f"{out.name}.png"))
     show(groups, index, settings.threshold)
     below = int(((found.cosine < settings.threshold) & (found.cosine >= settings.threshold - 0.1)).sum()) // 2
@@ -74,51 +55,6 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
         )
     info(f"written    {out}.csv\npicture    {drawn}")
     return groups
-
-
-def nearest_pairs(index: Index) -> Pairs:
-    """Each picture beside its nearest others, by the cosine of whitened features."""
-    many = len(index.features) >= ENOUGH * index.features.shape[1]
-    features = Mapped(index.features, Space.of(index.features, power=1.0 if many else 0.5))
-    search_in = finder(features, index.beside("twins.faiss"))
-    parts = []
-    for first in range(0, len(features), TOGETHER):
-        rows = np.arange(first, min(first + TOGETHER, len(features)))
-        parts.append(pairs_of(rows, search_in.find(features[rows], NEIGHBOURS + 1)))
-    return Pairs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-def pairs_of(rows: Int[np.ndarray, "Q"], near: Near) -> Pairs:
-    """Every pair once where it can be told, no row with itself."""
-    one = np.repeat(rows, near.rows.shape[1])
-    other, cosine = near.rows.reshape(-1), near.cosine.reshape(-1)
-    real = (other != one) & (other >= 0) & (cosine > NOWHERE + 0.5)
-    return Pairs(one[real], other[real], cosine[real])
-
-
-def joined(found: Pairs, threshold: float) -> list[list[int]]:
-    """Groups of two and more, the largest first: a leader and its twins, leaders by how many twins they have."""
-    twins: dict[int, set[int]] = {}
-    close = found.cosine >= threshold
-    for one, other in zip(found.one[close].tolist(), found.other[close].tolist(), strict=True):
-        twins.setdefault(one, set()).add(other)
-        twins.setdefault(other, set()).add(one)
-    groups, taken = [], set()
-    for leader in sorted(twins, key=lambda row: (-len(twins[row]), row)):
-        free = sorted(twins[leader] - taken)
-        if leader not in taken and free:
-            groups.append([leader, *free])
-            taken |= {leader, *free}
-    return sorted(groups, key=lambda group: (-len(group), group))
-
-
-def listed(groups: list[list[int]], index: Index, file: Path) -> None:
-    """A line for each picture that has a twin."""
-    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
-        lines = csv.writer(stream)
-        lines.writerow(("group", "row", "file", "class"))
-        for number, group in enumerate(groups):
-            lines.writerows((number, row, index.pictures[row], index.classes[row]) for row in group)
 
 
 def show(groups: list[list[int]], index: Index, threshold: float) -> None:
@@ -166,5 +102,5 @@ def around(cosine: Float[np.ndarray, "P"], threshold: float) -> list[int]:
     """Places of a falling list: of the twins the likest, the least like and some between; and some below the threshold."""
     edge = int((cosine >= threshold).sum())
     twins = [round(place) for place in np.linspace(0, edge - 1, min(edge, 4))]
-    below = [max(edge, int(np.searchsorted(-cosine, step - threshold))) for step in BELOW]
+    below = [max(edge, int(np.searchsorted(-cosine, step - threshold))) for step in LOWER_MARGINS]
     return [place for place in dict.fromkeys([*twins, *below]) if place < len(cosine)]

@@ -9,7 +9,7 @@ import torch
 
 from openjepa.core.errors import Interrupted, RunError
 from openjepa.data.loader import Step
-from openjepa.evaluate.online import Online
+from openjepa.evaluation.online import OnlineEvaluator
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
@@ -30,7 +30,7 @@ def train(
     log: RunLog | None,
     signals: Signals,
     saver: CheckpointWriter,
-    online: Online | None = None,
+    online: OnlineEvaluator | None = None,
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
     forward = method if config.sharded else wrap_ddp(method, place.device)

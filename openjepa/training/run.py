@@ -16,7 +16,7 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
 from openjepa.data.loader import load_steps
-from openjepa.evaluate.online import Online
+from openjepa.evaluation.online import OnlineEvaluator
 from openjepa.figures.curves import draw
 from openjepa.figures.report import at_end
 from openjepa.methods.decoder import Decoder
@@ -88,7 +88,7 @@ def run(settings: Pretrain, where: Device) -> None:
         write_metadata(settings, listing, len(data))
         print_summary(settings, where, len(data), start)
 
-    online = Online(settings, where) if settings.online.root and is_main() else None
+    online = OnlineEvaluator(settings, where) if settings.online.root and is_main() else None
     loader = load_steps(steps, start, settings.workers, pin=where.device.type == "cuda")
     opened = RunLog(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
     with opened as log, StopSignals() as signals, CheckpointWriter(settings) as saver:

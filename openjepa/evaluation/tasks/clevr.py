@@ -1,4 +1,4 @@
-"""Clevr/Count and Clevr/Dist: pictures of a CLEVR_v1.0 folder, labelled by its scenes files.   S samples"""
+"""Clevr/Count and Clevr/Dist: pictures of a CLEVR_v1.0 folder, labeled by its scene files.   S samples"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from openjepa.data.image_files import ImageFiles
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
 from openjepa.modalities.image import Image
 
-Task = Literal["count", "dist"]
+ClevrTask = Literal["count", "dist"]
 
 
-def label(scene: dict, task: Task) -> int:
+def scene_label(scene: dict, task: ClevrTask) -> int:
     """Count: the number of objects less three, 8 classes. Dist: the depth of the nearest object's centre, 6 classes.
 
     Source: VISSL's datasets of that name, from Zhai et al. (2020): depth is the third of `pixel_coords`; a depth on an
@@ -32,16 +32,16 @@ def label(scene: dict, task: Task) -> int:
     return len(objects) - COUNTS[0]
 
 
-class Clevr(ImageFiles):
+class ClevrImages(ImageFiles):
     """One part of CLEVR, labelled for a task. VISSL squashed the whole picture: `fit="squash"`."""
 
-    def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: Task):
+    def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: ClevrTask):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"
         if not file.is_file():
             raise UserError(f"{root} is no CLEVR_v1.0 folder: it has no {file.relative_to(root)}")
         scenes = json.loads(file.read_text())["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
-        self.labels = torch.tensor([label(scene, task) for scene in scenes])
+        self.labels = torch.tensor([scene_label(scene, task) for scene in scenes])
         content = "\0".join(
             [task, *(f"{path}\0{number}" for path, number in zip(paths, self.labels.tolist(), strict=True))]
         )

@@ -1,4 +1,4 @@
-"""The rows that lie nearest to a vector, by the cosine: all of them looked at, or a part that an index finds.   S rows  Q queries  D width"""
+"""Find the nearest rows by cosine, exactly or with an inverted file (faiss).   S rows  Q queries  D width"""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from jaxtyping import Float, Int
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.space import PIECE, Mapped
+from openjepa.evaluation.whitening import PIECE_ROWS, WhitenedView
 
-LARGE = 200_000  # rows; of more, an approximate index is made
+EXACT_LIMIT = 200_000  # rows; of more, an approximate index is made
 
-SAMPLE = 200  # rows whose neighbours are looked up both ways to state the recall
+TUNING_QUERIES = 200  # rows whose neighbours are looked up both ways to state the recall
 
-RECALL = 0.97  # of ten neighbours, that the index is set to
+TARGET_RECALL = 0.97  # of ten neighbours, that the index is set to
 
-NOWHERE = -2.0  # the cosine of what has no direction
+NO_COSINE = -2.0  # the cosine of what has no direction
 
-PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # lists looked into
+PROBE_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # lists looked into
 
-Rows = np.ndarray | Mapped  # S D
+Rows = np.ndarray | WhitenedView  # S D
 
 
-class Near(NamedTuple):
+class Neighbors(NamedTuple):
     """For each query the nearest rows, the nearest first, and their cosines."""
 
     rows: Int[np.ndarray, "Q K"]
@@ -39,10 +39,10 @@ class Near(NamedTuple):
 class Finder(Protocol):
     how: str  # a word on how it searches
 
-    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near: ...
+    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Neighbors: ...
 
 
-def unit(x: Float[np.ndarray, "*S D"]) -> Float[np.ndarray, "*S D"]:
+def normalize_rows(x: Float[np.ndarray, "*S D"]) -> Float[np.ndarray, "*S D"]:
     """Vectors of length 1, in fp32; what is not finite, or nothing at all, becomes 0 and is near to nothing."""
     x = np.asarray(x, np.float32)
     length = np.linalg.norm(x, axis=-1, keepdims=True)
@@ -55,28 +55,28 @@ def cosines(queries: Float[np.ndarray, "Q D"], x: Float[np.ndarray, "S D"]) -> F
     length = np.sqrt(np.einsum("sd,sd->s", x, x))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = queries @ x.T / length
-    found[:, ~(np.isfinite(length) & (length > 0))] = NOWHERE
-    found[~queries.any(1)] = NOWHERE
+    found[:, ~(np.isfinite(length) & (length > 0))] = NO_COSINE
+    found[~queries.any(1)] = NO_COSINE
     return found
 
 
-class Exact:
+class ExactSearch:
     """Looks at every row, in pieces, so that memory does not grow with their number."""
 
     def __init__(self, features: Rows):
         self.features, self.how = features, f"exact, all of {len(features):,} rows"
 
-    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
-        queries, count = unit(queries), min(count, len(self.features))
+    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Neighbors:
+        queries, count = normalize_rows(queries), min(count, len(self.features))
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        for first in range(0, len(self.features), PIECE):
-            cosine = cosines(queries, np.asarray(self.features[first : first + PIECE], np.float32))
+        for first in range(0, len(self.features), PIECE_ROWS):
+            cosine = cosines(queries, np.asarray(self.features[first : first + PIECE_ROWS], np.float32))
             rows = np.broadcast_to(np.arange(first, first + cosine.shape[1]), cosine.shape)
-            best = kept(np.concatenate([best[0], cosine], 1), np.concatenate([best[1], rows], 1), count)
-        return Near(best[1], best[0])
+            best = top_rows(np.concatenate([best[0], cosine], 1), np.concatenate([best[1], rows], 1), count)
+        return Neighbors(best[1], best[0])
 
 
-def kept(
+def top_rows(
     cosine: Float[np.ndarray, "Q K"], rows: Int[np.ndarray, "Q K"], count: int
 ) -> tuple[Float[np.ndarray, "Q k"], Int[np.ndarray, "Q k"]]:
     """The `count` highest of each line, the highest first; of equal ones the first row."""
@@ -89,21 +89,21 @@ def kept(
     return np.take_along_axis(cosine, order, 1), np.take_along_axis(rows, order, 1)
 
 
-class Approximate:
+class ApproximateSearch:
     """Looks into the lists of an inverted file (faiss) whose centres are nearest; made once and kept beside the features."""
 
     def __init__(self, lists: Any, recall: float):
         self.lists = lists
         self.how = f"approximate, {lists.nprobe} of {lists.nlist} lists, recall of ten {recall:.3f}"
 
-    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Near:
-        queries = unit(queries)
+    def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Neighbors:
+        queries = normalize_rows(queries)
         cosine, rows = self.lists.search(queries, count)
-        cosine[~queries.any(1)] = NOWHERE
-        return Near(rows, cosine)
+        cosine[~queries.any(1)] = NO_COSINE
+        return Neighbors(rows, cosine)
 
     @classmethod
-    def of(cls, features: Rows, file: Path) -> Approximate:
+    def of(cls, features: Rows, file: Path) -> ApproximateSearch:
         """The index in `file`, made anew if it is not there or of other features."""
         try:
             import faiss
@@ -111,15 +111,15 @@ class Approximate:
             raise UserError(
                 f"{len(features):,} rows want an approximate index: pip install 'openjepa[search]', or search with --exact"
             ) from error
-        about, mark = file.with_name(f"{file.name}.json"), marked(features)
+        about, mark = file.with_name(f"{file.name}.json"), features_digest(features)
         told = json.loads(about.read_text()) if about.is_file() and file.is_file() else {}
         if told.get("of") == mark:
             lists: Any = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
             lists.nprobe = told["probes"]
             return cls(lists, told["recall"])
         began = time.perf_counter()
-        lists = built(features, faiss)
-        probes, recall = tuned(lists, features)
+        lists = build_lists(features, faiss)
+        probes, recall = tune_probes(lists, features)
         with atomic_write(file) as temporary:
             faiss.write_index(lists, str(temporary))
         seconds = time.perf_counter() - began
@@ -129,43 +129,43 @@ class Approximate:
         return cls(lists, recall)
 
 
-def marked(features: Rows) -> list[Any]:
+def features_digest(features: Rows) -> list[Any]:
     """What tells features from others: their shape, and some of their numbers."""
     some = np.asarray(features[:: max(1, len(features) // 100)], np.float32)
     return [*features.shape, float(np.nansum(some.astype(np.float64)))]
 
 
-def built(features: Rows, faiss: Any) -> Any:
+def build_lists(features: Rows, faiss: Any) -> Any:
     """Lists by k-means: as many as four times the root of the number of rows."""
     count, width = features.shape
     lists = int(4 * count**0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.seed, index.cp.min_points_per_centroid = 8, 1, 1
     rows = np.sort(np.random.default_rng(0).choice(count, min(count, 40 * lists), replace=False))
-    index.train(unit(features[rows]))
-    for first in range(0, count, PIECE):
-        part = unit(features[first : first + PIECE])
+    index.train(normalize_rows(features[rows]))
+    for first in range(0, count, PIECE_ROWS):
+        part = normalize_rows(features[first : first + PIECE_ROWS])
         sound = part.any(1)
         index.add_with_ids(part[sound], first + np.flatnonzero(sound))
     return index
 
 
-def tuned(lists: Any, features: Rows) -> tuple[int, float]:
+def tune_probes(lists: Any, features: Rows) -> tuple[int, float]:
     """How many lists to look into for RECALL of ten neighbours, and the recall on rows that did not choose it."""
-    rows = np.random.default_rng(1).choice(len(features), 2 * SAMPLE, replace=False)
-    queries = unit(features[np.sort(rows)])
-    truth, half = Exact(features).find(queries, 11).rows[:, 1:], SAMPLE  # each is its own nearest
+    rows = np.random.default_rng(1).choice(len(features), 2 * TUNING_QUERIES, replace=False)
+    queries = normalize_rows(features[np.sort(rows)])
+    truth, half = ExactSearch(features).find(queries, 11).rows[:, 1:], TUNING_QUERIES  # each is its own nearest
     measured = 0.0
-    for probes in PROBES:
+    for probes in PROBE_COUNTS:
         lists.nprobe = probes
         found = lists.search(queries, 11)[1]
         share = np.array([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, truth, strict=True)])
         measured = float(share[half:].mean())
-        if share[:half].mean() >= RECALL or probes >= lists.nlist:
+        if share[:half].mean() >= TARGET_RECALL or probes >= lists.nlist:
             break
     return lists.nprobe, measured
 
 
-def finder(features: Rows, file: Path, exact: bool = False) -> Finder:
+def choose_finder(features: Rows, file: Path, exact: bool = False) -> Finder:
     """By the number of rows."""
-    return Exact(features) if exact or len(features) <= LARGE else Approximate.of(features, file)
+    return ExactSearch(features) if exact or len(features) <= EXACT_LIMIT else ApproximateSearch.of(features, file)

@@ -1,7 +1,4 @@
-"""What patch tokens know of the place they look at: depth and segmentation, linear and by neighbours, on rendered scenes.
-
-S scenes  N tokens  R, Q patches  D width  K classes
-"""
+"""Depth and segmentation of rendered scenes from patch tokens."""
 
 from __future__ import annotations
 
@@ -13,24 +10,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa.data.synthetic.scenes import MATERIALS, SHAPES, TEXTURES, Scenes
-from openjepa.evaluate.logistic import VALIDATION, probe
-from openjepa.evaluate.neighbours import predict
+from openjepa.evaluation.probes.knn import knn_predict
+from openjepa.evaluation.probes.logistic import VALIDATION_FRACTION, logistic_probe
 
 CLASSES = ("floor", *SHAPES)
 
-MOST = 40_000  # patches to train on, drawn at random; a quarter of that to test on
+MAX_PATCHES = 40_000  # patches to train on, drawn at random; a quarter of that to test on
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the ridge, as a share of a feature's variance
 
 
-class Targets(NamedTuple):
+class PatchLabels(NamedTuple):
     """What is true of each patch."""
 
     depth: Float[Tensor, "S N"]  # mean over its pixels, in CLEVR's units
     shape: Int[Tensor, "S N"]  # what most of its pixels show: floor, or the shape of the scene's objects
 
 
-class Dense(NamedTuple):
+class DenseScores(NamedTuple):
     """How well patches of unseen scenes are known."""
 
     depth_linear: float  # share of the variance of depth that is explained, R²
@@ -39,43 +36,46 @@ class Dense(NamedTuple):
     shape_knn: float
 
 
-def targets(scenes: Scenes, grid: tuple[int, int]) -> Targets:
+def patch_labels(scenes: Scenes, grid: tuple[int, int]) -> PatchLabels:
     """Depth and shape of each cell of the grid, in raster order."""
     depth = F.adaptive_avg_pool2d(scenes.depth[:, None], grid)
     shown = F.adaptive_avg_pool2d((scenes.instance > 0).float()[:, None], grid)
     solid = scenes.kind // (len(MATERIALS) * len(TEXTURES)) + 1  # a scene's objects are of one kind
     shape = torch.where(shown > 0.5, solid[:, None, None, None], 0)
-    return Targets(depth.flatten(1), shape.flatten(1))
+    return PatchLabels(depth.flatten(1), shape.flatten(1))
 
 
-def measure(
-    train: tuple[Float[Tensor, "R D"], Targets], test: tuple[Float[Tensor, "Q D"], Targets], seed: int = 0
-) -> Dense:
+def measure_dense(
+    train: tuple[Float[Tensor, "R D"], PatchLabels], test: tuple[Float[Tensor, "Q D"], PatchLabels], seed: int = 0
+) -> DenseScores:
     """All four numbers, from patch features of training and of test scenes in the order of their targets."""
     (x, depth, shape), (q, far, truth) = (
-        chosen(features, asked, count, seed) for (features, asked), count in ((train, MOST), (test, MOST // 4))
+        sample_patches(features, asked, count, seed)
+        for (features, asked), count in ((train, MAX_PATCHES), (test, MAX_PATCHES // 4))
     )
     classes = len(CLASSES)
-    return Dense(
-        explained(ridge(x, depth, seed)(q), far),
-        explained(nearest_mean(x, depth, q), far),
-        overlap(probe(x, shape, q, classes, seed).predicted, truth, classes),
-        overlap(predict(x, shape, q, classes), truth, classes),
+    return DenseScores(
+        r_squared(ridge_regression(x, depth, seed)(q), far),
+        r_squared(knn_regression(x, depth, q), far),
+        mean_iou(logistic_probe(x, shape, q, classes, seed).predicted, truth, classes),
+        mean_iou(knn_predict(x, shape, q, classes), truth, classes),
     )
 
 
-def chosen(features: Float[Tensor, "R D"], asked: Targets, most: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def sample_patches(
+    features: Float[Tensor, "R D"], asked: PatchLabels, most: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Some patches, drawn without replacement, with their depth and shape."""
     pick = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:most]
     return features[pick], asked.depth.flatten()[pick], asked.shape.flatten()[pick]
 
 
-def ridge(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], seed: int):
+def ridge_regression(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], seed: int):
     """Linear regression on standardised features, its strength chosen on a tenth of them; a function of features."""
     mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
     z, offset = ((x - mean) / std).double(), y.double().mean()
     shuffled = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
-    held, kept = shuffled.tensor_split([max(1, int(len(z) * VALIDATION))])
+    held, kept = shuffled.tensor_split([max(1, int(len(z) * VALIDATION_FRACTION))])
 
     def solved(rows: Tensor, strength: float) -> Tensor:
         gram = z[rows].T @ z[rows] / len(rows) + strength * torch.eye(z.shape[1], dtype=z.dtype)
@@ -86,18 +86,18 @@ def ridge(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], seed: int):
     return lambda q: (((q - mean) / std).double() @ weight + offset).float()
 
 
-def nearest_mean(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], q: Float[Tensor, "Q D"], k: int = 20) -> Tensor:
+def knn_regression(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], q: Float[Tensor, "Q D"], k: int = 20) -> Tensor:
     """The mean of y over the k nearest by cosine."""
     x, q = F.normalize(x, dim=1), F.normalize(q, dim=1)
     return torch.cat([y[(part @ x.T).topk(min(k, len(x)), dim=1).indices].mean(1) for part in q.split(1024)])
 
 
-def explained(predicted: Float[Tensor, "Q"], truth: Float[Tensor, "Q"]) -> float:
+def r_squared(predicted: Float[Tensor, "Q"], truth: Float[Tensor, "Q"]) -> float:
     """R²: 1 when right everywhere, 0 for always saying the mean."""
     return float(1 - (predicted - truth).square().sum() / (truth - truth.mean()).square().sum())
 
 
-def overlap(predicted: Int[Tensor, "Q"], truth: Int[Tensor, "Q"], classes: int) -> float:
+def mean_iou(predicted: Int[Tensor, "Q"], truth: Int[Tensor, "Q"], classes: int) -> float:
     """Mean intersection over union, over the classes that occur."""
     table = torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).double()
     union = table.sum(0) + table.sum(1) - table.diagonal()

@@ -1,4 +1,4 @@
-"""What features are worth before any label is seen.   S samples  V views of each  D width"""
+"""Label-free metrics of features: RankMe, LiDAR, α-ReQ, uniformity.   S samples  V views  D width"""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.evaluate.embed import Viewer
+from openjepa.evaluation.features import DatasetEncoder
 from openjepa.nn import rank as health_module
 from openjepa.nn.rank import feature_spread
 
 SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
 
 
-def meters(viewer: Viewer, features: Float[Tensor, "S D"], seed: int) -> dict[str, float]:
+def label_free_metrics(viewer: DatasetEncoder, features: Float[Tensor, "S D"], seed: int) -> dict[str, float]:
     """Every meter of this file on an encoder's pooled features; LiDAR on random crops of a few of the samples."""
-    views = views_of(viewer, seed)
+    views = augmented_features(viewer, seed)
     return {
-        "rankme": rankme(features),
+        "rankme": rankme_uncentered(features),
         "rankme_centred": health_module.rankme(features),
         "lidar": lidar(views),
         "alpha_req": alpha_req(features),
@@ -29,7 +29,7 @@ def meters(viewer: Viewer, features: Float[Tensor, "S D"], seed: int) -> dict[st
     }
 
 
-def views_of(viewer: Viewer, seed: int) -> Float[Tensor, "S V D"]:
+def augmented_features(viewer: DatasetEncoder, seed: int) -> Float[Tensor, "S V D"]:
     """Pooled features of `VIEWS` training crops of each of `SAMPLES` samples."""
     count = min(SAMPLES, len(viewer.data))
     index = torch.linspace(0, len(viewer.data) - 1, count).long()
@@ -37,7 +37,7 @@ def views_of(viewer: Viewer, seed: int) -> Float[Tensor, "S V D"]:
     return torch.stack([viewer.see(index, each).last.cpu() for each in draws], 1)
 
 
-def rankme(features: Float[Tensor, "S D"]) -> float:
+def rankme_uncentered(features: Float[Tensor, "S D"]) -> float:
     """RankMe as published (Garrido et al., 2023, equation 1): from 1 to min(S, D); the mean is not taken out.
 
     The meter of a run (`health.rankme`) takes it out. 0 where all features are nought.

@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour probe: no training, one number.   S samples  R queries  D width  K classes"""
+"""The k-nearest-neighbor probe.   S samples  R queries  D width  K classes"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def predict(
+def knn_predict(
     train: Float[Tensor, "S D"],
     label: Int[Tensor, "S"],
     query: Float[Tensor, "R D"],

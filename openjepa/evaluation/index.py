@@ -1,4 +1,4 @@
-"""What `jepa embed` wrote, opened again: features, and which picture each row is.   S pictures  D width  N patches"""
+"""Open an index that `jepa embed` wrote: features and the picture of each row.   S pictures  D width  N patches"""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from openjepa.core.errors import UserError
-from openjepa.evaluate.embed import arrays_of, header_of
-from openjepa.evaluate.embedding import NAME, SUFFIXES
-from openjepa.evaluate.embedding import beside as of_file
+from openjepa.evaluation.feature_export import FEATURE_SUFFIXES, FEATURES_KEY
+from openjepa.evaluation.feature_export import path_beside as of_file
+from openjepa.evaluation.feature_store import map_arrays, read_header
 
 
 class Index(NamedTuple):
@@ -35,9 +35,9 @@ class Index(NamedTuple):
         return self.file.with_name(f"{self.file.stem}-{ending}")
 
 
-def opened(file: Path) -> Index:
+def open_index(file: Path) -> Index:
     """An index, its features left in the file. Mistake in a sentence if it is none, or damaged."""
-    if file.suffix not in SUFFIXES or not file.is_file():
+    if file.suffix not in FEATURE_SUFFIXES or not file.is_file():
         raise UserError(f"{file} is no index: make one with jepa embed RUN FOLDER --out photos.safetensors")
     try:
         found = READERS[file.suffix](file)
@@ -52,33 +52,33 @@ def opened(file: Path) -> Index:
     return found
 
 
-def from_safetensors(file: Path) -> Index:
-    about = header_of(file)[0].get("__metadata__", {})
-    return Index(file, arrays_of(file, "c")[NAME], *rows_of(file), about)
+def read_safetensors(file: Path) -> Index:
+    about = read_header(file)[0].get("__metadata__", {})
+    return Index(file, map_arrays(file, "c")[FEATURES_KEY], *read_rows(file), about)
 
 
-def from_npy(file: Path) -> Index:
+def read_npy(file: Path) -> Index:
     about = of_file(file, ".json")
     told = json.loads(about.read_text()) if about.is_file() else {}
-    return Index(file, np.load(file, mmap_mode="r", allow_pickle=False), *rows_of(file), told)
+    return Index(file, np.load(file, mmap_mode="r", allow_pickle=False), *read_rows(file), told)
 
 
-def from_parquet(file: Path) -> Index:
+def read_parquet(file: Path) -> Index:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UserError("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
     table = parquet.read_table(file, memory_map=True)
     about = json.loads((table.schema.metadata or {})[b"openjepa"])
-    rows = table[NAME].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    rows = table[FEATURES_KEY].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     shape = len(table), *json.loads(about["shape"])
     return Index(file, rows.reshape(shape), table["file"].to_pylist(), table["class"].to_pylist(), about)
 
 
-READERS = {".safetensors": from_safetensors, ".npy": from_npy, ".parquet": from_parquet}
+READERS = {".safetensors": read_safetensors, ".npy": read_npy, ".parquet": read_parquet}
 
 
-def rows_of(file: Path) -> tuple[list[str], list[str]]:
+def read_rows(file: Path) -> tuple[list[str], list[str]]:
     """Pictures and their classes, from the list beside."""
     beside = of_file(file, ".csv")
     if not beside.is_file():

@@ -1,7 +1,4 @@
-"""Low-shot: a few labels a class, or a small share of them, in several draws.
-
-S, R samples  K few samples  F width of features
-"""
+"""The low-shot probe: few labels per class, over several random subsets."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from openjepa.core.errors import UserError
 STRENGTH = 1e-2  # of logistic regression on standardised features: too few labels to choose it by
 
 
-class Draw(NamedTuple):
+class LowShotResult(NamedTuple):
     """What one draw of labels leads to."""
 
     shots: int  # labels in all
@@ -28,7 +25,7 @@ class Draw(NamedTuple):
         return self.correct.mean().item()
 
 
-def probe(
+def lowshot_probe(
     answer: Callable[[Int[Tensor, "K"]], Int[Tensor, "R"]],
     label: Int[Tensor, "S"],
     truth: Int[Tensor, "R"],
@@ -36,19 +33,21 @@ def probe(
     shots: int | float,
     draws: int = 5,
     seed: int = 0,
-) -> list[Draw]:
+) -> list[LowShotResult]:
     """What `answer` makes of the test data from `shots` labels a class, or, below 1, from that share of each class.
 
     Source: paper, section 5, 1 % of ImageNet, there one fixed list. Mistake where a class has fewer images than shots.
     """
     found = []
     for draw in range(draws):
-        index = choose(label, classes, shots, torch.Generator().manual_seed(1_000_003 * seed + draw))
-        found.append(Draw(len(index), (answer(index) == truth).float()))
+        index = choose_labeled(label, classes, shots, torch.Generator().manual_seed(1_000_003 * seed + draw))
+        found.append(LowShotResult(len(index), (answer(index) == truth).float()))
     return found
 
 
-def choose(label: Int[Tensor, "S"], classes: int, shots: int | float, generator: torch.Generator) -> Int[Tensor, "K"]:
+def choose_labeled(
+    label: Int[Tensor, "S"], classes: int, shots: int | float, generator: torch.Generator
+) -> Int[Tensor, "K"]:
     """The samples that keep their label: from each class the same number, or the same share and one at least."""
     if shots <= 0 or (shots >= 1 and shots != int(shots)):
         raise UserError(f"{shots:g} shots: give a whole number of labels a class, or a share between 0 and 1")

@@ -1,4 +1,4 @@
-"""Classifiers that were trained by a probe, kept to be used: a linear map of the last layer's mean.   B batch  K classes  D width"""
+"""Keep the linear classifier that a probe trained, and use it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.evaluate.logistic import Linear
+from openjepa.evaluation.probes.logistic import LinearClassifier
 
 SUFFIX = "-head.safetensors"  # NAME-head.safetensors beside NAME.json
 
 
-class Head(NamedTuple):
+class Classifier(NamedTuple):
     """Scores of classes, before softmax, are x @ weight.T + bias."""
 
     weight: Float[Tensor, "K D"]
@@ -32,26 +32,26 @@ class Head(NamedTuple):
         return (features.float() @ self.weight.T + self.bias).softmax(1)
 
 
-def head_of(model: Linear, classes: tuple[str, ...], encoder: str) -> Head:
+def fold_classifier(model: LinearClassifier, classes: tuple[str, ...], encoder: str) -> Classifier:
     """A logistic regression as one linear map, its standardisation folded in."""
     weight = model.weight / model.std
-    return Head(weight, model.bias - weight @ model.mean, classes, encoder)
+    return Classifier(weight, model.bias - weight @ model.mean, classes, encoder)
 
 
-def save(head: Head, file: Path) -> Path:
+def save_classifier(head: Classifier, file: Path) -> Path:
     about = {"classes": json.dumps(head.classes), "encoder": head.encoder}
     with atomic_write(file) as temporary:
         save_file({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}, temporary, about)
     return file
 
 
-def load(file: Path) -> Head:
+def load_classifier(file: Path) -> Classifier:
     """A head that was kept. Mistake in a sentence if it is none."""
     try:
         with safe_open(file, "pt") as opened:
             about = opened.metadata() or {}
             classes = json.loads(about["classes"])
-            head = Head(opened.get_tensor("weight"), opened.get_tensor("bias"), tuple(classes), about["encoder"])
+            head = Classifier(opened.get_tensor("weight"), opened.get_tensor("bias"), tuple(classes), about["encoder"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{file} is no head that jepa probe has kept ({error}): probe again") from error
     if head.weight.ndim != 2 or head.bias.shape != (len(head.weight),) or len(head.classes) != len(head.weight):
@@ -59,7 +59,7 @@ def load(file: Path) -> Head:
     return head
 
 
-def fitting(run: Path, file: Path | None, encoder: str) -> Head:
+def find_classifier(run: Path, file: Path | None, encoder: str) -> Classifier:
     """The head asked for, or the only one beside a run. Mistake if there is none, several, or one of another encoder."""
     if file is None:
         kept = sorted((run / "probes").glob(f"*{SUFFIX}"))
@@ -67,13 +67,13 @@ def fitting(run: Path, file: Path | None, encoder: str) -> Head:
             there = "there are " + ", ".join(map(str, kept)) if kept else f"{run} has none: jepa probe {run} keeps one"
             raise UserError(f"which classes? give --head; {there}")
         (file,) = kept
-    head = load(file)
+    head = load_classifier(file)
     if head.encoder != encoder:
         raise UserError(f"{file} was trained on another encoder's features: jepa probe {run} trains one for this")
     return head
 
 
-def top(chances: Float[Tensor, "B K"], count: int) -> list[list[tuple[int, float]]]:
+def top_classes(chances: Float[Tensor, "B K"], count: int) -> list[list[tuple[int, float]]]:
     """Of each row the most likely classes and how likely they are."""
     found = torch.topk(chances, min(count, chances.shape[1]))
     return [

@@ -1,4 +1,4 @@
-"""The linear probe: L2-regularised logistic regression by L-BFGS.   S samples  D width  K classes"""
+"""The logistic probe: L2-regularized logistic regression by L-BFGS.   S samples  D width  K classes"""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # λ, from strong to weak
 
-VALIDATION = 0.1  # share of the training data that chooses among them
+VALIDATION_FRACTION = 0.1  # share of the training data that chooses among them
 
 PATIENCE = 2  # strengths in a row that choose worse than the best: still weaker ones only fit noise, and slowly
 
-CHUNK = 4096  # rows whose moment is summed at once
+CHUNK_ROWS = 4096  # rows whose moment is summed at once
 
 
-class Linear(NamedTuple):
+class LinearClassifier(NamedTuple):
     """A classifier of standardised features."""
 
     weight: Float[Tensor, "K D"]
@@ -52,11 +52,11 @@ class Problem(NamedTuple):
             span, rows = torch.linalg.qr(x.T)
             x = rows.T.contiguous()
         moment = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-        for part in x.split(CHUNK):
+        for part in x.split(CHUNK_ROWS):
             moment += part.double().T @ part.double()
         return cls(x, label, classes, mean, std, moment / len(x), span)
 
-    def solve(self, strength: float, start: Linear | None = None) -> Linear:
+    def solve(self, strength: float, start: LinearClassifier | None = None) -> LinearClassifier:
         """The minimum. It does not depend on the start, which only saves time. The bias is not penalised.
 
         The weights are sought in coordinates in which the loss curves about alike in all directions: neural features
@@ -87,29 +87,36 @@ class Problem(NamedTuple):
         with torch.enable_grad():
             solver.step(closure)  # type: ignore[arg-type]
         weight = weight_of(scaled.detach())
-        return Linear(weight if self.span is None else weight @ self.span.T, bias.detach(), self.mean, self.std)
+        return LinearClassifier(
+            weight if self.span is None else weight @ self.span.T, bias.detach(), self.mean, self.std
+        )
 
 
-def fit(features: Float[Tensor, "S D"], label: Int[Tensor, "S"], classes: int, strength: float) -> Linear:
+def fit_logistic(
+    features: Float[Tensor, "S D"], label: Int[Tensor, "S"], classes: int, strength: float
+) -> LinearClassifier:
     """The classifier of one strength."""
     return Problem.of(features, label, classes).solve(strength)
 
 
-class Outcome(NamedTuple):
+class LogisticResult(NamedTuple):
     """The strength that was chosen, and what it says of the test data."""
 
     strength: float
     validation: float  # accuracy that chose it
     predicted: Int[Tensor, "R"]
-    model: Linear  # trained with it on all the training data
+    model: LinearClassifier  # trained with it on all the training data
 
 
-def probe(
+def logistic_probe(
     features: Float[Tensor, "S D"], label: Int[Tensor, "S"], test: Float[Tensor, "R D"], classes: int, seed: int = 0
-) -> Outcome:
+) -> LogisticResult:
     """Classes of the test data; the strength is chosen on a tenth of the training data, then all of it is used."""
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    held, kept = shuffled[: max(1, int(len(label) * VALIDATION))], shuffled[max(1, int(len(label) * VALIDATION)) :]
+    held, kept = (
+        shuffled[: max(1, int(len(label) * VALIDATION_FRACTION))],
+        shuffled[max(1, int(len(label) * VALIDATION_FRACTION)) :],
+    )
     problem, scores, model = Problem.of(features[kept], label[kept], classes), [], None
     for strength in STRENGTHS:
         model = problem.solve(strength, model)
@@ -117,8 +124,8 @@ def probe(
         if max(scores[-PATIENCE:]) < max(scores):
             break
     best = STRENGTHS[scores.index(max(scores))]
-    model = fit(features, label, classes, best)
-    return Outcome(best, max(scores), model.predict(test), model)
+    model = fit_logistic(features, label, classes, best)
+    return LogisticResult(best, max(scores), model.predict(test), model)
 
 
 def accuracy(predicted: Int[Tensor, "S"], label: Int[Tensor, "S"]) -> float:

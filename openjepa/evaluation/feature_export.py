@@ -1,0 +1,110 @@
+"""Write features as safetensors, npy or Parquet, with a list of the rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
+from openjepa.core.protocols import Dataset
+from openjepa.core.types import Samples
+from openjepa.evaluation.feature_store import CHUNK_ROWS, FEATURES_FILE, FeatureChunk, Features, read_header
+
+FEATURES_KEY = "features"  # of the tensor, and of the column
+
+ROWS_FILE = "rows.csv"
+
+FEATURE_SUFFIXES = (".safetensors", ".npy", ".parquet")
+
+
+def path_beside(out: Path, ending: str) -> Path:
+    """photos.npy → photos.npy.csv."""
+    return out.with_name(out.name + ending)
+
+
+def write_rows(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
+    """A line for each row: where the picture is, from wherever one asks, and its folder's name, if there are several."""
+    several = len(data.classes) > 1
+    with file.open("w", newline="", errors="surrogateescape") as stream:
+        lines = csv.writer(stream)
+        lines.writerow(("file", "class"))
+        for row, number in enumerate(label.tolist()):
+            name = data.classes[number] if several and number >= 0 else ""
+            lines.writerow((Path(data.source(row)).absolute(), name))
+
+
+def absolute_source(run: str) -> Path | str:
+    """Where a run is, from wherever one asks; what is no path stays as it is."""
+    return Path(run).resolve() if Path(run).exists() else run
+
+
+def nan_if_undecodable(encode: Callable[[int, Samples], FeatureChunk]) -> Callable[[int, Samples], FeatureChunk]:
+    """The same, with no numbers for what could not be decoded."""
+
+    def encoded(first: int, read: Samples) -> FeatureChunk:
+        chunk = encode(first, read)
+        chunk.kinds[FEATURES_KEY][chunk.label < 0] = torch.nan
+        return chunk
+
+    return encoded
+
+
+def write_safetensors(features: Features, work: Path, out: Path) -> None:
+    """The file that grew, and its list beside it."""
+    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
+    (work / FEATURES_FILE).replace(out)
+
+
+def write_npy(features: Features, work: Path, out: Path) -> None:
+    """The matrix alone, its list beside it, and what made it."""
+    rows = features.kinds[FEATURES_KEY]
+    with atomic_write(path_beside(out, ".json")) as temporary:
+        temporary.write_text(json.dumps(read_header(work / FEATURES_FILE)[0]["__metadata__"], indent=1))
+    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
+    with atomic_write(out) as temporary:
+        named = temporary.with_name(f"{temporary.name}.npy")
+        matrix = np.lib.format.open_memmap(named, "w+", np.float32, tuple(rows.shape))
+        for first in range(0, len(rows), CHUNK_ROWS):
+            matrix[first : first + CHUNK_ROWS] = rows[first : first + CHUNK_ROWS].numpy()
+        matrix.flush()
+        named.rename(temporary)
+
+
+def write_parquet(features: Features, work: Path, out: Path) -> None:
+    """Columns file, class and features, lists of one length; what made them in the schema."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
+    rows = features.kinds[FEATURES_KEY]
+    numbers = pyarrow.list_(pyarrow.float32(), int(rows[0].numel()))
+    about = read_header(work / FEATURES_FILE)[0]["__metadata__"] | {"shape": json.dumps(list(rows.shape[1:]))}
+    text = pyarrow.string()
+    schema = pyarrow.schema(
+        [("file", text), ("class", text), (FEATURES_KEY, numbers)], metadata={"openjepa": json.dumps(about)}
+    )
+    with (
+        atomic_write(out) as temporary,
+        parquet.ParquetWriter(temporary, schema, use_dictionary=False) as writer,
+        (work / ROWS_FILE).open(newline="", errors="surrogateescape") as stream,
+    ):
+        lines = csv.reader(stream)
+        next(lines)
+        for first in range(0, len(rows), CHUNK_ROWS):
+            part = rows[first : first + CHUNK_ROWS]
+            names = [(file.encode(errors="replace").decode(), name) for file, name in (next(lines) for _ in part)]
+            flat = pyarrow.array(part.numpy().reshape(-1))
+            columns = [*map(list, zip(*names, strict=True)), pyarrow.FixedSizeListArray.from_arrays(flat, type=numbers)]
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+WRITERS = {".safetensors": write_safetensors, ".npy": write_npy, ".parquet": write_parquet}

@@ -1,0 +1,43 @@
+"""Suites: named sets of evaluation tasks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openjepa.data.crops import EvalCrop
+from openjepa.evaluation.labeled import LabelSource
+from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
+from openjepa.evaluation.probing import ProbeName
+
+SCENES = (2_000, 500)  # scenes that dense tasks train and test on
+
+
+class SuiteTask(NamedTuple):
+    """One line of a suite."""
+
+    labels: LabelSource
+    fit: EvalCrop
+    probes: tuple[ProbeName, ...]
+    linear: LinearRecipeName = "default"
+    crops: bool = False
+    shots: tuple[float, ...] = (1.0, 10.0)
+
+
+SMALL_PROBES: tuple[ProbeName, ...] = ("logistic", "linear", "knn")
+
+SUITES: dict[str, dict[str, SuiteTask]] = {
+    "small": {
+        "cifar10": SuiteTask("folders", "crop", (*SMALL_PROBES, "lowshot"), shots=(1.0, 10.0, 100.0, 1000.0)),
+        "scenes-count": SuiteTask("scenes-count", "crop", SMALL_PROBES),
+        "scenes-distance": SuiteTask("scenes-distance", "crop", SMALL_PROBES),
+        "scenes-kind": SuiteTask("scenes-kind", "crop", SMALL_PROBES),
+    },
+    "paper": {  # tables 1 to 4, frozen
+        "in1k": SuiteTask("folders", "margin", ("linear", "lowshot"), "in1k", crops=True, shots=(0.01,)),
+        "cifar100": SuiteTask("folders", "margin", ("linear",), "cifar100", crops=True),
+        "places205": SuiteTask("folders", "margin", ("linear",), "places205", crops=True),
+        "inat18": SuiteTask("folders", "margin", ("linear",), "inat18", crops=True),
+        "clevr-count": SuiteTask("clevr-count", "squash", ("linear",), "clevr-count"),
+        "clevr-dist": SuiteTask("clevr-dist", "squash", ("linear",), "clevr-dist"),
+    },
+}
