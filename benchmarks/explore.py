@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.exploring.session import Explore, Session
+from openjepa.viz.explorer.session import Explore, Session
 
 TIMES = 20
 

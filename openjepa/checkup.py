@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
-import numpy as np
 import tyro
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -29,6 +25,7 @@ from openjepa.data.doctor import (
     near_duplicates,
 )
 from openjepa.data.listing import list_files
+from openjepa.viz.doctor import draw_histograms
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     with atomic_write(settings.out / "doctor.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
     tell(result, seen)
-    info(f"written    {settings.out / 'doctor.json'}, {drawn(seen, settings.out / 'doctor.png')}")
+    info(f"written    {settings.out / 'doctor.json'}, {draw_histograms(seen, settings.out / 'doctor.png')}")
     if not result["fit"]:
         raise UserError(f"there is nothing to learn from: of {len(seen)} files none is a picture that can be read")
     return result
@@ -91,28 +88,3 @@ def tell(result: dict[str, Any], seen: list[FileFacts]) -> None:
         console.print(table)
     else:
         info("nothing is wrong with them")
-
-
-def drawn(seen: list[FileFacts], file: Path) -> Path:
-    """Two histograms: shorter sides, and how much wider than high."""
-    matplotlib.use("agg")
-    there = [each for each in seen if each.width]
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    sides, aspects = figure.subplots(1, 2)
-    sides.hist([math.log2(min(each.width, each.height)) for each in there], np.arange(0, 14.5, 0.5), color="tab:blue")
-    sides.set_xticks(ticks := range(0, 15, 2), [str(2**tick) for tick in ticks])
-    sides.set_xlabel("pixels of the shorter side")
-    aspects.hist(
-        [max(-2.0, min(2.0, math.log2(each.width / each.height))) for each in there],
-        np.linspace(-2, 2, 33),
-        color="tab:orange",
-    )
-    aspects.set_xticks((-2, -1, 0, 1, 2), ("1:4", "1:2", "1:1", "2:1", "4:1"))
-    aspects.set_xlabel("width : height")
-    for axes in (sides, aspects):
-        axes.set_ylabel("files")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.spines[["top", "right"]].set_visible(False)
-    with atomic_write(file) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    return file

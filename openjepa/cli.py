@@ -246,8 +246,8 @@ def show(arguments: list[str]) -> None:
 def explore(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.exploring.page import explore as run
-    from openjepa.exploring.session import Explore
+    from openjepa.viz.explorer.page import explore as run
+    from openjepa.viz.explorer.session import Explore
 
     run(tyro.cli(Explore, prog="jepa explore", args=arguments))
 

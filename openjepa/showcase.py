@@ -17,9 +17,6 @@ from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.evaluation.features import compute_features, raw_pixel_features
 from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
-from openjepa.figures.canvas import save
-from openjepa.figures.features import BASIS, of
-from openjepa.figures.shown import Shown
 from openjepa.interop.adapters import from_ours, from_untrained
 from openjepa.interop.pretrained import load_run
 from openjepa.methods.jepa import JEPA
@@ -30,6 +27,9 @@ from openjepa.training.budget import limit_to_budget
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.run import pretrain
+from openjepa.viz.canvas import save_figure
+from openjepa.viz.features import BASIS_IMAGES, features_figure
+from openjepa.viz.inputs import ImageBatch
 
 SIDE = 48  # pixels
 
@@ -66,20 +66,22 @@ def demo(settings: Demo) -> Result:
     result = measure(trained, labelled, test, settings.seed)
     show(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    plate = of(from_ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True)
-    picture = save(plate, settings.out / "features.png")
+    plate = features_figure(
+        from_ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True
+    )
+    picture = save_figure(plate, settings.out / "features.png")
     info(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
     return result
 
 
-def enlarged(trained: weights.Trained, test: Scenes) -> Shown:
+def enlarged(trained: weights.Trained, test: Scenes) -> ImageBatch:
     """Held-out scenes at twice the size, six of them to be shown: an encoder's patches are finer on larger pictures."""
-    view = test.image[:BASIS]
+    view = test.image[:BASIS_IMAGES]
     size = (2 * SIDE, 2 * SIDE)
     large = torch.nn.functional.interpolate(view.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
     blank = ("",) * len(view)
     data = dataclasses.replace(trained.data, size=size)
-    return Shown(large, blank, blank, data, len(test.image)).leading(6)
+    return ImageBatch(large, blank, blank, data, len(test.image)).leading(6)
 
 
 def recipe(settings: Demo, folder: Path) -> Pretrain:

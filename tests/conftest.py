@@ -57,7 +57,7 @@ def every_strength(monkeypatch):
 @pytest.fixture
 def curves(monkeypatch):
     """A run's curves are drawn."""
-    monkeypatch.setattr(runs, "draw", DRAW)
+    monkeypatch.setattr(runs, "draw_curves", DRAW)
 
 
 MODALITIES = {

@@ -25,4 +25,4 @@ def small(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(logistic, "STRENGTHS", (1e-1, 1e-4))
     put(spectrum, "SAMPLES", 20)
     put(spectrum, "VIEWS", 2)
-    put(runs, "draw", undrawn)
+    put(runs, "draw_curves", undrawn)

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from openjepa.core.errors import UserError
 from openjepa.data.loader import Steps
 from openjepa.evaluation.features import compute_features
-from openjepa.figures.report import at_end
 from openjepa.interop.adapters import from_untrained
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.training.checkpoint import list_checkpoints, load_newest
@@ -26,6 +25,7 @@ from openjepa.training.log import read_metrics
 from openjepa.training.parallel import launch as distributed_distributed
 from openjepa.training.parallel.launch import unreachable_ranks
 from openjepa.training.run import pretrain
+from openjepa.viz.report import write_report_at_end
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, dump, started
 from tests.ready import Ready
@@ -54,7 +54,7 @@ def test_a_run_of_two_ranks_reports_as_one_process_does(tiny):
     written = page.read_text()
     assert 'id="prediction"' in written
     page.unlink()
-    at_end(tiny.out)
+    write_report_at_end(tiny.out)
     assert figures_of(page.read_text()) == figures_of(written)
 
 

@@ -13,7 +13,6 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluate.probing import Probe, Settings
-from openjepa.evaluate.report import curve, lines
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
 from openjepa.evaluation.label_free import alpha_req, lidar, rankme_uncentered, uniformity
@@ -33,6 +32,7 @@ from openjepa.interop.pretrained import load_run
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
+from openjepa.viz.scores import curve_groups, draw_label_curve
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 NAMES = ("this encoder", "before training", "raw pixels")
@@ -99,8 +99,8 @@ def test_labels_used_in_different_ways_are_different_lines(tmp_path):
         return Score("this encoder", f"{labels} {chosen}", 0.5, 0.4, 0.6, {"labels": labels, **chosen})
 
     both = [score(10, kind="last"), score(100, kind="last"), score(10, recipe="lowshot"), score(100, recipe="lowshot")]
-    assert lines(both) == [("this encoder", "last"), ("this encoder", "lowshot")]
-    assert curve(both, tmp_path / "curve.png") and curve(both[:1], tmp_path / "one.png") is None
+    assert curve_groups(both) == [("this encoder", "last"), ("this encoder", "lowshot")]
+    assert draw_label_curve(both, tmp_path / "curve.png") and draw_label_curve(both[:1], tmp_path / "one.png") is None
 
 
 def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):

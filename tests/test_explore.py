@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 from openjepa.core.errors import UserError
-from openjepa.exploring.page import explore, free
-from openjepa.exploring.session import Explore, Session
-from openjepa.figures.prediction import PredictionOf, expect, masks_of, predictive
 from openjepa.recipes.decoder import TrainDecoder, decoder_config
 from openjepa.training.run import pretrain
+from openjepa.viz.explorer.page import check_port, explore
+from openjepa.viz.explorer.session import Explore, Session
+from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
+from openjepa.viz.predictions import PredictionOptions, prediction_masks
 from tests.browser import browser
 from tests.conftest import replace
 
@@ -73,10 +74,10 @@ def test_a_pictures_neighbours_do_not_hold_itself_and_a_stranger_has_some_too(se
 def test_a_hidden_box_is_answered_as_show_prediction_would(session, run):
     view, box = session.found.view[3], (0.25, 0.25, 0.75, 0.75)
     answer = session.hidden(view, box)
-    settings, method = predictive(run)
+    settings, method = load_predictive_method(run)
     found = session.found._replace(view=torch.cat([view[None], session.found.view[:48]]), names=("",) * 49)
-    asked = PredictionOf(run=str(run), box=box)
-    expected = expect(method, settings, found, masks_of(asked, settings, found))
+    asked = PredictionOptions(run=str(run), box=box)
+    expected = predict_hidden(method, settings, found, prediction_masks(asked, settings, found))
     ratio = expected.errors.predictor[0].mean() / expected.errors.mean[0].mean()
     assert answer.ratio == pytest.approx(float(ratio), rel=1e-5)
     assert len(answer.samples) == 3  # of the decoder that lies in the run's folder
@@ -113,11 +114,11 @@ def test_what_cannot_be_explored_is_said(run, changes, said):
 
 def test_a_port_in_use_is_a_sentence(run):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="try --port"):
-        free("127.0.0.1", taken.getsockname()[1])
+        check_port("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UserError, match="port 70000"):
-        free("127.0.0.1", 70000)
+        check_port("127.0.0.1", 70000)
     with pytest.raises(UserError, match="no host"):
-        free("300.1.1.1", 8080)
+        check_port("300.1.1.1", 8080)
 
 
 def test_without_the_toolkit_the_extra_is_named(run, monkeypatch):

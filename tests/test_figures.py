@@ -13,23 +13,25 @@ from PIL import Image as Pillow
 
 from openjepa.cli import main
 from openjepa.core.types import Masks
-from openjepa.figures.canvas import COLOURS, MAP, Scale, framed, heat, paled
-from openjepa.figures.curves import CurvesOf
-from openjepa.figures.features import Basis, FeaturesOf, foreground
-from openjepa.figures.map import CELLS, MapOf, agreement, laid, spread_out
-from openjepa.figures.masks import MasksOf, coverage
-from openjepa.figures.neighbours import nearest
-from openjepa.figures.prediction import PredictionOf, coloured, expect, lookalikes, masks_of
-from openjepa.figures.report import Report, at_end, report
+from openjepa.figures.report import Report
 from openjepa.figures.showing import KINDS, Show, show
-from openjepa.figures.shown import Shown, evenly
-from openjepa.figures.similarity import SimilarityOf, cosines, patch_at
-from openjepa.figures.spectrum import SpectrumOf, variances
 from openjepa.masking.config import Masking
 from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.run import pretrain
+from openjepa.viz.canvas import COLOR_MAP, COLORS, ColorScale, fade, heatmap, outline
+from openjepa.viz.curves import CurvesOptions
+from openjepa.viz.embedding_map import GRID_CELLS, MapOptions, neighbor_agreement, non_overlapping, project_features
+from openjepa.viz.features import Basis, FeaturesOptions, foreground_mask
+from openjepa.viz.inputs import ImageBatch, evenly_spaced
+from openjepa.viz.masks import MasksOptions, mask_coverage
+from openjepa.viz.neighbors import nearest_rows
+from openjepa.viz.prediction_error import nearest_patches, predict_hidden
+from openjepa.viz.predictions import PredictionOptions, denormalize_pixels, prediction_masks
+from openjepa.viz.report import write_report, write_report_at_end
+from openjepa.viz.similarity import SimilarityOptions, patch_at, patch_cosines
+from openjepa.viz.spectrum import SpectrumOptions, variance_shares
 from tests.conftest import METHODS, TINY, replace
 
 
@@ -57,7 +59,7 @@ def x():
 
 def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
     settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", hidden=0.75))
-    cover = coverage(settings, (6, 6), draws=4096)
+    cover = mask_coverage(settings, (6, 6), draws=4096)
     assert cover.shown.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.asked.mean() == pytest.approx(
         27 / 36, abs=1e-6
     )
@@ -66,9 +68,9 @@ def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
 
 def test_coverage_shows_that_released_masks_never_ask_for_the_last_row_and_column():
     settings = Pretrain(Image(size=(224, 224), patch=16), masks=Masking(sampler="official"))
-    cover = coverage(settings, (14, 14), draws=512)
+    cover = mask_coverage(settings, (14, 14), draws=512)
     assert (cover.asked[-1] == 0).all() and (cover.asked[:, -1] == 0).all() and (cover.asked[:-1, :-1] > 0).all()
-    ours = coverage(replace(settings, masks=Masking()), (14, 14), draws=512)
+    ours = mask_coverage(replace(settings, masks=Masking()), (14, 14), draws=512)
     assert (ours.asked > 0).all()
 
 
@@ -107,7 +109,7 @@ def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
     x = 0.01 * torch.randn(32, 64, 8, generator=chance)
     x[..., 0] += 5.0 * rare
     for sign in (1, -1):
-        assert (foreground(Basis.of(sign * x), sign * x, (8, 8)) == rare).all()
+        assert (foreground_mask(Basis.of(sign * x), sign * x, (8, 8)) == rare).all()
 
 
 @pytest.mark.parametrize("edge", [1, 2])  # the foreground is most of the picture, or the smaller part
@@ -118,7 +120,7 @@ def test_of_few_pictures_the_foreground_is_the_side_that_has_less_of_the_border(
     x[:, inside.flatten(), 0] = 5.0
     x += 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     for sign in (1, -1):
-        front = foreground(Basis.of(sign * x), sign * x, (8, 8))
+        front = foreground_mask(Basis.of(sign * x), sign * x, (8, 8))
         assert (front == inside.flatten()).all()
 
 
@@ -128,7 +130,7 @@ def test_of_few_pictures_the_foreground_is_the_side_that_has_less_of_the_border(
 def test_similarity_is_the_cosine_with_one_patch(x):
     place = patch_at(0.3, 0.9, (8, 8))
     assert place == 7 * 8 + 2 and patch_at(1.0, 1.0, (8, 8)) == 63
-    found = cosines(x, place)
+    found = patch_cosines(x, place)
     for picture, patch in ((0, place), (3, 5), (9, 63)):
         a, b = x[0, place].double(), x[picture, patch].double()
         assert float(found[picture, patch]) == pytest.approx(float(a @ b / a.norm() / b.norm()), abs=1e-6)
@@ -156,17 +158,17 @@ def plain_errors(method, run, found, mask):
 
 @pytest.mark.parametrize("method", ["released", "averaged", "pixels", "rotary"])
 def test_errors_are_those_of_the_training_targets(photos, method):
-    from openjepa.figures.shown import some
+    from openjepa.viz.inputs import read_images
 
     run = Pretrain(
         Image(root=(str(photos),), size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3), METHODS[method]
     )
     net = run.method.build(run.data).eval()
-    found = some(run.data.root, run.data, 12)
-    mask = masks_of(PredictionOf(run="", box=(0.25, 0.25, 0.75, 0.75)), run, found)
+    found = read_images(run.data.root, run.data, 12)
+    mask = prediction_masks(PredictionOptions(run="", box=(0.25, 0.25, 0.75, 0.75)), run, found)
     with torch.no_grad():
         plain = plain_errors(net, run, found, mask)
-    expected = expect(net, run, found, mask)
+    expected = predict_hidden(net, run, found, mask)
     for one, other in zip(expected.errors, plain, strict=False):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
     assert float(expected.errors.mean.mean()) == pytest.approx(1.0, rel=1e-4)  # of guessing the mean: the variance
@@ -175,10 +177,10 @@ def test_errors_are_those_of_the_training_targets(photos, method):
 
 def test_a_guess_that_is_right_has_no_error_and_is_its_own_lookalike(x):
     gallery = x.flatten(0, 1)
-    near = lookalikes(gallery[100:140], gallery)
+    near = nearest_patches(gallery[100:140], gallery)
     assert near.tolist() == list(range(100, 140))
     plain = [int(((gallery - each) ** 2).sum(1).argmin()) for each in gallery[:5] + 0.3]
-    assert lookalikes(gallery[:5] + 0.3, gallery).tolist() == plain
+    assert nearest_patches(gallery[:5] + 0.3, gallery).tolist() == plain
 
 
 def test_the_nearest_shown_patch_is_the_nearest_in_space():
@@ -186,14 +188,14 @@ def test_the_nearest_shown_patch_is_the_nearest_in_space():
 
     pos = grid_positions(4, 4)[None]
     mask = Masks(torch.tensor([[0, 3, 12]]), torch.tensor([[[1, 7, 13, 8]]]))
-    assert nearest(mask, pos).tolist() == [[0, 3, 12, 12]]
+    assert nearest_rows(mask, pos).tolist() == [[0, 3, 12, 12]]
     padded = mask._replace(context_valid=torch.tensor([[True, False, True]]))
-    assert nearest(padded, pos)[0, 1] != 3
+    assert nearest_rows(padded, pos)[0, 1] != 3
 
 
 def test_predicted_pixels_get_the_true_patchs_mean_and_contrast():
     truth = 3 * torch.randn(5, 48, generator=torch.Generator().manual_seed(0)) + 2
-    shown = coloured(F.layer_norm(truth, (48,)) * 7 - 4, truth)
+    shown = denormalize_pixels(F.layer_norm(truth, (48,)) * 7 - 4, truth)
     assert torch.allclose(shown, truth, atol=1e-2)
 
 
@@ -211,35 +213,35 @@ def test_neighbours_on_the_map_are_counted_as_by_loops():
         far = ((at - at[row]) ** 2).sum(1)
         near = [each for each in np.argsort(far) if each != row][:10]
         share += [labels[each] == labels[row] for each in near]
-    assert agreement(at, labels) == pytest.approx(np.mean(share), abs=1e-9)
-    assert agreement(at, ("",) * 40) is None
+    assert neighbor_agreement(at, labels) == pytest.approx(np.mean(share), abs=1e-9)
+    assert neighbor_agreement(at, ("",) * 40) is None
 
 
 def test_a_map_puts_what_is_alike_side_by_side():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'openjepa[show]'")
     generator = np.random.default_rng(0)
     x = (np.repeat(np.eye(16)[:3] * 8, 20, 0) + generator.normal(size=(60, 16))).astype(np.float32)
-    at = laid(x, "tsne", 0)
-    assert agreement(at, tuple("abc"[row // 20] for row in range(60))) > 0.9
-    assert (at == laid(x, "tsne", 0)).all()
+    at = project_features(x, "tsne", 0)
+    assert neighbor_agreement(at, tuple("abc"[row // 20] for row in range(60))) > 0.9
+    assert (at == project_features(x, "tsne", 0)).all()
 
 
 def test_thumbnails_on_a_map_are_one_for_each_cell_at_most(x):
     at = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
-    rows = spread_out(at)
-    assert len(set(rows)) == len(rows) <= (CELLS + 2) ** 2 and len(rows) > 50
+    rows = non_overlapping(at)
+    assert len(set(rows)) == len(rows) <= (GRID_CELLS + 2) ** 2 and len(rows) > 50
 
 
 def test_neighbours_are_not_the_picture_itself(x):
     flat = x.mean(1).numpy()
-    near = nearest(flat, [2, 7], 3)
+    near = nearest_rows(flat, [2, 7], 3)
     assert near.shape == (2, 3) and 2 not in near[0] and 7 not in near[1]
 
 
 def test_the_spectrum_is_the_share_of_each_eigenvalue(x):
     flat = x.flatten(0, 1)
     values = np.linalg.eigvalsh(np.cov(flat.double().numpy().T))[::-1]
-    assert np.allclose(variances(flat), values / values.sum(), rtol=1e-6)
+    assert np.allclose(variance_shares(flat), values / values.sum(), rtol=1e-6)
 
 
 # colours and tiles
@@ -254,10 +256,10 @@ def deuteranope(colour: str) -> np.ndarray:
 
 
 def test_colours_are_told_apart_without_green_cones():
-    seen = [deuteranope(each) for each in COLOURS[:7]]
+    seen = [deuteranope(each) for each in COLORS[:7]]
     far = [np.abs(a - b).sum() for number, a in enumerate(seen) for b in seen[:number]]
     assert min(far) > 40
-    light = matplotlib.colormaps[MAP](np.linspace(0, 1, 64))[:, :3] @ (0.2126, 0.7152, 0.0722)
+    light = matplotlib.colormaps[COLOR_MAP](np.linspace(0, 1, 64))[:, :3] @ (0.2126, 0.7152, 0.0722)
     assert (np.diff(light) > 0).all()  # maps are even without any colour
 
 
@@ -271,15 +273,15 @@ def test_a_box_is_the_patches_whose_middle_it_holds_or_the_one_its_own_middle_is
 def test_a_frame_lies_within_its_patches_and_a_hidden_patch_is_pale():
     picture, inside = np.zeros((32, 32, 3), np.uint8), np.zeros((8, 8), bool)
     inside[2:4, 5:8] = True
-    framing = framed(picture, inside, 4, "#FF0000").any(-1)
+    framing = outline(picture, inside, 4, "#FF0000").any(-1)
     area = np.kron(inside, np.ones((4, 4))).astype(bool)
     assert framing.sum() == 2 * (8 + 12) - 4 and (area | ~framing).all()
-    hatched = paled(picture, inside, 4)
+    hatched = fade(picture, inside, 4)
     assert set(np.unique(hatched[~area])) == {190, 226} and (hatched[area] == 0).all()
 
 
 def test_a_heat_maps_ends_are_the_scales_ends():
-    picture = heat(np.array([[-5.0, 0.0], [1.0, 9.0]]), Scale("", 0.0, 1.0))
+    picture = heatmap(np.array([[-5.0, 0.0], [1.0, 9.0]]), ColorScale("", 0.0, 1.0))
     assert (picture[0, 0] == picture[0, 1]).all() and (picture[1, 0] == picture[1, 1]).all()
 
 
@@ -293,12 +295,12 @@ def test_pixels_are_what_tokens_were_cut_from(photos):
 
 
 ASKED = {
-    "masks": MasksOf,
-    "features": FeaturesOf,
-    "similarity": SimilarityOf,
-    "prediction": PredictionOf,
-    "map": MapOf,
-    "spectrum": SpectrumOf,
+    "masks": MasksOptions,
+    "features": FeaturesOptions,
+    "similarity": SimilarityOptions,
+    "prediction": PredictionOptions,
+    "map": MapOptions,
+    "spectrum": SpectrumOptions,
 }
 
 
@@ -312,7 +314,9 @@ def test_a_picture_is_a_function_of_what_it_is_of(kind, run, tmp_path):
         shared = {"out": tmp_path / f"{turn}.png"}
         extra = {"map": {"count": 30, "layout": "tsne"}, "features": {"foreground": True, "layer": 0}}.get(kind, {})
         settings = (
-            CurvesOf(runs=(str(run),), **shared) if kind == "curves" else ASKED[kind](run=str(run), **shared, **extra)
+            CurvesOptions(runs=(str(run),), **shared)
+            if kind == "curves"
+            else ASKED[kind](run=str(run), **shared, **extra)
         )
         files = show(settings)
         contents.append([re.sub(rb"\d\.html|\d\.png", b"", file.read_bytes()) for file in files])
@@ -450,7 +454,7 @@ def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
 
 def test_runs_stand_side_by_side_with_what_differs(run, photos, tmp_path):
     other = trained(photos, tmp_path / "other", seed=3)
-    page = report(Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
+    page = write_report(Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
     assert "<td>seed</td><td>0</td><td>3</td>" in page and 'id="features-other"' in page
     assert "<td>data.patch</td>" not in page.split('id="settings"')[0]  # what is alike is not said twice
 
@@ -460,14 +464,14 @@ def test_a_report_says_what_went_wrong(photos, tmp_path, capsys):
     rows = [json.dumps({"step": step, "loss": 0.1, "rankme": 1.0}) for step in (1, 2, 3)]
     (run / "metrics.jsonl").write_text("\n".join(rows))
     (run / "skipped.jsonl").write_text(json.dumps({"path": "a.png", "reason": "<b>cut</b> short"}) + "\n")
-    page = report(Report(runs=(str(run),), pictures=False)).read_text()
+    page = write_report(Report(runs=(str(run),), pictures=False)).read_text()
     assert "is collapsing" in page and "1 files could not be decoded" in page and "&lt;b&gt;cut" in page
     assert "is not done" in page and 'id="features"' not in page
 
 
 def test_probes_stand_in_the_report_beside_their_baselines(run, photos, tmp_path):
     assert main(["probe", str(run), "--data.root", str(photos), "--probes", "knn"]) == 0
-    page = report(Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
+    page = write_report(Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
     assert "<td>raw pixels</td>" in page and "<td>before training</td>" in page
 
 
@@ -477,7 +481,7 @@ def test_a_report_of_a_run_whose_pictures_are_gone_says_so(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     run = trained(tmp_path / "photos", tmp_path / "run")
     shutil.rmtree(tmp_path / "photos")
-    page = report(Report(runs=(str(run),))).read_text()
+    page = write_report(Report(runs=(str(run),))).read_text()
     assert "None could be drawn" in page and 'id="curves"' in page
 
 
@@ -494,7 +498,7 @@ def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run")
     (run / "probes").mkdir()
     (run / "probes" / "x.json").write_text("{")
-    assert at_end(run) is None
+    assert write_report_at_end(run) is None
     assert "no report was written" in capsys.readouterr().err
 
 
@@ -504,7 +508,7 @@ def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
 def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path):
     from tests.browser import browser
 
-    page = report(Report(runs=(str(run),), out=tmp_path / "r.html"))
+    page = write_report(Report(runs=(str(run),), out=tmp_path / "r.html"))
     with browser(width, dark) as window:
         window.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
@@ -532,7 +536,7 @@ def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
 
     from tests.browser import browser
 
-    *_, page = show(MapOf(run=str(run), count=30, out=tmp_path / "map.png"))
+    *_, page = show(MapOptions(run=str(run), count=30, out=tmp_path / "map.png"))
     with browser() as window:
         window.get(page.as_uri())
         WebDriverWait(window, 30).until(lambda _: window.find_elements("css selector", "#map-chart .plot-container"))
@@ -550,27 +554,27 @@ def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
 
 
 def test_few_pictures_are_taken_evenly_and_the_rest_is_their_company():
-    assert evenly(10, 3) == [0, 4, 9] and evenly(10, 99) == list(range(10))
+    assert evenly_spaced(10, 3) == [0, 4, 9] and evenly_spaced(10, 99) == list(range(10))
     names = tuple(f"{number}.png" for number in range(10))
-    found = Shown(torch.arange(10)[:, None, None, None].byte(), names, ("",) * 10, Image(size=(8, 8), patch=4), 10)
+    found = ImageBatch(torch.arange(10)[:, None, None, None].byte(), names, ("",) * 10, Image(size=(8, 8), patch=4), 10)
     led = found.leading(3)
     assert led.first == 3 and led.names[:4] == ("0.png", "4.png", "9.png", "1.png") and len(led.names) == 10
     assert led.view.flatten().tolist()[:4] == [0, 4, 9, 1]
 
 
 def test_pictures_named_one_by_one_stay_in_that_order(run, photos):
-    from openjepa.figures.shown import some
+    from openjepa.viz.inputs import read_images
 
     files = [str(each) for each in sorted(photos.rglob("*.png"))[:4]]
     turned = (files[2], files[0], files[3])
-    assert some(turned, load_config(run).data, 10, first=3).names == turned
+    assert read_images(turned, load_config(run).data, 10, first=3).names == turned
 
 
 def test_every_figure_of_a_page_is_of_the_same_pictures(run, photos):
-    from openjepa.figures.shown import Asked, shown
+    from openjepa.viz.inputs import FigureOptions, load_images
 
-    data, asked = load_config(run).data, Asked(run=str(run), images=(str(photos),), count=5)
-    names = {shown(asked, data, company).names[:5] for company in (0, 30, 64)}
+    data, asked = load_config(run).data, FigureOptions(run=str(run), images=(str(photos),), count=5)
+    names = {load_images(asked, data, company).names[:5] for company in (0, 30, 64)}
     assert len(names) == 1
 
 

@@ -27,12 +27,12 @@ from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
 from openjepa.evaluation.search import Search
 from openjepa.evaluation.whitening import Whitening
-from openjepa.retrieval import gallery
 from openjepa.retrieval.clusters import Cluster, cluster
-from openjepa.retrieval.gallery import reached
 from openjepa.retrieval.searching import covered, search
 from openjepa.retrieval.twins import Duplicates, duplicates
 from openjepa.training.run import pretrain
+from openjepa.viz import gallery
+from openjepa.viz.gallery import reachable_rows
 from tests.browser import browser
 from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
 
@@ -302,12 +302,12 @@ def test_the_page_holds_the_true_neighbours_and_nothing_from_elsewhere(index):
 
 
 def test_a_page_does_not_grow_without_end(monkeypatch):
-    monkeypatch.setattr(gallery, "MOST", 30)
+    monkeypatch.setattr(gallery, "MAX_IMAGES", 30)
 
     def of(rows):
         return [[(row * 7 + step, 0.5) for step in range(1, 8)] for row in rows]
 
-    wanted, near = reached([1, 2, 3], of)
+    wanted, near = reachable_rows([1, 2, 3], of)
     assert len(wanted) <= 30 and near and all(other in wanted for found in near.values() for other, _ in found)
 
 

@@ -19,9 +19,9 @@ from openjepa.evaluation.decoder import (
     pooled_condition,
 )
 from openjepa.evaluation.decoder_agreement import CENTER_BOX, MIN_IMAGES, Agreement, derangement, feature_agreement
-from openjepa.figures.shown import some
 from openjepa.nn.flow import Conditions
 from openjepa.training.device import Precision
+from openjepa.viz.inputs import read_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def measure(settings: Measure) -> Agreement:
     roots = settings.images or decoder.data.root
     if not settings.images:
         warn("these are pictures that the decoder learnt from: give others to know what it does with new ones")
-    found = some(tuple(roots), decoder.data, settings.count)
+    found = read_images(tuple(roots), decoder.data, settings.count)
     if len(found.view) < MIN_IMAGES:
         raise UserError(f"{len(found.view)} pictures are too few to be told apart: give {MIN_IMAGES} or more")
     mask = decoder_mask(decoder, len(found.view), CENTER_BOX if decoder.predicts else None, settings.seed)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
-from openjepa.evaluate.probing import publish
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
 from openjepa.evaluation.label_free import label_free_metrics
@@ -19,6 +18,7 @@ from openjepa.evaluation.scores import Score
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, PooledKind
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
+from openjepa.viz.scores import publish_scores
 
 
 class Measurement(NamedTuple):
@@ -64,7 +64,7 @@ def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, ou
         "seed": settings.seed,
     }
     encoders = {each.name: each.fingerprint for each in compared}
-    publish(Measurement(found, free, about, encoders), data, settings, out)
+    publish_scores(Measurement(found, free, about, encoders), data, settings, out)
     return [each.score for each in found]
 
 

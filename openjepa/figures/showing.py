@@ -10,37 +10,38 @@ from typing import Any, NamedTuple
 
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
-from openjepa.figures.canvas import Plate, page, save
-from openjepa.figures.curves import CurvesOf, curves
-from openjepa.figures.features import FeaturesOf, features
-from openjepa.figures.map import MapOf, map
-from openjepa.figures.masks import MasksOf, masks
-from openjepa.figures.prediction import PredictionOf, prediction
-from openjepa.figures.shown import Asked, out_of
-from openjepa.figures.similarity import SimilarityOf, similarity
-from openjepa.figures.spectrum import SpectrumOf, spectrum
+from openjepa.viz.canvas import CaptionedFigure, save_figure
+from openjepa.viz.curves import CurvesOptions, curves
+from openjepa.viz.embedding_map import MapOptions, embedding_map
+from openjepa.viz.features import FeaturesOptions, features
+from openjepa.viz.html import figures_page
+from openjepa.viz.inputs import FigureOptions, output_file
+from openjepa.viz.masks import MasksOptions, masks
+from openjepa.viz.predictions import PredictionOptions, prediction
+from openjepa.viz.similarity import SimilarityOptions, similarity
+from openjepa.viz.spectrum import SpectrumOptions, spectrum
 
 
 class Kind(NamedTuple):
     """A kind of picture: what it is asked for with, and what draws it."""
 
     settings: type
-    draw: Callable[[Any], list[Plate]]
+    draw: Callable[[Any], list[CaptionedFigure]]
 
 
 KINDS = {
-    "masks": Kind(MasksOf, masks),
-    "features": Kind(FeaturesOf, features),
-    "similarity": Kind(SimilarityOf, similarity),
-    "prediction": Kind(PredictionOf, prediction),
-    "map": Kind(MapOf, map),
-    "curves": Kind(CurvesOf, curves),
-    "spectrum": Kind(SpectrumOf, spectrum),
+    "masks": Kind(MasksOptions, masks),
+    "features": Kind(FeaturesOptions, features),
+    "similarity": Kind(SimilarityOptions, similarity),
+    "prediction": Kind(PredictionOptions, prediction),
+    "map": Kind(MapOptions, embedding_map),
+    "curves": Kind(CurvesOptions, curves),
+    "spectrum": Kind(SpectrumOptions, spectrum),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(Asked):
+class Show(FigureOptions):
     """Draws masks, features, similarity and, of a run that has a predictor, what it expects, in one page.
 
     By themselves, with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN PICTURES.
@@ -58,9 +59,9 @@ def show(settings: Any) -> list[Path]:
 
 def overview(settings: Show) -> list[Path]:
     """The pictures that every run has, in one page."""
-    out = out_of(settings, "overview")
-    shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(Asked)}
-    found: dict[str, list[Plate]] = {}
+    out = output_file(settings, "overview")
+    shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(FigureOptions)}
+    found: dict[str, list[CaptionedFigure]] = {}
     # what every encoder has comes first: its mistakes end it
     for name in ("features", "similarity", "masks", "prediction"):
         try:
@@ -75,16 +76,16 @@ def overview(settings: Show) -> list[Path]:
 
 def place(settings: Any, name: str) -> Path:
     """Where the first picture goes."""
-    if isinstance(settings, Asked):
-        return out_of(settings, name)
-    return out_of(Asked(run=settings.runs[0] if settings.runs else "", out=settings.out), name)
+    if isinstance(settings, FigureOptions):
+        return output_file(settings, name)
+    return output_file(FigureOptions(run=settings.runs[0] if settings.runs else "", out=settings.out), name)
 
 
 def run_of(settings: Any) -> str:
-    return settings.run if isinstance(settings, Asked) else " ".join(settings.runs)
+    return settings.run if isinstance(settings, FigureOptions) else " ".join(settings.runs)
 
 
-def written(plates: Sequence[Plate], out: Path, pages: bool, title: str) -> list[Path]:
+def written(plates: Sequence[CaptionedFigure], out: Path, pages: bool, title: str) -> list[Path]:
     """A PNG for each picture, the first under the name asked for, and the page."""
     files = []
     for number, plate in enumerate(plates):
@@ -92,9 +93,9 @@ def written(plates: Sequence[Plate], out: Path, pages: bool, title: str) -> list
         if len(plates) > 1 and out.stem == "overview":
             file = out.with_name(f"{plate.name}.png")
         info(plate.caption)
-        files.append(save(plate, file))
+        files.append(save_figure(plate, file))
         info(f"picture    {file}")
     if pages:
-        files.append(page(plates, title, out.with_suffix(".html")))
+        files.append(figures_page(plates, title, out.with_suffix(".html")))
         info(f"page       {files[-1]}")
     return files

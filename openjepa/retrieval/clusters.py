@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,7 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.clusters import Clustering, class_agreement, kmeans, main_folders, write_clusters
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import normalize_rows
-from openjepa.figures.canvas import section, written
-from openjepa.retrieval.thumbnails import as_data, thumbnail, warn_of_missing
-
-SHOWN = 16  # pictures of a cluster on the page
+from openjepa.viz.clusters import write_cluster_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ def cluster(settings: Cluster) -> Clustering:
     out = settings.out or index.beside("clusters")
     show(result, index)
     write_clusters(result, index, out.with_name(f"{out.name}.csv"))
-    info(f"written    {out}.csv\npage       {page(result, index, out.with_name(f'{out.name}.html'))}")
+    info(f"written    {out}.csv\npage       {write_cluster_page(result, index, out.with_name(f'{out.name}.html'))}")
     return result
 
 
@@ -68,23 +64,3 @@ def show(result: Clustering, index: Index) -> None:
     console.print(table)
     for name, value in result.agreement.items():
         info(f"{name:<28} {value:.3f}")
-
-
-def page(result: Clustering, index: Index, out: Path) -> Path:
-    """The pictures nearest each centre, as one HTML file."""
-    sections = []
-    warn_of_missing(index.pictures[row] for row in np.flatnonzero(result.cluster >= 0)[:SHOWN])
-    for number in range(result.cluster.max() + 1):
-        rows = np.flatnonzero(result.cluster == number)
-        rows = rows[np.argsort(-result.near[rows], kind="stable")]
-        shown = [index.pictures[row] for row in rows[:SHOWN]]
-        images = "".join(
-            f'<img src="{as_data(thumbnail(file, 96))}" alt="{html.escape(file)}" title="{html.escape(file)}">'
-            for file in shown
-        )
-        said = html.escape(main_folders(result, index, number))
-        content = f'<p>{said}</p><div class="thumbnails">{images}</div>'
-        sections.append(section(f"cluster-{number}", f"Cluster {number}: {len(rows):,} pictures", content))
-    scores = "; ".join(f"{name} {value:.3f}" for name, value in result.agreement.items())
-    caption = f"{len(index.pictures):,} pictures in {len(sections)} clusters; of each the {SHOWN} nearest its centre. {scores}"
-    return written(f"Clusters of {index.file.name}", "\n".join((f"<p>{html.escape(caption)}</p>", *sections)), out)

@@ -21,8 +21,17 @@ from openjepa.evaluation.search import Hit, PooledSearch, Search, best_patch_cos
 from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.interop.inputs import evaluation_view
 from openjepa.masking.region import Box, covered_patches
-from openjepa.retrieval.gallery import Asked, Neighbours, page
-from openjepa.retrieval.thumbnails import SIDE, as_data, called, sheet, short, there, thumbnail, warn_of_missing
+from openjepa.viz.gallery import NeighborsOf, PageQuery, write_gallery
+from openjepa.viz.thumbnails import (
+    SIDE,
+    contact_sheet,
+    image_exists,
+    image_label,
+    jpeg_data_url,
+    shorten_path,
+    thumbnail,
+    warn_of_missing,
+)
 
 ROW = re.compile(r"row:(\d+)")
 
@@ -50,22 +59,24 @@ def search(settings: Search) -> list[Hit]:
     hits, how = found(settings, index, asked)
     if not hits:
         raise UserError(f"{settings.index} has no other picture that could be decoded: embed more")
-    show(hits, f"{short(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
+    show(hits, f"{shorten_path(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
     out = settings.out or index.beside("search")
     warn_of_missing(hit.file for hit in hits)
     cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
-    drawn = sheet(asked.picture, cells, f"most like {called(asked.file)}", out.with_name(f"{out.name}.png"))
+    drawn = contact_sheet(
+        asked.picture, cells, f"most like {image_label(asked.file)}", out.with_name(f"{out.name}.png")
+    )
     info(f"sheet      {drawn}")
     if settings.page and index.pooled:
         words = {
-            "title": f"Most like {called(asked.file)}",
+            "title": f"Most like {image_label(asked.file)}",
             "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of {settings.space} features. "
             "A click on a picture searches from it; of pale ones the neighbours are not on this page.",
             "again": f"jepa search {settings.index} row:ROW",
         }
         near = [(hit.row, hit.cosine) for hit in hits]
-        first = Asked(as_data(asked.picture), asked.file, near)
-        made = page(first, neighbours(settings, index), rows(index), words, out.with_name(f"{out.name}.html"))
+        first = PageQuery(jpeg_data_url(asked.picture), asked.file, near)
+        made = write_gallery(first, neighbours(settings, index), rows(index), words, out.with_name(f"{out.name}.html"))
         info(f"page       {made}")
     return hits
 
@@ -77,9 +88,9 @@ def query_of(settings: Search, index: Index) -> Query:
     if row is not None and row >= len(index.pictures):
         raise UserError(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
     file = index.pictures[row] if row is not None else settings.query
-    if not there(file) and row is None:
+    if not image_exists(file) and row is None:
         raise UserError(f"{file} is no picture: give a file, or row:17 for one of the index")
-    if not there(file) and settings.box:
+    if not image_exists(file) and settings.box:
         raise UserError(f"{file}, row {row}, is not where it was: put it back, or give the picture")
     if row is not None and not settings.box and index.pooled:
         vector = np.asarray(index.features[row])
@@ -156,7 +167,7 @@ def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]
     return top_hits(index, near, asked.row, settings.count), how
 
 
-def neighbours(settings: Search, index: Index) -> Neighbours:
+def neighbours(settings: Search, index: Index) -> NeighborsOf:
     """The nearest other rows of rows."""
     pooled = PooledSearch.of(settings, index)
 

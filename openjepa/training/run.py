@@ -17,8 +17,6 @@ from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
 from openjepa.data.loader import load_steps
 from openjepa.evaluation.online import OnlineEvaluator
-from openjepa.figures.curves import draw
-from openjepa.figures.report import at_end
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -34,6 +32,8 @@ from openjepa.training.resume import check_same_data, is_resuming, load_checkpoi
 from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
 from openjepa.training.setup import build_model, check_batch_size, prepare_data
 from openjepa.training.signals import StopSignals
+from openjepa.viz.curves import draw_curves
+from openjepa.viz.report import write_report_at_end
 
 
 def pretrain(settings: Pretrain) -> Path:
@@ -52,7 +52,7 @@ def pretrain(settings: Pretrain) -> Path:
         with lock_folder(settings.out, "training") if main else nullcontext():
             run(settings, where)
     if settings.report and main:
-        at_end(settings.out)  # when the others have left: its figures sum over nobody else's share
+        write_report_at_end(settings.out)  # when the others have left: its figures sum over nobody else's share
     return settings.out
 
 
@@ -123,5 +123,5 @@ def export_run(settings: Pretrain, method: Any) -> None:
     following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"
     if isinstance(settings.method, Decoder):
         following = f"jepa decode sample {settings.out} PICTURES"
-    picture = draw([settings.out], settings.out / "curves.png")
+    picture = draw_curves([settings.out], settings.out / "curves.png")
     info(f"\nencoder    {folder}\ncurves     {picture}\nnext       {following}")

@@ -1,4 +1,4 @@
-"""`jepa show curves`: what was learnt, whether it was alive, and how fast, of one run or several."""
+"""Training curves of one run or several."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from openjepa.core.arguments import Runs
 from openjepa.core.errors import UserError
-from openjepa.figures.canvas import COLOURS, INK, Plate, plain, save, svg
 from openjepa.training.collapse import THRESHOLDS
 from openjepa.training.log import read_metrics
+from openjepa.viz.canvas import COLORS, INK, CaptionedFigure, plain_axes, save_figure
+from openjepa.viz.html import to_svg
 
 DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours, too
 
@@ -36,11 +37,11 @@ PANELS = (
     ("online_logistic", "logistic accuracy on labelled images", "share"),
 )
 
-Logs = Sequence[tuple[str, list[dict[str, Any]]]]
+RunLogs = Sequence[tuple[str, list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvesOf:
+class CurvesOptions:
     """Draws the log of one run or several: losses, signals of health with their healthy ranges, speed."""
 
     runs: Runs
@@ -48,18 +49,18 @@ class CurvesOf:
     page: bool = True  # write a page, too, whose lines are sharp at any size
 
 
-def curves(settings: CurvesOf) -> list[Plate]:
+def curves(settings: CurvesOptions) -> list[CaptionedFigure]:
     """A figure with a panel for each signal. Mistake if a run has no log."""
-    logs = logs_of([Path(each) for each in settings.runs])
+    logs = load_logs([Path(each) for each in settings.runs])
     names = ", ".join(name for name, _ in logs)
     caption = (
         f"{names}: signals over training. Shaded: where a healthy run lies; below the dashed line the alarm speaks "
         "(docs/health.md)."
     )
-    return [Plate("curves", "Curves", caption, figure(logs), page=charts(logs))]
+    return [CaptionedFigure("curves", "Curves", caption, curves_figure(logs), page=svg_charts(logs))]
 
 
-def logs_of(runs: Sequence[Path]) -> Logs:
+def load_logs(runs: Sequence[Path]) -> RunLogs:
     """The rows of each run under its name, or its path where names are the same. Mistake if there are none."""
     if len(set(runs)) < len(runs):
         raise UserError(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
@@ -71,19 +72,19 @@ def logs_of(runs: Sequence[Path]) -> Logs:
     return logs
 
 
-def draw(runs: list[Path], out: Path) -> Path:
+def draw_curves(runs: list[Path], out: Path) -> Path:
     """A PNG with a panel for each signal and a line for each run."""
     logs = [(run.name, read_metrics(run / "metrics.jsonl")) for run in runs]
-    return save(Plate("curves", "", "", figure(logs)), out)
+    return save_figure(CaptionedFigure("curves", "", "", curves_figure(logs)), out)
 
 
-def panels(logs: Logs) -> list[tuple[str, str, str]]:
+def nonempty_panels(logs: RunLogs) -> list[tuple[str, str, str]]:
     """Those of which there is something to draw."""
     return [panel for panel in PANELS if any(panel[0] in row for _, log in logs for row in log)]
 
 
-def figure(logs: Logs) -> Figure:
-    found = panels(logs)
+def curves_figure(logs: RunLogs) -> Figure:
+    found = nonempty_panels(logs)
     columns = max(1, math.ceil(len(found) / 2))
     made = Figure(figsize=(3.25 * columns, 5.6), layout="constrained")
     for place, panel in enumerate(found):
@@ -91,23 +92,23 @@ def figure(logs: Logs) -> Figure:
     return made
 
 
-def charts(logs: Logs) -> str:
+def svg_charts(logs: RunLogs) -> str:
     """A chart for each panel, as SVG, for a page."""
     parts = []
-    for place, panel in enumerate(panels(logs)):
+    for place, panel in enumerate(nonempty_panels(logs)):
         made = Figure(figsize=(3.6, 2.5), layout="constrained")
         draw_panel(made.add_subplot(), panel, logs, INK, legend=place == 0)
-        parts.append(f"<figure>{svg(made)}</figure>")
+        parts.append(f"<figure>{to_svg(made)}</figure>")
     return f'<div class="charts">{"".join(parts)}</div>'
 
 
-def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: Logs, ink: str, legend: bool) -> None:
+def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: RunLogs, ink: str, legend: bool) -> None:
     """One signal over steps, a line for each run, with its healthy range."""
     name, title, unit = panel
     for number, (run, log) in enumerate(logs):
         points = [(row["step"], row[name]) for row in log if name in row]
         if points:
-            colour, dash = COLOURS[(number + 4) % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+            colour, dash = COLORS[(number + 4) % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
             mark = "o" if len(points) == 1 else ""
             axes.plot(*zip(*points, strict=True), label=run, linewidth=1.3, color=colour, linestyle=dash, marker=mark)
             axes.locator_params(axis="x", nbins=4, integer=True)
@@ -119,9 +120,9 @@ def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: Logs, ink: str, le
     if limit:
         high = axes.get_ylim()[1]
         if limit.low < high:
-            axes.axhspan(limit.low, min(limit.high, high), color=COLOURS[2], alpha=0.12, linewidth=0)
-        axes.axhline(limit.alarm, color=COLOURS[5], linewidth=1, linestyle="--")
+            axes.axhspan(limit.low, min(limit.high, high), color=COLORS[2], alpha=0.12, linewidth=0)
+        axes.axhline(limit.alarm, color=COLORS[5], linewidth=1, linestyle="--")
         axes.set_ylim(0, high)
-    plain(axes, ink)
+    plain_axes(axes, ink)
     if legend and len(logs) > 1:
         axes.legend(fontsize=8, labelcolor=ink, framealpha=0)

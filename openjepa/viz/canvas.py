@@ -1,13 +1,10 @@
-"""What all pictures are made of: tiles in rows, colour maps that colour-blind readers tell apart, words below.   H W pixels"""
+"""The parts of every figure: tiles in rows, color maps, captions."""
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import textwrap
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,25 +21,25 @@ from openjepa.core.fileio import atomic_write
 
 matplotlib.use("agg")
 
-Picture = UInt8[np.ndarray, "_ _ 3"]  # of any size
+RGBImage = UInt8[np.ndarray, "_ _ 3"]  # of any size
 
 # Okabe and Ito, 2008
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#000000")
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#000000")
 
-MAP = "viridis"  # even in lightness, and told apart without red and green
+COLOR_MAP = "viridis"  # even in lightness, and told apart without red and green
 
-DPI, SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
+DPI, TILE_SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
 
-LARGE = 200  # the same of pictures of more than 96 pixels
+LARGE_TILE = 200  # the same of pictures of more than 96 pixels
 
-LINE = 150  # pixels of a row's label
+LINE_WIDTH = 150  # pixels of a row's label
 
 INK = "#010203"  # of a chart in a page: it becomes the page's own
 
-CHARACTER = 6.1  # pixels of a letter of the caption, about
+CHARACTER_WIDTH = 6.1  # pixels of a letter of the caption, about
 
 
-class Scale(NamedTuple):
+class ColorScale(NamedTuple):
     """What the colours of a map mean."""
 
     label: str
@@ -50,7 +47,7 @@ class Scale(NamedTuple):
     high: float
 
 
-class Plate(NamedTuple):
+class CaptionedFigure(NamedTuple):
     """A picture and its words."""
 
     name: str  # of its file
@@ -60,14 +57,14 @@ class Plate(NamedTuple):
     page: str = ""  # more of it, as HTML
 
 
-def heat(values: Float[np.ndarray, "H W"], scale: Scale) -> Picture:
+def heatmap(values: Float[np.ndarray, "H W"], scale: ColorScale) -> RGBImage:
     """Numbers as colours."""
     span = max(scale.high - scale.low, 1e-12)
     share = np.nan_to_num((values - scale.low) / span).clip(0, 1)
-    return (matplotlib.colormaps[MAP](share)[..., :3] * 255).round().astype(np.uint8)
+    return (matplotlib.colormaps[COLOR_MAP](share)[..., :3] * 255).round().astype(np.uint8)
 
 
-def paled(picture: Picture, kept: np.ndarray, patch: int) -> Picture:
+def fade(picture: RGBImage, kept: np.ndarray, patch: int) -> RGBImage:
     """A picture of which patches that are not kept are hatched: white and grey are colours of pictures, too."""
     mask = np.kron(kept, np.ones((patch, patch)))[..., None].astype(bool)
     row, column = np.indices(picture.shape[:2]) // max(1, len(picture) // 64)
@@ -75,7 +72,7 @@ def paled(picture: Picture, kept: np.ndarray, patch: int) -> Picture:
     return np.where(mask, picture, hatch + picture // 12).astype(np.uint8)
 
 
-def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str, width: int = 1) -> Picture:
+def outline(picture: RGBImage, inside: np.ndarray, patch: int, colour: str, width: int = 1) -> RGBImage:
     """A picture with a line of so many pixels around a set of patches, within them."""
     mask = np.kron(inside, np.ones((patch, patch))).astype(bool)
     inner = np.pad(mask, width)
@@ -85,21 +82,21 @@ def framed(picture: Picture, inside: np.ndarray, patch: int, colour: str, width:
     return np.where(edge[..., None], np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], np.uint8), picture)
 
 
-def enlarged(picture: Picture, side: int = SIDE) -> Picture:
+def enlarge(picture: RGBImage, side: int = TILE_SIDE) -> RGBImage:
     """A picture whose longer side is `side` pixels at least, every pixel a square."""
     factor = max(1, -(-side // max(picture.shape[:2])))
     return picture.repeat(factor, 0).repeat(factor, 1)
 
 
-def tiled(
-    rows: Sequence[Sequence[Picture | None]],
+def tile_figure(
+    rows: Sequence[Sequence[RGBImage | None]],
     columns: Sequence[str],
     labels: Sequence[str] = (),
-    scale: Scale | None = None,
+    scale: ColorScale | None = None,
 ) -> Figure:
     """Pictures in rows under titles, with a line beside each row, and a bar of the colours."""
     height, width = tile_size(rows)
-    left = LINE if any(labels) else GAP
+    left = LINE_WIDTH if any(labels) else GAP
     right = 96 if scale else GAP
     wide = left + len(columns) * (width + GAP) + right
     heads = [textwrap.fill(each, max(8, int(width / 6.4))) for each in columns]
@@ -110,7 +107,7 @@ def tiled(
         for column, picture in enumerate(pictures):
             if picture is not None:
                 y, x = top + row * (height + GAP), left + column * (width + GAP)
-                tile = np.asarray(fitted(picture, (width, height)))
+                tile = np.asarray(fit_tile(picture, (width, height)))
                 canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
 
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI)
@@ -123,39 +120,39 @@ def tiled(
     for row, label in enumerate(labels):
         axes.text(8, top + row * (height + GAP) + height / 2, label, va="center", fontsize=7.5)
     if scale:
-        bar(figure, scale, (wide - right + 10) / wide, GAP / high, 12 / wide, (high - top - GAP) / high)
+        color_bar(figure, scale, (wide - right + 10) / wide, GAP / high, 12 / wide, (high - top - GAP) / high)
     return figure
 
 
-def tile_size(rows: Sequence[Sequence[Picture | None]]) -> tuple[int, int]:
+def tile_size(rows: Sequence[Sequence[RGBImage | None]]) -> tuple[int, int]:
     """Height and width of a tile: the first picture's shape, its longer side SIDE, or LARGE where it has more to show."""
     first = next(each for row in rows for each in row if each is not None)
-    scale = (SIDE if max(first.shape[:2]) <= 96 else LARGE) / max(first.shape[:2])
+    scale = (TILE_SIDE if max(first.shape[:2]) <= 96 else LARGE_TILE) / max(first.shape[:2])
     return round(first.shape[0] * scale), round(first.shape[1] * scale)
 
 
-def fitted(picture: Picture, size: tuple[int, int]) -> Pillow.Image:
+def fit_tile(picture: RGBImage, size: tuple[int, int]) -> Pillow.Image:
     """A picture in a tile; small ones show their pixels."""
     small = picture.shape[1] <= size[0] and picture.shape[0] <= size[1]
     return Pillow.fromarray(picture).resize(size, Pillow.Resampling.NEAREST if small else Pillow.Resampling.LANCZOS)
 
 
-def bar(figure: Figure, scale: Scale, left: float, bottom: float, width: float, height: float) -> None:
+def color_bar(figure: Figure, scale: ColorScale, left: float, bottom: float, width: float, height: float) -> None:
     """The colours and what they mean."""
-    mapped = ScalarMappable(Normalize(scale.low, scale.high), MAP)
+    mapped = ScalarMappable(Normalize(scale.low, scale.high), COLOR_MAP)
     drawn = figure.colorbar(mapped, cax=figure.add_axes((left, bottom, width, height)))
     tall = height * figure.get_figheight() * DPI
-    drawn.set_label(textwrap.fill(scale.label, max(8, int(tall / CHARACTER))), fontsize=7.5)
+    drawn.set_label(textwrap.fill(scale.label, max(8, int(tall / CHARACTER_WIDTH))), fontsize=7.5)
     drawn.ax.tick_params(labelsize=7)
 
 
-def save(plate: Plate, out: Path) -> Path:
+def save_figure(plate: CaptionedFigure, out: Path) -> Path:
     """The picture as PNG, its words below: the same bytes for the same numbers."""
-    drawn = Pillow.open(io.BytesIO(png(plate.figure))).convert("RGB")
-    lines = textwrap.wrap(plate.caption, max(30, int(drawn.width / CHARACTER)))
+    drawn = Pillow.open(io.BytesIO(to_png(plate.figure))).convert("RGB")
+    lines = textwrap.wrap(plate.caption, max(30, int(drawn.width / CHARACTER_WIDTH)))
     strip = Figure(figsize=(drawn.width / DPI, (10 + 15 * len(lines)) / DPI), dpi=DPI)
     strip.text(8 / drawn.width, 1, "\n".join(lines), va="top", fontsize=7.5, color="#444444", linespacing=1.3)
-    words = Pillow.open(io.BytesIO(png(strip))).convert("RGB")
+    words = Pillow.open(io.BytesIO(to_png(strip))).convert("RGB")
     whole = Pillow.new("RGB", (drawn.width, drawn.height + words.height * bool(lines)), "white")
     whole.paste(drawn)
     if lines:
@@ -165,7 +162,7 @@ def save(plate: Plate, out: Path) -> Path:
     return out
 
 
-def plain(axes: Axes, ink: str) -> None:
+def plain_axes(axes: Axes, ink: str) -> None:
     """A chart's grid, edges and numbers, all in one ink."""
     axes.grid(alpha=0.25)
     axes.tick_params(labelsize=8, colors=ink, which="both")
@@ -175,50 +172,7 @@ def plain(axes: Axes, ink: str) -> None:
     axes.patch.set_alpha(0 if ink == INK else 1)
 
 
-def png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
-
-
-def svg(figure: Figure) -> str:
-    """A chart as SVG for a page: its ink is the page's, so that it is read in dark mode, too."""
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "openjepa"}):
-        figure.savefig(
-            stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    text = stream.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
-
-
-def data_of(kind: str, content: bytes) -> str:
-    """A file as a data: address, so that a page holds it."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def page(plates: Sequence[Plate], title: str, out: Path) -> Path:
-    """Pictures under one another in a page that holds everything it shows."""
-    return written(title, "\n".join(section(each.name, each.title, body(each)) for each in plates), out)
-
-
-def section(name: str, title: str, content: str) -> str:
-    """A part of a page, which `#name` leads to."""
-    return f'<section id="{name}"><h2>{html.escape(title)}</h2>\n{content}</section>'
-
-
-def body(plate: Plate) -> str:
-    """A picture with its words, in a box that can be moved sideways."""
-    source = data_of("image/png", png(plate.figure))
-    picture = plate.page or f'<img src="{source}" alt="{html.escape(plate.caption)}">'
-    return f'<div class="wide">{picture}</div>\n<p>{html.escape(plate.caption)}</p>'
-
-
-def written(title: str, body: str, out: Path) -> Path:
-    """A page in the project's dress."""
-    text = files("openjepa.figures").joinpath("page.html").read_text(encoding="utf-8")
-    for mark, value in (("TITLE", html.escape(title)), ("BODY", body)):
-        text = text.replace(f"@{mark}@", value)
-    with atomic_write(out) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-    return out

@@ -1,7 +1,4 @@
-"""What the page of `jepa explore` asks, answered: where else a patch is, neighbours, what is expected in a hidden box.
-
-S pictures  N patches  M pictures on a map  D width
-"""
+"""Answer the questions of the explorer's page: similar patches, neighbors, hidden regions."""
 
 from __future__ import annotations
 
@@ -22,27 +19,39 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decoder_mask, draw_samples, load_decoder
 from openjepa.evaluation.feature_store import shows_progress as watched
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
-from openjepa.figures import map
-from openjepa.figures.canvas import COLOURS, Scale, enlarged, framed, heat, paled
-from openjepa.figures.map import FEWEST
-from openjepa.figures.prediction import coloured, error_map, expect, filled, gathered, lookalikes, predictive
-from openjepa.figures.shown import CHUNK, Asked, Shown, encoder, evenly, rooted, seen_as, some
 from openjepa.interop.adapters import EncoderAdapter
 from openjepa.interop.inputs import evaluation_view
 from openjepa.masking.region import Box, covered_patches, hide_region
 from openjepa.training.config import Pretrain
+from openjepa.viz.canvas import COLORS, ColorScale, enlarge, fade, heatmap, outline
+from openjepa.viz.embedding_map import MAX_IMAGES, MIN_IMAGES
+from openjepa.viz.inputs import (
+    CHUNK_IMAGES,
+    FigureOptions,
+    ImageBatch,
+    evenly_spaced,
+    figure_data,
+    load_encoder,
+    read_images,
+    with_default_images,
+)
+from openjepa.viz.prediction_error import gather_patches, load_predictive_method, nearest_patches, predict_hidden
+from openjepa.viz.predictions import denormalize_pixels, error_map, fill_region
 
-MOST = 10_000  # pictures
+MAX_INDEXED_IMAGES = 10_000  # pictures
 
-MEMORY = 2**29  # numbers of patches kept, two bytes each
+MAX_MEMORY = 2**29  # numbers of patches kept, two bytes each
 
-EFFORT, GALLERY = 1e11, 48  # operations that an answer about a hidden box may take, about, and pictures beside it
+MAX_FLOPS, GALLERY_IMAGES = (
+    1e11,
+    48,
+)  # operations that an answer about a hidden box may take, about, and pictures beside it
 
-STEPS = 10  # of the decoder's flow
+FLOW_STEPS = 10  # of the decoder's flow
 
-FOUND = 12  # neighbours, and patches, shown
+MAX_RESULTS = 12  # neighbours, and patches, shown
 
-SIDE = 384  # pixels of the picture that is clicked on
+VIEW_SIDE = 384  # pixels of the picture that is clicked on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class Explore:
     seed: int = 0
 
 
-class Patch(NamedTuple):
+class PatchHit(NamedTuple):
     """A patch of a picture, and how alike it is."""
 
     row: int
@@ -67,7 +76,7 @@ class Patch(NamedTuple):
     cosine: float
 
 
-class Hidden(NamedTuple):
+class HiddenRegion(NamedTuple):
     """What is expected in a box that was hidden."""
 
     hole: np.ndarray
@@ -81,18 +90,18 @@ class Hidden(NamedTuple):
 class Session:
     """An encoder, pictures, and their features; every answer is a function of these and of what is asked."""
 
-    def __init__(self, this: EncoderAdapter, found: Shown, seed: int = 0):
+    def __init__(self, this: EncoderAdapter, found: ImageBatch, seed: int = 0):
         self.this, self.found, self.seed = this, found, seed
         rows, columns = found.data.grid
         width = rows * columns * this.see(found.view[:1]).last.shape[1]
-        kept = min(len(found.view), max(8, MEMORY // width))
+        kept = min(len(found.view), max(8, MAX_MEMORY // width))
         pooled, patches = [], []
-        parts = list(found.view.split(CHUNK))
+        parts = list(found.view.split(CHUNK_IMAGES))
         with torch.no_grad():
             for number, view in enumerate(track(parts, "looking", console=console, disable=not watched())):
                 seen = this.see(view)
                 pooled.append(seen.last)
-                patches.extend([seen.patches.half()] if number * CHUNK < kept else [])
+                patches.extend([seen.patches.half()] if number * CHUNK_IMAGES < kept else [])
         self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
         self.patches = F.normalize(torch.cat(patches)[:kept] - self.mean.half(), dim=-1)
         self.pooled = torch.cat(pooled)
@@ -104,18 +113,20 @@ class Session:
     @classmethod
     def opened(cls, settings: Explore) -> Session:
         """All that is needed, read and seen. Mistake in a sentence where something is not as it should be."""
-        if not 1 <= settings.count <= MOST:
+        if not 1 <= settings.count <= MAX_INDEXED_IMAGES:
             raise UserError(
-                f"{settings.count:,} pictures are not explored at once: try --count 2000; {MOST:,} is the most"
+                f"{settings.count:,} pictures are not explored at once: try --count 2000; {MAX_INDEXED_IMAGES:,} is the most"
             )
-        if settings.map and not FEWEST <= settings.map <= map.MOST:
-            raise UserError(f"a map has {FEWEST} to {map.MOST:,} pictures, not {settings.map:,}: try --map 2000, or 0")
-        asked = rooted(Asked(run=settings.run, images=settings.images))
-        this = encoder(asked)
-        found = some(tuple(asked.images), seen_as(asked, this.data), settings.count)
+        if settings.map and not MIN_IMAGES <= settings.map <= MAX_IMAGES:
+            raise UserError(
+                f"a map has {MIN_IMAGES} to {MAX_IMAGES:,} pictures, not {settings.map:,}: try --map 2000, or 0"
+            )
+        asked = with_default_images(FigureOptions(run=settings.run, images=settings.images))
+        this = load_encoder(asked)
+        found = read_images(tuple(asked.images), figure_data(asked, this.data), settings.count)
         self = cls(this, found, settings.seed)
         try:
-            self.predictive = predictive(Path(settings.run))
+            self.predictive = load_predictive_method(Path(settings.run))
         except UserError as mistake:
             info(f"hiding     left out: {mistake}")
         folder = settings.decoder or Path(settings.run) / "decoder"
@@ -134,7 +145,7 @@ class Session:
 
     def large(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
         """The picture that is clicked on."""
-        return enlarged(self.found.data.picture(view), SIDE)
+        return enlarge(self.found.data.picture(view), VIEW_SIDE)
 
     def uploaded(self, file: Path) -> UInt8[Tensor, "C H W"]:
         """A file as the encoder is shown it. Mistake if it is no picture, or too large: the limits of all pictures."""
@@ -151,21 +162,21 @@ class Session:
         """Patch features less their place's mean, of length 1."""
         return F.normalize(self.this.see(view[None]).patches[0] - self.mean, dim=-1)
 
-    def alike(self, view: UInt8[Tensor, "C H W"], place: int) -> tuple[np.ndarray, list[Patch]]:
+    def alike(self, view: UInt8[Tensor, "C H W"], place: int) -> tuple[np.ndarray, list[PatchHit]]:
         """Where else in the picture that patch is, as colours, and the patches of other pictures most like it, one of each."""
         own = self.directions(view)
         values = (own @ own[place]).view(self.grid).numpy()
-        picture = enlarged(heat(values, Scale("", float(np.percentile(values, 2)), 1.0)), SIDE)
+        picture = enlarge(heatmap(values, ColorScale("", float(np.percentile(values, 2)), 1.0)), VIEW_SIDE)
         cosine, best = (self.patches @ own[place].half()).float().max(1)
         cosine[(self.found.view[: len(cosine)] == view).flatten(1).all(1)] = -2  # the picture itself
-        rows = cosine.argsort(descending=True, stable=True)[:FOUND].tolist()
-        return picture, [Patch(row, int(best[row]), float(cosine[row])) for row in rows if cosine[row] > -2]
+        rows = cosine.argsort(descending=True, stable=True)[:MAX_RESULTS].tolist()
+        return picture, [PatchHit(row, int(best[row]), float(cosine[row])) for row in rows if cosine[row] > -2]
 
-    def shown_patch(self, found: Patch) -> np.ndarray:
+    def shown_patch(self, found: PatchHit) -> np.ndarray:
         """A picture with one of its patches framed."""
         inside = np.zeros(self.grid, bool)
         inside.flat[found.place] = True
-        return framed(self.large(self.found.view[found.row]), inside, self.patch, COLOURS[5], width=6)
+        return outline(self.large(self.found.view[found.row]), inside, self.patch, COLORS[5], width=6)
 
     def compared(self, pooled: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """Features less their mean, loud directions made quieter."""
@@ -176,7 +187,7 @@ class Session:
         """The rows most like a picture, with the cosine of features whose loud directions are quieter."""
         cosine = F.cosine_similarity(self.quiet, self.compared(self.this.see(view[None]).last))
         cosine[(self.found.view == view).flatten(1).all(1)] = -2
-        rows = cosine.argsort(descending=True, stable=True)[:FOUND].tolist()
+        rows = cosine.argsort(descending=True, stable=True)[:MAX_RESULTS].tolist()
         return [(row, float(cosine[row])) for row in rows if cosine[row] > -2]
 
     def box(self, first: tuple[float, float], last: tuple[float, float]) -> Box:
@@ -189,28 +200,28 @@ class Session:
         )
         return found  # type: ignore[return-value]
 
-    def hidden(self, view: UInt8[Tensor, "C H W"], box: Box) -> Hidden:
+    def hidden(self, view: UInt8[Tensor, "C H W"], box: Box) -> HiddenRegion:
         """What the predictor expects in a box, beside a few of the other pictures, whose hidden patches lend their looks."""
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
         run, method = self.predictive
-        cost = encoder(run.method, run.data, self.grid[0] * self.grid[1])
-        others = self.found.view[: min(GALLERY, max(8, int(EFFORT / cost)))]
+        cost = load_encoder(run.method, run.data, self.grid[0] * self.grid[1])
+        others = self.found.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
         found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
-        expected = expect(method, run, found, hide_region(box, self.grid, len(found.view)))
-        hole = paled(found.data.picture(view), ~covered_patches(box, self.grid), found.data.patch)
-        scale = Scale("", 0.0, 2.0)
-        raw = gathered(found.data.tokens(found.view).x, expected.target)
-        chosen = lookalikes(expected.predicted[0], expected.truth[1:].flatten(0, 1))
-        looks = filled(hole, raw[1:].flatten(0, 1)[chosen], expected.target[0], found)
+        expected = predict_hidden(method, run, found, hide_region(box, self.grid, len(found.view)))
+        hole = fade(found.data.picture(view), ~covered_patches(box, self.grid), found.data.patch)
+        scale = ColorScale("", 0.0, 2.0)
+        raw = gather_patches(found.data.tokens(found.view).x, expected.target)
+        chosen = nearest_patches(expected.predicted[0], expected.truth[1:].flatten(0, 1))
+        looks = fill_region(hole, raw[1:].flatten(0, 1)[chosen], expected.target[0], found)
         pixels = None
         if expected.pixels is not None:
-            pixels = filled(hole, coloured(expected.pixels[0], raw[0]), expected.target[0], found)
+            pixels = fill_region(hole, denormalize_pixels(expected.pixels[0], raw[0]), expected.target[0], found)
         errors = error_map(expected.errors.predictor[0], expected.target[0], self.grid, scale)
         ratio = float(expected.errors.predictor[0].mean() / expected.errors.mean[0].mean())
-        hole, errors, looks = (enlarged(each, SIDE) for each in (hole, errors, looks))
-        pixels = None if pixels is None else enlarged(pixels, SIDE)
-        return Hidden(hole, errors, ratio, looks, pixels, self.samples(view, box))
+        hole, errors, looks = (enlarge(each, VIEW_SIDE) for each in (hole, errors, looks))
+        pixels = None if pixels is None else enlarge(pixels, VIEW_SIDE)
+        return HiddenRegion(hole, errors, ratio, looks, pixels, self.samples(view, box))
 
     def samples(self, view: UInt8[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
         """What the decoder draws: in the box, or, of a decoder of features, of the whole picture; nothing without one."""
@@ -219,10 +230,10 @@ class Session:
         views = view.expand(count, *view.shape)  # together: each has noise of its own
         mask = decoder_mask(self.decoder, count, box if self.decoder.predicts else None, self.seed)
         given = decoder_conditions(self.decoder, views, mask)
-        drawn = draw_samples(self.decoder, views, given, mask, 1, self.seed, steps=STEPS)
-        return tuple(enlarged(self.decoder.data.picture(each), SIDE) for each in drawn.views[0])
+        drawn = draw_samples(self.decoder, views, given, mask, 1, self.seed, steps=FLOW_STEPS)
+        return tuple(enlarge(self.decoder.data.picture(each), VIEW_SIDE) for each in drawn.views[0])
 
     def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:
         """The pictures of a map, evenly taken, and their features."""
-        rows = evenly(len(self.pooled), count)
+        rows = evenly_spaced(len(self.pooled), count)
         return rows, self.pooled[rows].numpy()

@@ -1,4 +1,4 @@
-"""`jepa show features`: patch features as colours.   B pictures  N patches  D width"""
+"""Patch features as colors: their first three principal components.   B pictures  N patches  D width"""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa.figures.canvas import Plate, paled, tiled
-from openjepa.figures.shown import ENOUGH, Asked, Seen, Shown, encoder, rooted, seen, shown
 from openjepa.interop.adapters import EncoderAdapter
+from openjepa.viz.canvas import CaptionedFigure, fade, tile_figure
+from openjepa.viz.inputs import (
+    MIN_COMPANY,
+    FigureOptions,
+    ImageBatch,
+    ImageFeatures,
+    load_encoder,
+    load_images,
+    patch_features,
+    with_default_images,
+)
 
-BASIS = 64  # pictures that the basis is made of; the first of them are shown
+BASIS_IMAGES = 64  # pictures that the basis is made of; the first of them are shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesOf(Asked):
+class FeaturesOptions(FigureOptions):
     """Draws the first three principal components of patch features as red, green and blue, one basis for all pictures."""
 
     layer: int = -1  # a block, counted from 0, or from the end; -1 is the encoder's output
@@ -41,7 +50,7 @@ class Basis(NamedTuple):
         A place's mean is what its position leaves in every picture's features: in small encoders it is what one would see.
         Axes point to where the third moment is positive, so that the same features have the same colours.
         """
-        places = len(x) >= ENOUGH if places is None else places
+        places = len(x) >= MIN_COMPANY if places is None else places
         mean = x.mean(0) if places else x.mean((0, 1))[None]
         flat = (x - mean).flatten(0, 1).double()
         variance, vectors = torch.linalg.eigh(flat.T @ flat)
@@ -63,40 +72,40 @@ class Basis(NamedTuple):
         return ((self.at(x) - self.low) / span).clamp(0, 1)
 
 
-def features(settings: FeaturesOf) -> list[Plate]:
+def features(settings: FeaturesOptions) -> list[CaptionedFigure]:
     """A figure: pictures, and their patches' colours below."""
-    settings = rooted(settings)  # type: ignore[assignment]
-    this = encoder(settings)
-    found = shown(settings, this.data, BASIS)
-    return [drawn(seen(settings, this, found, settings.layer), settings)]
+    settings = with_default_images(settings)  # type: ignore[assignment]
+    this = load_encoder(settings)
+    found = load_images(settings, this.data, BASIS_IMAGES)
+    return [draw_features(patch_features(settings, this, found, settings.layer), settings)]
 
 
-def of(this: EncoderAdapter, found: Shown, front: bool = False) -> Plate:
+def features_figure(this: EncoderAdapter, found: ImageBatch, front: bool = False) -> CaptionedFigure:
     """The same of pictures that were read already."""
-    settings = FeaturesOf(run="", foreground=front)
-    return drawn(seen(settings, this, found), settings)
+    settings = FeaturesOptions(run="", foreground=front)
+    return draw_features(patch_features(settings, this, found), settings)
 
 
-def drawn(all_seen: Seen, settings: FeaturesOf) -> Plate:
+def draw_features(all_seen: ImageFeatures, settings: FeaturesOptions) -> CaptionedFigure:
     """The first of the pictures, in columns."""
     basis, count = Basis.of(all_seen.x), all_seen.shown.first
     part, pictures = all_seen.x[:count], all_seen.shown.pictures[:count]
-    rows = [pictures, [tile(each, all_seen.grid) for each in basis.colours(part)]]
+    rows = [pictures, [color_tile(each, all_seen.grid) for each in basis.colours(part)]]
     labels = ["picture", f"features of\nblock {settings.layer}" if settings.layer != -1 else "features"]
     words = ""
     if settings.foreground:
-        front = foreground(basis, part, all_seen.grid)
+        front = foreground_mask(basis, part, all_seen.grid)
         own = part - basis.mean
         inner = Basis.of(own[front][None], places=False) if front.sum() > 3 else basis
         rows.append(
             [
-                paled(each, mask.reshape(all_seen.grid), all_seen.shown.data.patch)
+                fade(each, mask.reshape(all_seen.grid), all_seen.shown.data.patch)
                 for each, mask in zip(pictures, front.numpy(), strict=True)
             ]
         )
         rows.append(
             [
-                tile(each * mask[:, None] + ~mask[:, None], all_seen.grid)
+                color_tile(each * mask[:, None] + ~mask[:, None], all_seen.grid)
                 for each, mask in zip(inner.colours(own), front, strict=True)
             ]
         )
@@ -110,15 +119,15 @@ def drawn(all_seen: Seen, settings: FeaturesOf) -> Plate:
         + "as red, green and blue, one basis for all."
         + words
     )
-    figure = tiled(rows, all_seen.shown.titles[:count], labels)
-    return Plate("features", "What patches have in common", caption, figure)
+    figure = tile_figure(rows, all_seen.shown.titles[:count], labels)
+    return CaptionedFigure("features", "What patches have in common", caption, figure)
 
 
-def tile(colours: Float[Tensor, "N 3"], grid: tuple[int, int]) -> np.ndarray:
+def color_tile(colours: Float[Tensor, "N 3"], grid: tuple[int, int]) -> np.ndarray:
     return (colours.view(*grid, 3) * 255).round().to(torch.uint8).numpy()
 
 
-def foreground(basis: Basis, x: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
+def foreground_mask(basis: Basis, x: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
     """One side of the first component (Oquab et al., 2023, figure 1, which tells by hand which side it is).
 
     Where each place's mean is taken out, every place is as often on either: then it is the side of the longer tail (`Basis`),

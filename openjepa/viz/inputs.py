@@ -1,4 +1,4 @@
-"""What a picture is drawn of: an encoder, and some pictures of a folder.   B pictures  C channels  H height  W width  N tokens  D width"""
+"""The encoder and the pictures that a figure is drawn from.   B pictures  C channels  H height  W width  N tokens  D width"""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.modalities.image import Image
 from openjepa.training.config import is_run_folder, load_config
 
-MOST = 64  # pictures in one figure
+MAX_SHOWN = 64  # pictures in one figure
 
-ENOUGH = 8  # pictures of which a place's mean is one, not a picture
+MIN_COMPANY = 8  # pictures of which a place's mean is one, not a picture
 
-CHUNK = 64  # pictures that pass an encoder at a time
+CHUNK_IMAGES = 64  # pictures that pass an encoder at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class FigureOptions:
     """What every picture is asked for with."""
 
     run: Run  # a run, an export, or weights of another project
@@ -46,7 +46,7 @@ class Asked:
     page: bool = field(default=True)  # write the page, too
 
 
-class Shown(NamedTuple):
+class ImageBatch(NamedTuple):
     """Pictures as an encoder sees them."""
 
     view: UInt8[Tensor, "B C H W"]
@@ -64,18 +64,20 @@ class Shown(NamedTuple):
     @property
     def titles(self) -> list[str]:
         """Names short enough to stand over a picture: with the folder, where that tells pictures apart."""
-        return [f"{label[:12]} {short(name)}".strip() for name, label in zip(self.names, self.labels, strict=True)]
+        return [
+            f"{label[:12]} {shorten_name(name)}".strip() for name, label in zip(self.names, self.labels, strict=True)
+        ]
 
-    def few(self, places: list[int]) -> Shown:
+    def few(self, places: list[int]) -> ImageBatch:
         names, labels = (tuple(each[place] for place in places) for each in (self.names, self.labels))
         return self._replace(view=self.view[places], names=names, labels=labels)
 
-    def leading(self, count: int) -> Shown:
+    def leading(self, count: int) -> ImageBatch:
         """So many of them, evenly taken, to be shown, the others behind them."""
-        few = evenly(len(self.names), count)
+        few = evenly_spaced(len(self.names), count)
         return self.few(few + sorted(set(range(len(self.names))) - set(few)))._replace(first=len(few))
 
-    def joined(self, other: Shown) -> Shown:
+    def joined(self, other: ImageBatch) -> ImageBatch:
         """With more company, which is of other pictures."""
         here = {Path(name).resolve() for name in self.names}
         other = other.few([place for place, name in enumerate(other.names) if Path(name).resolve() not in here])
@@ -83,7 +85,7 @@ class Shown(NamedTuple):
         return self._replace(view=view, names=names, labels=labels)
 
 
-def seen_as(settings: Asked, data: Image) -> Image:
+def figure_data(settings: FigureOptions, data: Image) -> Image:
     """How pictures are cut for a figure. Mistake if the size does not fit the patches."""
     sides = settings.size or data.size
     if any(side < data.patch or side % data.patch for side in sides):
@@ -92,41 +94,41 @@ def seen_as(settings: Asked, data: Image) -> Image:
     return dataclasses.replace(data, size=settings.size or data.size, fit=settings.fit)
 
 
-def shown(settings: Asked, data: Image, company: int = 0, of: Sequence[str] = ()) -> Shown:
+def load_images(settings: FigureOptions, data: Image, company: int = 0, of: Sequence[str] = ()) -> ImageBatch:
     """Some of the pictures asked for, evenly taken, those that are shown first; behind them more, `company` in all.
 
     Those that cannot be decoded are left out, and named. Where fewer than eight are asked for, their company is of what the
     run learnt from, if that is where it was. Mistake if none is left, or if too many are asked for.
     """
-    if not 1 <= settings.count <= MOST:
-        raise UserError(f"{settings.count} pictures do not fit into a figure: try --count 6; {MOST} is the most")
-    found = some(tuple(of or settings.images), seen_as(settings, data), company, settings.count)
+    if not 1 <= settings.count <= MAX_SHOWN:
+        raise UserError(f"{settings.count} pictures do not fit into a figure: try --count 6; {MAX_SHOWN} is the most")
+    found = read_images(tuple(of or settings.images), figure_data(settings, data), company, settings.count)
     if found.total > settings.count:
-        noted(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
-    roots = learnt_from(settings.run)
-    if company and len(found.names) < ENOUGH and roots and all(Path(root).exists() for root in roots):
-        return found.joined(some(roots, found.data, company))
+        info_once(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
+    roots = training_images(settings.run)
+    if company and len(found.names) < MIN_COMPANY and roots and all(Path(root).exists() for root in roots):
+        return found.joined(read_images(roots, found.data, company))
     return found
 
 
 @functools.cache
-def noted(message: str) -> None:
+def info_once(message: str) -> None:
     """What is said once, however many figures are of the same pictures."""
     info(message)
 
 
-def evenly(many: int, few: int) -> list[int]:
+def evenly_spaced(many: int, few: int) -> list[int]:
     """So many of the numbers below `many`, evenly taken."""
     return sorted({round(place) for place in np.linspace(0, many - 1, min(few, many))})
 
 
-def learnt_from(run: str) -> tuple[str, ...]:
+def training_images(run: str) -> tuple[str, ...]:
     """Where a run's pictures lie; nothing if it does not say."""
     data = load_config(Path(run)).data if is_run_folder(Path(run)) else None
     return data.root if isinstance(data, Image) else ()
 
 
-def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Shown:
+def read_images(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> ImageBatch:
     """Pictures of files and folders: `first` of them to be shown, and behind them others, `count` in all, both evenly taken.
 
     Files that are named one by one stay in that order.
@@ -136,8 +138,8 @@ def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Sho
     if sorted(roots) == source.paths:
         source = source._replace(paths=list(roots))
     samples = ThreadedDataset(data.dataset(source))
-    few = evenly(len(samples), first)
-    wanted = few + [each for each in evenly(len(samples), count) if each not in set(few)]
+    few = evenly_spaced(len(samples), first)
+    wanted = few + [each for each in evenly_spaced(len(samples), count) if each not in set(few)]
     read = samples.read(torch.tensor(wanted), None)
     good = torch.where(read.label >= 0)[0].tolist()
     for bad in read.skipped:
@@ -147,23 +149,23 @@ def some(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> Sho
     names = tuple(samples.source(wanted[row]) for row in good)
     classes = [samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good]
     leading = sum(row < len(few) for row in good) or min(first, len(good))
-    return Shown(read.views[0][good], names, tuple(classes), data, len(samples), leading)
+    return ImageBatch(read.views[0][good], names, tuple(classes), data, len(samples), leading)
 
 
-def rooted(settings: Asked) -> Asked:
+def with_default_images(settings: FigureOptions) -> FigureOptions:
     """With pictures to show: those asked for, or what the run learnt from. Mistake if nobody says any."""
     if settings.images:
         return settings
-    roots = learnt_from(settings.run)
+    roots = training_images(settings.run)
     if not roots:
         raise UserError(f"{settings.run} does not say what it learnt from: give pictures, as in {settings.run} photos/")
     return dataclasses.replace(settings, images=roots)
 
 
-class Seen(NamedTuple):
+class ImageFeatures(NamedTuple):
     """Pictures and their patches' features."""
 
-    shown: Shown
+    shown: ImageBatch
     x: Float[Tensor, "B N D"]
 
     @property
@@ -172,7 +174,7 @@ class Seen(NamedTuple):
 
 
 @torch.no_grad()
-def seen(settings: Asked, this: EncoderAdapter, found: Shown, layer: int = -1) -> Seen:
+def patch_features(settings: FigureOptions, this: EncoderAdapter, found: ImageBatch, layer: int = -1) -> ImageFeatures:
     """Features of every patch. Mistake if that layer is not there, or if it cannot be asked of this encoder."""
     layers = getattr(this.network, "blocks", None)
     if layers is None and settings.size:
@@ -184,23 +186,23 @@ def seen(settings: Asked, this: EncoderAdapter, found: Shown, layer: int = -1) -
             f"{settings.run} has {len(layers)} blocks, no {layer}: blocks count from 0, or from the end by -1"
         )
     rows = []
-    for view in found.view.split(CHUNK):
+    for view in found.view.split(CHUNK_IMAGES):
         if layer == -1:
             rows.append(this.see(view).patches)
         else:
             (tokens,) = this.network(this.data.tokens(view), (layer,))
             rows.append(tokens.x.float())
-    return Seen(found, torch.cat(rows))
+    return ImageFeatures(found, torch.cat(rows))
 
 
-def encoder(settings: Asked) -> EncoderAdapter:
+def load_encoder(settings: FigureOptions) -> EncoderAdapter:
     """The encoder that is asked for, ready to see."""
     this = load_adapter(settings.run, settings.which)
     this.network.eval()
     return this
 
 
-def out_of(settings: Asked, name: str) -> Path:
+def output_file(settings: FigureOptions, name: str) -> Path:
     """Where a figure goes: asked before it is drawn. Mistake if it is to be no PNG, or nothing can be written there."""
     if settings.out and settings.out.suffix != ".png":
         raise UserError(f"{settings.out} is no .png: try --out {settings.out.with_suffix('.png')}")
@@ -213,7 +215,7 @@ def out_of(settings: Asked, name: str) -> Path:
     return out
 
 
-def short(name: str) -> str:
+def shorten_name(name: str) -> str:
     """A file's name, short enough for a label."""
     place = parse_address(name)
     name = Path(name).name if place is None else name.rsplit("/", 1)[-1]

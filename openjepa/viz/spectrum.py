@@ -1,4 +1,4 @@
-"""`jepa show spectrum`: over how many directions the features spread, before, during and after training.   S pictures  D width  R directions"""
+"""The variance spectrum of features before, during and after training.   S pictures  D width  R directions"""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.figures.canvas import COLOURS, INK, Plate, plain, svg
-from openjepa.figures.curves import DASHES
-from openjepa.figures.shown import CHUNK, Asked, encoder, rooted, seen_as, some
 from openjepa.interop.adapters import EncoderAdapter, from_ours
 from openjepa.interop.pretrained import build_untrained
 from openjepa.modalities.image import Image
@@ -23,35 +20,39 @@ from openjepa.nn.rank import rankme
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.training.run_folder import read_valid_checkpoint
+from openjepa.viz.canvas import COLORS, INK, CaptionedFigure, plain_axes
+from openjepa.viz.curves import DASHES
+from openjepa.viz.html import to_svg
+from openjepa.viz.inputs import CHUNK_IMAGES, FigureOptions, figure_data, load_encoder, read_images, with_default_images
 
 SAMPLES = 512  # pictures
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumOf(Asked):
+class SpectrumOptions(FigureOptions):
     """Draws the variance of features along their principal directions, untrained, at every checkpoint kept, and in the end."""
 
     count: int = SAMPLES  # pictures whose features are looked at
 
 
-def spectrum(settings: SpectrumOf) -> list[Plate]:
+def spectrum(settings: SpectrumOptions) -> list[CaptionedFigure]:
     """One figure. Mistake if there are too few pictures for a spectrum."""
-    settings = rooted(settings)  # type: ignore[assignment]
+    settings = with_default_images(settings)  # type: ignore[assignment]
     folder = Path(settings.run)
     run = load_config(folder) if is_run_folder(folder) else None
-    now = encoder(settings)
-    found = some(
+    now = load_encoder(settings)
+    found = read_images(
         tuple(settings.images),
-        seen_as(settings, run.data if run and isinstance(run.data, Image) else now.data),
+        figure_data(settings, run.data if run and isinstance(run.data, Image) else now.data),
         settings.count,
     )
     if len(found.view) < 8:
         raise UserError(f"a spectrum of {len(found.view)} pictures says nothing: give 8 or more, better hundreds")
-    stages = stages_of(folder, run, settings.which) if run else iter([(settings.run, now)])
-    return [drawn([(name, pooled(each, found.view)) for name, each in stages], len(found.view))]
+    stages = training_stages(folder, run, settings.which) if run else iter([(settings.run, now)])
+    return [draw_spectrum([(name, pooled_features(each, found.view)) for name, each in stages], len(found.view))]
 
 
-def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, EncoderAdapter]]:
+def training_stages(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, EncoderAdapter]]:
     """The encoder untrained, and at every checkpoint that is kept, or as exported."""
     yield "before training", from_ours(build_untrained(run), run, "")
     paths = sorted(list_checkpoints(folder / "checkpoints"))
@@ -66,19 +67,19 @@ def stages_of(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, En
 
 
 @torch.no_grad()
-def pooled(this: EncoderAdapter, view: UInt8[Tensor, "S C H W"]) -> Float[Tensor, "S D"]:
+def pooled_features(this: EncoderAdapter, view: UInt8[Tensor, "S C H W"]) -> Float[Tensor, "S D"]:
     this.network.eval()
-    return torch.cat([this.see(part).last for part in view.split(CHUNK)])
+    return torch.cat([this.see(part).last for part in view.split(CHUNK_IMAGES)])
 
 
-def variances(features: Float[Tensor, "S D"]) -> Float[np.ndarray, "R"]:
+def variance_shares(features: Float[Tensor, "S D"]) -> Float[np.ndarray, "R"]:
     """Of each principal direction its share of the variance, the largest first."""
     x = (features - features.mean(0)).double()
     values = torch.linalg.svdvals(x).square()
     return (values / values.sum().clamp(min=1e-30)).numpy()
 
 
-def drawn(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int) -> Plate:
+def draw_spectrum(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int) -> CaptionedFigure:
     ranks = {name: rankme(features) for name, features in stages}
     caption = (
         f"Variance of pooled features along each principal direction, over {samples} pictures. A flat line uses many "
@@ -86,25 +87,25 @@ def drawn(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int) -> Plate
         + ", ".join(f"{name} {rank:.0f}" for name, rank in ranks.items())
         + "."
     )
-    return Plate(
+    return CaptionedFigure(
         "spectrum",
         "Over how many directions features spread",
         caption,
-        chart(stages, "black"),
-        page=svg(chart(stages, INK)),
+        spectrum_chart(stages, "black"),
+        page=to_svg(spectrum_chart(stages, INK)),
     )
 
 
-def chart(stages: list[tuple[str, Float[Tensor, "S D"]]], ink: str) -> Figure:
+def spectrum_chart(stages: list[tuple[str, Float[Tensor, "S D"]]], ink: str) -> Figure:
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, features) in enumerate(stages):
-        values = 100 * variances(features)
-        colour, dash = COLOURS[number % 7] if number else "#888888", DASHES[number % len(DASHES)]
+        values = 100 * variance_shares(features)
+        colour, dash = COLORS[number % 7] if number else "#888888", DASHES[number % len(DASHES)]
         axes.loglog(np.arange(1, len(values) + 1), values, label=name, color=colour, linestyle=dash, linewidth=1.5)
     axes.set_xlabel("principal direction", fontsize=9, color=ink)
     axes.set_ylabel("share of the variance, %", fontsize=9, color=ink)
     axes.set_ylim(bottom=1e-4)
-    plain(axes, ink)
+    plain_axes(axes, ink)
     axes.legend(fontsize=8, labelcolor=ink, framealpha=0)
     return figure

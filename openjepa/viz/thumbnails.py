@@ -13,29 +13,29 @@ from PIL import Image as Pillow
 from openjepa.core.console import warn
 from openjepa.data.archives import parse_address
 from openjepa.data.image_io import Undecodable, load_npy, open_image, upright_image
-from openjepa.figures.canvas import data_of
+from openjepa.viz.html import data_url
 
 SIDE = 128  # pixels of the longer side
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 
-SHOWN = 60  # characters of a path
+MAX_LABEL = 60  # characters of a path
 
 
 def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
     """A picture made small, in colour; grey where it is no longer there or cannot be decoded."""
-    if not there(path):
-        return Pillow.new("RGB", (side, side), GREY)
+    if not image_exists(path):
+        return Pillow.new("RGB", (side, side), GRAY)
     try:
-        picture = upright_image(open_image(path), 3, 1.0) if not path.endswith(".npy") else of_array(path)
+        picture = upright_image(open_image(path), 3, 1.0) if not path.endswith(".npy") else array_thumbnail(path)
     except (Undecodable, OSError):
-        return Pillow.new("RGB", (side, side), GREY)
+        return Pillow.new("RGB", (side, side), GRAY)
     scale = side / max(picture.size)
     size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
     return picture.resize(size, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST, reducing_gap=2)
 
 
-def there(path: str) -> bool:
+def image_exists(path: str) -> bool:
     """Whether a picture is where it was."""
     place = parse_address(path)
     return Path(place.archive if place else path).is_file()
@@ -44,11 +44,11 @@ def there(path: str) -> bool:
 def warn_of_missing(paths: Iterable[str]) -> None:
     """Says so if pictures are not where they were."""
     asked = list(paths)
-    if gone := [path for path in asked if not there(path)]:
+    if gone := [path for path in asked if not image_exists(path)]:
         warn(f"{len(gone)} of {len(asked)} pictures are not where they were, the first {gone[0]}: they are shown grey")
 
 
-def of_array(path: str) -> Pillow.Image:
+def array_thumbnail(path: str) -> Pillow.Image:
     """The first three channels of a .npy file, or its first."""
     array = load_npy(path)
     if array.dtype != "uint8" or array.ndim != 3:
@@ -56,14 +56,16 @@ def of_array(path: str) -> Pillow.Image:
     return Pillow.fromarray(array[..., :3] if array.shape[2] >= 3 else array[..., 0]).convert("RGB")
 
 
-def as_data(picture: Pillow.Image) -> str:
+def jpeg_data_url(picture: Pillow.Image) -> str:
     """A JPEG as a data: address, so that a page holds it."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=80)
-    return data_of("image/jpeg", stream.getvalue())
+    return data_url("image/jpeg", stream.getvalue())
 
 
-def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7) -> Path:
+def contact_sheet(
+    first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7
+) -> Path:
     """A contact sheet as PNG: what was asked for, then what was found, each with a line below."""
     matplotlib.use("agg")
     cells = [(first, "asked for"), *found]
@@ -79,11 +81,11 @@ def sheet(first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str
     return out
 
 
-def called(path: str) -> str:
+def image_label(path: str) -> str:
     """A picture's name and its folder's."""
     return "/".join(Path(path).parts[-2:])
 
 
-def short(path: str) -> str:
+def shorten_path(path: str) -> str:
     """The end of a path."""
-    return path if len(path) <= SHOWN else "…" + path[-SHOWN:]
+    return path if len(path) <= MAX_LABEL else "…" + path[-MAX_LABEL:]

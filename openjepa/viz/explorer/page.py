@@ -1,4 +1,4 @@
-"""`jepa explore`: the page. What it shows is worked out by a Session; here is only what is clicked, and where answers go."""
+"""The page of `jepa explore`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from PIL import Image as Pillow
 
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
-from openjepa.exploring.session import Explore, Session
-from openjepa.figures.canvas import COLOURS, data_of
-from openjepa.figures.map import FEWEST, laid, scattered
-from openjepa.figures.shown import short
+from openjepa.viz.canvas import COLORS
+from openjepa.viz.embedding_map import MIN_IMAGES, project_features
+from openjepa.viz.explorer.session import Explore, Session
+from openjepa.viz.html import data_url
+from openjepa.viz.inputs import shorten_name
+from openjepa.viz.map_page import scatter_traces
 
-UPLOAD = 64 * 2**20  # bytes of a picture that is dropped
+MAX_UPLOAD_BYTES = 64 * 2**20  # bytes of a picture that is dropped
 
-NEAR = 6  # pixels that a click may move
+NEIGHBOR_COUNT = 6  # pixels that a click may move
 
-MARK = COLOURS[5]
+MARK_COLOR = COLORS[5]
 
 
 def explore(settings: Explore) -> None:
@@ -32,7 +34,7 @@ def explore(settings: Explore) -> None:
         from nicegui import run, ui
     except ImportError as error:
         raise UserError("exploring needs an extra: pip install 'openjepa[explore]'") from error
-    free(settings.host, settings.port)
+    check_port(settings.host, settings.port)
     session = Session.opened(settings)
 
     @ui.page("/")
@@ -48,7 +50,7 @@ def explore(settings: Explore) -> None:
     )  # fmt: skip
 
 
-def free(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
     """Mistake if nobody can be served there."""
     try:
         with socket.create_server((host, port)):
@@ -78,7 +80,7 @@ class Page:
                 self.caption = ui.label(self.name).classes("text-sm").props("id=caption")
                 self.canvas = (
                     ui.interactive_image(
-                        data(session.large(self.view)),
+                        image_data_url(session.large(self.view)),
                         on_mouse=self.moved,
                         events=["mousedown", "mousemove", "mouseup"],
                         cross=False,
@@ -90,14 +92,14 @@ class Page:
                 with ui.row():
                     ui.button("another picture", on_click=self.another).props("outline id=another")
                 self.upload = ui.upload(
-                    label="or drop one of your own", auto_upload=True, max_file_size=UPLOAD, on_upload=self.dropped,
+                    label="or drop one of your own", auto_upload=True, max_file_size=MAX_UPLOAD_BYTES, on_upload=self.dropped,
                     on_rejected=lambda: self.tell("that file is larger than 64 MiB"),
                 ).props("accept=image/* flat bordered").classes("looked")  # fmt: skip
             self.answer = ui.column().classes("gap-2 flex-1 min-w-[18rem]").props("id=answer")
         self.near = ui.column().classes("w-full gap-2").props("id=neighbours")
         self.plane = ui.column().classes("w-full").props("id=map")
         self.look(self.view, self.name)
-        if settings.map and len(session.found.view) >= FEWEST:
+        if settings.map and len(session.found.view) >= MIN_IMAGES:
             with self.plane:
                 ui.label("The map is being laid out …").classes("text-sm opacity-70")
             ui.timer(0.1, self.lay, once=True)
@@ -109,7 +111,7 @@ class Page:
     def look(self, view: Any, name: str) -> None:
         """Another picture to look at, and its neighbours."""
         self.view, self.name = view, name
-        self.canvas.set_source(data(self.session.large(view)))
+        self.canvas.set_source(image_data_url(self.session.large(view)))
         self.canvas.set_content("")
         self.caption.set_text(name)
         self.answer.clear()
@@ -130,8 +132,8 @@ class Page:
         with self.ui.row().classes("gap-2"):
             for row, picture, line in cells:
                 with self.ui.column().classes("tile gap-0").on("click", lambda row=row: self.look_at(row)):
-                    self.ui.image(data(picture)).classes("w-full").props(
-                        f'alt="{short(self.session.found.names[row])}" no-spinner no-transition'
+                    self.ui.image(image_data_url(picture)).classes("w-full").props(
+                        f'alt="{shorten_name(self.session.found.names[row])}" no-spinner no-transition'
                     )
                     self.ui.label(f"{line} {self.session.found.labels[row]}").classes("text-xs truncate w-full")
 
@@ -164,10 +166,10 @@ class Page:
         if event.type == "mousedown":
             self.start = here
         elif self.start is not None and event.type == "mousemove" and event.buttons == 1:
-            self.canvas.set_content(rectangle(self.start, here))
+            self.canvas.set_content(svg_rectangle(self.start, here))
         elif self.start is not None and event.type == "mouseup":
             start, self.start = self.start, None
-            if max(abs(here[0] - start[0]), abs(here[1] - start[1])) <= NEAR:
+            if max(abs(here[0] - start[0]), abs(here[1] - start[1])) <= NEIGHBOR_COUNT:
                 self.asked_of_patch(*here)
             else:
                 self.asked_of_box(start, here)
@@ -176,7 +178,7 @@ class Page:
         """Where else that patch is."""
         place, side = self.session.place(x, y), self.session.patch
         row, column = divmod(place, self.session.grid[1])
-        self.canvas.set_content(rectangle((column * side, row * side), ((column + 1) * side, (row + 1) * side)))
+        self.canvas.set_content(svg_rectangle((column * side, row * side), ((column + 1) * side, (row + 1) * side)))
         picture, found = self.session.alike(self.view, place)
         self.answer.clear()
         with self.answer:
@@ -186,7 +188,7 @@ class Page:
 
     def asked_of_box(self, first: tuple[float, float], last: tuple[float, float]) -> None:
         """What is expected in the box."""
-        self.canvas.set_content(rectangle(first, last))
+        self.canvas.set_content(svg_rectangle(first, last))
         try:
             found = self.session.hidden(self.view, self.session.box(first, last))
         except UserError as mistake:
@@ -212,7 +214,7 @@ class Page:
 
     def figure(self, picture: np.ndarray, caption: str) -> None:
         with self.ui.column().classes("gap-0 w-44"):
-            self.ui.image(data(picture)).classes("w-full").props(f'alt="{caption}" no-spinner no-transition')
+            self.ui.image(image_data_url(picture)).classes("w-full").props(f'alt="{caption}" no-spinner no-transition')
             self.ui.label(caption).classes("text-xs opacity-80")
 
     async def lay(self) -> None:
@@ -222,7 +224,7 @@ class Page:
         found = self.session.found
         rows, features = self.session.of_map(self.settings.map)
         try:
-            at = await run.cpu_bound(laid, features, "umap", self.settings.seed)
+            at = await run.cpu_bound(project_features, features, "umap", self.settings.seed)
         except UserError as mistake:
             self.plane.clear()
             with self.plane:
@@ -234,19 +236,19 @@ class Page:
         with self.plane:
             self.ui.label(f"A map of {len(rows):,} pictures: click one").classes("text-lg")
             names, labels = ([each[row] for row in rows] for each in (found.titles, found.labels))
-            points = scattered(at, rows, names, labels)
+            points = scatter_traces(at, rows, names, labels)
             chart = self.ui.plotly(points).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.look_at(int(event.args["points"][0]["customdata"])))
 
 
-def rectangle(first: tuple[float, float], last: tuple[float, float]) -> str:
+def svg_rectangle(first: tuple[float, float], last: tuple[float, float]) -> str:
     """A frame over the picture."""
     (left, right), (top, bottom) = (sorted((a, b)) for a, b in zip(first, last, strict=True))
-    return f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="none" stroke="{MARK}" stroke-width="4" />'
+    return f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="none" stroke="{MARK_COLOR}" stroke-width="4" />'
 
 
-def data(picture: np.ndarray) -> str:
+def image_data_url(picture: np.ndarray) -> str:
     """A picture as a data: address, which is there as long as it is looked at."""
     stream = io.BytesIO()
     Pillow.fromarray(picture).save(stream, "PNG")
-    return data_of("image/png", stream.getvalue())
+    return data_url("image/png", stream.getvalue())
