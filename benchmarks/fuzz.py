@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
-from openjepa.archiving import make
+from openjepa.cli.shards import make_shards
 from openjepa.core.errors import UserError
 from openjepa.data import image_io as pictures
 from openjepa.data.crops import center_crops
@@ -141,7 +141,7 @@ class Archives:
         for name, content in list(mutants.pictures().items())[:6]:
             (folder / "files" / name).write_bytes(content)
         self.whole = self.read(str(folder / "files"))
-        (made,) = make(Shards(str(folder / "files"), folder / "made", workers=1)).glob("*.tar")
+        (made,) = make_shards(Shards(str(folder / "files"), folder / "made", workers=1)).glob("*.tar")
         cells = [{"bytes": content, "path": "name.png"} for content in self.whole]
         stream = io.BytesIO()
         parquet.write_table(arrow.table({"image": cells, "label": [0, 1, 0, 1, 0, 1]}), stream, row_group_size=4)

@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.archiving import make
+from openjepa.cli.shards import make_shards
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.data.image_io import IMAGE_SUFFIXES, read_bytes
 from openjepa.data.listing import list_files
@@ -43,12 +43,12 @@ def kinds(photos: str, folder: Path) -> dict[str, str]:
     for number in range(COUNT):
         (files / f"{number:04d}.jpg").write_bytes(read_bytes(paths[number % len(paths)]))
     cells = [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(files.iterdir())]
-    found = {"files": str(files), "tar files": str(make(Shards(str(files), folder / "tar")))}
+    found = {"files": str(files), "tar files": str(make_shards(Shards(str(files), folder / "tar")))}
     for rows in (100, 1000):
         found[f"Parquet, row groups of {rows}"] = name = str(folder / f"{rows}.parquet")
         parquet.write_table(arrow.table({"image": cells}), name, row_group_size=rows)
     began = time.perf_counter()
-    found["tar files, made 256 px"] = str(make(Shards(str(files), folder / "small", size=256, workers=1)))
+    found["tar files, made 256 px"] = str(make_shards(Shards(str(files), folder / "small", size=256, workers=1)))
     print(f"made smaller at {COUNT / (time.perf_counter() - began):.0f} pictures/s")
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openjepa.cli import main
+from openjepa.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa.archiving import make
-from openjepa.checkup import Doctor, doctor
-from openjepa.cli import main
+from openjepa.cli.doctor import Doctor, doctor
+from openjepa.cli.main import main
+from openjepa.cli.shards import make_shards
 from openjepa.core.errors import UserError
 from openjepa.data import archives
 from openjepa.data import image_io as pictures
@@ -75,7 +75,7 @@ def large(tmp_path) -> Path:
 
 
 def test_a_run_on_shards_is_the_run_on_the_folder_bit_for_bit(tiny, large, tmp_path):
-    shards = make(Shards(str(large), tmp_path / "shards", samples=12, workers=1))
+    shards = make_shards(Shards(str(large), tmp_path / "shards", samples=12, workers=1))
     assert len(list(shards.glob("*.tar"))) == 4
     ends = []
     for root in (large, shards):
@@ -89,7 +89,7 @@ def test_a_run_on_shards_is_the_run_on_the_folder_bit_for_bit(tiny, large, tmp_p
 
 
 def test_a_run_on_shards_may_have_workers(tiny, large, tmp_path):
-    shards = make(Shards(str(large), tmp_path / "shards", samples=12, workers=2))
+    shards = make_shards(Shards(str(large), tmp_path / "shards", samples=12, workers=2))
     own = replace(tiny, data=replace(tiny.data, root=(str(shards),)), max_skipped=0.5)
     pretrain(own)
     pretrain(replace(own, workers=2, out=tmp_path / "two"))
@@ -98,7 +98,7 @@ def test_a_run_on_shards_may_have_workers(tiny, large, tmp_path):
 
 
 def test_names_keep_their_folders_and_lose_their_dots(large, tmp_path):
-    shards = make(Shards(str(large), tmp_path / "shards", samples=100, workers=1))
+    shards = make_shards(Shards(str(large), tmp_path / "shards", samples=100, workers=1))
     paths = listed(shards)
     assert len(paths) == 40 and paths[0].endswith("/cats/a_00.jpg") and paths[-1].endswith("/dogs/a_39.jpg")
     files = ImageFiles(Image(), paths, "")
@@ -113,7 +113,7 @@ def test_no_two_pictures_bear_one_key(tmp_path):
     folder.mkdir()
     for name in ("a.b.jpg", "a_b.jpg", "a_b.png", "a_b-2.jpg"):
         (folder / name).write_bytes(jpeg(len(name)))
-    names = [Path(path).name for path in listed(make(Shards(str(folder), tmp_path / "shards", workers=1)))]
+    names = [Path(path).name for path in listed(make_shards(Shards(str(folder), tmp_path / "shards", workers=1)))]
     assert len({name.split(".")[0] for name in names}) == 4
 
 
@@ -128,7 +128,7 @@ def test_larger_pictures_are_made_smaller_and_others_left(tmp_path):
     turned = Pillow.Exif()
     turned[ORIENTATION] = 6
     Pillow.open(io.BytesIO(jpeg(2, (100, 200)))).save(folder / "e.jpg", exif=turned)
-    shards = make(Shards(str(folder), tmp_path / "shards", size=64, workers=1))
+    shards = make_shards(Shards(str(folder), tmp_path / "shards", size=64, workers=1))
     first, second, third, fourth, fifth = contents(shards)
     assert Pillow.open(io.BytesIO(first)).size == (96, 64)
     assert second == small and third == b"damaged"
@@ -139,7 +139,7 @@ def test_larger_pictures_are_made_smaller_and_others_left(tmp_path):
 
 def test_shards_go_on_where_they_were_left(large, tmp_path, monkeypatch):
     settings = Shards(str(large), tmp_path / "shards", samples=10, workers=1)
-    whole = make(settings)
+    whole = make_shards(settings)
     before = {file.name: file.read_bytes() for file in whole.glob("*.tar")}
     (whole / "shards-000001.tar").unlink()
     (whole / ".shards-000001.tar.123").write_bytes(b"half a file")
@@ -147,7 +147,7 @@ def test_shards_go_on_where_they_were_left(large, tmp_path, monkeypatch):
     monkeypatch.setattr(
         archiving, "write_shard", lambda shard, own=write_shard: written.append(shard.file.name) or own(shard)
     )
-    make(settings)
+    make_shards(settings)
     assert written == ["shards-000001.tar"]
     assert {file.name: file.read_bytes() for file in whole.glob("*.tar")} == before
     assert not list(whole.glob(".*.tar.[0-9]*"))
@@ -165,7 +165,7 @@ def test_shards_killed_at_any_time_are_whole_or_not_there(large, tmp_path):
         "--samples",
         "2",
     ]
-    expected = make(Shards(str(large), tmp_path / "whole" / "shards", samples=2, workers=1))
+    expected = make_shards(Shards(str(large), tmp_path / "whole" / "shards", samples=2, workers=1))
     for _ in range(2):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -185,12 +185,12 @@ def test_shards_killed_at_any_time_are_whole_or_not_there(large, tmp_path):
 
 
 def test_other_shards_are_never_mixed(large, tmp_path):
-    make(Shards(str(large), tmp_path / "shards", workers=1))
+    make_shards(Shards(str(large), tmp_path / "shards", workers=1))
     with pytest.raises(UserError, match="holds shards of other size and quality: give another folder"):
-        make(Shards(str(large), tmp_path / "shards", size=64, workers=1))
+        make_shards(Shards(str(large), tmp_path / "shards", size=64, workers=1))
     (large / "cats" / "new.jpg").write_bytes(jpeg(99))
     with pytest.raises(UserError, match="of other data and count"):
-        make(Shards(str(large), tmp_path / "shards", workers=1))
+        make_shards(Shards(str(large), tmp_path / "shards", workers=1))
 
 
 def test_an_archive_is_looked_through_once(tmp_path, monkeypatch):
@@ -246,7 +246,7 @@ def test_archives_can_be_named_in_a_text_file(tmp_path):
 
 def test_names_in_shards_lead_nobody_elsewhere(tmp_path):
     file = packed(tmp_path / "a.tar", {"../../a.jpg": jpeg(1), "/b.jpg": jpeg(2), "c/../d.jpg": jpeg(3)})
-    shards = make(Shards(str(file), tmp_path / "shards", workers=1))
+    shards = make_shards(Shards(str(file), tmp_path / "shards", workers=1))
     with tarfile.open(next(shards.glob("*.tar"))) as tar:
         assert tar.getnames() == ["a.jpg", "b.jpg", "c/d.jpg"]
 
@@ -254,7 +254,7 @@ def test_names_in_shards_lead_nobody_elsewhere(tmp_path):
 def test_a_picture_too_long_for_a_jpeg_file_is_kept_as_it_is(tmp_path):
     (tmp_path / "photos").mkdir()
     Pillow.new("RGB", (70_000, 20)).save(tmp_path / "photos" / "long.png")
-    shards = make(Shards(str(tmp_path / "photos"), tmp_path / "shards", size=19, workers=1))
+    shards = make_shards(Shards(str(tmp_path / "photos"), tmp_path / "shards", size=19, workers=1))
     assert contents(shards) == [(tmp_path / "photos" / "long.png").read_bytes()]
 
 
@@ -390,15 +390,15 @@ def test_holes_are_refused(tmp_path):
 
 def test_a_shard_that_was_damaged_is_made_again(large, tmp_path):
     settings = Shards(str(large), tmp_path / "shards", samples=10, workers=1)
-    whole = (make(settings) / "shards-000001.tar").read_bytes()
+    whole = (make_shards(settings) / "shards-000001.tar").read_bytes()
     (tmp_path / "shards" / "shards-000001.tar").write_bytes(whole[: len(whole) // 2])
-    make(settings)
+    make_shards(settings)
     assert (tmp_path / "shards" / "shards-000001.tar").read_bytes() == whole
 
 
 def test_unfinished_shards_are_not_taken_for_all(large, tmp_path):
     settings = Shards(str(large), tmp_path / "shards", samples=10, workers=1)
-    (make(settings) / "shards-000002.tar").unlink()
+    (make_shards(settings) / "shards-000002.tar").unlink()
     with pytest.raises(UserError, match="3 of 4 tar files: let jepa shards make go on"):
         listed(tmp_path / "shards")
     (tmp_path / "shards" / SHARDS_FILE).write_text('{"count": "many"}')
@@ -411,11 +411,11 @@ def test_shards_are_not_written_among_pictures(large, tmp_path, place):
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "a.jpg").write_bytes(jpeg(1))
     with pytest.raises(UserError, match="is a place of pictures"):
-        make(Shards(str(large), large / place, workers=1))
+        make_shards(Shards(str(large), large / place, workers=1))
 
 
 def test_doctor_says_nothing_of_the_archives_it_looked_into(large, tmp_path, capsys):
-    shards = make(Shards(str(large), tmp_path / "shards", workers=1))
+    shards = make_shards(Shards(str(large), tmp_path / "shards", workers=1))
     doctor(Doctor((str(shards),), out=tmp_path / "doctor", workers=1))
     assert "39 of 40" in (said := capsys.readouterr().out) and "not looked at" not in said
     packed(large / "a.tar", {"1.jpg": jpeg(1)})
@@ -466,7 +466,7 @@ def test_a_column_of_plain_bytes_is_read(tmp_path):
 
 
 def test_parquet_makes_the_same_shards_as_its_pictures(rows, tmp_path):
-    shards = make(Shards(str(rows), tmp_path / "shards", samples=3, workers=1))
+    shards = make_shards(Shards(str(rows), tmp_path / "shards", samples=3, workers=1))
     assert contents(shards) == [jpeg(number) for number in range(10)]
     assert listed(shards)[5].endswith("/dog-wolf/5.jpg")
 
@@ -474,7 +474,7 @@ def test_parquet_makes_the_same_shards_as_its_pictures(rows, tmp_path):
 def test_rows_without_names_are_found_again_in_shards(tmp_path):
     cells = [{"bytes": jpeg(number) if number != 2 else None, "path": None} for number in range(4)]
     parquet.write_table(arrow.table({"image": cells}), tmp_path / "a.parquet")
-    shards = make(Shards(str(tmp_path / "a.parquet"), tmp_path / "shards", workers=1))
+    shards = make_shards(Shards(str(tmp_path / "a.parquet"), tmp_path / "shards", workers=1))
     assert contents(shards) == [jpeg(0), jpeg(1), b"", jpeg(3)]
     assert listed(shards)[0].endswith(".jpeg")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.study.arms import ARMS
-from openjepa.cli import starting_point
+from openjepa.cli.main import starting_point
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes import auto

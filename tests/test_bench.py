@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openjepa.bench import Bench, bench
-from openjepa.cli import main
+from openjepa.cli.bench import Bench, bench
+from openjepa.cli.main import main
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.optim import Optim, build_optimizer

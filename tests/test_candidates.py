@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from openjepa.evaluate.candidates import IMAGENET
+from openjepa.evaluate.probing import Settings
 
+from openjepa.cli.compare import Compare, compare
 from openjepa.core.errors import UserError
-from openjepa.evaluate.probing import Compare, Settings, compare
 from openjepa.evaluation.labeled import LabeledData
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probes import attentive

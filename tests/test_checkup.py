@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from openjepa.checkup import Doctor, doctor
-from openjepa.cli import main
+from openjepa.cli.doctor import Doctor, doctor
+from openjepa.cli.main import main
 from openjepa.data import doctor as checkup
 from openjepa.data.doctor import FINDINGS
 from openjepa.data.image_io import read_bytes

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from openjepa.cli import VERBS, main, switch
+from openjepa.cli.main import VERBS, main, switch
 from openjepa.training.run import pretrain
 from tests.conftest import replace
 
@@ -250,7 +250,7 @@ def test_python_m_openjepa_is_the_same_tool():
 
 
 def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
-    from openjepa.showcase import Demo, demo
+    from openjepa.cli.demo import Demo, demo
 
     small = replace(Demo(), out=tmp_path / "demo", scenes=160, labelled=160, test=64, epochs=1.0)
     result = demo(small)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa.cli import main
+from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.data.loader import Steps

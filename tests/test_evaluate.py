@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from openjepa.evaluate.probing import Settings
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
+from openjepa.cli.probe import Probe
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.evaluate.probing import Probe, Settings
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
 from openjepa.evaluation.label_free import alpha_req, lidar, rankme_uncentered, uniformity

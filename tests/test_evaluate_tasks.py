@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openjepa.cli import suite
+from openjepa.cli.probe import Probe
+from openjepa.cli.suite import Suite
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate import suite
-from openjepa.evaluate.probing import Probe
-from openjepa.evaluate.suite import Suite
 from openjepa.evaluation import labeled as labelled
 from openjepa.evaluation import suites as suite_suites
 from openjepa.evaluation.features import DatasetEncoder

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 
-from openjepa.cli import main
+from openjepa.cli.main import main
+from openjepa.cli.report import Report
+from openjepa.cli.show import FIGURES, Show, show
 from openjepa.core.types import Masks
-from openjepa.figures.report import Report
-from openjepa.figures.showing import KINDS, Show, show
 from openjepa.masking.config import Masking
 from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
@@ -304,7 +304,7 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FIGURES)
 def test_a_picture_is_a_function_of_what_it_is_of(kind, run, tmp_path):
     if kind == "map":
         pytest.importorskip("plotly", reason="plotly is not installed: pip install 'openjepa[show]'")

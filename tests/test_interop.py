@@ -12,9 +12,10 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 
 import openjepa
-from openjepa.cli import main
+from openjepa.cli.convert import Convert, convert
+from openjepa.cli.export import Export, export
+from openjepa.cli.main import main
 from openjepa.core.errors import UserError
-from openjepa.exchange import Convert, Export, convert, export
 from openjepa.interop import official
 from openjepa.interop.huggingface import read_huggingface
 from openjepa.interop.imported import ImportOptions, config_of_sizes, empty_network, to_our_names

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from openjepa.cli import main
+from openjepa.cli.main import main
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training.run import pretrain

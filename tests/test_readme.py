@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from openjepa.cli import main
+from openjepa.cli.main import main
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -32,7 +32,7 @@ def test_the_python_block_is_short():
 
 
 def test_every_verb_and_flag_of_the_commands_exists():
-    from openjepa.cli import VERBS
+    from openjepa.cli.main import VERBS
 
     for line in "\n".join(blocks("bash")).splitlines():
         words = line.split("#")[0].split()

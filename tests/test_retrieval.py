@@ -11,13 +11,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from openjepa.retrieval.searching import covered
 from PIL import Image as Pillow
 from safetensors import safe_open
 
 import openjepa
-from openjepa.cli import main
+from openjepa.cli.cluster import Cluster, cluster
+from openjepa.cli.duplicates import Duplicates, duplicates
+from openjepa.cli.embed import Embed, embed
+from openjepa.cli.main import main
+from openjepa.cli.search import search
 from openjepa.core.errors import UserError
-from openjepa.evaluate.embedding import Embed, embed
 from openjepa.evaluation import feature_store as embedding_of
 from openjepa.evaluation.clusters import class_agreement
 from openjepa.evaluation.duplicates import Pairs, group_pairs
@@ -27,9 +31,6 @@ from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
 from openjepa.evaluation.search import Search
 from openjepa.evaluation.whitening import Whitening
-from openjepa.retrieval.clusters import Cluster, cluster
-from openjepa.retrieval.searching import covered, search
-from openjepa.retrieval.twins import Duplicates, duplicates
 from openjepa.training.run import pretrain
 from openjepa.viz import gallery
 from openjepa.viz.gallery import reachable_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openjepa.cli import main
+from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import Slurm

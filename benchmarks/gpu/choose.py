@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.gpu.cifar10 import started
-from openjepa.evaluate.probing import Probe, probe
+from openjepa.cli.probe import Probe, probe
 from openjepa.evaluation.labeled import LabeledData
 
 WIDE = "--method.dim 384 --method.num-heads 6 --method.predictor-dim 192"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.evaluate.probing import Probe, probe
+from openjepa.cli.probe import Probe, probe
 from openjepa.evaluation.labeled import LabeledData
 
 

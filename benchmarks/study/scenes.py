@@ -19,10 +19,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from openjepa.cli.demo import HELD_OUT, SIDE, Demo, measure_features, print_accuracies, render_scenes
 from openjepa.data.synthetic.scenes import Scenes, render
 from openjepa.interop.pretrained import load_run
 from openjepa.recipes.registry import load_recipe
-from openjepa.showcase import HELD_OUT, SIDE, Demo, measure, show, written
 from openjepa.training.budget import time_step
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     retain_freed_memory()  # as `jepa` does
     demo = Demo(out=options.out, seed=options.seed)
-    train = written(options.out / "scenes", demo)
+    train = render_scenes(options.out / "scenes", demo)
     config = load_recipe(demo, options.out / "scenes")
     turned = given(target_every=options.every, pixels=options.pixels, centre=False if options.no_centre else None)
     method = dataclasses.replace(config.method, **turned)
@@ -88,7 +88,7 @@ def main() -> None:
     side = (SIDE, SIDE)
     test = render(demo.test, side, demo.seed, first=HELD_OUT)
     labelled = Scenes(*(part[: demo.labelled] for part in train))
-    show(measure(load_run(run / "export"), labelled, test, demo.seed))
+    print_accuracies(measure_features(load_run(run / "export"), labelled, test, demo.seed))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from openjepa.cli.report import Report
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
-from openjepa.figures.report import Report
 from openjepa.modalities.image import Image
 from openjepa.training.log import read_metrics
 from openjepa.viz.canvas import CaptionedFigure

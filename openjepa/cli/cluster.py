@@ -1,4 +1,4 @@
-"""`jepa cluster`: the pictures of an index in groups, by k-means, with a page to look at them.   S rows  D width  K clusters"""
+"""Command `jepa cluster`: cluster the pictures of an index."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def cluster(settings: Cluster) -> Clustering:
         members, near, class_agreement(members[sound], np.array(index.classes)[sound]) if labelled else {}
     )
     out = settings.out or index.beside("clusters")
-    show(result, index)
+    print_clusters(result, index)
     write_clusters(result, index, out.with_name(f"{out.name}.csv"))
     info(f"written    {out}.csv\npage       {write_cluster_page(result, index, out.with_name(f'{out.name}.html'))}")
     return result
 
 
-def show(result: Clustering, index: Index) -> None:
+def print_clusters(result: Clustering, index: Index) -> None:
     table = Table("cluster", "pictures", "folders")
     for number in range(result.cluster.max() + 1):
         table.add_row(str(number), str(int((result.cluster == number).sum())), main_folders(result, index, number))

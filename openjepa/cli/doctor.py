@@ -1,4 +1,4 @@
-"""`jepa doctor`: what is wrong with a folder of pictures, before hours are spent on it, and what a run would do about it."""
+"""Command `jepa doctor`: check a folder of pictures before training on it."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     }
     with atomic_write(settings.out / "doctor.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
-    tell(result, seen)
+    print_findings(result, seen)
     info(f"written    {settings.out / 'doctor.json'}, {draw_histograms(seen, settings.out / 'doctor.png')}")
     if not result["fit"]:
         raise UserError(f"there is nothing to learn from: of {len(seen)} files none is a picture that can be read")
     return result
 
 
-def tell(result: dict[str, Any], seen: list[FileFacts]) -> None:
+def print_findings(result: dict[str, Any], seen: list[FileFacts]) -> None:
     """The table, with an example of everything."""
     info(f"{result['fit']:,} of {result['files']:,} files can be learnt from")
     if result["other_endings"]:

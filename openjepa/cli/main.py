@@ -1,4 +1,4 @@
-"""The command line: `jepa VERB …`. Settings are the fields of each verb's config; errors are one sentence."""
+"""The command line `jepa COMMAND`: find the command, run it, turn errors into one sentence."""
 
 from __future__ import annotations
 
@@ -194,8 +194,8 @@ def verb(name: str, settings: str, module: str) -> Callable[[list[str]], None]:
 def demo(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.showcase import Demo
-    from openjepa.showcase import demo as run
+    from openjepa.cli.demo import Demo
+    from openjepa.cli.demo import demo as run
 
     run(tyro.cli(Demo, prog="jepa demo", args=arguments))
 
@@ -203,8 +203,8 @@ def demo(arguments: list[str]) -> None:
 def doctor(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.checkup import Doctor
-    from openjepa.checkup import doctor as run
+    from openjepa.cli.doctor import Doctor
+    from openjepa.cli.doctor import doctor as run
 
     run(tyro.cli(Doctor, prog="jepa doctor", args=arguments))
 
@@ -212,7 +212,7 @@ def doctor(arguments: list[str]) -> None:
 def shards(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.archiving import make as run
+    from openjepa.cli.shards import make_shards as run
     from openjepa.core.errors import UserError
     from openjepa.data.shards import Shards
 
@@ -227,19 +227,19 @@ def show(arguments: list[str]) -> None:
 
     import tyro
 
+    from openjepa.cli.show import FIGURES, Show
+    from openjepa.cli.show import show as run
     from openjepa.core.errors import UserError
-    from openjepa.figures.showing import KINDS, Show
-    from openjepa.figures.showing import show as run
 
-    name = arguments[0] if arguments and arguments[0] in KINDS else None
+    name = arguments[0] if arguments and arguments[0] in FIGURES else None
     if (
         not name
         and arguments
-        and (near := get_close_matches(arguments[0], KINDS, 1))
+        and (near := get_close_matches(arguments[0], FIGURES, 1))
         and not Path(arguments[0]).exists()
     ):
         raise UserError(f"there is no picture {arguments[0]!r}: did you mean jepa show {near[0]}?")
-    settings = KINDS[name].settings if name else Show
+    settings = FIGURES[name].settings if name else Show
     run(tyro.cli(settings, prog=" ".join(filter(None, ("jepa show", name))), args=arguments[1 if name else 0 :]))
 
 
@@ -255,13 +255,15 @@ def explore(arguments: list[str]) -> None:
 def decode(arguments: list[str]) -> None:
     import tyro
 
+    from openjepa.cli.decoder import MeasureDecoder, SampleDecoder, measure_decoder, sample_decoder, train_decoder
     from openjepa.core.errors import UserError
-    from openjepa.decoding.drawing import Sample, sample
-    from openjepa.decoding.measuring import Measure, measure
-    from openjepa.decoding.training import train
     from openjepa.recipes.decoder import TrainDecoder
 
-    kinds = {"train": (TrainDecoder, train), "sample": (Sample, sample), "measure": (Measure, measure)}
+    kinds = {
+        "train": (TrainDecoder, train_decoder),
+        "sample": (SampleDecoder, sample_decoder),
+        "measure": (MeasureDecoder, measure_decoder),
+    }
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(DECODE)
@@ -277,8 +279,8 @@ def decode(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     import tyro
 
-    from openjepa.bench import Bench
-    from openjepa.bench import bench as run
+    from openjepa.cli.bench import Bench
+    from openjepa.cli.bench import bench as run
 
     default, rest = starting_point(arguments)
     settings = Bench(**vars(default))

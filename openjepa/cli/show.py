@@ -1,4 +1,4 @@
-"""`jepa show`: pictures of what a run hides, sees and expects."""
+"""Command `jepa show`: draw masks, features, similarity and predictions of a run."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from openjepa.viz.similarity import SimilarityOptions, similarity
 from openjepa.viz.spectrum import SpectrumOptions, spectrum
 
 
-class Kind(NamedTuple):
+class FigureKind(NamedTuple):
     """A kind of picture: what it is asked for with, and what draws it."""
 
     settings: type
     draw: Callable[[Any], list[CaptionedFigure]]
 
 
-KINDS = {
-    "masks": Kind(MasksOptions, masks),
-    "features": Kind(FeaturesOptions, features),
-    "similarity": Kind(SimilarityOptions, similarity),
-    "prediction": Kind(PredictionOptions, prediction),
-    "map": Kind(MapOptions, embedding_map),
-    "curves": Kind(CurvesOptions, curves),
-    "spectrum": Kind(SpectrumOptions, spectrum),
+FIGURES = {
+    "masks": FigureKind(MasksOptions, masks),
+    "features": FigureKind(FeaturesOptions, features),
+    "similarity": FigureKind(SimilarityOptions, similarity),
+    "prediction": FigureKind(PredictionOptions, prediction),
+    "map": FigureKind(MapOptions, embedding_map),
+    "curves": FigureKind(CurvesOptions, curves),
+    "spectrum": FigureKind(SpectrumOptions, spectrum),
 }
 
 
@@ -51,13 +51,13 @@ class Show(FigureOptions):
 def show(settings: Any) -> list[Path]:
     """The files written: a PNG for each picture, and a page of all. What is drawn depends on the settings' class."""
     if isinstance(settings, Show):
-        return overview(settings)
-    name = next(name for name, kind in KINDS.items() if type(settings) is kind.settings)
-    out = place(settings, name)
-    return written(KINDS[name].draw(settings), out, settings.page, f"{name} of {run_of(settings)}")
+        return draw_overview(settings)
+    name = next(name for name, kind in FIGURES.items() if type(settings) is kind.settings)
+    out = first_output(settings, name)
+    return write_figures(FIGURES[name].draw(settings), out, settings.page, f"{name} of {run_folder_of(settings)}")
 
 
-def overview(settings: Show) -> list[Path]:
+def draw_overview(settings: Show) -> list[Path]:
     """The pictures that every run has, in one page."""
     out = output_file(settings, "overview")
     shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(FigureOptions)}
@@ -65,27 +65,27 @@ def overview(settings: Show) -> list[Path]:
     # what every encoder has comes first: its mistakes end it
     for name in ("features", "similarity", "masks", "prediction"):
         try:
-            found[name] = KINDS[name].draw(KINDS[name].settings(**shared))
+            found[name] = FIGURES[name].draw(FIGURES[name].settings(**shared))
         except UserError as mistake:
             if name in ("features", "similarity"):
                 raise
             info(f"{name:<10} left out: {mistake}")
     plates = [plate for name in ("masks", "features", "similarity", "prediction") for plate in found.get(name, [])]
-    return written(plates, out, settings.page, f"What {settings.run} sees")
+    return write_figures(plates, out, settings.page, f"What {settings.run} sees")
 
 
-def place(settings: Any, name: str) -> Path:
+def first_output(settings: Any, name: str) -> Path:
     """Where the first picture goes."""
     if isinstance(settings, FigureOptions):
         return output_file(settings, name)
     return output_file(FigureOptions(run=settings.runs[0] if settings.runs else "", out=settings.out), name)
 
 
-def run_of(settings: Any) -> str:
+def run_folder_of(settings: Any) -> str:
     return settings.run if isinstance(settings, FigureOptions) else " ".join(settings.runs)
 
 
-def written(plates: Sequence[CaptionedFigure], out: Path, pages: bool, title: str) -> list[Path]:
+def write_figures(plates: Sequence[CaptionedFigure], out: Path, pages: bool, title: str) -> list[Path]:
     """A PNG for each picture, the first under the name asked for, and the page."""
     files = []
     for number, plate in enumerate(plates):

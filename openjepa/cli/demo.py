@@ -1,4 +1,4 @@
-"""`jepa demo`: scenes are rendered, an encoder learns from them without labels, and three tasks show what it learnt."""
+"""Command `jepa demo`: render scenes, train an encoder on them and measure it."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ Result = dict[str, dict[str, float]]  # features -> task -> accuracy
 def demo(settings: Demo) -> Result:
     """Accuracies of each task for the encoder learnt, the encoder before training and raw pixels; also in out/demo.json."""
     folder = settings.out / "scenes"
-    train = written(folder, settings)
-    config = recipe(settings, folder)
+    train = render_scenes(folder, settings)
+    config = demo_config(settings, folder)
     if not (settings.out / "run" / "export" / "config.json").exists():
         pretrain(limit_to_budget(dataclasses.replace(config, resume="if-any"), settings.budget))
     trained = load_run(settings.out / "run" / "export")
 
     test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
     labelled = Scenes(*(part[: settings.labelled] for part in train))
-    result = measure(trained, labelled, test, settings.seed)
-    show(result)
+    result = measure_features(trained, labelled, test, settings.seed)
+    print_accuracies(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
     plate = features_figure(
-        from_ours(trained.encoder, trained.config, "this encoder"), enlarged(trained, test), front=True
+        from_ours(trained.encoder, trained.config, "this encoder"), upscale_scenes(trained, test), front=True
     )
     picture = save_figure(plate, settings.out / "features.png")
     info(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
     return result
 
 
-def enlarged(trained: weights.Trained, test: Scenes) -> ImageBatch:
+def upscale_scenes(trained: weights.Trained, test: Scenes) -> ImageBatch:
     """Held-out scenes at twice the size, six of them to be shown: an encoder's patches are finer on larger pictures."""
     view = test.image[:BASIS_IMAGES]
     size = (2 * SIDE, 2 * SIDE)
@@ -84,7 +84,7 @@ def enlarged(trained: weights.Trained, test: Scenes) -> ImageBatch:
     return ImageBatch(large, blank, blank, data, len(test.image)).leading(6)
 
 
-def recipe(settings: Demo, folder: Path) -> Pretrain:
+def demo_config(settings: Demo, folder: Path) -> Pretrain:
     """What is chosen for a folder on a CPU, a ViT of width 192 and depth 6, here on a grid of 6×6."""
     method = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     data = Image(root=(str(folder),), size=(SIDE, SIDE), patch=8)
@@ -93,7 +93,7 @@ def recipe(settings: Demo, folder: Path) -> Pretrain:
     )
 
 
-def written(folder: Path, settings: Demo) -> Scenes:
+def render_scenes(folder: Path, settings: Demo) -> Scenes:
     """The training scenes, rendered, and written as PNG files as a user's images would be."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -107,7 +107,7 @@ def written(folder: Path, settings: Demo) -> Scenes:
     return Scenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int) -> Result:
+def measure_features(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int) -> Result:
     """L2 logistic regression on three kinds of features for each task, its strength chosen on a validation split."""
     config = trained.config.data
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def measure(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int)
     return {**result, "most frequent class": chance}
 
 
-def show(result: Result) -> None:
+def print_accuracies(result: Result) -> None:
     table = Table("features", *(f"{task} %" for task in TASKS), title="held-out scenes, top-1 accuracy")
     for name, scores in result.items():
         table.add_row(name, *(f"{100 * scores[task]:.1f}" for task in TASKS))

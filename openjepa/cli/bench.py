@@ -1,4 +1,4 @@
-"""`jepa bench`: what this machine can do, and how much of that a training step gets out of it."""
+"""Command `jepa bench`: the speed of a training step and the share of what this machine can do."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def bench(settings: Bench) -> dict[str, Any]:
         "share_of_ceiling": rate / machine.matrices,
     }
     try:
-        show(found, run.workers)
+        print_bench(found, run.workers)
     finally:  # whoever reads what is printed may have left
         if settings.json:
             with atomic_write(settings.json) as temporary:
@@ -63,7 +63,7 @@ def bench(settings: Bench) -> dict[str, Any]:
     return found
 
 
-def show(found: dict[str, Any], workers: int) -> None:
+def print_bench(found: dict[str, Any], workers: int) -> None:
     machine = found["machine"]
     info(
         f"machine    {found['device']}, {found['threads']} threads, {found['precision']}: {machine['matrices'] / 1e9:,.0f} GFLOP/s in products,"

@@ -1,4 +1,4 @@
-"""`jepa suite`: a table of many tasks by one command; interrupted, it goes on where it stopped."""
+"""Command `jepa suite`: measure an encoder on many tasks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 
+from openjepa.cli.probe import Probe
 from openjepa.core.arguments import Run
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluate.probing import Probe
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.labeled import HELD_OUT, LabeledData, rendered_size, scene_dataset, split_labeled
 from openjepa.evaluation.measure import measure_encoders
@@ -55,24 +55,24 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
     Under torchrun the processes share the embedding; the main one alone probes meanwhile, and the others wait.
     """
     with process_group(choose_device(settings.device, settings.precision).device, patience=timedelta(days=7)):
-        return tasks(settings)
+        return run_tasks(settings)
 
 
-def tasks(settings: Suite) -> dict[str, list[Score]]:
+def run_tasks(settings: Suite) -> dict[str, list[Score]]:
     """All of them, then the table."""
     this = dataclasses.replace(load_adapter(settings.run, settings.which), name="this encoder")
     out = settings.out or (Path(settings.run) / "suite" if Path(settings.run).is_dir() else Path("suite"))
-    folders = given(settings)
+    folders = task_folders(settings)
     scores: dict[str, list[Score]] = {}
     for name, task in SUITES[settings.suite].items():
         if task.labels in ("folders", "clevr-count", "clevr-dist") and name not in folders:
             warn(f"{name} is left out: it has no folder; give --folders {name}=FOLDER")
             continue
-        scores[name] = run(name, task, folders.get(name, ()), this, settings, out)
+        scores[name] = run_task(name, task, folders.get(name, ()), this, settings, out)
     if not is_main():
         return scores
     compared = [this, *([this.untrained()] if this.untrained else [])]
-    rows = dense_rows(compared, settings) if settings.suite == "small" else {}
+    rows = dense_scores(compared, settings) if settings.suite == "small" else {}
     text = "\n\n".join(f"## {name}\n\n{scores_markdown(found)}" for name, found in scores.items())
     if rows:
         print_label_free(rows, "patches of scenes: R² of depth, mean intersection over union of shapes")
@@ -82,7 +82,7 @@ def tasks(settings: Suite) -> dict[str, list[Score]]:
     return scores
 
 
-def given(settings: Suite) -> dict[str, tuple[str, ...]]:
+def task_folders(settings: Suite) -> dict[str, tuple[str, ...]]:
     """The folders by name. Mistake for a name that the suite has not."""
     folders = {}
     for each in settings.folders:
@@ -93,7 +93,7 @@ def given(settings: Suite) -> dict[str, tuple[str, ...]]:
     return folders
 
 
-def run(
+def run_task(
     name: str, task: SuiteTask, root: tuple[str, ...], this: EncoderAdapter, settings: Suite, out: Path
 ) -> list[Score]:
     """One task's scores: those of an earlier call if it asked for the same of the same encoder, else measured and filed."""
@@ -121,18 +121,18 @@ def run(
     return scores
 
 
-def dense_rows(compared: list[EncoderAdapter], settings: Suite) -> dict[str, dict[str, float]]:
+def dense_scores(compared: list[EncoderAdapter], settings: Suite) -> dict[str, dict[str, float]]:
     """Depth and segmentation of rendered scenes from each encoder's patch tokens, and from the patches' own pixels."""
     own = compared[0].data
     pixels = EncoderAdapter("raw pixels", own, torch.nn.Identity(), lambda view: (own.tokens(view).x,))
     rows = {}
     for each in (*compared, pixels):
         info(f"probing    {each.name}: depth and shape of patches")
-        rows[each.name] = patches(each, settings)._asdict()
+        rows[each.name] = dense_scores_of(each, settings)._asdict()
     return rows
 
 
-def patches(each: EncoderAdapter, settings: Suite) -> DenseScores:
+def dense_scores_of(each: EncoderAdapter, settings: Suite) -> DenseScores:
     """The dense tasks for one encoder."""
     where, parts = choose_device(settings.device, settings.precision), []
     each.network.to(where.device).eval()

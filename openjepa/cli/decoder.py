@@ -1,4 +1,4 @@
-"""`jepa decode measure`: whether what a decoder draws agrees with what it was drawn from, beside a control.   B pictures  D width"""
+"""Command `jepa decoder`: train a decoder on top of a run, sample from it, measure it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,75 @@ from openjepa.evaluation.decoder import (
     pooled_condition,
 )
 from openjepa.evaluation.decoder_agreement import CENTER_BOX, MIN_IMAGES, Agreement, derangement, feature_agreement
+from openjepa.masking.region import Box
 from openjepa.nn.flow import Conditions
+from openjepa.recipes.decoder import TrainDecoder, decoder_config
+from openjepa.training.config import config_differences, load_config
 from openjepa.training.device import Precision
-from openjepa.viz.inputs import read_images
+from openjepa.training.run import pretrain
+from openjepa.viz.canvas import save_figure
+from openjepa.viz.inputs import FigureOptions, load_images, output_file, read_images
+from openjepa.viz.samples import samples_figure
+
+
+def train_decoder(settings: TrainDecoder) -> Path:
+    """The decoder's folder, a run like any other: resumed exactly, logged, with its curves."""
+    wanted = decoder_config(settings)
+    if (wanted.out / "config.json").is_file():
+        other = [each for each in config_differences(load_config(wanted.out), wanted) if each.startswith("method.")]
+        if other:
+            raise UserError(
+                f"{wanted.out} holds another decoder ({'; '.join(other)}): give those settings, or another --out"
+            )
+    pretrain(wanted)
+    return wanted.out
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class SampleDecoder:
+    """Draws pictures several times from what the representation holds of them: what agrees is in it, what varies is not."""
+
+    decoder: Run  # what jepa decode train made
+    images: Images = ()  # pictures or folders of them; by default what the decoder learnt from
+    count: int = 6  # pictures
+    samples: int = 6  # of each
+    box: Box | None = None  # of a decoder of predictions: the block, as shares from 0 to 1; by default any
+    steps: int = FLOW_STEPS  # of the flow
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    out: Path | None = None  # a .png; by default DECODER/figures/samples.png
+
+
+def sample_decoder(settings: SampleDecoder) -> Path:
+    """A PNG with a row for each picture. Mistake in a sentence if the decoder, a picture or the box is no good."""
+    decoder = load_decoder(Path(settings.decoder), settings.device, settings.precision)
+    if settings.box and not decoder.predicts:
+        raise UserError("this decoder draws whole pictures from their features: leave --box out")
+    if not 1 <= settings.samples <= 32 or settings.steps < 1:
+        raise UserError("a picture is drawn 1 to 32 times, in one step at least: try --samples 6 --steps 25")
+    asked = FigureOptions(run=settings.decoder, images=settings.images, count=settings.count, out=settings.out)
+    out = output_file(asked, "samples")
+    found = load_images(asked, decoder.data, of=settings.images or decoder.data.root)
+    mask = decoder_mask(decoder, len(found.view), settings.box, settings.seed)
+    drawn = draw_samples(
+        decoder,
+        found.view,
+        decoder_conditions(decoder, found.view, mask),
+        mask,
+        settings.samples,
+        settings.seed,
+        settings.steps,
+    )
+    plate = samples_figure(decoder, found, mask, drawn)
+    info(plate.caption)
+    save_figure(plate, out)
+    info(f"picture    {out}")
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureDecoder:
     """Measures whether what is drawn agrees with what it was drawn from, and a control that should not."""
 
     decoder: Run  # what jepa decode train made
@@ -37,7 +99,7 @@ class Measure:
     precision: Precision = "auto"
 
 
-def measure(settings: Measure) -> Agreement:
+def measure_decoder(settings: MeasureDecoder) -> Agreement:
     """Retrieval by pooled features of what is drawn, seen by itself, among those of what is there, seen by itself.
 
     Of a decoder of features that is the very condition. Features are less their mean over the pictures, then compared by the

@@ -1,4 +1,4 @@
-"""`jepa predict`: the classes of pictures, by an encoder and a classifier that `jepa probe` kept."""
+"""Command `jepa predict`: classify pictures with a classifier that `jepa probe` kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.interop.adapters import load_adapter
 from openjepa.training.device import Precision, choose_device
 
-MOST = 40  # rows shown
+MAX_ROWS = 40  # rows shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Predict:
     precision: Precision = "auto"
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What is thought to be on a picture: classes, the likeliest first, and how likely they are; nothing if it cannot be decoded."""
 
     file: str
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
     chances: tuple[float, ...]
 
 
-def predict(settings: Predict) -> list[Answer]:
+def predict(settings: Predict) -> list[Prediction]:
     """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
     if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
         raise UserError(f"{settings.out} is there already, or no .csv: give another --out")
@@ -61,25 +61,25 @@ def predict(settings: Predict) -> list[Answer]:
         for row, (label, found) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
             found = found if label >= 0 else []
             names, chances = tuple(head.classes[number] for number, _ in found), tuple(chance for _, chance in found)
-            answers.append(Answer(samples.source(chunk.first + row), names, chances))
-    show(answers, settings.out)
+            answers.append(Prediction(samples.source(chunk.first + row), names, chances))
+    print_predictions(answers, settings.out)
     if settings.out:
-        info(f"written    {write(answers, settings.out)}")
+        info(f"written    {write_predictions(answers, settings.out)}")
     return answers
 
 
-def show(answers: list[Answer], out: Path | None) -> None:
+def print_predictions(answers: list[Prediction], out: Path | None) -> None:
     table = Table("file", "class", "chance %", "or")
-    for answer in answers[:MOST]:
+    for answer in answers[:MAX_ROWS]:
         others = ", ".join(f"{name} {100 * chance:.0f}" for name, chance in list(zip(*answer[1:], strict=True))[1:])
         first = (answer.classes[0], f"{100 * answer.chances[0]:.0f}") if answer.classes else ("cannot be decoded", "")
         table.add_row(answer.file, *first, others)
     console.print(table)
-    if len(answers) > MOST:
-        info(f"and {len(answers) - MOST:,} more" + ("" if out else ": --out answers.csv has them all"))
+    if len(answers) > MAX_ROWS:
+        info(f"and {len(answers) - MAX_ROWS:,} more" + ("" if out else ": --out answers.csv has them all"))
 
 
-def write(answers: list[Answer], file: Path) -> Path:
+def write_predictions(answers: list[Prediction], file: Path) -> Path:
     with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "chance", "second", "second chance", "third", "third chance"))

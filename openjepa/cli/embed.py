@@ -1,4 +1,4 @@
-"""`jepa embed`: a row of features for every picture, in one file that other tools read.   S pictures  D width  N patches"""
+"""Command `jepa embed`: write a row of features for every picture."""
 
 from __future__ import annotations
 

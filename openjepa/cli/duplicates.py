@@ -1,4 +1,4 @@
-"""`jepa duplicates`: groups of pictures that are nearly the same, and a picture to choose the threshold by.   S rows  D width"""
+"""Command `jepa duplicates`: group pictures that are nearly the same."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     out = settings.out or index.beside("duplicates")
     write_groups(groups, index, out.with_name(f"{out.name}.csv"))
     drawn = draw_pairs(found, settings.threshold, index, out.with_name(f"{out.name}.png"))
-    show(groups, index, settings.threshold)
+    print_groups(groups, index, settings.threshold)
     below = int(((found.cosine < settings.threshold) & (found.cosine >= settings.threshold - 0.1)).sum()) // 2
     if below:
         info(
@@ -51,7 +51,7 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     return groups
 
 
-def show(groups: list[list[int]], index: Index, threshold: float) -> None:
+def print_groups(groups: list[list[int]], index: Index, threshold: float) -> None:
     spare = sum(len(group) - 1 for group in groups)
     table = Table(
         "pictures", "among them", title=f"{len(groups)} groups from a cosine of {threshold:g}; {spare} could go"

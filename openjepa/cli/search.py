@@ -1,4 +1,4 @@
-"""`jepa search`: the pictures of an index that are most like one, a row of it, or a part of one.   D width  N patches"""
+"""Command `jepa search`: find the pictures of an index that are most like one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from openjepa.viz.thumbnails import (
     warn_of_missing,
 )
 
-ROW = re.compile(r"row:(\d+)")
+ROW_PATTERN = re.compile(r"row:(\d+)")
 
 
 class Query(NamedTuple):
@@ -55,11 +55,11 @@ def search(settings: Search) -> list[Hit]:
     if settings.count < 1:
         raise UserError(f"{settings.count} pictures are none: try --count 12")
     index = open_index(settings.index)
-    asked = query_of(settings, index)
-    hits, how = found(settings, index, asked)
+    asked = read_query(settings, index)
+    hits, how = find_hits(settings, index, asked)
     if not hits:
         raise UserError(f"{settings.index} has no other picture that could be decoded: embed more")
-    show(hits, f"{shorten_path(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
+    print_hits(hits, f"{shorten_path(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
     out = settings.out or index.beside("search")
     warn_of_missing(hit.file for hit in hits)
     cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
@@ -76,14 +76,16 @@ def search(settings: Search) -> list[Hit]:
         }
         near = [(hit.row, hit.cosine) for hit in hits]
         first = PageQuery(jpeg_data_url(asked.picture), asked.file, near)
-        made = write_gallery(first, neighbours(settings, index), rows(index), words, out.with_name(f"{out.name}.html"))
+        made = write_gallery(
+            first, neighbors_of_rows(settings, index), index_rows(index), words, out.with_name(f"{out.name}.html")
+        )
         info(f"page       {made}")
     return hits
 
 
-def query_of(settings: Search, index: Index) -> Query:
+def read_query(settings: Search, index: Index) -> Query:
     """The vector that is asked for. Mistake if there is no such picture or row, or if a part of it is none."""
-    match = ROW.fullmatch(settings.query)
+    match = ROW_PATTERN.fullmatch(settings.query)
     row = int(match[1]) if match else None
     if row is not None and row >= len(index.pictures):
         raise UserError(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
@@ -97,20 +99,20 @@ def query_of(settings: Search, index: Index) -> Query:
         if not np.isfinite(vector).all():
             raise UserError(f"row {row} is {file}, which could not be decoded: ask for another")
         return Query(vector, file, row, thumbnail(file, 2 * SIDE))
-    vector, picture = seen(settings, index, file)
-    return Query(vector, file, row_of(file, index) if row is None else row, picture)
+    vector, picture = encode_query(settings, index, file)
+    return Query(vector, file, row_of_file(file, index) if row is None else row, picture)
 
 
-def row_of(file: str, index: Index) -> int | None:
+def row_of_file(file: str, index: Index) -> int | None:
     """The row of the index that is of this very file."""
     name = Path(file).name
     rows = (row for row, each in enumerate(index.pictures) if each.endswith(name))
     return next((row for row in rows if Path(index.pictures[row]).resolve() == Path(file).resolve()), None)
 
 
-def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
+def encode_query(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
     """A picture, or a part of it, as the index's encoder sees it."""
-    this = maker(settings, index)
+    this = index_encoder(settings, index)
     data = dataclasses.replace(this.data, fit=index.about.get("fit", this.data.fit))
     view = evaluation_view(file, data, data.size)
     shown = Pillow.fromarray(data.picture(view)).resize((2 * SIDE, 2 * SIDE))
@@ -121,10 +123,10 @@ def seen(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "
     if index.about.get("kind") == "last4":
         raise UserError("features of four layers have no parts to compare: embed with --kind last")
     inside = covered_patches(settings.box, data.grid)
-    return found.patches[0, inside.ravel()].mean(0).numpy(), framed(shown, settings.box)
+    return found.patches[0, inside.ravel()].mean(0).numpy(), frame_region(shown, settings.box)
 
 
-def framed(picture: Pillow.Image, box: Box) -> Pillow.Image:
+def frame_region(picture: Pillow.Image, box: Box) -> Pillow.Image:
     """The part as it is, the rest pale."""
     place = tuple(round(each * side) for each, side in zip(box, picture.size * 2, strict=True))
     pale = Pillow.blend(picture, Pillow.new("RGB", picture.size, "white"), 0.6)
@@ -132,7 +134,7 @@ def framed(picture: Pillow.Image, box: Box) -> Pillow.Image:
     return pale
 
 
-def maker(settings: Search, index: Index) -> EncoderAdapter:
+def index_encoder(settings: Search, index: Index) -> EncoderAdapter:
     """The encoder that made the index. Mistake if it is gone, or another by now."""
     run = settings.run or index.about.get("run", "")
     if not run or (index.about.get("run") == run and "/" in run and not Path(run).exists()):
@@ -146,7 +148,7 @@ def maker(settings: Search, index: Index) -> EncoderAdapter:
     return this
 
 
-def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]:
+def find_hits(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]:
     """The hits, and how they were searched for."""
     if asked.vector.shape[-1] != index.features.shape[-1]:
         raise UserError(
@@ -167,7 +169,7 @@ def found(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]
     return top_hits(index, near, asked.row, settings.count), how
 
 
-def neighbours(settings: Search, index: Index) -> NeighborsOf:
+def neighbors_of_rows(settings: Search, index: Index) -> NeighborsOf:
     """The nearest other rows of rows."""
     pooled = PooledSearch.of(settings, index)
 
@@ -184,11 +186,11 @@ def neighbours(settings: Search, index: Index) -> NeighborsOf:
     return of
 
 
-def rows(index: Index):
+def index_rows(index: Index):
     return lambda row: (index.pictures[row], index.classes[row])
 
 
-def show(hits: list[Hit], title: str) -> None:
+def print_hits(hits: list[Hit], title: str) -> None:
     table = Table("", "cosine", "row", "folder", "file", title=title)
     for place, hit in enumerate(hits):
         table.add_row(str(place + 1), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file)

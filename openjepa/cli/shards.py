@@ -1,4 +1,4 @@
-"""`jepa shards make`: a folder of pictures as tar files, which disks and networks like better, in the same order."""
+"""Command `jepa shards`: write a folder of pictures as tar shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openjepa.data.shards import (
 )
 
 
-def make(settings: Shards) -> Path:
+def make_shards(settings: Shards) -> Path:
     """The folder of tar files. A run on them is the run on what they were made of, bit for bit, unless `size` changes pictures.
 
     Each file appears whole or not at all. Names keep their folders, so that labels stay; their dots become underscores, as

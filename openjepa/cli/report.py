@@ -1,4 +1,4 @@
-"""`jepa report`: a run, or several side by side, in one page that holds everything it shows."""
+"""Command `jepa report`: write the report of one run or several."""
 
 from __future__ import annotations
 
