@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from openjepa.evaluation.probes.knn import knn_predict
 from openjepa.evaluation.probes.linear import LabeledFeatures, feature_batches, fit_heads, sweep_heads
 from openjepa.evaluation.probes.linear_recipes import LinearRecipe
+from openjepa.evaluation.probes.logistic import fit_logistic
 
 RECIPE = LinearRecipe(lr_multipliers=tuple(10.0 / 2**n for n in range(8)), weight_decays=(0.0, 5e-4))
 
@@ -82,7 +83,7 @@ def main() -> None:
             train, options.classes, device
         ),
         "kNN": lambda: knn_predict(x, y, q, options.classes),
-        "logistic, one strength": lambda: fit_heads(x, y, options.classes, 1e-3),
+        "logistic, one strength": lambda: fit_logistic(x, y, options.classes, 1e-3),
     }
     print(
         f"{options.rows} × {options.width} to train on, {options.queries} to test on, {options.classes} classes, {torch.get_num_threads()} threads"

@@ -35,6 +35,7 @@ from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, crop_file, read_
 from openjepa.data.listing import list_files
 from openjepa.data.shards import Shards
 from openjepa.interop.imported import ImportOptions
+from openjepa.interop.official import read_official
 from openjepa.training.checkpoint import (
     DAMAGE_ERRORS,
     Checkpoint,
@@ -181,14 +182,14 @@ class Weights:
         self.folder, self.seed = folder, seed
         torch.save(synthetic(METHOD, SQUARE), folder / "whole.pth.tar")
         self.content = (folder / "whole.pth.tar").read_bytes()
-        self.expected = read_checkpoint(folder / "whole.pth.tar", ImportOptions(METHOD.num_heads)).networks
+        self.expected = read_official(folder / "whole.pth.tar", ImportOptions(METHOD.num_heads)).networks
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} weights {number}")
         file, content = self.folder / "case.pth.tar", mutant(self.content, dice, self.content)
         file.write_bytes(content)
         try:
-            found = read_checkpoint(file, ImportOptions(METHOD.num_heads)).networks
+            found = read_official(file, ImportOptions(METHOD.num_heads)).networks
         except UserError as error:
             assert str(error) and "\n" not in str(error)
             return "refused"

@@ -29,9 +29,11 @@ NAMES, CABLE, ADDRESSES = ("jepa0", "jepa1"), ("cable0", "cable1"), ("10.77.0.1"
 PORT = 29517
 RUN = """
 import json, sys
-from openjepa import cli, config, runs
+from openjepa.cli.main import run_guarded
+from openjepa.cli.pretrain import pretrain
+from openjepa.training.config import from_json
 settings = json.load(open(sys.argv[1]))
-raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(settings)), []))
+raise SystemExit(run_guarded(lambda _: pretrain(from_json(settings)), []))
 """
 
 

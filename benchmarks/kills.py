@@ -23,13 +23,13 @@ from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.data.synthetic.scenes import render
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 from openjepa.training.perf import hardware as machine
-from openjepa.training.run import pretrain
 from tests.faults import boundaries, every, forked, killed, outcome, powerless, same
 
 WAYS = {"killed": ("kill", True), "killed, saved in the step": ("kill", False), "power lost": ("power", True), "power lost, saved in the step": ("power", False)}  # fmt: skip

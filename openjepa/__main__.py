@@ -1,7 +1,5 @@
 """`python -m openjepa` is `jepa`."""
 
-from __future__ import annotations
-
 from openjepa.cli.main import main
 
 if __name__ == "__main__":

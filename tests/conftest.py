@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from openjepa.cli import pretrain as command
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.probes import logistic
 from openjepa.masking.config import Masking
@@ -45,7 +46,7 @@ def small_machine(monkeypatch):
     """One core, of which a run does not take more; and what is not what is tested, in an instant."""
     torch.set_num_threads(1)
     for module in (runs, preparing, budget):
-        monkeypatch.setattr(module, "cores", lambda: 1)
+        monkeypatch.setattr(module, "available_cores", lambda: 1)
     small(monkeypatch.setattr)
 
 
@@ -57,7 +58,7 @@ def every_strength(monkeypatch):
 @pytest.fixture
 def curves(monkeypatch):
     """A run's curves are drawn."""
-    monkeypatch.setattr(runs, "draw_curves", DRAW)
+    monkeypatch.setattr(command, "curves", DRAW)
 
 
 MODALITIES = {

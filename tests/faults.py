@@ -20,19 +20,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from openjepa.cli import pretrain as command
 from openjepa.data.loader import Steps
 from openjepa.methods.jepa import MaskedJEPA
-from openjepa.training import checkpoint, optim
+from openjepa.training import checkpoint_writer, resume, step
 from openjepa.training import run as runs
-from openjepa.training import run_folder as weights
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.log import TIMING_METRICS, read_metrics
 from openjepa.training.meters import Meters
 
 PHASES: tuple[tuple[Any, str], ...] = (
-    (runs, "describe"), (Steps, "__getitem__"), (MaskedJEPA, "targets"), (MaskedJEPA, "forward"), (torch.Tensor, "backward"),
-    (optim, "clip"), (optim, "step_if_finite"), (MaskedJEPA, "after_step"), (Meters, "report"),
-    (checkpoint, "snapshot"), (checkpoint, "restore"), (weights, "export"), (runs, "draw"),
+    (runs, "write_metadata"), (Steps, "__getitem__"), (MaskedJEPA, "targets"), (MaskedJEPA, "forward"), (torch.Tensor, "backward"),
+    (step, "clip_gradients"), (step, "step_if_finite"), (MaskedJEPA, "after_step"), (Meters, "report"),
+    (checkpoint_writer, "take_snapshot"), (resume, "restore_checkpoint"), (runs, "export_encoder"), (command, "curves"),
 )  # fmt: skip
 WATCHED = {"open": "open", "os.rename": "rename", "os.mkdir": "make", "os.remove": "remove", "os.rmdir": "remove"}
 

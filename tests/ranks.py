@@ -11,18 +11,22 @@ from tests.ready import Ready
 RUN = """
 import json, os, sys
 import torch
-from openjepa import config, runs
+from openjepa.cli.pretrain import pretrain
+from openjepa.training.config import from_json
 from tests.small import small
 small()
-runs.pretrain(config.from_json(json.loads(sys.argv[1])))
+pretrain(from_json(json.loads(sys.argv[1])))
 """
 GUARDED = """
 import json, sys
-from openjepa import cli, config, distributed, runs
+from openjepa.cli.main import run_guarded
+from openjepa.cli.pretrain import pretrain
+from openjepa.training.config import from_json
+from openjepa.training.parallel import launch
 from tests.small import small
 small()
-distributed.ROLL = 4.0
-raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
+launch.ROLL_CALL_SECONDS = 4.0
+raise SystemExit(run_guarded(lambda _: pretrain(from_json(json.loads(sys.argv[1]))), []))
 """
 
 

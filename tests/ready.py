@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-IMPORTED = "import openjepa.cli, openjepa.runs, tests.small, torch._dynamo"
+IMPORTED = "import openjepa.cli.main, openjepa.cli.pretrain, tests.small, torch._dynamo"
 LOOK, LARGEST = 0.02, 2**20  # seconds between looks for copies that have ended; bytes of what one is asked
 
 

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openjepa.evaluation import label_free as spectrum
+from openjepa.cli import pretrain as command
+from openjepa.evaluation import label_free
 from openjepa.evaluation.probes import logistic
-from openjepa.evaluation.probes import logistic as logistic_module
-from openjepa.training import run as runs
 from openjepa.training.perf import hardware as machine
 
-STRENGTHS, DRAW = logistic_module.STRENGTHS, runs.draw
+STRENGTHS, DRAW = logistic.STRENGTHS, command.curves
 
 
 def undrawn(_: list[Path], out: Path) -> Path:
@@ -23,6 +22,6 @@ def small(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(machine, "MATMUL_SIDES", {"cpu": (64,), "gpu": (64,)})
     put(machine, "COPY_BYTES", 2**16)
     put(logistic, "STRENGTHS", (1e-1, 1e-4))
-    put(spectrum, "SAMPLES", 20)
-    put(spectrum, "VIEWS", 2)
-    put(runs, "draw_curves", undrawn)
+    put(label_free, "SAMPLES", 20)
+    put(label_free, "VIEWS", 2)
+    put(command, "curves", undrawn)

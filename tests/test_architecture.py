@@ -10,68 +10,81 @@ import pytest
 import openjepa
 
 ROOT = Path(openjepa.__file__).parent
-LEVELS = [
-    {"draws", "memory", "durable", "positional"},
-    {"types"},
-    {"nn", "distributed", "scenes", "masking", "losses", "regularisers", "colour", "log", "parquet", "boxes"},
-    {"encoder", "predictor", "device", "sharding", "archives", "muon"},
-    {"data", "optim", "pictures"},
-    {"methods", "modalities"},
-    {"config", "checkpoint", "health", "flops", "machine"},
-    {"trained"},
-    {"weights", "saving"},
-    {"formats", "recipes"},
-    {"evaluate"},
-    {"figures"},
+LEVELS = (
+    {"core"},
+    {"nn", "data"},
+    {"masking"},
+    {"modalities", "methods"},
     {"training"},
-    {"compiled"},
-    {"preparing", "resuming"},
-    {"budget"},
-    {"runs"},
-    {"submission"},
-    {"showcase", "bench", "checkup", "archiving", "exchange", "retrieval", "decoding"},
-    {"exploring"},
+    {"interop", "recipes"},
+    {"evaluation"},
+    {"viz"},
     {"cli"},
-    {"__main__", "__init__"},
-]
+)
 FILES = sorted(ROOT.rglob("*.py"))
+TOP = {"__init__.py", "__main__.py"}
 
 
 def room(file: Path) -> str:
-    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+    return file.relative_to(ROOT).parts[0]
 
 
 def level(name: str) -> int:
     return next(number for number, rooms in enumerate(LEVELS) if name in rooms)
 
 
-def imported(file: Path) -> set[str]:
-    """Rooms that a file imports, inside functions too."""
-    found = set()
+def imports(file: Path) -> list[str]:
+    """Modules and names of the package that a file imports, as dotted paths; imports inside functions count too."""
+    found = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "openjepa":
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return found - {"__version__"}
+            found += [f"{node.module}.{alias.name}".split(".", 1)[1] for alias in node.names]
+        if isinstance(node, ast.Import):
+            found += [alias.name.split(".", 1)[1] for alias in node.names if alias.name.startswith("openjepa.")]
+    return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def imported_rooms(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(file)} - {"__version__"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.parent != ROOT], ids=lambda f: str(f.relative_to(ROOT)))
 def test_imports_go_down_only(file):
     own = room(file)
-    allowed = {name for number, rooms in enumerate(LEVELS) for name in rooms if number < level(own)} | {own}
-    assert imported(file) <= allowed, f"{own} must not import {imported(file) - allowed}"
+    allowed = {name for rooms in LEVELS[: level(own)] for name in rooms} | {own}
+    assert imported_rooms(file) <= allowed, f"{own} must not import {imported_rooms(file) - allowed}"
 
 
-def test_methods_do_not_know_modalities_nor_the_other_way_round():
-    for file in (ROOT / "methods").glob("*.py"):
-        text = file.read_text().lower()
-        assert not any(f"modalities.{name.stem}" in text for name in (ROOT / "modalities").glob("*.py"))
-    for file in (ROOT / "modalities").glob("*.py"):
-        assert "methods" not in imported(file)
+def test_no_file_imports_itself_in_a_circle():
+    module = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in FILES}
+    graph = {
+        name: {target for each in imports(file) for target in (each, each.rpartition(".")[0]) if target in module} - {name}
+        for name, file in module.items()
+    }
+    while leaves := {name for name, targets in graph.items() if not targets}:
+        graph = {name: targets - leaves for name, targets in graph.items() if name not in leaves}
+    assert not graph
+
+
+def test_the_tree_has_few_folders_and_no_loose_files():
+    assert {file.name for file in ROOT.glob("*.py")} == TOP
+    folders = {file.parent.relative_to(ROOT).parts[0] for file in FILES if file.parent != ROOT}
+    assert folders == set().union(*LEVELS) and len(folders) <= 13
+
+
+def test_files_are_short():
+    lengths = sorted(len(file.read_text().splitlines()) for file in FILES if file.read_text().strip())
+    assert lengths[len(lengths) // 2] <= 130 and lengths[-1] <= 300
+
+
+def test_methods_and_modalities_do_not_import_each_other():
+    for room, other in (("methods", "modalities"), ("modalities", "methods")):
+        for file in (ROOT / room).glob("*.py"):
+            assert other not in imported_rooms(file)
 
 
 def test_help_is_there_without_torch():
-    code = "import sys; from openjepa.cli import main; main(['--help']); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = "import sys; from openjepa.cli.main import main; main(['--help']); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 

@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 from openjepa.cli.doctor import Doctor, doctor
 from openjepa.cli.main import main
+from openjepa.cli.pretrain import pretrain
 from openjepa.cli.shards import make_shards
 from openjepa.core.errors import UserError
 from openjepa.data import archives
@@ -31,7 +32,6 @@ from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.labeled import LabeledData, split_labeled
 from openjepa.modalities.image import Image
 from openjepa.training.checkpoint import load_newest
-from openjepa.training.run import pretrain
 from tests.conftest import MODALITIES, replace
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.study.arms import ARMS
-from openjepa.cli.main import starting_point
+from openjepa.cli import parsing
+from openjepa.cli.parsing import default_settings
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes import auto
@@ -37,10 +38,10 @@ def test_the_threads_of_all_processes_are_counted(monkeypatch):
         asked.append(threads)
         return AutoConfig(Pretrain(), ("none",))
 
-    monkeypatch.setattr(auto, "choose_config", record)
+    monkeypatch.setattr(parsing, "choose_config", record)
     for world, flags in (("1", []), ("1", ["--threads", "2"]), ("3", ["--threads=2"]), ("1", ["--threads", "x"])):
         monkeypatch.setenv("WORLD_SIZE", world)
-        starting_point(["--data.root", "photos", *flags])
+        default_settings(["--data.root", "photos", *flags])
     assert asked == [0, 2, 6, 0]
 
 

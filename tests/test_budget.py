@@ -2,6 +2,7 @@
 
 import pytest
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.config import format_duration, parse_duration
 from openjepa.core.errors import UserError
 from openjepa.training import budget
@@ -9,7 +10,6 @@ from openjepa.training import run as runs
 from openjepa.training.budget import FEW_STEPS, StepTiming, limit_to_budget, steps_in_budget, time_step
 from openjepa.training.config import load_config
 from openjepa.training.meters import Meters
-from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
 from tests.conftest import CPU, replace
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from openjepa.evaluate.candidates import IMAGENET
-from openjepa.evaluate.probing import Settings
 
 from openjepa.cli.compare import Compare, compare
 from openjepa.core.errors import UserError
@@ -35,7 +33,7 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
     model = transformers.IJepaModel(transformers.IJepaConfig(image_size=32, patch_size=4, layer_norm_eps=1e-6, **sizes))
     config = replace(
         Pretrain(data=MODALITIES["image"], method=replace(METHODS["released"], depth=5)),
-        data=replace(MODALITIES["image"], mean=IMAGENET[0], std=IMAGENET[1]),
+        data=replace(MODALITIES["image"], mean=IMAGENET_MEAN_STD[0], std=IMAGENET_MEAN_STD[1]),
     )
     this = from_untrained(config)
     with torch.no_grad():
@@ -52,7 +50,7 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
 
     monkeypatch.setattr(attentive, "EPOCHS", 2)
     monkeypatch.setitem(FINETUNE_RECIPES, "default", FinetuneRecipe(epochs=2, batch_size=16, drop_path=0.0))
-    settings = Settings(
+    settings = ProbeSettings(
         data=LabeledData((str(photos),)), device="cpu", precision="fp32", shots=(4.0,),
         probes=("logistic", "linear", "knn", "lowshot", "attentive", "finetune"),
     )  # fmt: skip
@@ -98,7 +96,7 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         "import torch, openjepa\n"
         "def encoder():\n"
         "    data = openjepa.Image(size=(16, 16), patch=16, mean=(.5,) * 3, std=(.5,) * 3)\n"
-        "    return openjepa.Candidate('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
+        "    return openjepa.EncoderAdapter('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
         "def nothing():\n"
         "    return 3\n"
     )

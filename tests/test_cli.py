@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from openjepa.cli.main import VERBS, main, switch
-from openjepa.training.run import pretrain
+from openjepa.cli import main as command_line
+from openjepa.cli.main import main, normalize_switch
+from openjepa.cli.pretrain import pretrain
 from tests.conftest import replace
 
 FAST = [
@@ -203,7 +204,7 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
     ],
 )
 def test_a_switch_may_be_written_with_its_value(typed, meant):
-    assert switch(typed) == meant
+    assert normalize_switch(typed) == meant
 
 
 def test_a_missing_folder_is_named(tmp_path, capsys):
@@ -272,7 +273,7 @@ def test_a_verb_that_is_interrupted_says_so(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(VERBS, "doctor", interrupted)
+    monkeypatch.setattr(command_line, "command", lambda name: interrupted)
     assert main(["doctor", "photos"]) == 130
     assert capsys.readouterr().err == "jepa: stopped\n"
 

@@ -31,7 +31,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
     from openjepa.nn import cpu_kernels as products
-    from openjepa.training.config import Pretrain
+    from openjepa.training.config import OnlineProbe, Pretrain
     from openjepa.training.device import Device
     from openjepa.training.perf.compile import MAX_STATIC_SHAPES, compile_blocks
 
@@ -46,7 +46,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
 
     def losses(compiled: bool) -> list[float]:
         method = small.build(data, 0)
-        steps, optimizer = steps_of(settings, data.synthetic(64, 0), 1), build(method, settings.optim)
+        steps, optimizer = build_steps(settings, data.synthetic(64, 0), 1), build_optimizer(method, settings.optim)
         already = counters["stats"]["unique_graphs"]
         names, weights = list(method.state_dict()), [each.clone() for each in method.parameters()]
         if compiled:
@@ -57,7 +57,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
         made, found = counters["stats"]["unique_graphs"], []
         for step in (steps[number] for number in range(6)):
             hyper = settings.optim.at(0, 6)
-            taken = advance(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
+            taken = train_step(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
             found.append(float(taken.loss))
         found += probes.scores(method).values()
         if len(shapes) <= MAX_STATIC_SHAPES:

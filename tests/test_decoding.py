@@ -9,18 +9,19 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.cli.main import main
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.data.loader import Steps
 from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, draw_samples, load_decoder
 from openjepa.evaluation.decoder_agreement import derangement, feature_agreement
+from openjepa.interop.pretrained import load_run
 from openjepa.methods.decoder import image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions, normal_samples, velocity
 from openjepa.recipes.decoder import BLOCK_MASK, TrainDecoder, decoder_config
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.optim import Optim, build_optimizer
-from openjepa.training.run import pretrain
 from openjepa.training.step import train_step
 from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace
 
@@ -146,7 +147,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
     folder = tmp_path / "decoder"
     train = ["decode", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
     assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
-    trained, theirs = load_decoder(folder), load_config(run, "target")
+    trained, theirs = load_decoder(folder), load_run(run, "target")
     for name, value in theirs.encoder.state_dict().items():
         assert value.equal(trained.method.target_encoder.state_dict()[name])
     assert (folder / "report.html").exists()

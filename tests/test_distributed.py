@@ -14,17 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.data.loader import Steps
 from openjepa.evaluation.features import compute_features
 from openjepa.interop.adapters import from_untrained
+from openjepa.interop.pretrained import load_run
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.training.checkpoint import list_checkpoints, load_newest
 from openjepa.training.config import OnlineProbe, load_config
 from openjepa.training.log import read_metrics
-from openjepa.training.parallel import launch as distributed_distributed
+from openjepa.training.parallel import launch as distributed_launch
 from openjepa.training.parallel.launch import unreachable_ranks
-from openjepa.training.run import pretrain
 from openjepa.viz.report import write_report_at_end
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
 from tests.ranks import GUARDED, RUN, dump, started
@@ -41,7 +42,7 @@ def losses(out) -> list[float]:
 
 
 def features(out) -> torch.Tensor:
-    trained = load_config(out)
+    trained = load_run(out)
     view = MODALITIES["image"].synthetic(8, 3).read(torch.arange(8), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     return tokens.x
@@ -79,8 +80,8 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny):
     torchrun(
         replace(tiny, steps=20, save_beside=False),
         code=RUN.replace(
-            "runs.pretrain",
-            "from openjepa import training\ntraining.Meters.took = HALT(training.Meters.took)\nruns.pretrain",
+            "pretrain(from_json",
+            "from openjepa.training.meters import Meters\nMeters.took = HALT(Meters.took)\npretrain(from_json",
         ).replace("import json", HALT + "import json", 1),
     )
     assert load_newest(tiny.out / "checkpoints").step == 10
@@ -114,13 +115,14 @@ def HALT(took):
 
 
 FULL = """
-from openjepa import checkpoint, training
+from openjepa.core.errors import RunError
+from openjepa.training import checkpoint
 def full(*_):
     raise OSError(28, "No space left on device")
-checkpoint.store = full
+checkpoint.write_durable = full
 try:
-    runs.pretrain(config.from_json(json.loads(sys.argv[1])))
-except training.Trouble as trouble:
+    pretrain(from_json(json.loads(sys.argv[1])))
+except RunError as trouble:
     os._exit(9 if "could not" in str(trouble) and "--resume yes" in str(trouble) else 1)
 """
 
@@ -135,10 +137,10 @@ def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):
     code = f"""
 import os, torch
 import torch.distributed as dist
-from openjepa.methods.jepa import moments
+from openjepa.nn.target_transforms import global_mean_var
 dist.init_process_group("gloo")
 x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(dist.get_rank())) + 5 * dist.get_rank()
-mean, variance = moments(x)
+mean, variance = global_mean_var(x)
 torch.save((x, mean, variance), r"{tmp_path}/" + str(dist.get_rank()))
 dist.destroy_process_group()
 """
@@ -191,16 +193,17 @@ SHARED = """
 import json, sys
 from pathlib import Path
 import torch
-from openjepa import config, distributed
-from openjepa.device import Place
-from openjepa.evaluate.candidates import untrained
-from openjepa.evaluate.embed import embed
-embedding = sys.modules["openjepa.evaluate.embed"]
-settings = config.from_json(json.loads(sys.argv[1]))
-with distributed.process_group(torch.device("cpu")):
+from openjepa.evaluation import feature_store
+from openjepa.evaluation.features import compute_features
+from openjepa.interop.adapters import from_untrained
+from openjepa.training.config import from_json
+from openjepa.training.device import Device
+from openjepa.training.parallel.launch import process_group
+settings = from_json(json.loads(sys.argv[1]))
+with process_group(torch.device("cpu")):
     data = settings.data.synthetic(300, 0)
-    embedding.CHUNK = 100
-    embed(untrained(settings), data, Place(torch.device("cpu"), False), ("last",), settings.out)
+    feature_store.CHUNK_ROWS = 100
+    compute_features(from_untrained(settings), data, Device(torch.device("cpu"), False), ("last",), settings.out)
 """
 
 
@@ -218,12 +221,12 @@ def test_ranks_share_an_embedding(tiny):
 PROBED = """
 import json, sys
 from pathlib import Path
-from openjepa import config
-from openjepa.evaluate.labelled import Labelled
-from openjepa.evaluate.probing import Probe, probe
-settings = config.from_json(json.loads(sys.argv[1]))
+from openjepa.cli.probe import Probe, probe
+from openjepa.evaluation.labeled import LabeledData
+from openjepa.training.config import from_json
+settings = from_json(json.loads(sys.argv[1]))
 asked = Probe(
-    run=str(settings.out), data=Labelled(settings.data.root), probes=("knn",), device="cpu", precision="fp32",
+    run=str(settings.out), data=LabeledData(settings.data.root), probes=("knn",), device="cpu", precision="fp32",
     features=settings.out / "features",
 )
 scores = probe(asked)
@@ -239,8 +242,8 @@ def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
 
 
 BUDGET = RUN.replace(
-    "runs.pretrain",
-    "from openjepa import budget\nruns.paced = lambda *_: budget.Pace(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\nruns.pretrain",
+    "pretrain(from_json",
+    "from openjepa.training import budget, run\nrun.time_step = lambda *_: budget.StepTiming(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\npretrain(from_json",
 )
 
 
@@ -253,12 +256,13 @@ def test_ranks_agree_on_the_steps_of_a_budget(tiny):
 
 SUITE = """
 import json, sys
-from openjepa import config
-from openjepa.evaluate import labelled, suite
+from openjepa.cli import suite
+from openjepa.evaluation import labeled
+from openjepa.training.config import from_json
 from tests.small import small
 small()
-labelled.SCENES, suite.SCENES = (40, 20), (20, 10)
-settings = config.from_json(json.loads(sys.argv[1]))
+labeled.SCENES, suite.SCENES = (40, 20), (20, 10)
+settings = from_json(json.loads(sys.argv[1]))
 suite.suite(suite.Suite(run=str(settings.out), device="cpu", precision="fp32"))
 """
 
@@ -299,7 +303,7 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
 
 def test_a_roll_call_ends_with_its_answer(monkeypatch):
     """Its thread, asking on while Python shuts down, took the process with it in seven of twelve."""
-    monkeypatch.setattr(distributed_distributed, "ROLL_CALL_SECONDS", 0.3)
+    monkeypatch.setattr(distributed_launch, "ROLL_CALL_SECONDS", 0.3)
     before = threading.enumerate()
     assert unreachable_ranks(torch.distributed.HashStore(), 0, 3) == [1, 2]
     assert threading.enumerate() == before

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from openjepa.evaluate.probing import Settings
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
-from openjepa.cli.probe import Probe
+from openjepa.cli.pretrain import pretrain
+from openjepa.cli.probe import Probe, probe
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.wrappers import ThreadedDataset
@@ -21,18 +21,17 @@ from openjepa.evaluation.labeled import LabeledData, split_labeled
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probes import linear
 from openjepa.evaluation.probes.knn import knn_predict
-from openjepa.evaluation.probes.linear import feature_batches, fit_heads, linear_probe, sweep_heads
+from openjepa.evaluation.probes.linear import LabeledFeatures, feature_batches, fit_heads, linear_probe, sweep_heads
 from openjepa.evaluation.probes.linear_heads import schedule_factor, trust_ratio
 from openjepa.evaluation.probes.linear_recipes import LinearRecipe
-from openjepa.evaluation.probes.logistic import Problem, accuracy
-from openjepa.evaluation.probes.lowshot import STRENGTH, choose_labeled
+from openjepa.evaluation.probes.logistic import Problem, accuracy, fit_logistic, logistic_probe
+from openjepa.evaluation.probes.lowshot import STRENGTH, choose_labeled, lowshot_probe
 from openjepa.evaluation.scores import Score, bootstrap_interval
 from openjepa.evaluation.tasks.clevr import ClevrImages, scene_label
 from openjepa.interop.adapters import from_ours, from_run, from_untrained
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import build_untrained, load_run
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
-from openjepa.training.run import pretrain
 from openjepa.viz.scores import curve_groups, draw_label_curve
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
@@ -55,7 +54,7 @@ def test_logistic_regression_is_scikit_learns(strength, features):
     if features > 6:
         generator = torch.Generator().manual_seed(2)
         x = x @ torch.randn(6, features, generator=generator) + torch.randn(len(x), features, generator=generator)
-    ours = fit_heads(x, y, 4, strength)
+    ours = fit_logistic(x, y, 4, strength)
     scaled = ((x - x.mean(0)) / x.std(0)).double().numpy()
     theirs = linear_model.LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(scaled, y.numpy())
     close = {"atol": 2e-3 if features == 6 else 4e-3, "rtol": 2e-3}  # of largest weights of 0.6 where classes are apart
@@ -80,7 +79,7 @@ def test_logistic_regression_uses_directions_of_little_variance(every_strength):
     hidden = torch.randn(4000, 64, generator=generator) * torch.logspace(0, -4, 64)
     mixed = hidden @ torch.linalg.qr(torch.randn(64, 64, generator=generator))[0]
     label = (hidden[:, -24:] / torch.logspace(0, -4, 64)[-24:]).sum(1).gt(0).long()
-    found = linear_probe(mixed[:3000], label[:3000], mixed[3000:], 2)
+    found = logistic_probe(mixed[:3000], label[:3000], mixed[3000:], 2)
     assert accuracy(found.predicted, label[3000:]) > 0.93
 
 
@@ -110,7 +109,7 @@ def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
         run=str(tiny.out), data=LabeledData((str(photos),)), probes=("lowshot",), shots=(2.0,), draws=1, baselines=False,
         out=tmp_path, device="cpu", precision="fp32",
     )  # fmt: skip
-    (score,) = linear_probe(asked)
+    (score,) = probe(asked)
     assert score.low < score.accuracy < score.high
 
 
@@ -124,20 +123,20 @@ def test_the_strength_is_chosen_without_the_test_data(monkeypatch, every_strengt
         return of(features, label, classes)
 
     monkeypatch.setattr(Problem, "of", spy)
-    score = accuracy(linear_probe(*train, x, 4).predicted, y)
+    score = accuracy(logistic_probe(*train, x, 4).predicted, y)
     assert seen == [360, 400] and 0.5 < score <= 1
 
 
 def test_labels_that_mean_nothing_are_learnt_no_better_than_chance(every_strength):
     x, _ = blobs(2000)
     y = torch.randint(0, 4, (2000,), generator=torch.Generator().manual_seed(5))
-    predicted = linear_probe(x[:1000], y[:1000], x[1000:], 4).predicted
+    predicted = logistic_probe(x[:1000], y[:1000], x[1000:], 4).predicted
     assert accuracy(predicted, y[1000:]) == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_probe_prints_the_encoder_beside_its_baselines(tiny, photos, capsys):
     pretrain(tiny)
-    scores = linear_probe(Probe(run=str(tiny.out), data=LabeledData((str(photos),)), device="cpu", precision="fp32"))
+    scores = probe(Probe(run=str(tiny.out), data=LabeledData((str(photos),)), device="cpu", precision="fp32"))
     assert {score.features: score.probe for score in scores} == dict.fromkeys(NAMES, "kNN")
     assert all(0 <= score.low <= score.accuracy <= score.high <= 1 for score in scores)
     said = capsys.readouterr().out
@@ -154,7 +153,7 @@ def test_a_test_folder_is_used_and_its_classes_are_matched_by_name(tiny, photos,
             (tmp_path / "split" / part).mkdir(parents=True, exist_ok=True)
             (tmp_path / "split" / part / f"class{number}").symlink_to(photos / f"class{number}")
     data = LabeledData((str(tmp_path / "split"),))
-    (score,) = linear_probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
+    (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
     said = capsys.readouterr()
     assert "96 images to train on, 64 to test (test/)" in said.out and "no images of 1 of the classes" in said.err
     assert score.accuracy > 0.2
@@ -198,14 +197,14 @@ def test_the_export_is_the_target_encoder(tiny):
 def test_the_untrained_encoder_is_where_the_run_began(tiny):
     pretrain(replace(tiny, steps=1, optim=replace(tiny.optim, lr=1e-12, start_lr=1e-12, final_lr=0.0)))
     after = load_run(tiny.out, "context")
-    before = from_untrained(after.config)
+    before = build_untrained(after.config)
     torch.testing.assert_close(after.encoder.state_dict(), before.state_dict(), atol=1e-6, rtol=0)
 
 
 def test_a_folder_with_one_class_is_refused(tiny, photos):
     pretrain(tiny)
     with pytest.raises(UserError, match="nothing to tell apart"):
-        linear_probe(Probe(run=str(tiny.out), data=LabeledData((str(photos / "class0"),)), device="cpu"))
+        probe(Probe(run=str(tiny.out), data=LabeledData((str(photos / "class0"),)), device="cpu"))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -229,13 +228,13 @@ def replace_method(**sizes) -> Pretrain:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr("openjepa.evaluate.embed.CHUNK", 100)
+    monkeypatch.setattr("openjepa.evaluation.feature_store.CHUNK_ROWS", 100)
 
 
 def features_of_scenes(tmp_path, count=250, seed=0, encoder=0):
     """Features on disk, of a few chunks."""
     data = MODALITIES["image"].synthetic(count, seed)
-    this = from_ours(from_untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
+    this = from_ours(build_untrained(replace(replace_method(), seed=encoder)), replace_method(), "tiny")
     return compute_features(this, data, CPU, ("last", "last4"), tmp_path / "features"), this, data
 
 
@@ -306,7 +305,7 @@ def test_images_beside_class_folders_are_refused(tiny, photos, tmp_path):
             (tmp_path / "mixed" / part / file.name).symlink_to(file)
     (tmp_path / "mixed" / "loose.png").symlink_to(next((photos / "class2").iterdir()))
     with pytest.raises(UserError, match="1 images, the first .* beside the class folders"):
-        linear_probe(Probe(run=str(tiny.out), data=LabeledData((str(tmp_path / "mixed"),)), device="cpu"))
+        probe(Probe(run=str(tiny.out), data=LabeledData((str(tmp_path / "mixed"),)), device="cpu"))
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -314,7 +313,7 @@ def test_many_heads_together_are_each_as_if_alone(norm):
     x, y = blobs()
     recipe = LinearRecipe(norms=(norm,), lr_multipliers=(1.0, 0.1), epochs=3, batch_size=64)
     heads = sweep_heads(recipe, ("last",))
-    train = LabeledData({"last": x}, y)
+    train = LabeledFeatures({"last": x}, y)
     together = trained_heads(train, heads, recipe)
     for number, head in enumerate(heads):
         alone = trained_heads(train, [head], recipe)
@@ -332,7 +331,7 @@ def test_a_head_with_batch_norm_is_torchs():
     x, y = blobs()
     recipe = LinearRecipe(norms=(True,), lr_multipliers=(1.0,), weight_decays=(5e-4,), epochs=2, batch_size=50)
     (head,) = sweep_heads(recipe, ("last",))
-    train = LabeledData({"last": x}, y)
+    train = LabeledFeatures({"last": x}, y)
     group = trained_heads(train, [head], recipe)
     norm, layer = torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 4)
     with torch.no_grad():
@@ -362,7 +361,7 @@ def test_larss_step_is_a_thousandth_of_the_weights_length():
 def test_the_linear_probe_agrees_with_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle here")
     (x, y), (q, z) = blobs(4000), blobs(4000, 1)
-    found = linear_probe(LabeledData({"last": x}, y), LabeledData({"last": q}, z), 4)
+    found = linear_probe(LabeledFeatures({"last": x}, y), LabeledFeatures({"last": q}, z), 4)
     theirs = linear_model.LogisticRegression(max_iter=2000).fit(x.numpy(), y.numpy()).score(q.numpy(), z.numpy())
     assert accuracy(found.predicted, z) == pytest.approx(theirs, abs=0.005)
 
@@ -370,10 +369,10 @@ def test_the_linear_probe_agrees_with_scikit_learn():
 def test_labels_that_only_the_test_set_knows_are_not_found(every_strength):
     """No leak: whatever a probe looks at, it is not the test data's labels."""
     x, y = torch.randn(2000, 16, generator=torch.Generator().manual_seed(3)), torch.randint(0, 4, (2000,))
-    train, test = LabeledData({"last": x[:1000]}, y[:1000]), LabeledData({"last": x[1000:]}, y[1000:])
+    train, test = LabeledFeatures({"last": x[:1000]}, y[:1000]), LabeledFeatures({"last": x[1000:]}, y[1000:])
     answers = {
         "linear": linear_probe(train, test, 4).predicted,
-        "logistic": linear_probe(x[:1000], y[:1000], x[1000:], 4).predicted,
+        "logistic": logistic_probe(x[:1000], y[:1000], x[1000:], 4).predicted,
         "kNN": knn_predict(x[:1000], y[:1000], x[1000:], 4),
     }
     for name, predicted in answers.items():
@@ -399,9 +398,9 @@ def test_low_shots_take_so_many_of_each_class_and_differ_between_draws():
     test, truth = blobs(400, 1)
 
     def answer(rows):
-        return fit_heads(x[rows], y[rows], 4, STRENGTH).predict(test)
+        return fit_logistic(x[rows], y[rows], 4, STRENGTH).predict(test)
 
-    few, many = (linear_probe(answer, y, truth, 4, shots) for shots in (1, 50))
+    few, many = (lowshot_probe(answer, y, truth, 4, shots) for shots in (1, 50))
     assert len(few) == 5 and sum(draw.accuracy for draw in few) < sum(draw.accuracy for draw in many)
 
 
@@ -510,10 +509,10 @@ def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
             entries.append({"image_filename": file.name, "objects": objects})
         (tmp_path / "CLEVR" / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": entries}))
     data = LabeledData((str(tmp_path / "CLEVR"),), "clevr-count", "squash")
-    (score,) = linear_probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
+    (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
     assert 0 <= score.accuracy <= 1
     with pytest.raises(UserError, match="is no CLEVR_v1.0 folder"):
-        linear_probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
+        probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
 
 
 def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
@@ -524,7 +523,7 @@ def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     assert torch.equal(first.last, again.last) and torch.equal(rows, same)
     assert sorted(torch.cat([rows for _, rows in seen_in(1)]).tolist()) == list(range(32))
     assert not torch.equal(first.last, next(seen_in(1))[0].last)
-    settings = Settings(data=LabeledData((str(photos),)), probes=("linear",), crops=True, device="cpu")
+    settings = ProbeSettings(data=LabeledData((str(photos),)), probes=("linear",), crops=True, device="cpu")
     (score,) = measure_encoders([this], settings, tmp_path, pixels=False)
     assert score.probe == "linear crops" and score.chosen["recipe"] == "default"
 
@@ -566,7 +565,7 @@ def test_the_context_encoder_of_an_export_is_refused(tiny):
 
 def test_the_last_four_layers_are_probed_when_asked_for(tiny, photos, tmp_path):
     this = from_untrained(replace_method(depth=5))
-    settings = Settings(data=LabeledData((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
+    settings = ProbeSettings(data=LabeledData((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
     scores = measure_encoders([this], settings, tmp_path, pixels=True)
     assert [each.chosen["kind"] for each in scores] == ["last4", "last4", "last", "last"]
 
@@ -577,7 +576,7 @@ def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_no
     asked = Probe(run=str(tiny.out), data=data, baselines=False, out=tmp_path, device="cpu", precision="fp32")
 
     def kept(**changes) -> list[str]:
-        linear_probe(replace(asked, **changes))
+        probe(replace(asked, **changes))
         return [each["probe"] for each in json.loads((tmp_path / f"{photos.name}.json").read_text())["scores"]]
 
     assert kept(probes=("knn",)) == ["kNN"]
@@ -598,7 +597,7 @@ def test_stored_features_say_which_file_each_row_is_of(tiny, photos, tmp_path):
     pretrain(tiny)
     data = LabeledData((str(photos),))
     asked = Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, features=tmp_path, device="cpu")
-    linear_probe(asked)
+    probe(asked)
     indices = sorted(tmp_path.glob("*/index.csv"))
     rows = [row for file in indices for row in csv.DictReader(file.open())]
     assert len(indices) == 2 and len(rows) == 96
@@ -618,7 +617,7 @@ def test_threads_read_what_one_reads(photos):
 def test_a_head_that_diverges_when_trained_again_gives_way_to_the_next_best(monkeypatch):
     """It is trained again on a tenth more data, for which its rate may be too high; so may none be left."""
     x, y = blobs(400)
-    train, test, trained = LabeledData({"last": x[:300]}, y[:300]), LabeledData({"last": x[300:]}, y[300:]), []
+    train, test, trained = LabeledFeatures({"last": x[:300]}, y[:300]), LabeledFeatures({"last": x[300:]}, y[300:]), []
     fit = fit_heads
 
     def failing(batches, steps, heads, *rest):
@@ -634,4 +633,4 @@ def test_a_head_that_diverges_when_trained_again_gives_way_to_the_next_best(monk
     assert len(set(trained)) == 3 and found.head == trained[-1]
     assert (found.predicted == test.label).float().mean() > 0.5
     with pytest.raises(UserError, match="no head of the linear probe stays finite"):
-        linear_probe(LabeledData({"last": x[:300] * float("nan")}, y[:300]), test, 4)
+        linear_probe(LabeledFeatures({"last": x[:300] * float("nan")}, y[:300]), test, 4)

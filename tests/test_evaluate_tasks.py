@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from openjepa.cli import suite
-from openjepa.cli.probe import Probe
-from openjepa.cli.suite import Suite
+from openjepa.cli import suite as suite_command
+from openjepa.cli.pretrain import pretrain
+from openjepa.cli.probe import Probe, probe
+from openjepa.cli.suite import Suite, suite
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
@@ -18,7 +19,13 @@ from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.labeled import LabeledData
 from openjepa.evaluation.probes import attentive, finetune
 from openjepa.evaluation.probes.attentive import SweepPoint, attentive_probe
-from openjepa.evaluation.probes.finetune import FinetuneClassifier, drop_paths, fit_classifier, layerwise_groups
+from openjepa.evaluation.probes.finetune import (
+    FinetuneClassifier,
+    drop_paths,
+    finetune_probe,
+    fit_classifier,
+    layerwise_groups,
+)
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from openjepa.evaluation.probes.mixup import mix_batch
 from openjepa.evaluation.suites import SUITES
@@ -35,7 +42,6 @@ from openjepa.nn.pooling import AttentivePool
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import OnlineProbe, Pretrain
 from openjepa.training.log import read_metrics
-from openjepa.training.run import pretrain
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 COLOURS = replace(MODALITIES["image"], size=(16, 16))
@@ -130,7 +136,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
             raise KeyboardInterrupt
         return measured(compared, asked, out, pixels)
 
-    monkeypatch.setattr(suite, "measure_encoders", dying)
+    monkeypatch.setattr(suite_command, "measure_encoders", dying)
     with pytest.raises(KeyboardInterrupt):
         suite(settings)
     scores = suite(settings)
@@ -155,9 +161,7 @@ def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
     pretrain(tiny)
     monkeypatch.setattr(attentive, "EPOCHS", 1)
     data = LabeledData((str(photos),))
-    scores = attentive_probe(
-        Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32")
-    )
+    scores = probe(Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32"))
     assert [each.probe for each in scores] == ["attentive", "kNN", "attentive", "kNN", "kNN"]
 
 
@@ -182,7 +186,7 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
     before = {name: value.clone() for name, value in this.network.state_dict().items()}
     recipe = FinetuneRecipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
     train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
-    predicted = finetune(
+    predicted = finetune_probe(
         DatasetEncoder(this, train, CPU), DatasetEncoder(this, test, CPU), (torch.arange(300), train.label), torch.arange(100), 2, recipe
     )  # fmt: skip
     assert float((predicted == test.label).float().mean()) > 0.8
@@ -236,7 +240,7 @@ def test_fine_tuning_on_few_labels_is_measured_over_draws(tiny, photos, monkeypa
         run=str(tiny.out), data=LabeledData((str(photos),)), probes=("finetune",), finetune="lowshot", shots=(2.0, 0.1),
         draws=2, baselines=False, device="cpu", precision="fp32",
     )  # fmt: skip
-    scores = attentive_probe(asked)
+    scores = probe(asked)
     assert [each.probe for each in scores] == ["2 a class finetune", "10 % of labels finetune"]
     assert all(len(each.chosen["draws"]) == 2 for each in scores)
     assert len(seen) == 4 and seen[0] != seen[1] and len(seen[0]) == 2 * 3

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pillow
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.recipes.decoder import TrainDecoder, decoder_config
-from openjepa.training.run import pretrain
 from openjepa.viz.explorer.page import check_port, explore
 from openjepa.viz.explorer.session import Explore, Session
 from openjepa.viz.prediction_error import load_predictive_method, predict_hidden

@@ -5,9 +5,9 @@ import json
 import subprocess
 import sys
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.training.config import to_json
 from openjepa.training.log import MetricsFile, read_metrics
-from openjepa.training.run import pretrain
 from tests.conftest import replace
 from tests.faults import outcome, same
 
@@ -60,10 +60,12 @@ def test_lines_that_a_crash_tore_are_left_out(tmp_path):
 
 RUN = """
 import json, sys
-from openjepa import cli, config, runs
+from openjepa.cli.main import run_guarded
+from openjepa.cli.pretrain import pretrain
+from openjepa.training.config import from_json
 from tests.small import small
 small()
-raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
+raise SystemExit(run_guarded(lambda _: pretrain(from_json(json.loads(sys.argv[1]))), []))
 """
 
 

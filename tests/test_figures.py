@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 from openjepa.cli.main import main
-from openjepa.cli.report import Report
+from openjepa.cli.pretrain import pretrain
+from openjepa.cli.report import Report, report
 from openjepa.cli.show import FIGURES, Show, show
 from openjepa.core.types import Masks
 from openjepa.masking.config import Masking
 from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain, load_config
-from openjepa.training.run import pretrain
 from openjepa.viz.canvas import COLOR_MAP, COLORS, ColorScale, fade, heatmap, outline
 from openjepa.viz.curves import CurvesOptions
 from openjepa.viz.embedding_map import GRID_CELLS, MapOptions, neighbor_agreement, non_overlapping, project_features
@@ -27,9 +27,9 @@ from openjepa.viz.features import Basis, FeaturesOptions, foreground_mask
 from openjepa.viz.inputs import ImageBatch, evenly_spaced
 from openjepa.viz.masks import MasksOptions, mask_coverage
 from openjepa.viz.neighbors import nearest_rows
-from openjepa.viz.prediction_error import nearest_patches, predict_hidden
+from openjepa.viz.prediction_error import nearest_context_patch, nearest_patches, predict_hidden
 from openjepa.viz.predictions import PredictionOptions, denormalize_pixels, prediction_masks
-from openjepa.viz.report import write_report, write_report_at_end
+from openjepa.viz.report import write_report_at_end
 from openjepa.viz.similarity import SimilarityOptions, patch_at, patch_cosines
 from openjepa.viz.spectrum import SpectrumOptions, variance_shares
 from tests.conftest import METHODS, TINY, replace
@@ -188,9 +188,9 @@ def test_the_nearest_shown_patch_is_the_nearest_in_space():
 
     pos = grid_positions(4, 4)[None]
     mask = Masks(torch.tensor([[0, 3, 12]]), torch.tensor([[[1, 7, 13, 8]]]))
-    assert nearest_rows(mask, pos).tolist() == [[0, 3, 12, 12]]
+    assert nearest_context_patch(mask, pos).tolist() == [[0, 3, 12, 12]]
     padded = mask._replace(context_valid=torch.tensor([[True, False, True]]))
-    assert nearest_rows(padded, pos)[0, 1] != 3
+    assert nearest_context_patch(padded, pos)[0, 1] != 3
 
 
 def test_predicted_pixels_get_the_true_patchs_mean_and_contrast():
@@ -402,7 +402,7 @@ def test_bad_input_is_a_sentence(words, said, run, photos, tmp_path, capsys):
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_drawn(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("openjepa.figures.shown.os.access", lambda *_: False)
+    monkeypatch.setattr("openjepa.viz.inputs.os.access", lambda *_: False)
     assert main(["show", "features", str(run), "--out", str(tmp_path / "new" / "f.png")]) == 1
     said = capsys.readouterr()
     assert f"nothing can be written in {tmp_path}: try --out f.png" in said.err and "picture" not in said.out
@@ -454,7 +454,7 @@ def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
 
 def test_runs_stand_side_by_side_with_what_differs(run, photos, tmp_path):
     other = trained(photos, tmp_path / "other", seed=3)
-    page = write_report(Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
+    page = report(Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
     assert "<td>seed</td><td>0</td><td>3</td>" in page and 'id="features-other"' in page
     assert "<td>data.patch</td>" not in page.split('id="settings"')[0]  # what is alike is not said twice
 
@@ -464,14 +464,14 @@ def test_a_report_says_what_went_wrong(photos, tmp_path, capsys):
     rows = [json.dumps({"step": step, "loss": 0.1, "rankme": 1.0}) for step in (1, 2, 3)]
     (run / "metrics.jsonl").write_text("\n".join(rows))
     (run / "skipped.jsonl").write_text(json.dumps({"path": "a.png", "reason": "<b>cut</b> short"}) + "\n")
-    page = write_report(Report(runs=(str(run),), pictures=False)).read_text()
+    page = report(Report(runs=(str(run),), pictures=False)).read_text()
     assert "is collapsing" in page and "1 files could not be decoded" in page and "&lt;b&gt;cut" in page
     assert "is not done" in page and 'id="features"' not in page
 
 
 def test_probes_stand_in_the_report_beside_their_baselines(run, photos, tmp_path):
     assert main(["probe", str(run), "--data.root", str(photos), "--probes", "knn"]) == 0
-    page = write_report(Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
+    page = report(Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
     assert "<td>raw pixels</td>" in page and "<td>before training</td>" in page
 
 
@@ -481,7 +481,7 @@ def test_a_report_of_a_run_whose_pictures_are_gone_says_so(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     run = trained(tmp_path / "photos", tmp_path / "run")
     shutil.rmtree(tmp_path / "photos")
-    page = write_report(Report(runs=(str(run),))).read_text()
+    page = report(Report(runs=(str(run),))).read_text()
     assert "None could be drawn" in page and 'id="curves"' in page
 
 
@@ -508,7 +508,7 @@ def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
 def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path):
     from tests.browser import browser
 
-    page = write_report(Report(runs=(str(run),), out=tmp_path / "r.html"))
+    page = report(Report(runs=(str(run),), out=tmp_path / "r.html"))
     with browser(width, dark) as window:
         window.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.data.loader import Steps
 from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
@@ -18,7 +19,6 @@ from openjepa.training.config import load_config
 from openjepa.training.log import read_metrics
 from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.perf.flops import count_flops, mask_shapes
-from openjepa.training.run import pretrain
 from openjepa.training.setup import build_steps
 from openjepa.training.step import train_step
 from tests.conftest import CPU

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openjepa.core.fileio import MAX_JSON_BYTES
+from openjepa.interop.pretrained import load_run
 from openjepa.training.checkpoint import FORMAT, load_newest, optimizer_state, restore_checkpoint
 from openjepa.training.config import load_config
 from openjepa.training.optim import build_optimizer
@@ -17,7 +18,7 @@ FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
 def test_a_run_of_this_format_is_read_as_it_was(folder):
     expected = torch.tensor(json.loads((folder / "features.json").read_text()))
-    trained = load_config(folder)
+    trained = load_run(folder)
     view = trained.config.data.synthetic(2, 3).read(torch.arange(2), None).views[0]
     (tokens,) = trained.encoder(trained.config.data.tokens(view))
     torch.testing.assert_close(tokens.x.mean(1), expected, atol=1e-4, rtol=0)

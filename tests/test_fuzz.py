@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from benchmarks import fuzz
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import write_durable
+from openjepa.core.fileio import sha256_of_file, write_durable
 from openjepa.data import image_io as pictures
 from openjepa.data.image_io import Undecodable, read_image_file
 from openjepa.training import checkpoint
 from openjepa.training.checkpoint import DAMAGE_ERRORS, list_checkpoints, load_newest, read_checkpoint
-from openjepa.training.run import pretrain
 from tests.mutants import limited, survived
 
 
@@ -77,7 +77,7 @@ def test_a_hostile_shard_with_the_right_hash_is_refused_within_little_memory(sav
     content = HOSTILE[harm].replace(b"{canary}", bytes(canary))
     (saved / "model.safetensors").write_bytes(content)
     state = json.loads((saved / "state.json").read_text())
-    state["sha256"]["model.safetensors"] = checkpoint.digest(saved / "model.safetensors")
+    state["sha256"]["model.safetensors"] = sha256_of_file(saved / "model.safetensors")
     (saved / "state.json").write_text(json.dumps(state))
     child = os.fork()
     if child == 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openjepa.nn.products import ONEDNN
+from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 from tests.conftest import slow
 from tests.golden.capture import RESULTS
 from tests.golden.training import QUICK as QUICK_CASES
@@ -46,7 +46,7 @@ def without_map(section: str, value):
 
 
 def trains(folder: Path, name: str) -> None:
-    every = by_one_process(folder, bool(ONEDNN), (name,))
+    every = by_one_process(folder, bool(HAS_ONEDNN_BF16), (name,))
     assert every
     for result, compute in every.items():
         if "fp32, whole batches" in result or name not in QUICK_CASES:
@@ -59,7 +59,7 @@ def named(prefix: str) -> list[str]:
 
 
 def test_all_that_is_trained_here_is_stored(folder):
-    every = set(by_one_process(folder, bool(ONEDNN))) - set(STORED["training"])
+    every = set(by_one_process(folder, bool(HAS_ONEDNN_BF16))) - set(STORED["training"])
     assert not every and set(cases(folder)) == {name.split(";")[0] for name in STORED["training"]}
 
 
@@ -81,14 +81,14 @@ def test_losses_and_weights_after_twenty_steps_are_what_they_were(folder, name):
 @pytest.mark.parametrize("name", QUICK_CASES)
 @slow
 def test_losses_and_weights_in_bf16_and_in_parts_are_what_they_were(folder, name):
-    for result, compute in by_one_process(folder, bool(ONEDNN), (name,)).items():
+    for result, compute in by_one_process(folder, bool(HAS_ONEDNN_BF16), (name,)).items():
         if "fp32, whole batches" not in result:
             agree(STORED["training"][result], compute(), LOOSE_BF16 if "bf16" in result else LOOSE)
 
 
 @slow
 def test_losses_of_two_processes_are_what_they_were(folder):
-    wanted = {name: each for name, each in TWO.items() if ONEDNN or each.precision == "fp32"}
+    wanted = {name: each for name, each in TWO.items() if HAS_ONEDNN_BF16 or each.precision == "fp32"}
     found = trained_together(folder, wanted)
     stored = STORED["training by two processes"]["all"]
     agree({name: stored[name] for name in found}, found, LOOSE if SAME else LOOSE_BF16)

@@ -16,21 +16,22 @@ from openjepa.cli.convert import Convert, convert
 from openjepa.cli.export import Export, export
 from openjepa.cli.main import main
 from openjepa.core.errors import UserError
-from openjepa.interop import official
 from openjepa.interop.huggingface import read_huggingface
 from openjepa.interop.imported import ImportOptions, config_of_sizes, empty_network, to_our_names
 from openjepa.interop.key_maps import HF5, TIMM, TransformerSizes, position_table, read_sizes
+from openjepa.interop.official import read_official
+from openjepa.interop.timm import read_timm
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos
 from openjepa.nn.vit import VIT_SIZES
-from openjepa.training import run_folder as weights
 from openjepa.training.config import Pretrain
 from openjepa.training.run_folder import (
     CONTEXT_FILE,
     ENCODER_FILE,
     PREDICTOR_FILE,
+    Provenance,
     StateDict,
     initialize_from,
     write_weights,
@@ -58,7 +59,7 @@ def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[
         PREDICTOR_FILE: net.predictor.state_dict(),
     }
     settings = Pretrain(data=data, method=method, masks=Masking(sampler="official"))
-    return write_weights(folder, states, settings, 7, weights.About()), states
+    return write_weights(folder, states, settings, 7, Provenance()), states
 
 
 def same(one: StateDict, other: StateDict) -> bool:
@@ -148,7 +149,7 @@ def synthetic(method: JEPA, data: Image, prefix: str = "module.") -> dict:
 def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
     content = synthetic(METHOD, SQUARE, prefix)
     torch.save(content, tmp_path / "jepa-ep300.pth.tar")
-    found = read_huggingface(tmp_path / "jepa-ep300.pth.tar", HEADS)
+    found = read_official(tmp_path / "jepa-ep300.pth.tar", HEADS)
     for ours_, theirs in (("target", "target_encoder"), ("context", "encoder")):
         state = content[theirs]
         mine = found.networks[ours_]
@@ -197,7 +198,7 @@ def test_the_released_shapes_are_taken_tensor_by_tensor(name):
     encoder["pos_embed"] = position_table(pixels // patch, pixels // patch, dim)
     known = read_sizes(encoder, TIMM, name)
     settings = config_of_sizes(
-        known, TransformerSizes(384, depth, 1536, positions, (384, dim)), 0, official.Pictures(), name
+        known, TransformerSizes(384, depth, 1536, positions, (384, dim)), 0, Preprocessing(), name
     )
     assert settings.data.size == (pixels, pixels) and settings.data.patch == patch and known.positions == positions
     method = settings.method
@@ -229,16 +230,16 @@ def test_a_missing_extra_or_misshapen_key_is_named(tmp_path, change, sentence):
     change(content["target_encoder"])
     torch.save(content, tmp_path / "a.pth.tar")
     with pytest.raises(UserError, match=sentence):
-        read_huggingface(tmp_path / "a.pth.tar", HEADS)
+        read_official(tmp_path / "a.pth.tar", HEADS)
 
 
 def test_heads_that_no_width_tells_are_asked_for(tmp_path):
     """And those that cannot be are refused."""
     torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
     with pytest.raises(UserError, match="does not say how many heads its width of 48 has: give --num-heads"):
-        read_huggingface(tmp_path / "a.pth.tar", ImportOptions())
+        read_official(tmp_path / "a.pth.tar", ImportOptions())
     with pytest.raises(UserError, match="cannot have 5 heads: its width is 48: give another --num-heads"):
-        read_huggingface(tmp_path / "a.pth.tar", ImportOptions(5))
+        read_official(tmp_path / "a.pth.tar", ImportOptions(5))
 
 
 class Evil:
@@ -254,14 +255,14 @@ def test_a_checkpoint_that_wants_to_run_code_does_nothing_but_fail(tmp_path):
     content = synthetic(METHOD, SQUARE) | {"epoch": Evil(mark)}
     torch.save(content, tmp_path / "evil.pth.tar")
     with pytest.raises(UserError, match=r"wants .* to be run: it is not loaded"):
-        read_huggingface(tmp_path / "evil.pth.tar", HEADS)
+        read_official(tmp_path / "evil.pth.tar", HEADS)
     (tmp_path / "plain.pth.tar").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match="is no whole checkpoint of torch"):
-        read_huggingface(tmp_path / "plain.pth.tar", HEADS)
+        read_official(tmp_path / "plain.pth.tar", HEADS)
     with zipfile.ZipFile(tmp_path / "new.pth.tar", "w") as archive:  # names in the way of newer pickles
         archive.writestr("a/data.pkl", pickle.dumps(content, protocol=4))
     with pytest.raises(UserError, match="wants objects to be made|wants .* to be run"):
-        read_huggingface(tmp_path / "new.pth.tar", HEADS)
+        read_official(tmp_path / "new.pth.tar", HEADS)
     assert not mark.exists()
 
 
@@ -274,7 +275,7 @@ def test_a_compressed_or_lying_archive_is_refused_before_it_is_unpacked(tmp_path
         for member in archive.infolist():
             other.writestr(member.filename, archive.read(member))
     with pytest.raises(UserError, match="is compressed: unpack it"):
-        read_huggingface(tmp_path / "b.pth.tar", HEADS)
+        read_official(tmp_path / "b.pth.tar", HEADS)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -291,9 +292,9 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
         for place in rng.integers(start, start + 2500, 6):
             content[place] = int(rng.integers(256))
     (tmp_path / "b.pth.tar").write_bytes(content)
-    whole = read_huggingface(tmp_path / "a.pth.tar", HEADS)
+    whole = read_official(tmp_path / "a.pth.tar", HEADS)
     try:
-        found = read_huggingface(tmp_path / "b.pth.tar", HEADS)
+        found = read_official(tmp_path / "b.pth.tar", HEADS)
     except UserError as error:
         assert "\n" not in str(error)
     else:
@@ -379,7 +380,7 @@ def test_published_processors_that_say_a_half_are_not_believed(tmp_path):
 def test_one_file_under_timms_names_is_read(tmp_path):
     source, states = written(tmp_path / "ours")
     folder = export(Export(run=str(source), format="timm", out=tmp_path / "timm"))
-    found = read_huggingface(folder / "model.safetensors", HEADS)
+    found = read_timm(folder / "model.safetensors", HEADS)
     assert same(found.networks["target"], states[ENCODER_FILE])
     told = json.loads((folder / "config.json").read_text())
     assert told["model_args"]["num_heads"] == 4 and told["pretrained_cfg"]["mean"] == list(SQUARE.mean)

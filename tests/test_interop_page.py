@@ -10,9 +10,9 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.cli.main import main
+from openjepa.cli.pretrain import pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.training.run import pretrain
 from tests.conftest import Masking, Optim, Pretrain
 from tests.test_interop import synthetic
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from benchmarks.kills import WAYS, attempt, fresh, ran, small
+from openjepa.cli.pretrain import pretrain
 from openjepa.core import fileio as durable
 from openjepa.core.errors import Interrupted
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.meters import Meters
-from openjepa.training.run import pretrain
 from tests.conftest import slow
 from tests.faults import Boundaries, Disk, boundaries, every, forked, outcome, same
 from tests.ranks import RUN, bearing, dump

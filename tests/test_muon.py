@@ -5,9 +5,9 @@ import signal
 import pytest
 import torch
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import Interrupted, UserError
 from openjepa.training import muon
-from openjepa.training import run as runs
 from openjepa.training.muon import block_matrices, orthogonalize
 from openjepa.training.optim import (
     Hyperparameters,
@@ -17,7 +17,7 @@ from openjepa.training.optim import (
     set_hyperparameters,
     step_if_finite,
 )
-from openjepa.training.run import pretrain
+from openjepa.training.setup import check_batch_size
 from openjepa.training.signals import StopSignals
 from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import outcome, same
@@ -129,6 +129,6 @@ def test_two_ranks_equal_one(tiny):
 
 
 def test_weights_that_are_spread_are_refused_in_a_sentence(tiny, monkeypatch):
-    monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
+    monkeypatch.setattr("openjepa.training.setup.rank_and_size", lambda: (0, 2))
     with pytest.raises(UserError, match="whole matrices.*try --optim.matrices adamw"):
-        runs.divides(replace(tiny, sharded=True, optim=replace(tiny.optim, matrices="muon")))
+        check_batch_size(replace(tiny, sharded=True, optim=replace(tiny.optim, matrices="muon")))

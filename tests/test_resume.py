@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import Interrupted, RunError, UserError
 from openjepa.core.fileio import lock_folder
 from openjepa.interop.pretrained import load_run
@@ -19,7 +20,6 @@ from openjepa.training import run as runs
 from openjepa.training.checkpoint import list_checkpoints, load_newest
 from openjepa.training.collapse import Threshold
 from openjepa.training.config import from_json, to_json
-from openjepa.training.run import pretrain
 from openjepa.training.run_folder import initialize_from
 from tests.conftest import METHODS, replace
 from tests.faults import outcome, same
@@ -65,22 +65,24 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
 
 WORKER = """
 import json, os, signal, sys
-from openjepa import config, runs, training
+from openjepa.cli.pretrain import pretrain
+from openjepa.training.config import from_json
+from openjepa.training.meters import Meters
 from tests.small import small
 small()
-took = training.Meters.took
+took = Meters.took
 def killed(self, finite, masks):
     took(self, finite, masks)
     killed.steps += 1
     if killed.start + killed.steps >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 killed.steps = 0
-made = training.Meters.__init__
+made = Meters.__init__
 def begun(self, config, place, start, ceiling):
     made(self, config, place, start, ceiling)
     killed.start = start
-training.Meters.__init__, training.Meters.took = begun, killed
-runs.pretrain(config.from_json(json.loads(sys.argv[1])))
+Meters.__init__, Meters.took = begun, killed
+pretrain(from_json(json.loads(sys.argv[1])))
 """
 
 
@@ -105,10 +107,12 @@ def test_a_signal_saves_and_leaves(tiny, number):
 RUN = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who started the tests may ignore it, and runs then do, too
-from openjepa import cli, config, runs
+from openjepa.cli.main import run_guarded
+from openjepa.cli.pretrain import pretrain
+from openjepa.training.config import from_json
 from tests.small import small
 small()
-raise SystemExit(cli.guarded(lambda _: runs.pretrain(config.from_json(json.loads(sys.argv[1]))), []))
+raise SystemExit(run_guarded(lambda _: pretrain(from_json(json.loads(sys.argv[1]))), []))
 """
 
 
@@ -249,9 +253,9 @@ def test_weights_of_another_run_can_start_one(tiny, capsys):
 
 
 def test_a_gradient_that_is_never_finite_stops_the_run_with_advice(tiny, monkeypatch):
-    from openjepa.training import optim
+    from openjepa.training import step
 
-    monkeypatch.setattr(optim, "clip_gradients", lambda method, limit: torch.tensor(float("nan")))
+    monkeypatch.setattr(step, "clip_gradients", lambda method, limit: torch.tensor(float("nan")))
     with pytest.raises(RunError, match="has not been finite for .* steps: try --optim.clip 1"):
         pretrain(tiny)
 

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from openjepa.retrieval.searching import covered
 from PIL import Image as Pillow
 from safetensors import safe_open
 
@@ -20,6 +19,7 @@ from openjepa.cli.cluster import Cluster, cluster
 from openjepa.cli.duplicates import Duplicates, duplicates
 from openjepa.cli.embed import Embed, embed
 from openjepa.cli.main import main
+from openjepa.cli.pretrain import pretrain
 from openjepa.cli.search import search
 from openjepa.core.errors import UserError
 from openjepa.evaluation import feature_store as embedding_of
@@ -31,7 +31,6 @@ from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
 from openjepa.evaluation.search import Search
 from openjepa.evaluation.whitening import Whitening
-from openjepa.training.run import pretrain
 from openjepa.viz import gallery
 from openjepa.viz.gallery import reachable_rows
 from tests.browser import browser
@@ -112,7 +111,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(run, photos, tmp_path
 
         return encoded
 
-    monkeypatch.setattr("openjepa.evaluate.embedding.encoding", stopping)
+    monkeypatch.setattr("openjepa.cli.embed.feature_encoder", stopping)
     with pytest.raises(KeyboardInterrupt):
         embed(asked(run, photos, tmp_path / "part.npy"))
     done = set(made[1:-1])  # the first is the look at one row that tells the shape
@@ -195,7 +194,7 @@ def test_exact_search_is_brute_force(count):
 def test_exact_search_in_pieces_is_the_same(monkeypatch):
     x = np.random.default_rng(1).normal(size=(500, 16)).astype(np.float32)
     whole = ExactSearch(x).find(x[:9], 12)
-    monkeypatch.setattr("openjepa.retrieval.nearest.PIECE", 37)
+    monkeypatch.setattr("openjepa.evaluation.nearest.PIECE_ROWS", 37)
     parts = ExactSearch(x).find(x[:9], 12)
     assert np.array_equal(whole.rows, parts.rows) and np.allclose(whole.cosine, parts.cosine)
 
@@ -246,7 +245,7 @@ def test_few_rows_are_all_looked_at_and_many_are_not(tmp_path, monkeypatch):
     pytest.importorskip("faiss", reason="the extra openjepa[search] is not installed")
     x = clustered(3000)
     assert isinstance(choose_finder(x, tmp_path / "a"), ExactSearch) and EXACT_LIMIT >= 100_000
-    monkeypatch.setattr("openjepa.retrieval.nearest.LARGE", 1000)
+    monkeypatch.setattr("openjepa.evaluation.nearest.EXACT_LIMIT", 1000)
     assert isinstance(choose_finder(x, tmp_path / "a"), ApproximateSearch) and isinstance(
         choose_finder(x, tmp_path / "a", True), ExactSearch
     )
@@ -270,9 +269,9 @@ def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
         search(Search(index=index, query=file, count=5, box=box, page=False)) for box in (None, (0.0, 0.0, 1.0, 1.0))
     )
     assert [hit.row for hit in whole] == [hit.row for hit in boxed]
-    inside = covered((0.5, 0.0, 1.0, 0.5), (8, 8))
+    inside = covered_patches((0.5, 0.0, 1.0, 0.5), (8, 8))
     assert inside.sum() == 16 and inside[:4, 4:].all()
-    assert covered((0.51, 0.51, 0.52, 0.52), (8, 8)).sum() == 1
+    assert covered_patches((0.51, 0.51, 0.52, 0.52), (8, 8)).sum() == 1
     vector = openjepa.load(run).features(file, "patches")[0].numpy()[inside.ravel()].mean(0)
     hits = search(Search(index=index, query=file, count=3, box=(0.5, 0.0, 1.0, 0.5), space="plain", page=False))
     x = np.array(open_index(index).features)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_durable
 from openjepa.data import loader as data
@@ -25,7 +26,6 @@ from openjepa.modalities.image import Image
 from openjepa.training import checkpoint
 from openjepa.training.checkpoint import list_checkpoints, load_newest, prune_checkpoints
 from openjepa.training.log import read_metrics
-from openjepa.training.run import pretrain
 from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import forked
 from tests.ranks import GUARDED, RUN, started
@@ -115,7 +115,7 @@ def test_a_run_behind_a_link_goes_on_from_elsewhere(tiny, plain, tmp_path, monke
     tiny.out.symlink_to(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path)
     relative = replace(tiny, out=Path(os.path.relpath(tiny.out)))
-    monkeypatch.setattr("openjepa.saving.checkpoint.prune", lambda *_: None)
+    monkeypatch.setattr("openjepa.training.checkpoint_writer.prune_checkpoints", lambda *_: None)
     pretrain(relative)
     assert same(tmp_path / "elsewhere", plain)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.training.checkpoint import load_newest
 from openjepa.training.config import OnlineProbe, config_differences
-from openjepa.training.run import pretrain
 from openjepa.training.setup import check_batch_size
 from tests.conftest import METHODS, replace, slow
 from tests.ranks import RUN
@@ -33,10 +33,10 @@ def test_two_processes_that_share_the_weights_equal_one(tiny, method, other):
 
 
 SHARES = RUN.replace(
-    "runs.pretrain",
+    "pretrain(from_json",
     """
-from openjepa import training
-took = training.Meters.took
+from openjepa.training import meters, run
+took = meters.Meters.took
 def weighed(self, *given):
     took(self, *given)
     held = lambda tensors: sum(x.to_local().numel() for x in tensors)
@@ -44,14 +44,14 @@ def weighed(self, *given):
     everything = [*method.parameters()], [x for own in optimizer.state.values() for x in own.values() if x.ndim]
     for tensors in everything:
         assert tensors and held(tensors) < 0.6 * sum(x.numel() for x in tensors)
-training.Meters.took = weighed
-train = runs.train
+meters.Meters.took = weighed
+train = run.train
 def kept(settings, method, optimizer, *rest):
     global KEPT
     KEPT = method, optimizer
     train(settings, method, optimizer, *rest)
-runs.train = kept
-runs.pretrain""",
+run.train = kept
+pretrain(from_json""",
     1,
 )
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_again_with_two(tiny):
     pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
     shared = replace(tiny, steps=20, sharded=True)
     for steps, alone in ((5, False), (10, True), (20, False)):
-        code = RUN.replace("runs.pretrain", f"{UNTIL.format(steps)}\nruns.pretrain")
+        code = RUN.replace("pretrain(from_json", f"{UNTIL.format(steps)}\npretrain(from_json")
         settings = replace(shared, resume="if-any")
         torchrun(settings, ranks=1 if alone else 2, code=code)
         assert load_newest(tiny.out / "checkpoints").step == steps
@@ -72,13 +72,14 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_again_with_two(tiny):
 
 
 UNTIL = """
-save = runs.Saver.save
+from openjepa.training.checkpoint_writer import CheckpointWriter
+save = CheckpointWriter.save
 def last(self, done, method, optimizer, must):
     failure = save(self, done, method, optimizer, True)
     if done == {0} < self.config.steps:
         os._exit(0)
     return failure
-runs.Saver.save = last
+CheckpointWriter.save = last
 """
 
 
@@ -92,7 +93,7 @@ def test_a_run_from_other_weights_starts_alike_spread_or_whole(tiny):
 
 
 def test_probes_during_a_run_whose_weights_are_spread_are_refused(tiny, monkeypatch):
-    monkeypatch.setattr("openjepa.distributed.world", lambda: (0, 2))
+    monkeypatch.setattr("openjepa.training.setup.rank_and_size", lambda: (0, 2))
     with pytest.raises(UserError, match="leave --online.root out"):
         check_batch_size(replace(tiny, sharded=True, online=OnlineProbe(("photos",))))
 

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 
 import openjepa
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Masks
+from openjepa.core.types import Batch, Masks
 from openjepa.evaluation.features import compute_features
 from openjepa.interop.adapters import load_adapter
-from openjepa.training.run import pretrain
 from tests.conftest import CPU, replace
 
 
@@ -80,7 +80,7 @@ def test_what_the_predictor_expects_is_what_training_compares(run, photos):
     net.predictor.load_state_dict(trained.predictor.state_dict())
     paths = sorted(photos.rglob("*.png"))[:2]
     view = torch.stack([trained.transform(path) for path in paths])
-    batch = openjepa.types.Batch((view,), torch.arange(2))
+    batch = Batch((view,), torch.arange(2))
     (masks,) = trained.config.masks.build(trained.data.grid)(None, None, CounterRNG.of(0, 0, np.arange(2)), 0.0)
     assert masks.context_valid is None
     expected = net(batch, (Masks(masks.context, masks.target),), net.targets(batch, (masks,))).loss

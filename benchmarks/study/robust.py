@@ -24,9 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
 from benchmarks.study.run import accuracies, compared
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.fileio import atomic_write
 from openjepa.evaluation.features import compute_features
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
+from openjepa.interop.pretrained import load_run
 from openjepa.recipes.auto import choose_config
 from openjepa.training.budget import time_step
 from openjepa.training.collapse import CollapseAlarm
@@ -34,7 +36,6 @@ from openjepa.training.config import Pretrain, load_config
 from openjepa.training.device import choose_device
 from openjepa.training.log import read_metrics
 from openjepa.training.perf.allocator import retain_freed_memory
-from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
 
 
@@ -89,7 +90,7 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
     if not (out / "export" / "config.json").exists():
         pretrain(settings_of(folder, change, options))
     took = time.perf_counter() - began
-    trained = load_config(out)
+    trained = load_run(out)
     alarm = CollapseAlarm()
     log = list(read_metrics(out / "metrics.jsonl"))
     rang = [row["step"] for row in log if alarm.check(row)]

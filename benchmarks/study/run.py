@@ -28,6 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study.arms import ARMS, FIRST, FROZEN
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.rng import epoch_order
 from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
@@ -38,6 +39,7 @@ from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import compute_features
 from openjepa.evaluation.probes.knn import knn_predict
 from openjepa.evaluation.probes.linear import LabeledFeatures, linear_probe
+from openjepa.evaluation.probes.logistic import logistic_probe
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
 from openjepa.interop.pretrained import load_run
 from openjepa.recipes.registry import load_recipe
@@ -46,7 +48,6 @@ from openjepa.training.device import choose_device
 from openjepa.training.log import read_metrics
 from openjepa.training.optim import build_optimizer
 from openjepa.training.perf.allocator import retain_freed_memory
-from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
 from openjepa.training.step import train_step
 
@@ -156,7 +157,7 @@ def by_heads(train: Features, held: Features, classes: int) -> Tensor:
 
 PROBES = {
     "linear": by_heads,
-    "logistic": lambda train, held, classes: linear_probe(train["last"], train.y, held["last"], classes).predicted,
+    "logistic": lambda train, held, classes: logistic_probe(train["last"], train.y, held["last"], classes).predicted,
     "kNN": lambda train, held, classes: knn_predict(train["last"], train.y, held["last"], classes),
 }
 

@@ -19,7 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.cli.demo import HELD_OUT, SIDE, Demo, measure_features, print_accuracies, render_scenes
+from openjepa.cli.demo import HELD_OUT, SIDE, Demo, demo_config, measure_features, print_accuracies, render_scenes
+from openjepa.cli.pretrain import pretrain
 from openjepa.data.synthetic.scenes import Scenes, render
 from openjepa.interop.pretrained import load_run
 from openjepa.recipes.registry import load_recipe
@@ -27,7 +28,6 @@ from openjepa.training.budget import time_step
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.perf.allocator import retain_freed_memory
-from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     retain_freed_memory()  # as `jepa` does
     demo = Demo(out=options.out, seed=options.seed)
     train = render_scenes(options.out / "scenes", demo)
-    config = load_recipe(demo, options.out / "scenes")
+    config = demo_config(demo, options.out / "scenes")
     turned = given(target_every=options.every, pixels=options.pixels, centre=False if options.no_centre else None)
     method = dataclasses.replace(config.method, **turned)
     config = changed(dataclasses.replace(config, method=method), options.method)

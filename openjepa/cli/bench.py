@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from rich.table import Table
 
+from openjepa.cli.parsing import default_settings
 from openjepa.core.console import console, info
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
@@ -85,3 +87,12 @@ def print_bench(found: dict[str, Any], workers: int) -> None:
     for name in ("target", "context", "predictor", "total"):
         table.add_row(name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")
     console.print(table)
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the flags on top of a recipe or the automatic choice, and measure."""
+    default, rest = default_settings(arguments)
+    settings = Bench(**vars(default))
+    bench(
+        tyro.cli(Bench, prog="jepa bench [RECIPE]", args=rest, default=settings, config=(tyro.conf.AvoidSubcommands,))
+    )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from openjepa.core.arguments import Runs
 from openjepa.core.errors import UserError
-from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probing import ProbeSettings
 from openjepa.evaluation.scores import Score
 from openjepa.interop.adapters import load_adapter
+from openjepa.viz.scores import measure_and_publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,4 +27,4 @@ def compare(settings: Compare) -> list[Score]:
     if not settings.runs:
         raise UserError("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
     compared = [dataclasses.replace(load_adapter(run, settings.which), name=run) for run in settings.runs]
-    return measure_encoders(compared, settings, settings.out, pixels=True)
+    return measure_and_publish(compared, settings, settings.out, pixels=True)

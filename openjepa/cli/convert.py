@@ -8,9 +8,10 @@ from pathlib import Path
 from openjepa.core.arguments import Source
 from openjepa.core.console import info
 from openjepa.interop.export import atomic_folder, networks_by_file
-from openjepa.interop.huggingface import write_huggingface
 from openjepa.interop.imported import ImportOptions
 from openjepa.interop.load import load, load_imported
+from openjepa.interop.pretrained import load_run
+from openjepa.training.run_folder import write_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,9 @@ def convert(settings: Convert) -> Path:
     found = load_imported(settings.source, ImportOptions(settings.num_heads, settings.licence))
     with atomic_folder(settings.out) as folder:
         if found is None:  # a folder of ours, perhaps of an older format
-            known = load(Path(settings.source))
+            known = load_run(Path(settings.source))
             files = {name: state for name, state in networks_by_file(Path(settings.source)).items() if state}
-            write_huggingface(folder, files, known.config, known.step, known.about)
+            write_weights(folder, files, known.config, known.step, known.about)
         else:
             found.write(folder)
     trained = load(settings.out)

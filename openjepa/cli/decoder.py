@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.arguments import Images, Run
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
@@ -24,7 +27,6 @@ from openjepa.nn.flow import Conditions
 from openjepa.recipes.decoder import TrainDecoder, decoder_config
 from openjepa.training.config import config_differences, load_config
 from openjepa.training.device import Precision
-from openjepa.training.run import pretrain
 from openjepa.viz.canvas import save_figure
 from openjepa.viz.inputs import FigureOptions, load_images, output_file, read_images
 from openjepa.viz.samples import samples_figure
@@ -144,3 +146,29 @@ def measure_decoder(settings: MeasureDecoder) -> Agreement:
             )
         )
     return result
+
+
+ACTIONS = {
+    "train": (TrainDecoder, train_decoder),
+    "sample": (SampleDecoder, sample_decoder),
+    "measure": (MeasureDecoder, measure_decoder),
+}
+HELP = """jepa decoder: draw what a representation contains
+
+  jepa decoder train RUN                train a decoder on top of a run, which stays as it is
+  jepa decoder sample DECODER IMAGES    draw each image several times from what the representation contains of it
+  jepa decoder measure DECODER IMAGES   measure whether the samples agree with their condition, beside a control
+
+jepa decoder train --help lists the settings of an action"""
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the action and its settings, and run it."""
+    action = arguments[0] if arguments else ""
+    if action in ("-h", "--help"):
+        print(HELP)
+        return
+    if action not in ACTIONS:
+        raise UserError(f"jepa decoder needs an action ({', '.join(ACTIONS)}), as in jepa decoder train RUN")
+    settings, run = ACTIONS[action]
+    run(tyro.cli(settings, prog=f"jepa decoder {action}", args=arguments[1:]))

@@ -12,21 +12,20 @@ from PIL import Image as Pillow
 from rich.progress import track
 from rich.table import Table
 
+from openjepa.cli.pretrain import pretrain
 from openjepa.core.console import console, info
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.evaluation.features import compute_features, raw_pixel_features
 from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
 from openjepa.interop.adapters import from_ours, from_untrained
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import PretrainedEncoder, load_run
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes.image_small import for_folders
-from openjepa.training import run_folder as weights
 from openjepa.training.budget import limit_to_budget
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
-from openjepa.training.run import pretrain
 from openjepa.viz.canvas import save_figure
 from openjepa.viz.features import BASIS_IMAGES, features_figure
 from openjepa.viz.inputs import ImageBatch
@@ -74,7 +73,7 @@ def demo(settings: Demo) -> Result:
     return result
 
 
-def upscale_scenes(trained: weights.Trained, test: Scenes) -> ImageBatch:
+def upscale_scenes(trained: PretrainedEncoder, test: Scenes) -> ImageBatch:
     """Held-out scenes at twice the size, six of them to be shown: an encoder's patches are finer on larger pictures."""
     view = test.image[:BASIS_IMAGES]
     size = (2 * SIDE, 2 * SIDE)
@@ -107,7 +106,7 @@ def render_scenes(folder: Path, settings: Demo) -> Scenes:
     return Scenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def measure_features(trained: weights.Trained, labelled: Scenes, test: Scenes, seed: int) -> Result:
+def measure_features(trained: PretrainedEncoder, labelled: Scenes, test: Scenes, seed: int) -> Result:
     """L2 logistic regression on three kinds of features for each task, its strength chosen on a validation split."""
     config = trained.config.data
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]

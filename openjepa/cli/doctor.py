@@ -15,7 +15,7 @@ from rich.table import Table
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.data.archives import ARCHIVE_SUFFIXES, parse_address
+from openjepa.data.archives import parse_address
 from openjepa.data.doctor import (
     FINDINGS,
     FileFacts,
@@ -24,6 +24,7 @@ from openjepa.data.doctor import (
     examine_files,
     near_duplicates,
 )
+from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
 from openjepa.viz.doctor import draw_histograms
 
@@ -42,7 +43,7 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     """What was found: printed, written as JSON with the files' names, drawn; returned. Mistake if there are no pictures, or none that can be read."""
     if settings.workers < -1:
         raise UserError(f"{settings.workers} processes are none: try --workers -1, which is one for each core")
-    listing = list_files(settings.root, ARCHIVE_SUFFIXES)
+    listing = list_files(settings.root, IMAGE_SUFFIXES)
     seen = list(track(examine_files(listing.paths, settings.workers), "looking", len(listing.paths), console=console))
     groups = exact_duplicates(seen) | (near_duplicates(seen) if settings.near else {})
     found: dict[str, list[str]] = {name: [each.path for each in seen if name in each.findings] for name in FINDINGS}

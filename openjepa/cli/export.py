@@ -48,7 +48,7 @@ def export(settings: Export) -> Path:
         head = find_classifier(run, settings.head, encoder)
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
     with atomic_folder(out) as folder:
-        about = EXPORTERS[settings.format](ExportJob(trained, run, folder, head, licence))
+        about = EXPORTERS[settings.format](ExportJob(trained, run, folder, head._asdict() if head else None, licence))
         text = model_card(
             trained, settings.format, out, licence, run, probe_tables(run) if settings.which == "target" else ""
         )

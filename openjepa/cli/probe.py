@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openjepa.core.arguments import Run
-from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probing import ProbeSettings
 from openjepa.evaluation.scores import Score
 from openjepa.interop.adapters import load_adapter
+from openjepa.viz.scores import measure_and_publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +30,4 @@ def probe(settings: Probe) -> list[Score]:
         compared.append(this.untrained())
     folder = Path(settings.run)
     out = settings.out or (folder / "probes" if folder.is_dir() else Path("probes"))
-    return measure_encoders(compared, settings, out, pixels=settings.baselines)
+    return measure_and_publish(compared, settings, out, pixels=settings.baselines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tyro
 from rich.progress import track
 
 from openjepa.core.console import console, info
@@ -49,3 +50,8 @@ def make_shards(settings: Shards) -> Path:
     if kept:
         info(f"{kept:,} could not be decoded and are there as they were: jepa doctor {settings.root} names them")
     return settings.out
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the settings and write the shards."""
+    make_shards(tyro.cli(Shards, prog="jepa shards", args=arguments))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import tyro
 
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
@@ -99,3 +102,13 @@ def write_figures(plates: Sequence[CaptionedFigure], out: Path, pages: bool, tit
         files.append(figures_page(plates, title, out.with_suffix(".html")))
         info(f"page       {files[-1]}")
     return files
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the settings of one kind of figure, or of the overview of all, and draw it."""
+    name = arguments[0] if arguments and arguments[0] in FIGURES else None
+    similar = get_close_matches(arguments[0], FIGURES, 1) if arguments and not name else []
+    if similar and not Path(arguments[0]).exists():
+        raise UserError(f"there is no figure {arguments[0]!r}: did you mean jepa show {similar[0]}?")
+    settings = FIGURES[name].settings if name else Show
+    show(tyro.cli(settings, prog=" ".join(filter(None, ("jepa show", name))), args=arguments[1 if name else 0 :]))

@@ -19,7 +19,6 @@ from openjepa.core.errors import UserError
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.labeled import HELD_OUT, LabeledData, rendered_size, scene_dataset, split_labeled
-from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.scores import (
     Score,
     label_free_markdown,
@@ -33,6 +32,7 @@ from openjepa.evaluation.tasks.scenes import DenseScores, measure_dense, patch_l
 from openjepa.interop.adapters import EncoderAdapter, load_adapter
 from openjepa.training.device import Precision, choose_device
 from openjepa.training.parallel.launch import process_group
+from openjepa.viz.scores import measure_and_publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def run_task(
         info(f"{name}: done before, kept")
         return content["scores"]
     compared = [this, *([this.untrained()] if this.untrained else [])]
-    scores = measure_encoders(compared, asked, out / name, pixels=True)
+    scores = measure_and_publish(compared, asked, out / name, pixels=True)
     if is_main():
         write_text(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
     return scores

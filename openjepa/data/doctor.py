@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 from openjepa.core.cpus import available_cores
 from openjepa.data.archives import ARCHIVE_SUFFIXES, SHARDS_FILE
 from openjepa.data.image_io import (
+    IMAGE_SUFFIXES,
     ORIENTATION,
     Undecodable,
     load_npy,
@@ -167,7 +168,7 @@ def are_near_duplicates(one: FileFacts, other: FileFacts) -> bool:
 def count_ignored_suffixes(roots: Iterable[str], inside: bool) -> Counter[str]:
     """How many files are not looked at at all, by their endings; tar and Parquet files are, if pictures were found inside them."""
     found: Counter[str] = Counter()
-    seen = ARCHIVE_SUFFIXES | (ARCHIVE_SUFFIXES if inside else frozenset())
+    seen = IMAGE_SUFFIXES | (ARCHIVE_SUFFIXES if inside else frozenset())
     for root in roots:
         for _, _, files in os.walk(root):
             endings = (

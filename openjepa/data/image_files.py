@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from openjepa.core.errors import UserError
@@ -19,10 +20,9 @@ from openjepa.core.protocols import Dataset
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples, Skipped
 from openjepa.data.archives import label_folder
-from openjepa.data.crops import resample
+from openjepa.data.crops import Crops, resample
 from openjepa.data.image_io import EncodedImage, Undecodable, crop_file, decode_image, image_size, read_image_file
 from openjepa.data.listing import MappedPathList
-from openjepa.modalities.image import Image
 
 MAX_REPLACEMENTS = 16  # replacements tried for a file that cannot be decoded
 
@@ -33,12 +33,24 @@ MAX_PACKED_SIDE = 96  # longest side of pictures that are packed into one file, 
 View = UInt8[np.ndarray, "C h w"]
 
 
+@runtime_checkable
+class ImageViews(Protocol):
+    """What a dataset of pictures needs to know of the modality: the size of a view and how it is cropped and augmented."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: CounterRNG | None) -> Crops: ...
+    def coloured(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]: ...
+
+
 class ImageArray:
     """Pictures in memory or in a memory map; smaller ones than the array are padded, and `sizes` says where they end."""
 
     def __init__(
         self,
-        config: Image,
+        config: ImageViews,
         array: UInt8[Tensor, "S C H W"],
         label: Int[Tensor, "S"],
         fingerprint: str,
@@ -75,7 +87,7 @@ class ImageArray:
 class ImageFiles:
     """Pictures in files. In training a file that cannot be decoded is replaced by one that (seed, n, attempt) choose."""
 
-    def __init__(self, config: Image, paths: MappedPathList | list[str], fingerprint: str):
+    def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str):
         self.config, self.paths, self.fingerprint = config, paths, fingerprint
 
     @property

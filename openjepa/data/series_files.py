@@ -9,7 +9,6 @@ from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples
-from openjepa.modalities.series import Series
 
 
 class SeriesArray:
@@ -17,8 +16,8 @@ class SeriesArray:
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, config: Series, signals: np.ndarray, label: Int[Tensor, "S"], fingerprint: str):
-        self.config, self.signals, self.label, self.fingerprint = config, signals, label, fingerprint
+    def __init__(self, length: int, signals: np.ndarray, label: Int[Tensor, "S"], fingerprint: str):
+        self.length, self.signals, self.label, self.fingerprint = length, signals, label, fingerprint
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -27,10 +26,9 @@ class SeriesArray:
         return str(index)
 
     def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
-        room = self.signals.shape[2] - self.config.length + 1
+        room = self.signals.shape[2] - self.length + 1
         start = (draws.uniform("stretch") * room).long().tolist() if draws else [0] * len(index)
         rows = [
-            self.signals[row, :, first : first + self.config.length]
-            for row, first in zip(index.tolist(), start, strict=True)
+            self.signals[row, :, first : first + self.length] for row, first in zip(index.tolist(), start, strict=True)
         ]
         return Samples((torch.from_numpy(np.stack(rows)).float(),), self.label[index])

@@ -10,7 +10,8 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.nn.rank import feature_spread, rankme
+from openjepa.nn import rank as health_module
+from openjepa.nn.rank import feature_spread
 
 SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
 
@@ -20,7 +21,7 @@ def label_free_metrics(viewer: DatasetEncoder, features: Float[Tensor, "S D"], s
     views = augmented_features(viewer, seed)
     return {
         "rankme": rankme_uncentered(features),
-        "rankme_centred": rankme(features),
+        "rankme_centred": health_module.rankme(features),
         "lidar": lidar(views),
         "alpha_req": alpha_req(features),
         "uniformity": uniformity(features),

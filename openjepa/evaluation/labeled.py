@@ -19,6 +19,7 @@ from openjepa.core.rng import epoch_order
 from openjepa.data.archives import ARCHIVE_SUFFIXES, label_folder
 from openjepa.data.crops import EvalCrop
 from openjepa.data.image_files import ImageArray
+from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import walk_files
 from openjepa.data.synthetic.scenes import TASKS, Scenes, render
 from openjepa.data.wrappers import Relabeled, Subset, ThreadedDataset
@@ -124,7 +125,7 @@ def rendered_size(modality: Image) -> tuple[int, int]:
 
 def list_split_archives(folder: Path, name: str) -> tuple[str, ...]:
     """Tar and Parquet files of one part, as Hugging Face names them: train-00000-of-00002.parquet. None among loose pictures."""
-    if any(walk_files(str(folder), ARCHIVE_SUFFIXES)):
+    if any(walk_files(str(folder), IMAGE_SUFFIXES)):
         return ()
     files = (file for file in folder.rglob(f"{name}*") if re.match(rf"{name}[-_.]", file.name))
     return tuple(sorted(str(file) for file in files if file.suffix.lower() in ARCHIVE_SUFFIXES))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from openjepa.core.distributed import is_main, rank_and_size
@@ -14,11 +13,9 @@ from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_p
 from openjepa.evaluation.label_free import label_free_metrics
 from openjepa.evaluation.labeled import Split, split_labeled
 from openjepa.evaluation.probing import EncoderPair, ProbeInput, ProbeResult, ProbeSettings, SplitFeatures, run_probes
-from openjepa.evaluation.scores import Score
 from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, PooledKind
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
-from openjepa.viz.scores import publish_scores
 
 
 class Measurement(NamedTuple):
@@ -28,9 +25,10 @@ class Measurement(NamedTuple):
     free: dict[str, dict[str, float]]  # encoder → meters that need no label
     about: dict[str, Any]  # what all scores depend on: images, view, precision, seed
     encoders: dict[str, str]  # encoder → fingerprint
+    data: Split
 
 
-def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, out: Path, pixels: bool) -> list[Score]:
+def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, pixels: bool) -> Measurement | None:
     """Every probe on every candidate, each with the pictures cut as it wants them; printed and written.
 
     Under torchrun the processes share the embedding; the main one alone goes on to the probes, the others get nothing.
@@ -45,7 +43,7 @@ def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, ou
             for each in compared:
                 split_features_of(each, settings, where)
         if not is_main():
-            return []
+            return None
     found: list[ProbeResult] = []
     free: dict[str, dict[str, float]] = {}
     for each in compared:
@@ -64,8 +62,7 @@ def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, ou
         "seed": settings.seed,
     }
     encoders = {each.name: each.fingerprint for each in compared}
-    publish_scores(Measurement(found, free, about, encoders), data, settings, out)
-    return [each.score for each in found]
+    return Measurement(found, free, about, encoders, data)
 
 
 def split_features_of(each: EncoderAdapter, settings: ProbeSettings, where: Device) -> tuple[Split, SplitFeatures]:

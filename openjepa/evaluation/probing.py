@@ -20,9 +20,9 @@ from openjepa.evaluation.probes.finetune import finetune_probe
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName as FinetuneName
 from openjepa.evaluation.probes.knn import knn_predict
-from openjepa.evaluation.probes.linear import Batches
-from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
-from openjepa.evaluation.probes.logistic import LinearClassifier, fit_logistic
+from openjepa.evaluation.probes.linear import Batches, LabeledFeatures, linear_probe
+from openjepa.evaluation.probes.linear_recipes import LINEAR_RECIPES, LinearRecipeName
+from openjepa.evaluation.probes.logistic import LinearClassifier, fit_logistic, logistic_probe
 from openjepa.evaluation.probes.lowshot import STRENGTH, lowshot_probe
 from openjepa.evaluation.scores import Score, bootstrap_interval
 from openjepa.interop.adapters import POOLED_KINDS, PooledKind
@@ -134,7 +134,7 @@ def lowshot_scores(
 
 def run_logistic(subject: ProbeInput) -> list[ProbeResult]:
     (_, (train, test, _), classes, settings), kind = subject, subject.kind
-    found = attentive_probe(train[kind], train.y, test[kind], classes, settings.seed)
+    found = logistic_probe(train[kind], train.y, test[kind], classes, settings.seed)
     chosen = {"strength": found.strength, "validation": found.validation, "labels": len(train.y), "kind": kind}
     (one,) = score_of_predictions(subject, probe_label("logistic", kind), found.predicted, chosen)
     return [one._replace(model=found.model if kind == "last" else None)]
@@ -142,8 +142,10 @@ def run_logistic(subject: ProbeInput) -> list[ProbeResult]:
 
 def run_linear(subject: ProbeInput) -> list[ProbeResult]:
     _, parts, classes, settings = subject
-    train, test = (LabeledData({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test))
-    recipe, views = FINETUNE_RECIPES[settings.linear], parts.views
+    train, test = (
+        LabeledFeatures({kind: part[kind] for kind in part.kinds}, part.y) for part in (parts.train, parts.test)
+    )
+    recipe, views = LINEAR_RECIPES[settings.linear], parts.views
 
     def crops(index: Tensor) -> Batches:
         assert views
@@ -154,7 +156,7 @@ def run_linear(subject: ProbeInput) -> list[ProbeResult]:
         )
 
     augmented, device = (crops if settings.crops else None, views.train.place.device) if views else (None, None)
-    found = attentive_probe(train, test, classes, recipe, settings.seed, augmented, device)
+    found = linear_probe(train, test, classes, recipe, settings.seed, augmented, device)
     chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
     return score_of_predictions(
         subject, probe_label("linear", settings.linear, "crops" if augmented else ""), found.predicted, chosen

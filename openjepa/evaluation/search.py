@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from openjepa.core.arguments import Features, Query
+from openjepa.core import arguments as positional_module
+from openjepa.core.arguments import Features
 from openjepa.evaluation.index import Index
 from openjepa.evaluation.nearest import NO_COSINE, Finder, Neighbors, choose_finder, normalize_rows
 from openjepa.evaluation.whitening import WhitenedView, Whitening
@@ -21,7 +22,7 @@ class Search:
     """Finds the pictures most like one. Prints a table, writes a contact sheet and a page to click through."""
 
     index: Features  # what jepa embed wrote
-    query: Query  # a picture; or row:17, the picture of that row of the index, counted from 0
+    query: positional_module.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
     box: Box | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
     count: int = 12  # pictures to find
     space: Literal["whitened", "plain"] = "whitened"  # features with loud directions made quieter, or as they are

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from openjepa.core.errors import UserError
-from openjepa.evaluation.classifier import Classifier
 from openjepa.interop.huggingface import read_config, write_huggingface, write_processor
+from openjepa.interop.official import write_official
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.programs import write_onnx, write_torch_program
+from openjepa.interop.timm import write_timm
 from openjepa.modalities.image import Image
 from openjepa.training.run_folder import (
     CONTEXT_FILE,
@@ -25,6 +26,7 @@ from openjepa.training.run_folder import (
     TARGET_PREFIX,
     StateDict,
     load_all_networks,
+    write_weights,
 )
 
 ExportFormat = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
@@ -51,20 +53,19 @@ class ExportJob(NamedTuple):
     trained: PretrainedEncoder
     run: Path
     folder: Path
-    head: Classifier | None
+    head: dict[str, Any] | None  # weight, bias and classes of a linear classifier
     licence: str
 
 
 def export_huggingface(order: ExportJob) -> str:
     check_representable(order.trained, "Hugging Face's ijepa")
-    head = order.head._asdict() if order.head else None
-    write_huggingface(order.trained.encoder.state_dict(), order.trained, order.folder, head)
-    return f"for AutoModel{'ForImageClassification' if head else ''} and AutoImageProcessor"
+    write_huggingface(order.trained.encoder.state_dict(), order.trained, order.folder, order.head)
+    return f"for AutoModel{'ForImageClassification' if order.head else ''} and AutoImageProcessor"
 
 
 def export_timm(order: ExportJob) -> str:
     check_representable(order.trained, "timm's vision transformer")
-    write_huggingface(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
+    write_timm(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
     return 'for timm.create_model("local-dir:…")'
 
 
@@ -83,7 +84,7 @@ def export_torch(order: ExportJob) -> str:
 def export_safetensors(order: ExportJob) -> str:
     trained = order.trained
     about = dataclasses.replace(trained.about, licence=order.licence)
-    write_huggingface(order.folder, {ENCODER_FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
+    write_weights(order.folder, {ENCODER_FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
     return "for openjepa.load, and whatever reads safetensors"
 
 
@@ -93,7 +94,7 @@ def export_official(order: ExportJob) -> str:
     if order.run.is_dir() and not read_config(order.run).keys() & {"model_type", "architecture"}:
         kept = networks_by_file(order.run)
         states |= {"context": kept[CONTEXT_FILE], "predictor": feature_rows(kept[PREDICTOR_FILE], order)}
-    write_huggingface(
+    write_official(
         {name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar"
     )
     return ", ".join(name for name, state in states.items() if state)

@@ -8,9 +8,10 @@ from pathlib import Path
 from openjepa.core.errors import UserError
 from openjepa.interop.huggingface import is_huggingface_folder, read_huggingface
 from openjepa.interop.imported import ImportedWeights, ImportOptions
-from openjepa.interop.official import LICENSE
+from openjepa.interop.official import LICENSE, read_official
 from openjepa.interop.pretrained import PretrainedEncoder, load_run
 from openjepa.interop.programs import ONNX_FILE, PROGRAM_FILE
+from openjepa.interop.timm import is_timm_folder, read_timm
 from openjepa.training.device import choose_device
 
 HUB_PREFIX, OFFICIAL_FILE = "hf:", "model.pth.tar"  # the latter as jepa export writes it
@@ -49,18 +50,14 @@ def load_imported(source: str, asked: ImportOptions) -> ImportedWeights | None:
     if not path.is_file():
         raise UserError(f"{source} is not there: give {ACCEPTED_SOURCES}")
     if path.suffix != ".safetensors":
-        return read_huggingface(path, asked)
-    return (
-        load_imported(str(path.parent), asked)
-        if (path.parent / "config.json").is_file()
-        else read_huggingface(path, asked)
-    )
+        return read_official(path, asked)
+    return load_imported(str(path.parent), asked) if (path.parent / "config.json").is_file() else read_timm(path, asked)
 
 
 def load_imported_folder(folder: Path, asked: ImportOptions) -> ImportedWeights | None:
     """What a folder of another project holds; None if it is none of theirs."""
     if (folder / OFFICIAL_FILE).is_file():
-        return read_huggingface(folder / OFFICIAL_FILE, asked)
+        return read_official(folder / OFFICIAL_FILE, asked)
     for program in (ONNX_FILE, PROGRAM_FILE):
         if (folder / program).is_file():
             raise UserError(
@@ -68,7 +65,7 @@ def load_imported_folder(folder: Path, asked: ImportOptions) -> ImportedWeights 
             )
     if is_huggingface_folder(folder):
         return read_huggingface(folder, asked)
-    return read_huggingface(folder, asked) if is_huggingface_folder(folder) else None
+    return read_timm(folder, asked) if is_timm_folder(folder) else None
 
 
 def download_from_hub(name: str) -> Path:

@@ -69,6 +69,9 @@ FeatureKind = Literal["last", "last4", "patches"]
 PatchIndices = Sequence[int] | Tensor  # of patches, in raster order
 
 
+OWN_RUN = Provenance()
+
+
 @dataclass(frozen=True)
 class PretrainedEncoder:
     """An encoder in evaluation mode, the config it was made by, and what was learnt with it."""
@@ -77,7 +80,7 @@ class PretrainedEncoder:
     config: Pretrain  # its `data` cuts pictures into tokens
     step: int = 0
     predictor: Predictor | None = None
-    about: Provenance = Provenance()
+    about: Provenance = OWN_RUN
 
     @property
     def device(self) -> torch.device:

@@ -59,7 +59,7 @@ class Series:
         if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
             wanted = f"(signals, {self.channels}, at least {self.length})"
             raise UserError(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
-        return SeriesArray(self, signals, torch.full((len(signals),), -1), source.fingerprint)
+        return SeriesArray(self.length, signals, torch.full((len(signals),), -1), source.fingerprint)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Sines of four frequencies (the label) with a random phase, and harmonics of random strength."""
@@ -68,7 +68,7 @@ class Series:
         phase, strength = draws.uniform("shape", self.channels, 2, 1).mul(2 * math.pi).unbind(2)
         angle = torch.arange(2 * self.length) * (2 * math.pi * (label + 2) / self.length)[:, None, None] + phase
         signals = angle.sin() + 0.1 * strength * (3 * angle).sin()
-        return SeriesArray(self, signals.numpy(), label, f"sines-{size}-{seed}")
+        return SeriesArray(self.length, signals.numpy(), label, f"sines-{size}-{seed}")
 
     def tokens(self, view: Float[Tensor, "B C L"]) -> Tokens:
         """Windows as rows of C·window numbers, each signal brought to mean 0 and variance 1; pos is the window's number."""

@@ -9,7 +9,7 @@ import torch
 
 from openjepa.core.errors import Interrupted, RunError
 from openjepa.data.loader import Step
-from openjepa.evaluation.online import OnlineEvaluator
+from openjepa.training.callbacks import Evaluator
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
@@ -17,6 +17,7 @@ from openjepa.training.log import RunLog
 from openjepa.training.meters import MATMUL_REPEATS, Meters
 from openjepa.training.parallel.ddp import wrap_ddp
 from openjepa.training.perf.hardware import matmul_rate
+from openjepa.training.signals import StopSignals
 from openjepa.training.step import train_step
 
 
@@ -28,9 +29,9 @@ def train(
     place: Device,
     start: int,
     log: RunLog | None,
-    signals: Signals,
+    signals: StopSignals,
     saver: CheckpointWriter,
-    online: OnlineEvaluator | None = None,
+    online: Evaluator | None = None,
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
     forward = method if config.sharded else wrap_ddp(method, place.device)

@@ -16,11 +16,11 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
 from openjepa.data.loader import load_steps
-from openjepa.evaluation.online import OnlineEvaluator
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training.budget import check_one_length, dry_run, keep_steps, steps_in_budget, time_step, with_steps
+from openjepa.training.callbacks import Callbacks
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device, choose_device
@@ -32,11 +32,11 @@ from openjepa.training.resume import check_same_data, is_resuming, load_checkpoi
 from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
 from openjepa.training.setup import build_model, check_batch_size, prepare_data
 from openjepa.training.signals import StopSignals
-from openjepa.viz.curves import draw_curves
-from openjepa.viz.report import write_report_at_end
+
+NO_CALLBACKS = Callbacks()
 
 
-def pretrain(settings: Pretrain) -> Path:
+def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     """Trains an encoder as the settings say, in the folder `settings.out`, which is returned.
 
     Mistake or OSError in a sentence where the settings, the data or the folder are no good; Trouble where a run
@@ -50,13 +50,13 @@ def pretrain(settings: Pretrain) -> Path:
             return dry_run(settings, where)
         main = is_main()
         with lock_folder(settings.out, "training") if main else nullcontext():
-            run(settings, where)
-    if settings.report and main:
-        write_report_at_end(settings.out)  # when the others have left: its figures sum over nobody else's share
+            run(settings, where, callbacks)
+    if settings.report and main and callbacks.report:
+        callbacks.report(settings.out)  # when the others have left: its figures sum over nobody else's share
     return settings.out
 
 
-def run(settings: Pretrain, where: Device) -> None:
+def run(settings: Pretrain, where: Device, callbacks: Callbacks) -> None:
     """One run: a new one, or one to go on with."""
     resumed = is_resuming(settings)
     listing = settings.data.listing()
@@ -88,12 +88,13 @@ def run(settings: Pretrain, where: Device) -> None:
         write_metadata(settings, listing, len(data))
         print_summary(settings, where, len(data), start)
 
-    online = OnlineEvaluator(settings, where) if settings.online.root and is_main() else None
+    probed = settings.online.root and is_main() and callbacks.evaluator
+    evaluator = callbacks.evaluator(settings, where) if probed and callbacks.evaluator else None
     loader = load_steps(steps, start, settings.workers, pin=where.device.type == "cuda")
     opened = RunLog(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
     with opened as log, StopSignals() as signals, CheckpointWriter(settings) as saver:
-        train(settings, method, optimizer, loader, where, start, log, signals, saver, online)
-    export_run(settings, method)
+        train(settings, method, optimizer, loader, where, start, log, signals, saver, evaluator)
+    export_run(settings, method, callbacks)
     barrier()
 
 
@@ -115,7 +116,7 @@ def print_summary(settings: Pretrain, where: Device, count: int, start: int) -> 
     info(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
 
 
-def export_run(settings: Pretrain, method: Any) -> None:
+def export_run(settings: Pretrain, method: Any, callbacks: Callbacks) -> None:
     """The export, the curves, and what to do next."""
     folder = export_encoder(method, settings, settings.steps, settings.out / "export")
     if not is_main():
@@ -123,5 +124,5 @@ def export_run(settings: Pretrain, method: Any) -> None:
     following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"
     if isinstance(settings.method, Decoder):
         following = f"jepa decode sample {settings.out} PICTURES"
-    picture = draw_curves([settings.out], settings.out / "curves.png")
-    info(f"\nencoder    {folder}\ncurves     {picture}\nnext       {following}")
+    drawn = f"\ncurves     {callbacks.curves([settings.out], settings.out / 'curves.png')}" if callbacks.curves else ""
+    info(f"\nencoder    {folder}{drawn}\nnext       {following}")

@@ -43,7 +43,7 @@ def write_gallery(
         each = {"row": row, "src": jpeg_data_url(thumbnail(path)), "file": path, "label": name}
         pictures.append(each | ({"near": link_neighbors(near[row], number)} if row in near else {}))
     data = json.dumps({"pictures": pictures, "start": 0, "again": words["again"]}).replace("<", "\\u003c")
-    text = files("openjepa.retrieval").joinpath("gallery.html").read_text(encoding="utf-8")
+    text = files("openjepa.viz").joinpath("gallery.html").read_text(encoding="utf-8")
     for mark, value in (
         ("TITLE", html.escape(words["title"])),
         ("CAPTION", html.escape(words["caption"])),

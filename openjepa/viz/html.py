@@ -51,7 +51,7 @@ def figure_html(plate: CaptionedFigure) -> str:
 
 def write_page(title: str, body: str, out: Path) -> Path:
     """A page in the project's dress."""
-    text = files("openjepa.figures").joinpath("page.html").read_text(encoding="utf-8")
+    text = files("openjepa.viz").joinpath("page.html").read_text(encoding="utf-8")
     for mark, value in (("TITLE", html.escape(title)), ("BODY", body)):
         text = text.replace(f"@{mark}@", value)
     with atomic_write(out) as temporary:

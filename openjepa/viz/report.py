@@ -6,11 +6,11 @@ import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from openjepa.cli.report import Report
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.modalities.image import Image
 from openjepa.training.log import read_metrics
+from openjepa.training.perf.flops import encoder_flops
 from openjepa.viz.canvas import CaptionedFigure
 from openjepa.viz.curves import svg_charts
 from openjepa.viz.features import FeaturesOptions, features_figure
@@ -19,6 +19,7 @@ from openjepa.viz.inputs import evenly_spaced, load_encoder, read_images
 from openjepa.viz.masks import draw_masks
 from openjepa.viz.neighbors import NEIGHBOR_COUNT, draw_neighbors
 from openjepa.viz.prediction_error import has_predictor
+from openjepa.viz.predictions import prediction_figure
 from openjepa.viz.report_sections import (
     RunRecord,
     command_list,
@@ -43,16 +44,16 @@ SAMPLES = 128  # of these, at most, every patch is looked at
 SHOWN_IMAGES = 6
 
 
-def write_report(settings: Report) -> Path:
+def write_report(folders: Sequence[str], out: Path | None = None, pictures: bool = True) -> Path:
     """The page's path. Mistake if a folder is no run, or has taken no step."""
-    if not settings.runs:
+    if not folders:
         raise UserError("a report is of a run: give its folder, or several")
-    runs = [read_run_record(Path(each)) for each in settings.runs]
-    out = settings.out or (runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html"))
+    runs = [read_run_record(Path(each)) for each in folders]
+    out = out or (runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html"))
     if out.suffix != ".html":
         raise UserError(f"{out} is no .html: try --out {out.with_suffix('.html')}")
     title = runs[0].name if len(runs) == 1 else " · ".join(run.name for run in runs)
-    page = write_page(f"Report: {title}", "\n".join(report_sections(runs, settings.pictures)), out)
+    page = write_page(f"Report: {title}", "\n".join(report_sections(runs, pictures)), out)
     info(f"report     {page}")
     return page
 
@@ -104,7 +105,7 @@ def run_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
         raise UserError(f"{run.name} learns from signals")
     folder, root = str(run.folder), run.settings.data.root
     this = load_encoder(FeaturesOptions(run=folder))
-    cost = load_encoder(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
+    cost = encoder_flops(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
     affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost)))
     many = read_images(root, this.data, affordable)
     found = many.few(evenly_spaced(len(many.names), min(SAMPLES, affordable)))
@@ -112,7 +113,7 @@ def run_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
         yield draw_masks(run.settings, found.few(evenly_spaced(len(found.names), 3)))
     yield features_figure(this, found.leading(SHOWN_IMAGES))
     if has_predictor(run.settings) and any((run.folder / "checkpoints").glob("step-*")):
-        yield features_figure(run.folder, found.leading(SHOWN_IMAGES - 2))
+        yield prediction_figure(run.folder, found.leading(SHOWN_IMAGES - 2))
     if len(found.names) > NEIGHBOR_COUNT:
         yield draw_neighbors(many, pooled_features(this, many.view).numpy())
         stages = training_stages(run.folder, run.settings, "target")
@@ -124,7 +125,7 @@ def write_report_at_end(folder: Path) -> Path | None:
     if not read_metrics(folder / "metrics.jsonl"):
         return None
     try:
-        return write_report(Report(runs=(str(folder),)))
+        return write_report([str(folder)])
     except (UserError, OSError) as error:
         warn(f"no report was written ({error}); later: jepa report {folder}")
         return None

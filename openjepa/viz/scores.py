@@ -13,8 +13,7 @@ from torch import Tensor
 
 from openjepa.core.console import info
 from openjepa.evaluation.classifier import SUFFIX, fold_classifier, save_classifier
-from openjepa.evaluation.labeled import Split
-from openjepa.evaluation.measure import Measurement
+from openjepa.evaluation.measure import Measurement, measure_encoders
 from openjepa.evaluation.probing import ProbeSettings
 from openjepa.evaluation.scores import (
     Score,
@@ -27,14 +26,26 @@ from openjepa.evaluation.scores import (
     scores_markdown,
     write_scores,
 )
+from openjepa.interop.adapters import EncoderAdapter
 
 
-def publish_scores(result: Measurement, data: Split, settings: ProbeSettings, out: Path) -> None:
+def measure_and_publish(
+    compared: list[EncoderAdapter], settings: ProbeSettings, out: Path, pixels: bool
+) -> list[Score]:
+    """Measure encoders, print and write their scores; empty on all ranks but the main one."""
+    result = measure_encoders(compared, settings, pixels)
+    if result is None:
+        return []
+    publish_scores(result, settings, out)
+    return [each.score for each in result.found]
+
+
+def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> None:
     """Prints the tables; writes them as JSON and Markdown, with the first score's confusion matrix, named as the data.
 
     What an earlier call found by other probes of the same encoders on the same images stays in the files.
     """
-    (train, test, how), first = data, result.found[0]
+    (train, test, how), first = result.data, result.found[0]
     name, classes = settings.data.name, train.classes
     title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
     info(title)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.interop.adapters import EncoderAdapter, from_ours
-from openjepa.interop.pretrained import build_untrained
+from openjepa.interop.pretrained import build_untrained, load_run
 from openjepa.modalities.image import Image
 from openjepa.nn.rank import rankme
 from openjepa.training.checkpoint import list_checkpoints
@@ -62,7 +62,7 @@ def training_stages(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[s
         method.load_state_dict(loaded.model)
         yield f"step {loaded.step:,}", from_ours(method.eval().encoder(which), run, "")
     if not paths:
-        found = load_config(folder, which)
+        found = load_run(folder, which)
         yield f"step {found.step:,}", from_ours(found.encoder, run, "")
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from openjepa.nn.products import ONEDNN
+from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 from tests.golden.training import TWO, by_one_process, first_weights, recipes, trained_together
 from tests.golden.values import differences, machine
 from tests.golden.verbs import QUICK, SLOW, small_run
@@ -33,11 +33,11 @@ RESULTS = Path(__file__).with_name("results.json")
 
 def entries(folder: Path) -> dict[str, dict[str, Callable[[], Any]]]:
     """Give what computes every result, by section and name."""
-    together = {name: each for name, each in TWO.items() if ONEDNN or each.precision == "fp32"}
+    together = {name: each for name, each in TWO.items() if HAS_ONEDNN_BF16 or each.precision == "fp32"}
     found: dict[str, dict[str, Callable[[], Any]]] = {
         "recipes at full size": {"all": recipes},
         "first weights": {"all": lambda: first_weights(folder)},
-        "training": dict(by_one_process(folder, bool(ONEDNN))),
+        "training": dict(by_one_process(folder, bool(HAS_ONEDNN_BF16))),
         "training by two processes": {"all": lambda: trained_together(folder, together)},
         "small run": {},
     }

@@ -15,22 +15,17 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from openjepa.checkpoint import newest
-from openjepa.config import Pretrain
-from openjepa.distributed import process_group
-from openjepa.flops import work
-from openjepa.log import rows
-from openjepa.masking import Masking
+from openjepa.cli.pretrain import pretrain
+from openjepa.data.synthetic.scenes import render
+from openjepa.masking.config import Masking
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
-from openjepa.optim import Optim
-from openjepa.recipes import RECIPES
-from openjepa.recipes.auto import chosen
-from openjepa.recipes.paper import (
+from openjepa.recipes.auto import choose_config
+from openjepa.recipes.ijepa_paper import (
     vitb16,
     vitg16_in22k,
     vith14_in1k,
@@ -39,7 +34,7 @@ from openjepa.recipes.paper import (
     vitl16,
     vits16,
 )
-from openjepa.recipes.small import (
+from openjepa.recipes.image_small import (
     cifar10,
     cifar10_hours,
     cifar10_minutes,
@@ -48,8 +43,13 @@ from openjepa.recipes.small import (
     mae_cifar10,
     vicreg_cifar10,
 )
-from openjepa.runs import pretrain
-from openjepa.scenes import render
+from openjepa.recipes.registry import RECIPES
+from openjepa.training.checkpoint import load_newest
+from openjepa.training.config import Pretrain
+from openjepa.training.log import read_metrics
+from openjepa.training.optim import Optim
+from openjepa.training.parallel.launch import process_group
+from openjepa.training.perf.flops import count_flops
 from tests.golden.values import numbers, statistics, tensors
 from tests.ranks import variables
 from tests.ready import Ready
@@ -215,8 +215,8 @@ def cases(folder: Path) -> dict[str, Pretrain]:
     released, rotary = METHODS["released"], METHODS["rotary"]
     found = {f"recipe: {name}": shrunk(make(), root) for name, make in MADE.items()}
     found |= {
-        "recipe: chosen for a folder on a processor": shrunk(chosen(root, device="cpu", threads=1).config, root),
-        "recipe: chosen for a folder on a GPU": shrunk(chosen(root, device="cuda", threads=1).config, root),
+        "recipe: chosen for a folder on a processor": shrunk(choose_config(root, device="cpu", threads=1).config, root),
+        "recipe: chosen for a folder on a GPU": shrunk(choose_config(root, device="cuda", threads=1).config, root),
     }
     found |= {f"method: {name}": plain(image, method) for name, method in METHODS.items()}
     found |= {f"signals: {name}": plain(series, METHODS[name]) for name in SIGNALS}
@@ -266,7 +266,7 @@ def settings(config: Pretrain, variant: Variant, out: Path) -> Pretrain:
 
 def outcome(run: Path) -> dict[str, Any]:
     """Read what a run left: losses, weights, moments."""
-    logged, kept = rows(run / "metrics.jsonl"), newest(run / "checkpoints")
+    logged, kept = read_metrics(run / "metrics.jsonl"), load_newest(run / "checkpoints")
     assert kept is not None
     return {
         "losses": [row["loss"] for row in logged],
@@ -326,7 +326,7 @@ def recipes() -> dict[str, Any]:
         masker = config.masks.build(config.data.grid)
         schedule = [list(config.optim.at(step, 1000)) for step in (0, 50, 133, 500, 999)]
         found[name] = {
-            "work": list(work(config.method, config.data, masker.shapes()[:4])),
+            "work": list(count_flops(config.method, config.data, masker.shapes()[:4])),
             "rate, decay, momentum": [[float(each) for each in row] for row in schedule],
             "length": [float(config.epochs), config.batch_size],
         }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openjepa.device import native_bf16
+from openjepa.training.device import has_native_bf16
 
 BITS, EXACT = "bits:", "exact:"  # digests of floats, which another machine may round differently, and of all else
 Array = Tensor | np.ndarray
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "processor": " ".join(lines.get(each, "").strip("\t: ") for each in wanted),
-        "native bf16": native_bf16(torch.device("cpu")),
+        "native bf16": has_native_bf16(torch.device("cpu")),
         "bf16 products": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
     }
 

@@ -15,49 +15,52 @@ import torch
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
-from openjepa.checkpoint import newest
-from openjepa.config import Pretrain
-from openjepa.config import load as settings_of
-from openjepa.data import Steps
-from openjepa.decoding.drawing import conditions, draw, mask_of
-from openjepa.decoding.drawing import opened as opened_decoder
-from openjepa.decoding.measuring import Measure, measure
-from openjepa.decoding.training import Train, config_of
-from openjepa.device import Place
-from openjepa.draws import Draws, order
-from openjepa.evaluate.candidates import candidate
-from openjepa.evaluate.dense import measure as measure_patches
-from openjepa.evaluate.dense import targets as truth_of_patches
-from openjepa.evaluate.embed import Viewer
-from openjepa.evaluate.embedding import Embed, embed
-from openjepa.evaluate.labelled import Labelled
-from openjepa.evaluate.predicting import Predict, predict
-from openjepa.evaluate.probing import Probe, probe
-from openjepa.evaluate.spectrum import meters
-from openjepa.exchange import Convert, Export, convert, export
-from openjepa.figures.features import Basis, foreground
-from openjepa.figures.map import laid
-from openjepa.figures.masks import coverage
-from openjepa.figures.prediction import PredictionOf, expect, masks_of, predictive
-from openjepa.figures.shown import Asked, encoder, seen, shown
-from openjepa.figures.similarity import cosines, patch_at
-from openjepa.figures.spectrum import variances
-from openjepa.formats.reading import load
-from openjepa.masking import Masking
+from openjepa.cli.cluster import Cluster, cluster
+from openjepa.cli.convert import Convert, convert
+from openjepa.cli.decoder import MeasureDecoder, measure_decoder
+from openjepa.cli.duplicates import Duplicates, duplicates
+from openjepa.cli.embed import Embed, embed
+from openjepa.cli.export import Export, export
+from openjepa.cli.predict import Predict, predict
+from openjepa.cli.pretrain import pretrain
+from openjepa.cli.probe import Probe, probe
+from openjepa.cli.search import search
+from openjepa.core.rng import CounterRNG, epoch_order
+from openjepa.core.types import Masks
+from openjepa.data.loader import Steps
+from openjepa.data.synthetic.scenes import render
+from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, draw_samples
+from openjepa.evaluation.decoder import load_decoder as opened_decoder
+from openjepa.evaluation.features import DatasetEncoder
+from openjepa.evaluation.label_free import label_free_metrics
+from openjepa.evaluation.labeled import LabeledData
+from openjepa.evaluation.search import Search
+from openjepa.evaluation.tasks.scenes import measure_dense as measure_patches
+from openjepa.evaluation.tasks.scenes import patch_labels as truth_of_patches
+from openjepa.interop.adapters import load_adapter
+from openjepa.interop.load import load
+from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.optim import Optim
-from openjepa.retrieval.clusters import Cluster, cluster
-from openjepa.retrieval.searching import Search, search
-from openjepa.retrieval.twins import Duplicates, duplicates
-from openjepa.runs import pretrain
-from openjepa.scenes import render
-from openjepa.types import Masks
+from openjepa.recipes.decoder import TrainDecoder, decoder_config
+from openjepa.training.checkpoint import load_newest
+from openjepa.training.config import Pretrain
+from openjepa.training.config import load_config as settings_of
+from openjepa.training.device import Device
+from openjepa.training.optim import Optim
+from openjepa.viz.embedding_map import project_features
+from openjepa.viz.features import Basis, foreground_mask
+from openjepa.viz.inputs import FigureOptions, load_encoder, load_images, patch_features
+from openjepa.viz.masks import mask_coverage
+from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
+from openjepa.viz.predictions import PredictionOptions, prediction_masks
+from openjepa.viz.similarity import patch_at, patch_cosines
+from openjepa.viz.spectrum import variance_shares
 from tests.golden.training import outcome, pictures
 from tests.golden.values import bits, exact, numbers, tensors
 
 FIRST_FORMAT = Path(__file__).parents[1] / "formats" / "1"
-CPU = Place(torch.device("cpu"), bf16=False)
+CPU = Device(torch.device("cpu"), bf16=False)
 SAMPLERS = {  # of masks, under words of ours
     "blocks": Masking(),
     "blocks of little context": Masking(budget=0.5, targets=6),
@@ -154,7 +157,7 @@ def probe_of(small: Small) -> Probe:
     """Give a probe of the run alone, to be changed."""
     return Probe(
         run=str(small.run),
-        data=Labelled(root=(str(small.labelled),)),
+        data=LabeledData(root=(str(small.labelled),)),
         baselines=False,
         device="cpu",
         precision="fp32",
@@ -206,7 +209,7 @@ def slow_probes(small: Small) -> dict[str, Any]:
 
 def without_labels(small: Small) -> dict[str, Any]:
     """Give what features are worth before any label is seen, and what patches of scenes tell."""
-    this = candidate(str(small.run))
+    this = load_adapter(str(small.run))
     this.network.eval()
     there = replace(this.data, root=(str(small.album),))
     trained, parts = load(small.run), []
@@ -215,7 +218,7 @@ def without_labels(small: Small) -> dict[str, Any]:
         patches = trained.features(scenes.image, "patches").flatten(0, 1)
         parts.append((patches, truth_of_patches(scenes, this.data.grid)))
     pooled = trained.features(files(small.album))
-    found = meters(Viewer(this, there.dataset(there.listing()), CPU), pooled, 0)
+    found = label_free_metrics(DatasetEncoder(this, there.dataset(there.listing()), CPU), pooled, 0)
     return {
         "meters": [float(value) for value in found.values()],
         "depth and shape of patches": [float(each) for each in measure_patches(parts[0], parts[1])],
@@ -265,14 +268,14 @@ def masks(small: Small) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, masking in SAMPLERS.items():
         masker, numbers_ = masking.build((12, 14)), np.arange(48)
-        whole = [Draws.of(3, step, numbers_ + 48 * step) for step in range(3)]
+        whole = [CounterRNG.of(3, step, numbers_ + 48 * step) for step in range(3)]
         half = [replace(each, numbers=each.numbers[24:], first=24) for each in whole]
         found[name] = [drawn_masks(masker(None, None, draws, 0.1)) for draws in (*whole, *half)]
-    found["on a line"] = drawn_masks(Masking().build((1, 32))(None, None, Draws.of(0, 1, np.arange(16)), 0.0))
+    found["on a line"] = drawn_masks(Masking().build((1, 32))(None, None, CounterRNG.of(0, 1, np.arange(16)), 0.0))
     found["shapes"] = {
         name: exact(torch.tensor(masking.build((12, 14)).shapes())) for name, masking in SAMPLERS.items()
     }
-    found["order"] = order(5, 2, 12).tolist()
+    found["order"] = epoch_order(5, 2, 12).tolist()
     return found
 
 
@@ -298,19 +301,19 @@ def batches(small: Small) -> dict[str, Any]:
 
 def figures(small: Small) -> dict[str, Any]:
     """Give the numbers behind what is shown of a run, but for the map by UMAP."""
-    asked = PredictionOf(run=str(small.run), images=(str(small.album),), count=4)
-    run, method = predictive(small.run)
+    asked = PredictionOptions(run=str(small.run), images=(str(small.album),), count=4)
+    run, method = load_predictive_method(small.run)
     assert isinstance(run.data, Image)
-    found = shown(asked, run.data, 24)
-    expected = expect(method, run, found, masks_of(asked, run, found))
+    found = load_images(asked, run.data, 24)
+    expected = predict_hidden(method, run, found, prediction_masks(asked, run, found))
     boxed = replace(asked, box=(0.25, 0.25, 0.75, 0.75))
-    in_box = expect(method, run, found, masks_of(boxed, run, found))
-    plain = Asked(run=str(small.run), images=(str(small.album),), count=4)
-    patches = seen(plain, encoder(plain), found)
-    deeper = seen(plain, encoder(plain), found, 1)
+    in_box = predict_hidden(method, run, found, prediction_masks(boxed, run, found))
+    plain = FigureOptions(run=str(small.run), images=(str(small.album),), count=4)
+    patches = patch_features(plain, load_encoder(plain), found)
+    deeper = patch_features(plain, load_encoder(plain), found, 1)
     basis = Basis.of(patches.x)
     pooled = load(small.run).features(files(small.album))
-    cover = coverage(run, run.data.grid, seed=0, draws=256)
+    cover = mask_coverage(run, run.data.grid, seed=0, draws=256)
     place = patch_at(0.5, 0.25, run.data.grid)
     assert expected.pixels is not None
     return {
@@ -327,18 +330,18 @@ def figures(small: Small) -> dict[str, Any]:
             "coordinates": numbers(basis.at(patches.x)),
             "colours": numbers(basis.colours(patches.x)),
             "share": float(basis.share),
-            "front": exact(foreground(basis, patches.x, patches.grid)),
+            "front": exact(foreground_mask(basis, patches.x, patches.grid)),
             "second block": numbers(deeper.x),
         },
-        "similarity": numbers(cosines(patches.x - basis.mean, place)),
-        "spectrum": numbers(variances(pooled)),
-        "map by t-SNE": numbers(laid(pooled.numpy(), "tsne", 0)),
+        "similarity": numbers(patch_cosines(patches.x - basis.mean, place)),
+        "spectrum": numbers(variance_shares(pooled)),
+        "map by t-SNE": numbers(project_features(pooled.numpy(), "tsne", 0)),
     }
 
 
 def slow_map(small: Small) -> dict[str, Any]:
     """Give the map by UMAP."""
-    return {"map by UMAP": numbers(laid(load(small.run).features(files(small.album)).numpy(), "umap", 0))}
+    return {"map by UMAP": numbers(project_features(load(small.run).features(files(small.album)).numpy(), "umap", 0))}
 
 
 def exported(small: Small, to: str) -> Path:
@@ -408,7 +411,7 @@ def decoders(small: Small) -> dict[str, Any]:
     """Give decoders of either condition, started from the run: their training, what they draw, how it agrees."""
     found = {}
     for name, condition in (("features", "features"), ("prediction", "prediction")):
-        asked = Train(
+        asked = TrainDecoder(
             run=str(small.run),
             out=small.fresh("decoder"),
             condition=condition,  # type: ignore[arg-type]
@@ -421,13 +424,15 @@ def decoders(small: Small) -> dict[str, Any]:
             precision="fp32",
             threads=1,
         )
-        out = pretrain(replace(config_of(asked), report=False, log_every=1, workers=0))
+        out = pretrain(replace(decoder_config(asked), report=False, log_every=1, workers=0))
         decoder = opened_decoder(out, "cpu", "fp32")
         view = torch.stack([load(small.run).transform(each) for each in files(small.album)[:3]])
-        mask = mask_of(decoder, 3, None, 1)
-        drawn = draw(decoder, view, conditions(decoder, view, mask), mask, 2, 1, 4)
-        agreed = measure(
-            Measure(decoder=str(out), images=(str(small.album),), count=24, steps=3, device="cpu", precision="fp32")
+        mask = decoder_mask(decoder, 3, None, 1)
+        drawn = draw_samples(decoder, view, decoder_conditions(decoder, view, mask), mask, 2, 1, 4)
+        agreed = measure_decoder(
+            MeasureDecoder(
+                decoder=str(out), images=(str(small.album),), count=24, steps=3, device="cpu", precision="fp32"
+            )
         )
         found[name] = outcome(out) | {"drawn": numbers(drawn.raw), "agreement": [float(each) for each in agreed]}
     return found
@@ -437,7 +442,7 @@ def first_format(small: Small) -> dict[str, Any]:
     """Go on with the stored run of the first format, on pictures of ours, and give its features before."""
     out = small.fresh("first")
     shutil.copytree(FIRST_FORMAT, out)
-    before = newest(out / "checkpoints")
+    before = load_newest(out / "checkpoints")
     assert before is not None
     view = render(6, (16, 16), 4).image
     seen_before = {"target": load(out).features(view), "context": load(out, "context").features(view)}

@@ -23,6 +23,7 @@ from openjepa.interop.adapters import EncoderAdapter
 from openjepa.interop.inputs import evaluation_view
 from openjepa.masking.region import Box, covered_patches, hide_region
 from openjepa.training.config import Pretrain
+from openjepa.training.perf.flops import encoder_flops
 from openjepa.viz.canvas import COLORS, ColorScale, enlarge, fade, heatmap, outline
 from openjepa.viz.embedding_map import MAX_IMAGES, MIN_IMAGES
 from openjepa.viz.inputs import (
@@ -205,7 +206,7 @@ class Session:
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
         run, method = self.predictive
-        cost = load_encoder(run.method, run.data, self.grid[0] * self.grid[1])
+        cost = encoder_flops(run.method, run.data, self.grid[0] * self.grid[1])
         others = self.found.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
         found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
         expected = predict_hidden(method, run, found, hide_region(box, self.grid, len(found.view)))

@@ -1,0 +1,77 @@
+"""Command `jepa pretrain`: train an encoder on unlabeled data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import tyro
+
+from openjepa.cli.parsing import default_settings
+from openjepa.core.console import info
+from openjepa.training import run
+from openjepa.training.callbacks import Callbacks
+from openjepa.training.config import Pretrain, config_differences
+from openjepa.training.device import Device
+from openjepa.training.parallel.slurm import submit_to_slurm
+
+
+def pretrain(settings: Pretrain) -> Path:
+    """Train an encoder in the folder `settings.out`; draw its curves, probe it on the way, report on it at the end.
+
+    Raises:
+        UserError: the settings, the data or the folder are not usable.
+        RunError: the run cannot continue.
+        Interrupted: a signal stopped the run; everything is saved.
+    """
+    return run.pretrain(settings, Callbacks(evaluator, curves, report))
+
+
+def evaluator(settings: Pretrain, device: Device):
+    """Probe the target encoder during the run."""
+    from openjepa.evaluation.online import OnlineEvaluator
+
+    return OnlineEvaluator(settings, device)
+
+
+def curves(folders: list[Path], out: Path) -> Path:
+    """Draw the training curves."""
+    from openjepa.viz.curves import draw_curves
+
+    return draw_curves(folders, out)
+
+
+def report(folder: Path) -> Path | None:
+    """Write the report of the finished run."""
+    from openjepa.viz.report import write_report_at_end
+
+    return write_report_at_end(folder)
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the flags on top of the recipe, the resumed run or the automatic choice; run here or submit to Slurm."""
+    typed = ["pretrain", *arguments]
+    default, rest = default_settings([resume_value(arguments, index) for index in range(len(arguments))])
+    settings = tyro.cli(
+        type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)
+    )
+    if settings.slurm.nodes and not settings.dry_run:
+        from openjepa.cli.main import main as jepa
+
+        submit_to_slurm(settings, typed, jepa)
+        return
+    print_changed(default, settings)
+    pretrain(settings)
+
+
+def print_changed(default: Pretrain, settings: Pretrain) -> None:
+    """Print which settings of a new run the user changed."""
+    changed = config_differences(default, settings)
+    if changed and not (settings.out / "config.json").exists() and os.environ.get("RANK", "0") == "0":
+        info(f"typed      {'; '.join(changed)}")
+
+
+def resume_value(arguments: list[str], index: int) -> str:
+    """Return an argument, with a bare `--resume` completed to `--resume=yes`."""
+    bare = index + 1 == len(arguments) or arguments[index + 1].startswith("--")
+    return "--resume=yes" if arguments[index] == "--resume" and bare else arguments[index]

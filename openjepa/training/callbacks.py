@@ -1,0 +1,32 @@
+"""What a run calls beside training; the command line passes all of them, a plain run none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from openjepa.core.protocols import Method
+from openjepa.training.config import Pretrain
+from openjepa.training.device import Device
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Measures the encoder during a run, on the main process."""
+
+    def due(self, done: int) -> bool:
+        """Tell whether to measure after `done` steps."""
+        ...
+
+    def scores(self, method: Method) -> dict[str, float]:
+        """Measure; the names and values become a row of the log."""
+        ...
+
+
+class Callbacks(NamedTuple):
+    """Functions of higher levels that a run calls, if they are given."""
+
+    evaluator: Callable[[Pretrain, Device], Evaluator] | None = None  # made if --online.root is given
+    curves: Callable[[list[Path], Path], Path] | None = None  # draws the training curves of runs into a file
+    report: Callable[[Path], Path | None] | None = None  # writes the report of a finished run
