@@ -48,7 +48,9 @@ def imported_rooms(file: Path) -> set[str]:
     return {name.split(".")[0] for name in imports(file)} - {"__version__"}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.parent != ROOT], ids=lambda f: str(f.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parent != ROOT], ids=lambda f: str(f.relative_to(ROOT))
+)
 def test_imports_go_down_only(file):
     own = room(file)
     allowed = {name for rooms in LEVELS[: level(own)] for name in rooms} | {own}
@@ -58,7 +60,8 @@ def test_imports_go_down_only(file):
 def test_no_file_imports_itself_in_a_circle():
     module = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in FILES}
     graph = {
-        name: {target for each in imports(file) for target in (each, each.rpartition(".")[0]) if target in module} - {name}
+        name: {target for each in imports(file) for target in (each, each.rpartition(".")[0]) if target in module}
+        - {name}
         for name, file in module.items()
     }
     while leaves := {name for name, targets in graph.items() if not targets}:

@@ -159,7 +159,6 @@ def test_shards_killed_at_any_time_are_whole_or_not_there(large, tmp_path):
         "-m",
         "openjepa",
         "shards",
-        "make",
         str(large),
         str(tmp_path / "shards"),
         "--samples",
@@ -399,7 +398,7 @@ def test_a_shard_that_was_damaged_is_made_again(large, tmp_path):
 def test_unfinished_shards_are_not_taken_for_all(large, tmp_path):
     settings = Shards(str(large), tmp_path / "shards", samples=10, workers=1)
     (make_shards(settings) / "shards-000002.tar").unlink()
-    with pytest.raises(UserError, match="3 of 4 tar files: let jepa shards make go on"):
+    with pytest.raises(UserError, match="3 of 4 tar files: let jepa shards go on"):
         listed(tmp_path / "shards")
     (tmp_path / "shards" / SHARDS_FILE).write_text('{"count": "many"}')
     with pytest.raises(UserError, match=r"shards.json is damaged"):
@@ -423,9 +422,10 @@ def test_doctor_says_nothing_of_the_archives_it_looked_into(large, tmp_path, cap
     assert "not looked at, by their endings: 1 × .tar" in capsys.readouterr().out
 
 
-def test_the_verb_wants_make(capsys):
-    assert main(["shards", "FOLDER"]) == 1
-    assert "jepa shards make FOLDER OUT" in capsys.readouterr().err
+def test_shards_without_an_output_folder_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["shards", "FOLDER"])
+    assert "OUT" in capsys.readouterr().err
 
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install 'openjepa[parquet]'")

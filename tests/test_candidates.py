@@ -13,7 +13,9 @@ from openjepa.evaluation.labeled import LabeledData
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probes import attentive
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
+from openjepa.evaluation.probing import ProbeSettings
 from openjepa.interop.adapters import from_untrained, load_adapter
+from openjepa.interop.imported import IMAGENET_MEAN_STD
 from openjepa.nn.positions import sincos
 from openjepa.training.config import Pretrain
 from tests.conftest import METHODS, MODALITIES, replace

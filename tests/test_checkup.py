@@ -133,7 +133,6 @@ def test_bad_files_are_no_duplicates_and_how_many_a_run_bears_is_said(clean, cap
 
 
 def test_an_unreadable_file_is_said_to_stop_a_run(clean, monkeypatch):
-    from openjepa.data import image_io as pictures
 
     (clean / "x.jpg").write_bytes(jpeg(30))
     read = read_bytes
@@ -143,7 +142,7 @@ def test_an_unreadable_file_is_said_to_stop_a_run(clean, monkeypatch):
             raise OSError(5, "Input/output error")
         return read(path)
 
-    monkeypatch.setattr(pictures, "read_bytes", failing)
+    monkeypatch.setattr(checkup, "read_bytes", failing)
     assert found(clean) == {"unreadable": ["x.jpg"]} and "stops" in FINDINGS["unreadable"]
 
 

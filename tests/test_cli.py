@@ -57,7 +57,7 @@ def test_without_a_verb_it_says_what_there_is(capsys):
 
 def test_an_unknown_verb_is_told_the_known_ones(capsys):
     assert main(["train"]) == 2
-    assert "no verb 'train': there are pretrain, probe" in capsys.readouterr().err
+    assert "unknown command 'train': did you mean pretrain? Commands: pretrain, demo" in capsys.readouterr().err
 
 
 def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys, curves):

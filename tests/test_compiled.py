@@ -33,7 +33,10 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     from openjepa.nn import cpu_kernels as products
     from openjepa.training.config import OnlineProbe, Pretrain
     from openjepa.training.device import Device
+    from openjepa.training.optim import build_optimizer
     from openjepa.training.perf.compile import MAX_STATIC_SHAPES, compile_blocks
+    from openjepa.training.setup import build_steps
+    from openjepa.training.step import train_step
 
     torch.set_num_threads(1)
     products.uses_torch_kernels = lambda x: True  # torch's own, which the compiler sees, on both sides

@@ -145,7 +145,7 @@ def test_nobody_is_a_stranger_to_two_nor_to_itself():
 @pytest.mark.parametrize("condition", ["features", "prediction"])
 def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition, run, photos, tmp_path, capsys):
     folder = tmp_path / "decoder"
-    train = ["decode", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
+    train = ["decoder", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
     assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
     trained, theirs = load_decoder(folder), load_run(run, "target")
     for name, value in theirs.encoder.state_dict().items():
@@ -155,7 +155,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
 
     out = tmp_path / "samples.png"
     sample = [
-        "decode",
+        "decoder",
         "sample",
         str(folder),
         str(photos),
@@ -172,7 +172,7 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
     before = out.read_bytes()
     assert main(sample) == 0 and out.read_bytes() == before and Pillow.open(out).width > 300
 
-    assert main(["decode", "measure", str(folder), str(photos), "--count", "30", "--steps", "3"]) == 0
+    assert main(["decoder", "measure", str(folder), str(photos), "--count", "30", "--steps", "3"]) == 0
     assert "by chance 3.3 %" in capsys.readouterr().out
     assert json.loads((folder / "agreement.json").read_text())["step"] == 3
 
@@ -215,7 +215,7 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
         report=False,
     )
     run = pretrain(base)
-    assert main(["decode", "train", str(run), "--steps", "2", *SMALL]) == 0
+    assert main(["decoder", "train", str(run), "--steps", "2", *SMALL]) == 0
     assert isinstance(load_config(run / "decoder").method, type(METHODS["decoder"]))
     with pytest.raises(UserError, match="predicts pixels"):
         decoder_config(TrainDecoder(run=str(run), condition="prediction"))
@@ -224,8 +224,8 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "train|sample|measure"),
-        (["draw"], "train|sample|measure"),
+        ([], "train, sample, measure"),
+        (["draw"], "train, sample, measure"),
         (["train", "nowhere"], "is not a run"),
         (["train", "EXPORT", "--condition", "prediction"], "has no predictor"),
         (["sample", "RUN"], "is no decoder"),
@@ -234,13 +234,13 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
 )
 def test_bad_input_is_a_sentence(words, said, run, capsys):
     places = {"RUN": str(run), "EXPORT": str(run / "export")}
-    assert main(["decode", *(places.get(each, each) for each in words)]) == 1
+    assert main(["decoder", *(places.get(each, each) for each in words)]) == 1
     error = capsys.readouterr().err.strip()
     assert said in error and error.count("\n") == 0
 
 
 def test_another_decoder_in_the_same_place_is_refused_and_odd_sizes_are_said(run, tmp_path, capsys):
-    train = ["decode", "train", str(run), "--steps", "2", "--out", str(tmp_path / "d"), *SMALL]
+    train = ["decoder", "train", str(run), "--steps", "2", "--out", str(tmp_path / "d"), *SMALL]
     assert main(train) == 0
     assert main([*train, "--depth", "2"]) == 1 and "holds another decoder" in capsys.readouterr().err
     assert main([*train[:-1], "1", "--dim", "50", "--out", str(tmp_path / "e")]) == 1
@@ -249,7 +249,7 @@ def test_another_decoder_in_the_same_place_is_refused_and_odd_sizes_are_said(run
 
 def test_what_cannot_be_drawn_is_said(run, photos, tmp_path, capsys):
     folder = tmp_path / "d"
-    assert main(["decode", "train", str(run), "--steps", "2", "--out", str(folder), *SMALL]) == 0
+    assert main(["decoder", "train", str(run), "--steps", "2", "--out", str(folder), *SMALL]) == 0
     capsys.readouterr()
     for words, said in (
         (["sample", str(folder), "--box", "0", "0", "0.5", "0.5"], "leave --box out"),
@@ -259,5 +259,5 @@ def test_what_cannot_be_drawn_is_said(run, photos, tmp_path, capsys):
         (["measure", str(folder), "--count", "5"], "too few"),
         (["train", str(folder)], "is no run on images of a JEPA"),
     ):
-        assert main(["decode", *words]) == 1
+        assert main(["decoder", *words]) == 1
         assert said in capsys.readouterr().err

@@ -313,7 +313,7 @@ WATCHED = """
 from pathlib import Path
 def watched(settings):
     try:
-        runs.pretrain(settings)
+        pretrain(settings)
     finally:
         if any("gloo" in each.read_text() for each in Path("/proc/self/task").glob("*/comm")):
             sys.exit("a thread of the group is left")
@@ -323,7 +323,7 @@ def watched(settings):
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
     """And ends the group's threads, by which one in ten would else wait for ever at its end."""
     tiny = replace(tiny, steps=100_000, save_every=100_000)
-    processes = started(tiny, code=WATCHED + GUARDED.replace("runs.pretrain(", "watched("))
+    processes = started(tiny, code=WATCHED + GUARDED.replace("lambda _: pretrain(", "lambda _: watched("))
     until = time.monotonic() + 90
     while not read_metrics(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and processes[0].poll() is None
@@ -336,7 +336,8 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
 def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
     """Both answer the roll call, and the error is told as it is."""
     broken = GUARDED.replace(
-        "distributed.ROLL = 4.0", "def broken(*_): raise RuntimeError('broken')\nruns.train = broken"
+        "launch.ROLL_CALL_SECONDS = 4.0",
+        "from openjepa.training import run\ndef broken(*_): raise RuntimeError('broken')\nrun.train = broken",
     )
     processes = started(tiny, code=broken, heard=True)
     said = [process.communicate(timeout=120)[1] for process in processes]

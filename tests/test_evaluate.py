@@ -26,6 +26,7 @@ from openjepa.evaluation.probes.linear_heads import schedule_factor, trust_ratio
 from openjepa.evaluation.probes.linear_recipes import LinearRecipe
 from openjepa.evaluation.probes.logistic import Problem, accuracy, fit_logistic, logistic_probe
 from openjepa.evaluation.probes.lowshot import STRENGTH, choose_labeled, lowshot_probe
+from openjepa.evaluation.probing import ProbeSettings
 from openjepa.evaluation.scores import Score, bootstrap_interval
 from openjepa.evaluation.tasks.clevr import ClevrImages, scene_label
 from openjepa.interop.adapters import from_ours, from_run, from_untrained

@@ -128,7 +128,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
     (tmp_path / "cifar").symlink_to(photos)
     settings = Suite(run=str(tiny.out), folders=(f"cifar10={tmp_path / 'cifar'}",), device="cpu", precision="fp32")
-    measured, seen = suite.measured, []
+    measured, seen = suite_command.measure_and_publish, []
 
     def dying(compared, asked, out, pixels):
         seen.append(asked.data.name)
@@ -136,7 +136,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
             raise KeyboardInterrupt
         return measured(compared, asked, out, pixels)
 
-    monkeypatch.setattr(suite_command, "measure_encoders", dying)
+    monkeypatch.setattr(suite_command, "measure_and_publish", dying)
     with pytest.raises(KeyboardInterrupt):
         suite(settings)
     scores = suite(settings)

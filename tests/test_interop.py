@@ -17,7 +17,7 @@ from openjepa.cli.export import Export, export
 from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.interop.huggingface import read_huggingface
-from openjepa.interop.imported import ImportOptions, config_of_sizes, empty_network, to_our_names
+from openjepa.interop.imported import ImportOptions, Preprocessing, config_of_sizes, empty_network, to_our_names
 from openjepa.interop.key_maps import HF5, TIMM, TransformerSizes, position_table, read_sizes
 from openjepa.interop.official import read_official
 from openjepa.interop.timm import read_timm

@@ -100,7 +100,7 @@ def test_a_signal_saves_and_leaves(tiny, number):
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 128 + number and "go on with --resume" in said
+    assert process.returncode == 128 + number and "resume with --resume" in said
     assert load_newest(tiny.out / "checkpoints").step > 0
 
 
@@ -202,7 +202,7 @@ def test_two_runs_do_not_share_a_folder(tiny):
 @pytest.mark.parametrize("last", [False, True])
 def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
     """In the middle of a run it is told and training goes on; at the end the run fails with older checkpoints intact."""
-    store, failing = checkpoint.store, {12} if last else {5}
+    store, failing = checkpoint.write_durable, {12} if last else {5}
 
     def full(file, content):
         if int(file.parent.name.split("-")[1].split(".")[0]) in failing:

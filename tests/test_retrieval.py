@@ -31,6 +31,7 @@ from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
 from openjepa.evaluation.search import Search
 from openjepa.evaluation.whitening import Whitening
+from openjepa.masking.region import covered_patches
 from openjepa.viz import gallery
 from openjepa.viz.gallery import reachable_rows
 from tests.browser import browser
@@ -144,8 +145,8 @@ def test_two_processes_write_what_one_writes(run, photos, tmp_path):
 
 def test_each_process_makes_every_other_chunk(run, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_of, "CHUNK_ROWS", 16)
-    for name, value in (("world", (1, 2)), ("is_main", True), ("barrier", None)):
-        monkeypatch.setattr(embedding_of.distributed, name, lambda value=value: value)
+    for name, value in (("rank_and_size", (1, 2)), ("is_main", True), ("barrier", None)):
+        monkeypatch.setattr(embedding_of, name, lambda value=value: value)
     made = []
 
     def encode(first, read):

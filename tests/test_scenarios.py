@@ -17,13 +17,13 @@ import torch
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import write_durable
+from openjepa.core.fileio import fsync_path, write_durable
 from openjepa.data import loader as data
 from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps, check_shared_memory, load_steps
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.modalities.image import Image
-from openjepa.training import checkpoint
+from openjepa.training import checkpoint, checkpoint_writer
 from openjepa.training.checkpoint import list_checkpoints, load_newest, prune_checkpoints
 from openjepa.training.log import read_metrics
 from tests.conftest import METHODS, MODALITIES, replace
@@ -56,7 +56,7 @@ def test_a_disk_that_writes_a_little_at_a_time_stores_the_same(tmp_path, monkeyp
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EDQUOT, errno.EMFILE])
 def test_a_save_that_the_system_refuses_is_told_and_the_next_one_made(tiny, plain, monkeypatch, capsys, number):
-    flush, failed = checkpoint.flush, []
+    flush, failed = fsync_path, []
 
     def refusing(path):
         if not failed and path.name.startswith(".step-"):
@@ -73,7 +73,7 @@ def test_a_save_that_the_system_refuses_is_told_and_the_next_one_made(tiny, plai
 
 def test_one_checkpoint_kept_is_there_until_the_next_one_is(tiny, monkeypatch):
     """With --keep-last 1 and a save that fails, the older one stays."""
-    flush = checkpoint.flush
+    flush = fsync_path
 
     def refusing(path):
         if path.name.startswith(".step-00000010"):
@@ -83,7 +83,7 @@ def test_one_checkpoint_kept_is_there_until_the_next_one_is(tiny, monkeypatch):
     monkeypatch.setattr(checkpoint, "fsync_path", refusing)
     prune, seen = prune_checkpoints, []
     monkeypatch.setattr(
-        checkpoint,
+        checkpoint_writer,
         "prune_checkpoints",
         lambda folder, *rest: (prune(folder, *rest), seen.append(list_checkpoints(folder))),
     )
@@ -165,7 +165,7 @@ def test_shared_memory_that_is_too_small_is_told_before_torch_waits_for_ever(tmp
 
 
 POISONED = RUN.replace(
-    "runs.pretrain",
+    "pretrain(from_json",
     """
 from openjepa.methods.jepa import MaskedJEPA
 forward, count = MaskedJEPA.forward, [0]
@@ -175,7 +175,7 @@ def poisoned(self, *given):
     bad = count[0] == 4 and os.environ["RANK"] == "1"
     return output._replace(loss=output.loss * float("nan")) if bad else output
 MaskedJEPA.forward = poisoned
-runs.pretrain""",
+pretrain(from_json""",
     1,
 )
 

@@ -49,7 +49,7 @@ def train_decoder(settings: TrainDecoder) -> Path:
 class SampleDecoder:
     """Draws pictures several times from what the representation holds of them: what agrees is in it, what varies is not."""
 
-    decoder: Run  # what jepa decode train made
+    decoder: Run  # what jepa decoder train made
     images: Images = ()  # pictures or folders of them; by default what the decoder learnt from
     count: int = 6  # pictures
     samples: int = 6  # of each
@@ -92,7 +92,7 @@ def sample_decoder(settings: SampleDecoder) -> Path:
 class MeasureDecoder:
     """Measures whether what is drawn agrees with what it was drawn from, and a control that should not."""
 
-    decoder: Run  # what jepa decode train made
+    decoder: Run  # what jepa decoder train made
     images: Images = ()  # pictures that it did not learn from
     count: int = 256
     steps: int = FLOW_STEPS

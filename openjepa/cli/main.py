@@ -78,11 +78,12 @@ def overview() -> str:
 
 
 def did_you_mean(typed: str) -> str:
-    """Suggest the most similar command, if one is similar."""
+    """Suggest the most similar command, if one is similar, and list all."""
     from difflib import get_close_matches
 
     similar = get_close_matches(typed, NAMES, 1)
-    return f": did you mean {similar[0]}?" if similar else f" (commands: {', '.join(NAMES)})"
+    suggestion = f": did you mean {similar[0]}?" if similar else ""
+    return f"{suggestion} Commands: {', '.join(NAMES)}"
 
 
 def command(name: str) -> Callable[[list[str]], object]:

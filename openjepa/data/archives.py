@@ -29,7 +29,7 @@ MAX_LABEL_LENGTH = 256  # bytes that a label in a tar may have
 
 TAR_BLOCK = tarfile.BLOCKSIZE
 
-SHARDS_FILE = "shards.json"  # what `jepa shards make` writes down of a folder of tar files
+SHARDS_FILE = "shards.json"  # what `jepa shards` writes down of a folder of tar files
 
 
 class MemberAddress(NamedTuple):
@@ -89,7 +89,7 @@ def list_addresses(archive: str, suffixes: frozenset[str]) -> Iterator[tuple[str
 
 
 def check_complete(folder: Path) -> None:
-    """Mistake if `jepa shards make` was stopped before all tar files of a folder were there."""
+    """Mistake if `jepa shards` was stopped before all tar files of a folder were there."""
     try:
         said = read_json(folder / SHARDS_FILE) if (folder / SHARDS_FILE).is_file() else {}
         wanted = -(-int(said.get("count", 0)) // int(said.get("samples", 1)))
@@ -97,7 +97,7 @@ def check_complete(folder: Path) -> None:
         raise UserError(f"{folder / SHARDS_FILE} is damaged ({error}): make the shards again, or remove it") from error
     if (there := len(list(folder.glob("*.tar")))) < wanted:
         raise UserError(
-            f"{folder} has {there} of {wanted} tar files: let jepa shards make go on, by the command that began it"
+            f"{folder} has {there} of {wanted} tar files: let jepa shards go on, by the command that began it"
         )
 
 

@@ -47,7 +47,7 @@ def load_decoder(folder: Path, device: str = "auto", precision: Precision = "aut
     """A decoder's newest good checkpoint. Mistake if the folder has none."""
     settings = load_config(folder)
     if not isinstance(settings.method, Decoder):
-        raise UserError(f"{folder} is no decoder: train one by jepa decode train {folder}")
+        raise UserError(f"{folder} is no decoder: train one by jepa decoder train {folder}")
     (method, step), where = load_newest_method(folder, settings), choose_device(device, precision)
     return LoadedDecoder(settings, method.to(where.device), step, where)
 

@@ -123,6 +123,6 @@ def export_run(settings: Pretrain, method: Any, callbacks: Callbacks) -> None:
         return
     following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"
     if isinstance(settings.method, Decoder):
-        following = f"jepa decode sample {settings.out} PICTURES"
+        following = f"jepa decoder sample {settings.out} PICTURES"
     drawn = f"\ncurves     {callbacks.curves([settings.out], settings.out / 'curves.png')}" if callbacks.curves else ""
     info(f"\nencoder    {folder}{drawn}\nnext       {following}")

@@ -142,8 +142,8 @@ def command_list(run: RunRecord) -> str:
     folder = run.folder
     if isinstance(run.settings.method, Decoder):
         return (
-            f"jepa decode sample {folder} PICTURES          # each drawn several times\n"
-            f"jepa decode measure {folder} OTHER_PICTURES   # whether that agrees, beside a control"
+            f"jepa decoder sample {folder} PICTURES          # each drawn several times\n"
+            f"jepa decoder measure {folder} OTHER_PICTURES   # whether that agrees, beside a control"
         )
     return "\n".join(
         (

@@ -62,7 +62,7 @@ class Explore:
     run: Run  # a run, an export, or weights of another project; what it expects wants a run
     images: Images = ()  # pictures or folders of them; by default what the run learnt from
     count: int = 2000  # pictures, evenly taken; 10,000 at most
-    decoder: Path | None = None  # what jepa decode train made of the run; by default RUN/decoder, if it is there
+    decoder: Path | None = None  # what jepa decoder train made of the run; by default RUN/decoder, if it is there
     map: int = 2000  # pictures on the map; 0: no map
     host: str = "127.0.0.1"  # who may open the page: this machine alone; 0.0.0.0: whoever reaches it
     port: int = 8080
