@@ -45,7 +45,7 @@ def main() -> None:
     until, dice, counts = time.monotonic() + 60 * options.minutes, random.Random(options.seed), Counter()
     with tempfile.TemporaryDirectory() as name:
         base = dataclasses.replace(
-            small(Path(name)), steps=options.steps, save_every=20, log_every=1, keep_last=2, patience="20s"
+            small(Path(name)), steps=options.steps, save_every=20, log_every=1, keep_last=2, rank_timeout="20s"
         )
         while time.monotonic() < until:
             seed = options.seed + counts["rounds"]

@@ -35,7 +35,7 @@ def seconds(function, least: float = 1.0) -> float:
 
 def masks() -> None:
     for grid in ((8, 8), (14, 14), (16, 16), (28, 28)):
-        for sampler in ("blocks", "official"):
+        for sampler in ("multiblock", "official"):
             masker = Masking(sampler=sampler, min_keep=8).build(grid)
             draws = CounterRNG.of(0, 3, np.arange(128))
             taken = seconds(lambda masker=masker, draws=draws: masker(None, None, draws, 0.0))

@@ -44,7 +44,7 @@ def main() -> None:
         with torch.no_grad():
             for _ in range(options.pictures // BATCH):
                 with where.autocast():
-                    this.see(where.move(view)).last.cpu()
+                    this.encode(where.move(view)).last.cpu()
         return options.pictures / (time.perf_counter() - began)
 
     def embedding() -> float:

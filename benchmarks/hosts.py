@@ -125,7 +125,7 @@ def main() -> None:
 
 def tried(folder: Path, options: argparse.Namespace) -> None:
     base = dataclasses.replace(
-        small(folder), steps=options.steps, save_every=50, log_every=1, keep_last=2, patience="60s"
+        small(folder), steps=options.steps, save_every=50, log_every=1, keep_last=2, rank_timeout="60s"
     )
     whole, torn = (dataclasses.replace(base, out=folder / name) for name in ("whole", "torn"))
     assert start(0, 1, whole, options.loopback).wait() == 0

@@ -43,8 +43,8 @@ def small(folder: Path) -> Pretrain:
         Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(photos / f"{number:03d}.png")
     return Pretrain(
         data=Image(root=(str(photos),), size=(32, 32), patch=8),
-        method=JEPA(dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardise=True),
-        optim=Optim(warmup=0.1, momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
+        method=JEPA(dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardize=True),
+        optim=Optim(warmup=0.1, ema_momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
         log_every=2, save_every=3, keep_last=1, resume="if-any", report=False,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def main() -> None:
         whole = outcome(folder / "whole")
         for way in options.ways:
             kind, beside = WAYS[way]
-            there = dataclasses.replace(settings, save_beside=beside, out=folder / "place" / "run")
+            there = dataclasses.replace(settings, async_save=beside, out=folder / "place" / "run")
             names = boundaries(lambda: ran(there), fresh(there.out), folder / "names.json")  # noqa: B023
             for at in every(len(names), options.every):
                 status = attempt(kind, there, at)

@@ -65,7 +65,7 @@ def one(options: argparse.Namespace) -> None:
         )
         method, steps = build_model(settings, settings.data.synthetic(4 * options.batch, 0), where)
         optimizer = build_optimizer(method, settings.optim)
-        forward = method if settings.sharded else wrap_ddp(method, where.device)
+        forward = method if settings.fsdp else wrap_ddp(method, where.device)
         made = [steps[number] for number in range(STEPS)]
         taken = []
         for number, step in enumerate(made):

@@ -73,7 +73,7 @@ def main() -> None:
     for beside in (False, True):
         out = Path(tempfile.mkdtemp(dir=options.out))
         waits, began = [], time.perf_counter()
-        with CheckpointWriter(dataclasses.replace(config, out=out, save_beside=beside)) as saver:
+        with CheckpointWriter(dataclasses.replace(config, out=out, async_save=beside)) as saver:
             for number in range(SAVES * BETWEEN):
                 take()
                 if number % BETWEEN == 0:

@@ -69,13 +69,15 @@ MODALITIES = {
 METHODS = {
     "released": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1),
     "averaged": JEPA(
-        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardise=True
+        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardize=True
     ),
     "joined": JEPA(
         dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"
     ),
-    "pixels": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardise=True, pixels=0.5),
-    "mae": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalise=False),
+    "pixels": JEPA(
+        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardize=True, pixel_loss_weight=0.5
+    ),
+    "mae": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalize_targets=False),
     "rotary": JEPA(
         dim=48,
         depth=2,
@@ -83,16 +85,18 @@ METHODS = {
         predictor_dim=24,
         predictor_depth=1,
         positions="rope",
-        centre=True,
+        center=True,
         whiten=0.5,
-        init="xavier",
-        stem_init="unit",
-        standardise=True,
+        init="scaled",
+        stem_init="scaled",
+        standardize=True,
     ),
     "shared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared"),
-    "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, gaussian=0.5),
+    "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, sigreg_weight=0.5),
     "vicreg": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
-    "decoder": Decoder(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, drawn_dim=48, drawn_depth=2),
+    "decoder": Decoder(
+        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, decoder_dim=48, decoder_depth=2
+    ),
     "decoder of predictions": Decoder(
         dim=48,
         depth=2,
@@ -100,8 +104,8 @@ METHODS = {
         predictor_dim=24,
         predictor_depth=1,
         condition="prediction",
-        drawn_dim=48,
-        drawn_depth=2,
+        decoder_dim=48,
+        decoder_depth=2,
     ),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
@@ -129,7 +133,7 @@ def tiny(photos, tmp_path) -> Pretrain:
         data=Image(root=(str(photos),), size=(32, 32), patch=4),
         method=TINY,
         masks=Masking(),
-        optim=Optim(warmup=0.1, momentum=0.99),
+        optim=Optim(warmup=0.1, ema_momentum=0.99),
         steps=12,
         batch_size=16,
         device="cpu",

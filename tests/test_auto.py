@@ -64,7 +64,7 @@ def test_what_is_chosen_can_be_built_on_every_grid(monkeypatch, photos, gpu):
 def test_pictures_that_nothing_was_tuned_on_get_a_recent_average_a_lower_rate_than_the_recipe_and_reasons():
     config, reasons = cpu_config(Image(size=(32, 32), patch=4), 50_000, 600.0)
     named = load_recipe("cifar10-muon")
-    assert config.optim == dataclasses.replace(named.optim, lr=2e-3, recent=0.1) and named.optim.lr > 2e-3
+    assert config.optim == dataclasses.replace(named.optim, lr=2e-3, ema_rampup=0.1) and named.optim.lr > 2e-3
     layers = tuple(range(config.method.depth))  # of the last four they come nearer to dying on other pictures
     assert config.method == dataclasses.replace(named.method, target_layers=layers) and config.masks == named.masks
     assert any("Muon at 0.002" in reason for reason in reasons)

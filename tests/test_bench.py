@@ -52,7 +52,7 @@ def test_what_is_timed_is_a_training_step(monkeypatch):
         method = run.method.build(run.data, run.seed)
         optimizer, steps = (
             build_optimizer(method, run.optim),
-            build_steps(run, run.data.synthetic(16, 0), method.views),
+            build_steps(run, run.data.synthetic(16, 0), method.num_views),
         )
         for number in range(run.steps):
             step, hyper = steps[number], run.optim.at(number, run.steps)

@@ -32,7 +32,7 @@ def test_what_is_no_time_is_refused(tiny, text):
 
 def test_the_steps_fit_the_time_and_stay_what_they_were_after_a_kill(tiny, monkeypatch):
     monkeypatch.setattr(runs, "time_step", lambda *_: StepTiming(0.0, 1.0, 0, 1e9))
-    asked, took, taken = replace(tiny, steps=0, budget="20s", save_every=5), Meters.took, []
+    asked, took, taken = replace(tiny, steps=0, budget="20s", save_every=5), Meters.on_step, []
 
     def killed(self, finite, masks):
         took(self, finite, masks)
@@ -40,7 +40,7 @@ def test_the_steps_fit_the_time_and_stay_what_they_were_after_a_kill(tiny, monke
         if len(taken) == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Meters, "took", killed)
+    monkeypatch.setattr(Meters, "on_step", killed)
     with pytest.raises(KeyboardInterrupt):
         pretrain(asked)
     first = load_config(tiny.out)

@@ -10,7 +10,6 @@ import torch
 from openjepa.cli.compare import Compare, compare
 from openjepa.core.errors import UserError
 from openjepa.evaluation.labeled import LabeledData
-from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probes import attentive
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from openjepa.evaluation.probing import ProbeSettings
@@ -18,6 +17,7 @@ from openjepa.interop.adapters import from_untrained, load_adapter
 from openjepa.interop.imported import IMAGENET_MEAN_STD
 from openjepa.nn.positions import sincos
 from openjepa.training.config import Pretrain
+from openjepa.viz.scores import measure_and_publish
 from tests.conftest import METHODS, MODALITIES, replace
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -47,7 +47,7 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
     assert theirs.data == replace(this.data, root=())
     view = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        for mine, other in zip(this.see(view), theirs.see(view), strict=True):
+        for mine, other in zip(this.encode(view), theirs.encode(view), strict=True):
             torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
     monkeypatch.setattr(attentive, "EPOCHS", 2)
@@ -58,7 +58,7 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
     )  # fmt: skip
     scores = {}
     for each in (this, theirs):
-        found = measure_encoders([replace(each, name="x")], settings, tmp_path / "out", pixels=False)
+        found = measure_and_publish([replace(each, name="x")], settings, tmp_path / "out", pixels=False)
         scores[each is this] = [(score.probe, score.accuracy) for score in found]
     assert len(scores[True]) == 6 and scores[True] == scores[False]
 
@@ -77,8 +77,8 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
     if kind == "ViTMAE":  # in its own clothes it hides patches at random
         model.config.mask_ratio = 0.0
     with torch.no_grad():
-        seen, again = this.see(view), this.see(view)
-        whole = model(pixel_values=this.data.normalised(view)).last_hidden_state
+        seen, again = this.encode(view), this.encode(view)
+        whole = model(pixel_values=this.data.normalize(view)).last_hidden_state
     assert seen.patches.shape == (2, 16, 48) and seen.last4.shape == (2, 4 * 48)
     assert whole.shape[1] == 1 + registers + 16
     torch.testing.assert_close(seen.last, whole[:, 0], atol=1e-5, rtol=1e-4)

@@ -118,7 +118,7 @@ def test_equal_files_and_pictures_that_look_alike_are_grouped(clean):
     assert result["groups"]["duplicate"] == [[str(clean / "below" / "03.jpg"), str(clean / "copy.jpg")]]
     assert [str(clean / "below" / "05.jpg"), str(clean / "worse.jpg")] in result["groups"]["near duplicate"]
     assert len(result["groups"]["near duplicate"]) == 1
-    alone = doctor(Doctor((str(clean),), out=clean.parent / "doctor", workers=1, near=False))
+    alone = doctor(Doctor((str(clean),), out=clean.parent / "doctor", workers=1, near_duplicates=False))
     assert "near duplicate" not in alone["groups"]
 
 

@@ -148,11 +148,11 @@ SETTINGS = {
     "registers": ["--method.registers", "-1"],
     "unwritable": ["--out", "/dev/null/run"],
     "batch": ["--batch-size", "0"],
-    "hold": ["--optim.warmup", "0.3", "--optim.hold", "0.9"],
+    "hold": ["--optim.warmup", "0.3", "--optim.constant-fraction", "0.9"],
     "layers": ["--method.target-layers", "4", "5"],
     "rate": ["--optim.lr", "-1e-3"],
     "decay": ["--optim.beta2", "1"],
-    "not finite": ["--data.colour", "nan"],
+    "not finite": ["--data.color-jitter", "nan"],
     "threads": ["--threads", "-1"],
     "aspect": ["--data.crop-aspect", "0", "1"],
     "channels": ["--data.channels", "4"],
@@ -172,12 +172,12 @@ SETTINGS = {
         ("heads", "does not divide into 2 heads"),
         ("turns", "heads of width 26 cannot turn by 2 coordinates: try a width of 24 a head"),
         ("unwritable", "/dev/null"),
-        ("batch", "batch_size 0 is not a positive number"),
+        ("batch", "--batch-size must be >= 1, got 0"),
         ("layers", "targets of blocks 4 5 want more than the encoder's"),
         ("rate", "lr -0.001 is not between 0 and 1: try --optim.lr 0.001"),
         ("decay", "beta2 1 is not between 0 and 1: try --optim.beta2"),
-        ("not finite", "data.colour cannot be nan: leave --data.colour out"),
-        ("threads", "-1 threads are none"),
+        ("not finite", "--data.color-jitter must be finite, got nan"),
+        ("threads", "--threads must be >= 0 (0 = all cores), got -1"),
         ("aspect", "is not a range above 0: try --data.crop-aspect"),
         ("channels", "have 1 or 3 channels, not 4: give .npy files"),
         ("hold", "that leave time for the learning rate to fall: try --optim.warmup 0.1"),
@@ -196,8 +196,8 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("--method.centre=false", "--method.no-centre"),
-        ("--method.centre=True", "--method.centre"),
+        ("--method.center=false", "--method.no-center"),
+        ("--method.center=True", "--method.center"),
         ("--report=false", "--no-report"),
         ("--out=runs/true", "--out=runs/true"),
         ("true", "true"),
@@ -262,7 +262,7 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
 
 
 def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, capsys):
-    line = ["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), *FAST, "--boards", "wandb"]
+    line = ["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), *FAST, "--loggers", "wandb"]
     if importlib.util.find_spec("wandb"):
         pytest.skip("wandb is installed")
     assert main(line) == 1

@@ -45,11 +45,11 @@ def test_hue_turns_colours_round_and_leaves_grey_alone():
 
 
 def test_a_view_is_coloured_alike_in_any_company_and_never_for_evaluation(photos, tmp_path):
-    config = Image(root=(str(photos),), size=(32, 32), patch=4, colour=0.5)
-    plain = dataclasses.replace(config, colour=0.0)
+    config = Image(root=(str(photos),), size=(32, 32), patch=4, color_jitter=0.5)
+    plain = dataclasses.replace(config, color_jitter=0.0)
     packed, files = config.dataset(config.listing(), tmp_path), config.dataset(config.listing())
     index, draws = torch.arange(6), CounterRNG.of(0, 0, np.arange(6))
-    together, alone = packed.read(index, draws).views[0], packed.read(index[2:3], draws.take(np.array([2]))).views[0]
+    together, alone = packed.read(index, draws).views[0], packed.read(index[2:3], draws.select(np.array([2]))).views[0]
     assert torch.equal(together[2:3], alone)
     assert not torch.equal(together, plain.dataset(plain.listing(), tmp_path).read(index, draws).views[0])
     apart = (files.read(index, draws).views[0].float() - together.float()).abs()
@@ -60,7 +60,7 @@ def test_a_view_is_coloured_alike_in_any_company_and_never_for_evaluation(photos
 
 
 def test_colours_of_other_than_three_channels_and_negative_strengths_are_refused():
-    with pytest.raises(UserError, match="leave --data.colour out"):
-        Image(channels=1, colour=0.5)
-    with pytest.raises(UserError, match="try --data.colour 0.5"):
-        Image(colour=-1.0)
+    with pytest.raises(UserError, match="leave --data.color-jitter out"):
+        Image(channels=1, color_jitter=0.5)
+    with pytest.raises(UserError, match="try --data.color-jitter 0.5"):
+        Image(color_jitter=-1.0)

@@ -15,8 +15,8 @@ import pytest
 MASKS = {
     "blocks": {},
     "many blocks": {"targets": 2, "target_scale": (0.1, 0.25), "target_aspect": (0.5, 2.0)},
-    "blocks twice": {"times": 2},
-    "random": {"sampler": "random", "times": 2},
+    "blocks twice": {"masks_per_sample": 2},
+    "random": {"sampler": "random", "masks_per_sample": 2},
     "released": {"sampler": "official", "min_keep": 2},
 }
 
@@ -43,7 +43,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     cpu, data = Device(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
     small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
     settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)
-    settings = dataclasses.replace(settings, compile=True, online=OnlineProbe(root=(photos,), samples=40))
+    settings = dataclasses.replace(settings, compile=True, online_probe=OnlineProbe(root=(photos,), samples=40))
     probes = OnlineEvaluator(settings, cpu)
     shapes = settings.masks.build(data.grid).shapes()
 

@@ -24,7 +24,7 @@ from openjepa.training.step import micro_batches, train_step
 from tests.conftest import CPU, METHODS, MODALITIES
 
 FIXED = Masking(
-    times=3, target_scale=(0.2, 0.2), target_aspect=(1.0, 1.0), context_scale=(1.0, 1.0)
+    masks_per_sample=3, target_scale=(0.2, 0.2), target_aspect=(1.0, 1.0), context_scale=(1.0, 1.0)
 )  # one size of block
 both = pytest.mark.parametrize(
     ("modality", "method"), [(m, j) for m in MODALITIES for j in METHODS if (m, j[:7]) != ("rectangle", "decoder")]
@@ -34,7 +34,9 @@ both = pytest.mark.parametrize(
 def made(modality: str, method: str, total: int = 30):
     config = MODALITIES[modality]
     net = METHODS[method].build(config)
-    steps = Steps(config.synthetic(64, 0), MultiBlock(config.grid), batch_size=32, total=total, seed=0, views=net.views)
+    steps = Steps(
+        config.synthetic(64, 0), MultiBlock(config.grid), batch_size=32, total=total, seed=0, views=net.num_views
+    )
     return net, steps
 
 
@@ -53,7 +55,7 @@ def test_the_parts_keep_their_contracts(modality, method):
 @both
 def test_the_loss_falls(modality, method):
     net, steps = made(modality, method)
-    config = Optim(lr=3e-3, momentum=1.0)  # a target that stands still
+    config = Optim(lr=3e-3, ema_momentum=1.0)  # a target that stands still
     optimizer, losses, step = build_optimizer(net, config), [], steps[0]
     for number in range(100):
         taken = train_step(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
@@ -79,7 +81,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize("masks", [FIXED, Masking(sampler="random", times=3, asked=0.5)])
+@pytest.mark.parametrize("masks", [FIXED, Masking(sampler="random", masks_per_sample=3, target_fraction=0.5)])
 @pytest.mark.parametrize("method", ["averaged", "pixels", "rotary", "mae"])
 def test_masks_of_equal_shapes_share_a_pass_that_gives_what_they_give_one_after_the_other(method, masks):
     config = MODALITIES["image"]
@@ -104,7 +106,10 @@ def test_a_pass_keeps_padding_with_its_sample():
     (found,) = stack_masks(tokens, tokens.x, masks)
     rows = [[0.0, 1.0], [4.0, 5.0], [8.0, 9.0], [6.0, 8.0]]
     assert (
-        found.context.x[..., 0].tolist() == rows == found.asked[:, 0, :, 0].tolist() == found.where[:, 0, :, 0].tolist()
+        found.context.x[..., 0].tolist()
+        == rows
+        == found.targets[:, 0, :, 0].tolist()
+        == found.where[:, 0, :, 0].tolist()
     )
     expected = [[True, True], [True, False], [True, False], [True, True]]
     assert found.context.valid is not None and found.context.valid.tolist() == expected
@@ -253,7 +258,7 @@ def test_the_second_loss_is_weighted():
     steps = made("image", "pixels")[1]
     step, losses = steps[0], []
     for weight in (1.0, 2.0, 3.0):
-        net = dataclasses.replace(config, pixels=weight).build(MODALITIES["image"])
+        net = dataclasses.replace(config, pixel_loss_weight=weight).build(MODALITIES["image"])
         losses.append(net(step.batch, step.masks, net.targets(step.batch, step.masks)).loss.item())
     assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1], rel=1e-4) and losses[1] > losses[0]
 
@@ -269,7 +274,7 @@ def test_whitened_targets_vary_alike_in_every_direction():
 
 
 def test_centred_targets_have_no_mean_over_an_image():
-    config = dataclasses.replace(METHODS["released"], centre=True)
+    config = dataclasses.replace(METHODS["released"], center=True)
     net, step = config.build(MODALITIES["image"]), made("image", "released")[1][0]
     torch.testing.assert_close(net.targets(step.batch, step.masks).x.mean(1), torch.zeros(32, 48), atol=1e-5, rtol=0)
 
@@ -288,7 +293,7 @@ def test_rotary_attention_depends_on_distances_alone():
 def test_several_masks_share_one_pass_of_the_target():
     """The loss is the mean over masks, each with a context of its own."""
     config = MODALITIES["image"]
-    net, masker = METHODS["released"].build(config), Masking(times=3).build(config.grid)
+    net, masker = METHODS["released"].build(config), Masking(masks_per_sample=3).build(config.grid)
     step = Steps(config.synthetic(64, 0), masker, batch_size=32, total=9, seed=0)[0]
     assert len(step.masks) == 3 and not torch.equal(step.masks[0].context, step.masks[1].context)
     targets = net.targets(step.batch, step.masks)
@@ -313,7 +318,7 @@ def test_joint_embedding_is_indifferent_to_which_view_comes_first():
 def test_joint_embedding_through_masks_does_not_see_what_is_hidden():
     config = MODALITIES["image"]
     net = dataclasses.replace(METHODS["vicreg"], masked=True).build(config)
-    masker = Masking(sampler="random", hidden=0.5, times=2).build(config.grid)
+    masker = Masking(sampler="random", mask_ratio=0.5, masks_per_sample=2).build(config.grid)
     step = Steps(config.synthetic(64, 0), masker, batch_size=32, total=9, seed=0, views=2)[0]
     for view in (0, 1):
         shown = step.masks[1 - view].context[0].tolist()  # to the other view
@@ -327,7 +332,7 @@ def test_joint_embedding_through_masks_does_not_see_what_is_hidden():
 
 
 def test_xavier_weights_are_as_loud_as_their_size_asks():
-    net = dataclasses.replace(METHODS["released"], init="xavier").build(MODALITIES["image"])
+    net = dataclasses.replace(METHODS["released"], init="scaled").build(MODALITIES["image"])
     weight = net.context_encoder.blocks[0].mlp.fc1.weight
     assert float(weight.detach().std()) == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.05)
     assert float(net.predictor.mask_token.detach().std()) == pytest.approx(0.02, rel=0.6)
@@ -362,8 +367,11 @@ def test_both_views_of_a_sample_that_cannot_be_decoded_are_of_the_same_other_one
 def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():
     """They are what the target encoder makes of those tokens and no more; elsewhere they are 0."""
     config = MODALITIES["image"]
-    method = dataclasses.replace(METHODS["released"], target_sees="asked")
-    net, masker = method.build(config), Masking(sampler="random", hidden=0.75, asked=0.5).build(config.grid)
+    method = dataclasses.replace(METHODS["released"], target_input="targets_only")
+    net, masker = (
+        method.build(config),
+        Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5).build(config.grid),
+    )
     step = Steps(config.synthetic(64, 0), masker, batch_size=8, total=9, seed=0)[0]
     places, tokens = step.masks[0].target[:, 0], config.tokens(step.batch.views[0])
     (seen,) = net.target_encoder(tokens.take(places))
@@ -376,33 +384,36 @@ def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():
     torch.testing.assert_close(targets.features, seen.x.mean(1), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sees", ["whole", "asked"])
+@pytest.mark.parametrize("sees", ["whole", "targets_only"])
 def test_features_at_every_third_place_and_pixels_at_all(sees):
     """The loss depends on predicted features there and nowhere else, on predicted pixels everywhere."""
     config = MODALITIES["image"]
-    method = dataclasses.replace(METHODS["pixels"], target_every=3, target_sees=sees)
-    net, masker = method.build(config), Masking(sampler="random", hidden=0.75, asked=0.5).build(config.grid)
+    method = dataclasses.replace(METHODS["pixels"], target_stride=3, target_input=sees)
+    net, masker = (
+        method.build(config),
+        Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5).build(config.grid),
+    )
     step = Steps(config.synthetic(64, 0), masker, batch_size=8, total=9, seed=0)[0]
     asked = gather(net.targets(step.batch, step.masks).x, step.masks[0].target[:, 0])[:, None]
     predicted = torch.randn_like(asked).requires_grad_()
-    net.compared(predicted, asked, None).backward()
+    net.loss_of(predicted, asked, None).backward()
     felt = predicted.grad.ne(0)
     assert felt[:, :, ::3, :48].float().mean() > 0.9 and felt[..., 48:].float().mean() > 0.9
     assert not felt[:, :, 1::3, :48].any() and not felt[:, :, 2::3, :48].any()
-    if sees == "asked":
+    if sees == "targets_only":
         assert asked[:, :, ::3, :48].any() and not asked[:, :, 1::3, :48].any()
     output = net(step.batch, step.masks, net.targets(step.batch, step.masks))
     assert output.loss.isfinite() and output.metrics["mean_target_loss"] > 0
 
 
 def test_places_at_which_nothing_is_asked_for_are_refused():
-    with pytest.raises(UserError, match="--method.target-every 1, or --method.pixels 1"):
-        Pretrain(MODALITIES["image"], dataclasses.replace(METHODS["released"], target_every=3))
+    with pytest.raises(UserError, match="--method.target-stride 1, or --method.pixel-loss-weight 1"):
+        Pretrain(MODALITIES["image"], dataclasses.replace(METHODS["released"], target_stride=3))
 
 
 def test_targets_of_the_asked_places_alone_want_one_block_of_them():
-    method = dataclasses.replace(METHODS["released"], target_sees="asked")
+    method = dataclasses.replace(METHODS["released"], target_input="targets_only")
     once = Pretrain(MODALITIES["image"], method, masks=Masking(sampler="random"))
-    for masks in (Masking(), Masking(sampler="random", times=2)):
-        with pytest.raises(UserError, match="--masks.sampler random --masks.times 1"):
+    for masks in (Masking(), Masking(sampler="random", masks_per_sample=2)):
+        with pytest.raises(UserError, match="--masks.sampler random --masks.masks-per-sample 1"):
             dataclasses.replace(once, masks=masks)

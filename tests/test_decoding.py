@@ -54,7 +54,12 @@ def test_the_networks_that_are_decoded_do_not_change(name):
     assert learning == {id(each) for each in net.drawer.parameters()}  # ranks wait for nobody else's gradients
     for number in range(3):
         train_step(
-            net, optimizer, steps[number].batch, steps[number].masks, Optim(lr=1e-3, momentum=0.5).at(number, 3), CPU
+            net,
+            optimizer,
+            steps[number].batch,
+            steps[number].masks,
+            Optim(lr=1e-3, ema_momentum=0.5).at(number, 3),
+            CPU,
         )
     for part, value in net.state_dict().items():
         changes = part.startswith(("drawer.", "averaged.")) and "norm" not in part
@@ -67,7 +72,7 @@ def test_a_drawer_that_knows_the_picture_draws_it(name, monkeypatch):
     """Straight lines are followed without an error, in any number of steps."""
     net, steps = made(name)
     batch, masks = steps[0].batch, steps[0].masks
-    there = net.drawn(DATA.tokens(batch.views[0]), masks)
+    there = net.region_tokens(DATA.tokens(batch.views[0]), masks)
 
     class Knowing(torch.nn.Module):
         def forward(self, noisy, time, condition):
@@ -98,7 +103,7 @@ def test_drawing_is_a_function_of_the_seed_and_the_condition(name):
     for parameter in net.averaged.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     batch, masks = steps[0].batch, steps[0].masks
-    where, given = net.drawn(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch, masks)
+    where, given = net.region_tokens(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch, masks)
     one, again = (net.draw(given, where, image_rng(0, 16), 4) for _ in range(2))
     assert one.equal(again)
     assert not one.allclose(net.draw(given, where, image_rng(1, 16), 4))
@@ -110,7 +115,7 @@ def test_noise_is_normal_and_each_samples_own():
     x = normal_samples(image_rng(3, 64), "noise", (400,))
     assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.02)
     assert float(x.pow(4).mean()) == pytest.approx(3, abs=0.15)  # tails, too
-    assert x[5].equal(normal_samples(image_rng(3, 64).take(np.array([5])), "noise", (400,))[0])
+    assert x[5].equal(normal_samples(image_rng(3, 64).select(np.array([5])), "noise", (400,))[0])
 
 
 def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_predictor_expects():

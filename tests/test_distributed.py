@@ -78,10 +78,10 @@ def test_two_ranks_equal_one(tiny, method):
 def test_a_run_of_two_ranks_goes_on_with_one(tiny):
     pretrain(replace(tiny, out=tiny.out.with_name("one"), steps=20))
     torchrun(
-        replace(tiny, steps=20, save_beside=False),
+        replace(tiny, steps=20, async_save=False),
         code=RUN.replace(
             "pretrain(from_json",
-            "from openjepa.training.meters import Meters\nMeters.took = HALT(Meters.took)\npretrain(from_json",
+            "from openjepa.training.meters import Meters\nMeters.on_step = HALT(Meters.on_step)\npretrain(from_json",
         ).replace("import json", HALT + "import json", 1),
     )
     assert load_newest(tiny.out / "checkpoints").step == 10
@@ -91,7 +91,7 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny):
 
 def test_two_ranks_are_the_same_with_probes_and_without(tiny, photos):
     plain = replace(tiny, out=tiny.out.with_name("plain"))
-    probed = replace(tiny, online=OnlineProbe((str(photos),), every=5, samples=40))
+    probed = replace(tiny, online_probe=OnlineProbe((str(photos),), every=5, samples=40))
     for each in (plain, probed):
         torchrun(each)
     one, other = (
@@ -286,7 +286,7 @@ def test_ranks_share_a_suite(tiny):
     ],
 )
 def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny, victim, number):
-    tiny = replace(tiny, steps=100_000, save_every=5, patience="8s")
+    tiny = replace(tiny, steps=100_000, save_every=5, rank_timeout="8s")
     processes = started(tiny, code=GUARDED, heard=True)
     until = time.monotonic() + 90
     while len(list_checkpoints(tiny.out / "checkpoints")) < 2:
@@ -348,7 +348,7 @@ def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
 def test_processes_that_do_not_find_one_another_say_so(tiny, variables):
     """Variables left over from elsewhere, and a first rank that is not there."""
     left = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
-    settings, env = replace(tiny, patience="3s"), {**left, "WORLD_SIZE": "2", **variables}
+    settings, env = replace(tiny, rank_timeout="3s"), {**left, "WORLD_SIZE": "2", **variables}
     process = Ready(GUARDED, dump(settings), env=env, heard=True)
     _, said = process.communicate(timeout=90)
     assert process.returncode == 1 and "the 2 processes of WORLD_SIZE did not find one another" in said

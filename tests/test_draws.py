@@ -13,8 +13,8 @@ def test_a_sample_draws_the_same_in_any_company():
 
 def test_shared_draws_depend_on_the_step_alone():
     one, other = CounterRNG.of(3, 5, np.array([1])), CounterRNG.of(3, 5, np.array([2, 8]))
-    assert torch.equal(one.shared("size", 3), other.shared("size", 3))
-    assert not torch.equal(one.shared("size", 3), CounterRNG.of(3, 6, np.array([1])).shared("size", 3))
+    assert torch.equal(one.global_uniform("size", 3), other.global_uniform("size", 3))
+    assert not torch.equal(one.global_uniform("size", 3), CounterRNG.of(3, 6, np.array([1])).global_uniform("size", 3))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"name": "b"}, {"number": 1}])
@@ -41,8 +41,8 @@ def test_an_epoch_visits_every_sample_once_and_epochs_differ():
 
 def test_a_second_asker_gets_numbers_of_its_own_and_the_first_keeps_its():
     draws = CounterRNG.of(0, 0, np.arange(64))
-    assert torch.equal(draws.uniform("crop"), draws.again(0).uniform("crop"))
-    turns = [draws.again(turn) for turn in range(3)]
+    assert torch.equal(draws.uniform("crop"), draws.fold_in(0).uniform("crop"))
+    turns = [draws.fold_in(turn) for turn in range(3)]
     assert not torch.equal(turns[1].uniform("crop"), turns[2].uniform("crop"))
-    assert not torch.equal(turns[0].shared("sizes"), turns[1].shared("sizes"))
-    assert torch.equal(turns[1].take(np.array([5])).uniform("crop"), turns[1].uniform("crop")[5:6])
+    assert not torch.equal(turns[0].global_uniform("sizes"), turns[1].global_uniform("sizes"))
+    assert torch.equal(turns[1].select(np.array([5])).uniform("crop"), turns[1].uniform("crop")[5:6])

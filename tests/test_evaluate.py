@@ -18,7 +18,6 @@ from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
 from openjepa.evaluation.label_free import alpha_req, lidar, rankme_uncentered, uniformity
 from openjepa.evaluation.labeled import LabeledData, split_labeled
-from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.probes import linear
 from openjepa.evaluation.probes.knn import knn_predict
 from openjepa.evaluation.probes.linear import LabeledFeatures, feature_batches, fit_heads, linear_probe, sweep_heads
@@ -33,7 +32,7 @@ from openjepa.interop.adapters import from_ours, from_run, from_untrained
 from openjepa.interop.pretrained import build_untrained, load_run
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
-from openjepa.viz.scores import curve_groups, draw_label_curve
+from openjepa.viz.scores import curve_groups, draw_label_curve, measure_and_publish
 from tests.conftest import CPU, METHODS, MODALITIES, replace
 
 NAMES = ("this encoder", "before training", "raw pixels")
@@ -107,7 +106,7 @@ def test_labels_used_in_different_ways_are_different_lines(tmp_path):
 def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
     pretrain(tiny)
     asked = Probe(
-        run=str(tiny.out), data=LabeledData((str(photos),)), probes=("lowshot",), shots=(2.0,), draws=1, baselines=False,
+        run=str(tiny.out), data=LabeledData((str(photos),)), probes=("lowshot",), shots=(2.0,), repeats=1, baselines=False,
         out=tmp_path, device="cpu", precision="fp32",
     )  # fmt: skip
     (score,) = probe(asked)
@@ -216,7 +215,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_last4_is_the_normed_output_of_the_last_four_blocks_pooled():
     this = from_untrained(replace_method(depth=6))
     view = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    seen = this.see(view)
+    seen = this.encode(view)
     expected = [x.x.mean(1) for x in this.network(this.data.tokens(view), (2, 3, 4, 5))]
     torch.testing.assert_close(seen.last4, torch.cat(expected, 1))
     torch.testing.assert_close(seen.last, expected[-1])
@@ -247,7 +246,7 @@ def test_stored_features_are_those_in_memory_and_are_made_once(tmp_path, monkeyp
     assert torch.equal(stored.y, data.label)
     theirs = load_file(tmp_path / "features" / "features.safetensors")
     assert torch.equal(theirs["last"], memory["last"])
-    monkeypatch.setattr(type(this), "see", None)  # asked again, nothing is computed
+    monkeypatch.setattr(type(this), "encode", None)  # asked again, nothing is computed
     assert torch.equal(
         compute_features(this, data, CPU, ("last", "last4"), tmp_path / "features")["last"], memory["last"]
     )
@@ -524,8 +523,8 @@ def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     assert torch.equal(first.last, again.last) and torch.equal(rows, same)
     assert sorted(torch.cat([rows for _, rows in seen_in(1)]).tolist()) == list(range(32))
     assert not torch.equal(first.last, next(seen_in(1))[0].last)
-    settings = ProbeSettings(data=LabeledData((str(photos),)), probes=("linear",), crops=True, device="cpu")
-    (score,) = measure_encoders([this], settings, tmp_path, pixels=False)
+    settings = ProbeSettings(data=LabeledData((str(photos),)), probes=("linear",), augment=True, device="cpu")
+    (score,) = measure_and_publish([this], settings, tmp_path, pixels=False)
     assert score.probe == "linear crops" and score.chosen["recipe"] == "default"
 
 
@@ -566,8 +565,10 @@ def test_the_context_encoder_of_an_export_is_refused(tiny):
 
 def test_the_last_four_layers_are_probed_when_asked_for(tiny, photos, tmp_path):
     this = from_untrained(replace_method(depth=5))
-    settings = ProbeSettings(data=LabeledData((str(photos),)), probes=("logistic", "knn"), kind="last4", device="cpu")
-    scores = measure_encoders([this], settings, tmp_path, pixels=True)
+    settings = ProbeSettings(
+        data=LabeledData((str(photos),)), probes=("logistic", "knn"), features="last4", device="cpu"
+    )
+    scores = measure_and_publish([this], settings, tmp_path, pixels=True)
     assert [each.chosen["kind"] for each in scores] == ["last4", "last4", "last", "last"]
 
 
@@ -586,9 +587,9 @@ def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_no
     assert kept(probes=("logistic",), seed=1) == ["logistic"]  # another split
     assert kept(probes=("knn",), seed=1, baselines=True) == ["logistic", "kNN", "kNN", "kNN"]
     assert kept(probes=("lowshot",), shots=(2.0,), seed=1) == ["logistic", "kNN", "kNN", "kNN", "2 a class"]
-    squashed = replace(data, fit="squash")
+    squashed = replace(data, eval_crop="squash")
     assert kept(probes=("logistic",), seed=1, data=squashed) == ["logistic"]  # another view
-    assert kept(probes=("knn",), seed=1, data=squashed, which="context") == ["kNN"]  # another encoder
+    assert kept(probes=("knn",), seed=1, data=squashed, encoder="context") == ["kNN"]  # another encoder
     (tmp_path / f"{photos.name}.json").write_text("{")
     with pytest.raises(UserError, match="move it away"):
         kept(probes=("knn",))
@@ -597,7 +598,7 @@ def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_no
 def test_stored_features_say_which_file_each_row_is_of(tiny, photos, tmp_path):
     pretrain(tiny)
     data = LabeledData((str(photos),))
-    asked = Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, features=tmp_path, device="cpu")
+    asked = Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, cache=tmp_path, device="cpu")
     probe(asked)
     indices = sorted(tmp_path.glob("*/index.csv"))
     rows = [row for file in indices for row in csv.DictReader(file.open())]

@@ -167,7 +167,7 @@ def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
 
 def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
     plain = replace(tiny, out=tiny.out.with_name("plain"))
-    probed = replace(tiny, online=OnlineProbe((str(photos),), every=5, samples=40))
+    probed = replace(tiny, online_probe=OnlineProbe((str(photos),), every=5, samples=40))
     for each in (plain, probed):
         pretrain(each)
     one, other = (
@@ -238,7 +238,7 @@ def test_fine_tuning_on_few_labels_is_measured_over_draws(tiny, photos, monkeypa
     monkeypatch.setattr(finetune, "fit_classifier", lambda *given: (seen.append(given[2].tolist()), fit(*given)))
     asked = Probe(
         run=str(tiny.out), data=LabeledData((str(photos),)), probes=("finetune",), finetune="lowshot", shots=(2.0, 0.1),
-        draws=2, baselines=False, device="cpu", precision="fp32",
+        repeats=2, baselines=False, device="cpu", precision="fp32",
     )  # fmt: skip
     scores = probe(asked)
     assert [each.probe for each in scores] == ["2 a class finetune", "10 % of labels finetune"]

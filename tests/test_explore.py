@@ -51,7 +51,7 @@ def test_the_patch_most_alike_is_found_by_the_cosine_less_each_places_mean(sessi
     view, place = session.found.view[5], 10
     _, found = session.alike(view, place)
     with torch.no_grad():
-        every = session.this.see(session.found.view).patches
+        every = session.this.encode(session.found.view).patches
     x = F.normalize(every - every.mean(0), dim=-1)
     cosine = (x @ x[5, place]).numpy()
     cosine[5] = -2  # the picture itself is not found

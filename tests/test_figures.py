@@ -58,7 +58,7 @@ def x():
 
 
 def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
-    settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", hidden=0.75))
+    settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", mask_ratio=0.75))
     cover = mask_coverage(settings, (6, 6), draws=4096)
     assert cover.shown.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.asked.mean() == pytest.approx(
         27 / 36, abs=1e-6
@@ -288,7 +288,7 @@ def test_a_heat_maps_ends_are_the_scales_ends():
 def test_pixels_are_what_tokens_were_cut_from(photos):
     data = Image(size=(24, 40), patch=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     view = torch.randint(0, 256, (3, 3, 24, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert (data.pixels(data.tokens(view).x) == view).all()
+    assert (data.unpatchify(data.tokens(view).x) == view).all()
 
 
 # the verb

@@ -31,7 +31,9 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     """But for the gradient of the stem's input, which nobody needs and we count."""
     run = dataclasses.replace(load_recipe(name), data=DATA)
     method = run.method.build(DATA, 0)
-    step = Steps(DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.views)[0]
+    step = Steps(
+        DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.num_views
+    )[0]
     with FlopCounterMode(display=False) as counter:
         train_step(method, build_optimizer(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
     assert counter.get_total_flops() == pytest.approx(
@@ -41,7 +43,7 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
 
 def test_features_at_every_third_place_are_work_there_alone():
     base = load_recipe("cifar10-minutes")
-    every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_every=3))
+    every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_stride=3))
     net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
     step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
@@ -53,7 +55,7 @@ def test_features_at_every_third_place_are_work_there_alone():
 
 def test_registers_and_convolutions_are_counted():
     """But for the gradient of the first convolution's input, of a few channels, which we count."""
-    data = dataclasses.replace(DATA, embed="convolutions")
+    data = dataclasses.replace(DATA, stem="convolutions")
     method = JEPA(dim=96, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, registers=7)
     net = method.build(data, 0)
     step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total=1, seed=0)[0]
@@ -110,7 +112,7 @@ def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
 def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     """But for time and condition, a vector a sample each, and the gradient of the noise, which nobody needs."""
     sizes = {"dim": 96, "depth": 2, "num_heads": 2, "predictor_dim": 48, "predictor_depth": 2}
-    method = Decoder(**sizes, condition=condition, drawn_dim=64, drawn_depth=2)
+    method = Decoder(**sizes, condition=condition, decoder_dim=64, decoder_depth=2)
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), BLOCK_MASK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:

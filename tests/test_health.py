@@ -45,7 +45,7 @@ def test_a_run_that_collapses_sets_it_off():
     data = MODALITIES["series"]
     net = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1).build(data)
     steps = Steps(data.synthetic(64, 0), Masking().build(data.grid), batch_size=32, total=200, seed=0)
-    config, alarm = Optim(lr=3e-2, start_lr=3e-2, momentum=0.0, final_momentum=0.0), CollapseAlarm()
+    config, alarm = Optim(lr=3e-2, start_lr=3e-2, ema_momentum=0.0, final_ema_momentum=0.0), CollapseAlarm()
     optimizer, message = build_optimizer(net, config), None
     for number in range(200):
         step = steps[number]
@@ -61,12 +61,12 @@ def test_advice_about_an_average_is_given_where_there_is_one():
     for row in ({"rankme": 1.0}, {"rankme": 1.0, "target_std": 0.7}):
         alarm = CollapseAlarm()
         said.append(next(filter(None, [alarm.check(row) for _ in range(ROWS_BEFORE_ALARM)])))
-    assert "--optim.lr" in said[0] and "momentum" not in said[0] and "--optim.momentum" in said[1]
+    assert "--optim.lr" in said[0] and "momentum" not in said[0] and "--optim.ema-momentum" in said[1]
 
 
 def test_what_is_done_already_is_not_advised():
     said = []
     for standardise in (True, False):
-        alarm = CollapseAlarm(JEPA(standardise=standardise))
+        alarm = CollapseAlarm(JEPA(standardize=standardise))
         said.append([alarm.check({"target_std": 0.1}) for _ in range(ROWS_BEFORE_ALARM)][-1])
-    assert "standardise" not in said[0] and "try --method.standardise, a slower target" in said[1]
+    assert "standardize" not in said[0] and "try --method.standardize, a slower target" in said[1]

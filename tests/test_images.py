@@ -151,7 +151,7 @@ def test_a_view_does_not_depend_on_what_is_read_with_it(photos, tmp_path):
     index, draws = torch.randperm(41, generator=torch.Generator().manual_seed(0)), CounterRNG.of(0, 0, np.arange(41))
     together = files.read(index, draws).views[0]
     for row in range(41):
-        alone = files.read(index[row : row + 1], draws.take(np.array([row]))).views[0][0]
+        alone = files.read(index[row : row + 1], draws.select(np.array([row]))).views[0][0]
         assert torch.equal(together[row], alone)
 
 
@@ -255,7 +255,7 @@ def test_tokens_are_patches_in_raster_order():
 
 def test_the_stem_is_the_convolution_it_is_named_after():
     config = replace(PLAIN, patch=8)
-    stem = config.stem(24)
+    stem = config.tokenizer(24)
     view = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     expected = stem.proj((view.float() / 255 - 0.5) / 0.25).flatten(2).mT
     torch.testing.assert_close(stem(config.tokens(view).x), expected, atol=1e-5, rtol=1e-5)
@@ -269,7 +269,7 @@ def test_paths_survive_storage_whatever_their_names(tmp_path):
 
 @pytest.mark.parametrize("patch", [1, 4, 14, 16])
 def test_a_convolutional_stem_sees_each_patch_by_itself(patch):
-    stem = Image(size=(4 * patch, patch), patch=patch, embed="convolutions").stem(24)
+    stem = Image(size=(4 * patch, patch), patch=patch, stem="convolutions").tokenizer(24)
     x = torch.randn(2, 4, 3 * patch**2)
     found = stem(x)
     assert found.shape == (2, 4, 24)

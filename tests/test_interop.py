@@ -158,7 +158,7 @@ def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
     assert torch.equal(
         found.networks["predictor"]["embed.weight"], content["predictor"][f"{prefix}predictor_embed.weight"]
     )
-    assert found.about.licence == "cc-by-nc-4.0" and found.about.notes == ("after 300 epochs",)
+    assert found.provenance.license == "cc-by-nc-4.0" and found.provenance.notes == ("after 300 epochs",)
     assert found.settings.data.mean == (0.485, 0.456, 0.406) and found.settings.method.predictor_depth == 2
     trained = openjepa.load(
         convert(Convert(source=str(tmp_path / "jepa-ep300.pth.tar"), out=tmp_path / "c", num_heads=4))
@@ -305,7 +305,7 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
 def test_features_through_transformers_are_ours(tmp_path, data):
     transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
     source, _ = written(tmp_path / "ours", data)
-    folder = export(Export(run=str(source), out=tmp_path / "hf", licence="apache-2.0"))
+    folder = export(Export(run=str(source), out=tmp_path / "hf", license="apache-2.0"))
     model, processor = (
         transformers.AutoModel.from_pretrained(folder),
         transformers.AutoImageProcessor.from_pretrained(folder),
@@ -316,7 +316,7 @@ def test_features_through_transformers_are_ours(tmp_path, data):
         theirs = model(**processor(pictures, return_tensors="pt")).last_hidden_state
     assert (theirs - trained.features(pictures, "patches")).abs().max() < 1e-5
     assert "license: apache-2.0" in (folder / "README.md").read_text()
-    assert openjepa.load(folder).about.licence == "apache-2.0"
+    assert openjepa.load(folder).provenance.license == "apache-2.0"
 
 
 def test_their_processor_cuts_pictures_of_any_shape_as_ours_does(tmp_path):
@@ -329,7 +329,7 @@ def test_their_processor_cuts_pictures_of_any_shape_as_ours_does(tmp_path):
     for height, width in ((32, 32), (60, 60), (48, 60), (60, 40)):
         picture = Pillow.fromarray(scene[:height, :width])
         theirs = processor(picture, return_tensors="pt")["pixel_values"]
-        mine = SQUARE.normalised(trained.transform(picture)[None])
+        mine = SQUARE.normalize(trained.transform(picture)[None])
         limit = 1e-5 if height == width else 0.1  # whole pixels against parts of them where the longer side is cut
         assert (theirs - mine).abs().mean() < limit, (height, width)
 
@@ -374,7 +374,7 @@ def test_published_processors_that_say_a_half_are_not_believed(tmp_path):
         json.dumps(told | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     )
     found = read_huggingface(folder, ImportOptions())
-    assert found.settings.data.mean == (0.485, 0.456, 0.406) and "its processor says 0.5" in found.about.notes[0]
+    assert found.settings.data.mean == (0.485, 0.456, 0.406) and "its processor says 0.5" in found.provenance.notes[0]
 
 
 def test_one_file_under_timms_names_is_read(tmp_path):
@@ -395,7 +395,7 @@ def test_onnxruntime_gives_our_features_at_any_batch_and_size(tmp_path, position
     session, trained = onnxruntime.InferenceSession(str(folder / "model.onnx")), openjepa.load(source)
     for count, size in ((1, (24, 32)), (5, (24, 32)), (2, (32, 48))):
         view = views(replace(data, size=size), count)
-        patches, pooled = session.run(None, {"pixel_values": data.normalised(view).numpy()})
+        patches, pooled = session.run(None, {"pixel_values": data.normalize(view).numpy()})
         assert abs(torch.from_numpy(patches) - trained.features(view, "patches", size)).max() < 1e-4
         assert abs(torch.from_numpy(pooled) - trained.features(view, size=size)).max() < 1e-4
 
@@ -406,7 +406,7 @@ def test_the_exported_program_of_torch_gives_our_features(tmp_path):
     program = torch.export.load(folder / "model.pt2").module()
     for count in (1, 4):
         view = views(SQUARE, count)
-        assert (program(SQUARE.normalised(view))[1] - openjepa.load(source).features(view)).abs().max() < 1e-5
+        assert (program(SQUARE.normalize(view))[1] - openjepa.load(source).features(view)).abs().max() < 1e-5
 
 
 def test_a_format_without_a_place_for_what_an_encoder_has_says_so(tmp_path):
@@ -417,21 +417,21 @@ def test_a_format_without_a_place_for_what_an_encoder_has_says_so(tmp_path):
         assert not (tmp_path / form).exists() and not list(tmp_path.glob(".*"))
 
 
-def test_the_licence_of_converted_weights_stays_with_them(tmp_path, photos):
+def test_the_license_of_converted_weights_stays_with_them(tmp_path, photos):
     torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
     source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
-    with pytest.raises(UserError, match=r"are under cc-by-nc-4\.0, which they keep: leave --licence out"):
-        export(Export(run=str(source), out=tmp_path / "hf", licence="mit"))
+    with pytest.raises(UserError, match=r"are under cc-by-nc-4\.0, which they keep: leave --license out"):
+        export(Export(run=str(source), out=tmp_path / "hf", license="mit"))
     for form in ("hf", "timm", "safetensors"):
         folder = export(Export(run=str(source), format=form, out=tmp_path / form))
         assert "license: cc-by-nc-4.0" in (folder / "README.md").read_text()
-    assert openjepa.load(tmp_path / "safetensors").about.licence == "cc-by-nc-4.0"
+    assert openjepa.load(tmp_path / "safetensors").provenance.license == "cc-by-nc-4.0"
     run = tmp_path / "run"
     line = ["pretrain", "--data.root", str(photos), "--steps", "1", "--batch-size", "8", "--workers", "0"]
     assert main([*line, "--device", "cpu", "--init-from", str(source), "--out", str(run)]) == 0
     assert openjepa.load(run).config.method == openjepa.load(source).config.method  # which nobody typed
-    known = openjepa.load(run / "export").about
-    assert known.licence == "cc-by-nc-4.0" and known.notes[-1] == "trained further from these weights"
+    known = openjepa.load(run / "export").provenance
+    assert known.license == "cc-by-nc-4.0" and known.notes[-1] == "trained further from these weights"
 
 
 def test_a_run_starts_from_converted_weights_predictor_included(tmp_path):
@@ -487,7 +487,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path):
 
 
 def test_a_predictor_of_pixels_besides_goes_out_as_one_of_features(tmp_path):
-    source, states = written(tmp_path / "ours", SQUARE, replace(METHOD, pixels=1.0))
+    source, states = written(tmp_path / "ours", SQUARE, replace(METHOD, pixel_loss_weight=1.0))
     folder = export(Export(run=str(source), format="official", out=tmp_path / "official"))
     back = convert(Convert(source=str(folder), out=tmp_path / "back", num_heads=4))  # by its folder
     kept = load_file(back / PREDICTOR_FILE)
@@ -530,7 +530,7 @@ def test_the_published_numbers_come_out_of_the_published_weights(name):
             f"{name} --local-dir WEIGHTS/{name}, and COCO's val2017/000000039769.jpg beside it"
         )
     trained = openjepa.load(folder)
-    data = replace(trained.data, fit="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
+    data = replace(trained.data, eval_crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
     trained = replace(trained, config=replace(trained.config, data=data))
     seen = trained.features(folder.parent / "000000039769.jpg", "patches")[0, :3, :3]
     torch.testing.assert_close(seen, torch.tensor(FIXTURES[name]), atol=1e-3, rtol=0)
@@ -543,14 +543,16 @@ def test_our_positions_are_the_table_of_the_released_code(side):
 
 
 def test_an_export_says_only_what_is_true_of_its_encoder(tmp_path):
-    """The authors' layout has a place for each encoder; results are the target encoder's; a licence stays with our own, too."""
+    """The authors' layout has a place for each encoder; results are the target encoder's; a license stays with our own, too."""
     source, _ = written(tmp_path / "ours")
-    with pytest.raises(UserError, match="holds both encoders, each under its name: leave --which out"):
-        export(Export(run=str(source), format="official", which="context", out=tmp_path / "official"))
+    with pytest.raises(UserError, match="holds both encoders, each under its name: leave --encoder out"):
+        export(Export(run=str(source), format="official", encoder="context", out=tmp_path / "official"))
     (source / "probes").mkdir()
     score = {"features": "this encoder", "probe": "logistic", "accuracy": 0.5, "low": 0.4, "high": 0.6, "chosen": {}}
     (source / "probes" / "some.json").write_text(json.dumps({"scores": [score]}))
     for which in ("target", "context"):
-        folder = export(Export(run=str(source), format="safetensors", which=which, out=tmp_path / which, licence="mit"))
+        folder = export(
+            Export(run=str(source), format="safetensors", encoder=which, out=tmp_path / which, license="mit")
+        )
         assert ("50.0 (40.0–60.0)" in (folder / "README.md").read_text()) == (which == "target")
-        assert openjepa.load(folder).about.licence == "mit"
+        assert openjepa.load(folder).provenance.license == "mit"

@@ -36,7 +36,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way.startswith("power") else slow) for way in WAYS])
 def test_killed_at_any_boundary_it_ends_as_if_nothing_had_been(way, undisturbed, tmp_path, curves):
     (kind, beside), (settings, whole) = WAYS[way], undisturbed
-    there = dataclasses.replace(settings, save_beside=beside, out=tmp_path / "place" / "run")
+    there = dataclasses.replace(settings, async_save=beside, out=tmp_path / "place" / "run")
     names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
     assert len(names) > 200
     for at in every(len(names) - 9, STEP):  # a save beside the training has its boundaries now sooner, now later
@@ -80,7 +80,7 @@ def test_the_model_of_a_disk_forgets_what_was_not_flushed(tmp_path):
 def test_a_save_that_is_not_flushed_would_be_found_out(undisturbed, tmp_path, monkeypatch):
     """The test above can fail: without flushes, a run that lost the power ends elsewhere or not at all."""
     monkeypatch.setattr(durable, "fsync_path", lambda path: None)
-    there = dataclasses.replace(undisturbed[0], save_beside=False, out=tmp_path / "place" / "run")
+    there = dataclasses.replace(undisturbed[0], async_save=False, out=tmp_path / "place" / "run")
     names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
     last = len(names) - names[::-1].index("step: targets")
     assert attempt("power", there, last) == -signal.SIGKILL
@@ -117,7 +117,7 @@ def places(names: list[str], skip: int) -> dict[str, int]:
 def test_sigterm_in_every_phase_loses_no_step(among, undisturbed, tmp_path):
     """In each phase, or in every third. While it trains, the run saves and leaves with 143; before and after, it dies as any process does, or just ends."""
     settings, whole = undisturbed
-    there = dataclasses.replace(settings, save_beside=False, out=tmp_path / "place" / "run")
+    there = dataclasses.replace(settings, async_save=False, out=tmp_path / "place" / "run")
     names = boundaries(lambda: ran(there), fresh(there.out), tmp_path / "names.json")
     phases, last = places(names, skip=5), len(names) - names[::-1].index("step: targets")
     for name, at in list(phases.items())[::among]:

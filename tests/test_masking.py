@@ -16,7 +16,7 @@ from openjepa.masking.official import OfficialBlocks
 from openjepa.masking.quadrants import Quadrants
 from openjepa.masking.random import RandomMask
 
-SAMPLERS = ("blocks", "official", "rasterized", "block", "random")
+SAMPLERS = ("multiblock", "official", "quadrants", "block", "random")
 
 
 def draws(step: int, batch: int = 32) -> CounterRNG:
@@ -86,7 +86,7 @@ def test_thinning_favours_no_row():
 
 
 def test_a_sample_that_falls_short_is_padded_and_says_so():
-    greedy = MultiBlock((8, 8), budget=0.6)
+    greedy = MultiBlock((8, 8), context_fraction=0.6)
     found = [greedy(None, None, draws(step), 0.0)[0] for step in range(10)]
     assert {masks.context.shape[1] for masks in found} == {38}
     padded = [masks.context_valid for masks in found if masks.context_valid is not None]
@@ -194,8 +194,8 @@ def test_a_part_of_what_is_hidden_is_asked_for_and_every_place_as_often():
 
 @pytest.mark.parametrize("asked", [0.0, 1.5])
 def test_a_share_that_is_none_is_refused_in_a_sentence(asked):
-    with pytest.raises(UserError, match=r"cannot be asked for: try --masks.asked 0.5"):
-        Masking(sampler="random", asked=asked).build((8, 8))
+    with pytest.raises(UserError, match=r"cannot be asked for: try --masks.target-fraction 0.5"):
+        Masking(sampler="random", target_fraction=asked).build((8, 8))
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (3, 3), (1, 8)])

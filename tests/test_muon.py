@@ -23,7 +23,7 @@ from tests.conftest import METHODS, MODALITIES, replace
 from tests.faults import outcome, same
 from tests.ranks import started
 
-ASKED = Optim(matrices="muon")
+ASKED = Optim(optimizer="muon")
 
 
 def with_gradients():
@@ -108,7 +108,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing_nor_what_is_kept():
 
 
 def test_a_run_that_was_stopped_ends_bit_for_bit_where_one_that_was_not_does(tiny, monkeypatch):
-    tiny = replace(tiny, optim=replace(tiny.optim, matrices="muon"))
+    tiny = replace(tiny, optim=replace(tiny.optim, optimizer="muon"))
     whole = replace(tiny, out=tiny.out.with_name("whole"))
     pretrain(whole)
     monkeypatch.setattr(StopSignals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == 5 else 0)
@@ -120,7 +120,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_one_that_was_not_does(tin
 
 
 def test_two_ranks_equal_one(tiny):
-    tiny = replace(tiny, optim=replace(tiny.optim, matrices="muon"))
+    tiny = replace(tiny, optim=replace(tiny.optim, optimizer="muon"))
     pretrain(replace(tiny, out=tiny.out.with_name("one")))
     assert [process.wait(240) for process in started(tiny)] == [0, 0]
     one, two = (outcome(out)[0]["model"] for out in (tiny.out.with_name("one"), tiny.out))
@@ -130,5 +130,5 @@ def test_two_ranks_equal_one(tiny):
 
 def test_weights_that_are_spread_are_refused_in_a_sentence(tiny, monkeypatch):
     monkeypatch.setattr("openjepa.training.setup.rank_and_size", lambda: (0, 2))
-    with pytest.raises(UserError, match="whole matrices.*try --optim.matrices adamw"):
-        check_batch_size(replace(tiny, sharded=True, optim=replace(tiny.optim, matrices="muon")))
+    with pytest.raises(UserError, match="whole matrices.*try --optim.optimizer adamw"):
+        check_batch_size(replace(tiny, fsdp=True, optim=replace(tiny.optim, optimizer="muon")))

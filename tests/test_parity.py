@@ -39,7 +39,7 @@ def test_features_equal_hugging_faces(size):
     )  # fmt: skip
     model = transformers.IJepaModel(config).eval()
     data = Image(size=size, patch=8, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    encoder = ViT(data.stem(96), 96, 3, 4).eval()
+    encoder = ViT(data.tokenizer(96), 96, 3, 4).eval()
     tokens = data.tokens(torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8))
     from openjepa.nn.positions import sincos
 

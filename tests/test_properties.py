@@ -132,7 +132,7 @@ def test_any_index_is_none_or_a_list_of_members(tmp_path, data):
 
 SHARE = st.floats(-0.5, 1.5) | st.sampled_from([0.0, 1.0, 1e-9, float("inf"), float("nan")])
 POSITIVE = st.floats(-1, 20) | st.sampled_from([0.0, 1e-9, float("inf"), float("nan")])
-SAMPLERS = st.sampled_from(["blocks", "official", "rasterized", "block", "random"])
+SAMPLERS = st.sampled_from(["multiblock", "official", "quadrants", "block", "random"])
 ANY = st.fixed_dictionaries(
     {},
     optional={
@@ -141,11 +141,11 @@ ANY = st.fixed_dictionaries(
         "target_scale": st.tuples(SHARE, SHARE),
         "target_aspect": st.tuples(POSITIVE, POSITIVE),
         "context_scale": st.tuples(SHARE, SHARE),
-        "budget": SHARE,
+        "context_fraction": SHARE,
         "min_keep": st.integers(-1, 300),
-        "hidden": SHARE,
-        "asked": SHARE,
-        "times": st.integers(-1, 3),
+        "mask_ratio": SHARE,
+        "target_fraction": SHARE,
+        "masks_per_sample": st.integers(-1, 3),
     },
 )
 
@@ -161,11 +161,11 @@ SENSIBLE = st.fixed_dictionaries(
         "target_scale": between(0.03, 0.6),
         "target_aspect": between(0.1, 10.0),
         "context_scale": between(0.2, 1.0),
-        "budget": st.floats(0.01, 1.0),
+        "context_fraction": st.floats(0.01, 1.0),
         "min_keep": st.integers(0, 12),
-        "hidden": st.floats(0.05, 0.95),
-        "asked": st.floats(0.05, 1.0),
-        "times": st.integers(1, 3),
+        "mask_ratio": st.floats(0.05, 0.95),
+        "target_fraction": st.floats(0.05, 1.0),
+        "masks_per_sample": st.integers(1, 3),
     },
 )
 
@@ -209,6 +209,6 @@ def test_ranks_share_every_step_without_overlap(batch, step, ranks, seed):
         except UserError:
             assert batch % ranks
             return
-        shares += steps[step].batch.number.tolist()
+        shares += steps[step].batch.index.tolist()
     whole = Steps(data, Masking().build((8, 8)), batch_size=batch, total=301, seed=seed)
-    assert shares == whole[step].batch.number.tolist() and len(set(shares)) == batch
+    assert shares == whole[step].batch.index.tolist() and len(set(shares)) == batch

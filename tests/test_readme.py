@@ -38,7 +38,7 @@ def test_every_verb_and_flag_of_the_commands_exists():
         words = line.split("#")[0].split()
         if words and words[0] == "jepa":
             assert words[1] in NAMES
-            said = helped(" ".join(words[1 : 3 if words[1] == "decode" else 2]))
+            said = helped(" ".join(words[1 : 3 if words[1] == "decoder" else 2]))
             for flag in (word for word in words if word.startswith("--")):
                 assert flag in said, f"{flag} of {line}"
 

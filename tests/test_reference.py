@@ -108,7 +108,7 @@ def test_the_learning_rate_is_the_released_schedule():
 
 
 def test_a_held_learning_rate_stays_and_then_falls_to_the_same_end():
-    rates = [Optim(lr=1e-3, warmup=0.1, hold=0.6).at(step, 1000).lr for step in range(1000)]
+    rates = [Optim(lr=1e-3, warmup=0.1, constant_fraction=0.6).at(step, 1000).lr for step in range(1000)]
     assert rates[99:700] == [1e-3] * 601
     assert all(a > b for a, b in itertools.pairwise(rates[699:])) and rates[-1] == 1e-6
     assert rates[849] == pytest.approx((1e-3 + 1e-6) / 2)
@@ -133,7 +133,7 @@ def test_a_recent_average_spans_no_more_than_its_share_of_the_steps_so_far():
     assert all(span <= max(1.0, share * (n + 1)) + 1e-6 for n, span in enumerate(spans))
     assert all(m <= at for m, at in zip(recent, line, strict=True)) and recent == sorted(recent)
     assert recent[9] == 0.0 and 0 < recent[99] < line[99] and recent[1099:] == line[1099:]
-    assert Optim(recent=share, momentum=0.99).at(99, 5000).momentum == ema_momentum(99, 5000, 0.99, 1.0, share)
+    assert Optim(ema_rampup=share, ema_momentum=0.99).at(99, 5000).momentum == ema_momentum(99, 5000, 0.99, 1.0, share)
 
 
 def test_positions_are_the_released_table():
@@ -212,9 +212,9 @@ def test_a_product_in_bf16_and_its_gradients_are_torchs(leading, sizes, monkeypa
 @pytest.mark.parametrize("embed", ["linear", "convolutions"])
 @pytest.mark.parametrize("patch", [4, 16])
 def test_whitened_patches_become_tokens_of_unit_size(embed, patch):
-    data = Image(size=(2 * patch, 2 * patch), patch=patch, embed=embed)
-    stem = JEPA(dim=96, depth=1, num_heads=2, stem_init="unit", predictor_dim=24, predictor_depth=1)
-    size = stem.build(data, 0).context_encoder.patch_embed(torch.randn(8, 64, data.width)).square().mean().sqrt()
+    data = Image(size=(2 * patch, 2 * patch), patch=patch, stem=embed)
+    stem = JEPA(dim=96, depth=1, num_heads=2, stem_init="scaled", predictor_dim=24, predictor_depth=1)
+    size = stem.build(data, 0).context_encoder.patch_embed(torch.randn(8, 64, data.token_dim)).square().mean().sqrt()
     assert size.item() == pytest.approx(1, abs=0.05)
 
 

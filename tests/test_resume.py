@@ -70,7 +70,7 @@ from openjepa.training.config import from_json
 from openjepa.training.meters import Meters
 from tests.small import small
 small()
-took = Meters.took
+took = Meters.on_step
 def killed(self, finite, masks):
     took(self, finite, masks)
     killed.steps += 1
@@ -81,7 +81,7 @@ made = Meters.__init__
 def begun(self, config, place, start, ceiling):
     made(self, config, place, start, ceiling)
     killed.start = start
-Meters.__init__, Meters.took = begun, killed
+Meters.__init__, Meters.on_step = begun, killed
 pretrain(from_json(json.loads(sys.argv[1])))
 """
 
@@ -175,7 +175,7 @@ def test_a_resume_on_other_data_is_refused_unless_forced(tiny, photos, tmp_path,
     moved = replace(tiny, resume="yes", data=replace(tiny.data, root=(str(other),)))
     with pytest.raises(UserError, match="96 files then, 40 now"):
         pretrain(moved)
-    pretrain(replace(moved, other_data=True))
+    pretrain(replace(moved, allow_data_change=True))
     assert "not exact" in capsys.readouterr().err
 
 

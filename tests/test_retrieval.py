@@ -90,7 +90,7 @@ def test_other_tools_read_the_files(run, photos, tmp_path):
 @pytest.mark.parametrize("kind", ["last4", "patches"])
 def test_other_kinds_of_features_are_written_as_they_are_given_in_code(run, photos, tmp_path, kind):
     for ending in ("npy", "parquet"):
-        found = open_index(embed(asked(run, photos, tmp_path / f"x.{ending}", kind=kind)))
+        found = open_index(embed(asked(run, photos, tmp_path / f"x.{ending}", features=kind)))
         expected = openjepa.load(run).features(found.pictures[:5], kind)
         torch.testing.assert_close(torch.from_numpy(np.array(found.features[:5])), expected)
 
@@ -168,8 +168,10 @@ def test_what_cannot_be_decoded_is_nan_and_is_never_found(run, photos, tmp_path)
     found = open_index(embed(asked(run, folder, tmp_path / "x.npy")))
     bad = found.pictures.index(str(folder / "bad.png"))
     assert np.isnan(found.features[bad]).all() and np.isfinite(np.delete(found.features, bad, 0)).all()
-    for space in ("whitened", "plain"):
-        hits = search(Search(index=tmp_path / "x.npy", query=f"row:{(bad + 1) % 9}", count=20, space=space, page=False))
+    for whiten in (True, False):
+        hits = search(
+            Search(index=tmp_path / "x.npy", query=f"row:{(bad + 1) % 9}", count=20, whiten=whiten, page=False)
+        )
         assert len(hits) == 7 and bad not in [hit.row for hit in hits]
     with pytest.raises(UserError, match="which could not be decoded"):
         search(Search(index=tmp_path / "x.npy", query=f"row:{bad}"))
@@ -274,14 +276,14 @@ def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
     assert inside.sum() == 16 and inside[:4, 4:].all()
     assert covered_patches((0.51, 0.51, 0.52, 0.52), (8, 8)).sum() == 1
     vector = openjepa.load(run).features(file, "patches")[0].numpy()[inside.ravel()].mean(0)
-    hits = search(Search(index=index, query=file, count=3, box=(0.5, 0.0, 1.0, 0.5), space="plain", page=False))
+    hits = search(Search(index=index, query=file, count=3, box=(0.5, 0.0, 1.0, 0.5), whiten=False, page=False))
     x = np.array(open_index(index).features)
     best = np.argsort(-(normalize_rows(x) @ normalize_rows(vector)), kind="stable").tolist()
     assert [hit.row for hit in hits] == [row for row in best if row != 7][:3]
 
 
 def test_in_an_index_of_patches_a_picture_is_as_near_as_its_nearest_patch(run, photos, tmp_path):
-    file = embed(asked(run, photos, tmp_path / "p.npy", kind="patches"))
+    file = embed(asked(run, photos, tmp_path / "p.npy", features="patches"))
     found = open_index(file)
     hits = search(Search(index=file, query=found.pictures[3], count=4, box=(0.0, 0.0, 0.25, 0.25)))
     vector = np.array(found.features[3]).reshape(8, 8, -1)[:2, :2].reshape(4, -1).mean(0)
@@ -520,7 +522,7 @@ def test_push_uploads_the_folder_and_says_what_the_hub_says(run, tmp_path, monke
             return f"https://hub/{repo_id}"
 
     monkeypatch.setattr(hub, "HfApi", Hub)
-    assert main(["export", str(run), "--out", str(tmp_path / "hf"), "--licence", "mit"]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "hf"), "--license", "mit"]) == 0
     assert main(["push", str(tmp_path / "hf"), "me/mine", "--private"]) == 0
     assert done == [("me/mine", {"private": True, "exist_ok": True}), (str(tmp_path / "hf"), "me/mine")]
     assert main(["push", str(tmp_path / "hf"), "no/token"]) == 1 and "type hf auth login" in capsys.readouterr().err
@@ -594,7 +596,7 @@ def test_pictures_that_are_gone_are_said_to_be(run, photos, tmp_path, capsys):
 
 
 def test_a_whole_picture_is_found_by_its_copy_in_an_index_of_patches(run, photos, tmp_path):
-    file = embed(asked(run, photos, tmp_path / "p.npy", kind="patches"))
+    file = embed(asked(run, photos, tmp_path / "p.npy", features="patches"))
     copied = shutil.copy(open_index(file).pictures[3], tmp_path / "copied.png")
     hits = search(Search(index=file, query=str(copied), count=2))
     assert hits[0].row == 3 and hits[0].cosine == pytest.approx(1, abs=1e-4)

@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_a_step_that_no_rank_takes(tiny
 
 @pytest.mark.slow
 def test_a_rank_that_pauses_for_less_than_the_patience_is_waited_for(tiny, plain):
-    settings = replace(tiny, steps=400, save_every=100_000, patience="60s")
+    settings = replace(tiny, steps=400, save_every=100_000, rank_timeout="60s")
     processes = started(settings, code=GUARDED)
     until = time.monotonic() + 90
     while not (tiny.out / "metrics.jsonl").is_file() or not read_metrics(tiny.out / "metrics.jsonl"):

@@ -73,7 +73,7 @@ def test_another_size_than_trained_has_its_own_grid(run, photos):
 def test_what_the_predictor_expects_is_what_training_compares(run, photos):
     """The loss of a step, from `predict` and `targets`; whatever normalises over the batch left out."""
     trained = openjepa.load(run, "context")
-    config = replace(trained.config.method, standardise=False, target_layers=(-1,))
+    config = replace(trained.config.method, standardize=False, target_layers=(-1,))
     net = config.build(trained.data)
     net.context_encoder.load_state_dict(trained.encoder.state_dict())
     net.target_encoder.load_state_dict(trained.encoder.state_dict())

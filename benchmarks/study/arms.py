@@ -41,16 +41,19 @@ def both(*changes: Change) -> Change:
 def mae(hidden: float = 0.75, **changes: Any) -> Change:
     """A masked autoencoder as the base is a JEPA: its weights, its decoder as deep as the predictor. On the base's data."""
     own = load_recipe("mae-cifar10")
-    plain = replace(own.method, init="released", predictor_depth=4)
-    changed = {"method": replace(plain, **changes), "masks": replace(own.masks, hidden=hidden, asked=1.0)}
+    plain = replace(own.method, init="paper", predictor_depth=4)
+    changed = {"method": replace(plain, **changes), "masks": replace(own.masks, mask_ratio=hidden, target_fraction=1.0)}
     return lambda base: replace(base, **changed)
 
 
 def views(**changes: Any) -> Change:
     """Joint embedding of two crops on the base's data, half of each shown if `masked`; `colour` belongs to the data."""
     own, colour = load_recipe("vicreg-cifar10"), changes.pop("colour", 0.0)
-    changed = {"method": replace(own.method, **{"masked": False, **changes}), "masks": replace(own.masks, hidden=0.5)}
-    return lambda base: replace(base, data=replace(base.data, flip=True, colour=colour), **changed)
+    changed = {
+        "method": replace(own.method, **{"masked": False, **changes}),
+        "masks": replace(own.masks, mask_ratio=0.5),
+    }
+    return lambda base: replace(base, data=replace(base.data, flip=True, color_jitter=colour), **changed)
 
 
 def data(**changes: Any) -> Change:
@@ -64,99 +67,105 @@ def batch(size: int) -> Change:
 
 
 # What the recipe `cifar10-minutes` is made of, one on top of the other
-FOUR = both(masks(sampler="random", hidden=0.75, times=4), batch(32))  # four masks of 32 images in place of one of 128
-CALM = both(FOUR, method(centre=True, init="xavier", positions="rope"))  # nothing asked for that all tokens share
+FOUR = both(
+    masks(sampler="random", mask_ratio=0.75, repeats=4), batch(32)
+)  # four masks of 32 images in place of one of 128
+CALM = both(FOUR, method(center=True, init="scaled", positions="rope"))  # nothing asked for that all tokens share
 FAST = both(CALM, optim(lr=2e-3, beta2=0.95))
-LIGHT = both(FAST, method(pixels=1.0, predictor_depth=2))
-MAE_LIGHT = both(mae(init="xavier", predictor_depth=2), optim(lr=2e-3, beta2=0.95))
-KEPT = both(LIGHT, batch(16), optim(final_momentum=0.99))  # an average that stays as short as it begins
+LIGHT = both(FAST, method(pixel_loss_weight=1.0, predictor_depth=2))
+MAE_LIGHT = both(mae(init="scaled", predictor_depth=2), optim(lr=2e-3, beta2=0.95))
+KEPT = both(LIGHT, batch(16), optim(final_ema_momentum=0.99))  # an average that stays as short as it begins
 CALMER = both(KEPT, optim(lr=1e-3))
-HALF = both(CALMER, masks(asked=0.5))
-WIDE = both(HALF, masks(times=1), batch(64), method(positions="sincos"), optim(lr=2e-3))  # more images, as MAE has them
-ALONE = both(WIDE, method(target_sees="asked"))  # and then the target encoder need not see what is not asked for
+HALF = both(CALMER, masks(target_fraction=0.5))
+WIDE = both(
+    HALF, masks(repeats=1), batch(64), method(positions="sincos"), optim(lr=2e-3)
+)  # more images, as MAE has them
+ALONE = both(
+    WIDE, method(target_input="targets_only")
+)  # and then the target encoder need not see what is not asked for
 QUIET = both(ALONE, optim(lr=1e-3))
 UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to pixels
 # Pixels of all that is hidden, as MAE asks for them, and features at every third of those places
-THIRD = both(UPPER, masks(asked=1.0), method(target_every=3), optim(lr=1.5e-3))
-MUON = optim(matrices="muon")  # matrices of blocks turned, not scaled
+THIRD = both(UPPER, masks(target_fraction=1.0), method(target_stride=3), optim(lr=1.5e-3))
+MUON = optim(optimizer="muon")  # matrices of blocks turned, not scaled
 THIRD_LARGER = both(THIRD, batch(128))
 BEST = both(THIRD, MUON, batch(128), optim(lr=3e-3))  # the recipe `cifar10-muon`
-BEST_IN_BLOCKS = both(BEST, method(target_sees="whole", target_every=1), masks(sampler="blocks"))
-IN_BLOCKS = both(UPPER, method(target_sees="whole"), masks(sampler="blocks"))
+BEST_IN_BLOCKS = both(BEST, method(target_input="whole", target_stride=1), masks(sampler="multiblock"))
+IN_BLOCKS = both(UPPER, method(target_input="whole"), masks(sampler="multiblock"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
 FAST_VIEWS = both(views(masked=True), optim(lr=2e-3, beta2=0.95))  # as it pays for the masked autoencoder
-QUARTERS = both(FAST_VIEWS, masks(hidden=0.75))
+QUARTERS = both(FAST_VIEWS, masks(mask_ratio=0.75))
 
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
     # masks
     "official masks": masks(sampler="official", min_keep=8),  # 10, as released, cannot be had on 8×8
-    "60 % at random": masks(sampler="random", hidden=0.6),
-    "75 % at random": masks(sampler="random", hidden=0.75),
-    "half of the grid shown": masks(budget=0.5),
+    "60 % at random": masks(sampler="random", mask_ratio=0.6),
+    "75 % at random": masks(sampler="random", mask_ratio=0.75),
+    "half of the grid shown": masks(context_fraction=0.5),
     "smaller targets": masks(target_scale=(0.08, 0.12)),
     # targets
     "last layer only": method(target_layers=(-1,)),
-    "plain targets": method(standardise=False),
+    "plain targets": method(standardize=False),
     "layers 1, 3, 5 side by side": method(target_layers=(1, 3, 5), target_join="concat"),
-    "pixels besides": method(pixels=1.0),
-    "75 % at random, pixels besides": both(masks(sampler="random", hidden=0.75), method(pixels=1.0)),
+    "pixels besides": method(pixel_loss_weight=1.0),
+    "75 % at random, pixels besides": both(masks(sampler="random", mask_ratio=0.75), method(pixel_loss_weight=1.0)),
     # the average
-    "momentum 0.98": optim(momentum=0.98),
-    "momentum 0.996": optim(momentum=0.996),
+    "momentum 0.98": optim(ema_momentum=0.98),
+    "momentum 0.996": optim(ema_momentum=0.996),
     # effort
     "predictor of two layers": method(predictor_depth=2),
     "lr 2e-3": optim(lr=2e-3),
     "batch 64": batch(64),
     # a target that has learnt something before it is asked for: in the first half of the time, a masked autoencoder
     "after MAE": lambda base: base,
-    "after MAE, momentum 0.996": optim(momentum=0.996),
-    "after MAE, pixels besides": method(pixels=1.0),
-    "after MAE, target frozen": optim(momentum=1.0),
-    "after MAE, 75 % at random": masks(sampler="random", hidden=0.75),
+    "after MAE, momentum 0.996": optim(ema_momentum=0.996),
+    "after MAE, pixels besides": method(pixel_loss_weight=1.0),
+    "after MAE, target frozen": optim(ema_momentum=1.0),
+    "after MAE, 75 % at random": masks(sampler="random", mask_ratio=0.75),
     # several masks for one pass of the target encoder
     "four masks": FOUR,
     "four masks, rotary": both(FOUR, method(positions="rope")),
     "four masks, whitened": both(FOUR, method(whiten=1.0)),
     "four masks, half whitened": both(FOUR, method(whiten=0.5)),
-    "four masks, frozen at random": both(FOUR, optim(momentum=1.0)),
-    "four masks, centred, rotary": both(FOUR, method(centre=True, positions="rope")),
-    "four masks, centred, xavier": both(FOUR, method(centre=True, init="xavier")),
+    "four masks, frozen at random": both(FOUR, optim(ema_momentum=1.0)),
+    "four masks, centred, rotary": both(FOUR, method(center=True, positions="rope")),
+    "four masks, centred, xavier": both(FOUR, method(center=True, init="scaled")),
     # targets without what they share
     "calm": CALM,
-    "calm, pixels": both(CALM, method(pixels=1.0)),
+    "calm, pixels": both(CALM, method(pixel_loss_weight=1.0)),
     "calm, half whitened": both(CALM, method(whiten=0.5)),
     "fast": FAST,
-    "fast, two masks of 64": both(FAST, masks(times=2), batch(64)),
+    "fast, two masks of 64": both(FAST, masks(repeats=2), batch(64)),
     # two targets, and a small predictor
     "light": LIGHT,
     "light, batch 16": both(LIGHT, batch(16)),
     "light, half whitened": both(LIGHT, method(whiten=0.5)),
-    "light, Gaussian": both(LIGHT, batch(16), method(gaussian=1.0)),
-    "light, momentum 0.98": both(LIGHT, batch(16), optim(momentum=0.98)),
-    "light, momentum 0.996": both(LIGHT, batch(16), optim(momentum=0.996)),
-    "light, in blocks": both(LIGHT, batch(16), masks(sampler="blocks")),
+    "light, Gaussian": both(LIGHT, batch(16), method(sigreg_weight=1.0)),
+    "light, momentum 0.98": both(LIGHT, batch(16), optim(ema_momentum=0.98)),
+    "light, momentum 0.996": both(LIGHT, batch(16), optim(ema_momentum=0.996)),
+    "light, in blocks": both(LIGHT, batch(16), masks(sampler="multiblock")),
     "light, last layer only": both(LIGHT, batch(16), method(target_layers=(-1,))),
     # the recipe with an average that stays as short as it begins
     "kept": KEPT,
-    "kept, Gaussian": both(KEPT, method(gaussian=1.0)),
-    "kept, a little Gaussian": both(KEPT, method(gaussian=0.1)),
-    "kept, momentum 0.98": both(KEPT, optim(momentum=0.98, final_momentum=0.98)),
-    "kept, half asked": both(KEPT, masks(asked=0.5)),
+    "kept, Gaussian": both(KEPT, method(sigreg_weight=1.0)),
+    "kept, a little Gaussian": both(KEPT, method(sigreg_weight=0.1)),
+    "kept, momentum 0.98": both(KEPT, optim(ema_momentum=0.98, final_ema_momentum=0.98)),
+    "kept, half asked": both(KEPT, masks(target_fraction=0.5)),
     "calmer": CALMER,
     "calmer, half asked": HALF,
-    "calmer, half asked, 64 images": both(HALF, masks(times=1), batch(64)),
-    "calmer, half asked, pixels 3": both(HALF, method(pixels=3.0)),
+    "calmer, half asked, 64 images": both(HALF, masks(repeats=1), batch(64)),
+    "calmer, half asked, pixels 3": both(HALF, method(pixel_loss_weight=3.0)),
     "wide": WIDE,
-    "wide, two masks of 32": both(WIDE, masks(times=2), batch(32)),
+    "wide, two masks of 32": both(WIDE, masks(repeats=2), batch(32)),
     "alone": ALONE,
     "quiet": QUIET,
     "quiet, last two layers": both(QUIET, method(target_layers=(4, 5))),
     "upper": UPPER,  # the recipe `cifar10-minutes`
     "third": THIRD,  # the recipe `cifar10-hours`
     "third, lr 1e-3": both(THIRD, optim(lr=1e-3)),
-    "third, pixels 2": both(THIRD, method(pixels=2.0)),
+    "third, pixels 2": both(THIRD, method(pixel_loss_weight=2.0)),
     "third, 128 images": THIRD_LARGER,
     "upper, Muon": both(UPPER, MUON),
     "upper, Muon, lr 2e-3": both(UPPER, MUON, optim(lr=2e-3)),
@@ -169,19 +178,19 @@ ARMS: dict[str, Change] = {
     "muon": BEST,
     "muon, the paper's blocks": BEST_IN_BLOCKS,
     "muon, official masks": both(BEST_IN_BLOCKS, masks(sampler="official", min_keep=8)),
-    "muon, blocks, half of the grid shown": both(BEST_IN_BLOCKS, masks(budget=0.5)),
+    "muon, blocks, half of the grid shown": both(BEST_IN_BLOCKS, masks(context_fraction=0.5)),
     "muon, blocks, smaller targets": both(BEST_IN_BLOCKS, masks(target_scale=(0.08, 0.12))),
     "muon, blocks, two targets": both(BEST_IN_BLOCKS, masks(targets=2)),
     "muon, last layer only": both(BEST, method(target_layers=(-1,))),
-    "muon, not standardised": both(BEST, method(standardise=False)),
-    "muon, not centred": both(BEST, method(centre=False)),
-    "muon, neither": both(BEST, method(centre=False, standardise=False)),
-    "muon, no pixels": both(BEST, method(pixels=0.0, target_every=1)),
-    "muon, features at all places": both(BEST, method(target_every=1)),
-    "muon, seeing all": both(BEST, method(target_sees="whole")),
-    "muon, the paper's average": both(BEST, optim(momentum=0.996, final_momentum=1.0)),
-    "muon, released weights": both(BEST, method(init="released")),
-    "muon, released stem": both(BEST, method(stem_init="released")),
+    "muon, not standardised": both(BEST, method(standardize=False)),
+    "muon, not centred": both(BEST, method(center=False)),
+    "muon, neither": both(BEST, method(center=False, standardize=False)),
+    "muon, no pixels": both(BEST, method(pixel_loss_weight=0.0, target_stride=1)),
+    "muon, features at all places": both(BEST, method(target_stride=1)),
+    "muon, seeing all": both(BEST, method(target_input="whole")),
+    "muon, the paper's average": both(BEST, optim(ema_momentum=0.996, final_ema_momentum=1.0)),
+    "muon, released weights": both(BEST, method(init="paper")),
+    "muon, released stem": both(BEST, method(stem_init="paper")),
     "muon, a predictor of four layers": both(BEST, method(predictor_depth=4)),
     "muon, the paper's decay": both(BEST, optim(final_weight_decay=0.4)),
     "muon, AdamW": THIRD_LARGER,
@@ -191,109 +200,111 @@ ARMS: dict[str, Change] = {
     "muon, after muon": BEST,  # a run in two halves, to compare it with
     "muon, cosine": both(BEST, method(loss="cosine")),
     "muon, all layers": both(BEST, method(target_layers=tuple(range(6)))),
-    "muon, momentum 0.98": both(BEST, optim(momentum=0.98, final_momentum=0.98)),
-    "muon, recent": both(BEST, optim(recent=0.1)),  # an average that never spans more than a tenth of the steps so far
-    "muon, recent, to 0.996": both(BEST, optim(recent=0.1, momentum=0.996, final_momentum=0.996)),
+    "muon, momentum 0.98": both(BEST, optim(ema_momentum=0.98, final_ema_momentum=0.98)),
+    "muon, recent": both(
+        BEST, optim(ema_rampup=0.1)
+    ),  # an average that never spans more than a tenth of the steps so far
+    "muon, recent, to 0.996": both(BEST, optim(ema_rampup=0.1, ema_momentum=0.996, final_ema_momentum=0.996)),
     "muon, no decay": both(BEST, optim(weight_decay=0.0, final_weight_decay=0.0)),
     "muon, a narrower predictor": both(BEST, method(predictor_dim=48)),
     "muon, a wider predictor": both(BEST, method(predictor_dim=192)),
-    "muon, held": both(BEST, optim(hold=0.6)),
-    "muon, 60 % hidden": both(BEST, masks(hidden=0.6)),
-    "muon, 85 % hidden": both(BEST, masks(hidden=0.85)),
+    "muon, held": both(BEST, optim(constant_fraction=0.6)),
+    "muon, 60 % hidden": both(BEST, masks(mask_ratio=0.6)),
+    "muon, 85 % hidden": both(BEST, masks(mask_ratio=0.85)),
     "muon, larger crops": both(BEST, data(crop_scale=(0.6, 1.0))),
     "muon, smaller crops": both(BEST, data(crop_scale=(0.1, 1.0))),
     "muon, mirrored": both(BEST, data(flip=True)),
     "muon, patches of 8": both(BEST, data(patch=8)),
     "muon, rotary": both(BEST, method(positions="rope")),
-    "third, seeing all": both(THIRD, method(target_sees="whole")),
+    "third, seeing all": both(THIRD, method(target_input="whole")),
     "third, last two layers": both(THIRD, method(target_layers=(4, 5))),
-    "third, momentum 0.97": both(THIRD, optim(momentum=0.97, final_momentum=0.97)),
+    "third, momentum 0.97": both(THIRD, optim(ema_momentum=0.97, final_ema_momentum=0.97)),
     "third, mirrored": both(THIRD, data(flip=True)),
-    "third, mirrored, colours": both(THIRD, data(flip=True, colour=0.5)),
+    "third, mirrored, colours": both(THIRD, data(flip=True, color_jitter=0.5)),
     "third, larger crops": both(THIRD, data(crop_scale=(0.6, 1.0))),
     "third, smaller crops": both(THIRD, data(crop_scale=(0.1, 1.0))),
     "third, a predictor of four layers": both(THIRD, method(predictor_depth=4)),
-    "third, 85 % hidden": both(THIRD, masks(hidden=0.85)),
-    "upper, momentum 0.996": both(UPPER, optim(momentum=0.996, final_momentum=0.996)),
-    "upper, held": both(UPPER, optim(hold=0.6)),
-    "upper, all asked": both(UPPER, masks(asked=1.0)),
-    "upper, seeing all": both(UPPER, method(target_sees="whole")),
+    "third, 85 % hidden": both(THIRD, masks(mask_ratio=0.85)),
+    "upper, momentum 0.996": both(UPPER, optim(ema_momentum=0.996, final_ema_momentum=0.996)),
+    "upper, held": both(UPPER, optim(constant_fraction=0.6)),
+    "upper, all asked": both(UPPER, masks(target_fraction=1.0)),
+    "upper, seeing all": both(UPPER, method(target_input="whole")),
     "upper, side by side": both(UPPER, method(target_layers=(1, 3, 5), target_join="concat")),
-    "upper, pixels half": both(UPPER, method(pixels=0.5)),
+    "upper, pixels half": both(UPPER, method(pixel_loss_weight=0.5)),
     "upper, in fp32": lambda base: replace(UPPER(base), precision="fp32"),
     "upper, in blocks": IN_BLOCKS,
     "upper, in blocks, shared context": both(IN_BLOCKS, method(predictor_context="shared")),
     "slower": SLOWER,
     "slower, last four layers": both(SLOWER, method(target_layers=(2, 3, 4, 5))),
-    "slower, no pixels": both(SLOWER, method(pixels=0.0)),
-    "slower, momentum 0.996": both(SLOWER, optim(momentum=0.996, final_momentum=0.996)),
+    "slower, no pixels": both(SLOWER, method(pixel_loss_weight=0.0)),
+    "slower, momentum 0.996": both(SLOWER, optim(ema_momentum=0.996, final_ema_momentum=0.996)),
     "slower, predictor of one layer": both(SLOWER, method(predictor_depth=1)),
     "alone, lr 3e-3": both(ALONE, optim(lr=3e-3)),
-    "alone, all asked": both(ALONE, masks(asked=1.0)),
-    "alone, a third asked": both(ALONE, masks(asked=1 / 3)),
-    "upper, not centred": both(UPPER, method(centre=False)),
-    "upper, convolutions": lambda base: replace(UPPER(base), data=replace(base.data, embed="convolutions")),
+    "alone, all asked": both(ALONE, masks(target_fraction=1.0)),
+    "alone, a third asked": both(ALONE, masks(target_fraction=1 / 3)),
+    "upper, not centred": both(UPPER, method(center=False)),
+    "upper, convolutions": lambda base: replace(UPPER(base), data=replace(base.data, stem="convolutions")),
     "upper, four registers": both(UPPER, method(registers=4)),
     "upper, rotary": both(UPPER, method(positions="rope")),
     "upper, 128 images": both(UPPER, batch(128)),
     "upper, 128 images, lr 1.5e-3": both(UPPER, batch(128), optim(lr=1.5e-3)),
     "upper, 128 images, lr 2e-3": both(UPPER, batch(128), optim(lr=2e-3)),
     "upper, lr 2e-3": both(UPPER, optim(lr=2e-3)),
-    "calmer, pixels 3": both(CALMER, method(pixels=3.0)),
+    "calmer, pixels 3": both(CALMER, method(pixel_loss_weight=3.0)),
     "calmer, 128×4": both(CALMER, method(dim=128, depth=4, num_heads=2, predictor_dim=64, target_layers=(0, 1, 2, 3))),
     "calmer, 256×8": both(
         CALMER, method(dim=256, depth=8, num_heads=4, predictor_dim=128, target_layers=tuple(range(8)))
     ),
     # light with sine-cosine positions, and so with an encoder that may begin as the masked autoencoder's
     "plain light": PLAIN,
-    "plain light, pixels 3": both(PLAIN, method(pixels=3.0)),
+    "plain light, pixels 3": both(PLAIN, method(pixel_loss_weight=3.0)),
     "plain light, lr 3e-3": both(PLAIN, optim(lr=3e-3)),
-    "plain light, 8 images, 8 masks": both(PLAIN, masks(times=8), batch(8)),
+    "plain light, 8 images, 8 masks": both(PLAIN, masks(repeats=8), batch(8)),
     "plain light, squared": both(PLAIN, method(loss="squared_l2")),
-    "plain light, average kept": both(PLAIN, optim(final_momentum=0.99)),
-    "plain light, momentum 0.98": both(PLAIN, optim(momentum=0.98)),
-    "plain light, momentum 0.996": both(PLAIN, optim(momentum=0.996)),
+    "plain light, average kept": both(PLAIN, optim(final_ema_momentum=0.99)),
+    "plain light, momentum 0.98": both(PLAIN, optim(ema_momentum=0.98)),
+    "plain light, momentum 0.996": both(PLAIN, optim(ema_momentum=0.996)),
     "plain light, last four layers": both(PLAIN, method(target_layers=(2, 3, 4, 5))),
     "plain light, last layer": both(PLAIN, method(target_layers=(-1,))),
-    "plain light, 85 % hidden": both(PLAIN, masks(hidden=0.85)),
-    "plain light, 60 % hidden": both(PLAIN, masks(hidden=0.6)),
+    "plain light, 85 % hidden": both(PLAIN, masks(mask_ratio=0.85)),
+    "plain light, 60 % hidden": both(PLAIN, masks(mask_ratio=0.6)),
     "plain light, after MAE": PLAIN,
-    "plain light, after MAE, features alone": both(PLAIN, method(pixels=0.0)),
-    "plain light, after MAE, target frozen": both(PLAIN, optim(momentum=1.0)),
+    "plain light, after MAE, features alone": both(PLAIN, method(pixel_loss_weight=0.0)),
+    "plain light, after MAE, target frozen": both(PLAIN, optim(ema_momentum=1.0)),
     # the opponent: what helps a JEPA, and its own
     "MAE": mae(),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
     "MAE, batch 64": both(mae(), batch(64)),
-    "MAE, 60 % hidden": mae(hidden=0.6),
-    "MAE, plain pixels": mae(normalise=False),
+    "MAE, 60 % hidden": mae(mask_ratio=0.6),
+    "MAE, plain pixels": mae(normalize_targets=False),
     "MAE, rotary": mae(positions="rope"),
-    "MAE, xavier": mae(init="xavier"),
-    "MAE, fast": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95)),
-    "MAE, fast, batch 64": both(mae(init="xavier"), optim(lr=2e-3, beta2=0.95), batch(64)),
+    "MAE, xavier": mae(init="scaled"),
+    "MAE, fast": both(mae(init="scaled"), optim(lr=2e-3, beta2=0.95)),
+    "MAE, fast, batch 64": both(mae(init="scaled"), optim(lr=2e-3, beta2=0.95), batch(64)),
     "MAE, light": MAE_LIGHT,  # the recipe `mae-cifar10`
     "MAE, light, Muon": both(MAE_LIGHT, MUON),
     "MAE, light, Muon, lr 4e-3": both(MAE_LIGHT, MUON, optim(lr=4e-3)),
-    "MAE, light, half asked": both(MAE_LIGHT, masks(asked=0.5)),
-    "MAE, light, a third asked": both(MAE_LIGHT, masks(asked=1 / 3)),
+    "MAE, light, half asked": both(MAE_LIGHT, masks(target_fraction=0.5)),
+    "MAE, light, a third asked": both(MAE_LIGHT, masks(target_fraction=1 / 3)),
     # the other opponent
     "VICReg, crops": views(),
-    "VICReg, crops and colours": views(colour=0.5),
+    "VICReg, crops and colours": views(color_jitter=0.5),
     "VICReg, half shown, crops": views(masked=True),
-    "VICReg, half shown, crops and colours": views(masked=True, colour=0.5),
+    "VICReg, half shown, crops and colours": views(masked=True, color_jitter=0.5),
     "VICReg, fast": FAST_VIEWS,
-    "VICReg, fast, colours": both(FAST_VIEWS, data(colour=0.5)),
+    "VICReg, fast, colours": both(FAST_VIEWS, data(color_jitter=0.5)),
     "VICReg, fast, whole crops": both(FAST_VIEWS, method(masked=False)),
     "VICReg, fast, a quarter shown": QUARTERS,
     "VICReg, fast, batch 64": both(FAST_VIEWS, batch(64)),
     "VICReg, fast, smaller crops": both(FAST_VIEWS, data(crop_scale=(0.1, 1.0))),
-    "VICReg, a quarter shown": both(views(masked=True), masks(hidden=0.75)),
-    "VICReg, fast, a quarter shown, colours": both(QUARTERS, data(colour=0.5)),
+    "VICReg, a quarter shown": both(views(masked=True), masks(mask_ratio=0.75)),
+    "VICReg, fast, a quarter shown, colours": both(QUARTERS, data(color_jitter=0.5)),
     "VICReg, fast, a quarter shown, batch 256": both(QUARTERS, batch(256)),
     "VICReg, fast, a quarter shown, narrow expander": both(QUARTERS, method(predictor_dim=256, predictor_depth=2)),
     "VICReg, fast, a quarter shown, covariance 4": both(QUARTERS, method(covariance=4.0)),
     "VICReg, Muon": both(QUARTERS, MUON),
     "VICReg, Muon, lr 4e-3": both(QUARTERS, MUON, optim(lr=4e-3)),
-    "VICReg, fast, an eighth shown": both(FAST_VIEWS, masks(hidden=0.875)),
+    "VICReg, fast, an eighth shown": both(FAST_VIEWS, masks(mask_ratio=0.875)),
 }
 
 

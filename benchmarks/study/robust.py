@@ -44,12 +44,12 @@ def rate(times: float) -> Change:
 
 
 # What was chosen before the average was made to be recent
-BEFORE = both(masks(asked=0.5), method(target_every=1), optim(lr=7e-4, recent=0.0))
+BEFORE = both(masks(target_fraction=0.5), method(target_stride=1), optim(lr=7e-4, ema_rampup=0.0))
 
 
 def slow(base: Pretrain) -> Pretrain:
     """An average that begins slower, as the demo's does."""
-    return dataclasses.replace(base, optim=dataclasses.replace(base.optim, momentum=0.996))
+    return dataclasses.replace(base, optim=dataclasses.replace(base.optim, ema_momentum=0.996))
 
 
 QUICK = ("logistic", "kNN")  # heads by SGD take longer than a budget of minutes where there are many classes
@@ -62,10 +62,10 @@ CHANGES: dict[str, Change] = {
     "batch 64": batch(64),
     "batch 256": batch(256),
     "batch 1024": batch(1024),
-    "an average of a hundred": optim(recent=0.0),
+    "an average of a hundred": optim(ema_rampup=0.0),
     "as chosen before": BEFORE,
-    "AdamW": optim(matrices="adamw"),
-    "AdamW, lr × 3": both(optim(matrices="adamw"), rate(3)),
+    "AdamW": optim(optimizer="adamw"),
+    "AdamW, lr × 3": both(optim(optimizer="adamw"), rate(3)),
     "MAE": both(ARMS["MAE, light, half asked"], batch(128)),
     "MAE, Muon": both(ARMS["MAE, light, Muon, lr 4e-3"], optim(lr=2e-3)),
     "VICReg": both(ARMS["VICReg, half shown, crops"], batch(128)),

@@ -90,7 +90,7 @@ def rate(arm: str, options: argparse.Namespace) -> float:
     data = settings.data.dataset(settings.data.listing(), options.out / "packed")
     masker = settings.masks.build(settings.data.grid)
     net = settings.method.build(settings.data, 0)
-    steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0, views=net.views)
+    steps = Steps(data, masker, batch_size=settings.batch_size, total=1000, seed=0, views=net.num_views)
     optimizer, taken = build_optimizer(net, settings.optim), []
     for number in range(LOOKS):
         began = time.perf_counter()

@@ -69,11 +69,13 @@ def main() -> None:
     demo = Demo(out=options.out, seed=options.seed)
     train = render_scenes(options.out / "scenes", demo)
     config = demo_config(demo, options.out / "scenes")
-    turned = given(target_every=options.every, pixels=options.pixels, centre=False if options.no_centre else None)
+    turned = given(
+        target_stride=options.every, pixel_loss_weight=options.pixels, center=False if options.no_centre else None
+    )
     method = dataclasses.replace(config.method, **turned)
     config = changed(dataclasses.replace(config, method=method), options.method)
     if options.hidden:
-        config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, hidden=options.hidden))
+        config = dataclasses.replace(config, masks=dataclasses.replace(config.masks, mask_ratio=options.hidden))
     turned = given(**{name: getattr(options, name) for name in ("lr", "recent", "momentum", "matrices")})
     optim = dataclasses.replace(config.optim, **turned)
     config = dataclasses.replace(config, optim=optim, batch_size=options.batch or config.batch_size)

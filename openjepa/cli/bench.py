@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich.table import Table
 
+from openjepa.cli.grouped import parse_grouped
 from openjepa.cli.parsing import default_settings
 from openjepa.core.console import console, info
 from openjepa.core.cpus import available_cores
@@ -21,6 +21,8 @@ from openjepa.training.device import choose_device
 from openjepa.training.perf.bench import prepare_bench_data, time_steps
 from openjepa.training.perf.hardware import measure_machine, peak_memory
 from openjepa.training.setup import check_batch_size
+
+DESCRIPTION = "Measure this machine, then the training step of a run; on rendered scenes, unless --data.root is given."
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,4 @@ def print_bench(found: dict[str, Any], workers: int) -> None:
 def main(arguments: list[str]) -> None:
     """Parse the flags on top of a recipe or the automatic choice, and measure."""
     default, rest = default_settings(arguments)
-    settings = Bench(**vars(default))
-    bench(
-        tyro.cli(Bench, prog="jepa bench [RECIPE]", args=rest, default=settings, config=(tyro.conf.AvoidSubcommands,))
-    )
+    bench(parse_grouped(Bench(**vars(default)), rest, "jepa bench [RECIPE]", DESCRIPTION))

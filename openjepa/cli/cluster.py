@@ -31,7 +31,7 @@ def cluster(settings: Cluster) -> Clustering:
     """K-means on features of length 1. Writes a CSV and a page, the pictures nearest each centre first."""
     index = open_index(settings.index)
     if not index.pooled:
-        raise UserError(f"{index.file} has features of patches: embed with --kind last")
+        raise UserError(f"{index.file} has features of patches: embed with --features last")
     x = normalize_rows(index.features)
     sound = np.abs(x).sum(1) > 0
     classes = sorted({name for name in index.classes if name})

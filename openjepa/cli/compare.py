@@ -26,5 +26,5 @@ def compare(settings: Compare) -> list[Score]:
     """Accuracies of several encoders in one table, raw pixels beside them; printed and written."""
     if not settings.runs:
         raise UserError("nothing to compare: name runs, Hugging Face folders, hf:ID or module:function")
-    compared = [dataclasses.replace(load_adapter(run, settings.which), name=run) for run in settings.runs]
+    compared = [dataclasses.replace(load_adapter(run, settings.encoder), name=run) for run in settings.runs]
     return measure_and_publish(compared, settings, settings.out, pixels=True)

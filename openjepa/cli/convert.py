@@ -21,22 +21,22 @@ class Convert:
     source: Source  # *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
     out: Path  # the folder to make
     num_heads: int = 0  # of the encoder; 0: by the config beside the weights, or as in the paper's family
-    licence: str = ""  # of the weights, if it is not as their home says; released weights are cc-by-nc-4.0
+    license: str = ""  # of the weights, if it is not as their home says; released weights are cc-by-nc-4.0
 
 
 def convert(settings: Convert) -> Path:
     """Reads, checks and writes; returns the folder. Mistake in a sentence where the weights are none of I-JEPA's."""
-    found = load_imported(settings.source, ImportOptions(settings.num_heads, settings.licence))
+    found = load_imported(settings.source, ImportOptions(settings.num_heads, settings.license))
     with atomic_folder(settings.out) as folder:
         if found is None:  # a folder of ours, perhaps of an older format
             known = load_run(Path(settings.source))
             files = {name: state for name, state in networks_by_file(Path(settings.source)).items() if state}
-            write_weights(folder, files, known.config, known.step, known.about)
+            write_weights(folder, files, known.config, known.step, known.provenance)
         else:
             found.write(folder)
     trained = load(settings.out)
     info(f"encoder    width {trained.encoder.dim}, depth {len(trained.encoder.blocks)}: {settings.out}")
-    info(f"licence    {trained.about.licence or 'not stated: say it with --licence'}")
-    for note in trained.about.notes:
+    info(f"license    {trained.provenance.license or 'not stated: say it with --license'}")
+    for note in trained.provenance.notes:
         info(f"note       {note}")
     return settings.out

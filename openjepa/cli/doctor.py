@@ -36,7 +36,7 @@ class Doctor:
     root: Annotated[tuple[str, ...], tyro.conf.Positional]  # folders, or text files of paths
     out: Path = Path("runs/doctor")  # a folder for doctor.json, which names every file, and doctor.png
     workers: int = -1  # processes; -1: one for each core
-    near: bool = True  # look for near duplicates, too
+    near_duplicates: bool = True  # look for near duplicates, too
 
 
 def doctor(settings: Doctor) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def doctor(settings: Doctor) -> dict[str, Any]:
         raise UserError(f"{settings.workers} processes are none: try --workers -1, which is one for each core")
     listing = list_files(settings.root, IMAGE_SUFFIXES)
     seen = list(track(examine_files(listing.paths, settings.workers), "looking", len(listing.paths), console=console))
-    groups = exact_duplicates(seen) | (near_duplicates(seen) if settings.near else {})
+    groups = exact_duplicates(seen) | (near_duplicates(seen) if settings.near_duplicates else {})
     found: dict[str, list[str]] = {name: [each.path for each in seen if name in each.findings] for name in FINDINGS}
     found |= {name: sorted({path for group in own for path in group}) for name, own in groups.items()}
     others = count_ignored_suffixes(settings.root, inside=bool(parse_address(listing.paths[0])))

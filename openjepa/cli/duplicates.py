@@ -35,7 +35,7 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
         raise UserError(f"a cosine of {settings.threshold:g} is none: try --threshold 0.85")
     index = open_index(settings.index)
     if not index.pooled:
-        raise UserError(f"{index.file} has features of patches: embed with --kind last")
+        raise UserError(f"{index.file} has features of patches: embed with --features last")
     found = nearest_pairs(index)
     groups = group_pairs(found, settings.threshold)
     out = settings.out or index.beside("duplicates")

@@ -41,11 +41,11 @@ class Embed:
     run: Run  # a run, an export, weights of another project, or module:function
     data: Folder  # pictures, nested or flat; a .tar or .parquet file; a .txt of paths; rows are in the order of paths
     out: Path  # a .safetensors, .npy or .parquet file
-    kind: FeatureKind = (
+    features: FeatureKind = (
         "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
     )
-    which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
-    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    encoder: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
+    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
     batch: int = 256  # pictures that pass the encoder at once
     device: str = "auto"
     precision: Precision = "auto"
@@ -70,16 +70,16 @@ def embed(settings: Embed) -> Path:
     for file in (out, *lists):
         if file.exists():
             raise UserError(f"{file} is there already: give another --out, or remove it")
-    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.which)
-    data = dataclasses.replace(this.data, root=(settings.data,), fit=settings.fit)
+    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.encoder)
+    data = dataclasses.replace(this.data, root=(settings.data,), eval_crop=settings.eval_crop)
     samples = ThreadedDataset(data.dataset(data.listing()))
     about = {
-        "encoder": this.fingerprint, "data": samples.fingerprint, "precision": where.precision, "kind": settings.kind,
-        "run": str(absolute_source(settings.run)), "which": settings.which, "fit": settings.fit,
+        "encoder": this.fingerprint, "data": samples.fingerprint, "precision": where.precision, "kind": settings.features,
+        "run": str(absolute_source(settings.run)), "which": settings.encoder, "fit": settings.eval_crop,
     }  # fmt: skip
     with process_group(where.device):
         with lock_folder(work, "embedding") if is_main() else nullcontext():
-            encode = feature_encoder(this, where, {settings.kind: FEATURES_KEY}, settings.batch)
+            encode = feature_encoder(this, where, {settings.features: FEATURES_KEY}, settings.batch)
             features = store_features(
                 FeatureWriter(view_reader(samples), nan_if_undecodable(encode)), len(samples), about, work
             )

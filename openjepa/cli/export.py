@@ -25,19 +25,19 @@ class Export:
     run: Run  # a run, an export, or weights of another project, as for convert
     format: ExportFormat = "hf"  # torch: a program of torch.export; official: the authors' *.pth.tar
     out: Path | None = None  # the folder to make; by default RUN/FORMAT
-    which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
+    encoder: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
     head: Path | None = None  # probes/NAME-head.safetensors, a classifier to go along (format hf)
-    licence: str = ""  # of your own weights, as apache-2.0; those of converted weights stay as they are
+    license: str = ""  # of your own weights, as apache-2.0; those of converted weights stay as they are
 
 
 def export(settings: Export) -> Path:
     """Writes the folder, with a card that says what it is; returns it. Mistake where a format cannot hold the encoder."""
-    trained, run = load(settings.run, settings.which), Path(settings.run)
-    licence = trained.about.licence or settings.licence
-    if settings.licence and licence != settings.licence:
-        raise UserError(f"these weights are under {licence}, which they keep: leave --licence out")
-    if settings.format == "official" and settings.which == "context":
-        raise UserError("the authors' layout holds both encoders, each under its name: leave --which out")
+    trained, run = load(settings.run, settings.encoder), Path(settings.run)
+    license = trained.provenance.license or settings.license
+    if settings.license and license != settings.license:
+        raise UserError(f"these weights are under {license}, which they keep: leave --license out")
+    if settings.format == "official" and settings.encoder == "context":
+        raise UserError("the authors' layout holds both encoders, each under its name: leave --encoder out")
     head = None
     if settings.head:
         if settings.format != "hf":
@@ -48,9 +48,9 @@ def export(settings: Export) -> Path:
         head = find_classifier(run, settings.head, encoder)
     out = settings.out or (run if run.is_dir() else Path(run.name.split(".")[0])) / settings.format
     with atomic_folder(out) as folder:
-        about = EXPORTERS[settings.format](ExportJob(trained, run, folder, head._asdict() if head else None, licence))
+        about = EXPORTERS[settings.format](ExportJob(trained, run, folder, head._asdict() if head else None, license))
         text = model_card(
-            trained, settings.format, out, licence, run, probe_tables(run) if settings.which == "target" else ""
+            trained, settings.format, out, license, run, probe_tables(run) if settings.encoder == "target" else ""
         )
         with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(text)

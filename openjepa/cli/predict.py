@@ -33,8 +33,8 @@ class Predict:
     images: Folder  # a picture, a folder of pictures, a .tar or .parquet file
     head: Path | None = None  # a classifier that jepa probe kept; by default the only one in RUN/probes
     out: Path | None = None  # a .csv file for all rows: file, class, chance, and the next best
-    which: Literal["target", "context"] = "target"  # the encoder that was probed
-    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    encoder: Literal["target", "context"] = "target"  # the encoder that was probed
+    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
     device: str = "auto"
     precision: Precision = "auto"
 
@@ -51,9 +51,9 @@ def predict(settings: Predict) -> list[Prediction]:
     """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
     if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
         raise UserError(f"{settings.out} is there already, or no .csv: give another --out")
-    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.which)
+    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.encoder)
     head = find_classifier(Path(settings.run), settings.head, this.fingerprint)
-    data = dataclasses.replace(this.data, root=(settings.images,), fit=settings.fit)
+    data = dataclasses.replace(this.data, root=(settings.images,), eval_crop=settings.eval_crop)
     samples, answers = ThreadedDataset(data.dataset(data.listing())), []
     make = FeatureWriter(view_reader(samples), feature_encoder(this, where, {"last": "last"}))
     for chunk in make.chunks(chunk_spans(len(samples))):

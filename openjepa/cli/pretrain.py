@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import tyro
-
+from openjepa.cli.grouped import parse_grouped
 from openjepa.cli.parsing import default_settings
 from openjepa.core.console import info
 from openjepa.training import run
@@ -14,6 +13,20 @@ from openjepa.training.callbacks import Callbacks
 from openjepa.training.config import Pretrain, config_differences
 from openjepa.training.device import Device
 from openjepa.training.parallel.slurm import submit_to_slurm
+
+DESCRIPTION = """Train an encoder on unlabeled data. Without a RECIPE, settings are chosen for the files and this machine.
+
+The settings that people change:
+  --data.root FOLDER …    images: nested or flat folders, .tar, .parquet, or a .txt of paths
+  --out FOLDER            where checkpoints, log, encoder and report go
+  --budget 2h             time for the run; or --epochs 100, or --steps 10000
+  --resume                continue the run in --out, bit-exact
+  --batch-size 256        samples per step, over all processes
+  --optim.lr 1e-3         peak learning rate
+  --device cuda           and --precision bf16
+  --seed 1                another seed, another run
+  --init-from RUN         start from another run's weights
+  --dry-run               time a few steps and print how long the run would take"""
 
 
 def pretrain(settings: Pretrain) -> Path:
@@ -52,9 +65,7 @@ def main(arguments: list[str]) -> None:
     """Parse the flags on top of the recipe, the resumed run or the automatic choice; run here or submit to Slurm."""
     typed = ["pretrain", *arguments]
     default, rest = default_settings([resume_value(arguments, index) for index in range(len(arguments))])
-    settings = tyro.cli(
-        type(default), prog="jepa pretrain [RECIPE]", args=rest, default=default, config=(tyro.conf.AvoidSubcommands,)
-    )
+    settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", DESCRIPTION)
     if settings.slurm.nodes and not settings.dry_run:
         from openjepa.cli.main import main as jepa
 

@@ -24,7 +24,7 @@ class Probe(ProbeSettings):
 
 def probe(settings: Probe) -> list[Score]:
     """Accuracies of the encoder and of its baselines; printed, and written with a confusion matrix to RUN/probes."""
-    this = dataclasses.replace(load_adapter(settings.run, settings.which), name="this encoder")
+    this = dataclasses.replace(load_adapter(settings.run, settings.encoder), name="this encoder")
     compared = [this]
     if settings.baselines and this.untrained:
         compared.append(this.untrained())

@@ -70,7 +70,7 @@ def search(settings: Search) -> list[Hit]:
     if settings.page and index.pooled:
         words = {
             "title": f"Most like {image_label(asked.file)}",
-            "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of {settings.space} features. "
+            "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of {'whitened' if settings.whiten else 'plain'} features. "
             "A click on a picture searches from it; of pale ones the neighbours are not on this page.",
             "again": f"jepa search {settings.index} row:ROW",
         }
@@ -113,15 +113,15 @@ def row_of_file(file: str, index: Index) -> int | None:
 def encode_query(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
     """A picture, or a part of it, as the index's encoder sees it."""
     this = index_encoder(settings, index)
-    data = dataclasses.replace(this.data, fit=index.about.get("fit", this.data.fit))
+    data = dataclasses.replace(this.data, eval_crop=index.about.get("fit", this.data.eval_crop))
     view = evaluation_view(file, data, data.size)
     shown = Pillow.fromarray(data.picture(view)).resize((2 * SIDE, 2 * SIDE))
     with torch.no_grad():
-        found = this.see(view[None])
+        found = this.encode(view[None])
     if not settings.box:
         return (found.last4 if index.about.get("kind") == "last4" else found.last)[0].numpy(), shown
     if index.about.get("kind") == "last4":
-        raise UserError("features of four layers have no parts to compare: embed with --kind last")
+        raise UserError("features of four layers have no parts to compare: embed with --features last")
     inside = covered_patches(settings.box, data.grid)
     return found.patches[0, inside.ravel()].mean(0).numpy(), frame_region(shown, settings.box)
 

@@ -42,7 +42,7 @@ class Suite:
     run: Run  # a run, an export, a Hugging Face folder, hf:ID, or module:function
     suite: Literal["small", "paper"] = "small"
     folders: tuple[str, ...] = ()  # NAME=FOLDER for each task that needs one, as cifar10=data/cifar10
-    which: Literal["target", "context"] = "target"
+    encoder: Literal["target", "context"] = "target"
     out: Path | None = None  # folder of the results; by default suite/ in the run's folder
     seed: int = 0
     device: str = "auto"
@@ -60,7 +60,7 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
 
 def run_tasks(settings: Suite) -> dict[str, list[Score]]:
     """All of them, then the table."""
-    this = dataclasses.replace(load_adapter(settings.run, settings.which), name="this encoder")
+    this = dataclasses.replace(load_adapter(settings.run, settings.encoder), name="this encoder")
     out = settings.out or (Path(settings.run) / "suite" if Path(settings.run).is_dir() else Path("suite"))
     folders = task_folders(settings)
     scores: dict[str, list[Score]] = {}
@@ -97,10 +97,10 @@ def run_task(
     name: str, task: SuiteTask, root: tuple[str, ...], this: EncoderAdapter, settings: Suite, out: Path
 ) -> list[Score]:
     """One task's scores: those of an earlier call if it asked for the same of the same encoder, else measured and filed."""
-    data = LabeledData(root, task.labels, task.fit)
+    data = LabeledData(root, task.labels, task.eval_crop)
     asked = Probe(
-        run=settings.run, data=data, probes=task.probes, linear=task.linear, crops=task.crops, shots=task.shots,
-        which=settings.which, features=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
+        run=settings.run, data=data, probes=task.probes, linear=task.linear, augment=task.augment, shots=task.shots,
+        encoder=settings.encoder, cache=out / "features", seed=settings.seed, device=settings.device, precision=settings.precision,
     )  # fmt: skip
     parts = split_labeled(this.data, data, settings.seed) if root else ()
     seen = [part.fingerprint for part in parts[:2]]
@@ -139,7 +139,7 @@ def dense_scores_of(each: EncoderAdapter, settings: Suite) -> DenseScores:
     for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
         scenes = render(count, rendered_size(each.data), settings.seed, first)
         viewer = DatasetEncoder(each, scene_dataset(scenes, each.data, scenes.count, "scenes"), where)
-        seen = torch.cat([viewer.see(index).patches.cpu() for index in torch.arange(count).split(256)])
+        seen = torch.cat([viewer.encode(index).patches.cpu() for index in torch.arange(count).split(256)])
         parts.append((seen.flatten(0, 1), patch_labels(scenes, each.data.grid)))
     train, test = parts
     return measure_dense(train, test, settings.seed)

@@ -37,9 +37,9 @@ class CounterRNG:
 
     seed: int
     step: int
-    numbers: np.ndarray  # n of this rank's samples
-    batch: np.ndarray  # n of the global batch
-    first: int = 0  # place of numbers[0] in the global batch
+    index: np.ndarray  # n of this rank's samples
+    global_index: np.ndarray  # n of the global batch
+    offset: int = 0  # place of numbers[0] in the global batch
     prefix: str = ""  # of every name: numbers of their own for a second asker
 
     @classmethod
@@ -49,21 +49,21 @@ class CounterRNG:
 
     def uniform(self, name: str, *shape: int) -> Float[Tensor, "B *S"]:
         """A sample's own numbers: keyed by (seed, n, name)."""
-        return self._floats(name, self.numbers, shape)
+        return self._floats(name, self.index, shape)
 
-    def shared(self, name: str, *shape: int) -> Float[Tensor, "*S"]:
+    def global_uniform(self, name: str, *shape: int) -> Float[Tensor, "*S"]:
         """The global batch's numbers: keyed by (seed, step, name)."""
         return self._floats(f"shared {name}", np.array([self.step]), shape)[0]
 
-    def take(self, rows: np.ndarray) -> CounterRNG:
+    def select(self, rows: np.ndarray) -> CounterRNG:
         """The draws of some of the samples."""
-        return replace(self, numbers=self.numbers[rows])
+        return replace(self, index=self.index[rows])
 
-    def between(self, start: int, stop: int) -> CounterRNG:
+    def global_slice(self, start: int, stop: int) -> CounterRNG:
         """The draws of the samples at places start … stop of the global batch, whoever holds them."""
-        return replace(self, numbers=self.batch[start:stop], first=start)
+        return replace(self, index=self.global_index[start:stop], offset=start)
 
-    def again(self, turn: int) -> CounterRNG:
+    def fold_in(self, turn: int) -> CounterRNG:
         """Fresh numbers under the same names, for one who asks a second time; turn 0 is this one."""
         return replace(self, prefix=f"turn {turn} " if turn else "")
 

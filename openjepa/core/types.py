@@ -50,8 +50,8 @@ class Batch(NamedTuple):
     """What a loader gives: one or more views of each sample, and the sample's number in the run."""
 
     views: tuple[Any, ...]  # one for masked JEPAs; two for joint embedding, pairs, frames
-    number: Int[Tensor, "B"]  # n = epoch * len(data) + place in that epoch's order
-    given: Float[Tensor, "B H A"] | None = None  # actions, view parameters
+    index: Int[Tensor, "B"]  # n = epoch * len(data) + place in that epoch's order
+    conditions: Float[Tensor, "B H A"] | None = None  # actions, view parameters
     label: Int[Tensor, "B"] | None = None  # probes only; no method reads it
 
 

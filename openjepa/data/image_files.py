@@ -42,7 +42,7 @@ class ImageViews(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: CounterRNG | None) -> Crops: ...
-    def coloured(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]: ...
+    def augment(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]: ...
 
 
 class ImageArray:
@@ -76,12 +76,12 @@ class ImageArray:
                 skipped.append(self.bad[wanted])
                 if draws is None:
                     break
-                wanted = replacement_index(draws.take(np.array([row])), attempt, len(self), self.bad[wanted])
+                wanted = replacement_index(draws.select(np.array([row])), attempt, len(self), self.bad[wanted])
                 attempt += 1
             index[row] = wanted
         height, width = self.sizes[index].float().unbind(1)
         views = resample(self.array[index], self.config.crops(height, width, draws), self.config.size)
-        return Samples((self.config.coloured(views, draws),), self.label[index], tuple(skipped))
+        return Samples((self.config.augment(views, draws),), self.label[index], tuple(skipped))
 
 
 class ImageFiles:
@@ -115,13 +115,13 @@ class ImageFiles:
     def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
         views, label, skipped = [], torch.full((len(index),), -1), []
         for rows in torch.arange(len(index)).split(FILES_IN_MEMORY):
-            own = draws.take(rows.numpy()) if draws else None
+            own = draws.select(rows.numpy()) if draws else None
             for row, (view, bad) in zip(rows.tolist(), self.views(index[rows].tolist(), own), strict=True):
                 views.append(view)
                 skipped.extend(bad)
                 if draws is None and not bad:
                     label[row] = self.label[index[row]]
-        return Samples((self.config.coloured(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
+        return Samples((self.config.augment(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
 
     def views(self, index: list[int], draws: CounterRNG | None) -> Iterator[tuple[View, list[Skipped]]]:
         """A view of each of some samples, and the files that had to be passed over for it."""
@@ -132,7 +132,7 @@ class ImageFiles:
                 if draws is None:
                     found = np.zeros((self.config.channels, *self.config.size), np.uint8)
                     break
-                mine = draws.take(np.array([row]))
+                mine = draws.select(np.array([row]))
                 (found,) = self.cut([replacement_index(mine, len(skipped) - 1, len(self), found)], mine)
             yield found, skipped
 
@@ -165,7 +165,7 @@ def replacement_index(draws: CounterRNG, attempt: int, count: int, bad: Skipped)
         raise UserError(
             f"{MAX_REPLACEMENTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder"
         )
-    return int(draws.again(0).uniform(f"replacement {attempt}") * count)  # the same for every view of the sample
+    return int(draws.fold_in(0).uniform(f"replacement {attempt}") * count)  # the same for every view of the sample
 
 
 def worth_packing(files: ImageFiles) -> bool:

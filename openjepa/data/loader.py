@@ -77,7 +77,7 @@ class Steps(torch.utils.data.Dataset):
         draws = CounterRNG(self.seed, step, numbers[mine], numbers, self.rank * self.share)
 
         wanted = torch.from_numpy(self.order[places[mine]])
-        reads = [self.data.read(wanted, draws.again(turn)) for turn in range(self.views)]
+        reads = [self.data.read(wanted, draws.fold_in(turn)) for turn in range(self.views)]
         batch = Batch(tuple(view for read in reads for view in read.views), torch.from_numpy(numbers[mine]))
         return Step(step, batch, self.masker(None, None, draws, step / self.total), reads[0].skipped)
 

@@ -29,7 +29,7 @@ class ThreadedDataset:
 
     def read(self, index, draws):
         pieces = torch.arange(len(index)).split(self.PIECE)
-        asked = [(index[rows], draws.take(rows.numpy()) if draws else None) for rows in pieces]
+        asked = [(index[rows], draws.select(rows.numpy()) if draws else None) for rows in pieces]
         read = list(self.pool.map(lambda each: self.own.read(*each), asked))
         views = tuple(torch.cat(each) for each in zip(*(part.views for part in read), strict=True))
         return Samples(

@@ -67,7 +67,7 @@ def decoder_mask(decoder: LoadedDecoder, count: int, box: Box | None, seed: int)
         return Masks(everything, everything[:, None])
     if box is None:
         (mask,) = BLOCK_MASK.build(decoder.data.grid)(
-            None, None, CounterRNG.of(seed, 0, image_rng(seed, count).numbers), 0.0
+            None, None, CounterRNG.of(seed, 0, image_rng(seed, count).index), 0.0
         )
         return mask
     return hide_region(box, decoder.data.grid, count)
@@ -104,6 +104,6 @@ def draw_samples(
         with decoder.place.autocast():
             raw = decoder.method.draw(moved, where, draws, steps).float().cpu()
         whole = tokens.x.scatter(1, asked[..., None].expand_as(raw), raw.to(tokens.x.dtype))
-        views.append(decoder.data.pixels(whole))
+        views.append(decoder.data.unpatchify(whole))
         raws.append(raw)
     return DecoderSamples(torch.stack(views), torch.stack(raws))

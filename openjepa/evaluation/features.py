@@ -75,7 +75,7 @@ def feature_encoder(
         rows: dict[str, list[Tensor]] = {name: [] for name in kinds.values()}
         for view in read.views[0].split(batch):
             with place.autocast():
-                seen = candidate.see(place.move(view))
+                seen = candidate.encode(place.move(view))
             for kind, name in kinds.items():
                 rows[name].append(getattr(seen, kind).cpu())
         return FeatureChunk(first, {name: torch.cat(parts) for name, parts in rows.items()}, read.label)
@@ -86,9 +86,9 @@ def feature_encoder(
 class DatasetEncoder(NamedTuple):
     """An encoder before a dataset: what it sees of samples, asked again and again."""
 
-    candidate: EncoderAdapter
+    encoder: EncoderAdapter
     data: Dataset
-    place: Device
+    device: Device
 
     def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool, patches: bool = True) -> Epochs:
         """Epochs over some samples in an order of (seed, epoch): what is seen, and which of `index` it is.
@@ -102,18 +102,18 @@ class DatasetEncoder(NamedTuple):
             places = torch.from_numpy(epoch_order(seed, epoch, len(index)))
             for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
                 draws = CounterRNG.of(seed, epoch, numbers[first : first + batch]) if augment else None
-                yield self.see(index[rows], draws, patches), rows
+                yield self.encode(index[rows], draws, patches), rows
 
         return epoch_of
 
     @torch.no_grad()
-    def see(self, index: Int[Tensor, "B"], draws: CounterRNG | None = None, patches: bool = True) -> EncoderOutput:
+    def encode(self, index: Int[Tensor, "B"], draws: CounterRNG | None = None, patches: bool = True) -> EncoderOutput:
         """Features of some samples, of evaluation views or of the crops that draws choose; 256 pass the encoder at a time."""
         parts = []
         for rows in torch.arange(len(index)).split(256):
-            mine = draws.take(rows.numpy()) if draws else None
-            with self.place.autocast():
-                seen = self.candidate.see(self.place.move(self.data.read(index[rows], mine).views[0]))
+            mine = draws.select(rows.numpy()) if draws else None
+            with self.device.autocast():
+                seen = self.encoder.encode(self.device.move(self.data.read(index[rows], mine).views[0]))
             parts.append(seen if patches else seen._replace(patches=seen.patches[:, :0]))
         return EncoderOutput(*(torch.cat(each) for each in zip(*parts, strict=True)))
 

@@ -34,7 +34,7 @@ def augmented_features(viewer: DatasetEncoder, seed: int) -> Float[Tensor, "S V 
     count = min(SAMPLES, len(viewer.data))
     index = torch.linspace(0, len(viewer.data) - 1, count).long()
     draws = [CounterRNG.of(seed, number, number * count + np.arange(count)) for number in range(VIEWS)]
-    return torch.stack([viewer.see(index, each).last.cpu() for each in draws], 1)
+    return torch.stack([viewer.encode(index, each).last.cpu() for each in draws], 1)
 
 
 def rankme_uncentered(features: Float[Tensor, "S D"]) -> float:

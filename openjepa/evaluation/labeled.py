@@ -43,7 +43,7 @@ class LabeledData:
 
     root: tuple[str, ...] = ()  # a folder of class folders, or of train/ and test/ (or val/) with class folders in each
     labels: LabelSource = "folders"  # clevr-…: root is a CLEVR_v1.0 folder; scenes-…: rendered, no root
-    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8, as 256 → 224; the whole picture squashed
+    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8, as 256 → 224; the whole picture squashed
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class Split(NamedTuple):
 def split_labeled(modality: Image, labelled: LabeledData, seed: int) -> Split:
     """The parts, pictures cut as `modality` says. Mistake in a sentence where the folders cannot be told apart."""
     root = tuple(str(Path(each).expanduser()) for each in labelled.root)
-    modality = dataclasses.replace(modality, root=root, fit=labelled.fit)
+    modality = dataclasses.replace(modality, root=root, eval_crop=labelled.eval_crop)
     folder = Path(root[0]) if len(root) == 1 else None
     if labelled.labels in RENDERED_TASKS:
         return rendered_split(modality, RENDERED_TASKS[labelled.labels], seed)
@@ -115,7 +115,7 @@ def scene_dataset(
     image = scenes.image
     if modality.channels == 1:
         image = image.float().mean(1, keepdim=True).round().to(torch.uint8)
-    return ImageArray(dataclasses.replace(modality, fit="squash"), image, label, fingerprint, classes)
+    return ImageArray(dataclasses.replace(modality, eval_crop="squash"), image, label, fingerprint, classes)
 
 
 def rendered_size(modality: Image) -> tuple[int, int]:

@@ -38,8 +38,8 @@ def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, pi
     where = choose_device(settings.device, settings.precision)
     with process_group(where.device):
         if rank_and_size()[1] > 1:
-            if not settings.features:
-                raise UserError("processes share the features by a folder: give --features FOLDER")
+            if not settings.cache:
+                raise UserError("processes share the features by a folder: give --cache FOLDER")
             for each in compared:
                 split_features_of(each, settings, where)
         if not is_main():
@@ -57,7 +57,7 @@ def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, pi
     about = {
         "images": [part.fingerprint for part in data[:2]],
         "labels": settings.data.labels,
-        "fit": settings.data.fit,
+        "fit": settings.data.eval_crop,
         "precision": where.precision,
         "seed": settings.seed,
     }
@@ -67,7 +67,7 @@ def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, pi
 
 def split_features_of(each: EncoderAdapter, settings: ProbeSettings, where: Device) -> tuple[Split, SplitFeatures]:
     """The data as one encoder wants it, and its features."""
-    data = dataclasses.replace(each.data, flip=settings.crops or each.data.flip)
+    data = dataclasses.replace(each.data, flip=settings.augment or each.data.flip)
     parts = split_labeled(data, settings.data, settings.seed)
     return parts, cached_features(each, parts, settings, where)
 
@@ -75,12 +75,12 @@ def split_features_of(each: EncoderAdapter, settings: ProbeSettings, where: Devi
 def cached_features(each: EncoderAdapter, parts: Split, settings: ProbeSettings, where: Device) -> SplitFeatures:
     """Both parts' features, from the folder where they are kept if they are there."""
     kinds: tuple[PooledKind, ...] = (
-        POOLED_KINDS if "linear" in settings.probes or settings.kind == "last4" else POOLED_KINDS[:1]
+        POOLED_KINDS if "linear" in settings.probes or settings.features == "last4" else POOLED_KINDS[:1]
     )
 
     def made(data: Dataset) -> Features:
-        own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.fit}"
-        return compute_features(each, data, where, kinds, settings.features / own if settings.features else None)
+        own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
+        return compute_features(each, data, where, kinds, settings.cache / own if settings.cache else None)
 
     views = EncoderPair(DatasetEncoder(each, parts.train, where), DatasetEncoder(each, parts.test, where))
     return SplitFeatures(made(parts.train), made(parts.test), views)

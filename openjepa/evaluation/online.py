@@ -25,9 +25,9 @@ class OnlineEvaluator:
 
     def __init__(self, config: Pretrain, place: Device):
         if not isinstance(config.data, Image):
-            raise UserError("signals cannot be probed during a run: leave --online.root out")
-        self.config, self.place, most = config, place, config.online.samples
-        parts = split_labeled(config.data, LabeledData(config.online.root), seed=0)
+            raise UserError("signals cannot be probed during a run: leave --online-probe.root out")
+        self.config, self.place, most = config, place, config.online_probe.samples
+        parts = split_labeled(config.data, LabeledData(config.online_probe.root), seed=0)
         self.classes = len(parts.train.classes)
         self.train, self.test = (
             evenly_spaced_subset(parts.train, most),
@@ -35,7 +35,7 @@ class OnlineEvaluator:
         )
 
     def due(self, done: int) -> bool:
-        return done % self.config.online.every == 0 or done == self.config.steps
+        return done % self.config.online_probe.every == 0 or done == self.config.steps
 
     def scores(self, method: Method) -> dict[str, float]:
         """Accuracies in [0, 1] for the log."""

@@ -37,17 +37,19 @@ class ProbeSettings:
 
     data: LabeledData = dataclasses.field(default_factory=LabeledData)
     probes: tuple[ProbeName, ...] = ("logistic", "linear", "knn")
-    crops: bool = False  # train linear and attentive heads on random crops, mirrored at random
+    augment: bool = False  # train linear and attentive heads on random crops, mirrored at random
     linear: LinearRecipeName = "default"
     finetune: FinetuneName = "default"
-    kind: PooledKind = "last"  # features of logistic, knn and lowshot: the last layer, or the last four side by side
+    features: PooledKind = (
+        "last"  # features of logistic, knn and lowshot: the last layer, or the last four side by side
+    )
     shots: tuple[float, ...] = (
         1.0,
         10.0,
     )  # of lowshot, and --finetune lowshot: labels a class, below 1 a share of each
-    draws: int = 5  # of the same
-    which: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
-    features: Path | None = None  # keep features in this folder, and take them from there
+    repeats: int = 5  # of the same
+    encoder: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
+    cache: Path | None = None  # keep features in this folder, and take them from there
     seed: int = 0  # of the held-out split, of the validation split, of the heads
     device: str = "auto"
     precision: Precision = "auto"
@@ -79,7 +81,7 @@ class ProbeInput(NamedTuple):
     @property
     def kind(self) -> str:
         """The kind of features asked for; pixels have one."""
-        return self.settings.kind if self.settings.kind in self.parts.train.kinds else "last"
+        return self.settings.features if self.settings.features in self.parts.train.kinds else "last"
 
 
 class ProbeResult(NamedTuple):
@@ -122,7 +124,7 @@ def lowshot_scores(
     (_, parts, classes, settings), found = subject, []
     for shots in settings.shots:
         y, truth = parts.train.y, parts.test.y
-        draws = lowshot_probe(answer, y, truth, classes, shots, settings.draws, settings.seed)
+        draws = lowshot_probe(answer, y, truth, classes, shots, settings.repeats, settings.seed)
         values = torch.tensor([draw.accuracy for draw in draws])
         label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
         spread = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": draws[0].shots}
@@ -155,7 +157,7 @@ def run_linear(subject: ProbeInput) -> list[ProbeResult]:
             ({kind: getattr(seen, kind) for kind in POOLED_KINDS}, y[rows]) for seen, rows in seen_in(epoch)
         )
 
-    augmented, device = (crops if settings.crops else None, views.train.place.device) if views else (None, None)
+    augmented, device = (crops if settings.augment else None, views.train.device.device) if views else (None, None)
     found = linear_probe(train, test, classes, recipe, settings.seed, augmented, device)
     chosen = {**found.head._asdict(), "validation": found.validation, "recipe": settings.linear}
     return score_of_predictions(
@@ -187,11 +189,11 @@ def run_attentive(subject: ProbeInput) -> list[ProbeResult]:
     if views is None:
         return []  # pixels have no tokens
     found = attentive_probe(
-        *views, (train.labelled, train.y), test.labelled, classes, seed=settings.seed, augment=settings.crops
+        *views, (train.labelled, train.y), test.labelled, classes, seed=settings.seed, augment=settings.augment
     )
     chosen = {**found.head._asdict(), "validation": found.validation}
     return score_of_predictions(
-        subject, probe_label("attentive", "crops" if settings.crops else ""), found.predicted, chosen
+        subject, probe_label("attentive", "crops" if settings.augment else ""), found.predicted, chosen
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +25,7 @@ class Search:
     query: positional_module.Query  # a picture; or row:17, the picture of that row of the index, counted from 0
     box: Box | None = None  # a part: left, top, right, bottom, as shares from 0 to 1
     count: int = 12  # pictures to find
-    space: Literal["whitened", "plain"] = "whitened"  # features with loud directions made quieter, or as they are
+    whiten: bool = True  # whiten the features before they are compared
     exact: bool = False  # look at every row, however many there are; by default up to 200,000
     run: str = ""  # the encoder that made the index, if it is no longer where it was
     out: Path | None = None  # PNG and HTML get this name; by default INDEX-search beside the index
@@ -49,9 +49,12 @@ class PooledSearch(NamedTuple):
 
     @classmethod
     def of(cls, settings: Search, index: Index) -> PooledSearch:
-        space = None if settings.space == "plain" else Whitening.quieter(index.features)
+        space = Whitening.quieter(index.features) if settings.whiten else None
         rows = WhitenedView(index.features, space) if space else index.features
-        return cls(choose_finder(rows, index.beside(f"{settings.space}.faiss"), settings.exact), space)
+        return cls(
+            choose_finder(rows, index.beside("whitened.faiss" if settings.whiten else "plain.faiss"), settings.exact),
+            space,
+        )
 
     def find(self, queries: Float[np.ndarray, "Q D"], count: int) -> Neighbors:
         """The nearest rows to features."""

@@ -16,10 +16,10 @@ class SuiteTask(NamedTuple):
     """One line of a suite."""
 
     labels: LabelSource
-    fit: EvalCrop
+    eval_crop: EvalCrop
     probes: tuple[ProbeName, ...]
     linear: LinearRecipeName = "default"
-    crops: bool = False
+    augment: bool = False
     shots: tuple[float, ...] = (1.0, 10.0)
 
 
@@ -33,10 +33,10 @@ SUITES: dict[str, dict[str, SuiteTask]] = {
         "scenes-kind": SuiteTask("scenes-kind", "crop", SMALL_PROBES),
     },
     "paper": {  # tables 1 to 4, frozen
-        "in1k": SuiteTask("folders", "margin", ("linear", "lowshot"), "in1k", crops=True, shots=(0.01,)),
-        "cifar100": SuiteTask("folders", "margin", ("linear",), "cifar100", crops=True),
-        "places205": SuiteTask("folders", "margin", ("linear",), "places205", crops=True),
-        "inat18": SuiteTask("folders", "margin", ("linear",), "inat18", crops=True),
+        "in1k": SuiteTask("folders", "margin", ("linear", "lowshot"), "in1k", augment=True, shots=(0.01,)),
+        "cifar100": SuiteTask("folders", "margin", ("linear",), "cifar100", augment=True),
+        "places205": SuiteTask("folders", "margin", ("linear",), "places205", augment=True),
+        "inat18": SuiteTask("folders", "margin", ("linear",), "inat18", augment=True),
         "clevr-count": SuiteTask("clevr-count", "squash", ("linear",), "clevr-count"),
         "clevr-dist": SuiteTask("clevr-dist", "squash", ("linear",), "clevr-dist"),
     },

@@ -59,7 +59,7 @@ class EncoderAdapter:
     untrained: Callable[[], EncoderAdapter] | None = None  # the same encoder before training: the baseline
     made_by: str = ""  # what, beside the weights, its features depend on
 
-    def see(self, view: UInt8[Tensor, "B C H W"]) -> EncoderOutput:
+    def encode(self, view: UInt8[Tensor, "B C H W"]) -> EncoderOutput:
         """Features of a batch of evaluation views, in fp32."""
         layers = [tokens.float() for tokens in self.layers(view)]
         if not layers or layers[-1].ndim != 3 or len(layers[-1]) != len(view):
@@ -89,7 +89,7 @@ def load_adapter(spec: str, which: Literal["target", "context"] = "target") -> E
     if folder.is_file() or (folder.is_dir() and not of_hugging_face(folder)):
         return from_run(folder, which)
     if which == "context":
-        raise UserError(f"{spec} has one encoder, no context and target: leave --which out")
+        raise UserError(f"{spec} has one encoder, no context and target: leave --encoder out")
     if spec.startswith("hf:") or folder.is_dir():
         return from_huggingface(spec.removeprefix("hf:"), spec)
     module, _, function = spec.partition(":")
@@ -179,7 +179,7 @@ def wrap_transformers(network: Any, colours: tuple[Sequence[float], Sequence[flo
     def layers(view: UInt8[Tensor, "B C H W"]) -> LayerFeatures:
         still = torch.linspace(0, 1, data.grid[0] * data.grid[1], device=view.device).expand(len(view), -1)
         extra = {"noise": still} if masked else {}
-        out = network(pixel_values=data.normalised(view), output_hidden_states=True, **extra)
+        out = network(pixel_values=data.normalize(view), output_hidden_states=True, **extra)
         return (*(norm(hidden) for hidden in out.hidden_states[1:][-LAST_LAYERS:-1]), out.last_hidden_state)
 
     jepa = config.model_type == "ijepa"

@@ -50,52 +50,52 @@ def networks_by_file(folder: Path) -> dict[str, StateDict]:
 class ExportJob(NamedTuple):
     """What is to be written, and where."""
 
-    trained: PretrainedEncoder
+    encoder: PretrainedEncoder
     run: Path
     folder: Path
     head: dict[str, Any] | None  # weight, bias and classes of a linear classifier
-    licence: str
+    license: str
 
 
 def export_huggingface(order: ExportJob) -> str:
-    check_representable(order.trained, "Hugging Face's ijepa")
-    write_huggingface(order.trained.encoder.state_dict(), order.trained, order.folder, order.head)
+    check_representable(order.encoder, "Hugging Face's ijepa")
+    write_huggingface(order.encoder.encoder.state_dict(), order.encoder, order.folder, order.head)
     return f"for AutoModel{'ForImageClassification' if order.head else ''} and AutoImageProcessor"
 
 
 def export_timm(order: ExportJob) -> str:
-    check_representable(order.trained, "timm's vision transformer")
-    write_timm(order.trained.encoder.state_dict(), order.trained, order.folder, order.licence)
+    check_representable(order.encoder, "timm's vision transformer")
+    write_timm(order.encoder.encoder.state_dict(), order.encoder, order.folder, order.license)
     return 'for timm.create_model("local-dir:…")'
 
 
 def export_onnx(order: ExportJob) -> str:
-    worst = write_onnx(order.trained, order.folder)
+    worst = write_onnx(order.encoder, order.folder)
     write_image_processor(order)
     return f"onnxruntime's features differ from ours by {worst:.1e} at most"
 
 
 def export_torch(order: ExportJob) -> str:
-    worst = write_torch_program(order.trained, order.folder)
+    worst = write_torch_program(order.encoder, order.folder)
     write_image_processor(order)
     return f"the program's features differ from ours by {worst:.1e} at most"
 
 
 def export_safetensors(order: ExportJob) -> str:
-    trained = order.trained
-    about = dataclasses.replace(trained.about, licence=order.licence)
+    trained = order.encoder
+    about = dataclasses.replace(trained.provenance, license=order.license)
     write_weights(order.folder, {ENCODER_FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
     return "for openjepa.load, and whatever reads safetensors"
 
 
 def export_official(order: ExportJob) -> str:
-    check_representable(order.trained, "the released code's encoder")
-    states = {"target": order.trained.encoder.state_dict()}
+    check_representable(order.encoder, "the released code's encoder")
+    states = {"target": order.encoder.encoder.state_dict()}
     if order.run.is_dir() and not read_config(order.run).keys() & {"model_type", "architecture"}:
         kept = networks_by_file(order.run)
         states |= {"context": kept[CONTEXT_FILE], "predictor": feature_rows(kept[PREDICTOR_FILE], order)}
     write_official(
-        {name: state for name, state in states.items() if state}, order.trained, order.folder / "model.pth.tar"
+        {name: state for name, state in states.items() if state}, order.encoder, order.folder / "model.pth.tar"
     )
     return ", ".join(name for name, state in states.items() if state)
 
@@ -105,8 +105,8 @@ def feature_rows(predictor: StateDict, order: ExportJob) -> StateDict:
 
     Nothing where it predicts several layers side by side.
     """
-    width = order.trained.config.method.dim
-    if not predictor or order.trained.target_width != width:
+    width = order.encoder.config.method.dim
+    if not predictor or order.encoder.target_dim != width:
         return {}
     return {name: x[:width] if name.startswith("proj.") else x for name, x in predictor.items()}
 
@@ -123,7 +123,7 @@ EXPORTERS: dict[str, Callable[[ExportJob], str]] = {
 
 def write_image_processor(order: ExportJob) -> None:
     """How pictures are made ready for a program, as Hugging Face's processors have it."""
-    write_processor(order.trained.data, order.folder)
+    write_processor(order.encoder.data, order.folder)
 
 
 def check_representable(trained: PretrainedEncoder, theirs: str) -> None:
@@ -132,7 +132,7 @@ def check_representable(trained: PretrainedEncoder, theirs: str) -> None:
     other = {
         "rotary positions": method.positions != "sincos",
         "registers": method.registers > 0,
-        "a convolutional stem": isinstance(data, Image) and data.embed != "linear",
+        "a convolutional stem": isinstance(data, Image) and data.stem != "linear",
     }
     if has := [name for name, there in other.items() if there]:
         raise UserError(f"{theirs} has no {' and no '.join(has)}: try --format onnx, torch or safetensors")

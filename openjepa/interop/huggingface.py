@@ -63,9 +63,9 @@ def read_huggingface(folder: Path, asked: ImportOptions) -> ImportedWeights:
     settings = config_of_sizes(
         known, None, asked.num_heads or positive_int(config, "num_attention_heads"), pictures, where
     )
-    licence = asked.licence or license_of_card(folder)
+    license = asked.license or license_of_card(folder)
     networks = {"target": to_our_names(state, layout, settings, "target", where)}
-    return ImportedWeights(settings, networks, Provenance(folder.name, "hf", licence, notes))
+    return ImportedWeights(settings, networks, Provenance(folder.name, "hf", license, notes))
 
 
 def positive_int(config: dict[str, Any], name: str) -> int:
@@ -180,8 +180,8 @@ def processor_config(data: Image) -> dict[str, Any]:
     pictures of that aspect is the same.
     """
     height, width = data.size
-    square = height == width and data.fit != "squash"
-    shortest = round(height * 8 / 7) if data.fit == "margin" else height
+    square = height == width and data.eval_crop != "squash"
+    shortest = round(height * 8 / 7) if data.eval_crop == "margin" else height
     crop = {
         "size": {"shortest_edge": shortest},
         "do_center_crop": True,

@@ -32,7 +32,7 @@ class ImportOptions(NamedTuple):
     """What a file does not say, and the person may."""
 
     num_heads: int = 0  # 0: by the config beside the weights, or by the width, as in the paper's family
-    licence: str = ""  # of the weights, where it is not as the file's home says
+    license: str = ""  # of the weights, where it is not as the file's home says
 
 
 class ImportedWeights(NamedTuple):
@@ -40,18 +40,18 @@ class ImportedWeights(NamedTuple):
 
     settings: Pretrain
     networks: dict[str, StateDict]
-    about: Provenance
+    provenance: Provenance
     step: int = 0
 
     def write(self, folder: Path) -> Path:
         """A folder of weights that every verb takes."""
         files = {FILE_OF_NETWORK[name]: state for name, state in self.networks.items()}
-        return write_weights(folder, files, self.settings, self.step, self.about)
+        return write_weights(folder, files, self.settings, self.step, self.provenance)
 
     def trained(self, which: str = "target") -> PretrainedEncoder:
         """The encoder, ready to use. Mistake if there is no such one."""
         if which not in self.networks:
-            raise UserError(f"{self.about.source} has one encoder, no {which} and another: leave the choice out")
+            raise UserError(f"{self.provenance.source} has one encoder, no {which} and another: leave the choice out")
         data, method = self.settings.data, self.settings.method
         assert isinstance(method, JEPA)
         predictor = self.networks.get("predictor")
@@ -60,7 +60,7 @@ class ImportedWeights(NamedTuple):
             self.settings,
             self.step,
             load_state(method.predictor(data), predictor) if predictor else None,
-            self.about,
+            self.provenance,
         )
 
 

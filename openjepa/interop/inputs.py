@@ -27,7 +27,7 @@ def evaluation_view(picture: ImageInput, data: Image, size: tuple[int, int]) -> 
     try:
         file = open_input(picture, data.channels)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
-        crop = center_crops(size, sides[:, 0], sides[:, 1], data.fit)
+        crop = center_crops(size, sides[:, 0], sides[:, 1], data.eval_crop)
         return torch.from_numpy(np.ascontiguousarray(crop_file(file, data.channels, crop, 0, size)))
     except Undecodable as error:
         raise UserError(f"{describe_input(picture)}: {error}") from error

@@ -16,7 +16,7 @@ from openjepa.training.device import choose_device
 
 HUB_PREFIX, OFFICIAL_FILE = "hf:", "model.pth.tar"  # the latter as jepa export writes it
 
-PUBLISHED_PREFIXES = ("facebook/ijepa", "jmtzt/ijepa", "timm/")  # of which the licence is known
+PUBLISHED_PREFIXES = ("facebook/ijepa", "jmtzt/ijepa", "timm/")  # of which the license is known
 
 ACCEPTED_SOURCES = "a run, an export, a *.pth.tar of the authors, a folder of Hugging Face or timm, or hf:ID"
 
@@ -40,10 +40,10 @@ def load_imported(source: str, asked: ImportOptions) -> ImportedWeights | None:
         found = load_imported_folder(download_from_hub(source.removeprefix(HUB_PREFIX)), asked)
         if found is None:
             raise UserError(f"{source} holds no weights of I-JEPA: want config.json and model.safetensors")
-        licence = found.about.licence or (
+        license = found.provenance.license or (
             LICENSE if source.removeprefix(HUB_PREFIX).startswith(PUBLISHED_PREFIXES) else ""
         )
-        return found._replace(about=dataclasses.replace(found.about, source=source, licence=licence))
+        return found._replace(provenance=dataclasses.replace(found.provenance, source=source, license=license))
     path = Path(source)
     if path.is_dir():
         return load_imported_folder(path, asked)

@@ -44,22 +44,22 @@ features = openjepa.load("{folder}").features("photo.jpg")  # (1, {width}), the 
 }
 
 
-def model_card(trained: PretrainedEncoder, form: str, folder: Path, licence: str, run: Path, results: str) -> str:
+def model_card(trained: PretrainedEncoder, form: str, folder: Path, license: str, run: Path, results: str) -> str:
     """The model card in Markdown, with the lines that Hugging Face's hub reads."""
-    data, method, about = trained.data, trained.config.method, trained.about
+    data, method, about = trained.data, trained.config.method, trained.provenance
     words = {
         "folder": folder, "patches": data.grid[0] * data.grid[1], "width": method.dim, "channels": data.channels,
     }  # fmt: skip
-    front = [f"license: {licence}"] if licence else []
+    front = [f"license: {license}"] if license else []
     front += ["library_name: transformers"] if form == "hf" else ["library_name: timm"] if form == "timm" else []
     front += ["pipeline_tag: image-feature-extraction", "tags:", "- jepa", "- self-supervised-learning"]
     said = "\n".join(f"* {line}" for line in [*encoder_facts(trained), *training_facts(trained, run)])
     notes = "".join(f"\n* Note: {note}." for note in about.notes)
-    allowed = f"Licence: {licence}." if licence else "Licence: not stated by who made these weights."
+    allowed = f"License: {license}." if license else "License: not stated by who made these weights."
     return (
         "---\n" + "\n".join(front) + f"\n---\n\n# {run.name or 'encoder'}\n\n"
         "An image encoder trained without labels by a joint-embedding predictive architecture (I-JEPA, arXiv 2301.08243).\n\n"
-        f"{said}{notes}\n\n## Use\n\n{USAGE[form].format(**words)}\n\n## Results\n\n{results or 'Not measured yet.'}\n\n## Licence\n\n{allowed}\n"
+        f"{said}{notes}\n\n## Use\n\n{USAGE[form].format(**words)}\n\n## Results\n\n{results or 'Not measured yet.'}\n\n## License\n\n{allowed}\n"
     )
 
 
@@ -75,13 +75,13 @@ def encoder_facts(trained: PretrainedEncoder) -> list[str]:
     return [
         f"Encoder: a vision transformer of width {method.dim}, depth {method.depth}, {method.num_heads} heads; "
         f"patches of {data.patch} px, no class token",
-        f"Pictures: {data.size[0]}×{data.size[1]} px, {views[data.fit]}, bilinear; of values in [0, 1]: {colours}",
+        f"Pictures: {data.size[0]}×{data.size[1]} px, {views[data.eval_crop]}, bilinear; of values in [0, 1]: {colours}",
     ]
 
 
 def training_facts(trained: PretrainedEncoder, run: Path) -> list[str]:
     """The data and the recipe."""
-    about, config = trained.about, trained.config
+    about, config = trained.provenance, trained.config
     if about.source:
         return [f"Source: {about.source}, converted from the layout “{about.layout}”"]
     told = read_json(run / "data.json") if (run / "data.json").is_file() else {}
@@ -93,7 +93,7 @@ def describe_recipe(config: Pretrain, step: int) -> str:
     """How it was trained, in a line."""
     method: Any = config.method
     name = type(method).__name__
-    mover = "Muon" if config.optim.matrices == "muon" else "AdamW"
+    mover = "Muon" if config.optim.optimizer == "muon" else "AdamW"
     kind = f"targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else "pixels"
     return (
         f"{name}, {kind}; masks “{config.masks.sampler}”; {step:,} steps of {config.batch_size} images, "

@@ -65,7 +65,7 @@ def read_official(file: Path, asked: ImportOptions) -> ImportedWeights:
     }
     epoch = content.get("epoch")
     notes += (f"after {epoch} epochs",) if type(epoch) is int else ()
-    return ImportedWeights(settings, networks, Provenance(file.name, "official", asked.licence or LICENSE, notes))
+    return ImportedWeights(settings, networks, Provenance(file.name, "official", asked.license or LICENSE, notes))
 
 
 def check_state_dict(state: Any, where: str) -> StateDict:

@@ -80,7 +80,7 @@ class PretrainedEncoder:
     config: Pretrain  # its `data` cuts pictures into tokens
     step: int = 0
     predictor: Predictor | None = None
-    about: Provenance = OWN_RUN
+    provenance: Provenance = OWN_RUN
 
     @property
     def device(self) -> torch.device:
@@ -155,10 +155,10 @@ class PretrainedEncoder:
                 )
         blocks = asked if asked.ndim == 2 else asked[None]
         (seen,) = self.encoder(tokens.take(shown.flatten()[None]))
-        return self.predictor(seen, where=tokens.pos[:, blocks])[0, :, :, : self.target_width].float().cpu()
+        return self.predictor(seen, where=tokens.pos[:, blocks])[0, :, :, : self.target_dim].float().cpu()
 
     @property
-    def target_width(self) -> int:
+    def target_dim(self) -> int:
         """How many of the predictor's numbers are features; where pixels are asked for, too, they come after."""
         method = self.config.method
         joined = isinstance(method, JEPA) and method.target_join == "concat"

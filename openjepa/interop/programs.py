@@ -27,10 +27,10 @@ class ExportedEncoder(nn.Module):
 
     def __init__(self, trained: PretrainedEncoder):
         super().__init__()
-        self.encoder, self.patches = trained.encoder, trained.data.patches
+        self.encoder, self.patchify = trained.encoder, trained.data.patchify
 
     def forward(self, pixel_values: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
-        (seen,) = self.encoder(self.patches(pixel_values))
+        (seen,) = self.encoder(self.patchify(pixel_values))
         return seen.x, seen.x.mean(1)
 
 
@@ -62,7 +62,7 @@ def random_input(trained: PretrainedEncoder, count: int, more: int = 0) -> Float
     height, width = (side + more * data.patch for side in data.size)
     generator = torch.Generator().manual_seed(count)
     view = torch.randint(0, 256, (count, data.channels, height, width), generator=generator, dtype=torch.uint8)
-    return data.normalised(view)
+    return data.normalize(view)
 
 
 def write_torch_program(trained: PretrainedEncoder, folder: Path) -> float:

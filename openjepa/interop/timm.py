@@ -55,14 +55,14 @@ def read_timm(path: Path, asked: ImportOptions) -> ImportedWeights:
     settings = config_of_sizes(
         known, None, asked.num_heads or positive_int(made, "num_heads"), Preprocessing(pair, *colours), str(path)
     )
-    licence = (
-        asked.licence or license_of_card(folder) or (told["license"] if isinstance(told.get("license"), str) else "")
+    license = (
+        asked.license or license_of_card(folder) or (told["license"] if isinstance(told.get("license"), str) else "")
     )
     assumed = (
         () if told.get("mean") else ("ImageNet's mean and deviation are taken, since nothing beside it says otherwise",)
     )
     networks = {"target": to_our_names(state, TIMM, settings, "target", str(path))}
-    return ImportedWeights(settings, networks, Provenance(path.name, "timm", licence, assumed))
+    return ImportedWeights(settings, networks, Provenance(path.name, "timm", license, assumed))
 
 
 def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_timm(state: StateDict, trained: PretrainedEncoder, folder: Path, licence: str) -> None:
+def write_timm(state: StateDict, trained: PretrainedEncoder, folder: Path, license: str) -> None:
     """A folder with timm's config beside the weights."""
     data, method = trained.data, trained.config.method
     theirs = TIMM.outward(state, position_table(*data.grid, method.dim))
@@ -96,12 +96,12 @@ def write_timm(state: StateDict, trained: PretrainedEncoder, folder: Path, licen
         "pretrained_cfg": {
             "input_size": [data.channels, *data.size],
             "interpolation": "bilinear",
-            "crop_pct": 7 / 8 if data.fit == "margin" else 1.0,
-            "crop_mode": "squash" if data.fit == "squash" else "center",
+            "crop_pct": 7 / 8 if data.eval_crop == "margin" else 1.0,
+            "crop_mode": "squash" if data.eval_crop == "squash" else "center",
             "mean": list(data.mean),
             "std": list(data.std),
             "num_classes": 0,
-            "license": licence,
+            "license": license,
         },
     }
     write_json(config, folder / "config.json")

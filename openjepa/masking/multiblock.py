@@ -43,7 +43,7 @@ class MultiBlock:
     target_scale: tuple[float, float] = (0.15, 0.2)
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
-    budget: float = 0.25
+    context_fraction: float = 0.25
 
     def __post_init__(self):
         count = self.grid[0] * self.grid[1]
@@ -57,23 +57,23 @@ class MultiBlock:
             if context < 1 or area * (1 - tokens / count) ** blocks < min(context, count - blocks * tokens) / 2:
                 raise UserError(
                     f"{blocks} target blocks of {tokens} tokens leave too little of a {self.grid[0]}×{self.grid[1]} grid "
-                    f"to show {context}: try --masks.budget {self.budget / 2:g} or fewer --masks.targets"
+                    f"to show {context}: try --masks.context-fraction {self.context_fraction / 2:g} or fewer --masks.targets"
                 )
 
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks]:
-        scale, aspect, context_scale = draws.shared("block sizes", 3).tolist()
+        scale, aspect, context_scale = draws.global_uniform("block sizes", 3).tolist()
         target = block_size(lerp(*self.target_scale, scale), lerp(*self.target_aspect, aspect), self.grid)
         block = block_size(lerp(*self.context_scale, context_scale), 1.0, self.grid)
-        keep = self.kept(target, block)
+        keep = self.context_size(target, block)
 
         asked, free = self.place(draws, target, block, 0)
         for attempt in range(1, MAX_REDRAWS + 1):
             short = free.sum(1) < keep
             if not short.any():
                 break
-            asked[short], free[short] = self.place(draws.take(short.numpy()), target, block, attempt)
+            asked[short], free[short] = self.place(draws.select(short.numpy()), target, block, attempt)
 
         if (none := ~free.any(1)).any():
             asked[none] = asked[none][:, :1].expand_as(asked[none])
@@ -93,15 +93,15 @@ class MultiBlock:
         free = block_mask(context, block, self.grid).any(1) & ~block_mask(asked, target, self.grid).any(1)
         return block_indices(asked, target, self.grid), free
 
-    def kept(self, target: GridSize, block: GridSize) -> int:
+    def context_size(self, target: GridSize, block: GridSize) -> int:
         """C: a function of the block sizes alone."""
         count, size = self.grid[0] * self.grid[1], target[0] * target[1]
-        return min(round(self.budget * count), block[0] * block[1], count - size)
+        return min(round(self.context_fraction * count), block[0] * block[1], count - size)
 
     def shapes(self) -> list[tuple[int, int, int]]:
         blocks = block_sizes(self.context_scale, (1.0, 1.0), self.grid)
         targets = block_sizes(self.target_scale, self.target_aspect, self.grid)
-        return sorted({(self.kept(t, b), self.targets, t[0] * t[1]) for t in targets for b in blocks})
+        return sorted({(self.context_size(t, b), self.targets, t[0] * t[1]) for t in targets for b in blocks})
 
     def context_sizes(self) -> list[int]:
         return [h * w for h, w in block_sizes(self.context_scale, (1.0, 1.0), self.grid)]

@@ -45,15 +45,15 @@ class OfficialBlocks:
         smallest = min(smallest, *(math.prod(self.size(u, self.context_scale, (1.0, 1.0))) for u in (0.0, 1.0)))
         if min(self.grid) < 2 or smallest <= self.min_keep:
             reason = f"the released sampler wants blocks of more than {self.min_keep} tokens, here {smallest}"
-            raise UserError(grid_too_small(self.grid, reason) + ", or --masks.sampler blocks")
+            raise UserError(grid_too_small(self.grid, reason) + ", or --masks.sampler multiblock")
 
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks]:
-        first, stop = draws.first, draws.first + len(draws.numbers)
+        first, stop = draws.offset, draws.offset + len(draws.index)
         start = first // RELEASED_BATCH * RELEASED_BATCH
-        group = draws.between(start, -(-stop // RELEASED_BATCH) * RELEASED_BATCH)
-        target_scale, context_scale = draws.shared("block sizes", 2).tolist()
+        group = draws.global_slice(start, -(-stop // RELEASED_BATCH) * RELEASED_BATCH)
+        target_scale, context_scale = draws.global_uniform("block sizes", 2).tolist()
         target = self.size(target_scale, self.target_scale, self.target_aspect)
         block = self.size(context_scale, self.context_scale, (1.0, 1.0))
 
@@ -78,7 +78,7 @@ class OfficialBlocks:
         missing = torch.ones(len(free), dtype=torch.bool)
         for attempt in range(RELEASED_TRIES * (self.targets + 1)):
             forbidden = taken[missing, : self.targets - attempt // RELEASED_TRIES].any(1)
-            where = draws.take(missing.numpy()).uniform(f"context {attempt}", 1, 2)
+            where = draws.select(missing.numpy()).uniform(f"context {attempt}", 1, 2)
             free[missing] = block_mask(self.corners(where, block), block, self.grid).any(1) & ~forbidden
             missing = free.sum(1) <= self.min_keep
             if not missing.any():

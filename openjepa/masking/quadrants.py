@@ -23,7 +23,7 @@ class Quadrants:
     def __post_init__(self):
         if self.grid[0] % 2 or self.grid[1] % 2:
             raise UserError(
-                f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler blocks"
+                f"quadrants want an even grid, not {self.grid[0]}×{self.grid[1]}: try --masks.sampler multiblock"
             )
 
     def __call__(

@@ -21,8 +21,8 @@ class RandomMask:
     """
 
     grid: GridSize
-    hidden: float = 0.6
-    asked: float = 1.0
+    mask_ratio: float = 0.6
+    target_fraction: float = 1.0
 
     def __post_init__(self):
         self.shapes()  # says at once if the grid is too small
@@ -37,9 +37,11 @@ class RandomMask:
 
     def shapes(self) -> list[tuple[int, int, int]]:
         count = self.grid[0] * self.grid[1]
-        hidden = int(count * self.hidden)
+        hidden = int(count * self.mask_ratio)
         if not 0 < hidden < count:
             raise UserError(grid_too_small(self.grid, f"{hidden} of {count} tokens would be hidden"))
-        if not 0 < self.asked <= 1:
-            raise UserError(f"a share {self.asked:g} of what is hidden cannot be asked for: try --masks.asked 0.5")
-        return [(count - hidden, 1, max(1, round(hidden * self.asked)))]
+        if not 0 < self.target_fraction <= 1:
+            raise UserError(
+                f"a share {self.target_fraction:g} of what is hidden cannot be asked for: try --masks.target-fraction 0.5"
+            )
+        return [(count - hidden, 1, max(1, round(hidden * self.target_fraction)))]

@@ -17,12 +17,12 @@ class RepeatMasker:
     """Several masks of each sample, drawn by another sampler one after the other (data2vec 2.0, arXiv 2212.07525)."""
 
     masker: Masker
-    times: int
+    repeats: int
 
     def __call__(
         self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: CounterRNG, progress: float
     ) -> tuple[Masks, ...]:
-        turns = [self.masker(pos, valid, draws.again(turn), progress) for turn in range(self.times)]
+        turns = [self.masker(pos, valid, draws.fold_in(turn), progress) for turn in range(self.repeats)]
         return tuple(mask for masks in turns for mask in masks)
 
     def shapes(self) -> list[tuple[int, int, int]]:

@@ -16,7 +16,7 @@ class MaskedBatch(NamedTuple):
 
     context: Tokens
     where: Float[Tensor, "R M T P"]
-    asked: Float[Tensor, "R M T E"]
+    targets: Float[Tensor, "R M T E"]
     valid: Bool[Tensor, "R M T"] | None
 
 

@@ -42,9 +42,9 @@ class Decoder(JEPA):
 
     condition: Condition = "features"
     pooled: bool = True  # of a prediction: its mean over the block, as in the paper; False: every token's by itself
-    drawn_dim: int = 256
-    drawn_depth: int = 8
-    drawn_heads: int = 4
+    decoder_dim: int = 256
+    decoder_depth: int = 8
+    decoder_heads: int = 4
 
     def build(self, modality: Modality, seed: int = 0) -> FlowDecoder:  # type: ignore[override]
         """The method with freshly initialised weights, the encoder's too: they come by --init-from."""
@@ -54,7 +54,7 @@ class Decoder(JEPA):
 class FlowDecoder(nn.Module):
     """Frozen networks, the drawer, and its average, which is what draws in the end."""
 
-    views = 1
+    num_views = 1
 
     def __init__(self, config: Decoder, modality: Modality, generator: torch.Generator):
         super().__init__()
@@ -66,8 +66,10 @@ class FlowDecoder(nn.Module):
             width = self.predictor.proj.out_features
         initialize(self, generator, config.init)
         self.requires_grad_(False)
-        self.drawer = FlowTransformer(width, modality.width, config.drawn_dim, config.drawn_depth, config.drawn_heads)
-        initialize(self.drawer, generator, "xavier")
+        self.drawer = FlowTransformer(
+            width, modality.token_dim, config.decoder_dim, config.decoder_depth, config.decoder_heads
+        )
+        initialize(self.drawer, generator, "scaled")
         nn.init.zeros_(self.drawer.proj.weight)  # what is drawn first is the mean, not noise of our own
         self.averaged = copy.deepcopy(self.drawer).requires_grad_(False)
 
@@ -91,7 +93,7 @@ class FlowDecoder(nn.Module):
         expected = self.predictor(context, where=where)[:, 0].float()
         return expected.mean(1, keepdim=True) if self.config.pooled else expected
 
-    def drawn(self, tokens: Tokens, masks: tuple[Masks, ...]) -> Tokens:
+    def region_tokens(self, tokens: Tokens, masks: tuple[Masks, ...]) -> Tokens:
         """What is to be drawn: the target block, or all there is."""
         return tokens if self.config.condition == "features" else tokens.take(masks[0].target[:, 0])
 
@@ -100,8 +102,8 @@ class FlowDecoder(nn.Module):
 
         What the drawer takes the pixels for is wrong by that much in the time that is left, or in a twentieth of all.
         """
-        there = self.drawn(self.modality.tokens(batch.views[0]), masks)
-        draws = CounterRNG.of(0, 0, batch.number.cpu().numpy())
+        there = self.region_tokens(self.modality.tokens(batch.views[0]), masks)
+        draws = CounterRNG.of(0, 0, batch.index.cpu().numpy())
         noise, at = (
             each.to(there.x.device) for each in (normal_samples(draws, "noise", there.x.shape[1:]), sample_times(draws))
         )
@@ -126,7 +128,7 @@ class FlowDecoder(nn.Module):
 
         The flow is followed by Heun's method in equal steps, the last one Euler's.
         """
-        x = normal_samples(draws, "noise", (where.shape[1], self.modality.width)).to(where.device)
+        x = normal_samples(draws, "noise", (where.shape[1], self.modality.token_dim)).to(where.device)
         for step in range(steps):
             at, then = (x.new_full((len(x),), each / steps) for each in (step, step + 1))
             here = velocity(self.averaged, Tokens(x, where), at, conditions)

@@ -53,23 +53,27 @@ class JEPA:
     predictor_context: Literal["each", "shared"] = "each"  # beside every block as in the paper, or once for all
     positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/study.md
     registers: int = 0  # tokens of the encoder that belong to no place
-    init: Init = "released"  # of matrices: deviation 0.02, or by their size
-    stem_init: Literal["released", "unit"] = "released"  # deviation 0.02, or such that whitened input gives unit tokens
+    init: Init = "paper"  # of matrices: deviation 0.02, or by their size
+    stem_init: Literal["paper", "scaled"] = "paper"  # deviation 0.02, or such that whitened input gives unit tokens
     loss: Literal["smooth_l1", "squared_l2", "cosine"] = "smooth_l1"
-    target_sees: Literal["whole", "asked"] = "whole"  # the sample, as in the paper, or only the places asked for
+    target_input: Literal["whole", "targets_only"] = (
+        "whole"  # the sample, as in the paper, or only the places asked for
+    )
     target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
     target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
-    centre: bool = False  # targets less their mean over a sample: what its tokens share is not asked for
-    standardise: bool = False  # each target feature to mean 0, variance 1 over all tokens seen of the global batch
-    target_every: int = 1  # features are asked for at every n-th of the places asked for, pixels at all of them
+    center: bool = False  # targets less their mean over a sample: what its tokens share is not asked for
+    standardize: bool = False  # each target feature to mean 0, variance 1 over all tokens seen of the global batch
+    target_stride: int = 1  # features are asked for at every n-th of the places asked for, pixels at all of them
     whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
-    gaussian: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
-    pixels: float = 0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
+    sigreg_weight: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
+    pixel_loss_weight: float = (
+        0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
+    )
 
     @property
     def whole_batch(self) -> bool:
         """Whether the loss is more than a mean over samples, so that a batch cannot be taken in parts."""
-        return self.gaussian > 0
+        return self.sigreg_weight > 0
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
         """The method with freshly initialised weights; a function of the seed."""
@@ -78,11 +82,11 @@ class JEPA:
     def encoder(self, modality: Modality) -> ViT:
         """The encoder alone, its weights as torch makes them: to be loaded."""
         shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.stem(self.dim), *shape)
+        return ViT(modality.tokenizer(self.dim), *shape)
 
     def predictor(self, modality: Modality) -> Predictor:
         width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
-        width += modality.width if self.pixels else 0
+        width += modality.token_dim if self.pixel_loss_weight else 0
         heads = self.predictor_heads or self.num_heads
         return Predictor(
             self.dim,
@@ -98,7 +102,7 @@ class JEPA:
 class MaskedJEPA(nn.Module):
     """Context encoder, predictor, and a target encoder that follows the context encoder."""
 
-    views = 1
+    num_views = 1
 
     def __init__(self, config: JEPA, modality: Modality, generator: torch.Generator):
         super().__init__()
@@ -109,8 +113,8 @@ class MaskedJEPA(nn.Module):
         self.predictor = config.predictor(modality)
         initialize(self.context_encoder, generator, config.init)
         initialize(self.predictor, generator, config.init)
-        if config.stem_init == "unit":
-            scale_stem(self.context_encoder.patch_embed, modality.width)
+        if config.stem_init == "scaled":
+            scale_stem(self.context_encoder.patch_embed, modality.token_dim)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     @torch.no_grad()
@@ -121,22 +125,22 @@ class MaskedJEPA(nn.Module):
         Where the places asked for are all that is seen, that is cheaper, and nothing shown can find its way into a target.
         """
         whole, layers = self.modality.tokens(batch.views[0]), self.config.target_layers
-        sparse = masks[0].target[..., :: self.config.target_every].flatten(1)
-        places = sparse if self.config.target_sees == "asked" else None
+        sparse = masks[0].target[..., :: self.config.target_stride].flatten(1)
+        places = sparse if self.config.target_input == "targets_only" else None
         *seen, output = self.target_encoder(whole if places is None else whole.take(places), (*layers, -1))
         levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
         x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
-        if self.config.centre:
+        if self.config.center:
             x = x - x.mean(1, keepdim=True)
 
         mean, variance = global_mean_var(x)
-        if self.config.standardise:
+        if self.config.standardize:
             x = (x - mean) * (variance + EPSILON).rsqrt()
         if self.config.whiten:
-            x = zca_whiten(x if self.config.standardise else x - mean, self.config.whiten)
+            x = zca_whiten(x if self.config.standardize else x - mean, self.config.whiten)
         if places is not None:
             x = x.new_zeros(*whole.x.shape[:2], x.shape[-1]).scatter(1, places[..., None].expand_as(x), x)
-        if self.config.pixels:
+        if self.config.pixel_loss_weight:
             x = torch.cat([x, normalize_patches(whole.x)], -1)
         return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
 
@@ -148,29 +152,35 @@ class MaskedJEPA(nn.Module):
             (context,) = self.context_encoder(each.context)
             features.append(context.mean())
             predicted = self.predictor(context, where=each.where)
-            losses.append(self.compared(predicted, each.asked, each.valid))
-            mean = each.asked[:, :, :: self.config.target_every].mean((0, 1, 2)).expand_as(each.asked)
-            references.append(self.compared(mean, each.asked, each.valid))
+            losses.append(self.loss_of(predicted, each.targets, each.valid))
+            mean = each.targets[:, :, :: self.config.target_stride].mean((0, 1, 2)).expand_as(each.targets)
+            references.append(self.loss_of(mean, each.targets, each.valid))
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
-        if self.config.gaussian:
-            slices = torch.Generator().manual_seed(int(batch.number[0]))  # waits for the device, once a step
-            loss = loss + self.config.gaussian * sigreg(torch.cat(features), SIGREG_SLICES, slices)
+        if self.config.sigreg_weight:
+            slices = torch.Generator().manual_seed(int(batch.index[0]))  # waits for the device, once a step
+            loss = loss + self.config.sigreg_weight * sigreg(torch.cat(features), SIGREG_SLICES, slices)
         return Output(loss, metrics, targets.features)
 
-    def compared(
+    def loss_of(
         self, predicted: Float[Tensor, "B M T E"], asked: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
     ) -> Float[Tensor, ""]:
         """The loss on features, and, weighted, on pixels if they are asked for."""
-        (features, pixels), (wanted, numbers) = self.parts(predicted), self.parts(asked)
-        loss = self.loss(features, wanted, None if valid is None else valid[..., :: self.config.target_every])
-        return loss + self.config.pixels * self.loss(pixels, numbers, valid) if self.config.pixels else loss
+        (features, pixels), (wanted, numbers) = self.split_features_pixels(predicted), self.split_features_pixels(asked)
+        loss = self.loss(features, wanted, None if valid is None else valid[..., :: self.config.target_stride])
+        return (
+            loss + self.config.pixel_loss_weight * self.loss(pixels, numbers, valid)
+            if self.config.pixel_loss_weight
+            else loss
+        )
 
-    def parts(self, x: Float[Tensor, "B M T E"]) -> tuple[Float[Tensor, "B M t D"], Float[Tensor, "B M T P"]]:
+    def split_features_pixels(
+        self, x: Float[Tensor, "B M T E"]
+    ) -> tuple[Float[Tensor, "B M t D"], Float[Tensor, "B M T P"]]:
         """Features, at the places where they are asked for, and pixels."""
-        width = self.modality.width if self.config.pixels else 0
+        width = self.modality.token_dim if self.config.pixel_loss_weight else 0
         features, pixels = x.split([x.shape[-1] - width, width], -1)
-        return features[..., :: self.config.target_every, :], pixels
+        return features[..., :: self.config.target_stride, :], pixels
 
     @torch.no_grad()
     def after_step(self, momentum: float, taken: Tensor | None = None) -> None:

@@ -48,9 +48,9 @@ class MAE:
     predictor_heads: int = 0  # 0: as many as the encoder
     positions: Positions = "sincos"  # as in JEPA
     registers: int = 0  # as in JEPA
-    init: Init = "released"  # as in JEPA
-    stem_init: Literal["released", "unit"] = "released"  # as in JEPA
-    normalise: bool = True  # each patch to mean 0, variance 1 (the paper's better variant)
+    init: Init = "paper"  # as in JEPA
+    stem_init: Literal["paper", "scaled"] = "paper"  # as in JEPA
+    normalize_targets: bool = True  # each patch to mean 0, variance 1 (the paper's better variant)
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedAutoencoder:
         """The method with freshly initialised weights; a function of the seed."""
@@ -59,30 +59,30 @@ class MAE:
     def encoder(self, modality: Modality) -> ViT:
         """The encoder alone, its weights as torch makes them: to be loaded."""
         shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.stem(self.dim), *shape)
+        return ViT(modality.tokenizer(self.dim), *shape)
 
 
 class MaskedAutoencoder(nn.Module):
     """An encoder of what is shown and a decoder of what is hidden; there is no second encoder."""
 
-    views = 1
+    num_views = 1
 
     def __init__(self, config: MAE, modality: Modality, generator: torch.Generator):
         super().__init__()
         self.config, self.modality = config, modality
         self.context_encoder = config.encoder(modality)
         sizes = config.predictor_dim, config.predictor_depth, config.predictor_heads or config.num_heads
-        self.predictor = Predictor(config.dim, modality.width, *sizes, positions=config.positions)
+        self.predictor = Predictor(config.dim, modality.token_dim, *sizes, positions=config.positions)
         initialize(self.context_encoder, generator, config.init)
         initialize(self.predictor, generator, config.init)
-        if config.stem_init == "unit":
-            scale_stem(self.context_encoder.patch_embed, modality.width)
+        if config.stem_init == "scaled":
+            scale_stem(self.context_encoder.patch_embed, modality.token_dim)
 
     @torch.no_grad()
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
         """The raw tokens themselves."""
         x = self.modality.tokens(batch.views[0]).x.float()
-        return Targets(normalize_patches(x) if self.config.normalise else x)
+        return Targets(normalize_patches(x) if self.config.normalize_targets else x)
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
         """Mean squared error on what is hidden (paper, section 3)."""
@@ -91,9 +91,9 @@ class MaskedAutoencoder(nn.Module):
         for each in stack_masks(tokens, targets.x, masks):
             (context,) = self.context_encoder(each.context)
             predicted = self.predictor(context, where=each.where)
-            losses.append(F.mse_loss(predicted.float(), each.asked))
-            references.append(F.mse_loss(each.asked.mean((0, 1, 2)).expand_as(each.asked), each.asked))
-            features.append(context.mean().detach().unflatten(0, (len(batch.number), -1))[:, 0])  # of the first mask
+            losses.append(F.mse_loss(predicted.float(), each.targets))
+            references.append(F.mse_loss(each.targets.mean((0, 1, 2)).expand_as(each.targets), each.targets))
+            features.append(context.mean().detach().unflatten(0, (len(batch.index), -1))[:, 0])  # of the first mask
         loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
         return Output(loss, metrics, features[0])

@@ -37,8 +37,8 @@ class VICReg:
     mlp_ratio: float = 4.0
     positions: Positions = "sincos"  # as in JEPA
     registers: int = 0  # as in JEPA
-    init: Init = "released"  # as in JEPA
-    stem_init: Literal["released", "unit"] = "released"  # as in JEPA
+    init: Init = "paper"  # as in JEPA
+    stem_init: Literal["paper", "scaled"] = "paper"  # as in JEPA
     predictor_dim: int = 2048  # of the expander
     predictor_depth: int = 3  # layers of the expander
     predictor_heads: int = 1  # it has none
@@ -54,7 +54,7 @@ class VICReg:
     def encoder(self, modality: Modality) -> ViT:
         """The encoder alone, its weights as torch makes them: to be loaded."""
         shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.stem(self.dim), *shape)
+        return ViT(modality.tokenizer(self.dim), *shape)
 
 
 class Expander(nn.Module):
@@ -76,7 +76,7 @@ class Expander(nn.Module):
 class JointEmbedding(nn.Module):
     """One encoder, and an expander that is thrown away after training."""
 
-    views = 2
+    num_views = 2
 
     def __init__(self, config: VICReg, modality: Modality, generator: torch.Generator):
         super().__init__()
@@ -85,8 +85,8 @@ class JointEmbedding(nn.Module):
         self.predictor = Expander(config.dim, config.predictor_dim, config.predictor_depth)
         initialize(self.context_encoder, generator, config.init)
         initialize(self.predictor, generator, config.init)
-        if config.stem_init == "unit":
-            scale_stem(self.context_encoder.patch_embed, modality.width)
+        if config.stem_init == "scaled":
+            scale_stem(self.context_encoder.patch_embed, modality.token_dim)
 
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> None:
         """There are none: each view is the other's."""

@@ -32,12 +32,12 @@ class Image:
     size: tuple[int, int] = (224, 224)  # height and width of a crop, pixels
     patch: int = 16
     channels: int = 3  # 1: grey; 3: RGB; otherwise .npy files of uint8 (H, W, C)
-    embed: Literal["linear", "convolutions"] = "linear"  # how a patch becomes a feature
+    stem: Literal["linear", "convolutions"] = "linear"  # how a patch becomes a feature
     crop_scale: tuple[float, float] = (0.3, 1.0)  # share of the picture's area
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
     flip: bool = False  # mirror half of the crops
-    colour: float = 0.0  # strength of random changes of colour; SimCLR's runs on CIFAR-10 have 0.5
-    fit: EvalCrop = "crop"  # of evaluation views: largest centred box; its middle 7/8; the whole picture squashed
+    color_jitter: float = 0.0  # strength of random changes of colour; SimCLR's runs on CIFAR-10 have 0.5
+    eval_crop: EvalCrop = "crop"  # of evaluation views: largest centred box; its middle 7/8; the whole picture squashed
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()
 
@@ -53,10 +53,12 @@ class Image:
             raise UserError(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
             raise UserError(f"crop aspect {self.crop_aspect} is not a range above 0: try --data.crop-aspect 0.75 1.33")
-        if self.colour < 0:
-            raise UserError(f"a change of colour of strength {self.colour:g} is none: try --data.colour 0.5")
-        if self.colour and self.channels != 3:
-            raise UserError(f"colours of {self.channels} channels cannot be changed: leave --data.colour out")
+        if self.color_jitter < 0:
+            raise UserError(
+                f"a change of colour of strength {self.color_jitter:g} is none: try --data.color-jitter 0.5"
+            )
+        if self.color_jitter and self.channels != 3:
+            raise UserError(f"colours of {self.channels} channels cannot be changed: leave --data.color-jitter out")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -67,7 +69,7 @@ class Image:
         return 2
 
     @property
-    def width(self) -> int:
+    def token_dim(self) -> int:
         return self.channels * self.patch**2
 
     def listing(self) -> FileList:
@@ -92,9 +94,9 @@ class Image:
 
     def tokens(self, view: UInt8[Tensor, "B C H W"]) -> Tokens:
         """Normalised patches as rows of C·p·p numbers, at (x, y) = (column, row), rescaled to the trained grid."""
-        return self.patches(self.normalised(view))
+        return self.patchify(self.normalize(view))
 
-    def patches(self, normal: Float[Tensor, "B C H W"]) -> Tokens:
+    def patchify(self, normal: Float[Tensor, "B C H W"]) -> Tokens:
         """The same of pictures that are normalised already."""
         batch, channels, height, width = normal.shape
         if height % self.patch or width % self.patch:
@@ -105,12 +107,12 @@ class Image:
         pos = grid_positions(rows, columns, like=self.grid).to(normal.device)
         return Tokens(x, pos.expand(batch, -1, -1))
 
-    def normalised(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def normalize(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Each channel less its mean, divided by its deviation."""
         mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
         return (view.float() - mean) / std
 
-    def pixels(self, x: Float[Tensor, "B N E"], grid: tuple[int, int] | None = None) -> UInt8[Tensor, "B C H W"]:
+    def unpatchify(self, x: Float[Tensor, "B N E"], grid: tuple[int, int] | None = None) -> UInt8[Tensor, "B C H W"]:
         """The pictures that `tokens` cuts into these patches, as bytes: what is outside them is cut off."""
         rows, columns = grid or self.grid
         x = x.float().view(len(x), rows, columns, self.channels, self.patch, self.patch)
@@ -118,11 +120,11 @@ class Image:
         mean, std = (torch.tensor(each, device=x.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
         return (x * std + mean).round().clamp(0, 255).to(torch.uint8)
 
-    def stem(self, dim: int) -> nn.Module:
-        return {"linear": PatchEmbed, "convolutions": ConvStem}[self.embed](self.channels, self.patch, dim)
+    def tokenizer(self, dim: int) -> nn.Module:
+        return {"linear": PatchEmbed, "convolutions": ConvStem}[self.stem](self.channels, self.patch, dim)
 
-    def stem_work(self, dim: int) -> int:
-        return 2 * self.width * dim if self.embed == "linear" else ConvStem.work(self.channels, self.patch, dim)
+    def tokenizer_flops(self, dim: int) -> int:
+        return 2 * self.token_dim * dim if self.stem == "linear" else ConvStem.work(self.channels, self.patch, dim)
 
     def picture(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
         """H W 3 bytes to look at: the first three channels, or grey three times."""
@@ -132,9 +134,9 @@ class Image:
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: CounterRNG | None) -> Crops:
         """Training crops where there are draws, else the evaluation view."""
         if draws is None:
-            return center_crops(self.size, height, width, self.fit)
+            return center_crops(self.size, height, width, self.eval_crop)
         return random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, draws)
 
-    def coloured(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]:
+    def augment(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]:
         """Training views with their colours changed, if they are to be."""
-        return color_jitter(views, self.colour, draws) if draws and self.colour else views
+        return color_jitter(views, self.color_jitter, draws) if draws and self.color_jitter else views

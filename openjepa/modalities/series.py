@@ -45,7 +45,7 @@ class Series:
         return 1
 
     @property
-    def width(self) -> int:
+    def token_dim(self) -> int:
         return self.channels * self.window
 
     def listing(self) -> FileList:
@@ -78,8 +78,8 @@ class Series:
         pos = torch.arange(length // self.window, device=view.device, dtype=torch.float32)[:, None]
         return Tokens(x, pos.expand(batch, -1, -1))
 
-    def stem(self, dim: int) -> nn.Module:
-        return WindowEmbed(self.width, dim)
+    def tokenizer(self, dim: int) -> nn.Module:
+        return WindowEmbed(self.token_dim, dim)
 
-    def stem_work(self, dim: int) -> int:
-        return 2 * self.width * dim
+    def tokenizer_flops(self, dim: int) -> int:
+        return 2 * self.token_dim * dim

@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-Init = Literal["released", "xavier"]
+Init = Literal["paper", "scaled"]
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, generator: torch.Generator, how: Init = "released") -> None:
+def initialize(module: nn.Module, generator: torch.Generator, how: Init = "paper") -> None:
     """Weights from a normal of deviation 0.02 truncated at ±2, biases 0, norms 1 and 0: as in effect in the released runs.
 
-    "xavier": matrices of deviation √(2 / (inputs + outputs)), which at width 192 is two to four times that; not a stem's,
+    "scaled": matrices of deviation √(2 / (inputs + outputs)), which at width 192 is two to four times that; not a stem's,
     which has an option of its own. The released code also divides residual projections by sqrt(2·layer), then overwrites
     them; so do we not.
     """
@@ -22,7 +22,7 @@ def initialize(module: nn.Module, generator: torch.Generator, how: Init = "relea
         if parameter.ndim > 1:
             std = (
                 (2 / sum(parameter.shape)) ** 0.5
-                if how == "xavier" and parameter.ndim == 2 and "patch_embed" not in name
+                if how == "scaled" and parameter.ndim == 2 and "patch_embed" not in name
                 else 0.02
             )
             nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=generator)

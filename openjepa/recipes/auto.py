@@ -88,13 +88,13 @@ def cpu_config(data: Image, count: int, time: float, threads: int = 0) -> AutoCo
     epochs = max(1, round(images / count))
     images = images if time else epochs * count
     batch = min(power_of_two(count / 4), max(config.batch_size, min(256, power_of_two(images / TARGET_STEPS))))
-    span = 1 / (1 - config.optim.final_momentum)
+    span = 1 / (1 - config.optim.final_ema_momentum)
     return AutoConfig(
         dataclasses.replace(config, batch_size=batch, epochs=float(epochs)),
         (
-            f"a CPU: ViT 192×6, {config.masks.hidden:.0%} of each image hidden at random: pixels asked for, and features at every third place",
+            f"a CPU: ViT 192×6, {config.masks.mask_ratio:.0%} of each image hidden at random: pixels asked for, and features at every third place",
             f"Muon at {config.optim.lr:g}: at three times that, targets of four kinds of pictures still stayed wide",
-            f"the target encoder an average over the last {config.optim.recent:.0%} of the steps so far, {span:.0f} at most: a few hundred steps are enough",
+            f"the target encoder an average over the last {config.optim.ema_rampup:.0%} of the steps so far, {span:.0f} at most: a few hundred steps are enough",
             f"in this time some {images:,} images, so {batch} a step; how many steps it holds is timed"
             if time
             else f"without --budget about {images:,} images, so {batch} a step: {epochs * (count // batch):,} steps",

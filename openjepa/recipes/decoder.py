@@ -19,7 +19,9 @@ from openjepa.training.device import Precision
 from openjepa.training.optim import Optim
 from openjepa.training.run_folder import PREDICTOR_PREFIX, load_all_networks
 
-BLOCK_MASK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), budget=1.0)  # all else is shown
+BLOCK_MASK = Masking(
+    targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), context_fraction=1.0
+)  # all else is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +68,21 @@ def decoder_config(settings: TrainDecoder) -> Pretrain:
             f"--dim {settings.dim} is not a multiple of four times {settings.num_heads} heads: try --dim {better}"
         )
     shared = {each.name for each in dataclasses.fields(JEPA)} & vars(theirs.method).keys()
-    sizes = {name: getattr(theirs.method, name) for name in shared} | {"target_sees": "whole", "target_every": 1}
+    sizes = {name: getattr(theirs.method, name) for name in shared} | {"target_input": "whole", "target_stride": 1}
     drawn: dict[str, Any] = {
-        "drawn_dim": settings.dim,
-        "drawn_depth": settings.depth,
-        "drawn_heads": settings.num_heads,
+        "decoder_dim": settings.dim,
+        "decoder_depth": settings.depth,
+        "decoder_heads": settings.num_heads,
     }
     method = Decoder(**sizes, **drawn, condition=settings.condition, pooled=settings.pooled)
     root = settings.root or theirs.data.root
     if not root:
         raise UserError(f"{run} does not say which pictures it learnt from: give some by --root")
     return Pretrain(
-        dataclasses.replace(theirs.data, root=root, crop_scale=(0.7, 1.0), colour=0.0),
+        dataclasses.replace(theirs.data, root=root, crop_scale=(0.7, 1.0), color_jitter=0.0),
         method,
         BLOCK_MASK,
-        Optim(settings.lr, 0.0, 1e-6, 0.05, 0.0, 0.01, 0.01, momentum=0.99, beta2=0.99, clip=1.0),
+        Optim(settings.lr, 0.0, 1e-6, 0.05, 0.0, 0.01, 0.01, ema_momentum=0.99, beta2=0.99, clip=1.0),
         steps=settings.steps,
         budget="" if settings.steps else settings.budget,
         batch_size=settings.batch_size,

@@ -15,12 +15,12 @@ from openjepa.training.optim import Optim
 
 def small_objective(method: JEPA) -> JEPA:
     """What keeps small runs alive: targets averaged over all blocks, each feature standardised; patches as loud as positions."""
-    return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardise=True, stem_init="unit")
+    return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardize=True, stem_init="scaled")
 
 
 def small_schedule() -> Optim:
     """A shorter-lived average than the paper's, and constant weight decay."""
-    return Optim(warmup=0.1, momentum=0.99, weight_decay=0.04, final_weight_decay=0.04)
+    return Optim(warmup=0.1, ema_momentum=0.99, weight_decay=0.04, final_weight_decay=0.04)
 
 
 def cifar10() -> Pretrain:
@@ -50,16 +50,16 @@ def for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
     """
     return dataclasses.replace(
         base,
-        masks=Masking(sampler="random", hidden=0.75, asked=0.5),
+        masks=Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5),
         method=dataclasses.replace(
             small_objective(method),
-            target_sees="asked",  # three eighths of the work, and as good at equal steps
-            centre=True,  # else the mean of an image is what is learnt first
-            init="xavier",
-            pixels=1.0,  # a second target, which stands still
+            target_input="targets_only",  # three eighths of the work, and as good at equal steps
+            center=True,  # else the mean of an image is what is learnt first
+            init="scaled",
+            pixel_loss_weight=1.0,  # a second target, which stands still
             predictor_depth=2,
         ),
-        optim=dataclasses.replace(small_schedule(), lr=1e-3, beta2=0.95, final_momentum=0.99),
+        optim=dataclasses.replace(small_schedule(), lr=1e-3, beta2=0.95, final_ema_momentum=0.99),
         batch_size=64,
     )
 
@@ -74,9 +74,9 @@ def for_folders(base: Pretrain, method: JEPA) -> Pretrain:
     config = for_minutes(base, method)
     return dataclasses.replace(
         config,
-        masks=dataclasses.replace(config.masks, asked=1.0),
-        method=dataclasses.replace(config.method, target_every=3),
-        optim=dataclasses.replace(config.optim, lr=2e-3, matrices="muon", recent=0.1),
+        masks=dataclasses.replace(config.masks, target_fraction=1.0),
+        method=dataclasses.replace(config.method, target_stride=3),
+        optim=dataclasses.replace(config.optim, lr=2e-3, optimizer="muon", ema_rampup=0.1),
     )
 
 
@@ -108,8 +108,8 @@ def cifar10_hours() -> Pretrain:
     config = cifar10_minutes()
     return dataclasses.replace(
         config,
-        masks=dataclasses.replace(config.masks, asked=1.0),
-        method=dataclasses.replace(config.method, target_every=3),
+        masks=dataclasses.replace(config.masks, target_fraction=1.0),
+        method=dataclasses.replace(config.method, target_stride=3),
         optim=dataclasses.replace(config.optim, lr=1.5e-3),
     )
 
@@ -127,7 +127,7 @@ def cifar10_muon() -> Pretrain:
     """
     config = cifar10_hours()
     return dataclasses.replace(
-        config, optim=dataclasses.replace(config.optim, matrices="muon", lr=3e-3), batch_size=128
+        config, optim=dataclasses.replace(config.optim, optimizer="muon", lr=3e-3), batch_size=128
     )
 
 
@@ -142,8 +142,10 @@ def mae_cifar10() -> Pretrain:
     base = cifar10()
     return dataclasses.replace(
         base,
-        method=MAE(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=2, init="xavier", stem_init="unit"),
-        masks=Masking(sampler="random", hidden=0.75),
+        method=MAE(
+            dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=2, init="scaled", stem_init="scaled"
+        ),
+        masks=Masking(sampler="random", mask_ratio=0.75),
         optim=dataclasses.replace(base.optim, lr=2e-3, beta2=0.95),
     )
 
@@ -152,18 +154,18 @@ def vicreg_cifar10() -> Pretrain:
     """Joint embedding of two crops on CIFAR-10, a quarter of each shown: the other opponent, of the same encoder.
 
     Far behind `cifar10-minutes` at four minutes, in all of eleven settings that were tried (docs/study.md). The usual changes of
-    colour: --data.colour 0.5. Whole crops: --method.no-masked.
+    colour: --data.color-jitter 0.5. Whole crops: --method.no-masked.
 
     Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 20m
     Takes: the time it is given; results in docs/small-data.md.
     """
     base = cifar10()
-    method = VICReg(dim=192, depth=6, num_heads=3, predictor_dim=1024, init="xavier", stem_init="unit", masked=True)
+    method = VICReg(dim=192, depth=6, num_heads=3, predictor_dim=1024, init="scaled", stem_init="scaled", masked=True)
     return dataclasses.replace(
         base,
         data=dataclasses.replace(base.data, flip=True),
         method=method,
-        masks=Masking(sampler="random", hidden=0.75, times=2),
+        masks=Masking(sampler="random", mask_ratio=0.75, masks_per_sample=2),
         optim=dataclasses.replace(base.optim, lr=2e-3, beta2=0.95),
     )
 

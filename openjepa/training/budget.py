@@ -60,7 +60,7 @@ def time_step(settings: Pretrain, data: Dataset, where: Device, count: int = 6) 
     mine = available_cores() / local_size()
     busy = stepping * torch.get_num_threads() + loading * settings.workers  # seconds of a core
     shared = busy / mine if where.device.type == "cpu" else 0.0
-    return StepTiming(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.number), shared)
+    return StepTiming(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.index), shared)
 
 
 def check_one_length(settings: Pretrain) -> Pretrain:

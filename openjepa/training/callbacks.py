@@ -27,6 +27,6 @@ class Evaluator(Protocol):
 class Callbacks(NamedTuple):
     """Functions of higher levels that a run calls, if they are given."""
 
-    evaluator: Callable[[Pretrain, Device], Evaluator] | None = None  # made if --online.root is given
+    evaluator: Callable[[Pretrain, Device], Evaluator] | None = None  # made if --online-probe.root is given
     curves: Callable[[list[Path], Path], Path] | None = None  # draws the training curves of runs into a file
     report: Callable[[Path], Path | None] | None = None  # writes the report of a finished run

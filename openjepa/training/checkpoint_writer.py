@@ -41,7 +41,7 @@ class CheckpointWriter:
             self.writing = self.writer.submit(self.write, taken)
             if must:
                 failure = self.settled()
-            elif not self.config.save_beside:
+            elif not self.config.async_save:
                 self.tell()
         if not must:
             return ""

@@ -26,9 +26,9 @@ THRESHOLDS = (  # figures behind these limits: docs/health.md
     Threshold("rankme", "more than 10", 2.0, "the features lie on a line or two", 10.0),
 )
 
-STANDARDIZE_ADVICE = "--method.standardise, "  # where targets are not
+STANDARDIZE_ADVICE = "--method.standardize, "  # where targets are not
 
-SLOWER_TARGET_ADVICE = "a slower target (--optim.momentum 0.999 --optim.final-momentum 1 --optim.recent 0) or "  # where there is an averaged one
+SLOWER_TARGET_ADVICE = "a slower target (--optim.ema-momentum 0.999 --optim.final-ema-momentum 1 --optim.ema-rampup 0) or "  # where there is an averaged one
 
 ADVICE = "try {}a lower --optim.lr; see docs/health.md"
 
@@ -38,7 +38,7 @@ class CollapseAlarm:
 
     def __init__(self, method: object = None) -> None:
         self.advice = (
-            SLOWER_TARGET_ADVICE if getattr(method, "standardise", False) else STANDARDIZE_ADVICE + SLOWER_TARGET_ADVICE
+            SLOWER_TARGET_ADVICE if getattr(method, "standardize", False) else STANDARDIZE_ADVICE + SLOWER_TARGET_ADVICE
         )
         self.below = dict.fromkeys((threshold.signal for threshold in THRESHOLDS), 0)
         self.spoken = False

@@ -34,14 +34,14 @@ def train(
     online: Evaluator | None = None,
 ) -> None:
     """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
-    forward = method if config.sharded else wrap_ddp(method, place.device)
+    forward = method if config.fsdp else wrap_ddp(method, place.device)
     meters = Meters(config, place, start, ceiling=matmul_rate(place, MATMUL_REPEATS) if log else 0.0)
     for step, batch, masks, skipped in loader:
         batch, masks = place.move(batch), place.move(masks)
-        meters.got(skipped)
+        meters.on_batch(skipped)
         hyper = config.optim.at(step, config.steps)
         taken = train_step(method, optimizer, batch, masks, hyper, place, config.accumulate, config.optim.clip, forward)
-        meters.took(taken.finite, masks)
+        meters.on_step(taken.finite, masks)
 
         done, stop = step + 1, signals.stop(step, place.device)
         if due(done, config.log_every, config.steps):
@@ -55,7 +55,7 @@ def train(
                 raise RunError(f"{failure}; make room, then go on with --resume yes")
         if stop:
             raise Interrupted(stop)
-        meters.ready()
+        meters.on_end()
 
 
 def due(done: int, every: int, total: int) -> bool:

@@ -37,7 +37,7 @@ class Meters:
         self.seen, self.skips, self.work = 0, 0, 0
         self.listed: set[Skipped] = set()
 
-    def got(self, skipped: tuple[Skipped, ...]) -> None:
+    def on_batch(self, skipped: tuple[Skipped, ...]) -> None:
         """The loader has delivered: what passed since the step before was waiting."""
         self.waited += time.perf_counter() - self.mark
         self.seen, self.skips = self.seen + self.local, self.skips + len(skipped)
@@ -50,12 +50,12 @@ class Meters:
                 f"mend the folder (jepa doctor lists them), or go on with --resume yes --max-skipped {min(1.0, 1.5 * self.skips / self.seen):.2g}"
             )
 
-    def took(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:
+    def on_step(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:
         """The step is on its way: its work is known beforehand, whether it was any good only on the device."""
         self.work += self.local * count_flops(self.config.method, self.config.data, mask_shapes(masks)).total
         self.bad = torch.where(finite, 0.0, self.bad + 1)
 
-    def ready(self) -> None:
+    def on_end(self) -> None:
         """Everything about the step is done: what passes from now on is waiting for data."""
         self.mark = time.perf_counter()
 
@@ -73,7 +73,7 @@ class Meters:
             **{name: float(value) for name, value in output.metrics.items()},
             "feature_spread": feature_spread(output.features),
             "rankme": rankme(output.features),
-            "grad_norm": float(step.norm),
+            "grad_norm": float(step.grad_norm),
             **hyper._asdict(),
             "images_per_second": taken * self.config.batch_size / spent,
             "data_wait": self.waited / spent,

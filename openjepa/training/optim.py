@@ -22,27 +22,27 @@ class Optim:
     start_lr: float = 2e-4
     final_lr: float = 1e-6
     warmup: float = 40 / 300  # share of the run
-    hold: float = 0.0  # share of the run at `lr` before it falls: 0 as released
+    constant_fraction: float = 0.0  # share of the run at `lr` before it falls: 0 as released
     weight_decay: float = 0.04
     final_weight_decay: float = 0.4
     weight_decay_shape: Literal["cosine", "linear"] = "cosine"
-    momentum: float = 0.996  # of the averaged target encoder, linear to `final_momentum`
-    final_momentum: float = 1.0
-    recent: float = 0.0  # share of the steps so far that the average spans at most; 0: any
+    ema_momentum: float = 0.996  # of the averaged target encoder, linear to `final_momentum`
+    final_ema_momentum: float = 1.0
+    ema_rampup: float = 0.0  # share of the steps so far that the average spans at most; 0: any
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
-    matrices: Literal["adamw", "muon"] = "adamw"  # what moves those of transformer blocks; all else is AdamW's
+    optimizer: Literal["adamw", "muon"] = "adamw"  # what moves those of transformer blocks; all else is AdamW's
 
     def __post_init__(self):
-        if min(self.warmup, self.hold) < 0 or self.warmup + self.hold >= 1:
+        if min(self.warmup, self.constant_fraction) < 0 or self.warmup + self.constant_fraction >= 1:
             raise UserError(
-                f"a warm-up of {self.warmup:g} and a hold of {self.hold:g} are no shares of a run that leave time for the "
-                "learning rate to fall: try --optim.warmup 0.1 --optim.hold 0.6"
+                f"a warm-up of {self.warmup:g} and a hold of {self.constant_fraction:g} are no shares of a run that leave time for the "
+                "learning rate to fall: try --optim.warmup 0.1 --optim.constant-fraction 0.6"
             )
 
         positive = ("lr", "start_lr", "final_lr", "weight_decay", "final_weight_decay", "clip")
-        for name in (*positive, "momentum", "final_momentum", "recent", "beta1", "beta2"):
+        for name in (*positive, "ema_momentum", "final_ema_momentum", "ema_rampup", "beta1", "beta2"):
             value, most = getattr(self, name), 1.0 if name in positive[:3] or name not in positive else 1e6
             if not 0 <= value <= most or (value == 1 and name.startswith("beta")):
                 raise UserError(
@@ -59,10 +59,10 @@ class Optim:
                 self.start_lr,
                 self.lr,
                 self.final_lr,
-                round(self.hold * total),
+                round(self.constant_fraction * total),
             ),
             weight_decay(step, total, self.weight_decay, self.final_weight_decay, self.weight_decay_shape),
-            ema_momentum(step, total, self.momentum, self.final_momentum, self.recent),
+            ema_momentum(step, total, self.ema_momentum, self.final_ema_momentum, self.ema_rampup),
         )
 
 
@@ -78,7 +78,7 @@ def build_optimizer(method: nn.Module, config: Optim) -> torch.optim.AdamW:
     Source: appendix A.1. As released, the mask token (3-D) is decayed.
     """
     trained = [p for p in method.parameters() if p.requires_grad]
-    blocks = block_matrices(method) if config.matrices == "muon" else {}
+    blocks = block_matrices(method) if config.optimizer == "muon" else {}
     decayed = [p for p in trained if p.ndim > 1 and p not in blocks]
     free = [p for p in trained if p.ndim <= 1]
     groups: list[dict[str, Any]] = [

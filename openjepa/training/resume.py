@@ -44,8 +44,8 @@ def check_same_data(settings: Pretrain, listing: FileList) -> None:
         warn(f"{settings.out} has no data.json: whether the data are those the run began with is not known")
     if began and began.get("fingerprint") != listing.fingerprint:
         message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other names (from the root as it is given) or sizes"
-        if not settings.other_data:
-            raise UserError(f"{message}; give the same --data.root, or insist with --other-data")
+        if not settings.allow_data_change:
+            raise UserError(f"{message}; give the same --data.root, or insist with --allow-data-change")
         warn(f"{message}; the resumed run is not exact")
 
 

@@ -43,7 +43,7 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     cannot go on; Stopped after a signal, with everything saved.
     """
     where = choose_device(settings.device, settings.precision)
-    with process_group(where.device, timedelta(seconds=parse_duration(settings.patience))):
+    with process_group(where.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
         settings.masks.build(settings.data.grid)  # says at once if the grid is too small
         if settings.dry_run:
@@ -88,10 +88,10 @@ def run(settings: Pretrain, where: Device, callbacks: Callbacks) -> None:
         write_metadata(settings, listing, len(data))
         print_summary(settings, where, len(data), start)
 
-    probed = settings.online.root and is_main() and callbacks.evaluator
+    probed = settings.online_probe.root and is_main() and callbacks.evaluator
     evaluator = callbacks.evaluator(settings, where) if probed and callbacks.evaluator else None
     loader = load_steps(steps, start, settings.workers, pin=where.device.type == "cuda")
-    opened = RunLog(settings.out, start, settings.steps, settings.boards) if is_main() else nullcontext()
+    opened = RunLog(settings.out, start, settings.steps, settings.loggers) if is_main() else nullcontext()
     with opened as log, StopSignals() as signals, CheckpointWriter(settings) as saver:
         train(settings, method, optimizer, loader, where, start, log, signals, saver, evaluator)
     export_run(settings, method, callbacks)

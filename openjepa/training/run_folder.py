@@ -85,7 +85,7 @@ def read_provenance(folder: Path) -> Provenance:
     """Where a folder's weights come from; of a run of our own there is nothing to say. Mistake if that is damaged."""
     file = folder / PROVENANCE_FILE
     try:
-        return from_plain(Provenance, read_json(file)) if file.is_file() else Provenance()
+        return from_plain(Provenance, rename_license(read_json(file))) if file.is_file() else Provenance()
     except ValueError as error:
         raise UserError(
             f"{file} is damaged ({error}): put it back; it says what may be done with the weights"
@@ -93,7 +93,7 @@ def read_provenance(folder: Path) -> Provenance:
 
 
 def copy_provenance(folder: Path, out: Path) -> None:
-    """A run that starts from weights of another project stays under their licence: says so in the run's folder."""
+    """A run that starts from weights of another project stays under their license: says so in the run's folder."""
     known = read_provenance(folder)
     if known != Provenance():
         with atomic_write(out / PROVENANCE_FILE) as temporary:
@@ -209,5 +209,10 @@ class Provenance:
 
     source: str = ""  # the file, folder or id that they were read from; empty: a run of ours
     layout: str = ""  # whose names they had there
-    licence: str = ""  # an identifier as Hugging Face's cards have it: cc-by-nc-4.0; empty: not stated
+    license: str = ""  # an identifier as Hugging Face's cards have it: cc-by-nc-4.0; empty: not stated
     notes: tuple[str, ...] = ()  # what to know, a sentence each
+
+
+def rename_license(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return the provenance with the key that older files call `licence` under its name of today."""
+    return {"license" if name == "licence" else name: value for name, value in provenance.items()}

@@ -26,12 +26,12 @@ from openjepa.training.parallel.fsdp import shard_method
 def check_batch_size(settings: Pretrain) -> None:
     """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
     ranks = rank_and_size()[1]
-    if settings.sharded and settings.online.root and ranks > 1:
+    if settings.fsdp and settings.online_probe.root and ranks > 1:
         raise UserError(
-            "probes during a run want whole weights: leave --online.root out, or --sharded, and probe afterwards"
+            "probes during a run want whole weights: leave --online-probe.root out, or --fsdp, and probe afterwards"
         )
-    if settings.sharded and settings.optim.matrices == "muon" and ranks > 1:
-        raise UserError("Muon wants whole matrices, which --sharded does not leave: try --optim.matrices adamw")
+    if settings.fsdp and settings.optim.optimizer == "muon" and ranks > 1:
+        raise UserError("Muon wants whole matrices, which --fsdp does not leave: try --optim.optimizer adamw")
     if settings.method.whole_batch and settings.batch_size < 2:
         raise UserError(
             f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"
@@ -75,10 +75,10 @@ def prepare_data(settings: Pretrain, where: Device, listing: FileList, cache: Pa
 def build_model(settings: Pretrain, data: Dataset, where: Device) -> tuple[Any, Steps]:
     """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
     method = settings.method.build(settings.data, settings.seed)
-    if settings.recompute:
+    if settings.activation_checkpointing:
         checkpoint_activations(method)
-    method = shard_method(method, where.device) if settings.sharded else method.to(where.device)
-    steps = build_steps(settings, data, method.views)
+    method = shard_method(method, where.device) if settings.fsdp else method.to(where.device)
+    steps = build_steps(settings, data, method.num_views)
     if settings.compile:
         from openjepa.training.perf.compile import compile_blocks  # a second, which others need not wait
 

@@ -19,7 +19,7 @@ class StepResult(NamedTuple):
     """What a step leaves behind, all on the device."""
 
     loss: Float[Tensor, ""]  # of this rank's samples
-    norm: Float[Tensor, ""]  # of the gradient over all ranks, before clipping
+    grad_norm: Float[Tensor, ""]  # of the gradient over all ranks, before clipping
     finite: Bool[Tensor, ""]  # whether the weights were updated
     output: Output  # of the last micro-batch
 
@@ -66,7 +66,7 @@ class MicroBatch(NamedTuple):
 
 def micro_batches(batch: Batch, masks: tuple[Masks, ...], targets: Any, parts: int) -> Iterator[MicroBatch]:
     """The batch in equal parts. Values without a batch axis go with every part."""
-    size = len(batch.number) // parts
+    size = len(batch.index) // parts
     for part in range(parts):
         cut = slice(part * size, (part + 1) * size)
         yield MicroBatch(*(slice_batch(value, cut) for value in (batch, masks, targets)), last=part == parts - 1)

@@ -44,7 +44,7 @@ def embedding_map(settings: MapOptions) -> list[CaptionedFigure]:
     if len(found.view) < MIN_IMAGES:
         raise UserError(f"{len(found.view)} pictures make no map: give {MIN_IMAGES} or more")
     with torch.no_grad():
-        features = torch.cat([this.see(view).last for view in found.view.split(CHUNK_IMAGES)]).numpy()
+        features = torch.cat([this.encode(view).last for view in found.view.split(CHUNK_IMAGES)]).numpy()
     at = project_features(features, settings.layout, settings.seed)
     return [draw_map(Plane(at, found, neighbor_agreement(at, found.labels)), settings)]
 

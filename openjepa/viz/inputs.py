@@ -40,8 +40,8 @@ class FigureOptions:
     images: Images = ()  # pictures or folders of them; by default what the run learnt from
     count: int = 6  # pictures shown; of more they are taken evenly
     size: tuple[int, int] | None = None  # height and width they are shown to the encoder at; by default as trained
-    fit: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
-    which: Literal["target", "context"] = "target"
+    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
+    encoder: Literal["target", "context"] = "target"
     out: Path | None = None  # a .png; a page gets the same name; by default RUN/figures/NAME.png
     page: bool = field(default=True)  # write the page, too
 
@@ -91,7 +91,7 @@ def figure_data(settings: FigureOptions, data: Image) -> Image:
     if any(side < data.patch or side % data.patch for side in sides):
         better = " ".join(str(max(1, round(side / data.patch)) * data.patch) for side in sides)
         raise UserError(f"{sides[0]}×{sides[1]} is not a multiple of patch {data.patch}: try --size {better}")
-    return dataclasses.replace(data, size=settings.size or data.size, fit=settings.fit)
+    return dataclasses.replace(data, size=settings.size or data.size, eval_crop=settings.eval_crop)
 
 
 def load_images(settings: FigureOptions, data: Image, company: int = 0, of: Sequence[str] = ()) -> ImageBatch:
@@ -188,7 +188,7 @@ def patch_features(settings: FigureOptions, this: EncoderAdapter, found: ImageBa
     rows = []
     for view in found.view.split(CHUNK_IMAGES):
         if layer == -1:
-            rows.append(this.see(view).patches)
+            rows.append(this.encode(view).patches)
         else:
             (tokens,) = this.network(this.data.tokens(view), (layer,))
             rows.append(tokens.x.float())
@@ -197,7 +197,7 @@ def patch_features(settings: FigureOptions, this: EncoderAdapter, found: ImageBa
 
 def load_encoder(settings: FigureOptions) -> EncoderAdapter:
     """The encoder that is asked for, ready to see."""
-    this = load_adapter(settings.run, settings.which)
+    this = load_adapter(settings.run, settings.encoder)
     this.network.eval()
     return this
 

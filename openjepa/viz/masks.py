@@ -99,7 +99,7 @@ def mask_coverage(run: Pretrain, grid: tuple[int, int], seed: int = 0, draws: in
             valid = torch.ones_like(mask.context) if mask.context_valid is None else mask.context_valid.long()
             seen += torch.zeros(64, count).scatter_add(1, mask.context, valid.float()).clamp(max=1).sum(0)
             asked += torch.zeros(64, count).scatter(1, mask.target.flatten(1), 1.0).sum(0)
-    total = 64 * max(1, draws // 64) * run.masks.times
+    total = 64 * max(1, draws // 64) * run.masks.masks_per_sample
     return Coverage((seen / total).view(grid).numpy(), (asked / total).view(grid).numpy())
 
 

@@ -50,7 +50,7 @@ def load_predictive_method(folder: Path) -> tuple[Pretrain, Any]:
     if not has_predictor(run):
         raise UserError(f"{folder} predicts nothing that is hidden: give a run of a JEPA or of an autoencoder")
     if isinstance(run.method, JEPA):
-        run = dataclasses.replace(run, method=dataclasses.replace(run.method, target_every=1))
+        run = dataclasses.replace(run, method=dataclasses.replace(run.method, target_stride=1))
     return run, load_method(folder, run)
 
 
@@ -83,7 +83,7 @@ def split_features_pixels(x: Float[Tensor, "B N E"], run: Pretrain) -> tuple[Ten
     if isinstance(run.method, MAE):
         return x, x
     assert isinstance(run.method, JEPA)
-    width = run.data.width if run.method.pixels else 0
+    width = run.data.token_dim if run.method.pixel_loss_weight else 0
     return x[..., : x.shape[-1] - width], x[..., x.shape[-1] - width :] if width else None
 
 

@@ -134,7 +134,7 @@ def fill_region(
     x = torch.zeros(1, grid[0] * grid[1], patches.shape[-1])
     x[0, target] = patches.float()
     inside = index_mask(target, None, grid[0] * grid[1])
-    new = found.data.picture(found.data.pixels(x)[0])
+    new = found.data.picture(found.data.unpatchify(x)[0])
     mask = np.kron(inside.reshape(grid), np.ones((patch, patch))).astype(bool)[..., None]
     return np.where(mask, new, hole)
 

@@ -48,7 +48,7 @@ def spectrum(settings: SpectrumOptions) -> list[CaptionedFigure]:
     )
     if len(found.view) < 8:
         raise UserError(f"a spectrum of {len(found.view)} pictures says nothing: give 8 or more, better hundreds")
-    stages = training_stages(folder, run, settings.which) if run else iter([(settings.run, now)])
+    stages = training_stages(folder, run, settings.encoder) if run else iter([(settings.run, now)])
     return [draw_spectrum([(name, pooled_features(each, found.view)) for name, each in stages], len(found.view))]
 
 
@@ -69,7 +69,7 @@ def training_stages(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[s
 @torch.no_grad()
 def pooled_features(this: EncoderAdapter, view: UInt8[Tensor, "S C H W"]) -> Float[Tensor, "S D"]:
     this.network.eval()
-    return torch.cat([this.see(part).last for part in view.split(CHUNK_IMAGES)])
+    return torch.cat([this.encode(part).last for part in view.split(CHUNK_IMAGES)])
 
 
 def variance_shares(features: Float[Tensor, "S D"]) -> Float[np.ndarray, "R"]:

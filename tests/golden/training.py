@@ -76,13 +76,15 @@ MADE: dict[str, Callable[[], Pretrain]] = {  # every recipe, under words of ours
 METHODS = {  # those of tests/conftest.py, which may change while these must not
     "released": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1),
     "averaged layers": JEPA(
-        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardise=True
+        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardize=True
     ),
     "joined layers": JEPA(
         dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"
     ),
-    "pixels too": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardise=True, pixels=0.5),
-    "autoencoder": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalise=False),
+    "pixels too": JEPA(
+        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardize=True, pixel_loss_weight=0.5
+    ),
+    "autoencoder": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalize_targets=False),
     "rotary": JEPA(
         dim=48,
         depth=2,
@@ -90,19 +92,19 @@ METHODS = {  # those of tests/conftest.py, which may change while these must not
         predictor_dim=24,
         predictor_depth=1,
         positions="rope",
-        centre=True,
+        center=True,
         whiten=0.5,
-        init="xavier",
-        stem_init="unit",
-        standardise=True,
+        init="scaled",
+        stem_init="scaled",
+        standardize=True,
     ),
     "shared context": JEPA(
         dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared"
     ),
-    "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, gaussian=0.5),
+    "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, sigreg_weight=0.5),
     "joint embedding": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
     "drawing from features": Decoder(
-        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, drawn_dim=48, drawn_depth=2
+        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, decoder_dim=48, decoder_depth=2
     ),
     "drawing from predictions": Decoder(
         dim=48,
@@ -111,8 +113,8 @@ METHODS = {  # those of tests/conftest.py, which may change while these must not
         predictor_dim=24,
         predictor_depth=1,
         condition="prediction",
-        drawn_dim=48,
-        drawn_depth=2,
+        decoder_dim=48,
+        decoder_depth=2,
     ),
     "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
 }
@@ -125,10 +127,10 @@ class Variant(NamedTuple):
     precision: str = "fp32"
     parts: int = 1  # of a batch
     processes: int = 1
-    sharded: bool = False
+    fsdp: bool = False
 
     def __str__(self) -> str:
-        several = {1: ""}.get(self.processes, f", {self.processes} processes{' that share weights' * self.sharded}")
+        several = {1: ""}.get(self.processes, f", {self.processes} processes{' that share weights' * self.fsdp}")
         return f"{self.precision}, {'whole batches' if self.parts == 1 else f'batches in {self.parts} parts'}{several}"
 
 
@@ -140,7 +142,7 @@ TWO = {  # cases that two processes run together
     "method: averaged layers": Variant("bf16", processes=2),
     "method: rotary": Variant(processes=2, parts=2),
     "method: drawing from features": Variant(processes=2),
-    "recipe: little pictures": Variant(processes=2, sharded=True),
+    "recipe: little pictures": Variant(processes=2, fsdp=True),
 }
 QUICK = (  # for a test of seconds
     "recipe: paper base",
@@ -203,7 +205,7 @@ def shrunk(config: Pretrain, root: tuple[str, ...]) -> Pretrain:
 
 def plain(data: Image | Series, method: JEPA | MAE | VICReg | Decoder, masks: Masking | None = None) -> Pretrain:
     """Give a run as the tests have them."""
-    return Pretrain(data=data, method=method, masks=masks or Masking(), optim=Optim(warmup=0.1, momentum=0.99))
+    return Pretrain(data=data, method=method, masks=masks or Masking(), optim=Optim(warmup=0.1, ema_momentum=0.99))
 
 
 def cases(folder: Path) -> dict[str, Pretrain]:
@@ -220,20 +222,22 @@ def cases(folder: Path) -> dict[str, Pretrain]:
     }
     found |= {f"method: {name}": plain(image, method) for name, method in METHODS.items()}
     found |= {f"signals: {name}": plain(series, METHODS[name]) for name in SIGNALS}
-    changed = replace(image, embed="convolutions", colour=0.5, flip=True)
-    clipped = Optim(warmup=0.1, hold=0.3, momentum=0.99, recent=0.2, clip=0.5, weight_decay_shape="linear")
+    changed = replace(image, stem="convolutions", color_jitter=0.5, flip=True)
+    clipped = Optim(
+        warmup=0.1, constant_fraction=0.3, ema_momentum=0.99, ema_rampup=0.2, clip=0.5, weight_decay_shape="linear"
+    )
     found |= {
         "also: convolutions, colours, mirrors": plain(changed, replace(rotary, registers=2)),
         "also: grey": plain(replace(image, channels=1, mean=(0.5,), std=(0.25,)), released),
         "also: rectangle": plain(replace(image, size=(24, 48)), METHODS["averaged layers"]),
         "also: cosine loss": plain(image, replace(released, loss="cosine")),
-        "also: two masks": plain(image, released, Masking(sampler="random", times=2, asked=0.5)),
-        "also: quadrants": plain(image, released, Masking(sampler="rasterized")),
+        "also: two masks": plain(image, released, Masking(sampler="random", masks_per_sample=2, target_fraction=0.5)),
+        "also: quadrants": plain(image, released, Masking(sampler="quadrants")),
         "also: one block, targets see it alone": plain(
-            image, replace(released, target_sees="asked"), Masking(sampler="block")
+            image, replace(released, target_input="targets_only"), Masking(sampler="block")
         ),
         "also: clipped, held": replace(plain(image, released), optim=clipped),
-        "also: blocks computed twice": replace(plain(image, METHODS["shared context"]), recompute=True),
+        "also: blocks computed twice": replace(plain(image, METHODS["shared context"]), activation_checkpointing=True),
         "also: another seed": replace(plain(image, released), seed=5),
     }
     return found
@@ -253,7 +257,7 @@ def settings(config: Pretrain, variant: Variant, out: Path) -> Pretrain:
         batch_size=BATCH,
         accumulate=variant.parts,
         precision=variant.precision,
-        sharded=variant.sharded,
+        fsdp=variant.fsdp,
         device="cpu",
         threads=1,
         workers=0,

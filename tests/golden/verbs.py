@@ -63,14 +63,14 @@ FIRST_FORMAT = Path(__file__).parents[1] / "formats" / "1"
 CPU = Device(torch.device("cpu"), bf16=False)
 SAMPLERS = {  # of masks, under words of ours
     "blocks": Masking(),
-    "blocks of little context": Masking(budget=0.5, targets=6),
+    "blocks of little context": Masking(context_fraction=0.5, targets=6),
     "as released": Masking(sampler="official"),
-    "quadrants": Masking(sampler="rasterized"),
+    "quadrants": Masking(sampler="quadrants"),
     "one block": Masking(sampler="block"),
     "random": Masking(sampler="random"),
-    "random, some asked for": Masking(sampler="random", hidden=0.75, asked=0.5),
-    "blocks twice": Masking(times=2),
-    "random twice": Masking(sampler="random", times=2),
+    "random, some asked for": Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5),
+    "blocks twice": Masking(masks_per_sample=2),
+    "random twice": Masking(sampler="random", masks_per_sample=2),
 }
 
 
@@ -98,14 +98,14 @@ def small_run(folder: Path) -> Small:
         predictor_dim=24,
         predictor_depth=2,
         target_layers=(0, 1, 2, 3),
-        standardise=True,
-        pixels=0.5,
+        standardize=True,
+        pixel_loss_weight=0.5,
     )
     pretrain(
         Pretrain(
             data=Image(root=(str(root),), size=(32, 32), patch=4),
             method=method,
-            optim=Optim(warmup=0.1, momentum=0.99),
+            optim=Optim(warmup=0.1, ema_momentum=0.99),
             steps=30,
             batch_size=16,
             device="cpu",
@@ -178,9 +178,9 @@ def quick_probes(small: Small) -> dict[str, Any]:
     answers = predict(Predict(run=str(small.run), images=str(small.album), head=head, device="cpu", precision="fp32"))
     return {
         "logistic regression": scores(replace(plain, probes=("logistic",), baselines=True)),
-        "logistic regression, last four layers": scores(replace(plain, probes=("logistic",), kind="last4")),
+        "logistic regression, last four layers": scores(replace(plain, probes=("logistic",), features="last4")),
         "neighbours": scores(replace(plain, probes=("knn",), baselines=True)),
-        "few labels": scores(replace(plain, probes=("lowshot",), shots=(1.0, 5.0, 0.2), draws=3)),
+        "few labels": scores(replace(plain, probes=("lowshot",), shots=(1.0, 5.0, 0.2), repeats=3)),
         "classifier": {name: numbers(x) for name, x in zip("bw", sorted_tensors(head), strict=True)},
         "answers": [Path(each.file).name + " " + " ".join(each.classes) for each in answers[:20]],
         "chances": [list(map(float, each.chances)) for each in answers[:20]],
@@ -200,10 +200,10 @@ def slow_probes(small: Small) -> dict[str, Any]:
         "linear": scores(replace(linear, baselines=True)),
         "linear by LARS": scores(replace(linear, linear="in1k")),
         "linear by steps": scores(replace(linear, linear="places205")),
-        "linear on crops": scores(replace(linear, crops=True)),
+        "linear on crops": scores(replace(linear, augment=True)),
         "attentive": scores(replace(plain, probes=("attentive",))),
         "fine-tuned": scores(tuned),
-        "fine-tuned on few labels": scores(replace(tuned, finetune="lowshot", shots=(2.0,), draws=2)),
+        "fine-tuned on few labels": scores(replace(tuned, finetune="lowshot", shots=(2.0,), repeats=2)),
     }
 
 
@@ -233,12 +233,12 @@ def embed_of(small: Small) -> Embed:
 
 def retrieval(small: Small) -> dict[str, Any]:
     """Give what is found by search, near copies, and clusters."""
-    index, wide = embed(embed_of(small)), embed(replace(embed_of(small), kind="last4"))
-    parts = embed(replace(embed_of(small), kind="patches"))
+    index, wide = embed(embed_of(small)), embed(replace(embed_of(small), features="last4"))
+    parts = embed(replace(embed_of(small), features="patches"))
     picture = files(small.labelled)[5]
     asked = {
         "a row": Search(index=index, query="row:3", count=6, page=False),
-        "a row, features as they are": Search(index=index, query="row:3", count=6, space="plain", page=False),
+        "a row, features as they are": Search(index=index, query="row:3", count=6, whiten=False, page=False),
         "another picture": Search(index=index, query=picture, count=6, page=False),
         "a part": Search(index=index, query="row:7", box=(0.25, 0.25, 0.75, 0.75), count=6, page=False),
         "four layers": Search(index=wide, query="row:3", count=6, page=False),
@@ -269,7 +269,7 @@ def masks(small: Small) -> dict[str, Any]:
     for name, masking in SAMPLERS.items():
         masker, numbers_ = masking.build((12, 14)), np.arange(48)
         whole = [CounterRNG.of(3, step, numbers_ + 48 * step) for step in range(3)]
-        half = [replace(each, numbers=each.numbers[24:], first=24) for each in whole]
+        half = [replace(each, index=each.index[24:], offset=24) for each in whole]
         found[name] = [drawn_masks(masker(None, None, draws, 0.1)) for draws in (*whole, *half)]
     found["on a line"] = drawn_masks(Masking().build((1, 32))(None, None, CounterRNG.of(0, 1, np.arange(16)), 0.0))
     found["shapes"] = {
@@ -282,7 +282,7 @@ def masks(small: Small) -> dict[str, Any]:
 def batches(small: Small) -> dict[str, Any]:
     """Give what steps are made of: crops, mirrors, colours, masks; alone and as the second of two processes."""
     data = Image(
-        root=(str(small.album),), size=(32, 32), patch=4, flip=True, colour=0.5, mean=(0.5,) * 3, std=(0.2,) * 3
+        root=(str(small.album),), size=(32, 32), patch=4, flip=True, color_jitter=0.5, mean=(0.5,) * 3, std=(0.2,) * 3
     )
     samples, found = data.dataset(data.listing()), {}
     for rank, ranks in ((0, 1), (1, 2)):
@@ -293,7 +293,7 @@ def batches(small: Small) -> dict[str, Any]:
             step = steps[number]
             found[f"step {number}, process {rank + 1} of {ranks}"] = {
                 "pictures": bits(*step.batch.views),
-                "numbers": step.batch.number.tolist(),
+                "numbers": step.batch.index.tolist(),
                 "masks": drawn_masks(step.masks),
             }
     return found
@@ -353,7 +353,7 @@ def looked_at(small: Small) -> torch.Tensor:
     """Give normalised pictures for an exported program."""
     trained = load(small.run)
     view = torch.stack([trained.transform(each) for each in files(small.album)[:6]])
-    return trained.data.normalised(view)
+    return trained.data.normalize(view)
 
 
 def exports(small: Small) -> dict[str, Any]:
@@ -455,7 +455,7 @@ def first_format(small: Small) -> dict[str, Any]:
             log_every=1,
             out=out,
             resume="yes",
-            other_data=True,
+            allow_data_change=True,
             report=False,
         )
     )

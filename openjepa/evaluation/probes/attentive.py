@@ -90,7 +90,7 @@ def fit_classifiers(
     augment: bool,
 ) -> list[AttentiveClassifier]:
     """A classifier for each head by AdamW, learning rate falling as a cosine to 0."""
-    dim, place = viewer.see(index[:1]).patches.shape[-1], viewer.place
+    dim, place = viewer.encode(index[:1]).patches.shape[-1], viewer.device
     count = max(1, dim // 64) if dim % 64 == 0 else 1
     models = [AttentiveClassifier(dim, count, classes, seed).to(place.device) for _ in heads]
     solvers = [
@@ -121,8 +121,8 @@ def predict_classes(
     """Each model's classes for some samples; what is seen is shared."""
     answers: list[list[Tensor]] = [[] for _ in models]
     for part in index.split(BATCH_SIZE):
-        patches = viewer.see(part).patches
+        patches = viewer.encode(part).patches
         for model, found in zip(models, answers, strict=True):
-            with viewer.place.autocast():
+            with viewer.device.autocast():
                 found.append(model(patches).argmax(1).cpu())
     return iter([torch.cat(found) for found in answers])

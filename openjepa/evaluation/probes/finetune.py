@@ -31,13 +31,13 @@ class FinetuneClassifier(nn.Module):
 
     def __init__(self, candidate: EncoderAdapter, width: int, classes: int):
         super().__init__()
-        self.network, self.see = candidate.network, candidate.see
+        self.network, self.encode = candidate.network, candidate.encode
         self.linear = nn.Linear(width, classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        return self.linear(self.see(view).last)
+        return self.linear(self.encode(view).last)
 
 
 def finetune_probe(
@@ -53,14 +53,14 @@ def finetune_probe(
 
     Source: paper, appendices A.2 and D. Nothing is chosen, so no validation split is needed.
     """
-    with restore_afterwards(train.candidate.network):
-        width = train.see(labelled[0][:1]).last.shape[1]
-        model = FinetuneClassifier(train.candidate, width, classes).to(train.place.device)
+    with restore_afterwards(train.encoder.network):
+        width = train.encode(labelled[0][:1]).last.shape[1]
+        model = FinetuneClassifier(train.encoder, width, classes).to(train.device.device)
         fit_classifier(model, train, *labelled, recipe, seed)
         answers = []
         for part in asked.split(recipe.batch_size):
-            with torch.no_grad(), test.place.autocast():
-                answers.append(model(test.place.move(test.data.read(part, None).views[0])).argmax(1).cpu())
+            with torch.no_grad(), test.device.autocast():
+                answers.append(model(test.device.move(test.data.read(part, None).views[0])).argmax(1).cpu())
     return torch.cat(answers)
 
 
@@ -101,9 +101,11 @@ def fit_classifier(
                 view, truth = mix_batch(read.views[0], truth, recipe, generator)
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.lr * group["share"] * warmup_cosine(step, total, recipe.warmup)
-                with viewer.place.autocast():
-                    logits = model(viewer.place.move(view))
-                loss = F.cross_entropy(logits.float(), viewer.place.move(truth), label_smoothing=recipe.label_smoothing)
+                with viewer.device.autocast():
+                    logits = model(viewer.device.move(view))
+                loss = F.cross_entropy(
+                    logits.float(), viewer.device.move(truth), label_smoothing=recipe.label_smoothing
+                )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

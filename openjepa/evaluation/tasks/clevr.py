@@ -33,7 +33,7 @@ def scene_label(scene: dict, task: ClevrTask) -> int:
 
 
 class ClevrImages(ImageFiles):
-    """One part of CLEVR, labelled for a task. VISSL squashed the whole picture: `fit="squash"`."""
+    """One part of CLEVR, labelled for a task. VISSL squashed the whole picture: `eval_crop="squash"`."""
 
     def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: ClevrTask):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"

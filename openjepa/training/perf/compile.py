@@ -37,7 +37,7 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, where: Device, b
     for module in method.modules():
         if isinstance(module, Block):
             module.compile(dynamic=False if few else None, backend=backend)
-    times = settings.masks.times
+    times = settings.masks.masks_per_sample
     sets = [(shape,) * times for shape in (shapes if few else shapes[:1])]
     if times > 1 and few and len(shapes) > 1:  # unlike masks go through one by one
         sets += [(shape, shapes[place - 1]) for place, shape in enumerate(shapes)]
@@ -51,7 +51,7 @@ def warm_up(settings: Pretrain, method: Any, step: Step, sets: list[tuple[MaskSh
     """Forward and back under masks of these shapes, one set after the other."""
     batch = where.move(step.batch)
     for shapes in sets:
-        masks = tuple(dummy_mask(shape, len(batch.number), where) for shape in shapes)
+        masks = tuple(dummy_mask(shape, len(batch.index), where) for shape in shapes)
         with where.autocast():
             targets = method.targets(batch, masks)
             micro = next(micro_batches(batch, masks, targets, settings.accumulate))

@@ -39,8 +39,8 @@ def count_flops(method: Method, data: Modality, masks: Iterable[MaskShape]) -> S
         return decoder_flops(method, data, masks[0])
     target = context = predictor = 0
     if isinstance(method, JEPA):
-        asked = masks[0][1] * len(range(0, masks[0][2], method.target_every))
-        seen = asked if method.target_sees == "asked" else whole
+        asked = masks[0][1] * len(range(0, masks[0][2], method.target_stride))
+        seen = asked if method.target_input == "targets_only" else whole
         target = encoder_flops(method, data, seen)
     for shown, blocks, asked in masks:
         context += 3 * encoder_flops(method, data, shown)
@@ -50,16 +50,16 @@ def count_flops(method: Method, data: Modality, masks: Iterable[MaskShape]) -> S
 
 def encoder_flops(method: Method, data: Modality, tokens: int) -> int:
     """The stem and the blocks on one sequence."""
-    stem = tokens * data.stem_work(method.dim)
+    stem = tokens * data.tokenizer_flops(method.dim)
     return stem + transformer_flops(method.depth, method.dim, method.registers + tokens, method.mlp_ratio)
 
 
 def predictor_flops(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:
     """Every target block is a sequence of its own, with all that is shown; or one of all, if they share their context."""
-    output, depth, dim = data.width, method.predictor_depth, method.predictor_dim
+    output, depth, dim = data.token_dim, method.predictor_depth, method.predictor_dim
     if isinstance(method, JEPA):
         levels = len(method.target_layers) if method.target_join == "concat" else 1
-        output = method.dim * levels + (data.width if method.pixels else 0)
+        output = method.dim * levels + (data.token_dim if method.pixel_loss_weight else 0)
     into, out = 2 * shown * method.dim * dim, 2 * blocks * asked * dim * output
     if isinstance(method, JEPA) and method.predictor_context == "shared":
         pairs = shown**2 + blocks * asked * (shown + asked)  # that may attend; those that may not are no work
@@ -70,11 +70,11 @@ def predictor_flops(method: JEPA | MAE, data: Modality, shown: int, blocks: int,
 def decoder_flops(method: Decoder, data: Modality, mask: MaskShape) -> StepFlops:
     """The drawer, forward and backward, and the frozen networks that say what to draw, forward."""
     whole, (shown, _, asked) = data.grid[0] * data.grid[1], mask
-    predicts, dim = method.condition == "prediction", method.drawn_dim
+    predicts, dim = method.condition == "prediction", method.decoder_dim
     tokens = asked if predicts else whole
     frozen = encoder_flops(method, data, shown if predicts else whole)
     frozen += predictor_flops(method, data, shown, 1, asked) if predicts else 0
-    drawn = 4 * tokens * data.width * dim + transformer_flops(method.drawn_depth, dim, tokens)
+    drawn = 4 * tokens * data.token_dim * dim + transformer_flops(method.decoder_depth, dim, tokens)
     return StepFlops(frozen, 0, 3 * drawn)
 
 

@@ -94,13 +94,13 @@ class Session:
     def __init__(self, this: EncoderAdapter, found: ImageBatch, seed: int = 0):
         self.this, self.found, self.seed = this, found, seed
         rows, columns = found.data.grid
-        width = rows * columns * this.see(found.view[:1]).last.shape[1]
+        width = rows * columns * this.encode(found.view[:1]).last.shape[1]
         kept = min(len(found.view), max(8, MAX_MEMORY // width))
         pooled, patches = [], []
         parts = list(found.view.split(CHUNK_IMAGES))
         with torch.no_grad():
             for number, view in enumerate(track(parts, "looking", console=console, disable=not watched())):
-                seen = this.see(view)
+                seen = this.encode(view)
                 pooled.append(seen.last)
                 patches.extend([seen.patches.half()] if number * CHUNK_IMAGES < kept else [])
         self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
@@ -161,7 +161,7 @@ class Session:
     @torch.no_grad()
     def directions(self, view: UInt8[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
         """Patch features less their place's mean, of length 1."""
-        return F.normalize(self.this.see(view[None]).patches[0] - self.mean, dim=-1)
+        return F.normalize(self.this.encode(view[None]).patches[0] - self.mean, dim=-1)
 
     def alike(self, view: UInt8[Tensor, "C H W"], place: int) -> tuple[np.ndarray, list[PatchHit]]:
         """Where else in the picture that patch is, as colours, and the patches of other pictures most like it, one of each."""
@@ -186,7 +186,7 @@ class Session:
     @torch.no_grad()
     def neighbours(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:
         """The rows most like a picture, with the cosine of features whose loud directions are quieter."""
-        cosine = F.cosine_similarity(self.quiet, self.compared(self.this.see(view[None]).last))
+        cosine = F.cosine_similarity(self.quiet, self.compared(self.this.encode(view[None]).last))
         cosine[(self.found.view == view).flatten(1).all(1)] = -2
         rows = cosine.argsort(descending=True, stable=True)[:MAX_RESULTS].tolist()
         return [(row, float(cosine[row])) for row in rows if cosine[row] > -2]
