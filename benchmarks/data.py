@@ -1,9 +1,9 @@
-"""What stands around the step: masks, crops, decoding and a long list of files.
+"""Time what surrounds a training step: masks, crops, decoding and a long list of files.
 
     python benchmarks/data.py                      masks, packed crops, a list of a million paths
     python benchmarks/data.py --photos FOLDER      also JPEG files to 224 px views
 
-One thread throughout. Figures are for reading, not asserted.
+One thread throughout. Figures are printed, not asserted.
 """
 
 import argparse
@@ -23,32 +23,32 @@ from openjepa.modalities.image import Image
 
 
 def seconds(function, least: float = 1.0) -> float:
-    """Of one call: the median over about a second of them."""
+    """Return the median seconds per call over about a second of calls."""
     function()
-    taken = []
-    while sum(taken) < least:
-        began = time.perf_counter()
+    measured = []
+    while sum(measured) < least:
+        start = time.perf_counter()
         function()
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+        measured.append(time.perf_counter() - start)
+    return float(np.median(measured))
 
 
 def masks() -> None:
     for grid in ((8, 8), (14, 14), (16, 16), (28, 28)):
         for sampler in ("multiblock", "official"):
             masker = Masking(sampler=sampler, min_keep=8).build(grid)
-            draws = CounterRNG.of(0, 3, np.arange(128))
-            taken = seconds(lambda masker=masker, draws=draws: masker(None, None, draws, 0.0))
-            print(f"masks      {sampler:9} {grid[0]}×{grid[1]:<3} {taken / 128 * 1e6:6.1f} µs an image, batch 128")
+            rng = CounterRNG.of(0, 3, np.arange(128))
+            measured = seconds(lambda masker=masker, rng=rng: masker(None, None, rng, 0.0))
+            print(f"masks      {sampler:9} {grid[0]}×{grid[1]:<3} {measured / 128 * 1e6:6.1f} µs an image, batch 128")
 
 
 def crops() -> None:
     for size in (32, 64, 96):
         config = Image(size=(size, size), patch=size // 8, mean=(0.5,) * 3, std=(0.25,) * 3)
         data = config.synthetic(256, 0)
-        index, draws = torch.arange(128), CounterRNG.of(0, 0, np.arange(128))
-        taken = seconds(lambda data=data, index=index, draws=draws: data.read(index, draws))
-        print(f"crops      packed {size:3} px {128 / taken:8.0f} images/s")
+        index, rng = torch.arange(128), CounterRNG.of(0, 0, np.arange(128))
+        measured = seconds(lambda data=data, index=index, rng=rng: data.read(index, rng))
+        print(f"crops      packed {size:3} px {128 / measured:8.0f} images/s")
 
 
 def photos(folder: str) -> None:
@@ -56,8 +56,8 @@ def photos(folder: str) -> None:
     data = config.dataset(config.listing())
     index = torch.arange(min(64, len(data)))
     numbers = iter(range(10**6))
-    taken = seconds(lambda: data.read(index, CounterRNG.of(0, 0, next(numbers) * 64 + np.arange(len(index)))), 8.0)
-    print(f"decode     JPEG files to crops of 224 px: {len(index) / taken:.0f} images/s on one core")
+    measured = seconds(lambda: data.read(index, CounterRNG.of(0, 0, next(numbers) * 64 + np.arange(len(index)))), 8.0)
+    print(f"decode     JPEG files to crops of 224 px: {len(index) / measured:.0f} images/s on one core")
 
 
 def million(count: int) -> None:
@@ -67,17 +67,18 @@ def million(count: int) -> None:
             below.mkdir()
             for number in range(1000):
                 os.close(os.open(below / f"{number:04d}.jpg", os.O_CREAT))
-        began = time.perf_counter()
+        start = time.perf_counter()
         listing = list_files((folder,), IMAGE_SUFFIXES)
         stored = MappedPathList.write(Path(folder) / "paths", listing.paths)
-        indexed = time.perf_counter() - began
-        began = time.perf_counter()
+        indexed = time.perf_counter() - start
+        start = time.perf_counter()
         again = MappedPathList(stored.file)
         last = again[len(again) - 1]
-        opened = time.perf_counter() - began
+        opened = time.perf_counter() - start
         assert last == listing.paths[-1]
     print(
-        f"index      {len(again):,} files listed, fingerprinted and stored in {indexed:.1f} s, opened again in {opened:.4f} s"
+        f"index      {len(again):,} files listed, fingerprinted and stored in {indexed:.1f} s, "
+        f"opened again in {opened:.4f} s"
     )
 
 

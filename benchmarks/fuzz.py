@@ -1,10 +1,10 @@
-"""Damaged and hostile files: none may crash the process, take its memory, run code or pass for good.
+"""Read damaged and hostile files: none may crash the process, exhaust its memory, run code or pass as intact.
 
-    python benchmarks/fuzz.py --pictures 10000 --checkpoints 2000 --archives 2000 --weights 1000
+    python benchmarks/fuzz.py --images 10000 --checkpoints 2000 --archives 2000 --weights 1000
 
-Every case is a function of the seed and its number. Pictures are decoded; a mutated checkpoint must be refused, or hold
-what was saved to the bit; one whose hashes were mended by somebody who means harm must be refused, or be one that a run
-can go on with. Prints what came of them, and leaves with 1 if anything else did.
+Every case is a function of the seed and its number. Images are decoded. A mutated checkpoint must be refused, or
+equal what was saved bit for bit; one whose hashes an attacker fixed must be refused, or be one that a run can resume
+from. Prints the number of cases per result, and exits with 1 if there was any other result.
 """
 
 import argparse
@@ -27,13 +27,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kills import ran, small
-from openjepa.cli.shards import make_shards
+from openjepa.cli.shards import shards as make_shards
 from openjepa.core.errors import UserError
-from openjepa.data import image_io as pictures
+from openjepa.data import image_io
 from openjepa.data.crops import center_crops
 from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, crop_file, read_bytes, read_image_file
 from openjepa.data.listing import list_files
-from openjepa.data.shards import Shards
+from openjepa.data.settings import Shards
 from openjepa.interop.imported import ImportOptions
 from openjepa.interop.official import read_official
 from openjepa.training.checkpoint import (
@@ -48,29 +48,29 @@ from openjepa.training.log import read_metrics
 from openjepa.training.optim import build_optimizer
 from openjepa.training.resume import check_same_data, warn_if_environment_changed
 from tests import mutants
-from tests.faults import forked
-from tests.mutants import mutant, survived
-from tests.test_interop import METHOD, SQUARE, synthetic
+from tests.faults import run_in_fork
+from tests.mutants import mutate, run_cases
+from tests.test_interop import METHOD, SQUARE, official_checkpoint
 
 
-class Pictures:
-    """A mutated picture, cut and decoded as a loader does."""
+class Images:
+    """Decode and crop a mutated image as a loader does."""
 
-    fine = frozenset({"decoded", "undecodable"})
+    accepted = frozenset({"decoded", "undecodable"})
 
     def __init__(self, folder: Path, seed: int):
-        self.folder, self.seed, self.good = folder, seed, mutants.pictures()
+        self.folder, self.seed, self.good = folder, seed, mutants.sample_images()
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} picture {number}")
         name, other = dice.choice(list(self.good)), dice.choice(list(self.good))
         file = self.folder / f"case{Path(name).suffix}"
-        file.write_bytes(mutant(self.good[name], dice, self.good[other]))
+        file.write_bytes(mutate(self.good[name], dice, self.good[other]))
         try:
-            seen = read_image_file(str(file), 3)
-            height, width = (torch.tensor([float(side)]) for side in seen[:2])
+            image = read_image_file(str(file), 3)
+            height, width = (torch.tensor([float(side)]) for side in image[:2])
             crop = center_crops((32, 32), height, width, "crop")
-            assert crop_file(seen, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
+            assert crop_file(image, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
         except Undecodable as error:
             assert str(error)
             return "undecodable"
@@ -78,48 +78,48 @@ class Pictures:
 
 
 class Checkpoints:
-    """A run whose newest checkpoint, config, data.json or log was changed, opened again."""
+    """Open a run whose newest checkpoint, config, data.json or log was mutated."""
 
-    fine = frozenset({"refused", "as saved", "read, as mended", "refused, though mended"})
+    accepted = frozenset({"refused", "as saved", "read, with fixed hash", "refused, despite fixed hash"})
 
     def __init__(self, folder: Path, seed: int):
         self.folder, self.seed = folder, seed
         self.settings = dataclasses.replace(small(folder), out=folder / "run", steps=3)
-        assert forked(lambda: ran(self.settings)) == 0
-        (self.place,) = list_checkpoints(folder / "run" / "checkpoints")
-        self.good = {file: file.read_bytes() for file in self.place.iterdir()}
+        assert run_in_fork(lambda: ran(self.settings)) == 0
+        (self.checkpoint,) = list_checkpoints(folder / "run" / "checkpoints")
+        self.good = {file: file.read_bytes() for file in self.checkpoint.iterdir()}
         names = ("config.json", "data.json", "environment.json", "metrics.jsonl")
-        self.beside = {folder / "run" / name: (folder / "run" / name).read_bytes() for name in names}
-        self.whole = read_checkpoint(self.place)
+        self.other_files = {folder / "run" / name: (folder / "run" / name).read_bytes() for name in names}
+        self.whole = read_checkpoint(self.checkpoint)
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} checkpoint {number}")
-        for file, content in {**self.good, **self.beside}.items():
+        for file, content in {**self.good, **self.other_files}.items():
             file.write_bytes(content)
         if dice.random() < 0.3:
             return self.run(dice)
         file = dice.choice(list(self.good))
-        file.write_bytes(mutant(self.good[file], dice, self.good[dice.choice(list(self.good))]))
-        mended = file.suffix == ".safetensors" and dice.random() < 0.5
-        if mended:
-            state = json.loads(self.good[self.place / "state.json"])
+        file.write_bytes(mutate(self.good[file], dice, self.good[dice.choice(list(self.good))]))
+        hash_fixed = file.suffix == ".safetensors" and dice.random() < 0.5
+        if hash_fixed:
+            state = json.loads(self.good[self.checkpoint / "state.json"])
             state["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-            (self.place / "state.json").write_text(json.dumps(state))
+            (self.checkpoint / "state.json").write_text(json.dumps(state))
         try:
-            loaded = read_checkpoint(self.place)
-            if mended:
+            loaded = read_checkpoint(self.checkpoint)
+            if hash_fixed:
                 method = self.settings.method.build(self.settings.data)
                 restore_checkpoint(loaded, method, build_optimizer(method, self.settings.optim))
         except (*DAMAGE_ERRORS, UserError):
-            return "refused, though mended" if mended else "refused"
-        if not mended:
-            assert loaded.step == self.whole.step and same(loaded, self.whole), "passed for good"
-        return "read, as mended" if mended else "as saved"
+            return "refused, despite fixed hash" if hash_fixed else "refused"
+        if not hash_fixed:
+            assert loaded.step == self.whole.step and same(loaded, self.whole), "a damaged checkpoint was accepted"
+        return "read, with fixed hash" if hash_fixed else "as saved"
 
     def run(self, dice: random.Random) -> str:
-        """One of the files beside the checkpoint."""
-        file = dice.choice(list(self.beside))
-        file.write_bytes(mutant(self.beside[file], dice, self.beside[dice.choice(list(self.beside))]))
+        """Mutate one of the other files of the run and read it."""
+        file = dice.choice(list(self.other_files))
+        file.write_bytes(mutate(self.other_files[file], dice, self.other_files[dice.choice(list(self.other_files))]))
         try:
             settings = load_config(self.settings.out)
             check_same_data(settings, self.settings.data.listing())
@@ -131,15 +131,15 @@ class Checkpoints:
 
 
 class Archives:
-    """A tar or Parquet file that was changed, or the index beside one, listed and read."""
+    """List and read a mutated tar or Parquet file, or one with a mutated index."""
 
-    fine = frozenset({"refused", "unread", "as packed", "read, other than packed"})
+    accepted = frozenset({"refused", "unread", "as packed", "read, other than packed"})
 
     def __init__(self, folder: Path, seed: int):
         self.seed, self.folder = seed, folder / "archives"
         self.folder.mkdir()
         (folder / "files").mkdir()
-        for name, content in list(mutants.pictures().items())[:6]:
+        for name, content in list(mutants.sample_images().items())[:6]:
             (folder / "files" / name).write_bytes(content)
         self.whole = self.read(str(folder / "files"))
         (made,) = make_shards(Shards(str(folder / "files"), folder / "made", workers=1)).glob("*.tar")
@@ -150,7 +150,7 @@ class Archives:
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} archive {number}")
-        pictures.READ_ATTEMPTS = 1  # to try again takes a second
+        image_io.READ_ATTEMPTS = 1  # a second attempt would take a second
         for file in self.folder.iterdir():
             file.unlink()
         name = dice.choice(list(self.good))
@@ -158,9 +158,9 @@ class Archives:
         file.write_bytes(self.good[name])
         if dice.random() < 0.3:
             self.read(str(file))
-            index.write_bytes(mutant(index.read_bytes(), dice, self.good[name]))
+            index.write_bytes(mutate(index.read_bytes(), dice, self.good[name]))
         else:
-            file.write_bytes(mutant(self.good[name], dice, self.good[dice.choice(list(self.good))]))
+            file.write_bytes(mutate(self.good[name], dice, self.good[dice.choice(list(self.good))]))
         try:
             return "as packed" if self.read(str(file)) == self.whole else "read, other than packed"
         except UserError:
@@ -174,19 +174,19 @@ class Archives:
 
 
 class Weights:
-    """A mutated checkpoint of the authors' kind: refused in a sentence, or the very same tensors."""
+    """Read a mutated official checkpoint: it must be refused, or hold the same tensors."""
 
-    fine = frozenset({"refused", "same"})
+    accepted = frozenset({"refused", "same"})
 
     def __init__(self, folder: Path, seed: int):
         self.folder, self.seed = folder, seed
-        torch.save(synthetic(METHOD, SQUARE), folder / "whole.pth.tar")
+        torch.save(official_checkpoint(METHOD, SQUARE), folder / "whole.pth.tar")
         self.content = (folder / "whole.pth.tar").read_bytes()
         self.expected = read_official(folder / "whole.pth.tar", ImportOptions(METHOD.num_heads)).networks
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} weights {number}")
-        file, content = self.folder / "case.pth.tar", mutant(self.content, dice, self.content)
+        file, content = self.folder / "case.pth.tar", mutate(self.content, dice, self.content)
         file.write_bytes(content)
         try:
             found = read_official(file, ImportOptions(METHOD.num_heads)).networks
@@ -194,7 +194,7 @@ class Weights:
             assert str(error) and "\n" not in str(error)
             return "refused"
         expected = {name: state for name, state in self.expected.items() if name in found}
-        return "same" if all(equal(found[name], state) for name, state in expected.items()) else "other numbers"
+        return "same" if all(equal(found[name], state) for name, state in expected.items()) else "other values"
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -207,7 +207,7 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--checkpoints", type=int, default=2_000)
     parser.add_argument("--archives", type=int, default=2_000)
     parser.add_argument("--weights", type=int, default=1_000)
@@ -216,21 +216,22 @@ def main() -> None:
     torch.set_num_threads(1)
     bad: Counter[str] = Counter()
     every = (
-        (Pictures, options.pictures),
+        (Images, options.images),
         (Checkpoints, options.checkpoints),
         (Archives, options.archives),
         (Weights, options.weights),
     )
     for kind, cases in every:
-        began = time.perf_counter()
+        start = time.perf_counter()
         folder = Path(tempfile.mkdtemp())
         each = kind(folder, options.seed)
-        found = survived(cases, each, folder / "notes")
+        found = run_cases(cases, each, folder / "notes")
         shutil.rmtree(folder)
         print(
-            f"{cases} {kind.__name__.lower()}, {time.perf_counter() - began:.0f} s: {', '.join(f'{n} {w}' for w, n in found.most_common())}"
+            f"{cases} {kind.__name__.lower()}, {time.perf_counter() - start:.0f} s: "
+            + ", ".join(f"{count} {word}" for word, count in found.most_common())
         )
-        bad.update({word: count for word, count in found.items() if word not in kind.fine})
+        bad.update({word: count for word, count in found.items() if word not in kind.accepted})
     sys.exit(bool(bad))
 
 

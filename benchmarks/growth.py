@@ -1,8 +1,8 @@
-"""How cost grows: a step with tokens, batch and width; loading with workers; starting with files. One plot each.
+"""Plot how cost grows: a step with tokens, batch and width; loading with workers; startup with files.
 
     python benchmarks/growth.py --out growth.png                    (--photos FOLDER: loading, too)
 
-Prints each point, the median of three, and the power of the last doubling: 1 is linear. Threads as torch chooses, or --threads.
+Prints each point (median of three) and the exponent of the last doubling: 1 is linear. --threads 0 is torch's default.
 """
 
 import argparse
@@ -38,10 +38,10 @@ STEPS, ROUNDS = 8, 3
 
 
 def step(run: Pretrain) -> float:
-    """Seconds of one on rendered scenes, the median."""
-    where = choose_device()
-    data, run = prepare_bench_data(run, where)
-    return time_steps(run, data, where, STEPS)["step"]
+    """Return the median seconds per step on rendered scenes."""
+    device = choose_device()
+    data, run = prepare_bench_data(run, device)
+    return time_steps(run, data, device, STEPS)["step"]
 
 
 def tokens(count: int) -> float:
@@ -59,12 +59,12 @@ def width(dim: int) -> float:
 
 
 def loading(workers: int, folder: str) -> float:
-    """Photographs a second to crops of 224 px, made by so many workers; as many batches of each, so that bursts even out."""
+    """Return photographs per second to crops of 224 px for a number of workers; long enough to average out bursts."""
     config = Image(root=(folder,), size=(224, 224), patch=16)
     data, ahead, counted = config.dataset(config.listing()), 4 * workers, 8 * workers
-    steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total=2 * ahead + counted, seed=0)
+    steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total_steps=2 * ahead + counted, seed=0)
     made = load_steps(steps, 0, workers, pin=False)
-    for _ in range(ahead):  # those made ahead
+    for _ in range(ahead):  # the prefetched batches
         next(made)
     began = time.perf_counter()
     for _ in range(counted):
@@ -73,7 +73,7 @@ def loading(workers: int, folder: str) -> float:
 
 
 def starting(files: int) -> float:
-    """Seconds to list and fingerprint so many files."""
+    """Return the seconds to list and fingerprint a number of files."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(files):
             below = Path(folder) / f"{number // 1000:04d}"
@@ -112,14 +112,14 @@ def main() -> None:
         found[name] = {
             point: statistics.median(each) for point, each in zip(points, zip(*rounds, strict=True), strict=True)
         }
-        told = "  ".join(f"{point:,}: {value:.3g}" for point, value in found[name].items())
-        print(f"{name:8} {told} {unit}; power {power(found[name]):.2f}", flush=True)
+        values = "  ".join(f"{point:,}: {value:.3g}" for point, value in found[name].items())
+        print(f"{name:8} {values} {unit}; exponent {power(found[name]):.2f}", flush=True)
     options.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
     draw(found, {name: unit for name, (_, _, unit) in studies.items()}, options.out)
 
 
 def power(curve: dict[int, float]) -> float:
-    """Of the last two points: 1 is linear."""
+    """Return the exponent between the last two points: 1 is linear."""
     if len(curve) < 2:
         return math.nan
     (x, y), (last_x, last_y) = list(curve.items())[-2:]
@@ -127,14 +127,14 @@ def power(curve: dict[int, float]) -> float:
 
 
 def draw(found: dict[str, dict[int, float]], units: dict[str, str], out: Path) -> None:
-    """A panel for each curve, with a dotted line of power 1 through its first point."""
+    """Draw a panel per curve, with a dotted line of exponent 1 through its first point."""
     figure = Figure(figsize=(3.2 * len(found), 3.2), layout="constrained")
     for number, (name, curve) in enumerate(found.items()):
         points, first = list(curve), next(iter(curve))
         axes = figure.add_subplot(1, len(found), number + 1)
         axes.plot(points, list(curve.values()), marker="o")
-        axes.plot(points, [curve[first] * point / first for point in points], linestyle=":", color="grey")
-        axes.set(xscale="log", yscale="log", xlabel=name, ylabel=units[name], title=f"last power {power(curve):.2f}")
+        axes.plot(points, [curve[first] * point / first for point in points], linestyle=":", color="gray")
+        axes.set(xscale="log", yscale="log", xlabel=name, ylabel=units[name], title=f"last exponent {power(curve):.2f}")
         axes.set_xticks(points, [f"{point:,}" for point in points], fontsize=8)
         axes.set_yticks(list(curve.values()), [f"{value:.3g}" for value in curve.values()], fontsize=8)
         axes.minorticks_off()

@@ -1,9 +1,9 @@
-"""Two hosts train, one is lost, the other goes on alone, then both again: the losses of one that was never disturbed.
+"""Train on two hosts, lose one, continue on the other, then on both: losses equal those of an undisturbed run.
 
-    sudo python benchmarks/hosts.py                 network namespaces with a cable between them, as two machines
+    sudo python benchmarks/hosts.py                 network namespaces with a virtual cable, as two machines
     python benchmarks/hosts.py --loopback           two process groups on this machine
 
-Every process is started by torchrun. Losses must agree to 1e-6 with an undisturbed run of one process, in fp32.
+Every process is started by torchrun. Losses must agree within 1e-6 with an undisturbed run of one process, in fp32.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.kills import small
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import Pretrain, to_json
 from openjepa.training.log import read_metrics
-from tests.ranks import bearing
+from tests.ranks import processes_with_variable
 
 NAMES, CABLE, ADDRESSES = ("jepa0", "jepa1"), ("cable0", "cable1"), ("10.77.0.1", "10.77.0.2")
 PORT = 29517
@@ -38,7 +38,7 @@ raise SystemExit(run_guarded(lambda _: pretrain(from_json(settings)), []))
 
 
 def connect() -> None:
-    """Two namespaces and a cable; what an earlier call left is removed."""
+    """Create two namespaces and a cable; remove what an earlier call left."""
     disconnect()
     for name in NAMES:
         ip("netns", "add", name)
@@ -60,15 +60,16 @@ def ip(*words: str) -> None:
 
 
 def start(host: int, hosts: int, settings: Pretrain, loopback: bool) -> subprocess.Popen:
-    """torchrun with one process on a host, in a session of its own."""
+    """Start torchrun with one process on a host, in a session of its own."""
     plain = settings.out.with_name(f"settings{host}.json")
     plain.write_text(json.dumps(to_json(settings)))
     code = settings.out.with_name("run.py")
     code.write_text(RUN)
     into = [] if loopback else ["ip", "netns", "exec", NAMES[host]]
     command = [
-        *into, sys.executable, "-m", "torch.distributed.run", "--nnodes", hosts, "--node-rank", host, "--nproc-per-node", 1,
-        "--master-addr", "127.0.0.1" if loopback else ADDRESSES[0], "--master-port", PORT, code, plain,
+        *into, sys.executable, "-m", "torch.distributed.run", "--nnodes", hosts, "--node-rank", host,
+        "--nproc-per-node", 1, "--master-addr", "127.0.0.1" if loopback else ADDRESSES[0], "--master-port", PORT,
+        code, plain,
     ]  # fmt: skip
     device = {} if loopback else {"GLOO_SOCKET_IFNAME": CABLE[host]}
     environment = {
@@ -85,24 +86,24 @@ def start(host: int, hosts: int, settings: Pretrain, loopback: bool) -> subproce
 
 
 def mark(host: int) -> str:
-    """A variable that all processes of a host have in their environment."""
+    """Name a variable that all processes of a host have in their environment."""
     return f"HOST_{host}_OF_{os.getpid()}"
 
 
 def lose(host: int) -> None:
-    """Everything on a host is gone at once."""
-    for process in bearing(mark(host)):
+    """Kill everything on a host at once."""
+    for process in processes_with_variable(mark(host)):
         os.kill(process, signal.SIGKILL)
 
 
 def saved(settings: Pretrain) -> int:
-    """The step of the newest checkpoint."""
+    """Return the step of the newest checkpoint."""
     kept = list_checkpoints(settings.out / "checkpoints")
     return int(kept[0].name.removeprefix("step-")) if kept else 0
 
 
 def until(settings: Pretrain, step: int, processes: list[subprocess.Popen]) -> None:
-    """Waits for a checkpoint of this step or a later one."""
+    """Wait for a checkpoint of a step or a later one."""
     while saved(settings) < step:
         assert all(process.poll() is None for process in processes), settings.out.with_name("said0.txt").read_text()
         time.sleep(0.02)
@@ -134,11 +135,12 @@ def tried(folder: Path, options: argparse.Namespace) -> None:
     until(torn, options.steps // 4, both)
     lose(1)
     lost = time.monotonic()
-    while "has gone or does not answer" not in torn.out.with_name("said0.txt").read_text():
+    while "has died or does not answer" not in torn.out.with_name("said0.txt").read_text():
         assert time.monotonic() < lost + 90
         time.sleep(0.1)
     print(
-        f"two hosts to step {saved(torn)}; one is lost, the other's process says so after {time.monotonic() - lost:.0f} s"
+        f"two hosts to step {saved(torn)}; one is lost, the other's process reports it after "
+        f"{time.monotonic() - lost:.0f} s"
     )
     os.killpg(both[0].pid, signal.SIGTERM)  # its torchrun would wait five minutes for the lost one's
     both[0].wait(60)
@@ -153,9 +155,10 @@ def tried(folder: Path, options: argparse.Namespace) -> None:
     assert [process.wait(600) for process in both] == [0, 0], torn.out.with_name("said0.txt").read_text()
     losses = [[row["loss"] for row in read_metrics(each.out / "metrics.jsonl")] for each in (whole, torn)]
     assert len(losses[0]) == len(losses[1]) == options.steps
-    apart = [abs(one - other) for one, other in zip(*losses, strict=True)]
+    differences = [abs(one - other) for one, other in zip(*losses, strict=True)]
     print(
-        f"two hosts to step {saved(torn)}; losses differ by {max(apart[:20]):.1e} at most in 20 steps, {max(apart):.1e} in {options.steps}"
+        f"two hosts to step {saved(torn)}; losses differ by at most {max(differences[:20]):.1e} in 20 steps, "
+        f"{max(differences):.1e} in {options.steps}"
     )
 
 

@@ -1,9 +1,9 @@
-"""What a list of files costs as it grows: to find them, to keep the list, to open it again, to shuffle it for an epoch.
+"""Measure what a list of files costs as it grows: to list, write, open and shuffle it for an epoch.
 
     python benchmarks/index.py --counts 10000 100000 1000000
 
-Empty files are made below a temporary folder, a thousand in each sub-folder. Each row is a process of its own; memory is
-what it has more at the end than when the list was not yet there.
+Empty files are created below a temporary folder, a thousand per sub-folder. Each row is a process of its own; memory
+is its growth from before the list exists to the end.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def made(folder: Path, count: int) -> Path:
 
 
 def resident() -> float:
-    """MB of memory that are this process's own."""
+    """Return the resident memory of this process in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
@@ -45,7 +45,7 @@ def timed(work: Any) -> tuple[Any, float]:
 
 
 def find(folder: Path, count: int) -> dict[str, float]:
-    """Looks for the files and keeps the list."""
+    """Time listing the files and writing the list."""
     before = resident()
     listing, finding = timed(lambda: list_files((str(folder),), frozenset({".jpg"})))
     assert len(listing.paths) == count
@@ -55,14 +55,20 @@ def find(folder: Path, count: int) -> dict[str, float]:
 
 
 def reopen(folder: Path, count: int) -> dict[str, float]:
-    """Opens the kept list, as a worker does."""
+    """Time opening the stored list, as a worker does."""
     before = resident()
     paths, opening = timed(lambda: MappedPathList(folder.with_name("paths")))
     _, shuffling = timed(lambda: epoch_order(0, 0, count))
-    dice = random.Random(0)
-    _, looking = timed(lambda: [paths[dice.randrange(count)] for _ in range(LOOKS)])
+    rng = random.Random(0)
+    _, looking = timed(lambda: [paths[rng.randrange(count)] for _ in range(LOOKS)])
     size = paths.file.stat().st_size
-    return {"open": opening, "shuffle": shuffling, "read one, µs": 1e6 * looking / LOOKS, "memory": resident() - before, "bytes an entry": size / count}  # fmt: skip
+    return {
+        "open": opening,
+        "shuffle": shuffling,
+        "read one, µs": 1e6 * looking / LOOKS,
+        "memory": resident() - before,
+        "bytes per entry": size / count,
+    }
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""The kill matrix: a run is killed at each of its boundaries, gone on with, and compared with one that never was.
+"""The kill matrix: kill a run at each of its boundaries, resume it, and compare it with an undisturbed run.
 
     python benchmarks/kills.py --every 1
 
-Prints the table of docs/reliability.md: for each kind of boundary how many kills there were, and how many runs ended with
-the weights, the moments and the log of the undisturbed one, bit for bit. "Power" is the worst that a disk may do: all
-that was not flushed is gone. Forks, so Linux and macOS alone.
+Prints the table of docs/reliability.md: for each kind of boundary the number of kills, and how many runs ended with the
+weights, the optimizer state and the log of the undisturbed one, bit for bit. "Power" is the worst that a disk may do:
+everything that was not flushed is lost. It forks, so it runs on Linux and macOS only.
 """
 
 import argparse
@@ -30,53 +30,67 @@ from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 from openjepa.training.perf import hardware as machine
-from tests.faults import boundaries, every, forked, killed, outcome, powerless, same
+from tests.faults import (
+    list_boundaries,
+    load_outcome,
+    run_in_fork,
+    run_until_killed,
+    run_until_power_loss,
+    same_outcome,
+    sample_every,
+)
 
-WAYS = {"killed": ("kill", True), "killed, saved in the step": ("kill", False), "power lost": ("power", True), "power lost, saved in the step": ("power", False)}  # fmt: skip
+WAYS = {  # name -> (kind of loss, whether saves are written in the background)
+    "killed": ("kill", True),
+    "killed, saved in the step": ("kill", False),
+    "power lost": ("power", True),
+    "power lost, saved in the step": ("power", False),
+}
 
 
 def small(folder: Path) -> Pretrain:
-    """Nine steps with three checkpoints of 64 pictures."""
+    """Return settings of nine steps on 64 images, with three checkpoints."""
     photos = folder / "photos"
     photos.mkdir()
     for number, image in enumerate(render(64, (32, 32), seed=7).image):
         Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(photos / f"{number:03d}.png")
     return Pretrain(
         data=Image(root=(str(photos),), size=(32, 32), patch=8),
-        method=JEPA(dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardize=True),
-        optim=Optim(warmup=0.1, ema_momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
-        log_every=2, save_every=3, keep_last=1, resume="if-any", report=False,
+        method=JEPA(
+            dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardize=True
+        ),
+        optim=Optim(warmup=0.1, ema_momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1,
+        workers=0, log_every=2, save_every=3, keep_last=1, resume="if-any", report=False,
     )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--every", type=int, default=1, help="kill at each n-th boundary")
+    parser.add_argument("--every", type=int, default=1, help="kill at every n-th boundary")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--out", type=Path, help="a JSON file for the counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    machine.MATMUL_SIDES, machine.COPY_BYTES = {"cpu": (64,)}, 2**16  # the ceilings are measured in an instant
+    machine.MATMUL_SIDES, machine.COPY_BYTES = {"cpu": (64,)}, 2**16  # measure the machine's rates in an instant
     began, kills, good = time.perf_counter(), Counter(), Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = small(folder)
-        ran(
-            dataclasses.replace(settings, out=folder / "whole")
-        )  # in this process, which then need not be warmed up again
-        whole = outcome(folder / "whole")
+        ran(dataclasses.replace(settings, out=folder / "whole"))  # in this process, so that forks need no warm-up
+        whole = load_outcome(folder / "whole")
         for way in options.ways:
             kind, beside = WAYS[way]
             there = dataclasses.replace(settings, async_save=beside, out=folder / "place" / "run")
-            names = boundaries(lambda: ran(there), fresh(there.out), folder / "names.json")  # noqa: B023
-            for at in every(len(names), options.every):
+            names = list_boundaries(lambda: ran(there), fresh(there.out), folder / "names.json")  # noqa: B023
+            for at in sample_every(len(names), options.every):
                 status = attempt(kind, there, at)
                 label = names[at - 1]
                 if status == 0:
-                    continue  # fewer boundaries this time: a thread of the save was ahead
+                    continue  # fewer boundaries in this run: the writer thread was ahead
                 assert status == -signal.SIGKILL, f"{way} {at} ({label}): {status}"
                 kills[label, way] += 1
-                good[label, way] += forked(lambda: ran(there)) == 0 and same(outcome(there.out), whole)  # noqa: B023
+                resumed = run_in_fork(lambda: ran(there)) == 0  # noqa: B023
+                good[label, way] += resumed and same_outcome(load_outcome(there.out), whole)
     ways = options.ways
     print("| boundary | " + " | ".join(ways) + " |\n|---" + "|---" * len(ways) + "|")
     for label in sorted({label for label, _ in kills}):
@@ -92,20 +106,20 @@ def main() -> None:
 
 
 def fresh(out: Path) -> Path:
-    """An empty place for a run."""
+    """Create an empty folder for a run."""
     shutil.rmtree(out.parent, ignore_errors=True)
     out.parent.mkdir()
     return out
 
 
 def attempt(kind: str, settings: Pretrain, at: int) -> int:
-    """Runs to the n-th boundary and dies; afterwards the run's folder is what would be found."""
+    """Run to the n-th boundary and die; leave the run's folder as a resume would find it."""
     out = fresh(settings.out)
     if kind == "kill":
-        return killed(lambda: ran(settings), out, at)
+        return run_until_killed(lambda: ran(settings), out, at)
     left = out.parent.with_name("left")
     shutil.rmtree(left, ignore_errors=True)
-    status = powerless(lambda: ran(settings), out, at, left)
+    status = run_until_power_loss(lambda: ran(settings), out, at, left)
     if status == -signal.SIGKILL:
         shutil.rmtree(out.parent)
         left.rename(out.parent)

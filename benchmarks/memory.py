@@ -1,10 +1,11 @@
-"""What a process holds, and a step takes, with weights whole or spread, activations kept or worked out again.
+"""Measure memory and step time with replicated or sharded weights, with and without activation checkpointing.
 
     python benchmarks/memory.py [--recipe ijepa-vitb16] [--batch 8]
 
-Four ways, one after the other: one process; one that recomputes; two with whole weights (DDP); two with spread ones (FSDP2).
-Scenes rendered in memory; fp32; one thread a process. Each way is taken twice: once for its time, once for its memory, which
-is then given back to the system as soon as it is free. Linux, since memory is read from /proc.
+Five configurations in turn: one process, with and without activation checkpointing; two processes with replicated
+weights (DDP); two with sharded weights (FSDP2), with and without activation checkpointing. Scenes rendered in memory;
+fp32; one thread per process. Each runs twice: once for its time, and once for its memory, with an allocator that
+returns freed memory to the system at once. Linux only, since memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ from openjepa.training.setup import build_model
 from openjepa.training.step import train_step
 
 STEPS = 5
-RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc keeps nothing of what is free
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc returns freed memory at once
 WAYS = {  # processes, settings
     "one process": (1, {}),
-    "one process, recomputed": (1, {"recompute": True}),
+    "one process, recomputed": (1, {"activation_checkpointing": True}),
     "two processes, whole weights": (2, {}),
-    "two processes, spread weights": (2, {"sharded": True}),
-    "two processes, spread and recomputed": (2, {"sharded": True, "recompute": True}),
+    "two processes, spread weights": (2, {"fsdp": True}),
+    "two processes, spread and recomputed": (2, {"fsdp": True, "activation_checkpointing": True}),
 }
 
 
 def resident(what: str) -> int:
-    """Bytes of memory: "VmRSS" now, "VmHWM" at most so far."""
+    """Return bytes of memory: "VmRSS" now, "VmHWM" the peak so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(what)).split()[1]) * 1024
 
 
 def one(options: argparse.Namespace) -> None:
-    """Takes some steps and prints what this process held."""
+    """Take some steps and print the memory of this process."""
     if not RETURNED.keys() & os.environ.keys():
         retain_freed_memory()
     torch.set_num_threads(1)
@@ -69,7 +70,7 @@ def one(options: argparse.Namespace) -> None:
         made = [steps[number] for number in range(STEPS)]
         taken = []
         for number, step in enumerate(made):
-            if number == 2:  # moments and buckets are there
+            if number == 2:  # optimizer state and buckets exist
                 Path("/proc/self/clear_refs").write_text("5")
                 before = resident("VmRSS")
             barrier()
@@ -88,7 +89,7 @@ def one(options: argparse.Namespace) -> None:
 
 
 def taken(way: str, variables: dict[str, str], options: argparse.Namespace) -> dict[str, float]:
-    """What the first process of a way says."""
+    """Run one configuration and return what its first process printed."""
     ranks = WAYS[way][0]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

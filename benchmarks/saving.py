@@ -1,9 +1,10 @@
-"""What a checkpoint costs: the time a step waits for it, saved in the step and beside the training.
+"""Measure what a checkpoint costs: the time a step waits for it, saved in the step and in the background.
 
     python benchmarks/saving.py --model small --batch 32 --threads 1
 
-Three saves, one after every fourth step. "waits" is the time until training goes on, "costs" what the whole run took beyond
-its plain steps, for each save: it holds the time by which a save beside the training slows the steps that go on.
+Three saves, one after every fourth step. "waits" is the time until training continues. "costs" is the time per save
+that the whole run took beyond its plain steps: it includes the time by which a save in the background slows the steps
+beside it.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: all")
     parser.add_argument(
-        "--out", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to be tried"
+        "--out", type=Path, default=Path(tempfile.gettempdir()), help="a folder on the disk to be measured"
     )
     options = parser.parse_args()
     retain_freed_memory()
@@ -54,7 +55,7 @@ def main() -> None:
     method = config.method.build(data).to(where.device)
     optimizer = build_optimizer(method, config.optim)
     step = Steps(
-        data.synthetic(options.batch, 0), config.masks.build(data.grid), batch_size=options.batch, total=9, seed=0
+        data.synthetic(options.batch, 0), config.masks.build(data.grid), batch_size=options.batch, total_steps=9, seed=0
     )[0]
 
     def take() -> float:
@@ -67,7 +68,8 @@ def main() -> None:
 
     plain = statistics.median([take() for _ in range(10)][3:])
     print(
-        f"{options.model}, batch {options.batch}, {where.device}, {torch.get_num_threads()} threads: a step {plain:.3f} s"
+        f"{options.model}, batch {options.batch}, {where.device}, {torch.get_num_threads()} threads: "
+        f"{plain:.3f} s per step"
     )
     print("| saved | MB | waits, s | of a step | costs, s | of a step |\n|---" + "|---" * 5 + "|")
     for beside in (False, True):
@@ -78,7 +80,7 @@ def main() -> None:
                 take()
                 if number % BETWEEN == 0:
                     asked = time.perf_counter()
-                    saver.save(number + 1, method, optimizer, must=False)
+                    saver.save(number + 1, method, optimizer, required=False)
                     waits.append(time.perf_counter() - asked)
         cost = (time.perf_counter() - began - SAVES * BETWEEN * plain) / SAVES
         size = sum(file.stat().st_size for file in next((out / "checkpoints").iterdir()).iterdir())

@@ -1,10 +1,10 @@
-"""One query at a time among a million vectors: brute force beside the approximate index, its recall, its time to be made.
+"""Compare brute force with the approximate index, one query at a time among a million vectors: time and recall.
 
-    python benchmarks/search.py                                            a million made-up vectors, clustered as features are
-    python benchmarks/search.py --index photos.safetensors                 an index with class folders: which space finds them
+    python benchmarks/search.py                               a million synthetic vectors, clustered as features are
+    python benchmarks/search.py --index photos.safetensors    an index with class folders: compare whitening
 
-Made-up vectors lie about 200 centres, each cluster in 40 directions of its own, which by the distances to the nearest makes
-an intrinsic dimension of about 20. What is asked for are other vectors of the same kind.
+Synthetic vectors lie around 200 centers, each cluster in 40 directions of its own, which gives an intrinsic dimension
+of about 20 by the distances to the nearest neighbors. The queries are other vectors of the same kind.
 """
 
 import argparse
@@ -23,51 +23,51 @@ from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import ApproximateSearch, ExactSearch, normalize_rows
 from openjepa.evaluation.whitening import WhitenedView, Whitening
 
-CENTRES, DIRECTIONS, QUERIES = 200, 40, 200
+CENTERS, DIRECTIONS, QUERIES = 200, 40, 200
 
 
-def made_up(count: int, width: int) -> np.ndarray:
+def synthetic_vectors(count: int, width: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(CENTRES, width)).astype(np.float32)
+    centers = rng.normal(size=(CENTERS, width)).astype(np.float32)
     x = np.empty((count, width), np.float32)
-    own = rng.integers(CENTRES, size=count)
-    for number in range(CENTRES):
+    own = rng.integers(CENTERS, size=count)
+    for number in range(CENTERS):
         rows = np.flatnonzero(own == number)
         spread = rng.normal(size=(DIRECTIONS, width)).astype(np.float32) * (1.0 / DIRECTIONS**0.5)
-        x[rows] = centres[number] + rng.normal(size=(len(rows), DIRECTIONS)).astype(np.float32) @ spread
+        x[rows] = centers[number] + rng.normal(size=(len(rows), DIRECTIONS)).astype(np.float32) @ spread
     return x
 
 
 def dimension(near: np.ndarray) -> float:
-    """Intrinsic dimension by the distances to the nearest (Levina and Bickel, 2004), of cosines, nearest first."""
+    """Estimate the intrinsic dimension (Levina and Bickel, 2004) from cosines of neighbors, nearest first."""
     distance = np.sqrt(np.maximum(2 - 2 * near.astype(np.float64), 1e-12))
     return float(1 / np.mean(np.log(distance[:, -1:] / distance[:, :-1])))
 
 
 def seconds(search, queries: np.ndarray) -> float:
-    """The median of one query at a time."""
-    taken = []
+    """Return the median seconds of one query at a time."""
+    measured = []
     for query in queries:
-        began = time.perf_counter()
+        start = time.perf_counter()
         search(query[None])
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+        measured.append(time.perf_counter() - start)
+    return statistics.median(measured)
 
 
 def speed(count: int, width: int) -> dict[str, float]:
-    x = normalize_rows(made_up(count + QUERIES, width))
+    x = normalize_rows(synthetic_vectors(count + QUERIES, width))
     x, queries = x[:count], x[count:]
 
     def brute(query: np.ndarray) -> np.ndarray:
-        """As fast as numpy has it: one product with unit vectors that lie in memory, and the ten highest."""
+        """Search as fast as numpy can: one matmul with unit vectors in memory, and the ten highest."""
         cosine = x @ query[0]
         best = np.argpartition(-cosine, 10)[:10]
         return best[np.argsort(-cosine[best])]
 
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         index = ApproximateSearch.of(x, Path(folder) / "index.faiss")
-        built = time.perf_counter() - began
+        built = time.perf_counter() - start
         truth = ExactSearch(x).find(queries, 20)
         found = index.find(queries, 10).rows
         recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth.rows[:, :10], found, strict=True)])
@@ -76,12 +76,12 @@ def speed(count: int, width: int) -> dict[str, float]:
     return {
         "rows": count, "width": width, "intrinsic dimension": dimension(truth.cosine), "index made, s": built,
         "recall of ten": float(recall), "brute force, ms": 1e3 * plain, "our exact search, ms": 1e3 * exact,
-        "approximate, ms": 1e3 * quick, "times faster than brute force": plain / quick,
+        "approximate, ms": 1e3 * quick, "speedup over brute force": plain / quick,
     }  # fmt: skip
 
 
 def spaces(file: Path) -> dict[str, float]:
-    """Of ten neighbours, the share in the folder of the picture asked for, in each space; a thousand pictures asked."""
+    """Return the share of ten neighbors in the query's class folder, per whitening, over a thousand queries."""
     index = open_index(file)
     features, classes = np.asarray(index.features), np.array(index.classes)
     rows = np.random.default_rng(0).choice(len(features), min(1000, len(features)), replace=False)

@@ -1,9 +1,10 @@
-"""Pictures in files, in tar files and in Parquet: how fast they are read at random, and a million of them found.
+"""Time random reads of images from files, tar files and Parquet, and the listing of a million images.
 
-    python benchmarks/shards.py --photos FOLDER --pictures 1000000
+    python benchmarks/shards.py --photos FOLDER --images 1000000
 
-One thread. The photographs, repeated to 1,000, are read as training crops of 224 px in a random order, the kinds in turn. The
-million are members of 1 KB, a thousand to a tar file. Everything is in the page cache: what a disk or a network adds is not here.
+One thread. The photographs, repeated to 1,000, are read as training crops of 224 px in random order, the formats in
+turn. The million are members of 1 KB, a thousand per tar file. Everything is in the page cache: disks and networks
+are not measured.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openjepa.cli.shards import make_shards
+from openjepa.cli.shards import shards as make_shards
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.data.image_io import IMAGE_SUFFIXES, read_bytes
 from openjepa.data.listing import list_files
-from openjepa.data.shards import Shards
+from openjepa.data.settings import Shards
 from openjepa.modalities.image import Image
 
 COUNT, BATCH = 1000, 50
 
 
 def kinds(photos: str, folder: Path) -> dict[str, str]:
-    """The photographs in every form."""
+    """Write the photographs in every format."""
     paths = list_files((photos,), IMAGE_SUFFIXES).paths
     files = folder / "files"
     files.mkdir()
@@ -48,13 +49,13 @@ def kinds(photos: str, folder: Path) -> dict[str, str]:
         found[f"Parquet, row groups of {rows}"] = name = str(folder / f"{rows}.parquet")
         parquet.write_table(arrow.table({"image": cells}), name, row_group_size=rows)
     began = time.perf_counter()
-    found["tar files, made 256 px"] = str(make_shards(Shards(str(files), folder / "small", size=256, workers=1)))
-    print(f"made smaller at {COUNT / (time.perf_counter() - began):.0f} pictures/s")
+    found["tar files, shrunk to 256 px"] = str(make_shards(Shards(str(files), folder / "small", size=256, workers=1)))
+    print(f"shrunk at {COUNT / (time.perf_counter() - began):.0f} images/s")
     return found
 
 
 def rates(found: dict[str, str], rounds: int) -> None:
-    """Pictures a second of every kind, the median of some rounds."""
+    """Print the crops per second of every format, the median of several rounds."""
     data = {name: Image(root=(root,), size=(224, 224), patch=16) for name, root in found.items()}
     sets = {name: config.dataset(config.listing()) for name, config in data.items()}
     taken: dict[str, list[float]] = {name: [] for name in sets}
@@ -65,7 +66,7 @@ def rates(found: dict[str, str], rounds: int) -> None:
             for part in index.split(BATCH):
                 own.read(part, CounterRNG.of(0, turn, part.numpy()))
             taken[name].append(time.perf_counter() - began)
-    print("| pictures in | crops/s | of files |\n|---|---|---|")
+    print("| images in | crops/s | of files |\n|---|---|---|")
     plain = statistics.median(taken["files"])
     for name, each in taken.items():
         middle = statistics.median(each)
@@ -73,7 +74,7 @@ def rates(found: dict[str, str], rounds: int) -> None:
 
 
 def many(folder: Path, count: int) -> None:
-    """Looks through tar files of a thousand members each, and opens what was found again."""
+    """Time listing tar files of a thousand members each, without and with their indexes."""
     folder.mkdir()
     content = np.random.default_rng(0).bytes(1000)
     for number in range(count // 1000):
@@ -82,24 +83,24 @@ def many(folder: Path, count: int) -> None:
                 member = tarfile.TarInfo(f"{number:06d}{place:03d}.jpg")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    for what in ("looked through", "by their indexes"):
+    for state in ("without indexes", "with indexes"):
         began = time.perf_counter()
         found = len(list_files((str(folder),), IMAGE_SUFFIXES).paths)
-        print(f"{found:,} pictures in {count // 1000:,} tar files, {what}: {time.perf_counter() - began:.1f} s")
+        print(f"{found:,} images in {count // 1000:,} tar files, {state}: {time.perf_counter() - began:.1f} s")
     kept = sum(file.stat().st_size for file in folder.glob(".*.index"))
-    print(f"indexes: {kept / count:.0f} bytes a picture")
+    print(f"indexes: {kept / count:.0f} bytes per image")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", required=True)
-    parser.add_argument("--pictures", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     rates(kinds(options.photos, folder), options.rounds)
-    many(folder / "many", options.pictures)
+    many(folder / "many", options.images)
     shutil.rmtree(folder)
 
 

@@ -1,10 +1,10 @@
-"""How fast a training step is: plain fp32 (minimal/ijepa.py) against the package, on the same batch, turn by turn.
+"""Compare the speed of a training step in plain fp32 (minimal/ijepa.py) and in the package, on the same batch in turn.
 
     python benchmarks/step.py                       ViT-S/16, 224 px, batch 32, OfficialBlocks, predictor 384×6
 
-Prints, beside each, the share of the matrix rate measured in the same run; only the listed mathematics counts as work:
-matrix products of 2·m·n·k, backward as twice forward. "shared" is the package with a context that the predictor computes
-once for all blocks, which is less work and another mathematics. Threads as torch chooses, or --threads.
+Prints for each the share of the matmul rate measured in the same run. Only matmuls count as work: 2·m·n·k each,
+backward as twice forward. "shared" is the package with a context that the predictor computes once for all blocks,
+which is less work and a different computation. Threads: torch's default, or --threads.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from openjepa.training.step import train_step
 
 
 def package(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[], object]:
-    """The package's training step."""
+    """Return the package's training step."""
     net = method.build(data).to(where.device)
     settings = Optim()
     optimizer, moved = build_optimizer(net, settings), where.move(step)
@@ -46,12 +46,12 @@ def package(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[]
 
 
 def reference(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[], object]:
-    """The same step in plain fp32, of minimal/ijepa.py."""
+    """Return the same step in plain fp32, from minimal/ijepa.py."""
     sizes = (method.dim, method.depth, method.num_heads, method.predictor_dim, method.predictor_depth)
     net = plain.IJEPA(data.grid, data.patch, *sizes).to(where.device)
-    optimizer, (mask,) = plain.optimiser(net), where.move(step.masks)
+    optimizer, (mask,) = plain.build_optimizer(net), where.move(step.masks)
     images = (step.batch.views[0].float() / 255 - 0.45).div(0.225).to(where.device)
-    return lambda: plain.step(net, optimizer, 1, 1000, 100, images, mask.context, mask.target)
+    return lambda: plain.train_step(net, optimizer, 1, 1000, 100, images, mask.context, mask.target)
 
 
 def main() -> None:
@@ -88,12 +88,13 @@ def main() -> None:
             if turn:  # the first warms up
                 times[name].append(seconds)
 
-    ((context, blocks, asked),) = shapes = mask_shapes(step.masks)
+    ((context, blocks, tokens),) = shapes = mask_shapes(step.masks)
     kind = where.precision
     listed = {"plain": ("fp32", method), "package": (kind, method), "shared": (kind, shared)}
     print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     print(
-        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{asked}, {count_flops(method, data, shapes).total / 1e9:.1f} GFLOP an image"
+        f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{tokens}, "
+        f"{count_flops(method, data, shapes).total / 1e9:.1f} GFLOP per image"
     )
     for name, (kind, counted) in listed.items():
         value, work = statistics.median(times[name]), options.batch * count_flops(counted, data, shapes).total

@@ -1,7 +1,9 @@
-"""I-JEPA in one file: plain fp32 torch, nothing imported from openjepa, nothing clever.
+"""I-JEPA in one file: plain fp32 PyTorch without any import from openjepa.
 
 Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture", CVPR 2023.
-The package must give the same losses as this file from the same weights, images and masks; a test holds it to that.
+From the same weights, images and masks the package must give the same losses (checked by tests/test_minimal.py).
+
+`python minimal/ijepa.py` trains ten steps on noise.
 
 B images  N patches  D width  M target blocks  T patches per block  C context patches
 """
@@ -15,15 +17,15 @@ from torch import nn
 
 
 def sincos(grid, dim):
-    """Positions of a grid: half of the width for the column, half for the row; sines, then cosines."""
+    """Return fixed position embeddings of a grid: half of the width for the column, half for the row; sines first."""
     frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    angles = [place.reshape(-1, 1) * frequency for place in (x, y)]
+    angles = [coordinate.reshape(-1, 1) * frequency for coordinate in (x, y)]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()  # N D
 
 
 class Block(nn.Module):
-    """x + attention(norm x), x + mlp(norm x)."""
+    """A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, dim, heads, mlp_ratio=4):
         super().__init__()
@@ -52,17 +54,18 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.register_buffer("pos", sincos(grid, dim), persistent=False)
 
-    def forward(self, images, shown=None):
+    def forward(self, images, context=None):
+        """Encode all patches, or only those of `context` (B C)."""
         x = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos  # B N D
-        if shown is not None:
-            x = rows(x, shown)
+        if context is not None:
+            x = gather(x, context)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
 
 class Predictor(nn.Module):
-    """A narrow transformer: the context, and a mask token at every place that is asked for."""
+    """A narrow transformer on the context features and one mask token per target patch."""
 
     pos: torch.Tensor
 
@@ -75,19 +78,22 @@ class Predictor(nn.Module):
         self.proj = nn.Linear(width, dim)
         self.register_buffer("pos", sincos(grid, width), persistent=False)
 
-    def forward(self, context, shown, asked):
-        """One target block: B T."""
-        x = torch.cat([self.embed(context) + self.pos[shown], self.mask_token + self.pos[asked]], dim=1)
+    def forward(self, features, context, target):
+        """Predict the features of one target block (B T) from the features of the context patches (B C)."""
+        x = torch.cat([self.embed(features) + self.pos[context], self.mask_token + self.pos[target]], dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.proj(self.norm(x[:, shown.shape[1] :]))  # B T D
+        return self.proj(self.norm(x[:, context.shape[1] :]))  # B T D
 
 
-def rows(x, index):
+def gather(x, index):
+    """Select the rows of each sample: x B N D, index B K -> B K D."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class IJEPA(nn.Module):
+    """Context encoder, predictor, and the EMA of the encoder, which provides the targets."""
+
     def __init__(self, grid, patch, dim, depth, heads, width, predictor_depth):
         super().__init__()
         self.encoder = Encoder(grid, patch, dim, depth, heads)
@@ -99,64 +105,68 @@ class IJEPA(nn.Module):
                 nn.init.zeros_(parameter)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
 
-    def loss(self, images, shown, asked):
-        """`shown` B C and `asked` B M T are indices of patches."""
+    def loss(self, images, context, target):
+        """Predict every target block from the context: `context` B C and `target` B M T are indices of patches."""
         with torch.no_grad():
-            seen = self.target_encoder(images)
-            seen = F.layer_norm(seen, seen.shape[-1:])  # as released; the paper does not mention it
-        context = self.encoder(images, shown)
+            features = self.target_encoder(images)
+            features = F.layer_norm(features, features.shape[-1:])  # official code; the paper does not mention it
+        encoded = self.encoder(images, context)
         losses = [
-            F.smooth_l1_loss(self.predictor(context, shown, block), rows(seen, block)) for block in asked.unbind(1)
+            F.smooth_l1_loss(self.predictor(encoded, context, block), gather(features, block))
+            for block in target.unbind(1)
         ]
         return torch.stack(losses).mean()
 
     @torch.no_grad()
-    def follow(self, momentum):
-        for mine, theirs in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - momentum)
+    def update_ema(self, momentum):
+        """Update the target encoder: momentum · target_encoder + (1 - momentum) · encoder."""
+        for ema, weight in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
+            ema.lerp_(weight, 1 - momentum)
 
 
 def learning_rate(n, total, warmup, start=2e-4, peak=1e-3, end=1e-6):
-    """Of step n = 1, 2, …"""
+    """Return the learning rate of step n = 1, 2, …: linear warmup, then cosine decay."""
     if n < warmup:
         return start + n / warmup * (peak - start)
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * (n - warmup) / max(1, total - warmup)))
 
 
 def weight_decay(n, total, start=0.04, end=0.4):
+    """Return the weight decay of step n = 1, 2, …: a cosine from start to end."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * n / total))
 
 
-def optimiser(model):
+def build_optimizer(model):
+    """Build AdamW with two groups: matrices, which are decayed, and biases and norms, which are not."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in trained if p.ndim > 1]}, {"params": [p for p in trained if p.ndim <= 1]}]
     return torch.optim.AdamW(groups)
 
 
-def step(model, optimizer, n, total, warmup, images, shown, asked):
-    """Training step n = 1, 2, … of `total`; returns the loss."""
+def train_step(model, optimizer, n, total, warmup, images, context, target):
+    """Take training step n = 1, 2, … of `total` and return the loss."""
     for group, decays in zip(optimizer.param_groups, (True, False), strict=True):
         group["lr"] = learning_rate(n, total, warmup)
         group["weight_decay"] = weight_decay(n, total) if decays else 0.0
-    loss = model.loss(images, shown, asked)
+    loss = model.loss(images, context, target)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    model.follow(0.996 + (n - 1) * (1.0 - 0.996) / total)
+    model.update_ema(0.996 + (n - 1) * (1.0 - 0.996) / total)
     return loss.detach()
 
 
 def main():
-    """Ten steps on noise, with one central target block repeated: shows that the file runs."""
+    """Train ten steps on noise, with one target block in four copies, to show that the file runs."""
     torch.manual_seed(0)
     model = IJEPA(grid=(8, 8), patch=4, dim=96, depth=3, heads=3, width=48, predictor_depth=2)
-    optimizer = optimiser(model)
+    optimizer = build_optimizer(model)
     images = torch.randn(16, 3, 32, 32)
-    cells = torch.arange(64).view(8, 8)
-    asked = cells[2:5, 3:6].reshape(1, 1, 9).expand(16, 4, 9)
-    shown = torch.cat([cells[6:].flatten(), cells[0]]).expand(16, -1)
+    patches = torch.arange(64).view(8, 8)
+    target = patches[2:5, 3:6].reshape(1, 1, 9).expand(16, 4, 9)
+    context = torch.cat([patches[6:].flatten(), patches[0]]).expand(16, -1)
     for n in range(1, 11):
-        print(f"step {n}  loss {step(model, optimizer, n, 10, 2, images, shown, asked):.4f}")
+        print(f"step {n}  loss {train_step(model, optimizer, n, 10, 2, images, context, target):.4f}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ COMMANDS = (
     "duplicates", "cluster", "show", "report",
 )  # fmt: skip
 MODULES = {  # public name -> module, imported at first use
-    **{name: f"openjepa.cli.{name}" for command in COMMANDS for name in (command, command.capitalize())},
+    **{name: f"openjepa.cli.{command}" for command in COMMANDS for name in (command, command.capitalize())},
     "Pretrain": "openjepa.training.config",
-    "EncoderAdapter": "openjepa.interop.adapters",
+    "PretrainedEncoder": "openjepa.interop.pretrained",
     "load": "openjepa.interop.load",
     "load_recipe": "openjepa.recipes.registry",
     "Image": "openjepa.modalities.image",

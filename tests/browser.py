@@ -1,4 +1,4 @@
-"""A headless browser for tests of pages; they skip, and say why, where there is none."""
+"""A headless browser for tests of pages; without one the tests are skipped with a reason."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @contextmanager
 def browser(width: int = 1400, dark: bool = False) -> Iterator:
-    """A window of this width. Nothing outside this machine can be reached from it."""
+    """Open a window of this width that cannot reach anything outside this machine."""
     program, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
     if not program or not driver:
         pytest.skip("no headless browser: install chromium and chromium-driver")

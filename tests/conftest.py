@@ -1,4 +1,4 @@
-"""Shapes in annotations are checked in every test run; what many tests need is made here."""
+"""Fixtures and tiny settings that many tests share; array shapes in annotations are checked in every test run."""
 
 import os
 
@@ -34,16 +34,17 @@ from openjepa.training import setup as preparing
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 from openjepa.training.optim import Optim
-from tests.small import DRAW, STRENGTHS, small
+from tests.small import DRAW_TRAINING_CURVES, STRENGTHS, small
 
 torch.set_num_threads(1)
-# what other tests left over is not a copy's to take down: onnxruntime's threads are not in it, and it crashes or waits for them
+# A forked child must not garbage-collect objects of earlier tests: it lacks onnxruntime's threads, and would crash or
+# wait for them.
 os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
-    """One core, of which a run does not take more; and what is not what is tested, in an instant."""
+    """Pretend to have one core, and shorten everything that is not under test."""
     torch.set_num_threads(1)
     for module in (runs, preparing, budget):
         monkeypatch.setattr(module, "available_cores", lambda: 1)
@@ -57,8 +58,8 @@ def every_strength(monkeypatch):
 
 @pytest.fixture
 def curves(monkeypatch):
-    """A run's curves are drawn."""
-    monkeypatch.setattr(command, "curves", DRAW)
+    """Draw the curves of a run, which tests skip otherwise."""
+    monkeypatch.setattr(command, "draw_training_curves", DRAW_TRAINING_CURVES)
 
 
 MODALITIES = {
@@ -111,12 +112,12 @@ METHODS = {
 }
 TINY = METHODS["averaged"]
 CPU = Device(torch.device("cpu"), bf16=False)
-slow = pytest.mark.slow  # more of what a quicker case of the same test shows, too: left to make test-all
+slow = pytest.mark.slow  # a quicker case of the same test covers most of it; run by make test-all
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    """96 rendered scenes of 32×32 as PNG files in three folders."""
+    """Write 96 rendered 32×32 scenes as PNG files into three folders."""
     folder = tmp_path_factory.mktemp("photos")
     scenes = render(96, (32, 32), seed=7)
     for number, image in enumerate(scenes.image):
@@ -128,7 +129,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny(photos, tmp_path) -> Pretrain:
-    """A run of 12 steps that takes a second or two."""
+    """Return the settings of a run of 12 steps that takes a second or two."""
     return Pretrain(
         data=Image(root=(str(photos),), size=(32, 32), patch=4),
         method=TINY,

@@ -1,7 +1,7 @@
-"""Faults on purpose: a run killed at its n-th boundary, and a disk that forgets what was not made durable.
+"""Inject faults: kill a run at its n-th boundary; lose everything that a disk has not made durable.
 
-A boundary is a moment at which dying could matter: before every file of the run's folder is opened to be written, is
-renamed or removed, before and in the middle of every write, before and after every flush, and before every phase of a step.
+A boundary is a moment at which a kill could do harm: before a file in the run's folder is opened for writing, renamed
+or removed, before and in the middle of every write, before and after every flush, and before every phase of a step.
 """
 
 from __future__ import annotations
@@ -30,64 +30,66 @@ from openjepa.training.log import TIMING_METRICS, read_metrics
 from openjepa.training.meters import Meters
 
 PHASES: tuple[tuple[Any, str], ...] = (
-    (runs, "write_metadata"), (Steps, "__getitem__"), (MaskedJEPA, "targets"), (MaskedJEPA, "forward"), (torch.Tensor, "backward"),
+    (runs, "write_metadata"), (Steps, "__getitem__"),
+    (MaskedJEPA, "targets"), (MaskedJEPA, "forward"), (torch.Tensor, "backward"),
     (step, "clip_gradients"), (step, "step_if_finite"), (MaskedJEPA, "after_step"), (Meters, "report"),
-    (checkpoint_writer, "take_snapshot"), (resume, "restore_checkpoint"), (runs, "export_encoder"), (command, "curves"),
+    (checkpoint_writer, "take_snapshot"), (resume, "restore_checkpoint"), (runs, "export_encoder"),
+    (command, "draw_training_curves"),
 )  # fmt: skip
 WATCHED = {"open": "open", "os.rename": "rename", "os.mkdir": "make", "os.remove": "remove", "os.rmdir": "remove"}
 
 
 class Boundaries:
-    """Counts a process's boundaries below a folder, and does `then` at the n-th. To be made in a process of its own."""
+    """Counts the boundaries below a folder and acts at the n-th; patches this process for good, so fork first."""
 
-    def __init__(self, folder: Path, at: int, then: Callable[[str], None]):
-        self.folder, self.at, self.then, self.names = folder, at, then, list[str]()
-        self.counting = threading.RLock()  # a save may be written by a thread of its own
+    def __init__(self, folder: Path, at: int, action: Callable[[str], None]):
+        self.folder, self.at, self.action, self.names = folder, at, action, list[str]()
+        self.lock = threading.RLock()  # the checkpoint writer has its own thread
         write, fsync = os.write, os.fsync
 
-        def half(handle: int, content: Any) -> int:
-            if not self.mine(path_of(handle)):
+        def write_in_halves(handle: int, content: Any) -> int:
+            if not self.is_inside(path_of(handle)):
                 return write(handle, content)
-            self.reached("write")
+            self.reach("write")
             middle = write(handle, content[: len(content) // 2])
-            self.reached("half a write")
+            self.reach("half a write")
             return middle + write(handle, content[len(content) // 2 :])
 
-        def flushed(handle: int) -> None:
-            self.reached("flush")
+        def announce_fsync(handle: int) -> None:
+            self.reach("flush")
             fsync(handle)
-            self.reached("flushed")
+            self.reach("flushed")
 
-        os.write, os.fsync = half, flushed
-        for place, name in PHASES:
-            setattr(place, name, self.announced(getattr(place, name), name))
-        sys.addaudithook(self.seen)
+        os.write, os.fsync = write_in_halves, announce_fsync
+        for owner, name in PHASES:
+            setattr(owner, name, self.announce(getattr(owner, name), name))
+        sys.addaudithook(self.audit)
 
-    def mine(self, path: Any) -> bool:
+    def is_inside(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and Path(path).is_relative_to(self.folder)
 
-    def seen(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in WATCHED and self.mine(named(event, arguments)):
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in WATCHED and self.is_inside(audited_path(event, arguments)):
             if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
                 return
-            self.reached(WATCHED[event])
+            self.reach(WATCHED[event])
 
-    def announced(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def announce(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def called(*arguments: Any, **options: Any) -> Any:
-            self.reached(f"step: {name.strip('_')}")
+            self.reach(f"step: {name.strip('_')}")
             return function(*arguments, **options)
 
         return called
 
-    def reached(self, name: str) -> None:
-        with self.counting:
+    def reach(self, name: str) -> None:
+        with self.lock:
             self.names.append(name)
             if len(self.names) == self.at:
-                self.then(name)
+                self.action(name)
 
 
-def named(event: str, arguments: tuple[Any, ...]) -> Any:
-    """The path that an audited call is about; rmtree gives names below an open folder."""
+def audited_path(event: str, arguments: tuple[Any, ...]) -> Any:
+    """Return the path that an audited call is about; rmtree passes names relative to an open folder."""
     below = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}.get(event)
     if below is None or arguments[below] == -1:
         return arguments[0]
@@ -99,65 +101,66 @@ def path_of(handle: int) -> Path:
 
 
 class Node:
-    """A file or folder as it would be found after the power had gone: contents, or names, as they were flushed last."""
+    """A file or folder as found after a power loss: its contents, or its names, at the last flush."""
 
     def __init__(self, folder: bool):
         self.content: bytes | dict[str, Node] = {} if folder else b""
 
 
 class Disk:
-    """What of a folder is durable. In the worst case that POSIX allows, nothing else is there after the power went."""
+    """The durable part of a folder: all that is left after a power loss in the worst case that POSIX allows."""
 
     def __init__(self, root: Path):
-        self.live: dict[int, Node] = {}  # by the number of the inode
+        self.nodes: dict[int, Node] = {}  # by inode number
         self.root, fsync = root, os.fsync
-        for folder, _, files in os.walk(root, topdown=False):  # what is there when we begin is durable
+        for folder, _, files in os.walk(root, topdown=False):  # everything that exists at the start is durable
             for name in files:
-                self.flushed(Path(folder) / name)
-            self.flushed(Path(folder))
+                self.flush(Path(folder) / name)
+            self.flush(Path(folder))
 
-        def noted(handle: int) -> None:
+        def fsync_and_note(handle: int) -> None:
             fsync(handle)
             if path_of(handle).is_relative_to(root):
-                self.flushed(path_of(handle))
+                self.flush(path_of(handle))
 
-        os.fsync = noted
-        sys.addaudithook(self.seen)
+        os.fsync = fsync_and_note
+        sys.addaudithook(self.forget_inode)
 
     def node(self, path: Path) -> Node:
         status = path.lstat()
-        return self.live.setdefault(status.st_ino, Node(stat.S_ISDIR(status.st_mode)))
+        return self.nodes.setdefault(status.st_ino, Node(stat.S_ISDIR(status.st_mode)))
 
-    def flushed(self, path: Path) -> None:
+    def flush(self, path: Path) -> None:
         node = self.node(path)
         if isinstance(node.content, dict):
             node.content = {entry.name: self.node(entry) for entry in path.iterdir()}
         else:
             node.content = path.read_bytes()
 
-    def seen(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """An inode that is let go may be given to another file."""
+    def forget_inode(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Forget the inode of a removed file, because another file may get its number."""
         if event in ("os.remove", "os.rmdir", "os.rename"):
-            path = Path(arguments[1] if event == "os.rename" else named(event, arguments))
+            path = Path(arguments[1] if event == "os.rename" else audited_path(event, arguments))
             if os.path.lexists(path):
-                self.live.pop(path.lstat().st_ino, None)
+                self.nodes.pop(path.lstat().st_ino, None)
 
-    def after_power_loss(self, place: Path) -> None:
-        """Makes a folder of what is left."""
-        restored(self.node(self.root), place)
+    def after_power_loss(self, target: Path) -> None:
+        """Write what is left to a new folder."""
+        restore(self.node(self.root), target)
 
 
-def restored(node: Node, place: Path) -> None:
+def restore(node: Node, target: Path) -> None:
+    """Write a file or folder of the disk to `target`."""
     if isinstance(node.content, dict):
-        place.mkdir()
-        for name, own in node.content.items():
-            restored(own, place / name)
+        target.mkdir()
+        for name, child in node.content.items():
+            restore(child, target / name)
     else:
-        place.write_bytes(node.content)
+        target.write_bytes(node.content)
 
 
-def forked(work: Callable[[], None]) -> int:
-    """The status that a copy of this process leaves with after the work; what it says is dropped, but for errors."""
+def run_in_fork(work: Callable[[], None]) -> int:
+    """Do the work in a fork of this process and return its exit status; only its errors are printed."""
     child = os.fork()
     if child == 0:
         sys.stdout.flush()
@@ -175,59 +178,59 @@ def die(_: str = "") -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def outcome(out: Path) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, Any]]]:
-    """Final weights and moments, and the rows of the log without timings."""
+def load_outcome(out: Path) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, Any]]]:
+    """Load a run's final weights and optimizer state, and the rows of its log without timings."""
     last = list_checkpoints(out / "checkpoints")[0]
     tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer")}
     rows = [{k: v for k, v in row.items() if k not in TIMING_METRICS} for row in read_metrics(out / "metrics.jsonl")]
     return tensors, rows
 
 
-def same(one: tuple, other: tuple) -> bool:
-    """Whether two outcomes are equal bit for bit."""
+def same_outcome(one: tuple, other: tuple) -> bool:
+    """Return whether two outcomes are bit-identical."""
     (tensors, rows), (others, other_rows) = one, other
-    alike = all(torch.equal(tensors[part][name], others[part][name]) for part in tensors for name in tensors[part])
-    return alike and all(tensors[part].keys() == others[part].keys() for part in tensors) and rows == other_rows
+    equal = all(torch.equal(tensors[part][name], others[part][name]) for part in tensors for name in tensors[part])
+    return equal and all(tensors[part].keys() == others[part].keys() for part in tensors) and rows == other_rows
 
 
-def boundaries(work: Callable[[], None], folder: Path, notes: Path) -> list[str]:
-    """The names of a run's boundaries, in order."""
+def list_boundaries(work: Callable[[], None], folder: Path, notes: Path) -> list[str]:
+    """Return the names of a run's boundaries, in order."""
 
-    def counted() -> None:
-        found = Boundaries(folder, 0, die)
+    def count() -> None:
+        boundaries = Boundaries(folder, 0, die)
         work()
-        notes.write_text(json.dumps(found.names))
+        notes.write_text(json.dumps(boundaries.names))
 
-    assert forked(counted) == 0
+    assert run_in_fork(count) == 0
     return json.loads(notes.read_text())
 
 
-def killed(work: Callable[[], None], folder: Path, at: int) -> int:
-    """Runs until the n-th boundary below the folder and dies there; the status."""
+def run_until_killed(work: Callable[[], None], folder: Path, at: int) -> int:
+    """Run up to the n-th boundary below the folder, be killed there, and return the exit status."""
 
     def run() -> None:
         Boundaries(folder, at, die)
         work()
 
-    return forked(run)
+    return run_in_fork(run)
 
 
-def powerless(work: Callable[[], None], folder: Path, at: int, left: Path) -> int:
-    """The same, and the power goes: `left` is what of the folder's parent is found again."""
+def run_until_power_loss(work: Callable[[], None], folder: Path, at: int, left: Path) -> int:
+    """Run up to the n-th boundary and lose power there; `left` becomes what is left of the folder's parent."""
 
     def run() -> None:
         disk = Disk(folder.parent)
 
-        def lost(_: str) -> None:
+        def lose_power(_: str) -> None:
             disk.after_power_loss(left)
             die()
 
-        Boundaries(folder, at, lost)
+        Boundaries(folder, at, lose_power)
         work()
 
-    return forked(run)
+    return run_in_fork(run)
 
 
-def every(count: int, step: int) -> Iterator[int]:
-    """Each step-th number from 1 to count, the first and the last among them."""
+def sample_every(count: int, step: int) -> Iterator[int]:
+    """Yield every `step`-th number from 1 to `count`, with the first and the last."""
     yield from sorted({*range(1, count + 1, step), count})

@@ -1,4 +1,4 @@
-"""Files that are nearly right: what a disk, a network or somebody with bad intentions makes of a good one."""
+"""Make damaged and hostile variants of valid files, and run a reader on them in processes of limited memory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from PIL import Image as Pillow
 
 from openjepa.data.synthetic.scenes import render
 
-MEMORY = 2**31  # bytes that a process may have beyond what it has when it begins
-SECONDS = 20  # that one file may take
+MEMORY = 2**31  # bytes that a process may allocate beyond what it has at its start
+SECONDS = 20  # time limit per case
 EXTREMES = (
     b"\xff" * 4,
     b"\x00" * 4,
@@ -31,43 +31,44 @@ EXTREMES = (
 )
 
 
-def mutant(good: bytes, dice: random.Random, other: bytes = b"") -> bytes:
-    """One to four changes: bits, bytes, extreme numbers, pieces cut out, doubled, or taken from another file."""
+def mutate(good: bytes, dice: random.Random, other: bytes = b"") -> bytes:
+    """Make one to four changes: bits, bytes, extreme numbers, pieces removed, repeated, or copied from another file."""
     content = bytearray(good)
     for _ in range(dice.choice((1, 1, 1, 2, 4))):
-        place = dice.randrange(len(content) + 1) if dice.random() < 0.5 else dice.randrange(min(len(content), 256) + 1)
-        length = min(dice.choice((1, 4, 64, 4096)), len(content) - place)
+        start = dice.randrange(len(content) + 1) if dice.random() < 0.5 else dice.randrange(min(len(content), 256) + 1)
+        length = min(dice.choice((1, 4, 64, 4096)), len(content) - start)
         kind = dice.randrange(8)
-        if kind == 0 and place < len(content):
-            content[place] ^= 1 << dice.randrange(8)
-        elif kind == 1 and place < len(content):
-            content[place] = dice.randrange(256)
+        if kind == 0 and start < len(content):
+            content[start] ^= 1 << dice.randrange(8)
+        elif kind == 1 and start < len(content):
+            content[start] = dice.randrange(256)
         elif kind == 2:
-            content[place : place + 4] = dice.choice(EXTREMES)
+            content[start : start + 4] = dice.choice(EXTREMES)
         elif kind == 3:
-            del content[place:]
+            del content[start:]
         elif kind == 4:
-            del content[place : place + length]
+            del content[start : start + length]
         elif kind == 5:
-            content[place:place] = content[place : place + length] * dice.choice((1, 2, 50))
+            content[start:start] = content[start : start + length] * dice.choice((1, 2, 50))
         elif kind == 6:
-            content[place : place + length] = dice.randbytes(length)
+            content[start : start + length] = dice.randbytes(length)
         elif other:
-            content[place:] = other[dice.randrange(len(other)) :]
+            content[start:] = other[dice.randrange(len(other)) :]
     return bytes(content)
 
 
-def pictures() -> dict[str, bytes]:
-    """Small pictures of every format and mode, by a name with the right ending."""
+def sample_images() -> dict[str, bytes]:
+    """Return small images of every format and mode, by a name with the right suffix."""
     plain = Pillow.fromarray(render(1, (40, 56), seed=3).image[0].permute(1, 2, 0).numpy())
     exif = Pillow.Exif()
     exif[0x0112] = 6
     options = {
         "plain.jpg": {}, "progressive.jpg": {"progressive": True}, "turned.jpg": {"exif": exif}, "plain.png": {},
-        "plain.webp": {"lossless": True}, "plain.bmp": {}, "plain.tif": {}, "packed.tif": {"compression": "tiff_lzw"}, "plain.gif": {},
+        "plain.webp": {"lossless": True}, "plain.bmp": {}, "plain.tif": {}, "packed.tif": {"compression": "tiff_lzw"},
+        "plain.gif": {},
     }  # fmt: skip
     modes = {
-        "grey.jpg": "L",
+        "gray.jpg": "L",
         "cmyk.jpg": "CMYK",
         "palette.png": "P",
         "alpha.png": "RGBA",
@@ -75,9 +76,9 @@ def pictures() -> dict[str, bytes]:
         "bits.png": "1",
     }
     formats = {"jpg": "JPEG", "tif": "TIFF"}
-    made = {}
-    for name, (picture, given) in {
-        **{name: (plain, given) for name, given in options.items()},
+    encoded = {}
+    for name, (image, arguments) in {
+        **{name: (plain, arguments) for name, arguments in options.items()},
         **{
             name: (plain.convert("I;16" if mode == "I;16" else mode), {})
             for name, mode in modes.items()
@@ -86,51 +87,55 @@ def pictures() -> dict[str, bytes]:
         "sixteen.png": (Pillow.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) << 8), {}),
     }.items():
         stream = io.BytesIO()
-        ending = name.split(".")[1]
-        picture.save(stream, formats.get(ending, ending.upper()), **given)
-        made[name] = stream.getvalue()
+        suffix = name.split(".")[1]
+        image.save(stream, formats.get(suffix, suffix.upper()), **arguments)
+        encoded[name] = stream.getvalue()
     stream = io.BytesIO()
     np.save(stream, np.asarray(plain))
-    return {**made, "array.npy": stream.getvalue()}
+    return {**encoded, "array.npy": stream.getvalue()}
 
 
-def survived(cases: int, each: Callable[[int], str], notes: Path) -> Counter[str]:
-    """What came of each case, tried in processes of little memory: its own word, or "crash", "slow", or an error's name."""
-    found: Counter[str] = Counter()
+def run_cases(cases: int, run_one: Callable[[int], str], notes: Path) -> Counter[str]:
+    """Run each case in a process of limited memory and count the results.
+
+    A result is the word that `run_one` returns, or "crash", "slow" or the name of an error.
+    """
+    results: Counter[str] = Counter()
     first = 0
     while first < cases:
         notes.write_text("")
         child = os.fork()
         if child == 0:
-            faulthandler.disable()  # it would tell of a crash that is looked for
+            faulthandler.disable()  # crashes are expected here
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            limited()
+            limit_memory()
             with notes.open("a", buffering=1) as stream:
                 for number in range(first, cases):
                     signal.alarm(SECONDS)
-                    stream.write(f"{tried(each, number)}\n")
+                    stream.write(f"{run_case(run_one, number)}\n")
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         words = notes.read_text().splitlines()
-        found.update(words)
+        results.update(words)
         first += len(words)
         if status:
-            found["slow" if status == -signal.SIGALRM else f"crash {status}"] += 1
+            results["slow" if status == -signal.SIGALRM else f"crash {status}"] += 1
             print(f"case {first}: {status}", file=sys.stderr)
             first += 1
-    return found
+    return results
 
 
-def tried(each: Callable[[int], str], number: int) -> str:
+def run_case(run_one: Callable[[int], str], number: int) -> str:
+    """Return the result of a case, or the error and where it was raised."""
     try:
-        return each(number)
+        return run_one(number)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}, case {number}"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}, case {number}"
 
 
-def limited() -> tuple[int, int]:
-    """No more memory than MEMORY beyond what there is; the limits there were before."""
+def limit_memory() -> tuple[int, int]:
+    """Limit the process to MEMORY bytes more than it uses now; return the previous limits."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))

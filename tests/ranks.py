@@ -1,4 +1,4 @@
-"""A run of several processes, started as torchrun would start them on this machine."""
+"""Start a run of several processes as torchrun would start them on this machine."""
 
 import json
 import os
@@ -30,16 +30,19 @@ raise SystemExit(run_guarded(lambda _: pretrain(from_json(json.loads(sys.argv[1]
 """
 
 
-def started(settings: Pretrain, ranks: int = 2, code: str = RUN, heard: bool = False) -> list[Ready]:
-    """The processes of a run; what they say on stderr is kept where they are `heard`."""
-    return [Ready(code, dump(settings), env=each, heard=heard) for each in variables(ranks)]
+def start_ranks(settings: Pretrain, ranks: int = 2, code: str = RUN, capture_stderr: bool = False) -> list[Ready]:
+    """Start the processes of a run."""
+    return [
+        Ready(code, settings_argument(settings), env=each, capture_stderr=capture_stderr)
+        for each in rank_environments(ranks)
+    ]
 
 
-def variables(ranks: int) -> list[dict[str, str]]:
-    """What each process of a run is started with."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def rank_environments(ranks: int) -> list[dict[str, str]]:
+    """Return the environment variables of each process of a run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -50,18 +53,18 @@ def variables(ranks: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 
-def dump(settings: Pretrain) -> str:
-    """What a run is told."""
+def settings_argument(settings: Pretrain) -> str:
+    """Return settings as a command line argument."""
     return json.dumps(to_json(settings))
 
 
-def bearing(mark: str) -> list[int]:
-    """The processes that were started with a variable of this name, us aside."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
+def processes_with_variable(name: str) -> list[int]:
+    """Return the ids of other processes that were started with this environment variable."""
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int(place.name) != os.getpid() and mark.encode() in (place / "environ").read_bytes():
-                found.append(int(place.name))
-        except OSError:  # it has just gone, or is not ours
+            if int(folder.name) != os.getpid() and name.encode() in (folder / "environ").read_bytes():
+                pids.append(int(folder.name))
+        except OSError:  # the process has just ended, or belongs to another user
             continue
-    return found
+    return pids

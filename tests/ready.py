@@ -1,7 +1,7 @@
-"""A Python that has imported what a run needs already, of which copies are taken: a start takes seconds, a copy none.
+"""Start Python processes quickly: fork them from a server process that has already imported what a run needs.
 
-A copy is a process as `python -c CODE ARGUMENTS` is, with its signals, its exit status and an end of its own interpreter.
-It is the Python's child, not ours, and /proc does not know its variables: tests of those start a Python afresh.
+A fork behaves like `python -c CODE ARGUMENTS`: it has its own signals, exit status and interpreter shutdown. It is a
+child of the server, not of the tests, and /proc does not show its environment: tests of that start a new Python.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import sys
 from pathlib import Path
 
 IMPORTED = "import openjepa.cli.main, openjepa.cli.pretrain, tests.small, torch._dynamo"
-LOOK, LARGEST = 0.02, 2**20  # seconds between looks for copies that have ended; bytes of what one is asked
+POLL_SECONDS, MAX_MESSAGE = 0.02, 2**20  # between looks for forks that have ended; bytes of a request
 
 
 class Ready:
-    """A copy, and as much of subprocess.Popen as tests use. What it says on stderr is kept where that is `heard`."""
+    """A forked process with the part of subprocess.Popen that tests use."""
 
-    def __init__(self, code: str, *arguments: str, env: dict[str, str] | None = None, heard: bool = False):
-        self.said = os.memfd_create("said") if heard else 2
-        asked = {"argv": ["-c", *arguments], "code": code, "env": env or dict(os.environ), "cwd": str(Path.cwd())}
-        self.report, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)  # its number and its end are two messages
-        with theirs:
-            socket.send_fds(door(), [json.dumps(asked).encode()], [1, self.said, theirs.fileno()])
+    def __init__(self, code: str, *arguments: str, env: dict[str, str] | None = None, capture_stderr: bool = False):
+        self.stderr = os.memfd_create("stderr") if capture_stderr else 2
+        request = {"argv": ["-c", *arguments], "code": code, "env": env or dict(os.environ), "cwd": str(Path.cwd())}
+        self.report, remote = socket.socketpair(type=socket.SOCK_SEQPACKET)  # two messages: process id, exit status
+        with remote:
+            socket.send_fds(server_socket(), [json.dumps(request).encode()], [1, self.stderr, remote.fileno()])
         self.pid, self.returncode = int(self.report.recv(100)), None
 
     def poll(self) -> int | None:
@@ -40,12 +40,12 @@ class Ready:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None and not select.select([self.report], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired("a copy", timeout or 0.0)
+            raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
         return self.poll()  # type: ignore[return-value]
 
     def communicate(self, timeout: float | None = None) -> tuple[None, str]:
         self.wait(timeout)
-        return None, os.pread(self.said, LARGEST, 0).decode()
+        return None, os.pread(self.stderr, MAX_MESSAGE, 0).decode()
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -56,27 +56,27 @@ class Ready:
 
 
 @functools.cache
-def door() -> socket.socket:
-    """Where this process asks for copies."""
-    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with theirs:
-        command = [sys.executable, "-m", "tests.ready", str(theirs.fileno())]
-        subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[1])
-    atexit.register(ours.close)
-    return ours
+def server_socket() -> socket.socket:
+    """Start the server; return the socket on which this process requests forks."""
+    local, remote = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with remote:
+        command = [sys.executable, "-m", "tests.ready", str(remote.fileno())]
+        subprocess.Popen(command, pass_fds=[remote.fileno()], cwd=Path(__file__).parents[1])
+    atexit.register(local.close)
+    return local
 
 
-def copied(door: socket.socket) -> str:
-    """Takes copies until nobody can ask for one; in each of them, the code that it is to run."""
+def serve(requests: socket.socket) -> str:
+    """Fork on every request until the other end is closed; return, in each fork, the code that it must run."""
     reports: dict[int, int] = {}
     while True:
-        if select.select([door], [], [], LOOK if reports else None)[0]:
-            content, files, *_ = socket.recv_fds(door, LARGEST, 3)
+        if select.select([requests], [], [], POLL_SECONDS if reports else None)[0]:
+            content, files, *_ = socket.recv_fds(requests, MAX_MESSAGE, 3)
             if not content:
                 raise SystemExit
             pid = os.fork()
             if not pid:
-                for each in (door.detach(), files[2], *reports.values()):
+                for each in (requests.detach(), files[2], *reports.values()):
                     os.close(each)
                 return become(json.loads(content), files)
             os.write(files[2], str(pid).encode())
@@ -89,20 +89,20 @@ def copied(door: socket.socket) -> str:
             os.close(report)
 
 
-def become(asked: dict, files: list[int]) -> str:
-    """Makes this process what was asked for."""
-    for place, file in enumerate(files[:2], 1):
-        os.dup2(file, place)
+def become(request: dict, files: list[int]) -> str:
+    """Give this process the requested output, environment, folder and arguments; return the code to run."""
+    for number, file in enumerate(files[:2], 1):
+        os.dup2(file, number)
         os.close(file)
     os.environ.clear()
-    os.environ.update(asked["env"])
-    os.chdir(asked["cwd"])
-    sys.argv = asked["argv"]
-    return asked["code"]
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = request["argv"]
+    return request["code"]
 
 
 if __name__ == "__main__":
     exec(IMPORTED)
-    gc.freeze()  # what is imported is not a copy's to take down
-    assert len([*Path("/proc/self/task").iterdir()]) == 1, "a copy has one thread alone"
-    exec(compile(copied(socket.socket(fileno=int(sys.argv[1]))), "<string>", "exec"), {"__name__": "__main__"})
+    gc.freeze()  # forks must not garbage-collect what was imported
+    assert len([*Path("/proc/self/task").iterdir()]) == 1, "only a process with a single thread can be forked safely"
+    exec(compile(serve(socket.socket(fileno=int(sys.argv[1]))), "<string>", "exec"), {"__name__": "__main__"})

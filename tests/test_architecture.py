@@ -1,4 +1,4 @@
-"""The house plan holds: imports go down only, and what should be light is light."""
+"""The layers hold: rooms import only from lower rooms, files are short, and --help loads no heavy library."""
 
 import ast
 import subprocess
@@ -34,7 +34,7 @@ def level(name: str) -> int:
 
 
 def imports(file: Path) -> list[str]:
-    """Modules and names of the package that a file imports, as dotted paths; imports inside functions count too."""
+    """Return the package's modules and names that a file imports, as dotted paths; imports in functions count too."""
     found = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "openjepa":
@@ -57,7 +57,7 @@ def test_imports_go_down_only(file):
     assert imported_rooms(file) <= allowed, f"{own} must not import {imported_rooms(file) - allowed}"
 
 
-def test_no_file_imports_itself_in_a_circle():
+def test_there_are_no_circular_imports():
     module = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in FILES}
     graph = {
         name: {target for each in imports(file) for target in (each, each.rpartition(".")[0]) if target in module}
@@ -86,8 +86,11 @@ def test_methods_and_modalities_do_not_import_each_other():
             assert other not in imported_rooms(file)
 
 
-def test_help_is_there_without_torch():
-    code = "import sys; from openjepa.cli.main import main; main(['--help']); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+def test_help_does_not_import_torch():
+    code = (
+        "import sys; from openjepa.cli.main import main; main(['--help']); "
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
@@ -104,7 +107,7 @@ def test_nothing_from_a_file_is_executed_and_no_error_is_swallowed(file):
                 assert any(each.arg == "weights_only" and ast.unparse(each.value) == "True" for each in node.keywords)
 
 
-def test_every_module_says_what_it_is():
+def test_every_module_has_a_docstring():
     for file in FILES:
         if file.read_text().strip():
             assert ast.get_docstring(ast.parse(file.read_text())), file

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from openjepa.cli.compare import Compare, compare
+from openjepa.cli.compare import compare
+from openjepa.cli.settings import Compare
 from openjepa.core.errors import UserError
-from openjepa.evaluation.labeled import LabeledData
 from openjepa.evaluation.probes import attentive
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
-from openjepa.evaluation.probing import ProbeSettings
-from openjepa.interop.adapters import from_untrained, load_adapter
+from openjepa.evaluation.settings import LabeledData, ProbeSettings
+from openjepa.interop.adapters import load_any
 from openjepa.interop.imported import IMAGENET_MEAN_STD
+from openjepa.interop.pretrained import untrained_encoder
 from openjepa.nn.positions import sincos
 from openjepa.training.config import Pretrain
 from openjepa.viz.scores import measure_and_publish
@@ -37,13 +38,13 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
         Pretrain(data=MODALITIES["image"], method=replace(METHODS["released"], depth=5)),
         data=replace(MODALITIES["image"], mean=IMAGENET_MEAN_STD[0], std=IMAGENET_MEAN_STD[1]),
     )
-    this = from_untrained(config)
+    this = untrained_encoder(config)
     with torch.no_grad():
         positions = this.data.tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).pos
         model.embeddings.position_embeddings.copy_(sincos(positions, 48))
         this.network.load_state_dict(state_for_encoder(model.state_dict(), 5))
     model.save_pretrained(tmp_path / "theirs")
-    theirs = load_adapter(str(tmp_path / "theirs"))
+    theirs = load_any(str(tmp_path / "theirs"))
     assert theirs.data == replace(this.data, root=())
     view = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, **colours})
     )
-    this, view = load_adapter(str(tmp_path)), torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    this, view = load_any(str(tmp_path)), torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert list(this.data.mean) == colours["image_mean"] and list(this.data.std) == colours["image_std"]
     if kind == "ViTMAE":  # in its own clothes it hides patches at random
         model.config.mask_ratio = 0.0
@@ -89,8 +90,8 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
 
 def test_a_config_that_is_cut_short_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "ijepa", ')
-    with pytest.raises(UserError, match="is the download whole"):
-        load_adapter(str(tmp_path))
+    with pytest.raises(UserError, match="is the download complete"):
+        load_any(str(tmp_path))
 
 
 def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
@@ -98,7 +99,7 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         "import torch, openjepa\n"
         "def encoder():\n"
         "    data = openjepa.Image(size=(16, 16), patch=16, mean=(.5,) * 3, std=(.5,) * 3)\n"
-        "    return openjepa.EncoderAdapter('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
+        "    return openjepa.PretrainedEncoder('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
         "def nothing():\n"
         "    return 3\n"
     )
@@ -112,11 +113,11 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         ("mine:encoder", "kNN"),
         ("mine:encoder", "1 a class"),
     ]
-    with pytest.raises(UserError, match="gave a int"):
+    with pytest.raises(UserError, match="returned a int"):
         compare(replace(settings, runs=("mine:nothing",)))
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="cannot import"):
         compare(replace(settings, runs=("mine:missing",)))
-    with pytest.raises(UserError, match="is no encoder"):
+    with pytest.raises(UserError, match="is not an encoder"):
         compare(replace(settings, runs=("nowhere",)))
 
 

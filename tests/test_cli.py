@@ -49,15 +49,63 @@ def tiny_run(tiny):
     return tiny.out
 
 
-def test_without_a_verb_it_says_what_there_is(capsys):
+def test_without_a_command_it_lists_the_commands(capsys):
     assert main([]) == 0
-    said = capsys.readouterr().out
-    assert all(verb in said for verb in ("pretrain", "probe", "demo", "recipes"))
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in ("pretrain", "probe", "demo", "recipes"))
 
 
-def test_an_unknown_verb_is_told_the_known_ones(capsys):
+def test_help_shows_the_commands_in_groups(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    headings = [line for line in lines if re.fullmatch(r"\w+:", line)]
+    assert headings == ["Train:", "Measure:", "Look:", "Search:", "Exchange:"]
+    listed = [line.split()[1] for line in lines if line.startswith("  jepa ")]
+    assert listed == command_line.NAMES and len(listed) == len(set(listed))
+    assert lines[lines.index("Train:") + 1].startswith("  jepa pretrain [RECIPE]")
+    assert lines[lines.index("Search:") + 1].startswith("  jepa embed RUN FOLDER")
+
+
+def test_help_of_pretrain_begins_with_the_ten_settings_that_people_change(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "cifar10", "--help"])
+    assert end.value.code == 0
+    beginning, settings = re.split(r"^\W*options\b", capsys.readouterr().out, maxsplit=1, flags=re.MULTILINE)
+    flags = [line.split()[0] for line in beginning.splitlines() if line.startswith("  --")]
+    assert flags == [
+        "--data.root", "--out", "--budget", "--resume", "--batch-size", "--optim.lr", "--device", "--seed",
+        "--init-from", "--dry-run",
+    ]  # fmt: skip
+    assert all(f" {flag}" in settings for flag in flags)
+    assert "(default: 44.0)" in settings  # epochs of the recipe
+    groups = re.findall(r"^\W*(\w+) options\b", settings, re.MULTILINE)
+    assert groups[:5] == ["training", "execution", "resources", "output", "guards"]
+
+
+@pytest.mark.parametrize(
+    ("command", "budget"),
+    [("probe", 1.0), ("search", 1.0), ("decoder train", 1.0), ("recipes", 1.0), ("pretrain", 3.0)],
+)
+def test_help_is_quick(command, budget):
+    """Processor time, user and system, of the quickest of three calls."""
+    code = f"""
+import contextlib, resource, sys
+from openjepa.cli.main import main
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+    main({[*command.split(), "--help"]!r})
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(usage.ru_utime + usage.ru_stime)
+"""
+    calls = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(3)]
+    assert min(float(call.stdout) for call in calls) < budget
+
+
+def test_an_unknown_command_gets_a_suggestion_and_the_list_of_commands(capsys):
     assert main(["train"]) == 2
     assert "unknown command 'train': did you mean pretrain? Commands: pretrain, demo" in capsys.readouterr().err
+    assert main(["xyzzy"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown command 'xyzzy'. Commands: pretrain" in error and "did you mean" not in error
 
 
 def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys, curves):
@@ -65,8 +113,8 @@ def test_a_folder_and_a_place_are_enough(photos, tmp_path, capsys, curves):
     out = tmp_path / "run"
     assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST, "--report"]) == 0
     said = capsys.readouterr().out
-    assert "chosen     96 images of some" in said and "16 a step" in said and "96 images are few" in said
-    assert re.search(r"^typed      .*steps: 0 → 3; batch_size: \d+ → 8", said, re.MULTILINE)
+    assert "chosen     96 images of about" in said and "batch size 16" in said and "96 images are few" in said
+    assert re.search(r"^changed    .*steps: 0 → 3; batch_size: \d+ → 8", said, re.MULTILINE)
     assert "96 samples, 32×32 px, patch 4" in said and f"jepa probe {out} --data.root" in said
     for name in (
         "config.json",
@@ -88,7 +136,7 @@ def test_a_resume_needs_nothing_but_the_folder(photos, tmp_path, capsys):
     assert main(["pretrain", "--out", str(out), "--resume"]) == 0
     captured = capsys.readouterr()
     assert "going on after step 3" in captured.out and "--steps asks for more" in captured.out and captured.err == ""
-    assert captured.out.count("typed ") == 1  # by the first of the two
+    assert captured.out.count("changed ") == 1  # by the first of the two
 
 
 def test_resume_if_any_starts_a_run_where_there_is_none(photos, tmp_path):
@@ -105,10 +153,12 @@ def test_a_rehearsal_says_how_long_and_leaves_nothing(photos, tmp_path, capsys, 
     )
 
 
-def test_recipes_are_listed_and_told(capsys):
+def test_recipes_lists_recipes_and_describes_one(capsys):
     assert main(["recipes"]) == 0 and "ijepa-vith14-in1k" in capsys.readouterr().out
     assert main(["recipes", "cifar10"]) == 0 and "jepa pretrain cifar10" in capsys.readouterr().out
-    assert main(["recipes", "nonsense"]) == 1 and "no recipe 'nonsense': there are" in capsys.readouterr().err
+    assert (
+        main(["recipes", "nonsense"]) == 1 and "no recipe 'nonsense'; recipes: ijepa-vith14" in capsys.readouterr().err
+    )
 
 
 @pytest.fixture
@@ -165,22 +215,22 @@ SETTINGS = {
         ("empty", "no images in"),
         ("text only", "no images in"),
         ("one image", "too few images to learn from: 1 in"),
-        ("few images", "10 images are fewer than a batch of 64: try --batch-size"),
-        ("no pictures", "none of the 12 files looked at is an image"),
+        ("few images", "the dataset has 10 samples, fewer than --batch-size 64: try --batch-size"),
+        ("no pictures", "none of the 12 files inspected is an image"),
         ("size", "not a multiple of patch"),
         ("grid", "is too small"),
-        ("heads", "does not divide into 2 heads"),
-        ("turns", "heads of width 26 cannot turn by 2 coordinates: try a width of 24 a head"),
+        ("heads", "--method.dim must be a multiple of its 2 attention heads, got 25: try --method.dim 24"),
+        ("turns", "divisible by 4, got 26: try 24"),
         ("unwritable", "/dev/null"),
         ("batch", "--batch-size must be >= 1, got 0"),
-        ("layers", "targets of blocks 4 5 want more than the encoder's"),
-        ("rate", "lr -0.001 is not between 0 and 1: try --optim.lr 0.001"),
-        ("decay", "beta2 1 is not between 0 and 1: try --optim.beta2"),
+        ("layers", "--method.target-layers 4 5 must be blocks of the encoder, 0 to "),
+        ("rate", "--optim.lr must be between 0 and 1, got -0.001: try --optim.lr 0.001"),
+        ("decay", "--optim.beta2 must be in [0, 1), got 1: try --optim.beta2"),
         ("not finite", "--data.color-jitter must be finite, got nan"),
         ("threads", "--threads must be >= 0 (0 = all cores), got -1"),
         ("aspect", "is not a range above 0: try --data.crop-aspect"),
         ("channels", "have 1 or 3 channels, not 4: give .npy files"),
-        ("hold", "that leave time for the learning rate to fall: try --optim.warmup 0.1"),
+        ("hold", "must be < 1, and both >= 0, got 0.3 and 0.9: try --optim.warmup 0.1"),
     ],
 )
 def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys, name, sentence):
@@ -209,7 +259,7 @@ def test_a_switch_may_be_written_with_its_value(typed, meant):
 
 def test_a_missing_folder_is_named(tmp_path, capsys):
     assert main(["pretrain", "--data.root", str(tmp_path / "gone"), "--out", str(tmp_path / "run")]) == 1
-    assert "gone is not there" in capsys.readouterr().err
+    assert "gone does not exist" in capsys.readouterr().err
 
 
 def test_a_run_that_exists_is_left_alone(photos, tmp_path, capsys):
@@ -217,7 +267,7 @@ def test_a_run_that_exists_is_left_alone(photos, tmp_path, capsys):
     assert main(line) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert main(line) == 1
-    assert "already holds a run: go on with it by --resume" in capsys.readouterr().err
+    assert "already holds a run: continue it with --resume" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
@@ -251,9 +301,10 @@ def test_python_m_openjepa_is_the_same_tool():
 
 
 def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
-    from openjepa.cli.demo import Demo, demo
+    from openjepa.cli.demo import demo
+    from openjepa.cli.settings import Demo
 
-    small = replace(Demo(), out=tmp_path / "demo", scenes=160, labelled=160, test=64, epochs=1.0)
+    small = replace(Demo(), out=tmp_path / "demo", scenes=160, labeled=160, test=64, epochs=1.0)
     result = demo(small)
     assert set(result) == {"this encoder", "before training", "raw pixels", "most frequent class"}
     assert all(0 <= score <= 1 for scores in result.values() for score in scores.values())
@@ -290,7 +341,7 @@ def test_an_objective_that_needs_its_whole_batch_refuses_parts(photos, tmp_path,
         "4",
     ]
     assert main(line) == 1
-    assert "compares the samples of a batch with one another" in capsys.readouterr().err
+    assert "compares the samples of a batch" in capsys.readouterr().err
 
 
 def test_joint_embedding_pretrains_from_a_folder(photos, tmp_path):

@@ -1,4 +1,4 @@
-"""Every method on every modality: shapes, finite numbers, a loss that falls, hidden tokens that stay hidden."""
+"""Every method on every modality: shapes, finite values, a falling loss, masked tokens that stay hidden."""
 
 import dataclasses
 
@@ -31,18 +31,23 @@ both = pytest.mark.parametrize(
 )
 
 
-def made(modality: str, method: str, total: int = 30):
+def build(modality: str, method: str, total: int = 30):
     config = MODALITIES[modality]
     net = METHODS[method].build(config)
     steps = Steps(
-        config.synthetic(64, 0), MultiBlock(config.grid), batch_size=32, total=total, seed=0, views=net.num_views
+        config.synthetic(64, 0),
+        MultiBlock(config.grid),
+        batch_size=32,
+        total_steps=total,
+        seed=0,
+        num_views=net.num_views,
     )
     return net, steps
 
 
 @both
-def test_the_parts_keep_their_contracts(modality, method):
-    net, steps = made(modality, method)
+def test_methods_and_modalities_satisfy_their_protocols(modality, method):
+    net, steps = build(modality, method)
     assert isinstance(MODALITIES[modality], Modality) and isinstance(net, Method) and isinstance(steps.masker, Masker)
     step = steps[0]
     targets = net.targets(step.batch, step.masks)
@@ -54,22 +59,22 @@ def test_the_parts_keep_their_contracts(modality, method):
 
 @both
 def test_the_loss_falls(modality, method):
-    net, steps = made(modality, method)
-    config = Optim(lr=3e-3, ema_momentum=1.0)  # a target that stands still
+    net, steps = build(modality, method)
+    config = Optim(lr=3e-3, ema_momentum=1.0)  # a fixed target
     optimizer, losses, step = build_optimizer(net, config), [], steps[0]
     for number in range(100):
-        taken = train_step(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
-        losses.append(taken.loss.item())
+        result = train_step(net, optimizer, step.batch, step.masks, config.at(number, 100), CPU, clip=1.0)
+        losses.append(result.loss.item())
         if fallen := np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5]):
             break
     assert fallen, f"from {np.mean(losses[:5]):.3f} to {np.mean(losses[-5:]):.3f} in 100 steps"
 
 
 @both
-def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
-    net, steps = made(modality, method)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(modality, method):
+    net, steps = build(modality, method)
     if net.config.whole_batch:
-        pytest.skip("its loss compares the samples of a batch, and a run with --accumulate is refused")
+        pytest.skip("the loss compares the samples of a batch, so runs with --accumulate are refused")
     step = steps[0]
     targets = net.targets(step.batch, step.masks)
     gradients = []
@@ -83,10 +88,10 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(modality, method):
 
 @pytest.mark.parametrize("masks", [FIXED, Masking(sampler="random", masks_per_sample=3, target_fraction=0.5)])
 @pytest.mark.parametrize("method", ["averaged", "pixels", "rotary", "mae"])
-def test_masks_of_equal_shapes_share_a_pass_that_gives_what_they_give_one_after_the_other(method, masks):
+def test_stacked_masks_of_equal_shapes_give_the_same_loss_as_one_mask_at_a_time(method, masks):
     config = MODALITIES["image"]
     net, masker = METHODS[method].build(config), masks.build(config.grid)
-    step = Steps(config.synthetic(8, 0), masker, batch_size=8, total=1, seed=0)[0]
+    step = Steps(config.synthetic(8, 0), masker, batch_size=8, total_steps=1, seed=0)[0]
     targets, tokens = net.targets(step.batch, step.masks), config.tokens(step.batch.views[0])
     other = Masks(step.masks[0].context[:, :-1], step.masks[0].target)
     assert len(step.masks) == 3 and len(stack_masks(tokens, targets.x, step.masks)) == 1
@@ -97,8 +102,8 @@ def test_masks_of_equal_shapes_share_a_pass_that_gives_what_they_give_one_after_
     torch.testing.assert_close(output.loss, apart, atol=1e-6, rtol=0)
 
 
-def test_a_pass_keeps_padding_with_its_sample():
-    """Rows are a sample's contexts one after the other, each with its own padding, places and answers."""
+def test_stacked_masks_keep_padding_with_its_sample():
+    """Rows are the contexts of a sample in turn, each with its own padding, positions and targets."""
     tokens = Tokens(torch.arange(12.0).view(2, 6, 1), torch.arange(12.0).view(2, 6, 1))
     index = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [0, 2]]])  # masks, samples, tokens
     valid = torch.tensor([[[True, True], [True, False]], [[True, False], [True, True]]])
@@ -117,19 +122,19 @@ def test_a_pass_keeps_padding_with_its_sample():
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_the_context_does_not_see_what_is_hidden(modality):
-    net, steps = made(modality, "released")
+def test_context_features_do_not_depend_on_masked_tokens(modality):
+    net, steps = build(modality, "released")
     step = steps[0]
     mask, tokens = step.masks[0], MODALITIES[modality].tokens(step.batch.views[0])
-    shown = torch.zeros(tokens.x.shape[:2], dtype=torch.bool).scatter_(1, mask.context, True)
-    changed = tokens._replace(x=torch.where(shown[..., None], tokens.x, torch.randn_like(tokens.x)))
+    visible = torch.zeros(tokens.x.shape[:2], dtype=torch.bool).scatter_(1, mask.context, True)
+    changed = tokens._replace(x=torch.where(visible[..., None], tokens.x, torch.randn_like(tokens.x)))
     one, other = (net.context_encoder(each.take(mask.context))[0].x for each in (tokens, changed))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("method", ["released", "shared"])
-def test_padding_in_the_context_changes_nothing(method):
-    net, steps = made("image", method)
+def test_padding_in_the_context_does_not_change_predictions(method):
+    net, steps = build("image", method)
     step = steps[0]
     mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
     valid = torch.ones_like(mask.context, dtype=torch.bool)
@@ -141,8 +146,8 @@ def test_padding_in_the_context_changes_nothing(method):
 
 
 @pytest.mark.parametrize("method", ["released", "shared", "rotary"])
-def test_target_blocks_do_not_see_each_other(method):
-    net, steps = made("image", method)
+def test_target_blocks_do_not_attend_to_each_other(method):
+    net, steps = build("image", method)
     step = steps[0]
     mask, tokens = step.masks[0], MODALITIES["image"].tokens(step.batch.views[0])
     (context,) = net.context_encoder(tokens.take(mask.context))
@@ -152,9 +157,9 @@ def test_target_blocks_do_not_see_each_other(method):
     )
 
 
-def test_a_shared_context_is_computed_as_if_nothing_were_asked():
-    """The fast form, all blocks in one masked sequence, against each block on its own beside a context that ignores it."""
-    net, steps = made("image", "shared")
+def test_shared_context_does_not_attend_to_queries():
+    """One masked sequence of all blocks equals each block by itself next to a context that ignores it."""
+    net, steps = build("image", "shared")
     mask, tokens = steps[0].masks[0], MODALITIES["image"].tokens(steps[0].batch.views[0])
     (context,) = net.context_encoder(tokens.take(mask.context))
     where, predictor = gather(tokens.pos, mask.target), net.predictor
@@ -176,16 +181,16 @@ def heads(block, x):
     return block.attn.qkv(block.norm1(x)).unflatten(2, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
-def test_the_order_of_tokens_does_not_matter():
-    net, steps = made("image", "released")
+def test_encoder_is_equivariant_to_the_order_of_tokens():
+    net, steps = build("image", "released")
     tokens = MODALITIES["image"].tokens(steps[0].batch.views[0])
     shuffled = torch.randperm(64).expand(32, -1)
     (straight,), (mixed,) = net.context_encoder(tokens), net.context_encoder(tokens.take(shuffled))
     torch.testing.assert_close(mixed.x, gather(straight.x, shuffled), atol=1e-5, rtol=1e-4)
 
 
-def test_layers_count_from_either_end_and_are_normed():
-    net, steps = made("image", "averaged")
+def test_layers_count_from_either_end_and_are_normalized():
+    net, steps = build("image", "averaged")
     tokens = MODALITIES["image"].tokens(steps[0].batch.views[0])
     first, last = net.target_encoder(tokens, (0, 2))
     (same,) = net.target_encoder(tokens, (-1,))
@@ -193,16 +198,16 @@ def test_layers_count_from_either_end_and_are_normed():
     assert first.x.mean(-1).abs().max() < 1e-4
 
 
-def test_standardised_targets_have_mean_0_and_variance_1():
-    net, steps = made("image", "averaged")
+def test_standardized_targets_have_mean_0_and_variance_1():
+    net, steps = build("image", "averaged")
     x = net.targets(steps[0].batch, steps[0].masks).x
     torch.testing.assert_close(x.mean((0, 1)), torch.zeros(48), atol=1e-4, rtol=0)
     torch.testing.assert_close(x.std((0, 1)), torch.ones(48), atol=0.02, rtol=0)
 
 
-def test_a_step_is_a_function_of_the_seed_and_its_number():
-    _, steps = made("image", "released")
-    _, again = made("image", "released")
+def test_a_step_depends_only_on_the_seed_and_its_number():
+    _, steps = build("image", "released")
+    _, again = build("image", "released")
     one, other = steps[5], again[5]
     assert torch.equal(one.batch.views[0], other.batch.views[0]) and torch.equal(
         one.masks[0].context, other.masks[0].context
@@ -211,37 +216,40 @@ def test_a_step_is_a_function_of_the_seed_and_its_number():
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_share_the_batch_between_them(ranks):
+def test_ranks_together_hold_the_whole_batch(ranks):
     config = MODALITIES["image"]
     data, masker = config.synthetic(64, 0), MultiBlock(config.grid)
-    whole = Steps(data, masker, batch_size=32, total=9, seed=0)[3]
-    parts = [Steps(data, masker, batch_size=32, total=9, seed=0, rank=rank, ranks=ranks)[3] for rank in range(ranks)]
+    whole = Steps(data, masker, batch_size=32, total_steps=9, seed=0)[3]
+    parts = [
+        Steps(data, masker, batch_size=32, total_steps=9, seed=0, rank=rank, world_size=ranks)[3]
+        for rank in range(ranks)
+    ]
     assert torch.equal(torch.cat([part.batch.views[0] for part in parts]), whole.batch.views[0])
     assert torch.equal(torch.cat([part.masks[0].target for part in parts]), whole.masks[0].target)
 
 
-def test_gather_takes_rows_in_order():
+def test_gather_selects_rows_in_order():
     x = torch.randn(3, 5, 2)
     index = torch.randint(0, 5, (3, 2, 4))
     expected = torch.stack([x[b][index[b]] for b in range(3)])
     assert torch.equal(gather(x, index), expected)
 
 
-def test_take_keeps_padding_marked():
+def test_take_keeps_the_padding_mask():
     tokens = Tokens(torch.randn(1, 4, 2), torch.zeros(1, 4, 1), torch.tensor([[True, False, True, True]]))
     assert tokens.take(torch.tensor([[1, 2]])).valid.tolist() == [[False, True]]
 
 
-def test_draws_of_series_stretches_differ_between_epochs():
+def test_crops_of_series_differ_between_epochs():
     data = MODALITIES["series"].synthetic(8, 0)
     index = torch.arange(4)
     one, other = (data.read(index, CounterRNG.of(0, 0, start + np.arange(4))).views[0] for start in (0, 8))
     assert not torch.equal(one, other)
 
 
-def test_pixels_are_asked_for_as_each_patch_normalised():
-    """Of a masked autoencoder they are the target; of a JEPA, where asked for, a second one behind the features."""
-    net, steps = made("image", "pixels")
+def test_pixel_targets_are_normalized_per_patch():
+    """They are the target of an MAE, and follow the features in the targets of a JEPA with a pixel loss."""
+    net, steps = build("image", "pixels")
     mae = MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1).build(MODALITIES["image"])
     batch, masks = steps[0].batch, steps[0].masks
     asked = mae.targets(batch, masks).x
@@ -252,10 +260,10 @@ def test_pixels_are_asked_for_as_each_patch_normalised():
     assert torch.equal(net.targets(batch, masks).x[..., 48:], asked)
 
 
-def test_the_second_loss_is_weighted():
-    """Twice the weight of the pixels is their loss once more."""
+def test_pixel_loss_is_weighted():
+    """Twice the weight adds the pixel loss once more."""
     config = METHODS["pixels"]
-    steps = made("image", "pixels")[1]
+    steps = build("image", "pixels")[1]
     step, losses = steps[0], []
     for weight in (1.0, 2.0, 3.0):
         net = dataclasses.replace(config, pixel_loss_weight=weight).build(MODALITIES["image"])
@@ -263,8 +271,8 @@ def test_the_second_loss_is_weighted():
     assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1], rel=1e-4) and losses[1] > losses[0]
 
 
-def test_whitened_targets_vary_alike_in_every_direction():
-    """Fully: the covariance is the identity. By half: deviations are the roots of what they were."""
+def test_whitened_targets_have_equal_variance_in_every_direction():
+    """Power 1: the covariance becomes the identity. Power 0.5: standard deviations become their square roots."""
     x = torch.randn(16, 32, 8) * torch.logspace(0, 1, 8) @ torch.linalg.qr(torch.randn(8, 8)).Q
     x = x - x.mean((0, 1))
     whole, half = (zca_whiten(x, power).flatten(0, 1) for power in (1.0, 0.5))
@@ -273,15 +281,15 @@ def test_whitened_targets_vary_alike_in_every_direction():
     torch.testing.assert_close(after, before.sqrt(), atol=1e-3, rtol=1e-3)
 
 
-def test_centred_targets_have_no_mean_over_an_image():
+def test_centered_targets_have_mean_0_over_an_image():
     config = dataclasses.replace(METHODS["released"], center=True)
-    net, step = config.build(MODALITIES["image"]), made("image", "released")[1][0]
+    net, step = config.build(MODALITIES["image"]), build("image", "released")[1][0]
     torch.testing.assert_close(net.targets(step.batch, step.masks).x.mean(1), torch.zeros(32, 48), atol=1e-5, rtol=0)
 
 
-def test_rotary_attention_depends_on_distances_alone():
-    """Shifting every token by the same way changes nothing; shifting one of them does."""
-    net, steps = made("image", "rotary")
+def test_rotary_attention_depends_on_relative_positions_only():
+    """Shifting all tokens changes nothing; shifting one of them does."""
+    net, steps = build("image", "rotary")
     tokens = MODALITIES["image"].tokens(steps[0].batch.views[0])
     one, moved = (net.context_encoder(tokens._replace(pos=tokens.pos + shift))[0].x for shift in (0.0, 3.0))
     torch.testing.assert_close(one, moved, atol=1e-5, rtol=1e-4)
@@ -290,11 +298,11 @@ def test_rotary_attention_depends_on_distances_alone():
     assert not torch.allclose(one, net.context_encoder(tokens._replace(pos=apart))[0].x, atol=1e-4)
 
 
-def test_several_masks_share_one_pass_of_the_target():
-    """The loss is the mean over masks, each with a context of its own."""
+def test_loss_of_several_masks_is_the_mean_of_their_losses():
+    """Each mask has its own context; the target encoder runs once."""
     config = MODALITIES["image"]
     net, masker = METHODS["released"].build(config), Masking(masks_per_sample=3).build(config.grid)
-    step = Steps(config.synthetic(64, 0), masker, batch_size=32, total=9, seed=0)[0]
+    step = Steps(config.synthetic(64, 0), masker, batch_size=32, total_steps=9, seed=0)[0]
     assert len(step.masks) == 3 and not torch.equal(step.masks[0].context, step.masks[1].context)
     targets = net.targets(step.batch, step.masks)
     each = [net(step.batch, (mask,), targets).loss for mask in step.masks]
@@ -302,27 +310,29 @@ def test_several_masks_share_one_pass_of_the_target():
 
 
 def test_two_views_are_different_crops_of_the_same_samples():
-    _, steps = made("image", "vicreg")
+    _, steps = build("image", "vicreg")
     one, other = steps[0].batch.views
     assert one.shape == other.shape and not torch.equal(one, other)
-    assert torch.equal(one, made("image", "released")[1][0].batch.views[0])  # the first is the one there always was
+    assert torch.equal(
+        one, build("image", "released")[1][0].batch.views[0]
+    )  # the first view does not depend on the number of views
 
 
-def test_joint_embedding_is_indifferent_to_which_view_comes_first():
-    net, steps = made("image", "vicreg")
+def test_joint_embedding_loss_is_symmetric_in_the_views():
+    net, steps = build("image", "vicreg")
     batch = steps[0].batch
     losses = [net(batch._replace(views=views), (), None).loss for views in (batch.views, batch.views[::-1])]
     torch.testing.assert_close(*losses)
 
 
-def test_joint_embedding_through_masks_does_not_see_what_is_hidden():
+def test_masked_joint_embedding_does_not_depend_on_masked_patches():
     config = MODALITIES["image"]
     net = dataclasses.replace(METHODS["vicreg"], masked=True).build(config)
     masker = Masking(sampler="random", mask_ratio=0.5, masks_per_sample=2).build(config.grid)
-    step = Steps(config.synthetic(64, 0), masker, batch_size=32, total=9, seed=0, views=2)[0]
+    step = Steps(config.synthetic(64, 0), masker, batch_size=32, total_steps=9, seed=0, num_views=2)[0]
     for view in (0, 1):
-        shown = step.masks[1 - view].context[0].tolist()  # to the other view
-        hidden = next(place for place in step.masks[view].target[0, 0].tolist() if place in shown)
+        other_context = step.masks[1 - view].context[0].tolist()
+        hidden = next(patch for patch in step.masks[view].target[0, 0].tolist() if patch in other_context)
         row, column = divmod(hidden, 8)
         changed = [each.clone() for each in step.batch.views]
         changed[view][0, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 0
@@ -331,14 +341,14 @@ def test_joint_embedding_through_masks_does_not_see_what_is_hidden():
         assert torch.equal(*losses)
 
 
-def test_xavier_weights_are_as_loud_as_their_size_asks():
+def test_scaled_weights_have_the_std_of_xavier_initialization():
     net = dataclasses.replace(METHODS["released"], init="scaled").build(MODALITIES["image"])
     weight = net.context_encoder.blocks[0].mlp.fc1.weight
     assert float(weight.detach().std()) == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.05)
     assert float(net.predictor.mask_token.detach().std()) == pytest.approx(0.02, rel=0.6)
 
 
-def test_whitening_and_regularisers_are_exact_in_half_precision_runs():
+def test_whitening_and_regularizers_are_exact_under_autocast():
     x = torch.randn(16, 64, 24) * torch.logspace(0, -1.5, 24)
     x = x - x.mean((0, 1))
     with torch.autocast("cpu", torch.bfloat16):
@@ -354,25 +364,29 @@ def test_padding_is_not_pooled():
     torch.testing.assert_close(tokens.mean()[1], tokens._replace(valid=None).mean()[1])
 
 
-def test_both_views_of_a_sample_that_cannot_be_decoded_are_of_the_same_other_one():
-    """And it is one file that could not be decoded, not two."""
+def test_both_views_of_an_undecodable_sample_come_from_the_same_replacement():
+    """The undecodable file is counted once, not twice."""
     config = dataclasses.replace(MODALITIES["image"], crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0))
     data = config.synthetic(64, 0)
-    data.bad = {number: Skipped(f"{number}.png", "truncated") for number in range(0, 64, 4)}
-    step = Steps(data, MultiBlock(config.grid), batch_size=32, total=2, seed=0, views=2)[0]
-    assert torch.equal(*step.batch.views)  # crops are whole pictures here
-    assert 0 < len(step.skipped) == len(Steps(data, MultiBlock(config.grid), batch_size=32, total=2, seed=0)[0].skipped)
+    data.undecodable = {number: Skipped(f"{number}.png", "truncated") for number in range(0, 64, 4)}
+    step = Steps(data, MultiBlock(config.grid), batch_size=32, total_steps=2, seed=0, num_views=2)[0]
+    assert torch.equal(*step.batch.views)  # crops are whole images here
+    assert (
+        0
+        < len(step.skipped)
+        == len(Steps(data, MultiBlock(config.grid), batch_size=32, total_steps=2, seed=0)[0].skipped)
+    )
 
 
-def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():
-    """They are what the target encoder makes of those tokens and no more; elsewhere they are 0."""
+def test_targets_only_targets_do_not_depend_on_other_tokens():
+    """They are the target encoder's output for the target tokens alone; elsewhere they are 0."""
     config = MODALITIES["image"]
     method = dataclasses.replace(METHODS["released"], target_input="targets_only")
     net, masker = (
         method.build(config),
         Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5).build(config.grid),
     )
-    step = Steps(config.synthetic(64, 0), masker, batch_size=8, total=9, seed=0)[0]
+    step = Steps(config.synthetic(64, 0), masker, batch_size=8, total_steps=9, seed=0)[0]
     places, tokens = step.masks[0].target[:, 0], config.tokens(step.batch.views[0])
     (seen,) = net.target_encoder(tokens.take(places))
     targets = net.targets(step.batch, step.masks)
@@ -385,15 +399,15 @@ def test_targets_of_the_asked_places_alone_know_nothing_of_the_others():
 
 
 @pytest.mark.parametrize("sees", ["whole", "targets_only"])
-def test_features_at_every_third_place_and_pixels_at_all(sees):
-    """The loss depends on predicted features there and nowhere else, on predicted pixels everywhere."""
+def test_target_stride_subsamples_features_but_not_pixels(sees):
+    """The loss depends on every third predicted feature and on all predicted pixels."""
     config = MODALITIES["image"]
     method = dataclasses.replace(METHODS["pixels"], target_stride=3, target_input=sees)
     net, masker = (
         method.build(config),
         Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5).build(config.grid),
     )
-    step = Steps(config.synthetic(64, 0), masker, batch_size=8, total=9, seed=0)[0]
+    step = Steps(config.synthetic(64, 0), masker, batch_size=8, total_steps=9, seed=0)[0]
     asked = gather(net.targets(step.batch, step.masks).x, step.masks[0].target[:, 0])[:, None]
     predicted = torch.randn_like(asked).requires_grad_()
     net.loss_of(predicted, asked, None).backward()
@@ -406,12 +420,12 @@ def test_features_at_every_third_place_and_pixels_at_all(sees):
     assert output.loss.isfinite() and output.metrics["mean_target_loss"] > 0
 
 
-def test_places_at_which_nothing_is_asked_for_are_refused():
-    with pytest.raises(UserError, match="--method.target-stride 1, or --method.pixel-loss-weight 1"):
+def test_target_stride_without_a_pixel_loss_is_refused():
+    with pytest.raises(UserError, match="try --method.pixel-loss-weight 1 or --method.target-stride 1"):
         Pretrain(MODALITIES["image"], dataclasses.replace(METHODS["released"], target_stride=3))
 
 
-def test_targets_of_the_asked_places_alone_want_one_block_of_them():
+def test_targets_only_requires_one_target_block():
     method = dataclasses.replace(METHODS["released"], target_input="targets_only")
     once = Pretrain(MODALITIES["image"], method, masks=Masking(sampler="random"))
     for masks in (Masking(), Masking(sampler="random", masks_per_sample=2)):

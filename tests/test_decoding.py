@@ -1,4 +1,4 @@
-"""The decoder: what it learns, what it draws, and what it must leave alone."""
+"""The decoder: what it trains, what it samples, and what stays unchanged."""
 
 import copy
 import json
@@ -13,13 +13,14 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.data.loader import Steps
-from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, draw_samples, load_decoder
-from openjepa.evaluation.decoder_agreement import derangement, feature_agreement
+from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, load_decoder, sample_images
+from openjepa.evaluation.decoder_agreement import derangement, measure_agreement
 from openjepa.interop.pretrained import load_run
 from openjepa.methods.decoder import image_rng
 from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions, normal_samples, velocity
-from openjepa.recipes.decoder import BLOCK_MASK, TrainDecoder, decoder_config
+from openjepa.recipes.decoder import BLOCK_MASK, decoder_config
+from openjepa.recipes.settings import TrainDecoder
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.step import train_step
@@ -30,10 +31,10 @@ DATA = MODALITIES["image"]
 SMALL = ["--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16", "--device", "cpu", "--threads", "1"]
 
 
-def made(name: str):
-    """A decoder whose drawer is not zero any more, and a step."""
+def build(name: str):
+    """Build a decoder, and the steps to train it."""
     net = METHODS[name].build(DATA, 0)
-    steps = Steps(DATA.synthetic(32, 0), BLOCK_MASK.build(DATA.grid), batch_size=16, total=40, seed=0)
+    steps = Steps(DATA.synthetic(32, 0), BLOCK_MASK.build(DATA.grid), batch_size=16, total_steps=40, seed=0)
     return net, steps
 
 
@@ -46,12 +47,14 @@ def run(photos, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_the_networks_that_are_decoded_do_not_change(name):
-    net, steps = made(name)
+def test_decoded_networks_stay_frozen(name):
+    net, steps = build(name)
     before = copy.deepcopy(net.state_dict())
     optimizer = build_optimizer(net, Optim(lr=1e-3))
     learning = {id(each) for group in optimizer.param_groups for each in group["params"]}
-    assert learning == {id(each) for each in net.drawer.parameters()}  # ranks wait for nobody else's gradients
+    assert learning == {
+        id(each) for each in net.drawer.parameters()
+    }  # otherwise ranks wait for gradients that never come
     for number in range(3):
         train_step(
             net,
@@ -68,63 +71,63 @@ def test_the_networks_that_are_decoded_do_not_change(name):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_a_drawer_that_knows_the_picture_draws_it(name, monkeypatch):
-    """Straight lines are followed without an error, in any number of steps."""
-    net, steps = made(name)
+def test_a_perfect_network_samples_the_true_patches_in_any_number_of_steps(name, monkeypatch):
+    """A straight flow is integrated without an error."""
+    net, steps = build(name)
     batch, masks = steps[0].batch, steps[0].masks
     there = net.region_tokens(DATA.tokens(batch.views[0]), masks)
 
-    class Knowing(torch.nn.Module):
+    class Perfect(torch.nn.Module):
         def forward(self, noisy, time, condition):
             return there.x
 
-    net.averaged = Knowing()
+    net.averaged = Perfect()
     for number in (1, 2, 25):
-        found = net.draw(net.targets(batch, masks), there.pos, image_rng(0, 16), number)
+        found = net.sample(net.targets(batch, masks), there.pos, image_rng(0, 16), number)
         assert torch.allclose(found, there.x, atol=1e-4)
 
 
-def test_the_flow_of_what_is_known_is_from_the_noise_to_it():
+def test_velocity_of_a_perfect_network_is_data_minus_noise():
     x, noise = torch.randn(4, 6, 8), torch.randn(4, 6, 8)
     at = torch.tensor([0.0, 0.3, 0.6, 0.9])
 
-    class Knowing(torch.nn.Module):
+    class Perfect(torch.nn.Module):
         def forward(self, noisy, time, condition):
             return x
 
     between = noise.lerp(x, at[:, None, None])
-    flow = velocity(Knowing(), Tokens(between, torch.zeros(4, 6, 2)), at, Conditions(torch.zeros(4, 1, 3)))  # type: ignore[arg-type]
+    flow = velocity(Perfect(), Tokens(between, torch.zeros(4, 6, 2)), at, Conditions(torch.zeros(4, 1, 3)))  # type: ignore[arg-type]
     assert torch.allclose(flow, x - noise, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_drawing_is_a_function_of_the_seed_and_the_condition(name):
-    net, steps = made(name)
+def test_samples_depend_on_the_seed_and_the_condition(name):
+    net, steps = build(name)
     for parameter in net.averaged.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     batch, masks = steps[0].batch, steps[0].masks
     where, given = net.region_tokens(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch, masks)
-    one, again = (net.draw(given, where, image_rng(0, 16), 4) for _ in range(2))
+    one, again = (net.sample(given, where, image_rng(0, 16), 4) for _ in range(2))
     assert one.equal(again)
-    assert not one.allclose(net.draw(given, where, image_rng(1, 16), 4))
-    assert not one.allclose(net.draw(Conditions(given.x.flip(0)), where, image_rng(0, 16), 4))
+    assert not one.allclose(net.sample(given, where, image_rng(1, 16), 4))
+    assert not one.allclose(net.sample(Conditions(given.x.flip(0)), where, image_rng(0, 16), 4))
     assert not one[0].allclose(one[1])
 
 
-def test_noise_is_normal_and_each_samples_own():
+def test_noise_is_normal_and_independent_of_the_other_samples():
     x = normal_samples(image_rng(3, 64), "noise", (400,))
     assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.02)
-    assert float(x.pow(4).mean()) == pytest.approx(3, abs=0.15)  # tails, too
+    assert float(x.pow(4).mean()) == pytest.approx(3, abs=0.15)  # kurtosis
     assert x[5].equal(normal_samples(image_rng(3, 64).select(np.array([5])), "noise", (400,))[0])
 
 
-def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_predictor_expects():
-    net, steps = made("decoder")
+def test_conditions_are_mean_features_or_the_output_of_the_predictor():
+    net, steps = build("decoder")
     tokens = DATA.tokens(steps[0].batch.views[0])
     (seen,) = net.target_encoder(tokens)
     assert torch.allclose(net.targets(steps[0].batch, steps[0].masks).x[:, 0], seen.x.mean(1), atol=1e-6)
 
-    net, steps = made("decoder of predictions")
+    net, steps = build("decoder of predictions")
     (mask,) = steps[0].masks
     (context,) = net.context_encoder(tokens.take(mask.context))
     expected = net.predictor(context, where=tokens.take(mask.target[:, 0]).pos[:, None])[:, 0]
@@ -133,22 +136,22 @@ def test_a_condition_of_features_is_the_mean_and_one_of_a_prediction_what_the_pr
     assert every.targets(steps[0].batch, (mask,)).x.shape[1] == mask.target.shape[2]
 
 
-def test_agreement_is_whole_where_what_is_drawn_is_what_was_there():
+def test_agreement_is_perfect_for_perfect_samples_and_at_chance_for_noise():
     truth = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)) + 5
-    found = feature_agreement(truth, truth + 0.01, truth.roll(1, 0))
+    found = measure_agreement(truth, truth + 0.01, truth.roll(1, 0))
     assert found.retrieval == 1 and found.shuffled == 0 and found.chance == 0.02
     assert found.cosine > 0.99 and abs(found.cosine_other) < 0.1
     noise = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
-    assert feature_agreement(truth, noise, noise).retrieval < 0.15
+    assert measure_agreement(truth, noise, noise).retrieval < 0.15
 
 
-def test_nobody_is_a_stranger_to_two_nor_to_itself():
+def test_a_derangement_is_a_permutation_without_fixed_points():
     other = derangement(50, 3)
     assert sorted(other.tolist()) == list(range(50)) and (other != torch.arange(50)).all()
 
 
 @pytest.mark.parametrize("condition", ["features", "prediction"])
-def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition, run, photos, tmp_path, capsys):
+def test_decoder_train_sample_and_measure_commands_work(condition, run, photos, tmp_path, capsys):
     folder = tmp_path / "decoder"
     train = ["decoder", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]
     assert main(train) == 0 and main(train) == 0  # called again, it finds nothing left to do
@@ -173,16 +176,16 @@ def test_a_decoder_is_trained_draws_and_is_measured_by_three_commands(condition,
         "--out",
         str(out),
     ]
-    assert main(sample) == 0 and "sees nothing else" in capsys.readouterr().out
+    assert main(sample) == 0 and "decoded only from" in capsys.readouterr().out
     before = out.read_bytes()
     assert main(sample) == 0 and out.read_bytes() == before and Pillow.open(out).width > 300
 
     assert main(["decoder", "measure", str(folder), str(photos), "--count", "30", "--steps", "3"]) == 0
-    assert "by chance 3.3 %" in capsys.readouterr().out
+    assert "chance 3.3 %" in capsys.readouterr().out
     assert json.loads((folder / "agreement.json").read_text())["step"] == 3
 
 
-def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
+def test_sampling_a_box_leaves_the_rest_of_the_image_unchanged(run, tmp_path):
     asked = TrainDecoder(
         run=str(run),
         condition="prediction",
@@ -199,14 +202,14 @@ def test_a_box_is_drawn_and_the_rest_left_as_it_is(run, tmp_path):
     decoder = load_decoder(tmp_path / "d")
     view = decoder.data.synthetic(4, 0).read(torch.arange(4), None).views[0]
     mask = decoder_mask(decoder, 4, (0.5, 0.0, 1.0, 0.5), 0)
-    drawn = draw_samples(decoder, view, decoder_conditions(decoder, view, mask), mask, 2, 0, 3)
+    drawn = sample_images(decoder, view, decoder_conditions(decoder, view, mask), mask, 2, 0, 3)
     other = torch.ones(32, 32, dtype=torch.bool)
     other[:16, 16:] = False
     assert (drawn.views[:, :, :, other] == view[:, :, other]).all()
     assert (drawn.views[0] != drawn.views[1]).any() or (drawn.views[0] != view).any()
 
 
-def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
+def test_an_mae_is_decoded_from_its_features_only(photos, tmp_path):
     data = Image(root=(str(photos),), size=(32, 32), patch=4)
     base = Pretrain(
         data,
@@ -233,36 +236,36 @@ def test_an_autoencoder_is_decoded_from_its_features(photos, tmp_path):
         (["draw"], "train, sample, measure"),
         (["train", "nowhere"], "is not a run"),
         (["train", "EXPORT", "--condition", "prediction"], "has no predictor"),
-        (["sample", "RUN"], "is no decoder"),
-        (["measure", "RUN"], "is no decoder"),
+        (["sample", "RUN"], "is not a decoder"),
+        (["measure", "RUN"], "is not a decoder"),
     ],
 )
-def test_bad_input_is_a_sentence(words, said, run, capsys):
+def test_bad_input_gives_a_one_line_error(words, said, run, capsys):
     places = {"RUN": str(run), "EXPORT": str(run / "export")}
     assert main(["decoder", *(places.get(each, each) for each in words)]) == 1
     error = capsys.readouterr().err.strip()
     assert said in error and error.count("\n") == 0
 
 
-def test_another_decoder_in_the_same_place_is_refused_and_odd_sizes_are_said(run, tmp_path, capsys):
+def test_another_decoder_in_the_same_folder_and_odd_sizes_are_refused(run, tmp_path, capsys):
     train = ["decoder", "train", str(run), "--steps", "2", "--out", str(tmp_path / "d"), *SMALL]
     assert main(train) == 0
-    assert main([*train, "--depth", "2"]) == 1 and "holds another decoder" in capsys.readouterr().err
+    assert main([*train, "--depth", "2"]) == 1 and "contains another decoder" in capsys.readouterr().err
     assert main([*train[:-1], "1", "--dim", "50", "--out", str(tmp_path / "e")]) == 1
     assert "try --dim 48" in capsys.readouterr().err
 
 
-def test_what_cannot_be_drawn_is_said(run, photos, tmp_path, capsys):
+def test_impossible_requests_are_refused_with_a_reason(run, photos, tmp_path, capsys):
     folder = tmp_path / "d"
     assert main(["decoder", "train", str(run), "--steps", "2", "--out", str(folder), *SMALL]) == 0
     capsys.readouterr()
     for words, said in (
         (["sample", str(folder), "--box", "0", "0", "0.5", "0.5"], "leave --box out"),
-        (["sample", str(folder), "--samples", "0"], "1 to 32 times"),
-        (["sample", str(folder), "--steps", "0"], "one step at least"),
-        (["sample", str(folder), "--out", "x.gif"], "no .png"),
+        (["sample", str(folder), "--samples", "0"], "--samples must be 1 to 32 and --steps >= 1, got 0"),
+        (["sample", str(folder), "--steps", "0"], "--samples must be 1 to 32 and --steps >= 1, got 6 and 0"),
+        (["sample", str(folder), "--out", "x.gif"], "must end in .png, got x.gif"),
         (["measure", str(folder), "--count", "5"], "too few"),
-        (["train", str(folder)], "is no run on images of a JEPA"),
+        (["train", str(folder)], "is not a JEPA or MAE run on images"),
     ):
         assert main(["decoder", *words]) == 1
         assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The precision that a processor is given."""
+"""Choose the device and the precision."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from openjepa.training import device
 from openjepa.training.device import choose_device
 
 
-def test_bf16_is_refused_where_a_processor_has_no_products_in_it(monkeypatch):
+def test_bf16_is_refused_on_a_cpu_without_fast_bf16_matmuls(monkeypatch):
     monkeypatch.setattr(device, "HAS_ONEDNN_BF16", True)
     assert choose_device("cpu", "bf16").bf16
     monkeypatch.setattr(device, "HAS_ONEDNN_BF16", False)
-    with pytest.raises(UserError, match="no fast products in bf16: try --precision fp32"):
+    with pytest.raises(UserError, match="this CPU has no fast bf16 matmuls: try --precision fp32"):
         choose_device("cpu", "bf16")
     assert not choose_device("cpu", "fp32").bf16

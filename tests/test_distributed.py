@@ -18,8 +18,7 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.data.loader import Steps
 from openjepa.evaluation.features import compute_features
-from openjepa.interop.adapters import from_untrained
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import load_run, untrained_encoder
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.training.checkpoint import list_checkpoints, load_newest
 from openjepa.training.config import OnlineProbe, load_config
@@ -28,13 +27,13 @@ from openjepa.training.parallel import launch as distributed_launch
 from openjepa.training.parallel.launch import unreachable_ranks
 from openjepa.viz.report import write_report_at_end
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
-from tests.ranks import GUARDED, RUN, dump, started
+from tests.ranks import GUARDED, RUN, settings_argument, start_ranks
 from tests.ready import Ready
 
 
 def torchrun(settings, ranks: int = 2, code: str = RUN, status: int = 0) -> None:
     """The run to its end; every process leaves with `status`."""
-    assert [process.wait(240) for process in started(settings, ranks, code)] == [status] * ranks
+    assert [process.wait(240) for process in start_ranks(settings, ranks, code)] == [status] * ranks
 
 
 def losses(out) -> list[float]:
@@ -165,7 +164,7 @@ dist.destroy_process_group()
 def test_a_batch_that_does_not_divide_is_refused():
     data = MODALITIES["image"].synthetic(32, 0)
     with pytest.raises(UserError, match="try --batch-size 14"):
-        Steps(data, MultiBlock((8, 8)), batch_size=15, total=1, seed=0, rank=0, ranks=2)
+        Steps(data, MultiBlock((8, 8)), batch_size=15, total_steps=1, seed=0, rank=0, world_size=2)
 
 
 THREADS = (
@@ -195,7 +194,7 @@ from pathlib import Path
 import torch
 from openjepa.evaluation import feature_store
 from openjepa.evaluation.features import compute_features
-from openjepa.interop.adapters import from_untrained
+from openjepa.interop.pretrained import untrained_encoder
 from openjepa.training.config import from_json
 from openjepa.training.device import Device
 from openjepa.training.parallel.launch import process_group
@@ -203,7 +202,7 @@ settings = from_json(json.loads(sys.argv[1]))
 with process_group(torch.device("cpu")):
     data = settings.data.synthetic(300, 0)
     feature_store.CHUNK_ROWS = 100
-    compute_features(from_untrained(settings), data, Device(torch.device("cpu"), False), ("last",), settings.out)
+    compute_features(untrained_encoder(settings), data, Device(torch.device("cpu"), False), ("last",), settings.out)
 """
 
 
@@ -213,7 +212,7 @@ def test_ranks_share_an_embedding(tiny):
     theirs = load_file(tiny.out / "features.safetensors")
     data = MODALITIES["image"].synthetic(300, 0)
     torch.testing.assert_close(
-        theirs["last"], compute_features(from_untrained(settings), data, CPU)["last"], atol=1e-6, rtol=0
+        theirs["last"], compute_features(untrained_encoder(settings), data, CPU)["last"], atol=1e-6, rtol=0
     )
     assert theirs["label"].tolist() == data.label.tolist() and not list(tiny.out.glob("done-*"))
 
@@ -287,7 +286,7 @@ def test_ranks_share_a_suite(tiny):
 )
 def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny, victim, number):
     tiny = replace(tiny, steps=100_000, save_every=5, rank_timeout="8s")
-    processes = started(tiny, code=GUARDED, heard=True)
+    processes = start_ranks(tiny, code=GUARDED, capture_stderr=True)
     until = time.monotonic() + 90
     while len(list_checkpoints(tiny.out / "checkpoints")) < 2:
         assert time.monotonic() < until and processes[0].poll() is None
@@ -297,7 +296,7 @@ def test_a_rank_that_is_gone_or_stopped_is_named_by_the_other_which_leaves(tiny,
     processes[victim].kill()
     processes[victim].communicate(timeout=60)
     assert processes[1 - victim].returncode == 1, said
-    assert f"of 2 processes, {victim} has gone or does not answer" in said and "--resume yes" in said
+    assert f"rank {victim} of 2 has died or does not answer" in said and "--resume yes" in said
     assert load_newest(tiny.out / "checkpoints").step > 0
 
 
@@ -323,7 +322,7 @@ def watched(settings):
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
     """And ends the group's threads, by which one in ten would else wait for ever at its end."""
     tiny = replace(tiny, steps=100_000, save_every=100_000)
-    processes = started(tiny, code=WATCHED + GUARDED.replace("lambda _: pretrain(", "lambda _: watched("))
+    processes = start_ranks(tiny, code=WATCHED + GUARDED.replace("lambda _: pretrain(", "lambda _: watched("))
     until = time.monotonic() + 90
     while not read_metrics(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and processes[0].poll() is None
@@ -339,9 +338,9 @@ def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):
         "launch.ROLL_CALL_SECONDS = 4.0",
         "from openjepa.training import run\ndef broken(*_): raise RuntimeError('broken')\nrun.train = broken",
     )
-    processes = started(tiny, code=broken, heard=True)
+    processes = start_ranks(tiny, code=broken, capture_stderr=True)
     said = [process.communicate(timeout=120)[1] for process in processes]
-    assert all("RuntimeError: broken" in each and "has gone" not in each for each in said)
+    assert all("RuntimeError: broken" in each and "has died" not in each for each in said)
 
 
 @pytest.mark.parametrize("variables", [{"RANK": "0"}, {"RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}])
@@ -349,7 +348,7 @@ def test_processes_that_do_not_find_one_another_say_so(tiny, variables):
     """Variables left over from elsewhere, and a first rank that is not there."""
     left = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
     settings, env = replace(tiny, rank_timeout="3s"), {**left, "WORLD_SIZE": "2", **variables}
-    process = Ready(GUARDED, dump(settings), env=env, heard=True)
+    process = Ready(GUARDED, settings_argument(settings), env=env, capture_stderr=True)
     _, said = process.communicate(timeout=90)
-    assert process.returncode == 1 and "the 2 processes of WORLD_SIZE did not find one another" in said
-    assert "torchrun, or unset WORLD_SIZE" in said
+    assert process.returncode == 1 and "WORLD_SIZE is 2, but the processes could not connect" in said
+    assert "start them with torchrun, or unset WORLD_SIZE" in said

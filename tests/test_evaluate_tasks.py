@@ -8,15 +8,15 @@ from safetensors.torch import load_file
 
 from openjepa.cli import suite as suite_command
 from openjepa.cli.pretrain import pretrain
-from openjepa.cli.probe import Probe, probe
-from openjepa.cli.suite import Suite, suite
+from openjepa.cli.probe import probe
+from openjepa.cli.settings import Probe, Suite
+from openjepa.cli.suite import suite
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation import labeled as labelled
 from openjepa.evaluation import suites as suite_suites
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.evaluation.labeled import LabeledData
 from openjepa.evaluation.probes import attentive, finetune
 from openjepa.evaluation.probes.attentive import SweepPoint, attentive_probe
 from openjepa.evaluation.probes.finetune import (
@@ -28,6 +28,7 @@ from openjepa.evaluation.probes.finetune import (
 )
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from openjepa.evaluation.probes.mixup import mix_batch
+from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.suites import SUITES
 from openjepa.evaluation.tasks.scenes import (
     PatchLabels,
@@ -37,7 +38,7 @@ from openjepa.evaluation.tasks.scenes import (
     r_squared,
     ridge_regression,
 )
-from openjepa.interop.adapters import EncoderAdapter, from_untrained
+from openjepa.interop.pretrained import PretrainedEncoder, untrained_encoder
 from openjepa.nn.pooling import AttentivePool
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import OnlineProbe, Pretrain
@@ -62,9 +63,9 @@ def marked(count: int, seed: int) -> ImageArray:
     return ImageArray(COLOURS, images, label, f"marked-{seed}")
 
 
-def pixels() -> EncoderAdapter:
+def pixels() -> PretrainedEncoder:
     """An encoder that gives back its patches."""
-    return EncoderAdapter("patches", COLOURS, torch.nn.Identity(), lambda view: (COLOURS.tokens(view).x,))
+    return PretrainedEncoder("patches", COLOURS, torch.nn.Identity(), lambda view: (COLOURS.tokens(view).x,))
 
 
 def test_attention_finds_the_patch_that_says_the_class():
@@ -141,7 +142,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
         suite(settings)
     scores = suite(settings)
     assert seen == ["cifar", "scenes-count", "scenes-distance", "scenes-distance", "scenes-kind"]
-    assert "cifar10: done before, kept" in capsys.readouterr().out
+    assert "cifar10: already measured, skipped" in capsys.readouterr().out
     assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "2 a class"}
     table = (tiny.out / "suite" / "small.md").read_text().split("## Patches of scenes")[1]
     assert all(f"| {name} |" in table for name in ("this encoder", "before training", "raw pixels"))
@@ -153,7 +154,7 @@ def test_a_suite_without_its_folders_says_what_to_give(tiny, capsys):
     pretrain(tiny)
     assert suite(Suite(run=str(tiny.out), suite="paper", device="cpu")) == {}
     assert "give --folders clevr-dist=FOLDER" in capsys.readouterr().err
-    with pytest.raises(UserError, match="is not NAME=FOLDER"):
+    with pytest.raises(UserError, match="write NAME=FOLDER"):
         suite(Suite(run=str(tiny.out), folders=("cifar=x",), device="cpu"))
 
 
@@ -182,7 +183,7 @@ def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
 
 def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
     train, test = marked(300, 0), marked(100, 1)
-    this = from_untrained(Pretrain(data=COLOURS, method=METHODS["released"]))
+    this = untrained_encoder(Pretrain(data=COLOURS, method=METHODS["released"]))
     before = {name: value.clone() for name, value in this.network.state_dict().items()}
     recipe = FinetuneRecipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
     train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
@@ -195,7 +196,7 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
 
 
 def test_rates_fall_with_depth():
-    this = from_untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
+    this = untrained_encoder(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
     model = FinetuneClassifier(this, 48, 2)
     shares = {
         id(group["params"][0]): group["share"] for group in layerwise_groups(model, FinetuneRecipe(layer_decay=0.5))
@@ -207,7 +208,7 @@ def test_rates_fall_with_depth():
 
 
 def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
-    this = from_untrained(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=2)))
+    this = untrained_encoder(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=2)))
     part, seen = this.network.blocks[1].mlp, []
     x = torch.ones(4000, 1, 48)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Pictures: the numbers behind each against plain references; the same bytes twice; colours; errors in a sentence."""
+"""Figures and reports: values against plain references, reproducible bytes, colors, error messages."""
 
 import json
 import re
@@ -13,30 +13,39 @@ from PIL import Image as Pillow
 
 from openjepa.cli.main import main
 from openjepa.cli.pretrain import pretrain
-from openjepa.cli.report import Report, report
-from openjepa.cli.show import FIGURES, Show, show
+from openjepa.cli.report import report
+from openjepa.cli.settings import Report, Show
+from openjepa.cli.show import FIGURES, show
 from openjepa.core.types import Masks
 from openjepa.masking.config import Masking
 from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain, load_config
-from openjepa.viz.canvas import COLOR_MAP, COLORS, ColorScale, fade, heatmap, outline
-from openjepa.viz.curves import CurvesOptions
-from openjepa.viz.embedding_map import GRID_CELLS, MapOptions, neighbor_agreement, non_overlapping, project_features
-from openjepa.viz.features import Basis, FeaturesOptions, foreground_mask
+from openjepa.viz.canvas import COLOR_MAP, COLORS, ColorScale, colorize, fade, outline
+from openjepa.viz.embedding_map import GRID_CELLS, neighbor_agreement, non_overlapping, project_features
+from openjepa.viz.features import Basis, foreground_mask
 from openjepa.viz.inputs import ImageBatch, evenly_spaced
-from openjepa.viz.masks import MasksOptions, mask_coverage
+from openjepa.viz.masks import measure_coverage
 from openjepa.viz.neighbors import nearest_rows
 from openjepa.viz.prediction_error import nearest_context_patch, nearest_patches, predict_hidden
-from openjepa.viz.predictions import PredictionOptions, denormalize_pixels, prediction_masks
+from openjepa.viz.predictions import denormalize_pixels, prediction_masks
 from openjepa.viz.report import write_report_at_end
-from openjepa.viz.similarity import SimilarityOptions, patch_at, patch_cosines
-from openjepa.viz.spectrum import SpectrumOptions, variance_shares
+from openjepa.viz.settings import (
+    CurvesOptions,
+    FeaturesOptions,
+    MapOptions,
+    MasksOptions,
+    PredictionOptions,
+    SimilarityOptions,
+    SpectrumOptions,
+)
+from openjepa.viz.similarity import patch_at, patch_cosines
+from openjepa.viz.spectrum import variance_shares
 from tests.conftest import METHODS, TINY, replace
 
 
 def trained(photos, out, method=TINY, **changes):
-    """A run of some steps."""
+    """Train a run of a few steps."""
     data = Image(root=(str(photos),), size=(32, 32), patch=4)
     base = Pretrain(
         data, method, steps=4, batch_size=16, device="cpu", precision="fp32", threads=1, workers=0, log_every=2
@@ -57,51 +66,51 @@ def x():
 # masks
 
 
-def test_coverage_is_the_share_of_draws_in_which_a_patch_is_used():
+def test_coverage_is_the_fraction_of_masks_that_contain_a_patch():
     settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", mask_ratio=0.75))
-    cover = mask_coverage(settings, (6, 6), draws=4096)
-    assert cover.shown.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.asked.mean() == pytest.approx(
+    cover = measure_coverage(settings, (6, 6), samples=4096)
+    assert cover.context.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.target.mean() == pytest.approx(
         27 / 36, abs=1e-6
     )
-    assert np.abs(cover.shown - 0.25).max() < 0.04  # every patch alike
+    assert np.abs(cover.context - 0.25).max() < 0.04  # every patch equally often
 
 
-def test_coverage_shows_that_released_masks_never_ask_for_the_last_row_and_column():
+def test_coverage_shows_that_official_masks_never_target_the_last_row_and_column():
     settings = Pretrain(Image(size=(224, 224), patch=16), masks=Masking(sampler="official"))
-    cover = mask_coverage(settings, (14, 14), draws=512)
-    assert (cover.asked[-1] == 0).all() and (cover.asked[:, -1] == 0).all() and (cover.asked[:-1, :-1] > 0).all()
-    ours = mask_coverage(replace(settings, masks=Masking()), (14, 14), draws=512)
-    assert (ours.asked > 0).all()
+    cover = measure_coverage(settings, (14, 14), samples=512)
+    assert (cover.target[-1] == 0).all() and (cover.target[:, -1] == 0).all() and (cover.target[:-1, :-1] > 0).all()
+    ours = measure_coverage(replace(settings, masks=Masking()), (14, 14), samples=512)
+    assert (ours.target > 0).all()
 
 
 # features
 
 
-def test_the_basis_is_that_of_a_plain_singular_value_decomposition(x):
+def test_feature_axes_equal_those_of_a_singular_value_decomposition(x):
     basis = Basis.of(x)
     flat = (x - x.mean(0)).reshape(-1, 24).double()
     _, values, axes = torch.linalg.svd(flat, full_matrices=False)
     cosine = (basis.axes.double() * axes[:3].T).sum(0).abs()
     assert cosine.min() > 1 - 1e-6
     assert basis.share == pytest.approx(float(values[:3].square().sum() / values.square().sum()), rel=1e-6)
-    colours = basis.colours(x)
+    colours = basis.colors(x)
     assert colours.min() == 0 and colours.max() == 1 and ((colours > 0) & (colours < 1)).float().mean() > 0.9
 
 
-def test_the_same_features_have_the_same_colours_whatever_sign_the_library_gives(x, monkeypatch):
-    before, eigh = Basis.of(x).colours(x), torch.linalg.eigh
+def test_feature_colors_do_not_depend_on_the_signs_of_eigenvectors(x, monkeypatch):
+    before, eigh = Basis.of(x).colors(x), torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda each: (eigh(each)[0], -eigh(each)[1]))
-    assert torch.allclose(before, Basis.of(x).colours(x))
+    assert torch.allclose(before, Basis.of(x).colors(x))
 
 
-def test_what_every_picture_has_at_a_place_is_not_shown(x):
+def test_feature_colors_ignore_what_all_images_share_at_a_position(x):
     place = torch.randn(1, 64, 24, generator=torch.Generator().manual_seed(1)) * 10
     one, other = Basis.of(x), Basis.of(x + place)
-    assert torch.allclose(one.colours(x), other.colours(x + place), atol=1e-3)
-    assert Basis.of(x[:3]).mean.shape == (1, 24)  # of few pictures a place's mean is a picture
+    assert torch.allclose(one.colors(x), other.colors(x + place), atol=1e-3)
+    assert Basis.of(x[:3]).mean.shape == (1, 24)  # with few images the mean at a position would be an image
 
 
-def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
+def test_foreground_of_many_images_is_the_rarer_side_at_any_position():
     chance = torch.Generator().manual_seed(0)
     often = torch.full((8, 8), 0.4)
     often[1:-1, 1:-1] = 0.2  # at the border more often than within
@@ -113,7 +122,7 @@ def test_of_many_pictures_the_foreground_is_what_is_rarer_wherever_it_is():
 
 
 @pytest.mark.parametrize("edge", [1, 2])  # the foreground is most of the picture, or the smaller part
-def test_of_few_pictures_the_foreground_is_the_side_that_has_less_of_the_border(edge):
+def test_foreground_of_few_images_is_the_side_with_less_of_the_border(edge):
     x = torch.zeros(2, 64, 8)
     inside = torch.zeros(8, 8, dtype=torch.bool)
     inside[edge:-edge, edge:-edge] = True
@@ -140,7 +149,7 @@ def test_similarity_is_the_cosine_with_one_patch(x):
 
 
 def plain_errors(method, run, found, mask):
-    """Errors of hidden patches by loops over what training itself uses."""
+    """Compute the errors of hidden patches with the functions that training uses."""
     from openjepa.core.types import Batch
 
     batch = Batch((found.view,), torch.arange(len(found.view)))
@@ -157,7 +166,7 @@ def plain_errors(method, run, found, mask):
 
 
 @pytest.mark.parametrize("method", ["released", "averaged", "pixels", "rotary"])
-def test_errors_are_those_of_the_training_targets(photos, method):
+def test_prediction_errors_use_the_training_targets(photos, method):
     from openjepa.viz.inputs import read_images
 
     run = Pretrain(
@@ -171,11 +180,13 @@ def test_errors_are_those_of_the_training_targets(photos, method):
     expected = predict_hidden(net, run, found, mask)
     for one, other in zip(expected.errors, plain, strict=False):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
-    assert float(expected.errors.mean.mean()) == pytest.approx(1.0, rel=1e-4)  # of guessing the mean: the variance
+    assert float(expected.errors.mean.mean()) == pytest.approx(
+        1.0, rel=1e-4
+    )  # the mean target has the variance as its error
     assert (expected.pixels is not None) == (method == "pixels")
 
 
-def test_a_guess_that_is_right_has_no_error_and_is_its_own_lookalike(x):
+def test_the_nearest_gallery_patch_of_a_patch_is_itself(x):
     gallery = x.flatten(0, 1)
     near = nearest_patches(gallery[100:140], gallery)
     assert near.tolist() == list(range(100, 140))
@@ -183,7 +194,7 @@ def test_a_guess_that_is_right_has_no_error_and_is_its_own_lookalike(x):
     assert nearest_patches(gallery[:5] + 0.3, gallery).tolist() == plain
 
 
-def test_the_nearest_shown_patch_is_the_nearest_in_space():
+def test_the_nearest_context_patch_is_the_nearest_in_space():
     from openjepa.nn.positions import grid_positions
 
     pos = grid_positions(4, 4)[None]
@@ -193,16 +204,16 @@ def test_the_nearest_shown_patch_is_the_nearest_in_space():
     assert nearest_context_patch(padded, pos)[0, 1] != 3
 
 
-def test_predicted_pixels_get_the_true_patchs_mean_and_contrast():
+def test_predicted_pixels_get_mean_and_contrast_of_the_true_patch():
     truth = 3 * torch.randn(5, 48, generator=torch.Generator().manual_seed(0)) + 2
     shown = denormalize_pixels(F.layer_norm(truth, (48,)) * 7 - 4, truth)
     assert torch.allclose(shown, truth, atol=1e-2)
 
 
-# map, neighbours, spectrum
+# map, neighbors, spectrum
 
 
-def test_neighbours_on_the_map_are_counted_as_by_loops():
+def test_neighbor_agreement_on_the_map_equals_plain_loops():
     generator = np.random.default_rng(0)
     at, labels = (
         generator.normal(size=(40, 2)).astype(np.float32),
@@ -217,7 +228,7 @@ def test_neighbours_on_the_map_are_counted_as_by_loops():
     assert neighbor_agreement(at, ("",) * 40) is None
 
 
-def test_a_map_puts_what_is_alike_side_by_side():
+def test_a_map_puts_similar_features_next_to_each_other():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'openjepa[show]'")
     generator = np.random.default_rng(0)
     x = (np.repeat(np.eye(16)[:3] * 8, 20, 0) + generator.normal(size=(60, 16))).astype(np.float32)
@@ -226,51 +237,51 @@ def test_a_map_puts_what_is_alike_side_by_side():
     assert (at == project_features(x, "tsne", 0)).all()
 
 
-def test_thumbnails_on_a_map_are_one_for_each_cell_at_most(x):
+def test_a_map_draws_at_most_one_thumbnail_per_cell(x):
     at = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
     rows = non_overlapping(at)
     assert len(set(rows)) == len(rows) <= (GRID_CELLS + 2) ** 2 and len(rows) > 50
 
 
-def test_neighbours_are_not_the_picture_itself(x):
+def test_an_image_is_not_its_own_neighbor(x):
     flat = x.mean(1).numpy()
     near = nearest_rows(flat, [2, 7], 3)
     assert near.shape == (2, 3) and 2 not in near[0] and 7 not in near[1]
 
 
-def test_the_spectrum_is_the_share_of_each_eigenvalue(x):
+def test_the_spectrum_is_the_variance_fraction_of_each_eigenvalue(x):
     flat = x.flatten(0, 1)
     values = np.linalg.eigvalsh(np.cov(flat.double().numpy().T))[::-1]
     assert np.allclose(variance_shares(flat), values / values.sum(), rtol=1e-6)
 
 
-# colours and tiles
+# colors and tiles
 
 
-def deuteranope(colour: str) -> np.ndarray:
-    """A colour as a person without green cones sees it (Machado, Oliveira and Fernandes, 2009, table 1)."""
+def deuteranope(color: str) -> np.ndarray:
+    """Simulate how a deuteranope sees a color (Machado, Oliveira and Fernandes, 2009, table 1)."""
     matrix = np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
     )
-    return (matrix @ np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])).clip(0, 255)
+    return (matrix @ np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)])).clip(0, 255)
 
 
-def test_colours_are_told_apart_without_green_cones():
+def test_colors_are_distinct_for_deuteranopes():
     seen = [deuteranope(each) for each in COLORS[:7]]
     far = [np.abs(a - b).sum() for number, a in enumerate(seen) for b in seen[:number]]
     assert min(far) > 40
     light = matplotlib.colormaps[COLOR_MAP](np.linspace(0, 1, 64))[:, :3] @ (0.2126, 0.7152, 0.0722)
-    assert (np.diff(light) > 0).all()  # maps are even without any colour
+    assert (np.diff(light) > 0).all()  # lightness alone orders the values
 
 
-def test_a_box_is_the_patches_whose_middle_it_holds_or_the_one_its_own_middle_is_in():
+def test_a_box_covers_patches_by_their_centers_or_the_patch_at_its_own_center():
     inside = covered_patches((0.25, 0.5, 0.75, 1.0), (8, 8))
     assert inside[4:, 2:6].all() and inside.sum() == 16
     small = covered_patches((0.26, 0.51, 0.27, 0.52), (8, 8))
     assert small[4, 2] and small.sum() == 1
 
 
-def test_a_frame_lies_within_its_patches_and_a_hidden_patch_is_pale():
+def test_an_outline_stays_inside_its_patches_and_hidden_patches_are_hatched():
     picture, inside = np.zeros((32, 32, 3), np.uint8), np.zeros((8, 8), bool)
     inside[2:4, 5:8] = True
     framing = outline(picture, inside, 4, "#FF0000").any(-1)
@@ -280,18 +291,18 @@ def test_a_frame_lies_within_its_patches_and_a_hidden_patch_is_pale():
     assert set(np.unique(hatched[~area])) == {190, 226} and (hatched[area] == 0).all()
 
 
-def test_a_heat_maps_ends_are_the_scales_ends():
-    picture = heatmap(np.array([[-5.0, 0.0], [1.0, 9.0]]), ColorScale("", 0.0, 1.0))
+def test_a_heat_map_clips_values_at_the_ends_of_the_scale():
+    picture = colorize(np.array([[-5.0, 0.0], [1.0, 9.0]]), ColorScale("", 0.0, 1.0))
     assert (picture[0, 0] == picture[0, 1]).all() and (picture[1, 0] == picture[1, 1]).all()
 
 
-def test_pixels_are_what_tokens_were_cut_from(photos):
+def test_unpatchify_restores_the_pixels_of_tokens(photos):
     data = Image(size=(24, 40), patch=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     view = torch.randint(0, 256, (3, 3, 24, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     assert (data.unpatchify(data.tokens(view).x) == view).all()
 
 
-# the verb
+# the command
 
 
 ASKED = {
@@ -305,7 +316,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("kind", FIGURES)
-def test_a_picture_is_a_function_of_what_it_is_of(kind, run, tmp_path):
+def test_a_figure_has_the_same_bytes_twice(kind, run, tmp_path):
     if kind == "map":
         pytest.importorskip("plotly", reason="plotly is not installed: pip install 'openjepa[show]'")
         pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'openjepa[show]'")
@@ -322,11 +333,11 @@ def test_a_picture_is_a_function_of_what_it_is_of(kind, run, tmp_path):
         contents.append([re.sub(rb"\d\.html|\d\.png", b"", file.read_bytes()) for file in files])
         assert Pillow.open(files[0]).width > 100
         page = files[-1].read_text()
-        assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page) or kind == "map"  # a page asks for nothing
+        assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page) or kind == "map"  # the page is self-contained
     assert contents[0] == contents[1]
 
 
-def test_one_page_has_all_that_a_run_can_show(run, tmp_path):
+def test_the_overview_page_contains_every_figure_of_a_run(run, tmp_path):
     files = show(Show(run=str(run), out=tmp_path / "all.png", count=3))
     page = files[-1].read_text()
     for name in ("masks", "coverage", "features", "similarity", "prediction"):
@@ -334,14 +345,14 @@ def test_one_page_has_all_that_a_run_can_show(run, tmp_path):
     assert len(files) == 6
 
 
-def test_an_export_shows_what_it_can_and_says_what_it_cannot(run, photos, tmp_path, capsys):
+def test_the_overview_of_an_export_leaves_predictions_out_and_says_so(run, photos, tmp_path, capsys):
     files = show(Show(run=str(run / "export"), images=(str(photos),), out=tmp_path / "all.png"))
-    assert "predict" not in files[-1].read_text().split("<main>")[1].replace("predictor is asked for", "")
+    assert "predict" not in files[-1].read_text().split("<main>")[1].replace("the predictor predicts", "")
     assert "prediction left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["hf", "timm"])
-def test_weights_of_other_projects_show_what_they_can(kind, run, photos, tmp_path, capsys):
+def test_weights_of_other_projects_have_encoder_figures_only(kind, run, photos, tmp_path, capsys):
     if kind == "hf":
         pytest.importorskip("transformers", reason="transformers is not installed: pip install 'openjepa[hf]'")
     folder = str(tmp_path / kind)
@@ -349,18 +360,18 @@ def test_weights_of_other_projects_show_what_they_can(kind, run, photos, tmp_pat
     for words in (["features", "--count", "3"], ["similarity"], ["spectrum"]):
         out = tmp_path / f"{words[0]}.png"
         assert main(["show", words[0], folder, str(photos), *words[1:], "--out", str(out)]) == 0 and out.exists()
-    for name, said in (("masks", "no run and no recipe"), ("prediction", "is no run")):
+    for name, said in (("masks", "neither a run nor a recipe"), ("prediction", "is not a run")):
         assert main(["show", name, folder, str(photos)]) == 1
         assert said in capsys.readouterr().err
 
 
-def test_masks_of_a_recipe_are_drawn_before_anything_is_trained(photos, tmp_path):
+def test_masks_of_a_recipe_are_drawn_without_training(photos, tmp_path):
     assert main(["show", "masks", "cifar10-minutes", str(photos), "--out", str(tmp_path / "m.png")]) == 0
     assert (tmp_path / "m.png").exists() and (tmp_path / "m-coverage.png").exists() and (tmp_path / "m.html").exists()
 
 
 @pytest.mark.parametrize("method", ["mae", "vicreg"])
-def test_opponents_are_shown_too(method, photos, tmp_path, capsys):
+def test_other_methods_have_an_overview_and_a_report(method, photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run", METHODS[method])
     assert main(["show", str(run), "--out", str(tmp_path / "all.png")]) == 0
     assert ("prediction left out" in capsys.readouterr().out) == (method == "vicreg")
@@ -371,26 +382,26 @@ def test_opponents_are_shown_too(method, photos, tmp_path, capsys):
     ("words", "said"),
     [
         (["prediction", "EXPORT", "PHOTOS"], "has no predictor"),
-        (["prediction", "RUN", "--box", "0.9", "0", "0.1", "1"], "is no box"),
-        (["prediction", "RUN", "--box", "0", "0", "1", "1"], "hides all there is"),
+        (["prediction", "RUN", "--box", "0.9", "0", "0.1", "1"], "invalid box"),
+        (["prediction", "RUN", "--box", "0", "0", "1", "1"], "covers the whole image"),
         (["prediction", "RUN", "--size", "64", "64"], "leave --size out"),
-        (["similarity", "RUN", "--at", "1.5", "0.5"], "outside the picture"),
-        (["features", "RUN", "--layer", "12"], "has 3 blocks, no 12"),
-        (["features", "RUN", "--count", "10000"], "64 is the most"),
-        (["features", "RUN", "--count", "0"], "do not fit"),
+        (["similarity", "RUN", "--at", "1.5", "0.5"], "x and y from 0 to 1"),
+        (["features", "RUN", "--layer", "12"], "--layer must be -3 to 2, got 12"),
+        (["features", "RUN", "--count", "10000"], "1 to 64 in a figure"),
+        (["features", "RUN", "--count", "0"], "got 0: try --count 6"),
         (["features", "RUN", "--size", "30", "30"], "try --size 32 32"),
         (["mask", "RUN"], "did you mean jepa show masks"),
         (["curves", "RUN", "RUN"], "given twice"),
         (["features", "RUN", "--out", "there.jpg"], "try --out there.png"),
-        (["features", "RUN", "nowhere"], "nowhere is not there"),
-        (["masks", "nothing", "PHOTOS"], "no run and no recipe"),
-        (["masks", "cifar10"], "give pictures"),
+        (["features", "RUN", "nowhere"], "nowhere does not exist"),
+        (["masks", "nothing", "PHOTOS"], "neither a run nor a recipe"),
+        (["masks", "cifar10"], "give images"),
         (["map", "RUN", "--count", "20000"], "10 to 10,000"),
-        (["spectrum", "RUN", "ONE"], "says nothing"),
+        (["spectrum", "RUN", "ONE"], "at least 8 images"),
         (["curves", "EXPORT"], "no metrics.jsonl"),
     ],
 )
-def test_bad_input_is_a_sentence(words, said, run, photos, tmp_path, capsys):
+def test_bad_input_is_one_line_that_says_what_to_type(words, said, run, photos, tmp_path, capsys):
     one = tmp_path / "one.png"
     Pillow.new("RGB", (2, 3), "red").save(one)
     places = {"RUN": str(run), "EXPORT": str(run / "export"), "PHOTOS": str(photos), "ONE": str(one)}
@@ -401,34 +412,34 @@ def test_bad_input_is_a_sentence(words, said, run, photos, tmp_path, capsys):
     assert not list(tmp_path.glob("out*"))
 
 
-def test_what_cannot_be_written_is_said_before_anything_is_drawn(run, tmp_path, monkeypatch, capsys):
+def test_an_unwritable_folder_is_reported_before_drawing(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("openjepa.viz.inputs.os.access", lambda *_: False)
     assert main(["show", "features", str(run), "--out", str(tmp_path / "new" / "f.png")]) == 1
     said = capsys.readouterr()
-    assert f"nothing can be written in {tmp_path}: try --out f.png" in said.err and "picture" not in said.out
+    assert f"{tmp_path} is not a writable folder: try --out f.png" in said.err and "figure  " not in said.out
 
 
-def test_a_file_is_no_folder_to_write_into(run, tmp_path, capsys):
+def test_a_file_in_place_of_the_output_folder_is_reported(run, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["show", "features", str(run), "--out", str(tmp_path / "file" / "f.png")]) == 1
     said = capsys.readouterr()
-    assert f"nothing can be written in {tmp_path / 'file'}" in said.err and "picture" not in said.out
+    assert f"{tmp_path / 'file'} is not a writable folder" in said.err and "figure  " not in said.out
 
 
-def test_a_picture_smaller_than_a_patch_is_enlarged_and_a_broken_one_left_out(run, tmp_path, capsys):
+def test_an_image_smaller_than_a_patch_is_enlarged_and_a_broken_one_is_skipped(run, tmp_path, capsys):
     Pillow.new("RGB", (2, 3), "red").save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"nothing")
     assert main(["show", "features", str(run), str(tmp_path), "--out", str(tmp_path / "f.png")]) == 0
     assert "broken.png cannot be decoded" in capsys.readouterr().err
     (tmp_path / "small.png").unlink()
     assert main(["show", "features", str(run), str(tmp_path / "broken.png"), "--out", str(tmp_path / "g.png")]) == 1
-    assert "no picture can be decoded" in capsys.readouterr().err
+    assert "no image in" in capsys.readouterr().err
 
 
 # reports
 
 
-def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
+def test_a_run_ends_with_a_self_contained_report(photos, tmp_path):
     run = trained(photos, tmp_path / "run")
     assert not (run / "report.html").exists()
     pretrain(replace(load_config(run), out=run, resume="yes", steps=6, report=True))
@@ -439,62 +450,66 @@ def test_a_run_ends_with_a_report_that_asks_for_nothing(photos, tmp_path):
         "masks",
         "features",
         "prediction",
-        "neighbours",
+        "neighbors",
         "spectrum",
         "speed",
         "next",
         "settings",
     ):
         assert f'<section id="{name}">' in page, name
-    assert "has taken all its 6 steps of 16" in page and "96 samples" in page
+    assert "6 of 6 steps at batch size 16 are done" in page and "96 samples" in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) and "http" not in re.sub(
         r"http://www\.w3\.org/\S+", "", page
     )
 
 
-def test_runs_stand_side_by_side_with_what_differs(run, photos, tmp_path):
+def test_a_report_of_two_runs_lists_the_settings_that_differ(run, photos, tmp_path):
     other = trained(photos, tmp_path / "other", seed=3)
     page = report(Report(runs=(str(run), str(other)), out=tmp_path / "both.html")).read_text()
     assert "<td>seed</td><td>0</td><td>3</td>" in page and 'id="features-other"' in page
-    assert "<td>data.patch</td>" not in page.split('id="settings"')[0]  # what is alike is not said twice
+    assert "<td>data.patch</td>" not in page.split('id="settings"')[0]  # equal settings are not listed
 
 
-def test_a_report_says_what_went_wrong(photos, tmp_path, capsys):
+def test_a_report_contains_warnings(photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run")
     rows = [json.dumps({"step": step, "loss": 0.1, "rankme": 1.0}) for step in (1, 2, 3)]
     (run / "metrics.jsonl").write_text("\n".join(rows))
     (run / "skipped.jsonl").write_text(json.dumps({"path": "a.png", "reason": "<b>cut</b> short"}) + "\n")
     page = report(Report(runs=(str(run),), pictures=False)).read_text()
     assert "is collapsing" in page and "1 files could not be decoded" in page and "&lt;b&gt;cut" in page
-    assert "is not done" in page and 'id="features"' not in page
+    assert "is not finished" in page and 'id="features"' not in page
 
 
-def test_probes_stand_in_the_report_beside_their_baselines(run, photos, tmp_path):
+def test_a_report_contains_probes_with_their_baselines(run, photos, tmp_path):
     assert main(["probe", str(run), "--data.root", str(photos), "--probes", "knn"]) == 0
     page = report(Report(runs=(str(run),), out=tmp_path / "r.html", pictures=False)).read_text()
     assert "<td>raw pixels</td>" in page and "<td>before training</td>" in page
 
 
-def test_a_report_of_a_run_whose_pictures_are_gone_says_so(photos, tmp_path):
+def test_a_report_without_the_training_images_says_so(photos, tmp_path):
     import shutil
 
     shutil.copytree(photos, tmp_path / "photos")
     run = trained(tmp_path / "photos", tmp_path / "run")
     shutil.rmtree(tmp_path / "photos")
     page = report(Report(runs=(str(run),))).read_text()
-    assert "None could be drawn" in page and 'id="curves"' in page
+    assert "could not be drawn" in page and 'id="curves"' in page
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [([], "a report is of a run"), (["nowhere"], "is not a run"), (["RUN", "--out", "r.pdf"], "no .html")],
+    [
+        ([], "needs the folder of a run"),
+        (["nowhere"], "is not a run"),
+        (["RUN", "--out", "r.pdf"], "must end in .html"),
+    ],
 )
-def test_no_report_is_a_sentence(words, said, run, capsys):
+def test_bad_report_arguments_say_what_to_type(words, said, run, capsys):
     assert main(["report", *(str(run) if each == "RUN" else each for each in words)]) == 1
     assert said in capsys.readouterr().err
 
 
-def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
+def test_a_broken_probe_file_does_not_fail_the_run(photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run")
     (run / "probes").mkdir()
     (run / "probes" / "x.json").write_text("{")
@@ -505,7 +520,7 @@ def test_a_broken_probe_file_does_not_end_a_run_badly(photos, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path):
+def test_a_report_fits_a_phone_and_dark_mode(width, dark, run, tmp_path):
     from tests.browser import browser
 
     page = report(Report(runs=(str(run),), out=tmp_path / "r.html"))
@@ -517,12 +532,12 @@ def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         window.get(page.as_uri())
-        assert window.execute_script("return document.documentElement.scrollWidth") <= width  # nothing juts out
+        assert window.execute_script("return document.documentElement.scrollWidth") <= width  # no horizontal scrolling
         ink, paper = (
             window.execute_script(f"return getComputedStyle(document.body).{name}")
             for name in ("color", "backgroundColor")
         )
-        light = [sum(int(each) for each in re.findall(r"\d+", colour)[:3]) for colour in (ink, paper)]
+        light = [sum(int(each) for each in re.findall(r"\d+", color)[:3]) for color in (ink, paper)]
         assert abs(light[0] - light[1]) > 400 and (light[0] > light[1]) == dark
         window.find_element("css selector", "summary").click()
         assert "environment.torch" in window.find_element("css selector", "details").text
@@ -530,7 +545,7 @@ def test_a_report_is_read_on_a_phone_and_in_the_dark(width, dark, run, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
+def test_a_point_of_the_map_shows_its_image(run, tmp_path):
     pytest.importorskip("umap", reason="umap-learn is not installed: pip install 'openjepa[show]'")
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -553,51 +568,52 @@ def test_a_point_of_the_map_shows_its_picture(run, tmp_path):
         assert not [row for row in window.get_log("browser") if row["level"] == "SEVERE"]
 
 
-def test_few_pictures_are_taken_evenly_and_the_rest_is_their_company():
+def test_shown_images_are_evenly_spaced_and_come_first():
     assert evenly_spaced(10, 3) == [0, 4, 9] and evenly_spaced(10, 99) == list(range(10))
     names = tuple(f"{number}.png" for number in range(10))
     found = ImageBatch(torch.arange(10)[:, None, None, None].byte(), names, ("",) * 10, Image(size=(8, 8), patch=4), 10)
-    led = found.leading(3)
-    assert led.first == 3 and led.names[:4] == ("0.png", "4.png", "9.png", "1.png") and len(led.names) == 10
+    led = found.move_to_front(3)
+    assert led.num_shown == 3 and led.names[:4] == ("0.png", "4.png", "9.png", "1.png") and len(led.names) == 10
     assert led.view.flatten().tolist()[:4] == [0, 4, 9, 1]
 
 
-def test_pictures_named_one_by_one_stay_in_that_order(run, photos):
+def test_files_named_one_by_one_keep_their_order(run, photos):
     from openjepa.viz.inputs import read_images
 
     files = [str(each) for each in sorted(photos.rglob("*.png"))[:4]]
     turned = (files[2], files[0], files[3])
-    assert read_images(turned, load_config(run).data, 10, first=3).names == turned
+    assert read_images(turned, load_config(run).data, 10, num_shown=3).names == turned
 
 
-def test_every_figure_of_a_page_is_of_the_same_pictures(run, photos):
-    from openjepa.viz.inputs import FigureOptions, load_images
+def test_every_figure_of_a_page_shows_the_same_images(run, photos):
+    from openjepa.viz.inputs import load_images
+    from openjepa.viz.settings import FigureOptions
 
     data, asked = load_config(run).data, FigureOptions(run=str(run), images=(str(photos),), count=5)
     names = {load_images(asked, data, company).names[:5] for company in (0, 30, 64)}
     assert len(names) == 1
 
 
-def test_one_picture_has_the_runs_own_as_its_company_and_is_counted_once(run, photos, tmp_path, capsys):
+def test_a_single_image_is_joined_by_the_training_images_and_counted_once(run, photos, tmp_path, capsys):
     own, one = sorted(photos.rglob("*.png"))[0], tmp_path / "one.png"
     Pillow.open(own).transpose(Pillow.Transpose.FLIP_LEFT_RIGHT).save(one)
     assert main(["show", "prediction", str(run), str(own), "--out", str(tmp_path / "o.png")]) == 0
-    assert "over 96 pictures" in capsys.readouterr().out
+    assert "over 96 images" in capsys.readouterr().out
     assert main(["show", "features", str(run), str(one), "--out", str(tmp_path / "f.png")]) == 0
-    assert "over 65 pictures" in capsys.readouterr().out
+    assert "over 65 images" in capsys.readouterr().out
     assert main(["show", "prediction", str(run), str(one), "--out", str(tmp_path / "p.png")]) == 0
-    assert "over 97 pictures" in capsys.readouterr().out
+    assert "over 97 images" in capsys.readouterr().out
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "pictures.md"
 COMMANDS = [
     line.split("#")[0].strip() for line in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)[0].splitlines()
 ]
-LONG = ("show map", "decode")  # these wait for a compiler, or for one another
+LONG = ("show map", "decode")  # slow: they wait for a compiler, or depend on each other
 
 
 def typed(command: str) -> list[str]:
-    """A command of the page, with less to do."""
+    """Shorten a command of the docs."""
     words = command.split()[1:]
     small = ["--steps", "2", "--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16", "--threads", "1"]
     words = words[: words.index("--budget")] + small if "--budget" in words else words
@@ -607,7 +623,7 @@ def typed(command: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(run, photos, tmp_path_factory):
-    """A folder as the page takes for granted."""
+    """Make the folder that the docs assume."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "runs").mkdir()
     for name in ("photos", "a", "b"):
@@ -622,13 +638,13 @@ def place(run, photos, tmp_path_factory):
 @pytest.mark.parametrize(
     "command", [each for each in COMMANDS if "explore" not in each and not any(word in each for word in LONG)]
 )
-def test_every_command_of_the_page_works(command, place, monkeypatch):
+def test_every_command_of_the_docs_works(command, place, monkeypatch):
     monkeypatch.chdir(place)
     assert main(typed(command)) == 0
 
 
 @pytest.mark.slow
-def test_the_long_commands_of_the_page_work(place, monkeypatch):
+def test_the_slow_commands_of_the_docs_work(place, monkeypatch):
     monkeypatch.chdir(place)
     for command in (each for each in COMMANDS if any(word in each for word in LONG)):
         assert main(typed(command)) == 0, command

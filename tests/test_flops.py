@@ -32,7 +32,7 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     run = dataclasses.replace(load_recipe(name), data=DATA)
     method = run.method.build(DATA, 0)
     step = Steps(
-        DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total=1, seed=0, views=method.num_views
+        DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total_steps=1, seed=0, num_views=method.num_views
     )[0]
     with FlopCounterMode(display=False) as counter:
         train_step(method, build_optimizer(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
@@ -45,7 +45,7 @@ def test_features_at_every_third_place_are_work_there_alone():
     base = load_recipe("cifar10-minutes")
     every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_stride=3))
     net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
-    step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total=1, seed=0)[0]
+    step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
         train_step(net, build_optimizer(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
     counted = 4 * count_flops(every.method, DATA, mask_shapes(step.masks)).total
@@ -58,7 +58,7 @@ def test_registers_and_convolutions_are_counted():
     data = dataclasses.replace(DATA, stem="convolutions")
     method = JEPA(dim=96, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, registers=7)
     net = method.build(data, 0)
-    step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total=1, seed=0)[0]
+    step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
         train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
     expected = 4 * count_flops(method, data, mask_shapes(step.masks)).total
@@ -69,7 +69,7 @@ def test_a_shared_context_is_counted_once():
     """Beside what torch counts: the products of pairs that may not attend, 4 a width each, forward and twice back."""
     method = JEPA(dim=48, depth=1, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared")
     net = method.build(DATA, 0)
-    step = Steps(DATA.synthetic(8, 0), Masking().build(DATA.grid), batch_size=4, total=1, seed=0)[0]
+    step = Steps(DATA.synthetic(8, 0), Masking().build(DATA.grid), batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
         train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
     ((shown, blocks, asked),) = mask_shapes(step.masks)
@@ -114,7 +114,7 @@ def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     sizes = {"dim": 96, "depth": 2, "num_heads": 2, "predictor_dim": 48, "predictor_depth": 2}
     method = Decoder(**sizes, condition=condition, decoder_dim=64, decoder_depth=2)
     net = method.build(DATA, 0)
-    step = Steps(DATA.synthetic(8, 0), BLOCK_MASK.build(DATA.grid), batch_size=4, total=1, seed=0)[0]
+    step = Steps(DATA.synthetic(8, 0), BLOCK_MASK.build(DATA.grid), batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
         train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
     counted = 4 * count_flops(method, DATA, mask_shapes(step.masks)).total

@@ -1,4 +1,4 @@
-"""Every format that was ever written can still be read: `tests/formats` holds a run of each."""
+"""Every format that was ever written can still be read; `tests/formats` holds a run of each."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
 
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
-def test_a_run_of_this_format_is_read_as_it_was(folder):
+def test_a_run_of_every_format_gives_the_same_features(folder):
     expected = torch.tensor(json.loads((folder / "features.json").read_text()))
     trained = load_run(folder)
     view = trained.config.data.synthetic(2, 3).read(torch.arange(2), None).views[0]
@@ -26,18 +26,18 @@ def test_a_run_of_this_format_is_read_as_it_was(folder):
 
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
-def test_a_checkpoint_of_this_format_can_be_gone_on_with(folder):
-    loaded, settings = load_newest(folder / "checkpoints"), load_config(folder)
+def test_a_checkpoint_of_every_format_can_be_resumed(folder):
+    checkpoint, settings = load_newest(folder / "checkpoints"), load_config(folder)
     method = settings.method.build(settings.data)
     optimizer = build_optimizer(method, settings.optim)
-    restore_checkpoint(loaded, method, optimizer)
-    assert all(torch.equal(value, loaded.model[name]) for name, value in method.state_dict().items())
-    assert optimizer_state(method, optimizer).keys() == loaded.optimizer.keys()
+    restore_checkpoint(checkpoint, method, optimizer)
+    assert all(torch.equal(value, checkpoint.model[name]) for name, value in method.state_dict().items())
+    assert optimizer_state(method, optimizer).keys() == checkpoint.optimizer.keys()
 
 
-def test_the_format_that_is_written_now_is_among_them():
+def test_there_is_a_run_of_every_format_up_to_the_current_one():
     assert {folder.name for folder in FORMATS} == {str(number) for number in range(1, FORMAT + 1)}
 
 
-def test_what_is_written_is_no_larger_than_what_is_read():
+def test_written_json_files_are_smaller_than_the_limit_for_reading():
     assert max(file.stat().st_size for folder in FORMATS for file in folder.rglob("*.json")) < MAX_JSON_BYTES

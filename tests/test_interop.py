@@ -1,4 +1,4 @@
-"""In and out: the authors' layout, Hugging Face's, timm's, and programs; there and back the tensors are the same bits."""
+"""Import and export: the official layout, Hugging Face, timm and programs; round trips are bit-exact."""
 
 import json
 import pickle
@@ -12,9 +12,10 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 
 import openjepa
-from openjepa.cli.convert import Convert, convert
-from openjepa.cli.export import Export, export
+from openjepa.cli.convert import convert
+from openjepa.cli.export import export
 from openjepa.cli.main import main
+from openjepa.cli.settings import Convert, Export
 from openjepa.core.errors import UserError
 from openjepa.interop.huggingface import read_huggingface
 from openjepa.interop.imported import ImportOptions, Preprocessing, config_of_sizes, empty_network, to_our_names
@@ -43,11 +44,11 @@ METHOD = JEPA(48, 3, 4, predictor_dim=24, predictor_depth=2)
 HEADS = ImportOptions(num_heads=4)
 
 
-def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, StateDict]]:
-    """A folder of ours with all three networks, each other numbers, and these."""
+def write_folder(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[Path, dict[str, StateDict]]:
+    """Write a folder of ours with three different networks; return it and their tensors."""
     net = method.build(data, seed=3)
     with torch.no_grad():
-        for parameter in net.parameters():  # norms and biases, too, so that a mixture of names would show
+        for parameter in net.parameters():  # norms and biases also, so that swapped names would show
             parameter.add_(
                 torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.1
             )
@@ -62,7 +63,7 @@ def written(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> tuple[
     return write_weights(folder, states, settings, 7, Provenance()), states
 
 
-def same(one: StateDict, other: StateDict) -> bool:
+def same_tensors(one: StateDict, other: StateDict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -71,38 +72,38 @@ def views(data: Image, count: int = 3) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["hf", "timm", "official", "safetensors"])
-def test_out_and_in_again_is_bit_equal(tmp_path, form):
-    source, states = written(tmp_path / "ours")
+def test_export_and_convert_round_trip_is_bit_exact(tmp_path, form):
+    source, states = write_folder(tmp_path / "ours")
     out = export(Export(run=str(source), format=form, out=tmp_path / "theirs"))
     given = out / "model.pth.tar" if form == "official" else out
     heads = 4 if form == "official" else 0
     back = convert(Convert(source=str(given), out=tmp_path / "back", num_heads=heads))
     for name, state in states.items():
         if name == ENCODER_FILE or form == "official":
-            assert same(load_file(back / name), state), name
+            assert same_tensors(load_file(back / name), state), name
     images = views(SQUARE)
-    if form != "official":  # which does not keep mean and deviation: the released encoders have ImageNet's
+    if form != "official":  # it stores no mean and std: the released encoders have ImageNet's
         assert torch.equal(openjepa.load(back).features(images), openjepa.load(source).features(images))
 
 
-def test_the_official_layout_and_back_is_bit_equal(tmp_path):
-    """From their side: every tensor, the tables of positions included."""
-    content = synthetic(METHOD, SQUARE)
+def test_official_checkpoint_round_trip_is_bit_exact(tmp_path):
+    """Start from an official checkpoint: every tensor, also the tables of positions."""
+    content = official_checkpoint(METHOD, SQUARE)
     torch.save(content, tmp_path / "a.pth.tar")
     convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
     export(Export(run=str(tmp_path / "ours"), format="official", out=tmp_path / "again"))
     again = torch.load(tmp_path / "again" / "model.pth.tar", weights_only=True)
     for name in ("encoder", "target_encoder", "predictor"):
-        assert same(again[name], content[name]), name
+        assert same_tensors(again[name], content[name]), name
 
 
-def synthetic(method: JEPA, data: Image, prefix: str = "module.") -> dict:
-    """A checkpoint as the released code writes it, by the facts of its layout, of any size."""
+def official_checkpoint(method: JEPA, data: Image, prefix: str = "module.") -> dict:
+    """Build a checkpoint as the released code writes it, of any size, from a description of its layout."""
     rows, columns = data.grid
     generator = torch.Generator().manual_seed(0)
 
     def table(width: int) -> torch.Tensor:
-        """Ten plain lines: for each place, row after row, its column's sines and cosines, then its row's; rounded from fp64."""
+        """For each position in raster order: sines and cosines of its column, then of its row; rounded from fp64."""
         lines = []
         for y in range(rows):
             for x in range(columns):
@@ -146,13 +147,13 @@ def synthetic(method: JEPA, data: Image, prefix: str = "module.") -> dict:
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])
-def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
-    content = synthetic(METHOD, SQUARE, prefix)
+def test_official_checkpoint_gives_the_target_encoder_and_keeps_all_networks(tmp_path, prefix):
+    content = official_checkpoint(METHOD, SQUARE, prefix)
     torch.save(content, tmp_path / "jepa-ep300.pth.tar")
     found = read_official(tmp_path / "jepa-ep300.pth.tar", HEADS)
-    for ours_, theirs in (("target", "target_encoder"), ("context", "encoder")):
-        state = content[theirs]
-        mine = found.networks[ours_]
+    for own, external in (("target", "target_encoder"), ("context", "encoder")):
+        state = content[external]
+        mine = found.networks[own]
         assert all(torch.equal(mine[name], state[prefix + name]) for name in mine)
         assert {prefix + name for name in mine} | {f"{prefix}pos_embed"} == set(state)
     assert torch.equal(
@@ -168,7 +169,7 @@ def test_the_target_encoder_is_taken_and_all_three_are_kept(tmp_path, prefix):
     assert torch.equal(context.encoder.state_dict()["norm.weight"], content["encoder"][f"{prefix}norm.weight"])
 
 
-RELEASED = {  # by the facts: size, patch, pixels, depth of the predictor
+RELEASED = {  # size, patch, pixels, depth of the predictor
     "IN1K-vit.h.14-300e": ("huge", 14, 224, 12, 5120, 256),
     "IN1K-vit.h.16-448px-300e": ("huge", 16, 448, 12, 5120, 784),
     "IN22K-vit.h.14-900e": ("huge", 14, 224, 12, 5120, 256),
@@ -177,8 +178,8 @@ RELEASED = {  # by the facts: size, patch, pixels, depth of the predictor
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_the_released_shapes_are_taken_tensor_by_tensor(name):
-    """Of all four released files: keys and shapes as the facts list them, numbers nowhere."""
+def test_released_checkpoints_have_the_expected_shapes(name):
+    """Names and shapes of all four released files, without values."""
     size, patch, pixels, depth, hidden, positions = RELEASED[name]
     dim = VIT_SIZES[size]["dim"]
     with torch.device("meta"):
@@ -215,30 +216,41 @@ def test_the_released_shapes_are_taken_tensor_by_tensor(name):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda state: state.pop("module.blocks.1.mlp.fc1.bias"), "target_encoder is incomplete: blocks.1.mlp.fc1.bias .192. is missing"),
-        (lambda state: state.update({"module.cls_token": torch.zeros(1, 1, 48)}), "target_encoder has cls_token .1×1×48. besides"),
-        (lambda state: state.update({"module.norm.bias": torch.zeros(9)}), "target_encoder: norm.bias is 9, and 48 by its other tensors"),
-        (lambda state: state.pop("module.pos_embed"), "holds no I-JEPA encoder: there is no pos_embed"),
-        (lambda state: state.update({"module.pos_embed": torch.zeros(1, 16, 48)}), "pos_embed is no sine-cosine table"),
+        (
+            lambda state: state.pop("module.blocks.1.mlp.fc1.bias"),
+            "target_encoder is incomplete: blocks.1.mlp.fc1.bias .192. is missing",
+        ),
+        (
+            lambda state: state.update({"module.cls_token": torch.zeros(1, 1, 48)}),
+            "target_encoder has cls_token .1×1×48., which is not part of I-JEPA",
+        ),
+        (
+            lambda state: state.update({"module.norm.bias": torch.zeros(9)}),
+            "target_encoder: norm.bias has the shape 9, but the other tensors require 48",
+        ),
+        (lambda state: state.pop("module.pos_embed"), "is not an I-JEPA encoder: it has no pos_embed"),
+        (
+            lambda state: state.update({"module.pos_embed": torch.zeros(1, 16, 48)}),
+            "pos_embed is not the sine-cosine table",
+        ),
         (lambda state: state.update({"module.pos_embed": torch.zeros(1, 15, 48)}), "has 15 positions for patches of"),
-        (lambda state: state.update({"module.blocks.900.norm1.bias": torch.zeros(48)}), "it names 901 blocks and holds"),
-        (lambda state: state.clear(), "target_encoder is no list of tensors"),
+        (lambda state: state.update({"module.blocks.900.norm1.bias": torch.zeros(48)}), "it names 901 blocks, but has"),
+        (lambda state: state.clear(), "target_encoder is not a dict of tensors"),
     ],
-)  # fmt: skip
-def test_a_missing_extra_or_misshapen_key_is_named(tmp_path, change, sentence):
-    content = synthetic(METHOD, SQUARE)
+)
+def test_missing_unknown_or_misshapen_tensor_is_named(tmp_path, change, sentence):
+    content = official_checkpoint(METHOD, SQUARE)
     change(content["target_encoder"])
     torch.save(content, tmp_path / "a.pth.tar")
     with pytest.raises(UserError, match=sentence):
         read_official(tmp_path / "a.pth.tar", HEADS)
 
 
-def test_heads_that_no_width_tells_are_asked_for(tmp_path):
-    """And those that cannot be are refused."""
-    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
-    with pytest.raises(UserError, match="does not say how many heads its width of 48 has: give --num-heads"):
+def test_unknown_or_impossible_number_of_heads_is_an_error(tmp_path):
+    torch.save(official_checkpoint(METHOD, SQUARE), tmp_path / "a.pth.tar")
+    with pytest.raises(UserError, match=r"does not state its number of heads \(width 48\): give --num-heads"):
         read_official(tmp_path / "a.pth.tar", ImportOptions())
-    with pytest.raises(UserError, match="cannot have 5 heads: its width is 48: give another --num-heads"):
+    with pytest.raises(UserError, match="has the width 48, which 5 heads do not divide: give another --num-heads"):
         read_official(tmp_path / "a.pth.tar", ImportOptions(5))
 
 
@@ -250,24 +262,24 @@ class Evil:
         return (Path.touch, (self.file,))
 
 
-def test_a_checkpoint_that_wants_to_run_code_does_nothing_but_fail(tmp_path):
+def test_a_checkpoint_that_would_run_code_is_refused_without_running_it(tmp_path):
     mark = tmp_path / "mark"
-    content = synthetic(METHOD, SQUARE) | {"epoch": Evil(mark)}
+    content = official_checkpoint(METHOD, SQUARE) | {"epoch": Evil(mark)}
     torch.save(content, tmp_path / "evil.pth.tar")
-    with pytest.raises(UserError, match=r"wants .* to be run: it is not loaded"):
+    with pytest.raises(UserError, match=r"would run .*: it is not loaded"):
         read_official(tmp_path / "evil.pth.tar", HEADS)
     (tmp_path / "plain.pth.tar").write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match="is no whole checkpoint of torch"):
+    with pytest.raises(UserError, match="is not a complete torch checkpoint"):
         read_official(tmp_path / "plain.pth.tar", HEADS)
-    with zipfile.ZipFile(tmp_path / "new.pth.tar", "w") as archive:  # names in the way of newer pickles
+    with zipfile.ZipFile(tmp_path / "new.pth.tar", "w") as archive:  # names as newer pickles store them
         archive.writestr("a/data.pkl", pickle.dumps(content, protocol=4))
-    with pytest.raises(UserError, match="wants objects to be made|wants .* to be run"):
+    with pytest.raises(UserError, match="would create objects|would run .*"):
         read_official(tmp_path / "new.pth.tar", HEADS)
     assert not mark.exists()
 
 
-def test_a_compressed_or_lying_archive_is_refused_before_it_is_unpacked(tmp_path):
-    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save(official_checkpoint(METHOD, SQUARE), tmp_path / "a.pth.tar")
     with (
         zipfile.ZipFile(tmp_path / "a.pth.tar") as archive,
         zipfile.ZipFile(tmp_path / "b.pth.tar", "w", zipfile.ZIP_DEFLATED) as other,
@@ -279,9 +291,9 @@ def test_a_compressed_or_lying_archive_is_refused_before_it_is_unpacked(tmp_path
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
-    """Cut short, or some bytes changed: a sentence, or the very same tensors."""
-    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path, seed):
+    """Truncated, or some bytes changed: a one-line error, or the same tensors."""
+    torch.save(official_checkpoint(METHOD, SQUARE), tmp_path / "a.pth.tar")
     content, rng = bytearray((tmp_path / "a.pth.tar").read_bytes()), np.random.default_rng(seed)
     if seed % 4 == 0:
         del content[int(rng.integers(len(content))) :]
@@ -298,13 +310,13 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path, seed):
     except UserError as error:
         assert "\n" not in str(error)
     else:
-        assert all(same(found.networks[name], state) for name, state in whole.networks.items())
+        assert all(same_tensors(found.networks[name], state) for name, state in whole.networks.items())
 
 
 @pytest.mark.parametrize("data", [SQUARE, replace(SQUARE, size=(24, 48))], ids=["square", "rectangle"])
-def test_features_through_transformers_are_ours(tmp_path, data):
+def test_transformers_computes_the_same_features(tmp_path, data):
     transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
-    source, _ = written(tmp_path / "ours", data)
+    source, _ = write_folder(tmp_path / "ours", data)
     folder = export(Export(run=str(source), out=tmp_path / "hf", license="apache-2.0"))
     model, processor = (
         transformers.AutoModel.from_pretrained(folder),
@@ -319,35 +331,37 @@ def test_features_through_transformers_are_ours(tmp_path, data):
     assert openjepa.load(folder).provenance.license == "apache-2.0"
 
 
-def test_their_processor_cuts_pictures_of_any_shape_as_ours_does(tmp_path):
+def test_huggingface_processor_crops_any_shape_as_we_do(tmp_path):
     transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
-    source, _ = written(tmp_path / "ours")
+    source, _ = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
     processor, trained = transformers.AutoImageProcessor.from_pretrained(folder), openjepa.load(source)
-    colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    scene = np.asarray(Pillow.fromarray(colours).resize((60, 60), Pillow.Resampling.BICUBIC))
+    colors = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    scene = np.asarray(Pillow.fromarray(colors).resize((60, 60), Pillow.Resampling.BICUBIC))
     for height, width in ((32, 32), (60, 60), (48, 60), (60, 40)):
         picture = Pillow.fromarray(scene[:height, :width])
         theirs = processor(picture, return_tensors="pt")["pixel_values"]
         mine = SQUARE.normalize(trained.transform(picture)[None])
-        limit = 1e-5 if height == width else 0.1  # whole pixels against parts of them where the longer side is cut
+        limit = (
+            1e-5 if height == width else 0.1
+        )  # whole pixels against fractions of pixels where the longer side is cropped
         assert (theirs - mine).abs().mean() < limit, (height, width)
 
 
-def test_weights_under_the_names_of_transformers_5_are_read(tmp_path):
+def test_tensor_names_of_transformers_5_are_read(tmp_path):
     """Its models in memory have other names than its files."""
-    source, states = written(tmp_path / "ours")
+    source, states = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
-    theirs = HF5.outward(states[ENCODER_FILE], position_table(4, 4, 48))
+    theirs = HF5.to_external(states[ENCODER_FILE], position_table(4, 4, 48))
     save_file(
         {f"ijepa.{name}": x for name, x in theirs.items()} | {"classifier.bias": torch.zeros(3)},
         folder / "model.safetensors",
     )
-    assert same(read_huggingface(folder, ImportOptions()).networks["target"], states[ENCODER_FILE])
+    assert same_tensors(read_huggingface(folder, ImportOptions()).networks["target"], states[ENCODER_FILE])
 
 
-def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tmp_path):
-    source, states = written(tmp_path / "ours")
+def test_sharded_weights_are_read_and_their_index_cannot_leave_the_folder(tmp_path):
+    source, states = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -358,39 +372,41 @@ def test_a_folder_in_several_files_is_read_and_their_index_leads_nowhere_else(tm
     index.write_text(
         json.dumps({"weight_map": {name: f"model-{int(name in names[9:])}.safetensors" for name in names}})
     )
-    assert same(read_huggingface(folder, ImportOptions()).networks["target"], states[ENCODER_FILE])
+    assert same_tensors(read_huggingface(folder, ImportOptions()).networks["target"], states[ENCODER_FILE])
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
-    with pytest.raises(UserError, match="names files that are no safetensors: it is not followed"):
+    with pytest.raises(
+        UserError, match=r"must name \*\.safetensors files in the same folder: other names are not read"
+    ):
         read_huggingface(folder, ImportOptions())
 
 
-def test_published_processors_that_say_a_half_are_not_believed(tmp_path):
-    """And others are."""
-    source, _ = written(tmp_path / "ours")
+def test_published_processors_with_mean_one_half_are_replaced_by_imagenet_statistics(tmp_path):
+    """Other values are used as they are."""
+    source, _ = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
     assert read_huggingface(folder, ImportOptions()).settings.data.mean == SQUARE.mean
-    told = json.loads((folder / "preprocessor_config.json").read_text())
+    config = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(
-        json.dumps(told | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+        json.dumps(config | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     )
     found = read_huggingface(folder, ImportOptions())
     assert found.settings.data.mean == (0.485, 0.456, 0.406) and "its processor says 0.5" in found.provenance.notes[0]
 
 
-def test_one_file_under_timms_names_is_read(tmp_path):
-    source, states = written(tmp_path / "ours")
+def test_a_single_timm_file_is_read(tmp_path):
+    source, states = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), format="timm", out=tmp_path / "timm"))
     found = read_timm(folder / "model.safetensors", HEADS)
-    assert same(found.networks["target"], states[ENCODER_FILE])
-    told = json.loads((folder / "config.json").read_text())
-    assert told["model_args"]["num_heads"] == 4 and told["pretrained_cfg"]["mean"] == list(SQUARE.mean)
+    assert same_tensors(found.networks["target"], states[ENCODER_FILE])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_args"]["num_heads"] == 4 and config["pretrained_cfg"]["mean"] == list(SQUARE.mean)
 
 
 @pytest.mark.parametrize("positions", ["sincos", "rope"])
-def test_onnxruntime_gives_our_features_at_any_batch_and_size(tmp_path, positions):
+def test_onnxruntime_computes_the_same_features_at_any_batch_and_size(tmp_path, positions):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")
     data = replace(SQUARE, size=(24, 32))
-    source, _ = written(tmp_path / "ours", data, replace(METHOD, num_heads=3, positions=positions))
+    source, _ = write_folder(tmp_path / "ours", data, replace(METHOD, num_heads=3, positions=positions))
     folder = export(Export(run=str(source), format="onnx", out=tmp_path / "onnx"))
     session, trained = onnxruntime.InferenceSession(str(folder / "model.onnx")), openjepa.load(source)
     for count, size in ((1, (24, 32)), (5, (24, 32)), (2, (32, 48))):
@@ -400,8 +416,8 @@ def test_onnxruntime_gives_our_features_at_any_batch_and_size(tmp_path, position
         assert abs(torch.from_numpy(pooled) - trained.features(view, size=size)).max() < 1e-4
 
 
-def test_the_exported_program_of_torch_gives_our_features(tmp_path):
-    source, _ = written(tmp_path / "ours")
+def test_torch_program_computes_the_same_features(tmp_path):
+    source, _ = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), format="torch", out=tmp_path / "torch"))
     program = torch.export.load(folder / "model.pt2").module()
     for count in (1, 4):
@@ -409,18 +425,18 @@ def test_the_exported_program_of_torch_gives_our_features(tmp_path):
         assert (program(SQUARE.normalize(view))[1] - openjepa.load(source).features(view)).abs().max() < 1e-5
 
 
-def test_a_format_without_a_place_for_what_an_encoder_has_says_so(tmp_path):
-    source, _ = written(tmp_path / "ours", SQUARE, replace(METHOD, num_heads=3, positions="rope", registers=2))
+def test_a_format_that_cannot_represent_the_encoder_is_refused(tmp_path):
+    source, _ = write_folder(tmp_path / "ours", SQUARE, replace(METHOD, num_heads=3, positions="rope", registers=2))
     for form in ("hf", "timm", "official"):
         with pytest.raises(UserError, match=r"has no rotary positions and no registers: try --format onnx"):
             export(Export(run=str(source), format=form, out=tmp_path / form))
         assert not (tmp_path / form).exists() and not list(tmp_path.glob(".*"))
 
 
-def test_the_license_of_converted_weights_stays_with_them(tmp_path, photos):
-    torch.save(synthetic(METHOD, SQUARE), tmp_path / "a.pth.tar")
+def test_converted_weights_keep_their_license(tmp_path, photos):
+    torch.save(official_checkpoint(METHOD, SQUARE), tmp_path / "a.pth.tar")
     source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
-    with pytest.raises(UserError, match=r"are under cc-by-nc-4\.0, which they keep: leave --license out"):
+    with pytest.raises(UserError, match=r"keep their license, cc-by-nc-4\.0: omit --license"):
         export(Export(run=str(source), out=tmp_path / "hf", license="mit"))
     for form in ("hf", "timm", "safetensors"):
         folder = export(Export(run=str(source), format=form, out=tmp_path / form))
@@ -429,23 +445,23 @@ def test_the_license_of_converted_weights_stays_with_them(tmp_path, photos):
     run = tmp_path / "run"
     line = ["pretrain", "--data.root", str(photos), "--steps", "1", "--batch-size", "8", "--workers", "0"]
     assert main([*line, "--device", "cpu", "--init-from", str(source), "--out", str(run)]) == 0
-    assert openjepa.load(run).config.method == openjepa.load(source).config.method  # which nobody typed
+    assert openjepa.load(run).config.method == openjepa.load(source).config.method  # without typing them
     known = openjepa.load(run / "export").provenance
     assert known.license == "cc-by-nc-4.0" and known.notes[-1] == "trained further from these weights"
 
 
-def test_a_run_starts_from_converted_weights_predictor_included(tmp_path):
-    content = synthetic(METHOD, SQUARE)
+def test_a_run_starts_from_converted_weights_including_the_predictor(tmp_path):
+    content = official_checkpoint(METHOD, SQUARE)
     torch.save(content, tmp_path / "a.pth.tar")
     source = convert(Convert(source=str(tmp_path / "a.pth.tar"), out=tmp_path / "ours", num_heads=4))
     net = METHOD.build(SQUARE, seed=9)
     assert initialize_from(net, source) == []
-    for own, theirs in (("target_encoder", "target_encoder"), ("context_encoder", "encoder")):
-        assert torch.equal(net.state_dict()[f"{own}.norm.weight"], content[theirs]["module.norm.weight"])
+    for own, external in (("target_encoder", "target_encoder"), ("context_encoder", "encoder")):
+        assert torch.equal(net.state_dict()[f"{own}.norm.weight"], content[external]["module.norm.weight"])
     assert torch.equal(net.predictor.mask_token, content["predictor"]["module.mask_token"])
 
 
-def test_our_own_older_folders_are_converted(tmp_path):
+def test_folders_of_older_formats_are_converted(tmp_path):
     (old,) = [folder for folder in (Path(__file__).parent / "formats").iterdir() if folder.name == "1"]
     made = convert(Convert(source=str(old), out=tmp_path / "new"))
     image = views(openjepa.load(old).data)
@@ -457,47 +473,59 @@ def test_our_own_older_folders_are_converted(tmp_path):
     ("make", "sentence"),
     [
         (lambda folder: folder.mkdir(), "is not a run: it has no config.json"),
-        (lambda folder: None, "is not there: give a run, an export, a"),
-        (lambda folder: folder.write_bytes(b"PK\3\4 nothing"), "is no whole checkpoint of torch"),
-        (lambda folder: torch.save([1, 2], folder), "is no checkpoint: it holds a list"),
-        (lambda folder: torch.save({"state_dict": {}}, folder), "is no checkpoint of I-JEPA: it has state_dict, and no encoder"),
-        (lambda folder: theirs(folder, {"model_type": "vit"}), "is a vit, no ijepa: jepa probe and compare take it"),
-        (lambda folder: theirs(folder, {"model_type": "ijepa"}), "has no model.safetensors: only safetensors are read"),
-        (lambda folder: theirs(folder, {"architecture": "vit_huge"}), "has no model.safetensors: only safetensors are read"),
-        (lambda folder: theirs(folder, None), "config.json cannot be read"),
+        (lambda folder: None, "does not exist: give a run, an export, an"),
+        (lambda folder: folder.write_bytes(b"PK\3\4 nothing"), "is not a complete torch checkpoint"),
+        (lambda folder: torch.save([1, 2], folder), "is not a checkpoint: it holds a list"),
+        (
+            lambda folder: torch.save({"state_dict": {}}, folder),
+            "is not an I-JEPA checkpoint: it has state_dict, but no encoder",
+        ),
+        (
+            lambda folder: write_config(folder, {"model_type": "vit"}),
+            "is a vit model, not ijepa: jepa probe and jepa compare read it",
+        ),
+        (
+            lambda folder: write_config(folder, {"model_type": "ijepa"}),
+            "has no model.safetensors: only safetensors are read",
+        ),
+        (
+            lambda folder: write_config(folder, {"architecture": "vit_huge"}),
+            "has no model.safetensors: only safetensors are read",
+        ),
+        (lambda folder: write_config(folder, None), "config.json cannot be read"),
     ],
-)  # fmt: skip
-def test_what_is_no_encoder_is_one_sentence(tmp_path, capsys, make, sentence):
+)
+def test_anything_else_than_an_encoder_is_a_one_line_error(tmp_path, capsys, make, sentence):
     make(tmp_path / "given")
     assert main(["convert", str(tmp_path / "given"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def theirs(folder: Path, config: dict | None) -> None:
+def write_config(folder: Path, config: dict | None) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{" if config is None else json.dumps(config))
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path):
-    source, _ = written(tmp_path / "ours")
+def test_an_existing_folder_is_not_overwritten(tmp_path):
+    source, _ = write_folder(tmp_path / "ours")
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="is there already: give another --out"):
+    with pytest.raises(UserError, match="already exists: give another --out"):
         export(Export(run=str(source), out=tmp_path / "out"))
 
 
-def test_a_predictor_of_pixels_besides_goes_out_as_one_of_features(tmp_path):
-    source, states = written(tmp_path / "ours", SQUARE, replace(METHOD, pixel_loss_weight=1.0))
+def test_export_drops_the_pixel_rows_of_a_predictor(tmp_path):
+    source, states = write_folder(tmp_path / "ours", SQUARE, replace(METHOD, pixel_loss_weight=1.0))
     folder = export(Export(run=str(source), format="official", out=tmp_path / "official"))
-    back = convert(Convert(source=str(folder), out=tmp_path / "back", num_heads=4))  # by its folder
+    back = convert(Convert(source=str(folder), out=tmp_path / "back", num_heads=4))  # from its folder
     kept = load_file(back / PREDICTOR_FILE)
     assert torch.equal(kept["proj.weight"], states[PREDICTOR_FILE]["proj.weight"][:48])
     assert torch.equal(openjepa.load(back).encoder.norm.weight, openjepa.load(source).encoder.norm.weight)
 
 
-def test_one_file_stands_for_the_folder_that_it_lies_in(tmp_path):
-    """So that mean, deviation and heads are those of the config beside it."""
-    source, _ = written(tmp_path / "ours")
+def test_a_single_file_is_read_with_the_config_beside_it(tmp_path):
+    """Mean, std and heads come from the config beside it."""
+    source, _ = write_folder(tmp_path / "ours")
     images = views(SQUARE)
     for form, name in (("timm", "model"), ("hf", "model"), ("safetensors", "encoder")):
         folder = export(Export(run=str(source), format=form, out=tmp_path / form))
@@ -505,14 +533,14 @@ def test_one_file_stands_for_the_folder_that_it_lies_in(tmp_path):
         assert torch.equal(mine, openjepa.load(source).features(images)), form
 
 
-def test_programs_cannot_be_read_back_and_say_so(tmp_path):
+def test_an_exported_program_cannot_be_loaded_as_weights(tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds a program, model\.onnx, which cannot be read back"):
+    with pytest.raises(UserError, match=r"holds a program, model\.onnx, which cannot be loaded as weights"):
         openjepa.load(tmp_path / "onnx")
 
 
-FIXTURES = {  # of last_hidden_state[0, :3, :3] on COCO's val2017/000000039769.jpg by Hugging Face's conversion, facts of ijepa.md §6
+FIXTURES = {  # last_hidden_state[0, :3, :3] on COCO's val2017/000000039769.jpg, by Hugging Face's conversion
     "ijepa_vith14_1k": [[-0.0621, -0.0054, -2.7513], [-0.1952, 0.0909, -3.9536], [0.0942, -0.0331, -1.2833]],
     "ijepa_vith14_22k": [[0.0358, -0.0045, -0.2154], [0.0418, -0.0246, 0.0108], [0.2529, -0.0345, -0.0246]],
     "ijepa_vith16_1k": [[0.5145, -0.1259, 0.0615], [0.1132, 0.0028, -0.0496], [1.1586, -0.0056, -0.0387]],
@@ -521,8 +549,8 @@ FIXTURES = {  # of last_hidden_state[0, :3, :3] on COCO's val2017/000000039769.j
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_the_published_numbers_come_out_of_the_published_weights(name):
-    """Squashed to a square and normalised by 0.5, as their conversion was checked; run where the weights are."""
+def test_published_weights_give_the_published_features(name):
+    """Images squashed to a square and normalized by 0.5, as the conversion was checked; skipped without the weights."""
     folder = Path(__import__("os").environ.get("JEPA_WEIGHTS", "")) / name
     if not (folder / "config.json").is_file() or not (folder.parent / "000000039769.jpg").is_file():
         pytest.skip(
@@ -531,21 +559,21 @@ def test_the_published_numbers_come_out_of_the_published_weights(name):
         )
     trained = openjepa.load(folder)
     data = replace(trained.data, eval_crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
-    trained = replace(trained, config=replace(trained.config, data=data))
-    seen = trained.features(folder.parent / "000000039769.jpg", "patches")[0, :3, :3]
-    torch.testing.assert_close(seen, torch.tensor(FIXTURES[name]), atol=1e-3, rtol=0)
+    trained = replace(trained, modality=data)
+    features = trained.features(folder.parent / "000000039769.jpg", "patches")[0, :3, :3]
+    torch.testing.assert_close(features, torch.tensor(FIXTURES[name]), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("side", [14, 16, 28])
-def test_our_positions_are_the_table_of_the_released_code(side):
+def test_our_positions_equal_the_released_table(side):
     own = sincos(grid_positions(side, side), 1280)
     assert (position_table(side, side, 1280) - own).abs().max() < 2e-6
 
 
-def test_an_export_says_only_what_is_true_of_its_encoder(tmp_path):
-    """The authors' layout has a place for each encoder; results are the target encoder's; a license stays with our own, too."""
-    source, _ = written(tmp_path / "ours")
-    with pytest.raises(UserError, match="holds both encoders, each under its name: leave --encoder out"):
+def test_model_card_reports_only_facts_of_the_exported_encoder(tmp_path):
+    """The official layout holds both encoders; probe results belong to the target encoder; a license is kept."""
+    source, _ = write_folder(tmp_path / "ours")
+    with pytest.raises(UserError, match="holds both encoders, each under its own name: omit --encoder"):
         export(Export(run=str(source), format="official", encoder="context", out=tmp_path / "official"))
     (source / "probes").mkdir()
     score = {"features": "this encoder", "probe": "logistic", "accuracy": 0.5, "low": 0.4, "high": 0.6, "chosen": {}}

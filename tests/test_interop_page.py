@@ -1,4 +1,4 @@
-"""docs/interop.md: every block runs, in its order, on small pictures, and gives the shapes that it says."""
+"""docs/interop.md: every block runs, in order, on small images, and gives the shapes that its comments state."""
 
 import re
 import shlex
@@ -14,14 +14,14 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from tests.conftest import Masking, Optim, Pretrain
-from tests.test_interop import synthetic
+from tests.test_interop import official_checkpoint
 
 PAGE = (Path(__file__).parents[1] / "docs" / "interop.md").read_text()
 
 
 @pytest.fixture
 def workshop(photos, tmp_path, monkeypatch):
-    """A folder with photos/, labelled/, a run and a checkpoint of the authors' kind."""
+    """Create a folder with photos/, labelled/, a run and an official checkpoint."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labelled").symlink_to(photos)
     (tmp_path / "photos").mkdir()
@@ -44,7 +44,7 @@ def workshop(photos, tmp_path, monkeypatch):
             report=False,
         )
     )
-    content = synthetic(JEPA(192, 2, 3, predictor_dim=96, predictor_depth=1), Image(size=(32, 32), patch=4))
+    content = official_checkpoint(JEPA(192, 2, 3, predictor_dim=96, predictor_depth=1), Image(size=(32, 32), patch=4))
     torch.save(content, "jepa-ep300.pth.tar")
 
 
@@ -52,27 +52,27 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"```(bash|python)\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_page_shows_every_way():
+def test_the_page_has_all_blocks():
     kinds = [kind for kind, _ in blocks()]
     assert kinds.count("bash") == 3 and kinds.count("python") >= 5
 
 
-def test_every_block_runs(workshop):
+def test_every_block_of_the_page_runs(workshop):
     pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
     pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")
     pytest.importorskip("sklearn", reason="the extra openjepa[search] is not installed")
-    seen: dict = {}
+    variables: dict = {}
     for kind, text in blocks():
         if kind == "bash":
             for line in text.strip().splitlines():
                 assert main(shlex.split(line.split("#")[0])[1:]) == 0, line
         else:
-            exec(compile(text, "docs/interop.md", "exec"), seen)
-            shapes_are_as_said(text, seen)
-    assert seen["error"] >= 0 and np.isfinite(seen["matrix"]).all()
+            exec(compile(text, "docs/interop.md", "exec"), variables)
+            check_shapes(text, variables)
+    assert variables["error"] >= 0 and np.isfinite(variables["matrix"]).all()
 
 
-def test_a_pipeline_as_a_user_writes_it_gives_our_features(workshop):
+def test_a_transformers_pipeline_computes_the_same_features(workshop):
     transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
     import openjepa
 
@@ -81,7 +81,7 @@ def test_a_pipeline_as_a_user_writes_it_gives_our_features(workshop):
     assert (theirs - openjepa.load("runs/photos").features("photos/cat.png", "patches")).abs().max() < 1e-5
 
 
-def shapes_are_as_said(text: str, seen: dict) -> None:
-    """Of lines as `rows = …  # (2, 192): …` the shape."""
-    for name, said in re.findall(r"^(\w+) = .*#.*?\((\d[\d, ]*)\)", text, re.MULTILINE):
-        assert tuple(seen[name].shape) == tuple(int(each) for each in said.split(",")), name
+def check_shapes(text: str, variables: dict) -> None:
+    """Check the shape in the comment of every line like `rows = …  # (2, 192): …`."""
+    for name, shape in re.findall(r"^(\w+) = .*#.*?\((\d[\d, ]*)\)", text, re.MULTILINE):
+        assert tuple(variables[name].shape) == tuple(int(each) for each in shape.split(",")), name

@@ -16,20 +16,21 @@ from openjepa.training.optim import Optim, build_optimizer, clip_gradients, set_
 NAMES = {"mlp.": "", "attn.": "", "patch_embed.proj": "patch_embed", "context_encoder": "encoder"}
 
 
-def theirs(name: str) -> str:
-    for ours, plainly in NAMES.items():
-        name = name.replace(ours, plainly)
+def minimal_name(name: str) -> str:
+    """Return the name that a parameter of the package has in minimal/ijepa.py."""
+    for package, minimal in NAMES.items():
+        name = name.replace(package, minimal)
     return name
 
 
 @pytest.mark.parametrize("masker", [MultiBlock((8, 8)), OfficialBlocks((8, 8), min_keep=8)])
-def test_five_steps_give_the_same_losses(masker):
+def test_five_steps_give_the_same_losses_as_minimal_ijepa(masker):
     data = Image(size=(32, 32), patch=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     ours = JEPA(dim=48, depth=3, num_heads=3, predictor_dim=24, predictor_depth=2).build(data)
     reference = plain.IJEPA((8, 8), 4, 48, 3, 3, 24, 2)
-    reference.load_state_dict({theirs(name): value for name, value in ours.state_dict().items()})
+    reference.load_state_dict({minimal_name(name): value for name, value in ours.state_dict().items()})
     config = Optim(warmup=0.4)
-    optimizer, plainly = build_optimizer(ours, config), plain.optimiser(reference)
+    optimizer, plainly = build_optimizer(ours, config), plain.build_optimizer(reference)
     view = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
     images = (view.float() / 255 - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1)
     for step in range(5):
@@ -44,5 +45,5 @@ def test_five_steps_give_the_same_losses(masker):
         output.loss.backward()
         step_if_finite(optimizer, clip_gradients(ours, 0.0))
         ours.after_step(hyper.momentum)
-        expected = plain.step(reference, plainly, step + 1, 5, 2, images, masks[0].context, masks[0].target)
+        expected = plain.train_step(reference, plainly, step + 1, 5, 2, images, masks[0].context, masks[0].target)
         assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"

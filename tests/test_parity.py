@@ -9,10 +9,10 @@ from openjepa.nn.vit import ViT
 transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
 
 
-def state_for_encoder(theirs: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
-    """Their weights under our names."""
+def state_for_encoder(hf_state: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
+    """Rename the weights of IJepaModel to those of our encoder."""
     state = {
-        f"patch_embed.proj.{part}": theirs[f"embeddings.patch_embeddings.projection.{part}"]
+        f"patch_embed.proj.{part}": hf_state[f"embeddings.patch_embeddings.projection.{part}"]
         for part in ("weight", "bias")
     }
     pairs = {
@@ -24,18 +24,18 @@ def state_for_encoder(theirs: dict[str, torch.Tensor], depth: int) -> dict[str, 
     }
     for block in range(depth):
         for part in ("weight", "bias"):
-            for mine, other in pairs.items():
-                state[f"blocks.{block}.{mine}.{part}"] = theirs[f"layers.{block}.{other}.{part}"]
-            split = [theirs[f"layers.{block}.attention.{kind}_proj.{part}"] for kind in "qkv"]
+            for name, hf_name in pairs.items():
+                state[f"blocks.{block}.{name}.{part}"] = hf_state[f"layers.{block}.{hf_name}.{part}"]
+            split = [hf_state[f"layers.{block}.attention.{kind}_proj.{part}"] for kind in "qkv"]
             state[f"blocks.{block}.attn.qkv.{part}"] = torch.cat(split)
-    return state | {f"norm.{part}": theirs[f"layernorm.{part}"] for part in ("weight", "bias")}
+    return state | {f"norm.{part}": hf_state[f"layernorm.{part}"] for part in ("weight", "bias")}
 
 
 @pytest.mark.parametrize("size", [(64, 64)])
 def test_features_equal_hugging_faces(size):
     config = transformers.IJepaConfig(
-        hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384, image_size=size[0], patch_size=8,
-        layer_norm_eps=1e-6,
+        hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384, image_size=size[0],
+        patch_size=8, layer_norm_eps=1e-6,
     )  # fmt: skip
     model = transformers.IJepaModel(config).eval()
     data = Image(size=size, patch=8, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -1,4 +1,4 @@
-"""Whatever is in a config, a manifest, an index or the settings of a sampler: a sentence, or something sound; little memory."""
+"""Any config, manifest, index or sampler setting is either valid or a clear error, within little memory."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from openjepa.training.config import Pretrain, from_json, load_config, to_json
 from tests import mutants
 from tests.conftest import METHODS, MODALITIES, numbers
 
-LIMITS = settings(  # the same examples every time; no smaller one is looked for, which can take minutes
+LIMITS = settings(  # the same examples every time, without shrinking, which can take minutes
     max_examples=300,
     deadline=5000,
     derandomize=True,
@@ -37,35 +37,35 @@ JSON = st.recursive(
 
 
 @pytest.fixture(autouse=True)
-def little_memory():
-    """No more than 2 GiB beyond what there is."""
-    before = mutants.limited()
+def memory_limit():
+    """Allow at most 2 GiB more than this process uses already."""
+    before = mutants.limit_memory()
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def leaves(plain: object, path: tuple = ()) -> list[tuple]:
-    """The way to every value of a JSON document, and to all that hold values."""
+    """Return the path of every value and every container in a JSON document."""
     inner = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
-    return [path] * bool(path) + [way for key, value in inner for way in leaves(value, (*path, key))]
+    return [path] * bool(path) + [leaf for key, value in inner for leaf in leaves(value, (*path, key))]
 
 
 @st.composite
 def changed(draw, whole: dict) -> dict:
-    """A document with one to three values replaced, removed or added."""
+    """Replace, remove or add one to three values of a document."""
     plain = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(leaves(plain)))
-        place = plain
-        for key in way:
-            place = place[key]
+        *path, last = draw(st.sampled_from(leaves(plain)))
+        parent = plain
+        for key in path:
+            parent = parent[key]
         act = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
         if act == "replace":
-            place[last] = draw(JSON)
+            parent[last] = draw(JSON)
         elif act == "remove":
-            del place[last]
-        elif isinstance(place, dict):
-            place[draw(st.text(max_size=5))] = draw(JSON)
+            del parent[last]
+        elif isinstance(parent, dict):
+            parent[draw(st.text(max_size=5))] = draw(JSON)
         if not plain:
             break
     return plain
@@ -79,17 +79,17 @@ CONFIGS = [
 
 @LIMITS
 @given(st.data())
-def test_any_config_is_a_sentence_or_a_config(tmp_path, data):
+def test_any_config_is_a_user_error_or_a_config(tmp_path, data):
     plain = data.draw(st.sampled_from(CONFIGS).flatmap(changed) | JSON)
     (tmp_path / "config.json").write_text(json.dumps(plain))
     try:
-        read = load_config(tmp_path)
+        config = load_config(tmp_path)
     except UserError as error:
         assert str(error)
         return
-    assert isinstance(read, Pretrain)
-    assert all(value == value for value in flatten(to_json(read)).values())  # nothing is not a number
-    again = to_json(read)
+    assert isinstance(config, Pretrain)
+    assert all(value == value for value in flatten(to_json(config)).values())  # no NaN
+    again = to_json(config)
     assert json.dumps(to_json(from_json(again))) == json.dumps(again)
 
 
@@ -103,29 +103,29 @@ STATE = {
 
 @LIMITS
 @given(st.data())
-def test_any_manifest_is_damage_or_a_manifest(tmp_path, data):
+def test_any_manifest_is_damaged_or_valid(tmp_path, data):
     plain = data.draw(changed(STATE) | JSON)
     folder = tmp_path / "step-00000012"
     folder.mkdir(exist_ok=True)
     (folder / "state.json").write_text(json.dumps(plain))
     try:
-        said = read_manifest(folder)
+        manifest = read_manifest(folder)
     except DAMAGE_ERRORS as error:
         assert str(error)
         return
-    assert said.step == 12 and isinstance(said.save, str)
-    assert all("/" not in name for name in said.sha256)
+    assert manifest.step == 12 and isinstance(manifest.save, str)
+    assert all("/" not in name for name in manifest.sha256)
 
 
-THIS = {"format": 1, "bytes": 5, "time": 7}
-INDEX = {**THIS, "members": [[512, 10, 10, "a/b.jpg"], [2048, 7, 7, "c.jpg"]]}
+HEADER = {"format": 1, "bytes": 5, "time": 7}
+INDEX = {**HEADER, "members": [[512, 10, 10, "a/b.jpg"], [2048, 7, 7, "c.jpg"]]}
 
 
 @LIMITS
 @given(st.data())
-def test_any_index_is_none_or_a_list_of_members(tmp_path, data):
+def test_any_index_is_rejected_or_a_list_of_members(tmp_path, data):
     (tmp_path / "index").write_text(json.dumps(data.draw(changed(INDEX) | JSON)))
-    for member in read_index(tmp_path / "index", THIS) or []:
+    for member in read_index(tmp_path / "index", HEADER) or []:
         assert member.first >= 0 and member.second >= 0 and member.name
         assert parse_address(f"some.tar/{member.first}+{member.second}/{member.name}") is not None
 
@@ -172,7 +172,7 @@ SENSIBLE = st.fixed_dictionaries(
 
 @LIMITS
 @given(ANY | SENSIBLE | SENSIBLE, st.tuples(st.integers(1, 24), st.integers(1, 24)), st.integers(0, 10**9))
-def test_any_sampler_is_a_sentence_or_gives_sound_masks(options, grid, seed):
+def test_any_masking_is_a_user_error_or_gives_valid_masks(options, grid, seed):
     try:
         masker = Masking(**options).build(grid)
     except UserError as error:
@@ -180,21 +180,21 @@ def test_any_sampler_is_a_sentence_or_gives_sound_masks(options, grid, seed):
         return
     tokens = grid[0] * grid[1]
     for mask in masker(None, None, CounterRNG.of(seed, 3, numbers(*range(5))), 0.5):
-        if options.get("sampler") != "official":  # whose shapes are bounds
+        if options.get("sampler") != "official":  # its shapes are upper bounds
             assert (mask.context.shape[1], *mask.target.shape[1:]) in set(masker.shapes())
         for row in range(5):
-            shown = mask.context[row] if mask.context_valid is None else mask.context[row][mask.context_valid[row]]
-            asked = mask.target[row] if mask.target_valid is None else mask.target[row][mask.target_valid[row]]
-            shown, asked = shown.tolist(), asked.flatten().tolist()
-            assert shown and asked and len(set(shown)) == len(shown)
-            assert all(0 <= token < tokens for token in shown + asked)
-            if options.get("sampler") != "official":  # which may let the last target into the context, as released
-                assert not set(shown) & set(asked)
+            context = mask.context[row] if mask.context_valid is None else mask.context[row][mask.context_valid[row]]
+            target = mask.target[row] if mask.target_valid is None else mask.target[row][mask.target_valid[row]]
+            context, target = context.tolist(), target.flatten().tolist()
+            assert context and target and len(set(context)) == len(context)
+            assert all(0 <= token < tokens for token in context + target)
+            if options.get("sampler") != "official":  # its contexts may overlap the last target
+                assert not set(context) & set(target)
 
 
 @LIMITS
 @given(st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 3000))
-def test_an_epoch_is_an_order_of_all_samples(seed, epoch, count):
+def test_an_epoch_is_a_permutation_of_all_samples(seed, epoch, count):
     assert sorted(epoch_order(seed, epoch, count).tolist()) == list(range(count))
 
 
@@ -205,10 +205,12 @@ def test_ranks_share_every_step_without_overlap(batch, step, ranks, seed):
     shares = []
     for rank in range(ranks):
         try:
-            steps = Steps(data, Masking().build((8, 8)), batch_size=batch, total=301, seed=seed, rank=rank, ranks=ranks)
+            steps = Steps(
+                data, Masking().build((8, 8)), batch_size=batch, total_steps=301, seed=seed, rank=rank, world_size=ranks
+            )
         except UserError:
             assert batch % ranks
             return
         shares += steps[step].batch.index.tolist()
-    whole = Steps(data, Masking().build((8, 8)), batch_size=batch, total=301, seed=seed)
+    whole = Steps(data, Masking().build((8, 8)), batch_size=batch, total_steps=301, seed=seed)
     assert shares == whole[step].batch.index.tolist() and len(set(shares)) == batch

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends where one that never was ends, bit for bit; damage is noticed."""
+"""A run that is killed and resumed ends bit-identical to an undisturbed one; damage is detected."""
 
 import json
 import os
@@ -22,45 +22,43 @@ from openjepa.training.collapse import Threshold
 from openjepa.training.config import from_json, to_json
 from openjepa.training.run_folder import initialize_from
 from tests.conftest import METHODS, replace
-from tests.faults import outcome, same
-from tests.ranks import dump
+from tests.faults import load_outcome, same_outcome
+from tests.ranks import settings_argument
 from tests.ready import Ready
 
 
 @pytest.fixture
 def whole(tiny):
-    """What the run comes to when nothing happens to it."""
+    """Return the outcome of the undisturbed run."""
     pretrain(replace(tiny, out=tiny.out.with_name("whole")))
-    return outcome(tiny.out.with_name("whole"))
+    return load_outcome(tiny.out.with_name("whole"))
 
 
 @pytest.mark.parametrize("stop", [1, 5, 7, 11])
-def test_twenty_steps_are_seven_and_a_stop_and_thirteen(tiny, whole, stop, monkeypatch):
+def test_a_run_stopped_by_a_signal_resumes_bit_exact(tiny, whole, stop, monkeypatch):
     from openjepa.training.signals import StopSignals
 
-    monkeypatch.setattr(StopSignals, "stop", lambda self, step, device: signal.SIGTERM if step + 1 == stop else 0)
+    monkeypatch.setattr(StopSignals, "check", lambda self, step, device: signal.SIGTERM if step + 1 == stop else 0)
     with pytest.raises(Interrupted, match="SIGTERM"):
         pretrain(tiny)
     monkeypatch.undo()
     pretrain(replace(tiny, resume="yes"))
-    assert same(outcome(tiny.out), whole)
+    assert same_outcome(load_outcome(tiny.out), whole)
 
 
-HALF = pytest.param(
-    "bf16", marks=pytest.mark.skipif(not HAS_ONEDNN_BF16, reason="this processor has no fast products in bf16")
-)
+BF16 = pytest.param("bf16", marks=pytest.mark.skipif(not HAS_ONEDNN_BF16, reason="this CPU has no fast bf16 matmuls"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", HALF])
-def test_killed_at_any_moment_it_resumes_bit_for_bit(tiny, precision):
-    """SIGKILL after steps 3, 6 and 9 of a real process."""
+@pytest.mark.parametrize("precision", ["fp32", BF16])
+def test_a_killed_run_resumes_bit_exact(tiny, precision):
+    """With SIGKILL after steps 3, 6 and 9 of a real process."""
     tiny = replace(tiny, precision=precision, save_every=2)
     pretrain(replace(tiny, out=tiny.out.with_name("whole")))
     for kill in (3, 6, 9):
-        process = Ready(WORKER, dump(replace(tiny, resume="if-any")), str(kill))
+        process = Ready(WORKER, settings_argument(replace(tiny, resume="if-any")), str(kill))
         assert process.wait(120) == -signal.SIGKILL
     pretrain(replace(tiny, resume="yes"))
-    assert same(outcome(tiny.out), outcome(tiny.out.with_name("whole")))
+    assert same_outcome(load_outcome(tiny.out), load_outcome(tiny.out.with_name("whole")))
 
 
 WORKER = """
@@ -70,26 +68,24 @@ from openjepa.training.config import from_json
 from openjepa.training.meters import Meters
 from tests.small import small
 small()
-took = Meters.on_step
-def killed(self, finite, masks):
-    took(self, finite, masks)
-    killed.steps += 1
-    if killed.start + killed.steps >= int(sys.argv[2]):
+init, on_step = Meters.__init__, Meters.on_step
+def init_and_note_start(self, settings, device, start, ceiling):
+    init(self, settings, device, start, ceiling)
+    count_and_kill.steps = start
+def count_and_kill(self, finite, masks):
+    on_step(self, finite, masks)
+    count_and_kill.steps += 1
+    if count_and_kill.steps >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-killed.steps = 0
-made = Meters.__init__
-def begun(self, config, place, start, ceiling):
-    made(self, config, place, start, ceiling)
-    killed.start = start
-Meters.__init__, Meters.on_step = begun, killed
+Meters.__init__, Meters.on_step = init_and_note_start, count_and_kill
 pretrain(from_json(json.loads(sys.argv[1])))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_saves_and_leaves(tiny, number):
+def test_a_signal_saves_a_checkpoint_and_stops_the_run(tiny, number):
     tiny = replace(tiny, steps=100_000, save_every=100_000)
-    process = Ready(RUN, dump(tiny), heard=True)
+    process = Ready(RUN, settings_argument(tiny), capture_stderr=True)
     metrics = tiny.out / "metrics.jsonl"
     deadline = time.monotonic() + 90
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
@@ -97,16 +93,16 @@ def test_a_signal_saves_and_leaves(tiny, number):
         time.sleep(0.05)
     process.send_signal(number)
     try:
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 128 + number and "resume with --resume" in said
+    assert process.returncode == 128 + number and "resume with --resume" in stderr
     assert load_newest(tiny.out / "checkpoints").step > 0
 
 
 RUN = """
 import json, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # who started the tests may ignore it, and runs then do, too
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent may ignore it, and then a run would too
 from openjepa.cli.main import run_guarded
 from openjepa.cli.pretrain import pretrain
 from openjepa.training.config import from_json
@@ -116,30 +112,30 @@ raise SystemExit(run_guarded(lambda _: pretrain(from_json(json.loads(sys.argv[1]
 """
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "manifest", "missing", "swap"])
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tiny, whole, harm, capsys):
+@pytest.mark.parametrize("damage", ["truncate", "flip", "manifest", "missing", "swap"])
+def test_a_run_resumes_from_the_previous_checkpoint_if_the_newest_is_damaged(tiny, whole, damage, capsys):
     pretrain(tiny)
     newest, before = list_checkpoints(tiny.out / "checkpoints")
     shard = newest / "optimizer.safetensors"
     content = bytearray(shard.read_bytes())
-    if harm == "truncate":
+    if damage == "truncate":
         shard.write_bytes(content[: len(content) // 2])
-    if harm == "flip":
+    if damage == "flip":
         content[len(content) // 2] ^= 1
         shard.write_bytes(content)
-    if harm == "manifest":
+    if damage == "manifest":
         (newest / "state.json").write_text("{")
-    if harm == "missing":
+    if damage == "missing":
         shard.unlink()
-    if harm == "swap":
+    if damage == "swap":
         shard.write_bytes((before / "optimizer.safetensors").read_bytes())
     pretrain(replace(tiny, resume="yes"))
     assert f"{newest.name} is damaged" in capsys.readouterr().err
-    assert same(outcome(tiny.out), whole)
+    assert same_outcome(load_outcome(tiny.out), whole)
     assert list((tiny.out / "checkpoints").glob("damaged-*"))
 
 
-def test_when_all_are_damaged_it_refuses_and_never_starts_afresh(tiny):
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_afresh(tiny):
     pretrain(tiny)
     for path in list_checkpoints(tiny.out / "checkpoints"):
         (path / "state.json").unlink()
@@ -148,30 +144,30 @@ def test_when_all_are_damaged_it_refuses_and_never_starts_afresh(tiny):
             pretrain(replace(tiny, resume="yes"))
 
 
-def test_a_finished_run_resumed_does_nothing_more(tiny, whole):
+def test_a_finished_run_that_is_resumed_stays_the_same(tiny, whole):
     pretrain(tiny)
     pretrain(replace(tiny, resume="yes"))
-    assert same(outcome(tiny.out), whole)
+    assert same_outcome(load_outcome(tiny.out), whole)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_where_it_started(tiny, whole):
-    process = Ready(WORKER, dump(tiny), "3")
+def test_a_run_killed_before_its_first_checkpoint_starts_again_and_ends_the_same(tiny, whole):
+    process = Ready(WORKER, settings_argument(tiny), "3")
     assert process.wait(120) == -signal.SIGKILL
     pretrain(replace(tiny, resume="yes"))
-    assert same(outcome(tiny.out), whole)
+    assert same_outcome(load_outcome(tiny.out), whole)
 
 
-def test_workers_do_not_change_a_run(tiny, whole):
+def test_the_number_of_workers_does_not_change_the_result(tiny, whole):
     pretrain(replace(tiny, workers=2))
-    assert same(outcome(tiny.out), whole)
+    assert same_outcome(load_outcome(tiny.out), whole)
 
 
-def test_a_resume_on_other_data_is_refused_unless_forced(tiny, photos, tmp_path, capsys):
+def test_resuming_with_other_data_is_refused_unless_allowed(tiny, photos, tmp_path, capsys):
     pretrain(replace(tiny, steps=5))
     other = tmp_path / "other"
     other.mkdir()
-    for place, file in enumerate(sorted(photos.rglob("*.png"))[:40]):
-        os.link(file, other / f"{place}.png")
+    for number, file in enumerate(sorted(photos.rglob("*.png"))[:40]):
+        os.link(file, other / f"{number}.png")
     moved = replace(tiny, resume="yes", data=replace(tiny.data, root=(str(other),)))
     with pytest.raises(UserError, match="96 files then, 40 now"):
         pretrain(moved)
@@ -179,39 +175,41 @@ def test_a_resume_on_other_data_is_refused_unless_forced(tiny, photos, tmp_path,
     assert "not exact" in capsys.readouterr().err
 
 
-def test_a_resume_with_other_settings_says_that_it_is_not_exact(tiny, capsys):
+def test_resuming_with_other_settings_warns_that_the_run_is_not_exact(tiny, capsys):
     pretrain(tiny)
     pretrain(replace(tiny, resume="yes", steps=14, optim=replace(tiny.optim, lr=5e-4)))
-    said = capsys.readouterr().err
-    assert "optim.lr: 0.001 → 0.0005" in said and "steps: 12 → 14" in said
+    message = capsys.readouterr().err
+    assert "optim.lr: 0.001 → 0.0005" in message and "steps: 12 → 14" in message
 
 
-def test_a_run_folder_that_exists_is_not_overwritten(tiny):
+def test_an_existing_run_is_not_overwritten(tiny):
     pretrain(tiny)
-    before = outcome(tiny.out)
+    before = load_outcome(tiny.out)
     with pytest.raises(UserError, match="already holds a run.*--resume.*another --out"):
         pretrain(tiny)
-    assert same(outcome(tiny.out), before)
+    assert same_outcome(load_outcome(tiny.out), before)
 
 
-def test_two_runs_do_not_share_a_folder(tiny):
+def test_two_processes_cannot_train_in_the_same_folder(tiny):
     with lock_folder(tiny.out, "training"), pytest.raises(UserError, match="another process is training"):
         pretrain(tiny)
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
-    """In the middle of a run it is told and training goes on; at the end the run fails with older checkpoints intact."""
-    store, failing = checkpoint.write_durable, {12} if last else {5}
+    """During a run it is a warning; at the end the run fails, with the previous checkpoint intact."""
+    write, failing_step = checkpoint.write_durable, 12 if last else 5
 
-    def full(file, content):
-        if int(file.parent.name.split("-")[1].split(".")[0]) in failing:
+    def fail(file, content):
+        if int(file.parent.name.split("-")[1].split(".")[0]) == failing_step:
             raise OSError(28, "No space left on device")
-        return store(file, content)
+        return write(file, content)
 
-    monkeypatch.setattr(checkpoint, "write_durable", full)
+    monkeypatch.setattr(checkpoint, "write_durable", fail)
     if last:
-        with pytest.raises(RunError, match=r"step 12 could not be saved .*No space left.*step-00000010 is intact"):
+        with pytest.raises(
+            RunError, match=r"step 12 could not be saved .*No space left.*previous checkpoint step-00000010 is intact"
+        ):
             pretrain(tiny)
     else:
         pretrain(tiny)
@@ -222,19 +220,19 @@ def test_a_full_disk_loses_nothing(tiny, monkeypatch, capsys, last):
     assert not list((tiny.out / "checkpoints").glob(".*"))
 
 
-def test_old_checkpoints_go_and_every_nth_stays(tiny):
+def test_old_checkpoints_are_deleted_except_every_nth(tiny):
     pretrain(replace(tiny, save_every=1, keep_last=2, keep_every=4))
     names = [path.name for path in list_checkpoints(tiny.out / "checkpoints")]
     assert names == ["step-00000012", "step-00000011", "step-00000008", "step-00000004"]
 
 
-def test_a_checkpoint_of_another_network_is_refused_by_name(tiny):
+def test_a_checkpoint_of_another_network_is_refused_with_the_first_difference(tiny):
     pretrain(tiny)
-    with pytest.raises(UserError, match="another network.*blocks"):
+    with pytest.raises(UserError, match=r"another network: .*blocks\.\d.* in the file and .* in this model"):
         pretrain(replace(tiny, resume="yes", steps=14, method=replace(tiny.method, depth=2, target_layers=(0, 1))))
 
 
-def test_weights_of_another_run_can_start_one(tiny, capsys):
+def test_a_run_can_start_from_the_weights_of_another(tiny, capsys):
     pretrain(tiny)
     pretrain(
         replace(
@@ -245,14 +243,14 @@ def test_weights_of_another_run_can_start_one(tiny, capsys):
             optim=replace(tiny.optim, lr=1e-9, start_lr=1e-9, final_lr=1e-9),
         )
     )
-    one, other = (outcome(out)[0]["model"] for out in (tiny.out, tiny.out.with_name("second")))
+    one, other = (load_outcome(out)[0]["model"] for out in (tiny.out, tiny.out.with_name("second")))
     torch.testing.assert_close(
         one["context_encoder.norm.weight"], other["context_encoder.norm.weight"], atol=1e-6, rtol=0
     )
     assert "started from" in capsys.readouterr().out
 
 
-def test_a_gradient_that_is_never_finite_stops_the_run_with_advice(tiny, monkeypatch):
+def test_non_finite_gradients_stop_the_run_with_advice(tiny, monkeypatch):
     from openjepa.training import step
 
     monkeypatch.setattr(step, "clip_gradients", lambda method, limit: torch.tensor(float("nan")))
@@ -261,14 +259,14 @@ def test_a_gradient_that_is_never_finite_stops_the_run_with_advice(tiny, monkeyp
 
 
 def test_stop_on_collapse_ends_the_run(tiny, monkeypatch):
-    from openjepa.training import collapse as health
+    from openjepa.training import collapse
 
-    monkeypatch.setattr(health, "THRESHOLDS", (Threshold("rankme", "more", 1e9, "a test"),))
+    monkeypatch.setattr(collapse, "THRESHOLDS", (Threshold("rankme", "more", 1e9, "a test"),))
     with pytest.raises(RunError, match="stopped at step 6 by --stop-on-collapse: the representation is collapsing"):
         pretrain(replace(tiny, stop_on_collapse=True))
 
 
-def test_too_many_bad_files_stop_the_run_and_few_are_listed(tiny, photos, tmp_path):
+def test_a_few_undecodable_files_are_listed_and_too_many_stop_the_run(tiny, photos, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
     for number in range(3):
@@ -280,11 +278,11 @@ def test_too_many_bad_files_stop_the_run_and_few_are_listed(tiny, photos, tmp_pa
     assert listed and all(row["reason"] for row in listed)
     for number in range(3, 60):
         (bad / f"{number}.jpg").write_bytes(b"no picture")
-    with pytest.raises(RunError, match="cannot be decoded, the last .*jpg"):
+    with pytest.raises(RunError, match="samples cannot be decoded, the last is .*jpg"):
         pretrain(replace(mixed, out=tiny.out.with_name("worse")))
 
 
-def test_the_config_survives_its_json(tiny):
+def test_settings_survive_a_round_trip_through_json(tiny):
     assert from_json(json.loads(json.dumps(to_json(tiny)))) == tiny
 
 
@@ -294,43 +292,42 @@ def test_the_config_survives_its_json(tiny):
         ({"epoch": 3}, "no setting 'epoch'"),
         ({"steps": "many"}, "steps cannot be 'many'"),
         ({"precision": "fp8"}, "precision cannot be 'fp8'"),
-        ({"data": {"type": "hologram"}}, "'hologram' is none of image, series"),
+        ({"data": {"type": "hologram"}}, "unknown type 'hologram': choose one of image, series"),
     ],
 )
-def test_a_wrong_key_or_value_in_a_config_is_an_error(tiny, change, message):
+def test_an_unknown_key_or_invalid_value_in_a_config_is_refused(tiny, change, message):
     with pytest.raises(UserError, match=message):
         from_json({**to_json(tiny), **change})
 
 
-def test_what_a_masked_autoencoder_learnt_is_where_both_encoders_start(tiny):
+def test_both_encoders_start_from_the_encoder_of_a_masked_autoencoder(tiny):
     first = replace(tiny, method=replace(METHODS["mae"], dim=96), out=tiny.out.with_name("first"))
     pretrain(first)
-    learnt = load_run(first.out).encoder.state_dict()
+    learned = load_run(first.out).encoder.state_dict()
     net = replace(METHODS["released"], dim=96).build(tiny.data)
-    unfit = initialize_from(net, first.out)
+    differences = initialize_from(net, first.out)
     for which in ("target", "context"):
-        assert all(torch.equal(value, learnt[name]) for name, value in net.encoder(which).state_dict().items())
-    assert unfit == [  # pixels there, features here
-        "predictor.proj.bias is 48 there and 96 here",
-        "predictor.proj.weight is 48×24 there and 96×24 here",
+        assert all(torch.equal(value, learned[name]) for name, value in net.encoder(which).state_dict().items())
+    assert differences == [  # the source predicts pixels, this run features
+        "predictor.proj.bias: shape 48 in the source, 96 here",
+        "predictor.proj.weight: shape 48×24 in the source, 96×24 here",
     ]
     deeper = replace(METHODS["released"], dim=96, depth=3).build(tiny.data)
-    assert "target_encoder.blocks.2.norm1.bias is only here, and begins as the seed makes it" in initialize_from(
-        deeper, first.out
-    )
+    added = "target_encoder.blocks.2.norm1.bias: missing in the source, initialized at random"
+    assert added in initialize_from(deeper, first.out)
 
 
-def test_weights_of_which_none_fit_or_that_are_damaged_are_refused(tiny):
+def test_initial_weights_that_do_not_fit_or_are_damaged_are_refused(tiny):
     first = replace(tiny, steps=1, out=tiny.out.with_name("first"))
     pretrain(first)
-    with pytest.raises(UserError, match="nothing of the encoder in .* fits this one"):
+    with pytest.raises(UserError, match="no weights of the encoder in .* fit this one"):
         initialize_from(torch.nn.Linear(2, 2), first.out)
     (list_checkpoints(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="is damaged .*resume the run"):
         initialize_from(tiny.method.build(tiny.data), first.out)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_again(tiny, monkeypatch):
+def test_a_run_killed_before_its_first_checkpoint_starts_again_from_its_initial_weights(tiny, monkeypatch):
     first = replace(tiny, out=tiny.out.with_name("first"))
     pretrain(first)
     whole = replace(tiny, seed=1, init_from=first.out)
@@ -348,19 +345,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_run_agai
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_run_without_its_config_is_not_started_afresh_over_its_checkpoints(tiny):
+def test_a_run_without_its_config_does_not_start_afresh(tiny):
     pretrain(tiny)
     (tiny.out / "config.json").unlink()
     for resume in ("no", "yes", "if-any"):
-        with pytest.raises(UserError, match="has checkpoints and no config.json: put it back"):
+        with pytest.raises(UserError, match="has checkpoints but no config.json: restore it"):
             pretrain(replace(tiny, resume=resume))
 
 
-def test_a_run_whose_checkpoints_have_gone_is_not_started_afresh(tiny):
-    """Unless none can have been there yet, whatever is asked for now."""
+def test_a_run_whose_checkpoints_are_missing_does_not_start_afresh(tiny):
+    """Except if its log is too short for a checkpoint at its own save interval."""
     pretrain(tiny)
     shutil.rmtree(tiny.out / "checkpoints")
-    with pytest.raises(UserError, match="has a log up to step 12 and no checkpoint"):
+    with pytest.raises(UserError, match="has a log up to step 12 but no checkpoint"):
         pretrain(replace(tiny, resume="if-any"))
     early = replace(tiny, out=tiny.out.with_name("early"), save_every=100)
     pretrain(early)
@@ -368,29 +365,32 @@ def test_a_run_whose_checkpoints_have_gone_is_not_started_afresh(tiny):
     pretrain(replace(early, resume="if-any", save_every=1))
 
 
-def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_a_damaged_one(tiny, monkeypatch):
+def test_a_checkpoint_that_cannot_be_read_is_not_treated_as_damaged(tiny, monkeypatch):
     pretrain(tiny)
     before = sorted(path.name for path in (tiny.out / "checkpoints").iterdir())
 
-    def failing(file):
+    def fail(file):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "sha256_of_file", failing)
+    monkeypatch.setattr(checkpoint, "sha256_of_file", fail)
     with pytest.raises(
-        UserError, match="cannot be read .Input/output error.: mend its permissions or its disk; nothing was changed"
+        UserError, match="cannot be read .Input/output error.: check its permissions and the disk; nothing was changed"
     ):
         pretrain(replace(tiny, resume="yes"))
     assert before == sorted(path.name for path in (tiny.out / "checkpoints").iterdir())
 
 
-def test_a_run_that_has_more_steps_than_are_asked_for_says_so(tiny, capsys):
+def test_a_run_beyond_the_requested_steps_says_that_nothing_is_left(tiny, capsys):
     pretrain(tiny)
     pretrain(replace(tiny, resume="yes", steps=5))
-    assert "nothing is left to do: 12 steps are taken, and 5 were asked for" in capsys.readouterr().out
+    assert (
+        "nothing left to train: the checkpoint is at step 12 and --steps is 5; give more --steps"
+        in capsys.readouterr().out
+    )
 
 
-def test_a_run_without_its_data_json_says_what_it_does_not_know(tiny, capsys):
+def test_resuming_without_data_json_warns(tiny, capsys):
     pretrain(tiny)
     (tiny.out / "data.json").unlink()
     pretrain(replace(tiny, resume="yes"))
-    assert "has no data.json" in capsys.readouterr().err
+    assert "has no data.json: cannot check" in capsys.readouterr().err

@@ -15,12 +15,13 @@ from PIL import Image as Pillow
 from safetensors import safe_open
 
 import openjepa
-from openjepa.cli.cluster import Cluster, cluster
-from openjepa.cli.duplicates import Duplicates, duplicates
-from openjepa.cli.embed import Embed, embed
+from openjepa.cli.cluster import cluster
+from openjepa.cli.duplicates import duplicates
+from openjepa.cli.embed import embed
 from openjepa.cli.main import main
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.search import search
+from openjepa.cli.settings import Cluster, Duplicates, Embed
 from openjepa.core.errors import UserError
 from openjepa.evaluation import feature_store as embedding_of
 from openjepa.evaluation.clusters import class_agreement
@@ -29,7 +30,7 @@ from openjepa.evaluation.feature_store import FeatureChunk, FeatureWriter, store
 from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
-from openjepa.evaluation.search import Search
+from openjepa.evaluation.settings import Search
 from openjepa.evaluation.whitening import Whitening
 from openjepa.masking.region import covered_patches
 from openjepa.viz import gallery
@@ -63,11 +64,11 @@ def asked(run, photos, out, **more):
 def test_rows_are_the_features_of_the_pictures_in_the_order_of_their_list(run, photos, tmp_path, ending):
     file = embed(asked(run, photos, tmp_path / f"x.{ending}"))
     found, trained = open_index(file), openjepa.load(run)
-    assert found.pictures == sorted(found.pictures) and len(found.pictures) == 96
-    assert found.classes == [name.split("/")[-2] for name in found.pictures]
-    torch.testing.assert_close(torch.from_numpy(np.array(found.features)), trained.features(found.pictures))
+    assert found.files == sorted(found.files) and len(found.files) == 96
+    assert found.classes == [name.split("/")[-2] for name in found.files]
+    torch.testing.assert_close(torch.from_numpy(np.array(found.features)), trained.features(found.files))
     assert not list(tmp_path.glob(".*"))  # nothing is left of the work
-    assert found.about["encoder"] and found.about["kind"] == "last"
+    assert found.metadata["encoder"] and found.metadata["kind"] == "last"
 
 
 def test_other_tools_read_the_files(run, photos, tmp_path):
@@ -91,7 +92,7 @@ def test_other_tools_read_the_files(run, photos, tmp_path):
 def test_other_kinds_of_features_are_written_as_they_are_given_in_code(run, photos, tmp_path, kind):
     for ending in ("npy", "parquet"):
         found = open_index(embed(asked(run, photos, tmp_path / f"x.{ending}", features=kind)))
-        expected = openjepa.load(run).features(found.pictures[:5], kind)
+        expected = openjepa.load(run).features(found.files[:5], kind)
         torch.testing.assert_close(torch.from_numpy(np.array(found.features[:5])), expected)
 
 
@@ -116,7 +117,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(run, photos, tmp_path
     with pytest.raises(KeyboardInterrupt):
         embed(asked(run, photos, tmp_path / "part.npy"))
     done = set(made[1:-1])  # the first is the look at one row that tells the shape
-    with pytest.raises(UserError, match="holds features of another data"):
+    with pytest.raises(UserError, match="contains features of another data"):
         embed(asked(run, min(photos.iterdir()), tmp_path / "part.npy"))
     made.clear()
     made.extend([0] * 5)  # past where it stops
@@ -166,7 +167,7 @@ def test_what_cannot_be_decoded_is_nan_and_is_never_found(run, photos, tmp_path)
         (folder / f"{number}.png").symlink_to(file)
     (folder / "bad.png").write_text("no picture")
     found = open_index(embed(asked(run, folder, tmp_path / "x.npy")))
-    bad = found.pictures.index(str(folder / "bad.png"))
+    bad = found.files.index(str(folder / "bad.png"))
     assert np.isnan(found.features[bad]).all() and np.isfinite(np.delete(found.features, bad, 0)).all()
     for whiten in (True, False):
         hits = search(
@@ -217,8 +218,8 @@ def test_whitening_makes_directions_alike():
 
 def test_of_fewer_rows_than_numbers_nobody_knows_what_is_loud():
     x = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
-    assert Whitening.quieter(x[:23]) is None
-    assert np.array_equal(Whitening.quieter(x).map(x), Whitening.of(x, 0.5).map(x))
+    assert Whitening.partial(x[:23]) is None
+    assert np.array_equal(Whitening.partial(x).map(x), Whitening.of(x, 0.5).map(x))
 
 
 def clustered(count: int, width: int = 32) -> np.ndarray:
@@ -231,10 +232,10 @@ def test_the_approximate_index_finds_what_it_says_and_is_kept(tmp_path, capsys):
     pytest.importorskip("faiss", reason="the extra openjepa[search] is not installed")
     x = clustered(20_000)
     made = ApproximateSearch.of(x, tmp_path / "a.faiss")
-    assert "recall of ten neighbours" in capsys.readouterr().out
+    assert "recall@10" in capsys.readouterr().out
     truth, found = ExactSearch(x).find(x[::100], 10).rows, made.find(x[::100], 10).rows
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
-    stated = float(re.search(r"recall of ten ([\d.]+)", made.how)[1])
+    stated = float(re.search(r"recall@10 ([\d.]+)", made.how)[1])
     assert recall > 0.93 and abs(recall - stated) < 0.04
     before = (tmp_path / "a.faiss").stat().st_mtime_ns
     again = ApproximateSearch.of(x, tmp_path / "a.faiss")
@@ -255,7 +256,7 @@ def test_few_rows_are_all_looked_at_and_many_are_not(tmp_path, monkeypatch):
 
 
 def test_a_copy_finds_the_picture_first_and_the_picture_not_itself(index, tmp_path):
-    names, copied = open_index(index).pictures, tmp_path / "copied.png"
+    names, copied = open_index(index).files, tmp_path / "copied.png"
     shutil.copy(names[30], copied)
     hits = search(Search(index=index, query=str(copied), count=5))
     assert hits[0].row == 30 and hits[0].cosine == pytest.approx(1, abs=1e-4)
@@ -267,7 +268,7 @@ def test_a_copy_finds_the_picture_first_and_the_picture_not_itself(index, tmp_pa
 
 def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
     """A box over everything is the picture itself; of a quarter, sixteen of the 64 patches."""
-    file = open_index(index).pictures[7]
+    file = open_index(index).files[7]
     whole, boxed = (
         search(Search(index=index, query=file, count=5, box=box, page=False)) for box in (None, (0.0, 0.0, 1.0, 1.0))
     )
@@ -285,7 +286,7 @@ def test_a_part_of_a_picture_is_the_mean_of_its_patches(run, index):
 def test_in_an_index_of_patches_a_picture_is_as_near_as_its_nearest_patch(run, photos, tmp_path):
     file = embed(asked(run, photos, tmp_path / "p.npy", features="patches"))
     found = open_index(file)
-    hits = search(Search(index=file, query=found.pictures[3], count=4, box=(0.0, 0.0, 0.25, 0.25)))
+    hits = search(Search(index=file, query=found.files[3], count=4, box=(0.0, 0.0, 0.25, 0.25)))
     vector = np.array(found.features[3]).reshape(8, 8, -1)[:2, :2].reshape(4, -1).mean(0)
     best = (normalize_rows(np.array(found.features)) @ normalize_rows(vector)).max(1)
     assert [hit.row for hit in hits] == [row for row in np.argsort(-best, kind="stable").tolist() if row != 3][:4]
@@ -322,11 +323,11 @@ def test_a_click_on_a_neighbour_searches_from_it(index):
         window.get(index.with_name("photos-search.html").as_uri())
 
         def shown():
-            return [button.get_attribute("title") for button in window.find_elements("css selector", "#found button")]
+            return [button.get_attribute("title") for button in window.find_elements("css selector", "#results button")]
 
         assert shown() == [hit.file for hit in hits]
-        window.find_elements("css selector", "#found button")[1].click()
-        assert window.find_element("css selector", "#asked strong").text == hits[1].file
+        window.find_elements("css selector", "#results button")[1].click()
+        assert window.find_element("css selector", "#query strong").text == hits[1].file
         assert shown() == [hit.file for hit in second]
         window.find_element("id", "back").click()
         assert shown() == [hit.file for hit in hits]
@@ -352,7 +353,7 @@ def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
             picture.point(lambda value: int(value * 0.99)).save(folder / f"{number:02d}copy.png")
     file = embed(asked(run, folder, tmp_path / "x.safetensors"))
     groups = duplicates(Duplicates(index=file, threshold=0.9))
-    names = open_index(file).pictures
+    names = open_index(file).files
     found = {tuple(sorted(names[row].split("/")[-1][:2] for row in group)) for group in groups if len(group) == 2}
     assert {(f"{number:02d}",) * 2 for number in range(9)} <= found
     assert sum(len(group) for group in groups) <= 24  # scenes that are nearly empty are nearly the same
@@ -434,7 +435,7 @@ def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
     )
     assert "was trained on another encoder's features: jepa probe" in capsys.readouterr().err
     assert main(["predict", str(other), str(folder / "test")]) == 1
-    assert "which classes? give --head;" in capsys.readouterr().err
+    assert "/probes has no classifier: run jepa probe" in capsys.readouterr().err
 
 
 def test_one_picture_is_a_folder_of_one(run, photos, capsys):
@@ -445,16 +446,16 @@ def test_one_picture_is_a_folder_of_one(run, photos, capsys):
 
 
 BAD = {
-    "gone.safetensors x.png": "gone.safetensors is no index: make one with jepa embed",
-    "INDEX gone.png": "gone.png is no picture: give a file, or row:17",
-    "INDEX row:96": "has rows from 0 to 95, no 96",
-    "INDEX row:1 --count 0": "0 pictures are none: try --count 12",
-    "INDEX row:1 --box 0 0 0 1": "is no box: left, top, right, bottom go from 0 to 1",
-    "INDEX notes.png": "notes.png: not a picture of a known format",
-    "CUT row:1": "cut.safetensors is cut short",
-    "ALONE row:1": "alone.safetensors.csv is not there, which says which picture each row is",
-    "SHORT row:1": "has 96 rows and 2 names: they are not of one another",
-    "OTHER a.png --run RUN2": "was made by another encoder than",
+    "gone.safetensors x.png": "gone.safetensors is not an index: make one with jepa embed",
+    "INDEX gone.png": "gone.png is not an image file: give a path, or row:17",
+    "INDEX row:96": "has rows 0 to 95, got row:96",
+    "INDEX row:1 --count 0": "--count must be >= 1, got 0",
+    "INDEX row:1 --box 0 0 0 1": "LEFT TOP RIGHT BOTTOM must be from 0 to 1",
+    "INDEX notes.png": "notes.png: not an image in a supported format",
+    "CUT row:1": "cut.safetensors is truncated",
+    "ALONE row:1": "alone.safetensors.csv, the list of image files, is missing",
+    "SHORT row:1": "has 96 rows but 2 file names: they do not belong together",
+    "OTHER a.png --run RUN2": "was made with another encoder than",
     "NPY row:1": "is damaged",
 }
 
@@ -485,13 +486,13 @@ def test_a_bad_question_is_one_sentence(index, photos, tmp_path, capsys, line, m
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["embed", "RUN", "PHOTOS", "--out", "x.csv"], "x.csv has none of the endings .safetensors, .npy, .parquet: try --out x.safetensors"),
-        (["embed", "RUN", "PHOTOS", "--out", "INDEX"], "is there already: give another --out"),
-        (["embed", "RUN", "nowhere", "--out", "y.npy"], "nowhere is not there"),
-        (["embed", "RUN", "PHOTOS", "--out", "y.npy", "--batch", "0"], "batches of 0 hold nothing: try --batch 64"),
-        (["duplicates", "INDEX", "--threshold", "3"], "a cosine of 3 is none: try --threshold 0.85"),
-        (["cluster", "INDEX", "--clusters", "97"], "96 pictures cannot be in 97 clusters"),
-        (["push", "PHOTOS", "me/mine"], "has no model card: push what jepa export made"),
+        (["embed", "RUN", "PHOTOS", "--out", "x.csv"], "--out x.csv must end in .safetensors, .npy, .parquet: try --out x.safetensors"),
+        (["embed", "RUN", "PHOTOS", "--out", "INDEX"], "already exists: give another --out"),
+        (["embed", "RUN", "nowhere", "--out", "y.npy"], "nowhere does not exist"),
+        (["embed", "RUN", "PHOTOS", "--out", "y.npy", "--batch", "0"], "--batch must be >= 1, got 0"),
+        (["duplicates", "INDEX", "--threshold", "3"], "--threshold must be a cosine between -1 and 1, e.g. 0.85, got 3"),
+        (["cluster", "INDEX", "--clusters", "97"], "cannot put 96 images into 97 clusters"),
+        (["push", "PHOTOS", "me/mine"], "has no model card: give a folder that jepa export wrote"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence(run, index, photos, tmp_path, capsys, monkeypatch, words, sentence):
@@ -533,23 +534,23 @@ def test_two_indexes_of_one_stem_and_a_list_of_the_users_own_are_told_apart(run,
     one, two = sorted(photos.iterdir())[:2]
     embed(asked(run, one, tmp_path / "x.safetensors"))
     embed(asked(run, two, tmp_path / "x.npy"))
-    assert open_index(tmp_path / "x.safetensors").pictures[0].startswith(str(one))
-    assert open_index(tmp_path / "x.npy").pictures[0].startswith(str(two))
+    assert open_index(tmp_path / "x.safetensors").files[0].startswith(str(one))
+    assert open_index(tmp_path / "x.npy").files[0].startswith(str(two))
     (tmp_path / "y.npy.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"y\.npy\.csv is there already"):
+    with pytest.raises(UserError, match=r"y\.npy\.csv already exists"):
         embed(asked(run, one, tmp_path / "y.npy"))
     assert (tmp_path / "y.npy.csv").read_text() == "mine"
     assert open_index(tmp_path / "x.npy").classes == [""] * 32
 
 
-@pytest.mark.parametrize("change", [{"fit": "margin"}, {"kind": "patches"}])
-def test_an_embedding_is_not_gone_on_with_otherwise(run, photos, tmp_path, monkeypatch, change):
+@pytest.mark.parametrize(("key", "change"), [("fit", {"eval_crop": "margin"}), ("kind", {"features": "patches"})])
+def test_an_embedding_is_not_gone_on_with_otherwise(run, photos, tmp_path, monkeypatch, key, change):
     original = FeatureWriter.chunks
     monkeypatch.setattr(FeatureWriter, "chunks", lambda self, spans: stopped(original(self, spans)))
     with pytest.raises(KeyboardInterrupt):
         embed(asked(run, photos, tmp_path / "x.npy"))
     monkeypatch.undo()
-    with pytest.raises(UserError, match=f"holds features of another {next(iter(change))}: remove it"):
+    with pytest.raises(UserError, match=f"contains features of another {key}: remove it"):
         embed(asked(run, photos, tmp_path / "x.npy", **change))
 
 
@@ -572,7 +573,7 @@ def test_killed_while_the_files_get_their_names_it_goes_on(run, photos, tmp_path
     embed(asked(run, photos, out))
     assert (
         np.array_equal(open_index(out).features, open_index(whole).features)
-        and open_index(out).pictures == open_index(whole).pictures
+        and open_index(out).files == open_index(whole).files
     )
 
 
@@ -590,13 +591,13 @@ def test_pictures_that_are_gone_are_said_to_be(run, photos, tmp_path, capsys):
     folder.rename(tmp_path / "elsewhere")
     search(Search(index=tmp_path / "x.npy", query="row:2", count=3))
     said = capsys.readouterr().err
-    assert "3 of 3 pictures are not where they were" in said and "shown grey" in said
-    with pytest.raises(UserError, match="row 2, is not where it was: put it back, or give the picture"):
+    assert "3 of 3 images are missing" in said and "gray tiles" in said
+    with pytest.raises(UserError, match=r"\(row 2\) is missing: put it back, or give the path"):
         search(Search(index=tmp_path / "x.npy", query="row:2", box=(0.0, 0.0, 0.5, 0.5)))
 
 
 def test_a_whole_picture_is_found_by_its_copy_in_an_index_of_patches(run, photos, tmp_path):
     file = embed(asked(run, photos, tmp_path / "p.npy", features="patches"))
-    copied = shutil.copy(open_index(file).pictures[3], tmp_path / "copied.png")
+    copied = shutil.copy(open_index(file).files[3], tmp_path / "copied.png")
     hits = search(Search(index=file, query=str(copied), count=2))
     assert hits[0].row == 3 and hits[0].cosine == pytest.approx(1, abs=1e-4)

@@ -19,7 +19,7 @@ from tests.test_distributed import features, losses, torchrun
     [
         pytest.param("released", {}, marks=slow),
         pytest.param("averaged", {"accumulate": 4}, marks=slow),
-        ("rotary", {"recompute": True}),
+        ("rotary", {"activation_checkpointing": True}),
         pytest.param("mae", {}, marks=slow),
     ],
 )
@@ -74,9 +74,9 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_again_with_two(tiny):
 UNTIL = """
 from openjepa.training.checkpoint_writer import CheckpointWriter
 save = CheckpointWriter.save
-def last(self, done, method, optimizer, must):
+def last(self, done, method, optimizer, required):
     failure = save(self, done, method, optimizer, True)
-    if done == {0} < self.config.steps:
+    if done == {0} < self.settings.steps:
         os._exit(0)
     return failure
 CheckpointWriter.save = last

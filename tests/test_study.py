@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from benchmarks.study import effects
-from benchmarks.study.run import accuracies, packed_bits
+from studies.small_data import effects
+from studies.small_data.run import accuracies, packed_bits
 
 
 def written(folder, arm, seed, right):
@@ -15,7 +15,7 @@ def written(folder, arm, seed, right):
     file.write_text(json.dumps({"arm": arm, "seed": seed, **accuracies(right), "right": bits}))
 
 
-def test_an_effect_is_the_mean_difference_over_the_seeds_that_both_arms_have(tmp_path):
+def test_an_effect_is_the_mean_difference_over_common_seeds(tmp_path):
     right = torch.zeros(400, dtype=torch.bool)
     for seed, told in ((0, 200), (1, 240), (2, 400)):
         written(tmp_path, "reference", seed, {"kNN": right.index_fill(0, torch.arange(told), True)})
@@ -28,7 +28,7 @@ def test_an_effect_is_the_mean_difference_over_the_seeds_that_both_arms_have(tmp
     assert abs(effects.spread({seed: found["reference"][seed] for seed in (0, 1)}, "kNN") - 10) < 1e-4
 
 
-def test_an_arm_without_its_answers_image_by_image_has_no_effect(tmp_path):
+def test_results_without_answers_per_image_are_ignored(tmp_path):
     file = tmp_path / "old" / "seed0" / "result.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"arm": "old", "seed": 0, "kNN": 0.5}))

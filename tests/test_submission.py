@@ -14,7 +14,7 @@ from openjepa.training.config import Slurm
 from openjepa.training.log import read_metrics
 from openjepa.training.parallel.slurm import parse_option, resume_command, submit_to_slurm
 from tests.conftest import replace
-from tests.ranks import bearing
+from tests.ranks import processes_with_variable
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed: pip install 'openjepa[slurm]'")
 
@@ -40,7 +40,7 @@ def test_a_job_goes_on_where_it_was_left_and_submits_nothing_itself():
 
 def test_options_of_sbatch_are_names_and_values():
     assert parse_option("--mail-type=END") == ("mail_type", "END")
-    with pytest.raises(UserError, match="'exclusive' is no option of sbatch"):
+    with pytest.raises(UserError, match="must be NAME=VALUE, got 'exclusive'"):
         parse_option("exclusive")
 
 
@@ -49,7 +49,7 @@ def test_without_slurm_there_is_a_sentence(tiny, monkeypatch, capsys):
     flags = ["--data.root", *tiny.data.root, "--out", str(tiny.out), "--slurm.nodes", "1"]
     assert main(["pretrain", *flags]) == 1
     said = capsys.readouterr()
-    assert "there is no sbatch here" in said.err and "chosen" not in said.out
+    assert "sbatch is not on this machine" in said.err and "chosen" not in said.out
     assert not tiny.out.exists()
 
 
@@ -78,7 +78,7 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     while not (tiny.out / "metrics.jsonl").is_file() or not read_metrics(tiny.out / "metrics.jsonl"):
         assert time.monotonic() < until and job.state == "RUNNING", job.stderr()
         time.sleep(0.02)
-    (task,) = bearing(f"SUBMITIT_LOCAL_JOB_ID={job.job_id}")
+    (task,) = processes_with_variable(f"SUBMITIT_LOCAL_JOB_ID={job.job_id}")
     os.kill(task, signal.SIGUSR2)
     assert job._process.wait(120) == 0
     steps = [int(path.name[5:]) for path in list_checkpoints(tiny.out / "checkpoints")]

@@ -1,9 +1,10 @@
-"""Which size, batch and rate learn most on CIFAR-10 in the same minutes of a GPU: runs side by side, before one is measured by cifar10.py.
+"""Find the size, batch and learning rate that learn most on CIFAR-10 in the same minutes of a GPU.
 
     python benchmarks/gpu/choose.py --data cifar10/ --json choose.json
 
-All begin at once, so that each has the same share of the card. Probes learn from four fifths of the training images and are
-read on the others; the test images are not touched. `--data` holds train/ with a folder for each class.
+All runs start at once, so that each has the same share of the card; the best one is then measured by cifar10.py.
+Probes train on four fifths of the training images and are measured on the others; the test images are not used.
+`--data` holds train/ with a folder per class.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.gpu.cifar10 import started
-from openjepa.cli.probe import Probe, probe
-from openjepa.evaluation.labeled import LabeledData
+from openjepa.cli.probe import probe
+from openjepa.cli.settings import Probe
+from openjepa.evaluation.settings import LabeledData
 
 WIDE = "--method.dim 384 --method.num-heads 6 --method.predictor-dim 192"
 CANDIDATES = {  # settings on top of --recipe and --batch-size
@@ -24,7 +26,9 @@ CANDIDATES = {  # settings on top of --recipe and --batch-size
     "384×6": WIDE,
     "384×6, twice the rate": f"{WIDE} --optim.lr 6e-3",
     "384×12": f"{WIDE} --method.depth 12 --method.target-layers 6 7 8 9 10 11",
-    "384×6, the paper's blocks": f"{WIDE} --masks.sampler blocks --method.target-sees whole --method.target-every 1",
+    "384×6, the paper's blocks": (
+        f"{WIDE} --masks.sampler multiblock --method.target-input whole --method.target-stride 1"
+    ),
 }
 
 
@@ -34,7 +38,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="cifar10-muon")
     parser.add_argument("--out", type=Path, default=Path("runs/choose-gpu"))
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
-    parser.add_argument("--budget", default="5m30s", help="of pretraining, all side by side")
+    parser.add_argument("--budget", default="5m30s", help="time of pretraining, all runs in parallel")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)
@@ -49,8 +53,8 @@ def main() -> None:
     found = {}
     for name, folder in folders.items():
         if name not in failed:
-            labelled = LabeledData((str(options.data / "train"),))
-            scores = probe(Probe(run=str(folder), data=labelled, device=options.device, baselines=False))
+            labeled = LabeledData((str(options.data / "train"),))
+            scores = probe(Probe(run=str(folder), data=labeled, device=options.device, baselines=False))
             steps = json.loads((folder / "config.json").read_text())["steps"]
             found[name] = {"steps": steps, **{score.probe: 100 * score.accuracy for score in scores}}
     for name, row in found.items():

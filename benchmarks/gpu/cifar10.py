@@ -1,9 +1,9 @@
-"""A recipe on CIFAR-10 on a GPU, several seeds side by side on the card for the same time, then their probes.
+"""Train a recipe on CIFAR-10 on a GPU, several seeds in parallel for the same time, then probe them.
 
     python benchmarks/gpu/cifar10.py --data cifar10/ --json cifar10.json
     python benchmarks/gpu/cifar10.py --data cifar10/ --recipe mae-cifar10 --out runs/mae-gpu --json mae.json
 
-`--data` holds train/ and test/ with a folder for each class. `--out` holds a run's folder for each seed.
+`--data` holds train/ and test/ with a folder per class. `--out` gets one run folder per seed.
 """
 
 import argparse
@@ -16,18 +16,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.cli.probe import Probe, probe
-from openjepa.evaluation.labeled import LabeledData
+from openjepa.cli.probe import probe
+from openjepa.cli.settings import Probe
+from openjepa.evaluation.settings import LabeledData
 
 
 def started(
     out: Path, seed: int, together: int, options: argparse.Namespace, more: list[str]
 ) -> subprocess.Popen[bytes]:
-    """A run, as `jepa pretrain` makes it, one of so many side by side; `more` are settings of it."""
+    """Start `jepa pretrain`, one of several runs in parallel; `more` are further settings."""
     command = [
-        sys.executable, "-m", "openjepa", "pretrain", options.recipe, "--data.root", options.data / "train", "--out", out,
-        "--seed", seed, "--device", options.device, "--budget", options.budget, "--batch-size", options.batch_size,
-        "--threads", max(1, len(os.sched_getaffinity(0)) // together), "--save-every", 1_000_000, *more,
+        sys.executable, "-m", "openjepa", "pretrain", options.recipe, "--data.root", options.data / "train",
+        "--out", out, "--seed", seed, "--device", options.device, "--budget", options.budget,
+        "--batch-size", options.batch_size, "--save-every", 1_000_000,
+        "--threads", max(1, len(os.sched_getaffinity(0)) // together), *more,
     ]  # fmt: skip
     return subprocess.Popen([str(word) for word in command], cwd=Path(__file__).parents[2])
 
@@ -38,11 +40,11 @@ def main() -> None:
     parser.add_argument("--recipe", default="cifar10")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10-gpu"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budget", default="6m30s", help="of pretraining; probes take the rest of nine minutes")
+    parser.add_argument("--budget", default="6m30s", help="time of pretraining; probes take the rest of nine minutes")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("more", nargs="*", help="settings of jepa pretrain, behind --")
+    parser.add_argument("more", nargs="*", help="settings of jepa pretrain, after --")
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve()
 

@@ -1,8 +1,8 @@
-"""A run on CIFAR-10 on a GPU, a decoder on top of it, what it draws, and whether that agrees with what it was drawn from.
+"""Pretrain on CIFAR-10 on a GPU, train a decoder on top, sample from it and measure the agreement.
 
     python benchmarks/gpu/decoder.py --data cifar10/ --json decoder.json
 
-`--data` holds train/ and test/. `--out` gets the run, the decoder in it, and the picture of samples.
+`--data` holds train/ and test/. `--out` gets the run, the decoder inside it, and the figure of samples.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def jepa(*words: object) -> float:
-    """Seconds that a command took; leaves where it fails."""
+    """Run a command and return its seconds; exit if it fails."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "openjepa", *map(str, words)]
     if subprocess.run(command, cwd=Path(__file__).parents[2]).returncode:
@@ -27,20 +27,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/decoder-gpu"))
     parser.add_argument("--recipe", default="cifar10-minutes")
-    parser.add_argument("--budget", default="2m", help="of pretraining")
+    parser.add_argument("--budget", default="2m", help="time of pretraining")
     parser.add_argument("--decoder-budget", default="4m")
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--count", type=int, default=256, help="pictures that the agreement is measured on")
+    parser.add_argument("--count", type=int, default=256, help="images that the agreement is measured on")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data, run = options.data.resolve(), options.out.resolve()
     shared = ("--device", options.device, "--batch-size", options.batch_size)
     took = {
-        "pretrain": jepa("pretrain", options.recipe, "--data.root", data / "train", "--out", run, "--budget", options.budget, *shared),
-        "decode train": jepa("decode", "train", run, "--budget", options.decoder_budget, *shared),
-        "decode sample": jepa("decode", "sample", run / "decoder", data / "test"),
-        "decode measure": jepa("decode", "measure", run / "decoder", data / "test", "--count", options.count),
+        "pretrain": jepa(
+            "pretrain", options.recipe, "--data.root", data / "train", "--out", run, "--budget", options.budget, *shared
+        ),
+        "decoder train": jepa("decoder", "train", run, "--budget", options.decoder_budget, *shared),
+        "decoder sample": jepa("decoder", "sample", run / "decoder", data / "test"),
+        "decoder measure": jepa("decoder", "measure", run / "decoder", data / "test", "--count", options.count),
     }  # fmt: skip
     found = json.loads((run / "decoder" / "agreement.json").read_text())
     for name, seconds in took.items():

@@ -1,4 +1,4 @@
-"""A training step of the paper's models on one GPU in bf16, compiled and not: images/s, TFLOP/s, share of the matrix rate.
+"""Time a training step of the paper's models on one GPU in bf16, compiled and eager: images/s, TFLOP/s, share of peak.
 
 python benchmarks/gpu/step.py --json step.json        (--device cpu --tiny tries the script itself)
 """
@@ -41,7 +41,7 @@ CASES = {  # size, patch, predictor depth, batch
 def measure(
     size: str, patch: int, predictor_depth: int, batch: int, device: str, compiled: bool
 ) -> dict[str, float | bool]:
-    """One model's steps under masks of every size that comes up: the median of ten, after three."""
+    """Time one model's steps with the masks that occur: the median of ten, after three warm-up steps."""
     where = choose_device(device)
     data = Image(size=(224, 224), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
@@ -100,11 +100,11 @@ def main() -> None:
                 torch.cuda.reset_peak_memory_stats()
             row = measure(*case, device=options.device, compiled=compiled)
             found.setdefault(name, []).append(row)
-            how = f"compiled in {row['compiling']:.0f} s" if compiled else "as it is"
+            how = f"compiled in {row['compiling']:.0f} s" if compiled else "eager"
             print(
                 f"{name:5} {how:18}"
                 f" {row['images_per_second']:8.0f} images/s {row['tflops']:6.1f} TFLOP/s"
-                f"  {row['share']:5.1%} of the matrix rate  {row['gib']:.1f} GiB",
+                f"  {row['share']:5.1%} of the matmul rate  {row['gib']:.1f} GiB",
                 flush=True,
             )
             if options.json:

@@ -22,70 +22,78 @@ from openjepa.training.perf.bench import prepare_bench_data, time_steps
 from openjepa.training.perf.hardware import measure_machine, peak_memory
 from openjepa.training.setup import check_batch_size
 
-DESCRIPTION = "Measure this machine, then the training step of a run; on rendered scenes, unless --data.root is given."
+DESCRIPTION = "Time the training step of a run, on rendered samples without --data.root, and measure this machine."
 
 
 @dataclass(frozen=True)
 class Bench(Pretrain):
-    """Measures this machine, then the step of a run; on rendered scenes, unless it is given data."""
+    """Settings of a run, and of its measurement."""
 
-    count: int = 12  # steps timed
-    json: Path | None = None  # also write the figures here
+    count: int = 12  # steps to time
+    json: Path | None = None  # also write the results to this file
 
 
 def bench(settings: Bench) -> dict[str, Any]:
-    """Images/s, FLOPs by part and the share of the measured ceiling; printed, written as JSON if asked for, returned."""
+    """Measure images/s, FLOPs by network, and the share of the measured ceiling; print and return them.
+
+    Also writes them as JSON if `settings.json` names a file.
+    """
     if settings.count < 3:
-        raise UserError(f"{settings.count} steps are too few to time: try --count 12")
-    where = choose_device(settings.device, settings.precision)
+        raise UserError(f"--count must be >= 3, got {settings.count}: try --count 12")
+    device = choose_device(settings.device, settings.precision)
     torch.set_num_threads(settings.threads or available_cores())
     check_batch_size(settings)
-    data, run = prepare_bench_data(settings, where)
-    info(f"timing     {settings.count} steps of {settings.batch_size}, after two that warm up; then the machine itself")
-    found: dict[str, Any] = {
-        "device": str(where.device),
-        "precision": where.precision,
+    data, run = prepare_bench_data(settings, device)
+    info(f"timing     {settings.count} steps of {settings.batch_size} samples, after two for warm-up; then the machine")
+    result: dict[str, Any] = {
+        "device": str(device.device),
+        "precision": device.precision,
         "threads": torch.get_num_threads(),
         "batch": settings.batch_size,
-        **time_steps(run, data, where, settings.count),
-        "peak_memory": peak_memory(where),
+        **time_steps(run, data, device, settings.count),
+        "peak_memory": peak_memory(device),
     }
-    with console.status("what this machine can do"):
-        machine = measure_machine(where)
-    rate = found["flops"]["total"] * found["images_per_second"]
-    found |= {
+    with console.status("measuring the machine"):
+        machine = measure_machine(device)
+    rate = result["flops"]["total"] * result["images_per_second"]
+    result |= {
         "machine": machine._asdict(),
         "flops_per_second": rate,
         "share_of_ceiling": rate / machine.matrices,
     }
     try:
-        print_bench(found, run.workers)
-    finally:  # whoever reads what is printed may have left
+        print_bench(result, run.workers)
+    finally:  # the JSON is written even if the reader of our output has left
         if settings.json:
             with atomic_write(settings.json) as temporary:
-                temporary.write_text(json.dumps(found, indent=1))
-    return found
+                temporary.write_text(json.dumps(result, indent=1))
+    return result
 
 
-def print_bench(found: dict[str, Any], workers: int) -> None:
-    machine = found["machine"]
+def print_bench(result: dict[str, Any], workers: int) -> None:
+    """Print the machine's rates, the step's speed, and tables of the step's parts and of the FLOPs."""
+    machine = result["machine"]
     info(
-        f"machine    {found['device']}, {found['threads']} threads, {found['precision']}: {machine['matrices'] / 1e9:,.0f} GFLOP/s in products,"
-        f" {machine['copy'] / 1e9:.1f} GB/s copied, {machine['decode']:.0f} JPEGs/s decoded on a core"
+        f"machine    {result['device']}, {result['threads']} threads, {result['precision']}: "
+        f"{machine['matrices'] / 1e9:,.0f} GFLOP/s in matmuls, {machine['copy'] / 1e9:.1f} GB/s copied, "
+        f"{machine['decode']:.0f} JPEGs/s decoded per core"
     )
     info(
-        f"a step     {found['step']:.3f} s, {found['images_per_second']:,.1f} images/s; {found['data_wait']:.0%} of a run waits for data;"
-        f" memory {found['peak_memory'] / 2**30:.1f} GiB at most"
+        f"step       {result['step']:.3f} s, {result['images_per_second']:,.1f} images/s; "
+        f"{result['data_wait']:.0%} of a run waits for data; peak memory {result['peak_memory'] / 2**30:.1f} GiB"
     )
     info(
-        f"reached    {found['flops_per_second'] / 1e9:,.0f} GFLOP/s, {found['share_of_ceiling']:.0%} of the products' rate"
+        f"reached    {result['flops_per_second'] / 1e9:,.0f} GFLOP/s, "
+        f"{result['share_of_ceiling']:.0%} of the matmul rate"
     )
-    table = Table("part", "ms", "share of the step", title="a step, part by part")
-    for name, seconds in found["seconds"].items():
-        share = ("beside it" if workers else "before it") if name == "load" else f"{seconds / found['step']:.0%}"
+    table = Table("part", "ms", "share of the step", title="parts of a step")
+    for name, seconds in result["seconds"].items():
+        loading = "in parallel" if workers else "before the step"
+        share = loading if name == "load" else f"{seconds / result['step']:.0%}"
         table.add_row(name, f"{1000 * seconds:.1f}", share)
     console.print(table)
-    work, table = found["flops"], Table("network", "GFLOP an image", "share", title="work, backward as twice forward")
+    work = result["flops"]
+    table = Table("network", "GFLOP per image", "share", title="work, with backward counted as twice forward")
     for name in ("target", "context", "predictor", "total"):
         table.add_row(name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")
     console.print(table)

@@ -1,66 +1,51 @@
-"""Command `jepa cluster`: cluster the pictures of an index."""
+"""Command `jepa cluster`: cluster the images of an index."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from openjepa.core.arguments import Features
+from openjepa.cli.settings import Cluster
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.evaluation.clusters import Clustering, class_agreement, kmeans, main_folders, write_clusters
+from openjepa.evaluation.clusters import Clustering, class_agreement, describe_folders, kmeans, write_clusters
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import normalize_rows
 from openjepa.viz.clusters import write_cluster_page
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Sorts pictures into groups by k-means on their features; with class folders, says how the two agree."""
-
-    index: Features  # what jepa embed wrote, a row for each picture
-    clusters: int = 0  # 0: as many as there are class folders, or else the root of half the number of pictures
-    seed: int = 0
-    out: Path | None = None  # CSV and HTML get this name; by default INDEX-clusters beside the index
-
-
 def cluster(settings: Cluster) -> Clustering:
-    """K-means on features of length 1. Writes a CSV and a page, the pictures nearest each centre first."""
+    """Run k-means on features scaled to length 1; write a CSV file and a page of the clusters."""
     index = open_index(settings.index)
     if not index.pooled:
-        raise UserError(f"{index.file} has features of patches: embed with --features last")
+        raise UserError(f"{index.file} has one vector per patch: run jepa embed with --features last")
     x = normalize_rows(index.features)
-    sound = np.abs(x).sum(1) > 0
+    valid = np.abs(x).sum(1) > 0
+    total = int(valid.sum())
     classes = sorted({name for name in index.classes if name})
-    labelled = len(classes) > 1
-    count = settings.clusters or (len(classes) if labelled else max(2, round((sound.sum() / 2) ** 0.5)))
-    if sound.sum() < 2:
-        raise UserError(
-            f"{settings.index} has {sound.sum()} pictures that could be decoded: too few for clusters; embed more"
-        )
-    if not 2 <= count <= sound.sum():
-        raise UserError(
-            f"{sound.sum()} pictures cannot be in {count} clusters: try --clusters {min(10, int(sound.sum()))}"
-        )
-    members, near = np.full(len(x), -1), np.zeros(len(x), np.float32)
-    members[sound], near[sound] = kmeans(x[sound], count, settings.seed)
-    result = Clustering(
-        members, near, class_agreement(members[sound], np.array(index.classes)[sound]) if labelled else {}
-    )
-    out = settings.out or index.beside("clusters")
+    labeled = len(classes) > 1
+    count = settings.clusters or (len(classes) if labeled else max(2, round((total / 2) ** 0.5)))
+    if total < 2:
+        raise UserError(f"{settings.index} has {total} decodable images, too few to cluster: run jepa embed on more")
+    if not 2 <= count <= total:
+        raise UserError(f"cannot put {total} images into {count} clusters: try --clusters {min(10, total)}")
+    members, cosine = np.full(len(x), -1), np.zeros(len(x), np.float32)
+    members[valid], cosine[valid] = kmeans(x[valid], count, settings.seed)
+    agreement = class_agreement(members[valid], np.array(index.classes)[valid]) if labeled else {}
+    result = Clustering(members, cosine, agreement)
+    out = settings.out or index.sibling_path("clusters")
     print_clusters(result, index)
     write_clusters(result, index, out.with_name(f"{out.name}.csv"))
-    info(f"written    {out}.csv\npage       {write_cluster_page(result, index, out.with_name(f'{out.name}.html'))}")
+    page = write_cluster_page(result, index, out.with_name(f"{out.name}.html"))
+    info(f"written    {out}.csv\npage       {page}")
     return result
 
 
 def print_clusters(result: Clustering, index: Index) -> None:
-    table = Table("cluster", "pictures", "folders")
+    """Print the size and the main class folders of each cluster."""
+    table = Table("cluster", "images", "folders")
     for number in range(result.cluster.max() + 1):
-        table.add_row(str(number), str(int((result.cluster == number).sum())), main_folders(result, index, number))
+        table.add_row(str(number), str(int((result.cluster == number).sum())), describe_folders(result, index, number))
     console.print(table)
     for name, value in result.agreement.items():
         info(f"{name:<28} {value:.3f}")

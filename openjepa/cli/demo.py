@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,16 +12,16 @@ from rich.progress import track
 from rich.table import Table
 
 from openjepa.cli.pretrain import pretrain
+from openjepa.cli.settings import Demo
 from openjepa.core.console import console, info
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.evaluation.features import compute_features, raw_pixel_features
 from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
-from openjepa.interop.adapters import from_ours, from_untrained
-from openjepa.interop.pretrained import PretrainedEncoder, load_run
+from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes.image_small import for_folders
+from openjepa.recipes.image_small import tune_for_folders
 from openjepa.training.budget import limit_to_budget
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
@@ -30,29 +29,19 @@ from openjepa.viz.canvas import save_figure
 from openjepa.viz.features import BASIS_IMAGES, features_figure
 from openjepa.viz.inputs import ImageBatch
 
-SIDE = 48  # pixels
+SIDE = 48  # width and height of a scene in pixels
 
-HELD_OUT = 10_000_000  # scene numbers that no training scene has
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Renders scenes, pretrains on them, probes the encoder, and ends with a table and a picture."""
-
-    out: Path = Path("demo")
-    scenes: int = 8_000  # unlabelled, to pretrain on; a part of them, labelled, trains the probes
-    labelled: int = 8_000
-    test: int = 2_000  # scenes of other numbers, seen by nothing before
-    epochs: float = 32.0
-    budget: str = "5m"  # that pretraining may take: a slow machine learns in fewer epochs
-    seed: int = 0
+HELD_OUT = 10_000_000  # first number of the test scenes; training scenes have lower numbers
 
 
 Result = dict[str, dict[str, float]]  # features -> task -> accuracy
 
 
 def demo(settings: Demo) -> Result:
-    """Accuracies of each task for the encoder learnt, the encoder before training and raw pixels; also in out/demo.json."""
+    """Return the accuracy per task of the trained encoder, the untrained encoder and raw pixels.
+
+    Also writes them to demo.json in the folder `out`.
+    """
     folder = settings.out / "scenes"
     train = render_scenes(folder, settings)
     config = demo_config(settings, folder)
@@ -61,39 +50,37 @@ def demo(settings: Demo) -> Result:
     trained = load_run(settings.out / "run" / "export")
 
     test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
-    labelled = Scenes(*(part[: settings.labelled] for part in train))
-    result = measure_features(trained, labelled, test, settings.seed)
+    labeled = Scenes(*(part[: settings.labeled] for part in train))
+    result = measure_features(trained, labeled, test, settings.seed)
     print_accuracies(result)
     (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    plate = features_figure(
-        from_ours(trained.encoder, trained.config, "this encoder"), upscale_scenes(trained, test), front=True
-    )
-    picture = save_figure(plate, settings.out / "features.png")
-    info(f"picture    {picture}: scenes, and what the encoder's patches have in common, as colours")
+    figure = features_figure(trained, upscale_scenes(trained, test), foreground=True)
+    file = save_figure(figure, settings.out / "features.png")
+    info(f"figure     {file}: scenes, and the features of their patches as colors")
     return result
 
 
 def upscale_scenes(trained: PretrainedEncoder, test: Scenes) -> ImageBatch:
-    """Held-out scenes at twice the size, six of them to be shown: an encoder's patches are finer on larger pictures."""
+    """Return held-out scenes at twice the size, which gives more patches per object; the figure shows six of them."""
     view = test.image[:BASIS_IMAGES]
     size = (2 * SIDE, 2 * SIDE)
     large = torch.nn.functional.interpolate(view.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
     blank = ("",) * len(view)
     data = dataclasses.replace(trained.data, size=size)
-    return ImageBatch(large, blank, blank, data, len(test.image)).leading(6)
+    return ImageBatch(large, blank, blank, data, len(test.image)).move_to_front(6)
 
 
 def demo_config(settings: Demo, folder: Path) -> Pretrain:
-    """What is chosen for a folder on a CPU, a ViT of width 192 and depth 6, here on a grid of 6×6."""
+    """Return the settings that are chosen for a folder on a CPU: a ViT of width 192 and depth 6; here on a 6×6 grid."""
     method = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     data = Image(root=(str(folder),), size=(SIDE, SIDE), patch=8)
-    return for_folders(
+    return tune_for_folders(
         Pretrain(data, method, epochs=settings.epochs, seed=settings.seed, out=settings.out / "run"), method
     )
 
 
 def render_scenes(folder: Path, settings: Demo) -> Scenes:
-    """The training scenes, rendered, and written as PNG files as a user's images would be."""
+    """Render the training scenes and write them as PNG files, like a user's images."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for first in track(range(0, settings.scenes, CHUNK), "rendering scenes", console=console):
@@ -106,26 +93,27 @@ def render_scenes(folder: Path, settings: Demo) -> Scenes:
     return Scenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def measure_features(trained: PretrainedEncoder, labelled: Scenes, test: Scenes, seed: int) -> Result:
-    """L2 logistic regression on three kinds of features for each task, its strength chosen on a validation split."""
+def measure_features(trained: PretrainedEncoder, labeled: Scenes, test: Scenes, seed: int) -> Result:
+    """Return the accuracy of L2 logistic regression on three kinds of features, for each task.
+
+    The strength of the regularization is chosen on a validation split.
+    """
     config = trained.config.data
-    sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labelled, test)]  # type: ignore[arg-type]
-    where = choose_device("cpu")
-    encoders = {
-        "this encoder": from_ours(trained.encoder, trained.config, "this encoder"),
-        "before training": from_untrained(trained.config),
+    sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labeled, test)]  # type: ignore[arg-type]
+    device = choose_device("cpu")
+    encoders = {"this encoder": trained, "before training": untrained_encoder(trained.config)}
+    features = {
+        name: [compute_features(encoder, part, device)["last"] for part in sets] for name, encoder in encoders.items()
     }
-    seen = {name: [compute_features(each, part, where)["last"] for part in sets] for name, each in encoders.items()}
-    seen["raw pixels"] = [raw_pixel_features(part)["last"] for part in sets]
+    features["raw pixels"] = [raw_pixel_features(part)["last"] for part in sets]
     result: Result = {}
-    for name, (train, held) in seen.items():
-        answers = {
-            task: logistic_probe(train, getattr(labelled, task), held, classes, seed).predicted
-            for task, classes in TASKS.items()
-        }
-        result[name] = {task: accuracy(each, getattr(test, task)) for task, each in answers.items()}
-    chance = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
-    return {**result, "most frequent class": chance}
+    for name, (train_features, test_features) in features.items():
+        result[name] = {}
+        for task, classes in TASKS.items():
+            probe = logistic_probe(train_features, getattr(labeled, task), test_features, classes, seed)
+            result[name][task] = accuracy(probe.predicted, getattr(test, task))
+    most_frequent = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
+    return {**result, "most frequent class": most_frequent}
 
 
 def print_accuracies(result: Result) -> None:

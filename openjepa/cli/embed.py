@@ -1,20 +1,17 @@
-"""Command `jepa embed`: write a row of features for every picture."""
+"""Command `jepa embed`: write a row of features for every image."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from openjepa.core.arguments import Folder, Run
+from openjepa.cli.settings import Embed
 from openjepa.core.console import info
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import lock_folder
-from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.feature_export import (
     FEATURE_SUFFIXES,
@@ -28,58 +25,41 @@ from openjepa.evaluation.feature_export import (
 )
 from openjepa.evaluation.feature_store import FeatureWriter, store_features
 from openjepa.evaluation.features import feature_encoder, view_reader
-from openjepa.interop.adapters import load_adapter
-from openjepa.interop.pretrained import FeatureKind
-from openjepa.training.device import Precision, choose_device
+from openjepa.interop.adapters import load_any
+from openjepa.training.device import choose_device
 from openjepa.training.parallel.launch import process_group
 
 
-@dataclass(frozen=True, kw_only=True)
-class Embed:
-    """Writes a row of features for every picture. Called again, it goes on where it stopped."""
-
-    run: Run  # a run, an export, weights of another project, or module:function
-    data: Folder  # pictures, nested or flat; a .tar or .parquet file; a .txt of paths; rows are in the order of paths
-    out: Path  # a .safetensors, .npy or .parquet file
-    features: FeatureKind = (
-        "last"  # the mean over patches; the last four layers side by side; or every patch, in raster order
-    )
-    encoder: Literal["target", "context"] = "target"  # the averaged encoder, as in the paper, or the trained one
-    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
-    batch: int = 256  # pictures that pass the encoder at once
-    device: str = "auto"
-    precision: Precision = "auto"
-
-
 def embed(settings: Embed) -> Path:
-    """The file of features; beside .safetensors and .npy a .csv (photos.npy.csv) says which picture each row is, and its folder's name.
+    """Write the features of all images to a file and return its path.
 
-    What cannot be decoded has a row of NaN. Memory does not grow with the number of pictures; under torchrun the processes
-    share the work. Mistake if the file is there already, or is half done by another encoder or on other pictures.
+    Next to .safetensors and .npy files, a CSV file (photos.npy.csv) lists the image and its folder for each row. Images
+    that cannot be decoded have a row of NaN. Memory does not grow with the number of images. Under torchrun the ranks
+    share the work. Raises UserError if the file exists, or was begun with another encoder or other images.
     """
     out = settings.out
     if out.suffix not in FEATURE_SUFFIXES:
-        raise UserError(
-            f"{out} has none of the endings {', '.join(FEATURE_SUFFIXES)}: try --out {out.with_suffix('.safetensors')}"
-        )
+        suffixes = ", ".join(FEATURE_SUFFIXES)
+        raise UserError(f"--out {out} must end in {suffixes}: try --out {out.with_suffix('.safetensors')}")
     if settings.batch < 1:
-        raise UserError(f"batches of {settings.batch} hold nothing: try --batch 64")
+        raise UserError(f"--batch must be >= 1, got {settings.batch}")
     work = out.with_name(f".{out.name}.part")
-    # beside unfinished work, a killed call may have put them there
+    # a call that was killed may already have written the lists of its unfinished work
     lists = () if work.exists() else (path_beside(out, ".csv"), path_beside(out, ".json"))
     for file in (out, *lists):
         if file.exists():
-            raise UserError(f"{file} is there already: give another --out, or remove it")
-    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.encoder)
-    data = dataclasses.replace(this.data, root=(settings.data,), eval_crop=settings.eval_crop)
+            raise UserError(f"{file} already exists: give another --out, or remove it")
+    device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
+    data = dataclasses.replace(encoder.data, root=(settings.data,), eval_crop=settings.eval_crop)
     samples = ThreadedDataset(data.dataset(data.listing()))
     about = {
-        "encoder": this.fingerprint, "data": samples.fingerprint, "precision": where.precision, "kind": settings.features,
-        "run": str(absolute_source(settings.run)), "which": settings.encoder, "fit": settings.eval_crop,
+        "encoder": encoder.fingerprint, "data": samples.fingerprint, "precision": device.precision,
+        "kind": settings.features, "run": str(absolute_source(settings.run)), "which": settings.encoder,
+        "fit": settings.eval_crop,
     }  # fmt: skip
-    with process_group(where.device):
+    with process_group(device.device):
         with lock_folder(work, "embedding") if is_main() else nullcontext():
-            encode = feature_encoder(this, where, {settings.features: FEATURES_KEY}, settings.batch)
+            encode = feature_encoder(encoder, device, {settings.features: FEATURES_KEY}, settings.batch)
             features = store_features(
                 FeatureWriter(view_reader(samples), nan_if_undecodable(encode)), len(samples), about, work
             )
@@ -89,9 +69,7 @@ def embed(settings: Embed) -> Path:
         if is_main():
             shutil.rmtree(work)
             shape = "×".join(map(str, features.kinds[FEATURES_KEY].shape))
-            bad = int((features.label < 0).sum())
-            info(
-                f"written    {out}: {shape}"
-                + (f"; {bad} pictures could not be decoded, and are NaN: jepa doctor says why" if bad else "")
-            )
+            failed = int((features.label < 0).sum())
+            note = f"; {failed} images could not be decoded (rows of NaN), jepa doctor says why" if failed else ""
+            info(f"written    {out}: {shape}{note}")
     return out

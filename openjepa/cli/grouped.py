@@ -1,4 +1,4 @@
-"""Parse a flat dataclass of settings whose bases are its groups: a heading in --help for each, and no prefix in the flags."""
+"""Parse settings whose base classes are groups: each is a heading in --help and adds no prefix to its flags."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ import tyro
 def parse_grouped(default: Any, arguments: list[str], prog: str, description: str) -> Any:
     """Parse the arguments on top of `default` and return settings of the same class.
 
-    The headings are the names of the base classes. A field that is a dataclass itself keeps its name as a prefix.
+    The headings in --help are the names of the base classes. The flags of a field that is a dataclass keep the field's
+    name as their prefix.
     """
     cls = type(default)
     groups = {group.__name__.lower(): group for group in sorted(settings_groups(cls), key=has_dataclasses)}
-    own = [
-        each
-        for each in dataclasses.fields(cls)
-        if each.name not in {name for g in groups.values() for name in names(g)}
-    ]
+    grouped = {name for group in groups.values() for name in field_names(group)}
+    own = [each.name for each in dataclasses.fields(cls) if each.name not in grouped]
     fields: list[tuple[str, Any, Any]] = [
-        (name, annotated(group), instance(group, default)) for name, group in groups.items()
+        (name, annotate_group(group), extract_group(group, default)) for name, group in groups.items()
     ]
-    fields += [(each.name, type(getattr(default, each.name)), getattr(default, each.name)) for each in own]
+    fields += [(name, type(getattr(default, name)), getattr(default, name)) for name in own]
     view = dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
     parsed = tyro.cli(
         view, prog=prog, args=arguments, description=description, config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
-    values = {name: value for group in groups for name, value in shallow(getattr(parsed, group)).items()}
-    return cls(**values, **{each.name: getattr(parsed, each.name) for each in own})
+    values = {name: value for group in groups for name, value in shallow_dict(getattr(parsed, group)).items()}
+    return cls(**values, **{name: getattr(parsed, name) for name in own})
 
 
 def settings_groups(cls: type) -> list[type]:
@@ -39,25 +37,25 @@ def settings_groups(cls: type) -> list[type]:
     ]
 
 
-def names(group: type) -> list[str]:
+def field_names(group: type) -> list[str]:
     return [each.name for each in dataclasses.fields(group)]
 
 
 def has_dataclasses(group: type) -> bool:
-    """Tell whether fields of a group are dataclasses themselves, with headings of their own."""
+    """Tell whether fields of a group are dataclasses, which get headings of their own."""
     return any(dataclasses.is_dataclass(each.default_factory) for each in dataclasses.fields(group))
 
 
-def annotated(group: type) -> Any:
-    """Annotate a group such that its flags have no prefix; one of plain values gets a heading."""
+def annotate_group(group: type) -> Any:
+    """Annotate a group so that its flags have no prefix; a group of plain values also gets a heading."""
     return Annotated[group, tyro.conf.arg(name="") if has_dataclasses(group) else tyro.conf.OmitArgPrefixes]
 
 
-def instance(group: type, default: Any) -> Any:
-    """Return a group with the values of `default`."""
-    return group(**{name: getattr(default, name) for name in names(group)})
+def extract_group(group: type, settings: Any) -> Any:
+    """Return an instance of the group with its fields' values in `settings`."""
+    return group(**{name: getattr(settings, name) for name in field_names(group)})
 
 
-def shallow(group: Any) -> dict[str, Any]:
-    """Return a group's values by name; dataclasses in it stay as they are."""
-    return {name: getattr(group, name) for name in names(type(group))}
+def shallow_dict(group: Any) -> dict[str, Any]:
+    """Return a group's values by name; fields that are dataclasses stay as they are."""
+    return {name: getattr(group, name) for name in field_names(type(group))}

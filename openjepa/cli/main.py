@@ -8,11 +8,12 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 from openjepa.training.perf.allocator import retain_freed_memory
 
-COMMANDS = {  # heading -> command -> (arguments, summary); the module cli/COMMAND.py is imported when it is called
+# heading -> command -> (arguments, summary); its function is in cli/COMMAND.py, its settings in cli/settings.py
+COMMANDS = {
     "Train": {
         "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images"),
         "demo": ("", "render scenes, train on them and measure the encoder, in minutes"),
@@ -46,6 +47,7 @@ COMMANDS = {  # heading -> command -> (arguments, summary); the module cli/COMMA
     },
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
+OWN_PARSERS = {"pretrain", "bench", "recipes"}  # commands whose module parses its arguments
 START = "Start with: jepa pretrain --data.root photos/ --out runs/photos"
 
 
@@ -82,26 +84,33 @@ def did_you_mean(typed: str) -> str:
     from difflib import get_close_matches
 
     similar = get_close_matches(typed, NAMES, 1)
-    suggestion = f": did you mean {similar[0]}?" if similar else ""
+    suggestion = f": did you mean {similar[0]}?" if similar else "."
     return f"{suggestion} Commands: {', '.join(NAMES)}"
 
 
 def command(name: str) -> Callable[[list[str]], object]:
-    """Return the function that runs a command on its arguments, importing the command's module when it is called."""
+    """Return the function that runs a command on its arguments.
+
+    It imports the command's module, and with it torch, only after the settings are parsed: --help is quick.
+    """
 
     def call(arguments: list[str]) -> object:
-        module = import_module(f"openjepa.cli.{name}")
-        return module.main(arguments) if hasattr(module, "main") else parse_and_run(module, name, arguments)
+        if name in OWN_PARSERS:
+            return import_module(f"openjepa.cli.{name}").main(arguments)
+        settings = parse_settings(name, arguments)
+        return getattr(import_module(f"openjepa.cli.{name}"), name)(settings)
 
     return call
 
 
-def parse_and_run(module: ModuleType, name: str, arguments: list[str]) -> object:
-    """Parse the command's settings, a dataclass named like the command, and pass them to its function."""
+def parse_settings(name: str, arguments: list[str]) -> Any:
+    """Parse the arguments of a command. Prints and exits for --help and for wrong arguments."""
     import tyro
 
-    settings = tyro.cli(getattr(module, name.capitalize()), prog=f"jepa {name}", args=arguments)
-    return getattr(module, name)(settings)
+    from openjepa.cli.actions import choose_settings
+
+    cls, prog, rest = choose_settings(name, arguments)
+    return tyro.cli(cls, prog=prog, args=rest)
 
 
 def normalize_switch(typed: str) -> str:
@@ -118,7 +127,7 @@ def run_guarded(call: Callable[[list[str]], object], arguments: list[str]) -> in
         call(arguments)
     except Interrupted as stop:
         print(f"jepa: {stop}; resume with --resume", file=sys.stderr)
-        return 128 + stop.number
+        return 128 + stop.signal_number
     except KeyboardInterrupt:
         print("jepa: stopped", file=sys.stderr)
         return 128 + signal.SIGINT

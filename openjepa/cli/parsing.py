@@ -1,4 +1,4 @@
-"""The settings that a run's flags change: those of a resumed run, of a recipe, or chosen for the files and the machine."""
+"""Choose the settings that flags then change: those of the resumed run, of a recipe, or fit for the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openjepa.training.config import Pretrain, load_config
 
 
 def default_settings(arguments: list[str]) -> tuple[Pretrain, list[str]]:
-    """Return the settings that the flags change, and the arguments left to parse."""
+    """Return the settings that the flags then override, and the arguments without the recipe's name."""
     name, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
     out, resume = Path(flag_value(rest, "--out") or "runs/pretrain"), flag_value(rest, "--resume")
     if resume in ("yes", "if-any") and (out / "config.json").is_file():
@@ -21,7 +21,8 @@ def default_settings(arguments: list[str]) -> tuple[Pretrain, list[str]]:
     if name:
         return load_recipe(name), rest
     asks_help = "-h" in rest or "--help" in rest
-    submits = any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest  # the job chooses
+    # a Slurm job chooses its settings on the machine where it runs
+    submits = any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest
     if not flag_values(rest, "--data.root") or asks_help or submits:
         return Pretrain(), rest
     return chosen_settings(rest), rest
@@ -29,7 +30,7 @@ def default_settings(arguments: list[str]) -> tuple[Pretrain, list[str]]:
 
 def chosen_settings(arguments: list[str]) -> Pretrain:
     """Choose settings for the files below --data.root and this machine, and print the reasons."""
-    threads = flag_value(arguments, "--threads") or ""  # per process; anything but a number is refused by the parser
+    threads = flag_value(arguments, "--threads") or ""  # per process; the parser rejects all but integers
     all_threads = int(threads) * int(os.environ.get("WORLD_SIZE", "1")) if threads.isdecimal() else 0
     budget, device = flag_value(arguments, "--budget") or "", flag_value(arguments, "--device") or "auto"
     chosen = choose_config(flag_values(arguments, "--data.root"), budget, device, all_threads)

@@ -1,90 +1,78 @@
-"""Command `jepa predict`: classify pictures with a classifier that `jepa probe` kept."""
+"""Command `jepa predict`: classify images with a classifier that `jepa probe` saved."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rich.table import Table
 
-from openjepa.core.arguments import Folder, Run
+from openjepa.cli.settings import Predict
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.classifier import find_classifier, top_classes
 from openjepa.evaluation.feature_store import FeatureWriter, chunk_spans
 from openjepa.evaluation.features import feature_encoder, view_reader
-from openjepa.interop.adapters import load_adapter
-from openjepa.training.device import Precision, choose_device
+from openjepa.interop.adapters import load_any
+from openjepa.training.device import choose_device
 
-MAX_ROWS = 40  # rows shown
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Says what is on pictures, in the words of a labelled folder that the encoder was probed on."""
-
-    run: Run  # a run, an export, or weights of another project
-    images: Folder  # a picture, a folder of pictures, a .tar or .parquet file
-    head: Path | None = None  # a classifier that jepa probe kept; by default the only one in RUN/probes
-    out: Path | None = None  # a .csv file for all rows: file, class, chance, and the next best
-    encoder: Literal["target", "context"] = "target"  # the encoder that was probed
-    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
-    device: str = "auto"
-    precision: Precision = "auto"
+MAX_ROWS = 40  # printed rows
 
 
 class Prediction(NamedTuple):
-    """What is thought to be on a picture: classes, the likeliest first, and how likely they are; nothing if it cannot be decoded."""
+    """The most likely classes of an image, the most likely first; empty if the image cannot be decoded."""
 
     file: str
     classes: tuple[str, ...]
-    chances: tuple[float, ...]
+    probabilities: tuple[float, ...]
 
 
 def predict(settings: Predict) -> list[Prediction]:
-    """An answer for every picture, in the order of their names; the first are shown, all are written if asked."""
-    if settings.out and (settings.out.suffix != ".csv" or settings.out.exists()):
-        raise UserError(f"{settings.out} is there already, or no .csv: give another --out")
-    where, this = choose_device(settings.device, settings.precision), load_adapter(settings.run, settings.encoder)
-    head = find_classifier(Path(settings.run), settings.head, this.fingerprint)
-    data = dataclasses.replace(this.data, root=(settings.images,), eval_crop=settings.eval_crop)
-    samples, answers = ThreadedDataset(data.dataset(data.listing())), []
-    make = FeatureWriter(view_reader(samples), feature_encoder(this, where, {"last": "last"}))
-    for chunk in make.chunks(chunk_spans(len(samples))):
-        best = top_classes(head.chances(chunk.kinds["last"]), 3)
-        for row, (label, found) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
-            found = found if label >= 0 else []
-            names, chances = tuple(head.classes[number] for number, _ in found), tuple(chance for _, chance in found)
-            answers.append(Prediction(samples.source(chunk.first + row), names, chances))
-    print_predictions(answers, settings.out)
+    """Classify every image, in the order of their paths; print the first ones and write all to --out."""
+    if settings.out and settings.out.suffix != ".csv":
+        raise UserError(f"--out must be a .csv file, got {settings.out}")
+    if settings.out and settings.out.exists():
+        raise UserError(f"{settings.out} already exists: give another --out, or remove it")
+    device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
+    head = find_classifier(Path(settings.run), settings.head, encoder.fingerprint)
+    data = dataclasses.replace(encoder.data, root=(settings.images,), eval_crop=settings.eval_crop)
+    samples, predictions = ThreadedDataset(data.dataset(data.listing())), []
+    writer = FeatureWriter(view_reader(samples), feature_encoder(encoder, device, {"last": "last"}))
+    for chunk in writer.chunks(chunk_spans(len(samples))):
+        best = top_classes(head.probabilities(chunk.kinds["last"]), 3)
+        for row, (label, top) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
+            top = top if label >= 0 else []
+            classes, probabilities = tuple(head.classes[number] for number, _ in top), tuple(value for _, value in top)
+            predictions.append(Prediction(samples.source(chunk.first + row), classes, probabilities))
+    print_predictions(predictions, settings.out)
     if settings.out:
-        info(f"written    {write_predictions(answers, settings.out)}")
-    return answers
+        info(f"written    {write_predictions(predictions, settings.out)}")
+    return predictions
 
 
-def print_predictions(answers: list[Prediction], out: Path | None) -> None:
-    table = Table("file", "class", "chance %", "or")
-    for answer in answers[:MAX_ROWS]:
-        others = ", ".join(f"{name} {100 * chance:.0f}" for name, chance in list(zip(*answer[1:], strict=True))[1:])
-        first = (answer.classes[0], f"{100 * answer.chances[0]:.0f}") if answer.classes else ("cannot be decoded", "")
-        table.add_row(answer.file, *first, others)
+def print_predictions(predictions: list[Prediction], out: Path | None) -> None:
+    """Print the first predictions as a table."""
+    table = Table("file", "class", "probability %", "next best")
+    for each in predictions[:MAX_ROWS]:
+        pairs = [f"{name} {100 * value:.0f}" for name, value in zip(each.classes, each.probabilities, strict=True)]
+        first = (each.classes[0], f"{100 * each.probabilities[0]:.0f}") if pairs else ("cannot be decoded", "")
+        table.add_row(each.file, *first, ", ".join(pairs[1:]))
     console.print(table)
-    if len(answers) > MAX_ROWS:
-        info(f"and {len(answers) - MAX_ROWS:,} more" + ("" if out else ": --out answers.csv has them all"))
+    if len(predictions) > MAX_ROWS:
+        info(f"and {len(predictions) - MAX_ROWS:,} more" + ("" if out else ": --out predictions.csv writes all"))
 
 
-def write_predictions(answers: list[Prediction], file: Path) -> Path:
+def write_predictions(predictions: list[Prediction], file: Path) -> Path:
+    """Write a CSV file with a line per image and return its path."""
     with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "chance", "second", "second chance", "third", "third chance"))
-        for answer in answers:
-            pairs = zip(answer.classes, (f"{chance:.4f}" for chance in answer.chances), strict=True)
-            told = [each for pair in pairs for each in pair]
-            lines.writerow((answer.file, *told, *[""] * (6 - len(told))))
+        for each in predictions:
+            pairs = zip(each.classes, (f"{value:.4f}" for value in each.probabilities), strict=True)
+            cells = [cell for pair in pairs for cell in pair]
+            lines.writerow((each.file, *cells, *[""] * (6 - len(cells))))
     return file

@@ -14,7 +14,7 @@ from openjepa.training.config import Pretrain, config_differences
 from openjepa.training.device import Device
 from openjepa.training.parallel.slurm import submit_to_slurm
 
-DESCRIPTION = """Train an encoder on unlabeled data. Without a RECIPE, settings are chosen for the files and this machine.
+DESCRIPTION = """Train an encoder on unlabeled data. Without RECIPE, it chooses settings for the files and this machine.
 
 The settings that people change:
   --data.root FOLDER …    images: nested or flat folders, .tar, .parquet, or a .txt of paths
@@ -30,32 +30,32 @@ The settings that people change:
 
 
 def pretrain(settings: Pretrain) -> Path:
-    """Train an encoder in the folder `settings.out`; draw its curves, probe it on the way, report on it at the end.
+    """Train an encoder and return its folder, with checkpoints, log, curves, report and the exported encoder.
 
     Raises:
-        UserError: the settings, the data or the folder are not usable.
+        UserError: the settings, the data or the folder are unusable.
         RunError: the run cannot continue.
         Interrupted: a signal stopped the run; everything is saved.
     """
-    return run.pretrain(settings, Callbacks(evaluator, curves, report))
+    return run.pretrain(settings, Callbacks(build_evaluator, draw_training_curves, write_report))
 
 
-def evaluator(settings: Pretrain, device: Device):
-    """Probe the target encoder during the run."""
+def build_evaluator(settings: Pretrain, device: Device):
+    """Build the probes of the target encoder during the run."""
     from openjepa.evaluation.online import OnlineEvaluator
 
     return OnlineEvaluator(settings, device)
 
 
-def curves(folders: list[Path], out: Path) -> Path:
-    """Draw the training curves."""
-    from openjepa.viz.curves import draw_curves
+def draw_training_curves(folders: list[Path], out: Path) -> Path:
+    """Draw the training curves of one or several runs and return the file."""
+    from openjepa.viz.curves import save_curves
 
-    return draw_curves(folders, out)
+    return save_curves(folders, out)
 
 
-def report(folder: Path) -> Path | None:
-    """Write the report of the finished run."""
+def write_report(folder: Path) -> Path | None:
+    """Write the report of the finished run and return the file, or None if it could not be written."""
     from openjepa.viz.report import write_report_at_end
 
     return write_report_at_end(folder)
@@ -79,7 +79,7 @@ def print_changed(default: Pretrain, settings: Pretrain) -> None:
     """Print which settings of a new run the user changed."""
     changed = config_differences(default, settings)
     if changed and not (settings.out / "config.json").exists() and os.environ.get("RANK", "0") == "0":
-        info(f"typed      {'; '.join(changed)}")
+        info(f"changed    {'; '.join(changed)}")
 
 
 def resume_value(arguments: list[str], index: int) -> str:

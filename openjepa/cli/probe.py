@@ -1,33 +1,22 @@
-"""Command `jepa probe`: measure an encoder on a labeled folder, beside baselines."""
+"""Command `jepa probe`: measure an encoder on a labeled folder, next to baselines."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
-from openjepa.core.arguments import Run
-from openjepa.evaluation.probing import ProbeSettings
+from openjepa.cli.settings import Probe
 from openjepa.evaluation.scores import Score
-from openjepa.interop.adapters import load_adapter
+from openjepa.interop.adapters import load_any
 from openjepa.viz.scores import measure_and_publish
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe(ProbeSettings):
-    """Measures an encoder on a labelled folder."""
-
-    run: Run  # a run, an export, a Hugging Face folder, hf:ID, or module:function
-    baselines: bool = True  # also the encoder before training, and raw pixels
-    out: Path | None = None  # folder of the results; by default probes/ in the run's folder
-
-
 def probe(settings: Probe) -> list[Score]:
-    """Accuracies of the encoder and of its baselines; printed, and written with a confusion matrix to RUN/probes."""
-    this = dataclasses.replace(load_adapter(settings.run, settings.encoder), name="this encoder")
-    compared = [this]
-    if settings.baselines and this.untrained:
-        compared.append(this.untrained())
+    """Measure an encoder and its baselines; print the accuracies and write them to RUN/probes."""
+    encoder = dataclasses.replace(load_any(settings.run, settings.encoder), name="this encoder")
+    compared = [encoder]
+    if settings.baselines and encoder.untrained:
+        compared.append(encoder.untrained())
     folder = Path(settings.run)
     out = settings.out or (folder / "probes" if folder.is_dir() else Path("probes"))
     return measure_and_publish(compared, settings, out, pixels=settings.baselines)

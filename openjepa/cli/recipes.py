@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-
 from rich.table import Table
 
 from openjepa.core.console import console
-from openjepa.recipes.registry import RECIPES, load_recipe, recipe_summary
+from openjepa.recipes.registry import RECIPES, describe_recipe, recipe_summary
+
+HELP = """usage: jepa recipes [NAME]
+
+Lists the recipes; with a NAME, prints its source, command, cost and result."""
 
 
 def main(arguments: list[str]) -> None:
     """Print the recipes in a table, or one recipe's description: source, command, cost and result."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print(
-            "usage: jepa recipes [NAME]\n\nLists the recipes; with a NAME, prints its source, command, cost and result."
-        )
+        print(HELP)
         return
     if arguments:
-        load_recipe(arguments[0])
-        print(inspect.getdoc(RECIPES[arguments[0]]))
+        print(describe_recipe(arguments[0]))
         return
     table = Table("recipe", "what it is")
     for name in RECIPES:

@@ -1,4 +1,4 @@
-"""Command `jepa search`: find the pictures of an index that are most like one."""
+"""Command `jepa search`: find the images of an index that are most similar to one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from rich.table import Table
 
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
+from openjepa.core.options import Box
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import ExactSearch, Neighbors
-from openjepa.evaluation.search import Hit, PooledSearch, Search, best_patch_cosines, patch_means, top_hits
-from openjepa.interop.adapters import EncoderAdapter, load_adapter
+from openjepa.evaluation.search import Hit, PooledSearch, best_patch_cosines, patch_means, top_hits
+from openjepa.evaluation.settings import Search
+from openjepa.interop.adapters import load_any
 from openjepa.interop.inputs import evaluation_view
-from openjepa.masking.region import Box, covered_patches
+from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.masking.region import covered_patches
 from openjepa.viz.gallery import NeighborsOf, PageQuery, write_gallery
 from openjepa.viz.thumbnails import (
     SIDE,
@@ -37,161 +40,165 @@ ROW_PATTERN = re.compile(r"row:(\d+)")
 
 
 class Query(NamedTuple):
-    """What is asked for."""
+    """The features of the image or region to search for."""
 
     vector: Float[np.ndarray, "D"]
     file: str
-    row: int | None  # of the index, so that it is not found itself
+    row: int | None  # its row in the index, which is left out of the results; None = not in the index
     picture: Pillow.Image
 
 
 def search(settings: Search) -> list[Hit]:
-    """The nearest pictures by the cosine of their features, the nearest first.
+    """Find the nearest images by the cosine of their features, the nearest first; write a sheet and a page.
 
-    Features are less their mean, and the deviation of each principal direction is its root: of ten neighbours more are of
-    the same class (docs/interop.md). A picture that is in the index does not find itself. A part of a picture is the mean of
-    the features of its patches. In an index of patches a picture is as near as its nearest patch. Mistake in a sentence where the query, the index or its encoder is no good.
+    Features are centered, and the standard deviation along each principal direction is replaced by its square root:
+    then more of the 10 nearest neighbors are of the same class (docs/interop.md). An image of the index is not among
+    its own results. A region of an image is the mean of the features of its patches. In an index of patches, an image
+    is as near as its nearest patch. Raises UserError if the query, the index or its encoder cannot be used.
     """
     if settings.count < 1:
-        raise UserError(f"{settings.count} pictures are none: try --count 12")
+        raise UserError(f"--count must be >= 1, got {settings.count}")
     index = open_index(settings.index)
-    asked = read_query(settings, index)
-    hits, how = find_hits(settings, index, asked)
+    query = read_query(settings, index)
+    hits, how = find_hits(settings, index, query)
     if not hits:
-        raise UserError(f"{settings.index} has no other picture that could be decoded: embed more")
-    print_hits(hits, f"{shorten_path(asked.file)}: the nearest of {len(index.pictures):,} pictures ({how})")
-    out = settings.out or index.beside("search")
+        raise UserError(f"{settings.index} has no other decodable image: run jepa embed on more images")
+    print_hits(hits, f"{shorten_path(query.file)}: the nearest of {len(index.files):,} images ({how})")
+    out = settings.out or index.sibling_path("search")
     warn_of_missing(hit.file for hit in hits)
     cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
-    drawn = contact_sheet(
-        asked.picture, cells, f"most like {image_label(asked.file)}", out.with_name(f"{out.name}.png")
-    )
-    info(f"sheet      {drawn}")
+    title = f"most similar to {image_label(query.file)}"
+    info(f"sheet      {contact_sheet(query.picture, cells, title, out.with_name(f'{out.name}.png'))}")
     if settings.page and index.pooled:
-        words = {
-            "title": f"Most like {image_label(asked.file)}",
-            "caption": f"{len(index.pictures):,} pictures, {how}; below each the cosine of {'whitened' if settings.whiten else 'plain'} features. "
-            "A click on a picture searches from it; of pale ones the neighbours are not on this page.",
-            "again": f"jepa search {settings.index} row:ROW",
-        }
-        near = [(hit.row, hit.cosine) for hit in hits]
-        first = PageQuery(jpeg_data_url(asked.picture), asked.file, near)
-        made = write_gallery(
-            first, neighbors_of_rows(settings, index), index_rows(index), words, out.with_name(f"{out.name}.html")
-        )
-        info(f"page       {made}")
+        info(f"page       {write_page(settings, index, query, hits, how, out.with_name(f'{out.name}.html'))}")
     return hits
 
 
+def write_page(settings: Search, index: Index, query: Query, hits: list[Hit], how: str, out: Path) -> Path:
+    """Write the HTML page of the results and return its path."""
+    texts = {
+        "title": f"Most similar to {image_label(query.file)}",
+        "caption": f"{len(index.files):,} images, {how}. Below each image: the cosine of "
+        f"{'whitened' if settings.whiten else 'plain'} features. Click an image to search with it; "
+        "the neighbors of faded images are not on this page.",
+        "again": f"jepa search {settings.index} row:ROW",
+    }
+    first = PageQuery(jpeg_data_url(query.picture), query.file, [(hit.row, hit.cosine) for hit in hits])
+    return write_gallery(first, neighbors_of_rows(settings, index), index_rows(index), texts, out)
+
+
 def read_query(settings: Search, index: Index) -> Query:
-    """The vector that is asked for. Mistake if there is no such picture or row, or if a part of it is none."""
+    """Read the query of the command line. Raises UserError if the image or row does not exist or the box is empty."""
     match = ROW_PATTERN.fullmatch(settings.query)
     row = int(match[1]) if match else None
-    if row is not None and row >= len(index.pictures):
-        raise UserError(f"{settings.index} has rows from 0 to {len(index.pictures) - 1}, no {row}")
-    file = index.pictures[row] if row is not None else settings.query
+    if row is not None and row >= len(index.files):
+        raise UserError(f"{settings.index} has rows 0 to {len(index.files) - 1}, got row:{row}")
+    file = index.files[row] if row is not None else settings.query
     if not image_exists(file) and row is None:
-        raise UserError(f"{file} is no picture: give a file, or row:17 for one of the index")
+        raise UserError(f"{file} is not an image file: give a path, or row:17 for an image of the index")
     if not image_exists(file) and settings.box:
-        raise UserError(f"{file}, row {row}, is not where it was: put it back, or give the picture")
+        raise UserError(f"{file} (row {row}) is missing: put it back, or give the path of the image")
     if row is not None and not settings.box and index.pooled:
         vector = np.asarray(index.features[row])
         if not np.isfinite(vector).all():
-            raise UserError(f"row {row} is {file}, which could not be decoded: ask for another")
+            raise UserError(f"row {row} is {file}, which could not be decoded: give another row")
         return Query(vector, file, row, thumbnail(file, 2 * SIDE))
     vector, picture = encode_query(settings, index, file)
     return Query(vector, file, row_of_file(file, index) if row is None else row, picture)
 
 
 def row_of_file(file: str, index: Index) -> int | None:
-    """The row of the index that is of this very file."""
+    """Return the row of the index that belongs to the same file, if there is one."""
     name = Path(file).name
-    rows = (row for row, each in enumerate(index.pictures) if each.endswith(name))
-    return next((row for row in rows if Path(index.pictures[row]).resolve() == Path(file).resolve()), None)
+    rows = (row for row, path in enumerate(index.files) if path.endswith(name))
+    return next((row for row in rows if Path(index.files[row]).resolve() == Path(file).resolve()), None)
 
 
 def encode_query(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
-    """A picture, or a part of it, as the index's encoder sees it."""
-    this = index_encoder(settings, index)
-    data = dataclasses.replace(this.data, eval_crop=index.about.get("fit", this.data.eval_crop))
+    """Encode an image or a region of it with the index's encoder; return features and picture."""
+    encoder = index_encoder(settings, index)
+    data = dataclasses.replace(encoder.data, eval_crop=index.metadata.get("fit", encoder.data.eval_crop))
     view = evaluation_view(file, data, data.size)
-    shown = Pillow.fromarray(data.picture(view)).resize((2 * SIDE, 2 * SIDE))
+    picture = Pillow.fromarray(data.to_rgb(view)).resize((2 * SIDE, 2 * SIDE))
     with torch.no_grad():
-        found = this.encode(view[None])
+        features = encoder.encode(view[None])
     if not settings.box:
-        return (found.last4 if index.about.get("kind") == "last4" else found.last)[0].numpy(), shown
-    if index.about.get("kind") == "last4":
-        raise UserError("features of four layers have no parts to compare: embed with --features last")
+        pooled = features.last4 if index.metadata.get("kind") == "last4" else features.last
+        return pooled[0].numpy(), picture
+    if index.metadata.get("kind") == "last4":
+        raise UserError("--box needs features of the last layer: run jepa embed with --features last")
     inside = covered_patches(settings.box, data.grid)
-    return found.patches[0, inside.ravel()].mean(0).numpy(), frame_region(shown, settings.box)
+    return features.patches[0, inside.ravel()].mean(0).numpy(), frame_region(picture, settings.box)
 
 
 def frame_region(picture: Pillow.Image, box: Box) -> Pillow.Image:
-    """The part as it is, the rest pale."""
-    place = tuple(round(each * side) for each, side in zip(box, picture.size * 2, strict=True))
-    pale = Pillow.blend(picture, Pillow.new("RGB", picture.size, "white"), 0.6)
-    pale.paste(picture.crop(place), place[:2])  # type: ignore[arg-type]
-    return pale
+    """Fade the picture outside the box."""
+    pixels = tuple(round(share * side) for share, side in zip(box, picture.size * 2, strict=True))
+    faded = Pillow.blend(picture, Pillow.new("RGB", picture.size, "white"), 0.6)
+    faded.paste(picture.crop(pixels), pixels[:2])  # type: ignore[arg-type]
+    return faded
 
 
-def index_encoder(settings: Search, index: Index) -> EncoderAdapter:
-    """The encoder that made the index. Mistake if it is gone, or another by now."""
-    run = settings.run or index.about.get("run", "")
-    if not run or (index.about.get("run") == run and "/" in run and not Path(run).exists()):
+def index_encoder(settings: Search, index: Index) -> PretrainedEncoder:
+    """Load the encoder that made the index. Raises UserError if it is missing or has changed."""
+    run = settings.run or index.metadata.get("run", "")
+    if not run or (index.metadata.get("run") == run and "/" in run and not Path(run).exists()):
         raise UserError(
-            f"the encoder that made {settings.index} is no longer at {run or 'a known place'}: say where, --run RUN"
+            f"the encoder of {settings.index} is not at {run or 'a known path'}: give its path with --run RUN"
         )
-    this = load_adapter(run, index.about.get("which", "target"))
-    if this.fingerprint != index.about.get("encoder"):
-        raise UserError(f"{settings.index} was made by another encoder than {run}: embed again, or give --run")
-    this.network.eval()
-    return this
-
-
-def find_hits(settings: Search, index: Index, asked: Query) -> tuple[list[Hit], str]:
-    """The hits, and how they were searched for."""
-    if asked.vector.shape[-1] != index.features.shape[-1]:
+    encoder = load_any(run, index.metadata.get("which", "target"))
+    if encoder.fingerprint != index.metadata.get("encoder"):
         raise UserError(
-            f"{settings.index} has features of width {index.features.shape[-1]}, not {asked.vector.shape[-1]}"
+            f"{settings.index} was made with another encoder than {run}: give --run, or run jepa embed again"
+        )
+    encoder.network.eval()
+    return encoder
+
+
+def find_hits(settings: Search, index: Index, query: Query) -> tuple[list[Hit], str]:
+    """Search the index; return the hits and a description of the search."""
+    if query.vector.shape[-1] != index.features.shape[-1]:
+        raise UserError(
+            f"{settings.index} has features of width {index.features.shape[-1]}, the query {query.vector.shape[-1]}"
         )
     if index.pooled:
         pooled = PooledSearch.of(settings, index)
-        near, how = pooled.find(asked.vector[None], settings.count + 1), pooled.finder.how
+        near, how = pooled.find(query.vector[None], settings.count + 1), pooled.finder.how
     elif settings.box is None:  # a whole picture is compared with whole pictures
-        near, how = (
-            ExactSearch(patch_means(index.features)).find(asked.vector[None], settings.count + 1),
-            "exact, by their mean",
-        )
+        near = ExactSearch(patch_means(index.features)).find(query.vector[None], settings.count + 1)
+        how = "exact, by the mean of their patches"
     else:
-        cosine = best_patch_cosines(index.features, asked.vector)
+        cosine = best_patch_cosines(index.features, query.vector)
         order = np.lexsort((np.arange(len(cosine)), -cosine))[: settings.count + 1]
         near, how = Neighbors(order[None], cosine[order][None]), "exact, by their nearest patch"
-    return top_hits(index, near, asked.row, settings.count), how
+    return top_hits(index, near, query.row, settings.count), how
 
 
 def neighbors_of_rows(settings: Search, index: Index) -> NeighborsOf:
-    """The nearest other rows of rows."""
+    """Return the function that finds the nearest other rows of several rows."""
     pooled = PooledSearch.of(settings, index)
 
-    def of(wanted: list[int]) -> list[list[tuple[int, float]]]:
-        if not wanted:
+    def find(rows: list[int]) -> list[list[tuple[int, float]]]:
+        if not rows:
             return []
-        near = pooled.find(np.asarray(index.features[wanted]), settings.count + 1)
-        each = (Neighbors(near.rows[place : place + 1], near.cosine[place : place + 1]) for place in range(len(wanted)))
-        return [
-            [(hit.row, hit.cosine) for hit in top_hits(index, one, row, settings.count)]
-            for row, one in zip(wanted, each, strict=True)
-        ]
+        near = pooled.find(np.asarray(index.features[rows]), settings.count + 1)
+        results = []
+        for position, row in enumerate(rows):
+            one = Neighbors(near.rows[position : position + 1], near.cosine[position : position + 1])
+            results.append([(hit.row, hit.cosine) for hit in top_hits(index, one, row, settings.count)])
+        return results
 
-    return of
+    return find
 
 
 def index_rows(index: Index):
-    return lambda row: (index.pictures[row], index.classes[row])
+    """Return the function that gives a row's file and class."""
+    return lambda row: (index.files[row], index.classes[row])
 
 
 def print_hits(hits: list[Hit], title: str) -> None:
+    """Print the hits as a table."""
     table = Table("", "cosine", "row", "folder", "file", title=title)
-    for place, hit in enumerate(hits):
-        table.add_row(str(place + 1), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file)
+    for rank, hit in enumerate(hits, 1):
+        table.add_row(str(rank), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file)
     console.print(table)

@@ -1,10 +1,9 @@
-"""Command `jepa shards`: write a folder of pictures as tar shards."""
+"""Command `jepa shards`: pack a folder of images into tar shards."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
 from rich.progress import track
 
 from openjepa.core.console import console, info
@@ -12,8 +11,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import lock_folder
 from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
+from openjepa.data.settings import Shards
 from openjepa.data.shards import (
-    Shards,
     check_output_folder,
     check_settings_unchanged,
     is_written,
@@ -23,35 +22,42 @@ from openjepa.data.shards import (
 )
 
 
-def make_shards(settings: Shards) -> Path:
-    """The folder of tar files. A run on them is the run on what they were made of, bit for bit, unless `size` changes pictures.
+def shards(settings: Shards) -> Path:
+    """Write the images into tar shards and return the folder; resume where an earlier call stopped.
 
-    Each file appears whole or not at all. Names keep their folders, so that labels stay; their dots become underscores, as
-    webdataset wants it. Mistake if the folder holds other shards.
+    A run on the shards equals, bit for bit, the run on the images, unless `size` shrinks them. Each tar file appears
+    whole or not at all. Names keep their folders, and with them the labels; dots in names become underscores, as
+    webdataset requires. Raises UserError if the folder holds other shards.
     """
-    if settings.samples < 1 or settings.size < 0 or not 1 <= settings.quality <= 100 or settings.workers < -1:
-        raise UserError(
-            "want --samples of 1 or more, --size of 0 or more, --quality from 1 to 100, --workers of -1 or more"
-        )
+    check_limits(settings)
     listing = list_files((settings.root,), IMAGE_SUFFIXES)
     check_output_folder(settings)
     with lock_folder(settings.out, "writing"):
         check_settings_unchanged(
             settings, {"data": listing.fingerprint, "count": len(listing.paths), **shard_settings(settings)}
         )
-        for left in settings.out.glob(".*.tar.[0-9]*"):  # by a process that was killed
-            left.unlink()
+        for partial in settings.out.glob(".*.tar.[0-9]*"):  # left by a process that was killed
+            partial.unlink()
         todo = [shard for shard in plan_shards(settings, listing.paths) if not is_written(shard)]
-        kept = sum(track(write_shards(todo, settings.workers), "writing", len(todo), console=console, disable=not todo))
+        written = write_shards(todo, settings.workers)
+        undecodable = sum(track(written, "writing", len(todo), console=console, disable=not todo))
     count = -(-len(listing.paths) // settings.samples)
     info(
-        f"shards     {len(listing.paths):,} pictures in {count:,} tar files below {settings.out}, {len(todo):,} of them written now"
+        f"shards     {len(listing.paths):,} images in {count:,} tar files in {settings.out}; {len(todo):,} written now"
     )
-    if kept:
-        info(f"{kept:,} could not be decoded and are there as they were: jepa doctor {settings.root} names them")
+    if undecodable:
+        info(f"{undecodable:,} files cannot be decoded, copied as they are: jepa doctor {settings.root} lists them")
     return settings.out
 
 
-def main(arguments: list[str]) -> None:
-    """Parse the settings and write the shards."""
-    make_shards(tyro.cli(Shards, prog="jepa shards", args=arguments))
+def check_limits(settings: Shards) -> None:
+    """Raise UserError if a setting is out of range."""
+    limits = {
+        "--samples must be >= 1": (settings.samples, settings.samples >= 1),
+        "--size must be >= 0 (0 = keep every file as it is)": (settings.size, settings.size >= 0),
+        "--quality must be from 1 to 100": (settings.quality, 1 <= settings.quality <= 100),
+        "--workers must be >= -1 (-1 = one process per core)": (settings.workers, settings.workers >= -1),
+    }
+    for limit, (value, holds) in limits.items():
+        if not holds:
+            raise UserError(f"{limit}, got {value}")

@@ -1,4 +1,4 @@
-"""Positional command line arguments, under the names that --help shows."""
+"""Positional command-line arguments with the names that --help shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Folder = Annotated[str, Positional, arg(metavar="FOLDER")]
 
 Features = Annotated[Path, Positional, arg(metavar="FEATURES")]
 
-Query = Annotated[str, Positional, arg(metavar="PICTURE")]
+Query = Annotated[str, Positional, arg(metavar="IMAGE")]
 
 Source = Annotated[str, Positional, arg(metavar="WEIGHTS")]
 
@@ -23,4 +23,8 @@ Exported = Annotated[Path, Positional, arg(metavar="FOLDER")]
 
 Repository = Annotated[str, Positional, arg(metavar="NAME/REPOSITORY")]
 
-Images = Annotated[tuple[str, ...], Positional, arg(metavar="PICTURES …")]
+Images = Annotated[tuple[str, ...], Positional, arg(metavar="IMAGES …")]
+
+Folders = Annotated[tuple[str, ...], Positional, arg(metavar="FOLDER …")]
+
+Output = Annotated[Path, Positional, arg(metavar="OUT")]

@@ -1,4 +1,4 @@
-"""Convert settings to and from JSON, with every value checked against its field's type; parse durations."""
+"""Convert settings to and from JSON, check every value against its field's type, and parse durations."""
 
 from __future__ import annotations
 
@@ -12,35 +12,47 @@ from typing import Any, Literal
 from openjepa.core.errors import UserError
 
 
-def parse_duration(budget: str) -> float:
-    """The seconds of a time such as 2h, 90m, 1h30m or 45s; 0 of an empty one. Mistake in a sentence otherwise."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", budget.strip())
-    total = sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
-    if budget and not total:
-        raise UserError(f"{budget!r} is no time: times are written 2h, 1h30m, 90m or 45s")
+def parse_duration(text: str) -> float:
+    """Convert a duration such as 2h, 90m, 1h30m or 45s to seconds; an empty text is 0.
+
+    Raises UserError if the text is not a duration.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    total = 0
+    if match:
+        hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        total = 3600 * hours + 60 * minutes + seconds
+    if text and not total:
+        raise UserError(f"invalid duration {text!r}: use 2h, 1h30m, 90m or 45s")
     return float(total)
 
 
-def format_duration(time: float) -> str:
-    """Seconds as `seconds` reads them: 48s, 75m or 2h10m."""
-    if time < 120:
-        return f"{time:.0f}s"
-    minutes = round(time / 60)
+def format_duration(seconds: float) -> str:
+    """Format seconds as text that `parse_duration` reads: 48s, 75m or 2h10m."""
+    if seconds < 120:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60 or ''}{'m' if minutes % 60 else ''}"
 
 
 def from_plain(kind: type, plain: dict[str, Any]) -> Any:
-    """A dataclass from plain values, every one checked against its field's type."""
-    every = typing.get_type_hints(kind)
-    hints = {each.name: every[each.name] for each in dataclasses.fields(kind)}
+    """Build the dataclass `kind` from plain JSON values.
+
+    Raises UserError if a name is not a field or a value does not have its field's type.
+    """
+    resolved = typing.get_type_hints(kind)
+    hints = {field.name: resolved[field.name] for field in dataclasses.fields(kind)}
     unknown = sorted(plain.keys() - hints.keys())
     if unknown:
-        raise UserError(f"{kind.__name__} has no setting {unknown[0]!r}: its settings are {', '.join(hints)}")
+        raise UserError(f"{kind.__name__} has no setting {unknown[0]!r}; its settings are {', '.join(hints)}")
     return kind(**{name: convert_value(hints[name], value, name) for name, value in plain.items()})
 
 
 def convert_value(hint: Any, value: Any, name: str) -> Any:
-    """A JSON value as the type a field wants. Mistake if it is another."""
+    """Convert a JSON value to the type `hint` of the field `name`.
+
+    Raises UserError if the value does not have this type.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal and value in arguments:
         return value
@@ -56,20 +68,23 @@ def convert_value(hint: Any, value: Any, name: str) -> Any:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
-    raise UserError(f"{name} cannot be {value!r}: it is {getattr(hint, '__name__', hint)}")
+    raise UserError(f"{name} cannot be {value!r}: its type is {getattr(hint, '__name__', hint)}")
 
 
 def lookup(registry: dict[str, type], name: Any) -> type:
+    """Return the registered class of this name. Raises UserError if the name is unknown."""
     if name not in registry:
-        raise UserError(f"{name!r} is none of {', '.join(registry)}")
+        raise UserError(f"unknown type {name!r}: choose one of {', '.join(registry)}")
     return registry[name]
 
 
 def registered_name(registry: dict[str, type], value: Any) -> str:
+    """Return the name under which the class of `value` is registered."""
     return next(name for name, kind in registry.items() if type(value) is kind)
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries into one, with keys such as `method.dim`."""
     flat = {}
     for name, value in plain.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

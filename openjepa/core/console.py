@@ -1,4 +1,4 @@
-"""Print to the terminal, and keep running when nobody reads it."""
+"""Print to the terminal, and keep running when the terminal is closed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ console = Console(highlight=False, stderr=False)
 
 
 def info(message: str) -> None:
-    """A sentence for the person at the terminal."""
+    """Print a message for the user on standard output."""
     console.print(message, soft_wrap=True, markup=False)
 
 
 def warn(message: str) -> None:
-    """A sentence that should not be missed; on standard error."""
+    """Print a warning for the user on standard error."""
     print_line(f"jepa: {message}", "stderr")
 
 
 def print_line(line: str, to: Literal["stdout", "stderr"] = "stdout") -> None:
-    """A line, if there is anybody to read it: a run goes on when its terminal, or who read its output, is gone."""
+    """Print a line; if the terminal or pipe is closed, drop this and all later output instead of failing."""
     stream = getattr(sys, to)
     try:
         print(line, file=stream, flush=True)

@@ -1,4 +1,4 @@
-"""Collectives that work in one process without a process group, and in many."""
+"""Collectives that also work in a single process without a process group."""
 
 from __future__ import annotations
 
@@ -11,63 +11,68 @@ from torch import Tensor
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
+    """Return this process's rank and the world size; (0, 1) without a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def is_main() -> bool:
+    """Return whether this process is rank 0."""
     return rank_and_size()[0] == 0
 
 
 def local_rank() -> int:
-    """Which of this machine's devices is ours, as torchrun says."""
+    """Return this process's rank on its machine (torchrun's LOCAL_RANK), which selects its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum over ranks, in place; no gradient."""
+    """Sum a tensor over all ranks, in place and without gradient."""
     if rank_and_size()[1] > 1:
         dist.all_reduce(value)
     return value
 
 
 def barrier() -> None:
+    """Wait until every rank has reached this call."""
     if rank_and_size()[1] > 1:
         dist.barrier()
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """The largest over ranks, in place."""
+    """Take the maximum of a tensor over all ranks, in place."""
     if rank_and_size()[1] > 1:
         dist.all_reduce(value, dist.ReduceOp.MAX)
     return value
 
 
 def local_size() -> int:
-    """How many processes share this machine."""
+    """Return the number of processes on this machine (torchrun's LOCAL_WORLD_SIZE)."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether other processes hold parts of it. The type itself, DTensor, takes half a second to import."""
+    """Return whether a tensor is a DTensor, whose parts are held by several processes.
+
+    Checks for a method instead of the type, because importing DTensor takes half a second.
+    """
     return hasattr(tensor, "full_tensor")
 
 
 def full_tensor(tensor: Any) -> Tensor:
-    """The tensor put together from all processes, which all must ask for it."""
+    """Gather a sharded tensor from all ranks; every rank must call this."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def local_shards(tensors: Iterable[Any]) -> list[Tensor]:
-    """What this process holds of each."""
+    """Return the part of each tensor that this process holds; an unsharded tensor is returned whole."""
     return [tensor.to_local() if is_sharded(tensor) else tensor for tensor in tensors]
 
 
 def distribute_like(value: Tensor, tensor: Any) -> Tensor:
-    """A whole tensor, which every process has, on the device of another and spread as that one is."""
-    placed = value.to(tensor.device)
+    """Move `value`, which every rank holds in full, to the device of `tensor` and shard it the same way."""
+    moved = value.to(tensor.device)
     if not is_sharded(tensor):
-        return placed
+        return moved
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(placed, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    return distribute_tensor(moved, tensor.device_mesh, tensor.placements, src_data_rank=None)

@@ -6,16 +6,16 @@ import signal
 
 
 class UserError(Exception):
-    """Something that the person at the keyboard can mend; the message is a sentence that says how."""
+    """An error that the user can fix; the message says how."""
 
 
 class Interrupted(Exception):
     """A signal asked the run to stop; everything is saved."""
 
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
+    def __init__(self, signal_number: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
 
 
 class RunError(UserError):
-    """The run cannot go on; the message says why and what to do."""
+    """The run cannot continue; the message says why and what to do."""

@@ -1,4 +1,4 @@
-"""Write files atomically and durably: to a temporary file, fsync, rename."""
+"""Write files atomically and durably: write a temporary file, fsync it, rename it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 from openjepa.core.errors import UserError
 
-MAX_JSON_BYTES = 2**24  # bytes of JSON that are read
+MAX_JSON_BYTES = 2**24  # a larger JSON file is refused
 
-CHUNK_BYTES = 2**23  # bytes hashed and written at a time
+CHUNK_BYTES = 2**23  # bytes written and hashed at a time
 
 
 class atomic_write:
-    """A temporary name beside `file` to write to, renamed onto it on success, removed on failure."""
+    """Yield a temporary file next to `file`, which replaces it on success and is removed on failure."""
 
     def __init__(self, file: Path):
         self.file, self.temporary = file, file.with_name(f".{file.name}.{os.getpid()}")
@@ -27,7 +27,7 @@ class atomic_write:
     def __enter__(self) -> Path:
         make_folder(self.file.parent)
         self.temporary.touch()
-        self.mode = self.temporary.stat().st_mode  # some libraries write what its owner alone may read
+        self.mode = self.temporary.stat().st_mode  # restored later: some libraries make files private to their owner
         return self.temporary
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -42,7 +42,10 @@ class atomic_write:
 
 
 def write_durable(file: Path, content: bytes) -> str:
-    """Writes a new file, contents durable (its name is not, before its folder is flushed); returns its SHA-256."""
+    """Write a new file, fsync its contents and return their SHA-256.
+
+    The file's name is durable only after its folder is fsynced, too.
+    """
     digest, left = hashlib.sha256(), memoryview(content)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -57,13 +60,13 @@ def write_durable(file: Path, content: bytes) -> str:
 
 
 def sha256_of_file(file: Path) -> str:
-    """SHA-256 of a file's contents."""
+    """Return the SHA-256 of a file's contents as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def make_folder(folder: Path) -> None:
-    """A folder and its parents, their names durable."""
+    """Create a folder and its parents and make their names durable."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -71,7 +74,7 @@ def make_folder(folder: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Makes a file's contents, or a folder's names, durable."""
+    """Flush a file's contents, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -79,26 +82,33 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
-def read_json(file: Path, largest: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """What a JSON file holds, whatever it holds. ValueError in a sentence unless that is one object of sensible size."""
-    if file.stat().st_size > largest:
-        raise ValueError(f"{file.name} is larger than {largest // 2**20} MiB")
+def read_json(file: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises ValueError if the file is too large, is nested too deeply, or holds something else.
+    """
+    if file.stat().st_size > max_bytes:
+        raise ValueError(f"{file.name} is larger than {max_bytes // 2**20} MiB")
     try:
         content = json.loads(file.read_text())
     except RecursionError as error:
         raise ValueError(f"{file.name} is nested too deeply") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file.name} holds no object")
+        raise ValueError(f"{file.name} must contain a JSON object, got {type(content).__name__}")
     return content
 
 
 @contextmanager
-def lock_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Keeps a second process out of the folder. Mistake if one is there."""
+def lock_folder(folder: Path, activity: str) -> Iterator[None]:
+    """Keep other processes out of a folder while the context is open.
+
+    `activity` says in the error message what the other process does, e.g. "training".
+    Raises UserError if another process holds the lock.
+    """
     make_folder(folder)
     with (folder / "lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is {doing} in {folder}: wait for it, or give another folder") from error
+            raise UserError(f"another process is {activity} in {folder}: wait for it or use another folder") from error
         yield

@@ -1,4 +1,4 @@
-"""The protocols that data sets, maskers, modalities and methods implement."""
+"""The protocols that datasets, maskers, modalities and methods implement."""
 
 from __future__ import annotations
 
@@ -14,59 +14,63 @@ from openjepa.core.types import Batch, FileList, Masks, Output, Samples, Tokens
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Samples by index. `read` makes a whole batch in one call, in a worker."""
+    """Samples by index; `read` loads a whole batch in one call, in a data-loader worker."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the list of samples does."""
+        """Return a hash that changes when the list of samples changes."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the labels; empty without labels."""
+        """Return the class names; empty without labels."""
         ...
 
     def __len__(self) -> int: ...
 
     def source(self, index: int) -> str:
-        """The file that a sample comes from, or its number where there is no file."""
+        """Return the file that a sample comes from, or its index if it has no file."""
         ...
 
-    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
-        """With draws: training views, augmented as they say. Without: the evaluation view, the same every time."""
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        """Load samples: randomly augmented training views with `rng`, fixed evaluation views without."""
         ...
 
 
 @runtime_checkable
 class Masker(Protocol):
-    """Decides what is shown and what is asked for. I-JEPA gives one Masks, V-JEPA several."""
+    """Choose context and target tokens for every sample of a batch.
+
+    Returns one Masks per mask of a sample: I-JEPA draws one, V-JEPA several. `progress` is the fraction of the run that
+    is done, from 0 to 1.
+    """
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: CounterRNG, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, rng: CounterRNG, progress: float
     ) -> tuple[Masks, ...]: ...
 
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Every (C, M, T) it can give."""
+        """Return every (C, M, T) that the masks can have: context tokens, target blocks, tokens per block."""
         ...
 
 
 @runtime_checkable
 class Modality(Protocol):
-    """The one seam to extend: what a view is, and how it becomes raw tokens. A frozen dataclass; see modalities/."""
+    """Define what a view is and how it becomes raw tokens; a frozen dataclass. See modalities/."""
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of tokens; (1, N) where there is only one axis."""
+        """Return rows and columns of tokens; (1, N) if there is only one axis."""
         ...
 
     @property
     def coordinates(self) -> int:
-        """P: numbers in a token's position."""
+        """Return P, the number of coordinates of a token's position."""
         ...
 
     @property
     def token_dim(self) -> int:
-        """E: numbers in a raw token."""
+        """Return E, the number of values in a raw token."""
         ...
 
     def listing(self) -> FileList: ...
@@ -76,17 +80,21 @@ class Modality(Protocol):
     def tokenizer(self, dim: int) -> nn.Module: ...
 
     def tokenizer_flops(self, dim: int) -> int:
-        """Multiplications and additions of the stem on one raw token, forward."""
+        """Return the forward FLOPs (multiplications plus additions) of the tokenizer for one raw token."""
         ...
 
 
 @runtime_checkable
 class Method(Protocol):
-    """An objective with its networks; an nn.Module."""
+    """A training objective with its networks; an nn.Module.
 
-    num_views: int  # how many it wants of each sample
+    `after_step` updates the EMA encoder; it changes nothing if the flag `finite` is False, i.e. if the optimizer step
+    was skipped because a gradient was not finite. `encoder` returns the "target" or "context" encoder for evaluation.
+    """
+
+    num_views: int  # views of each sample that the objective needs
 
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Any: ...
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Any) -> Output: ...
-    def after_step(self, momentum: float, taken: Tensor | None = None) -> None: ...
+    def after_step(self, momentum: float, finite: Tensor | None = None) -> None: ...
     def encoder(self, which: str) -> nn.Module: ...

@@ -12,32 +12,35 @@ from openjepa.core.rng import CounterRNG
 
 GRAY_WEIGHTS = torch.tensor([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601)
 
-JITTER_PROBABILITY, GRAY_PROBABILITY = 0.8, 0.2  # shares of the views (SimCLR, arXiv 2002.05709, appendix A)
+JITTER_PROBABILITY, GRAY_PROBABILITY = 0.8, 0.2  # per view (SimCLR, arXiv 2002.05709, appendix A)
 
 
-def color_jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, draws: CounterRNG) -> UInt8[Tensor, "B 3 H W"]:
-    """Brightness, contrast and saturation by up to 0.8·strength, hue by 0.2·strength of a turn, and some views grey.
+def color_jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, rng: CounterRNG) -> UInt8[Tensor, "B 3 H W"]:
+    """Jitter brightness, contrast, saturation and hue, and turn some views gray.
 
-    Source: SimCLR, whose CIFAR-10 runs have strength 0.5. Differs: the four changes are one affine map of a pixel's
-    colours, in fixed order, and only its result is cut off at black and white; hue turns about the grey axis.
+    Brightness, contrast and saturation change by up to 0.8·strength, hue by up to 0.2·strength of a full turn.
+
+    Source: SimCLR, whose CIFAR-10 runs use strength 0.5.
+    Differs: the four changes form one affine map of a pixel's color, in fixed order, and only its result is clamped to
+    [0, 255]; hue rotates about the gray axis.
     """
-    u = draws.uniform("colour", 6)
+    u = rng.uniform("colour", 6)
     changed = u[:, 4] < JITTER_PROBABILITY
     spread = 0.8 * strength * (2 * u[:, :3] - 1)
     brightness, contrast, saturation = torch.where(changed[:, None], 1 + spread, 1.0).clamp(min=0).unbind(1)
     turn = torch.where(changed, 2 * math.pi * 0.2 * strength * (2 * u[:, 3] - 1), 0.0)
     saturation = torch.where(u[:, 5] < GRAY_PROBABILITY, 0.0, saturation)
 
-    grey = GRAY_WEIGHTS.expand(3, 3)  # a colour to its grey, three times
-    colours = grey + saturation[:, None, None] * (torch.eye(3) - grey)
-    matrix = (brightness * contrast)[:, None, None] * (colours @ hue_rotation(turn))
-    level = (views.float().mean((2, 3)) @ GRAY_WEIGHTS) * brightness  # what contrast is about
-    changed_views = torch.einsum("bij,bjhw->bihw", matrix, views.float()) + (level * (1 - contrast)).view(-1, 1, 1, 1)
-    return changed_views.round().clamp(0, 255).to(torch.uint8)
+    gray = GRAY_WEIGHTS.expand(3, 3)  # maps a color to its gray in all three channels
+    saturate = gray + saturation[:, None, None] * (torch.eye(3) - gray)
+    matrix = (brightness * contrast)[:, None, None] * (saturate @ hue_rotation(turn))
+    level = (views.float().mean((2, 3)) @ GRAY_WEIGHTS) * brightness  # mean gray level, which contrast keeps
+    jittered = torch.einsum("bij,bjhw->bihw", matrix, views.float()) + (level * (1 - contrast)).view(-1, 1, 1, 1)
+    return jittered.round().clamp(0, 255).to(torch.uint8)
 
 
 def hue_rotation(angle: Float[Tensor, "B"]) -> Float[Tensor, "B 3 3"]:
-    """Rotations about the axis (1, 1, 1): Rodrigues' formula."""
+    """Return the rotations about the gray axis (1, 1, 1) by Rodrigues' formula."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
-    return cos * torch.eye(3) + (1 - cos) / 3 * torch.ones(3, 3) + sin * across
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    return cos * torch.eye(3) + (1 - cos) / 3 * torch.ones(3, 3) + sin * cross

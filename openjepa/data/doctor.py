@@ -1,4 +1,4 @@
-"""Inspect a folder of pictures for files that would be trouble in training."""
+"""Inspect a folder of images for files that cause problems in training."""
 
 from __future__ import annotations
 
@@ -28,53 +28,57 @@ from openjepa.data.image_io import (
     upright_image,
 )
 
-FINDINGS = {  # what may be found, and what a run does then
-    "unreadable": "the run stops: mend its disk or its permissions, or remove it",
-    "truncated": "passed over, another takes its place; listed in skipped.jsonl",
-    "undecodable": "passed over, another takes its place; listed in skipped.jsonl",
-    "duplicate": "learnt from as often as it is there; beware of the same pictures in a test set",
-    "near duplicate": "learnt from as often as it is there; beware of the same pictures in a test set",
-    "blank": "read, though there is nothing to learn from one colour",
-    "tiny": "enlarged",
-    "giant": "read, slowly: make it smaller once",
-    "narrow": "crops are cut from it where they fit, else its middle",
-    "wrong ending": "read as what it is",
-    "odd colours": "made RGB; of 16 bits the upper 8 are kept",
-    "transparent": "laid on white",
-    "turned": "set upright, as its EXIF data say",
-    "animated": "its first picture is read",
+FINDINGS = {  # finding -> what a training run does with such a file
+    "unreadable": "stops: repair the disk or the permissions, or remove the file",
+    "truncated": "skips the file, trains on another one instead and lists it in skipped.jsonl",
+    "undecodable": "skips the file, trains on another one instead and lists it in skipped.jsonl",
+    "duplicate": "trains on every copy; check for leakage between training and test set",
+    "near duplicate": "trains on every copy; check for leakage between training and test set",
+    "blank": "trains on it, although a single color teaches nothing",
+    "tiny": "enlarges it",
+    "giant": "decodes it slowly: downscale the file once",
+    "narrow": "crops it where crops fit, otherwise takes the center",
+    "wrong ending": "reads it by its content",
+    "odd colours": "converts it to RGB; of 16 bits the upper 8 are kept",
+    "transparent": "puts it on a white background",
+    "turned": "rotates it upright by its EXIF data",
+    "animated": "reads the first frame",
 }
 
-TINY, GIANT, NARROW = 32, 50_000_000, 3.0  # pixels of the shorter side; pixels in all; longer by shorter side
+TINY_SIDE = 32  # pixels of the shorter side
 
-DECODED_SIDE = 64  # pixels of the shorter side at which a picture is looked at, at least
+GIANT_PIXELS = 50_000_000  # width × height
+
+NARROW_ASPECT = 3.0  # longer / shorter side
+
+DECODED_SIDE = 64  # pixels; minimum shorter side at which images are decoded for the checks
 
 MAX_HASH_DISTANCE = 3  # bits of 64 in which near duplicates may differ
 
-OWN_FILES = ("lock", SHARDS_FILE)  # files beside pictures that are our own
+OWN_FILES = ("lock", SHARDS_FILE)  # files that jepa itself writes into image folders
 
-MIN_FOR_PROCESSES = 500  # files for which more processes than this one do not pay
+MIN_FOR_PROCESSES = 500  # below this number of files, starting processes takes longer than it saves
 
-MAX_GROUP = 200  # pictures of one band among which near duplicates are looked for: more are left as they are
+MAX_GROUP = 200  # larger groups of one hash band are not compared: their number of pairs grows quadratically
 
-FORMAT_SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}  # others are their own
+FORMAT_SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}  # other formats have their name as suffix
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one file is."""
+    """Size, hashes and findings of one file."""
 
     path: str
-    width: int = 0  # as a person sees it; 0 where nobody can
+    width: int = 0  # pixels after the EXIF rotation; 0 if undecodable
     height: int = 0
-    findings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()  # keys of FINDINGS
     reason: str = ""  # why it cannot be read or decoded
     sha256: str = ""
-    look: int = 0  # 64 bits: where the picture gets brighter from left to right
+    dhash: int = 0  # 64-bit difference hash: where brightness increases from left to right
 
 
 def examine_files(paths: list[str], workers: int) -> Iterator[FileFacts]:
-    """Every file, in order, in several processes where that pays."""
+    """Yield the facts of every file in order; use several processes if there are many files."""
     count = available_cores() if workers < 0 else workers
     if count < 2 or len(paths) < MIN_FOR_PROCESSES:
         yield from map(examine_file, paths)
@@ -84,7 +88,7 @@ def examine_files(paths: list[str], workers: int) -> Iterator[FileFacts]:
 
 
 def examine_file(path: str) -> FileFacts:
-    """One file, read and decoded as a run would, to the end, at a small size."""
+    """Read and decode one file completely, as training does, but at a small size."""
     try:
         content = read_bytes(path)
     except OSError as error:
@@ -96,83 +100,91 @@ def examine_file(path: str) -> FileFacts:
         if path.endswith(".npy"):
             height, width, channels = load_npy(path).shape
             return FileFacts(path, width, height, (), "", digest) if channels else FileFacts(path)
-        with open_image(path) as picture:
-            findings = list(unusual_properties(picture, path))
-            across, down = picture.size
-            small = upright_image(picture, 3, max(1.0, min(picture.size) / DECODED_SIDE))
+        with open_image(path) as image:
+            findings = list(find_unusual_properties(image, path))
+            stored_width, stored_height = image.size
+            small = upright_image(image, 3, max(1.0, min(image.size) / DECODED_SIDE))
     except (Undecodable, ValueError) as error:
-        cut = "truncated" in str(error) or "not processed" in str(error)
-        return FileFacts(path, findings=("truncated" if cut else "undecodable",), reason=str(error), sha256=digest)
-    grey = np.asarray(small.convert("L").resize((9, 8), Pillow.Resampling.BOX)).astype(int)
-    if grey.max() == grey.min():
+        finding = "truncated" if "truncated" in str(error) or "not processed" in str(error) else "undecodable"
+        return FileFacts(path, findings=(finding,), reason=str(error), sha256=digest)
+    gray = np.asarray(small.convert("L").resize((9, 8), Pillow.Resampling.BOX)).astype(int)
+    if gray.max() == gray.min():
         findings.append("blank")
-    look = int(np.packbits(grey[:, 1:] > grey[:, :-1]).view(np.uint64)[0])
-    width, height = (down, across) if (small.size[0] < small.size[1]) != (across < down) else (across, down)
-    return FileFacts(path, width, height, tuple(findings), "", digest, look)
+    dhash = int(np.packbits(gray[:, 1:] > gray[:, :-1]).view(np.uint64)[0])
+    width, height = stored_width, stored_height
+    if (small.size[0] < small.size[1]) != (stored_width < stored_height):
+        width, height = stored_height, stored_width
+    return FileFacts(path, width, height, tuple(findings), "", digest, dhash)
 
 
-def unusual_properties(picture: Pillow.Image, path: str) -> Iterator[str]:
-    """What is unusual, as far as the header says."""
-    (width, height), kind = picture.size, picture.format or ""
-    if min(width, height) < TINY:
+def find_unusual_properties(image: Pillow.Image, path: str) -> Iterator[str]:
+    """Yield the findings that the header alone shows."""
+    (width, height), file_format = image.size, image.format or ""
+    if min(width, height) < TINY_SIDE:
         yield "tiny"
-    if width * height > GIANT:
+    if width * height > GIANT_PIXELS:
         yield "giant"
-    if max(width, height) > NARROW * min(width, height):
+    if max(width, height) > NARROW_ASPECT * min(width, height):
         yield "narrow"
-    ending = PurePosixPath(path).suffix.lower()
-    if ending and ending not in FORMAT_SUFFIXES.get(kind, {f".{kind.lower()}"}):
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix and suffix not in FORMAT_SUFFIXES.get(file_format, {f".{file_format.lower()}"}):
         yield "wrong ending"
-    if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
+    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
         yield "odd colours"
-    if "A" in picture.mode or "transparency" in picture.info:
+    if "A" in image.mode or "transparency" in image.info:
         yield "transparent"
-    if may_have_exif(picture) and picture.getexif().get(ORIENTATION, 1) != 1:
+    if may_have_exif(image) and image.getexif().get(ORIENTATION, 1) != 1:
         yield "turned"
-    if getattr(picture, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1:
         yield "animated"
 
 
-def exact_duplicates(seen: list[FileFacts]) -> dict[str, list[list[str]]]:
-    """Files that are equal, in groups."""
-    same = defaultdict(list)
-    for each in seen:
-        if each.width:
-            same[each.sha256].append(each.path)
-    return {"duplicate": [group for group in same.values() if len(group) > 1]}
+def find_exact_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
+    """Group the files with equal contents."""
+    groups = defaultdict(list)
+    for file in files:
+        if file.width:
+            groups[file.sha256].append(file.path)
+    return {"duplicate": [group for group in groups.values() if len(group) > 1]}
 
 
-def near_duplicates(seen: list[FileFacts]) -> dict[str, list[list[str]]]:
-    """Pairs of pictures, unequal as files, that look alike at 9×8 pixels.
+def find_near_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
+    """Find pairs of different files whose difference hashes differ in at most MAX_HASH_DISTANCE (d) bits.
 
-    Two looks that differ in at most NEAR bits agree in one of NEAR + 1 bands of them, so only those are compared that do.
+    The 64 bits are split into d + 1 bands. Two such hashes agree in at least one band, so only files with an equal band
+    are compared.
     """
-    there = [each for each in seen if each.width and "blank" not in each.findings and each.look]
-    pairs, size = set(), 64 // (MAX_HASH_DISTANCE + 1)
+    candidates = [file for file in files if file.width and "blank" not in file.findings and file.dhash]
+    pairs, bits = set(), 64 // (MAX_HASH_DISTANCE + 1)
     for band in range(MAX_HASH_DISTANCE + 1):
-        crowd = defaultdict(list)
-        for place, each in enumerate(there):
-            crowd[each.look >> (band * size) & (2**size - 1)].append(place)
-        for places in crowd.values():
-            if len(places) <= MAX_GROUP:
+        groups = defaultdict(list)
+        for index, file in enumerate(candidates):
+            groups[file.dhash >> (band * bits) & (2**bits - 1)].append(index)
+        for group in groups.values():
+            if len(group) <= MAX_GROUP:
                 pairs |= {
-                    pair for pair in combinations(places, 2) if are_near_duplicates(there[pair[0]], there[pair[1]])
+                    (one, other)
+                    for one, other in combinations(group, 2)
+                    if are_near_duplicates(candidates[one], candidates[other])
                 }
-    return {"near duplicate": [[there[one].path, there[other].path] for one, other in sorted(pairs)]}
+    return {"near duplicate": [[candidates[one].path, candidates[other].path] for one, other in sorted(pairs)]}
 
 
 def are_near_duplicates(one: FileFacts, other: FileFacts) -> bool:
-    return one.sha256 != other.sha256 and (one.look ^ other.look).bit_count() <= MAX_HASH_DISTANCE
+    """Return whether two different files have difference hashes within MAX_HASH_DISTANCE bits."""
+    return one.sha256 != other.sha256 and (one.dhash ^ other.dhash).bit_count() <= MAX_HASH_DISTANCE
 
 
-def count_ignored_suffixes(roots: Iterable[str], inside: bool) -> Counter[str]:
-    """How many files are not looked at at all, by their endings; tar and Parquet files are, if pictures were found inside them."""
-    found: Counter[str] = Counter()
-    seen = IMAGE_SUFFIXES | (ARCHIVE_SUFFIXES if inside else frozenset())
+def count_ignored_suffixes(roots: Iterable[str], include_archives: bool) -> Counter[str]:
+    """Count the files that are not read, by suffix.
+
+    With `include_archives`, tar and Parquet files count as read.
+    """
+    counts: Counter[str] = Counter()
+    read_suffixes = IMAGE_SUFFIXES | (ARCHIVE_SUFFIXES if include_archives else frozenset())
     for root in roots:
-        for _, _, files in os.walk(root):
-            endings = (
-                Path(name).suffix.lower() for name in files if not name.startswith(".") and name not in OWN_FILES
-            )
-            found.update(ending or "none" for ending in endings if ending not in seen)
-    return found
+        for _, _, names in os.walk(root):
+            foreign = [name for name in names if not name.startswith(".") and name not in OWN_FILES]
+            suffixes = [Path(name).suffix.lower() for name in foreign]
+            counts.update(suffix or "none" for suffix in suffixes if suffix not in read_suffixes)
+    return counts

@@ -1,4 +1,7 @@
-"""Datasets of pictures: in files, in an array, packed into one memory-mapped file.   B batch  S samples  C channels  H height  W width"""
+"""Image datasets: files, an array, or a packed memory map.
+
+B batch  S samples  C channels  H height  W width
+"""
 
 from __future__ import annotations
 
@@ -24,29 +27,32 @@ from openjepa.data.crops import Crops, resample
 from openjepa.data.image_io import EncodedImage, Undecodable, crop_file, decode_image, image_size, read_image_file
 from openjepa.data.listing import MappedPathList
 
-MAX_REPLACEMENTS = 16  # replacements tried for a file that cannot be decoded
+MAX_REPLACEMENTS = 16  # consecutive undecodable files before the run stops
 
-FILES_IN_MEMORY = 16  # files that are held in memory at a time
+FILES_IN_MEMORY = 16  # encoded files held in memory at a time
 
-MAX_PACKED_SIDE = 96  # longest side of pictures that are packed into one file, pixels
+MAX_PACKED_SIDE = 96  # pixels; datasets with a longer side are not packed
 
 View = UInt8[np.ndarray, "C h w"]
 
 
 @runtime_checkable
 class ImageViews(Protocol):
-    """What a dataset of pictures needs to know of the modality: the size of a view and how it is cropped and augmented."""
+    """The part of the image modality that a dataset needs: view size, cropping and augmentation."""
 
     @property
     def channels(self) -> int: ...
     @property
     def size(self) -> tuple[int, int]: ...
-    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], draws: CounterRNG | None) -> Crops: ...
-    def augment(self, views: UInt8[Tensor, "B C H W"], draws: CounterRNG | None) -> UInt8[Tensor, "B C H W"]: ...
+    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], rng: CounterRNG | None) -> Crops: ...
+    def augment(self, views: UInt8[Tensor, "B C H W"], rng: CounterRNG | None) -> UInt8[Tensor, "B C H W"]: ...
 
 
 class ImageArray:
-    """Pictures in memory or in a memory map; smaller ones than the array are padded, and `sizes` says where they end."""
+    """Images in memory or in a memory map.
+
+    Images smaller than the array are padded; `sizes` holds their true (height, width).
+    """
 
     def __init__(
         self,
@@ -56,11 +62,11 @@ class ImageArray:
         fingerprint: str,
         classes: tuple[str, ...] = (),
         sizes: Int[Tensor, "S 2"] | None = None,
-        bad: dict[int, Skipped] | None = None,
+        undecodable: dict[int, Skipped] | None = None,
     ):
         self.config, self.array, self.label, self.fingerprint, self.classes = config, array, label, fingerprint, classes
         self.sizes = torch.tensor(array.shape[2:]).expand(len(array), 2) if sizes is None else sizes
-        self.bad = bad or {}  # what could not be decoded, by index
+        self.undecodable = undecodable or {}  # by index
 
     def __len__(self) -> int:
         return len(self.array)
@@ -68,43 +74,55 @@ class ImageArray:
     def source(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
-        index, skipped = index.clone(), []
-        for row, wanted in enumerate(index.tolist() if self.bad else []):
-            attempt = 0
-            while wanted in self.bad:
-                skipped.append(self.bad[wanted])
-                if draws is None:
-                    break
-                wanted = replacement_index(draws.select(np.array([row])), attempt, len(self), self.bad[wanted])
-                attempt += 1
-            index[row] = wanted
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        """Crop and augment a batch; without `rng`, return the evaluation views."""
+        index, skipped = self.replace_undecodable(index, rng)
         height, width = self.sizes[index].float().unbind(1)
-        views = resample(self.array[index], self.config.crops(height, width, draws), self.config.size)
-        return Samples((self.config.augment(views, draws),), self.label[index], tuple(skipped))
+        views = resample(self.array[index], self.config.crops(height, width, rng), self.config.size)
+        return Samples((self.config.augment(views, rng),), self.label[index], tuple(skipped))
+
+    def replace_undecodable(
+        self, index: Int[Tensor, "B"], rng: CounterRNG | None
+    ) -> tuple[Int[Tensor, "B"], list[Skipped]]:
+        """Replace undecodable samples by random ones, and list them. Without `rng`, only list them."""
+        index, skipped = index.clone(), []
+        for row, sample in enumerate(index.tolist() if self.undecodable else []):
+            attempt = 0
+            while sample in self.undecodable:
+                bad = self.undecodable[sample]
+                skipped.append(bad)
+                if rng is None:
+                    break
+                sample = replacement_index(rng.select(np.array([row])), attempt, len(self), bad)
+                attempt += 1
+            index[row] = sample
+        return index, skipped
 
 
 class ImageFiles:
-    """Pictures in files. In training a file that cannot be decoded is replaced by one that (seed, n, attempt) choose."""
+    """Images in files.
+
+    Training replaces an undecodable file by one that depends only on (seed, n, attempt).
+    """
 
     def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str):
         self.config, self.paths, self.fingerprint = config, paths, fingerprint
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.folders[0]
+        return self.folder_labels[0]
 
     @property
     def label(self) -> Int[Tensor, "S"]:
-        return self.folders[1]
+        return self.folder_labels[1]
 
     @cached_property
-    def folders(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
-        """Names of the folders that hold the files, and each file's."""
+    def folder_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
+        """Return the sorted names of the files' folders, and each file's index into them."""
         names = [label_folder(path) for path in self.paths]
         classes = tuple(sorted(set(names)))
-        number = {name: place for place, name in enumerate(classes)}
-        return classes, torch.tensor([number[name] for name in names])
+        class_index = {name: position for position, name in enumerate(classes)}
+        return classes, torch.tensor([class_index[name] for name in names])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -112,64 +130,75 @@ class ImageFiles:
     def source(self, index: int) -> str:
         return self.paths[index]
 
-    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        """Decode, crop and augment a batch; without `rng`, return the evaluation views with their labels."""
         views, label, skipped = [], torch.full((len(index),), -1), []
         for rows in torch.arange(len(index)).split(FILES_IN_MEMORY):
-            own = draws.select(rows.numpy()) if draws else None
-            for row, (view, bad) in zip(rows.tolist(), self.views(index[rows].tolist(), own), strict=True):
+            part_rng = rng.select(rows.numpy()) if rng else None
+            part = self.read_views(index[rows].tolist(), part_rng)
+            for row, (view, undecodable) in zip(rows.tolist(), part, strict=True):
                 views.append(view)
-                skipped.extend(bad)
-                if draws is None and not bad:
+                skipped.extend(undecodable)
+                if rng is None and not undecodable:
                     label[row] = self.label[index[row]]
-        return Samples((self.config.augment(torch.from_numpy(np.stack(views)), draws),), label, tuple(skipped))
+        return Samples((self.config.augment(torch.from_numpy(np.stack(views)), rng),), label, tuple(skipped))
 
-    def views(self, index: list[int], draws: CounterRNG | None) -> Iterator[tuple[View, list[Skipped]]]:
-        """A view of each of some samples, and the files that had to be passed over for it."""
-        for row, found in enumerate(self.cut(index, draws)):
+    def read_views(self, index: list[int], rng: CounterRNG | None) -> Iterator[tuple[View, list[Skipped]]]:
+        """Yield a view of each sample, with the files skipped on the way to it."""
+        for row, view in enumerate(self.decode_crops(index, rng)):
             skipped: list[Skipped] = []
-            while isinstance(found, Skipped):
-                skipped.append(found)
-                if draws is None:
-                    found = np.zeros((self.config.channels, *self.config.size), np.uint8)
+            while isinstance(view, Skipped):
+                skipped.append(view)
+                if rng is None:
+                    view = np.zeros((self.config.channels, *self.config.size), np.uint8)
                     break
-                mine = draws.select(np.array([row]))
-                (found,) = self.cut([replacement_index(mine, len(skipped) - 1, len(self), found)], mine)
-            yield found, skipped
+                row_rng = rng.select(np.array([row]))
+                replacement = replacement_index(row_rng, len(skipped) - 1, len(self), view)
+                (view,) = self.decode_crops([replacement], row_rng)
+            yield view, skipped
 
-    def cut(self, index: list[int], draws: CounterRNG | None) -> Iterator[View | Skipped]:
-        """A view of each file, or why there is none. All are read before the first is decoded: their crops are one draw."""
-        files = deque(self.look(place) for place in index)
+    def decode_crops(self, index: list[int], rng: CounterRNG | None) -> Iterator[View | Skipped]:
+        """Yield a view of each file, or why it has none.
+
+        All headers are read before the first file is decoded: one batched call makes all crops.
+        """
+        files = deque(self.read_header(sample) for sample in index)
         sides = torch.tensor([(1, 1) if isinstance(file, Skipped) else file[:2] for file in files], dtype=torch.float32)
-        crop, row = self.config.crops(sides[:, 0], sides[:, 1], draws), 0
+        crop, row = self.config.crops(sides[:, 0], sides[:, 1], rng), 0
         while files:
-            found = files.popleft()  # and its decoded picture goes with it
-            if isinstance(found, EncodedImage):
+            view = files.popleft()  # drops our reference, which frees the decoded image
+            if isinstance(view, EncodedImage):
                 try:
-                    found = crop_file(found, self.config.channels, crop, row, self.config.size)
+                    view = crop_file(view, self.config.channels, crop, row, self.config.size)
                 except Undecodable as error:
-                    found = Skipped(self.paths[index[row]], str(error))
-            yield found
+                    view = Skipped(self.paths[index[row]], str(error))
+            yield view
             row += 1
 
-    def look(self, place: int) -> EncodedImage | Skipped:
-        """A file read, or why it cannot be."""
+    def read_header(self, index: int) -> EncodedImage | Skipped:
+        """Read one file and its size; return why it was skipped if it is not an image."""
         try:
-            return read_image_file(self.paths[place], self.config.channels)
+            return read_image_file(self.paths[index], self.config.channels)
         except Undecodable as error:
-            return Skipped(self.paths[place], str(error))
+            return Skipped(self.paths[index], str(error))
 
 
-def replacement_index(draws: CounterRNG, attempt: int, count: int, bad: Skipped) -> int:
-    """Which sample takes the place of one that could not be decoded. Mistake after 16 in a row."""
+def replacement_index(rng: CounterRNG, attempt: int, count: int, bad: Skipped) -> int:
+    """Draw the sample that replaces an undecodable one.
+
+    Raises:
+        UserError: MAX_REPLACEMENTS files in a row were undecodable.
+    """
     if attempt == MAX_REPLACEMENTS:
         raise UserError(
-            f"{MAX_REPLACEMENTS} files in a row cannot be decoded, the last {bad.path} ({bad.reason}): look at the folder"
+            f"{MAX_REPLACEMENTS} files in a row cannot be decoded, the last is {bad.path} ({bad.reason}): "
+            "run jepa doctor on the folder"
         )
-    return int(draws.fold_in(0).uniform(f"replacement {attempt}") * count)  # the same for every view of the sample
+    return int(rng.fold_in(0).uniform(f"replacement {attempt}") * count)  # the same for every view of the sample
 
 
-def worth_packing(files: ImageFiles) -> bool:
-    """Whether the pictures, by a look at 64 of them, are worth packing."""
+def is_worth_packing(files: ImageFiles) -> bool:
+    """Return whether all of up to 64 evenly spaced images are small enough to pack."""
     sizes = []
     for index in np.linspace(0, len(files) - 1, min(64, len(files))).astype(int).tolist():
         try:
@@ -180,50 +209,58 @@ def worth_packing(files: ImageFiles) -> bool:
 
 
 def pack_images(files: ImageFiles, cache: Path) -> Dataset:
-    """The pictures decoded once into one memory-mapped file; the files themselves where one of them turns out large."""
-    channels, count = files.config.channels, len(files)
+    """Decode all images once into one memory-mapped file.
+
+    Return `files` unchanged if one of them is too large.
+    """
+    channels = files.config.channels
     store, index = cache / f"{files.fingerprint}-{channels}.pixels", cache / f"{files.fingerprint}-{channels}.json"
     if not index.exists():
-        sizes, bad = np.zeros((count, 2), np.int64), {}
-        for place, path in enumerate(files.paths):
-            try:
-                sizes[place] = image_size(path, channels)
-            except Undecodable as error:
-                bad[place] = str(error)
+        sizes, reasons = measure_sizes(files)
         if sizes.max() > MAX_PACKED_SIDE:
             return files
-        height, width = sizes.max(0)
+        shape = (len(files), channels, *sizes.max(0))
         with atomic_write(store) as temporary:
-            array = np.memmap(temporary, np.uint8, "w+", shape=(count, channels, height, width))
-            for place, path in enumerate(files.paths):
+            array = np.memmap(temporary, np.uint8, "w+", shape=shape)
+            for number, path in enumerate(files.paths):
                 try:
-                    picture = decode_image(path, channels)
-                    array[place, :, : picture.shape[1], : picture.shape[2]] = picture
+                    image = decode_image(path, channels)
+                    array[number, :, : image.shape[1], : image.shape[2]] = image
                 except Undecodable as error:
-                    bad[place] = str(error)
+                    reasons[number] = str(error)
             array.flush()
         with atomic_write(index) as temporary:
-            temporary.write_text(json.dumps({"shape": array.shape, "sizes": sizes.tolist(), "bad": bad}))
+            temporary.write_text(json.dumps({"shape": array.shape, "sizes": sizes.tolist(), "bad": reasons}))
     return PackedImages(files, store, index)
 
 
+def measure_sizes(files: ImageFiles) -> tuple[np.ndarray, dict[int, str]]:
+    """Return (height, width) of every image from its header, and why some have none, by index."""
+    sizes, reasons = np.zeros((len(files), 2), np.int64), {}
+    for number, path in enumerate(files.paths):
+        try:
+            sizes[number] = image_size(path, files.config.channels)
+        except Undecodable as error:
+            reasons[number] = str(error)
+    return sizes, reasons
+
+
 class PackedImages(ImageArray):
-    """What `pack` made, memory-mapped; a worker opens it again instead of taking a copy."""
+    """Images packed by `pack_images`, memory-mapped. A worker maps the file again instead of copying it."""
 
     def __init__(self, files: ImageFiles, store: Path, index: Path):
-        self.made_of = files, store, index
+        self.source_files = files, store, index
         content = json.loads(index.read_text())
         shape = content["shape"]
         array = torch.from_file(str(store), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(*shape)
-        bad = {int(place): Skipped(files.paths[int(place)], reason) for place, reason in content["bad"].items()}
+        undecodable = {int(key): Skipped(files.paths[int(key)], reason) for key, reason in content["bad"].items()}
         label = files.label.clone()
-        label[list(bad)] = -1
-        super().__init__(
-            files.config, array, label, files.fingerprint, files.classes, torch.tensor(content["sizes"]), bad
-        )
+        label[list(undecodable)] = -1
+        sizes = torch.tensor(content["sizes"])
+        super().__init__(files.config, array, label, files.fingerprint, files.classes, sizes, undecodable)
 
     def source(self, index: int) -> str:
-        return self.made_of[0].source(index)
+        return self.source_files[0].source(index)
 
     def __reduce__(self):
-        return PackedImages, self.made_of
+        return PackedImages, self.source_files

@@ -1,4 +1,4 @@
-"""Read, check and decode picture files.   C channels  H height  W width"""
+"""Read, check and decode image files.   C channels  H height  W width"""
 
 from __future__ import annotations
 
@@ -24,155 +24,203 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 MODES = {1: "L", 3: "RGB"}
 
-MAX_PIXELS = 100_000_000  # of a picture; more is taken for a decompression bomb
+MAX_PIXELS = 100_000_000  # per image; more counts as a decompression bomb
 
-MAX_BYTES = 2**29  # of a file
+MAX_BYTES = 2**29  # per file
 
-ORIENTATION = 0x0112  # EXIF
+ORIENTATION = 0x0112  # EXIF tag
 
-DECODE_ERRORS = (  # what Pillow raises on files that are not what they seem
+DECODE_ERRORS = (  # what Pillow raises on damaged files
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     ZeroDivisionError, struct.error,
 )  # fmt: skip
 
-READ_ATTEMPTS = 3  # tries to read a file before the run stops
+READ_ATTEMPTS = 3  # attempts to read a file before the run stops
 
 
 class Undecodable(ValueError):
-    """A file was read but is not a picture we can decode; the message is the reason."""
+    """A file could be read but not decoded as an image; the message is the reason."""
 
 
 def read_bytes(path: str) -> bytes:
-    """The bytes of a file, or of an address in an archive; a failure is tried again, then stops the run, since a replacement
-    would make a resume differ. Undecodable if there are more than MOST_BYTES.
+    """Return the bytes of a file, or of an address in an archive.
+
+    A failed read is retried and then stops the run: using another file instead would make a resume inexact.
+
+    Raises:
+        Undecodable: the file is larger than MAX_BYTES.
+        OSError: every attempt failed.
     """
-    place = parse_address(path)
+    address = parse_address(path)
     for attempt in range(READ_ATTEMPTS):
         try:
-            if (member_size(place) if place else Path(path).stat().st_size) > MAX_BYTES:
+            if (member_size(address) if address else Path(path).stat().st_size) > MAX_BYTES:
                 raise Undecodable(f"the file is larger than {MAX_BYTES // 2**20} MiB")
-            return read_member(place) if place else Path(path).read_bytes()
+            return read_member(address) if address else Path(path).read_bytes()
         except OSError as error:
             if attempt == READ_ATTEMPTS - 1:
                 raise OSError(
-                    f"{path} cannot be read ({error.strerror}): mend it or its disk, then go on with --resume"
+                    f"{path} cannot be read ({error.strerror}): fix the file or its disk, then resume with --resume yes"
                 ) from error
             time.sleep(0.2 * 4**attempt)
     raise AssertionError
 
 
 def open_image(path: str) -> Pillow.Image:
-    """The picture with its header read and checked. Undecodable, with the reason, if it is not one we open."""
+    """Open an image: read and check its header without decoding the pixels.
+
+    Raises:
+        Undecodable: the file is empty, of another format, or has too many pixels.
+    """
     content = read_bytes(path)
     if not content:
         raise Undecodable("the file is empty")
     try:
-        picture = Pillow.open(io.BytesIO(content), formats=FORMATS)
+        image = Pillow.open(io.BytesIO(content), formats=FORMATS)
     except Pillow.DecompressionBombError as error:
         raise Undecodable("too many pixels: a decompression bomb?") from error
     except DECODE_ERRORS as error:
-        raise Undecodable("not a picture of a known format") from error
-    if picture.size[0] * picture.size[1] > min(MAX_PIXELS, Pillow.MAX_IMAGE_PIXELS or MAX_PIXELS):
-        raise Undecodable(f"{picture.size[0]}×{picture.size[1]} pixels: a decompression bomb?")
-    return picture
+        raise Undecodable("not an image in a supported format") from error
+    if image.size[0] * image.size[1] > min(MAX_PIXELS, Pillow.MAX_IMAGE_PIXELS or MAX_PIXELS):
+        raise Undecodable(f"{image.size[0]}×{image.size[1]} pixels: a decompression bomb?")
+    return image
 
 
-def upright_image(picture: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.Image:
-    """The picture a person sees, in the wanted channels; a JPEG may come out up to `scale` times smaller."""
+def upright_image(image: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.Image:
+    """Decode an image with its EXIF rotation applied, in 1 or 3 channels, transparency on white.
+
+    A JPEG is decoded at up to `scale` times smaller size, which is faster.
+
+    Raises:
+        Undecodable: the pixels cannot be decoded, or `channels` is not 1 or 3.
+    """
     if channels not in MODES:
-        raise Undecodable(f"pictures have 1 or 3 channels, not {channels}: more come in .npy files")
+        raise Undecodable(f"image files have 1 or 3 channels, not {channels}: store other images as .npy files")
     try:
         if scale > 1:
-            picture.draft(None, (int(picture.size[0] / scale), int(picture.size[1] / scale)))
-        picture.load()
-        seen = ImageOps.exif_transpose(picture)
+            image.draft(None, (int(image.size[0] / scale), int(image.size[1] / scale)))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
     except DECODE_ERRORS as error:
         raise Undecodable(f"cannot be decoded: {error}") from error
-    if seen.mode.startswith(("I", "F")):  # 16 bits and more: the top eight
-        array = np.asarray(seen).astype(np.float64)
-        top = 65535.0 if seen.mode.startswith("I") else max(float(array.max()), 1e-12)
-        seen = Pillow.fromarray((array / top * 255).clip(0, 255).round().astype(np.uint8), "L")
-    if "A" in seen.mode or "transparency" in seen.info:
-        seen = seen.convert("RGBA")
-        seen = Pillow.alpha_composite(Pillow.new("RGBA", seen.size, "white"), seen)
-    return seen.convert(MODES[channels])
+    if upright.mode.startswith(("I", "F")):  # 16 bits and more: keep the upper 8
+        array = np.asarray(upright).astype(np.float64)
+        top = 65535.0 if upright.mode.startswith("I") else max(float(array.max()), 1e-12)
+        upright = Pillow.fromarray((array / top * 255).clip(0, 255).round().astype(np.uint8), "L")
+    if "A" in upright.mode or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        upright = Pillow.alpha_composite(Pillow.new("RGBA", upright.size, "white"), upright)
+    return upright.convert(MODES[channels])
 
 
 class EncodedImage(NamedTuple):
-    """A picture that was read and not yet decoded."""
+    """An image whose header is read but whose pixels are not decoded."""
 
-    height: int  # as a person sees it
-    width: int
+    height: int  # after the EXIF rotation
+    width: int  # after the EXIF rotation
     content: Pillow.Image | UInt8[np.ndarray, "C H W"]
 
 
 def read_image_file(path: str, channels: int) -> EncodedImage:
-    """A file's bytes, and from its header how high and wide it is. Undecodable if it has none."""
+    """Read a file's bytes, and its height and width from the header.
+
+    Raises:
+        Undecodable: the file is not an image, or its header is damaged.
+    """
     if path.endswith(".npy"):
         array = read_array(path, channels)
         return EncodedImage(array.shape[1], array.shape[2], array)
-    picture = open_image(path)
-    width, height = picture.size
+    image = open_image(path)
+    width, height = image.size
     try:
-        turned = may_have_exif(picture) and picture.getexif().get(ORIENTATION, 1) >= 5  # stored on its side
+        sideways = may_have_exif(image) and image.getexif().get(ORIENTATION, 1) >= 5
     except DECODE_ERRORS as error:
         raise Undecodable(f"its EXIF data cannot be read: {error}") from error
-    return EncodedImage(width, height, picture) if turned else EncodedImage(height, width, picture)
+    return EncodedImage(width, height, image) if sideways else EncodedImage(height, width, image)
 
 
-def may_have_exif(picture: Pillow.Image) -> bool:
-    """Whether it may have EXIF data. Of a PNG they may come last, so that Pillow decodes it all to find that there are none."""
-    if picture.format != "PNG" or not (isinstance(picture, ImageFile.ImageFile) and isinstance(picture.fp, io.BytesIO)):
+def may_have_exif(image: Pillow.Image) -> bool:
+    """Return whether an image may have EXIF data.
+
+    A PNG may store them after the pixels, so Pillow would decode all of a PNG without EXIF data to look for them.
+    """
+    if image.format != "PNG" or not (isinstance(image, ImageFile.ImageFile) and isinstance(image.fp, io.BytesIO)):
         return True
-    content = picture.fp.getvalue()
+    content = image.fp.getvalue()
     return any(chunk in content for chunk in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
 
 
 def image_size(path: str, channels: int) -> tuple[int, int]:
-    """Height and width as a person sees the picture, from its header. Undecodable if it has none."""
+    """Return (height, width) after the EXIF rotation, from the header.
+
+    Raises:
+        Undecodable: the file is not an image, or its header is damaged.
+    """
     return read_image_file(path, channels)[:2]
 
 
 def decode_image(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
-    """The whole picture. Undecodable, with the reason, if it cannot be had."""
+    """Decode a whole image at full size.
+
+    Raises:
+        Undecodable: the file is not an image, or its pixels cannot be decoded.
+    """
     if path.endswith(".npy"):
         return read_array(path, channels)
-    with open_image(path) as picture:
-        return to_planes(upright_image(picture, channels))
+    with open_image(path) as image:
+        return to_planes(upright_image(image, channels))
 
 
-def to_planes(picture: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
-    array = np.asarray(picture)
+def to_planes(image: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
+    """Convert a Pillow image to an array with the channels first."""
+    array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def read_array(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
-    """A picture of any number of channels, kept as bytes of H W C in numpy's format."""
+    """Load an image with any number of channels from a .npy file of uint8 (H, W, C).
+
+    Raises:
+        Undecodable: the file holds another dtype or shape.
+    """
     array = load_npy(path)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
-        raise Undecodable(f"{array.dtype} of shape {array.shape}, not uint8 of (H, W, {channels})")
+        raise Undecodable(f"{array.dtype} of shape {array.shape}: must be uint8 of shape (H, W, {channels})")
     return array.transpose(2, 0, 1)
 
 
 def load_npy(path: str) -> np.ndarray:
-    """What a file of numpy's holds; never a pickle. Undecodable if it is none."""
+    """Load the array of a .npy file; pickles are refused.
+
+    Raises:
+        Undecodable: the file is not a .npy file, or is damaged.
+    """
     try:
         return np.lib.format.read_array(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, tokenize.TokenError) as error:  # also of a shape that is a lie
+    except (
+        ValueError,
+        EOFError,
+        MemoryError,
+        tokenize.TokenError,
+    ) as error:  # MemoryError: a header with a false shape
         raise Undecodable("not a plain numpy array") from error
 
 
 def crop_file(
     file: EncodedImage, channels: int, crop: Crops, row: int, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "C h w"]:
-    """The row-th of the boxes, from one decode at the smallest scale that serves. Undecodable, with the reason, if it cannot be had."""
+    """Return view `row` of the crops, from one decode at the smallest sufficient scale.
+
+    Raises:
+        Undecodable: the pixels cannot be decoded.
+    """
     if isinstance(file.content, np.ndarray):
         whole = torch.from_numpy(np.ascontiguousarray(file.content))[None]
         return resample(whole, Crops(*(each[row : row + 1] for each in crop)), size)[0].numpy()
     scale = min(float(crop.height[row]) / size[0], float(crop.width[row]) / size[1])
-    seen = upright_image(file.content, channels, scale)
-    across, down = seen.size[0] / file.width, seen.size[1] / file.height
+    image = upright_image(file.content, channels, scale)
+    across, down = image.size[0] / file.width, image.size[1] / file.height
     left, top, right, bottom = crop.box(row)
-    box = left * across, top * down, min(right * across, seen.size[0]), min(bottom * down, seen.size[1])
-    out = seen.resize((size[1], size[0]), Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    box = left * across, top * down, min(right * across, image.size[0]), min(bottom * down, image.size[1])
+    out = image.resize((size[1], size[0]), Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     return to_planes(out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if crop.flip[row] else out)

@@ -18,7 +18,10 @@ from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_
 
 
 class MappedPathList(Sequence[str]):
-    """A list of paths in one memory-mapped file: a million of them open at once, and workers share the memory."""
+    """A list of paths in one memory-mapped file.
+
+    A million paths open instantly, and workers share the memory.
+    """
 
     def __init__(self, file: Path):
         self.file = file
@@ -40,7 +43,7 @@ class MappedPathList(Sequence[str]):
 
     @staticmethod
     def write(file: Path, paths: list[str]) -> MappedPathList:
-        """Stores the list and opens it. The file appears whole or not at all."""
+        """Write the list atomically and open it."""
         encoded = [os.fsencode(path) for path in paths]
         ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
         with atomic_write(file) as temporary, temporary.open("wb") as stream:
@@ -50,51 +53,57 @@ class MappedPathList(Sequence[str]):
         return MappedPathList(file)
 
 
-def list_files(roots: Sequence[str], suffixes: frozenset[str], inside: bool = True) -> FileList:
-    """Every file with one of these suffixes below the folders, or named in text files, sorted; links are followed once.
+def list_files(roots: Sequence[str], suffixes: frozenset[str], include_archives: bool = True) -> FileList:
+    """List the files with these suffixes in folders, or named in text files, sorted.
 
-    With `inside`, also those inside the tar and Parquet files named, or in folders that hold no files of these suffixes
-    themselves: archives sorted, each in its own order. Mistake in a sentence where there is nothing to find.
+    Symlinks are followed, each folder once. With `include_archives`, also list the members of tar and Parquet files
+    that are named, or that lie in a folder without loose files of these suffixes. Archives are sorted; members keep
+    their order.
+
+    Raises:
+        UserError: no root is given, a root does not exist, or nothing has one of the suffixes.
     """
     if not roots:
-        raise UserError("no data given: name a folder of images, for a run by --data.root FOLDER")
-    found: dict[str, int] = {}
+        raise UserError("no data given: name a folder of images (for a run: --data.root FOLDER)")
+    all_sizes: dict[str, int] = {}
     for root in roots:
-        found.update(files_under(root, suffixes, ARCHIVE_SUFFIXES if inside else frozenset()))
-    packed = sorted(path for path in found if path_suffix(path) in ARCHIVE_SUFFIXES)
-    loose = sorted(found.keys() - set(packed))
-    sizes = {path: found[path] for path in loose}
-    for archive in packed:
+        all_sizes.update(files_under(root, suffixes, ARCHIVE_SUFFIXES if include_archives else frozenset()))
+    archives = sorted(path for path in all_sizes if path_suffix(path) in ARCHIVE_SUFFIXES)
+    loose = sorted(all_sizes.keys() - set(archives))
+    sizes = {path: all_sizes[path] for path in loose}
+    for archive in archives:
         sizes.update(list_addresses(archive, suffixes))
     if not sizes:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
-        raise UserError(f"no images in {' '.join(roots)}: looked for files ending in {kinds}, in all sub-folders")
+        raise UserError(f"no images in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}")
     digest = hashlib.sha256(
         "\0".join(f"{path}\0{size}" for path, size in sizes.items()).encode("utf-8", "surrogateescape")
     )
     return FileList(list(sizes), digest.hexdigest()[:32])
 
 
-def files_under(root: str, suffixes: frozenset[str], packed: frozenset[str]) -> dict[str, int]:
-    """Path and size of what a root stands for: files of the suffixes, or else archives. Mistake if it is nothing."""
+def files_under(root: str, suffixes: frozenset[str], archive_suffixes: frozenset[str]) -> dict[str, int]:
+    """Return path and size of the files of one root: those with the suffixes, or else its archives.
+
+    Raises:
+        UserError: the root does not exist, or is not a folder, an image, an archive or a list of paths.
+    """
     path = Path(root).expanduser()
     if path.is_dir():
         if loose := dict(walk_files(str(path), suffixes)):
             return loose
         check_complete(path)
-        return dict(walk_files(str(path), packed))
+        return dict(walk_files(str(path), archive_suffixes))
     if path.is_file() and path.suffix.lower() == ".txt":
         return dict(read_path_list(path))
-    if path.is_file() and path.suffix.lower() in suffixes | packed:
+    if path.is_file() and path.suffix.lower() in suffixes | archive_suffixes:
         return {str(path): path.stat().st_size}
     if path.is_file() and path.name.lower().endswith(COMPRESSED_SUFFIXES):
-        raise UserError(
-            f"{root} is compressed, so that no picture in it can be read by itself: decompress it to a .tar file"
-        )
+        raise UserError(f"{root} is compressed, so single images cannot be read from it: decompress it to a .tar file")
     if not path.exists():
-        raise UserError(f"{root} is not there: check its spelling")
+        raise UserError(f"{root} does not exist: check the path")
     raise UserError(
-        f"{root} is no picture, not a folder, a .tar or .parquet file, nor a .txt file of paths: check its spelling"
+        f"{root} is not a folder, an image, a .tar or .parquet file, or a .txt file of paths: check the path"
     )
 
 
@@ -103,26 +112,26 @@ def path_suffix(path: str) -> str:
 
 
 def walk_files(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """Path and size of every plain file below a folder with one of the suffixes."""
+    """Yield path and size of each regular file below a folder that has one of the suffixes."""
     folders = [(root, os.path.realpath(root))]
-    seen = {folders[0][1]}
+    visited = {folders[0][1]}
     while folders:
-        folder, place = folders.pop()
+        folder, real_folder = folders.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_symlink_loop(entry):
                     continue
                 if entry.is_dir():
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{place}{os.sep}{entry.name}"
-                    if real not in seen:
-                        seen.add(real)
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{real_folder}{os.sep}{entry.name}"
+                    if real not in visited:
+                        visited.add(real)
                         folders.append((entry.path, real))
                 elif path_suffix(entry.name) in suffixes and entry.is_file():
                     yield entry.path, entry.stat().st_size
 
 
 def is_symlink_loop(entry: os.DirEntry[str]) -> bool:
-    """Whether a link leads to itself; like one that leads nowhere, it is no file."""
+    """Return whether a symlink leads to itself. Like a dangling link, it does not count as a file."""
     try:
         entry.is_dir()
     except OSError as error:
@@ -133,10 +142,16 @@ def is_symlink_loop(entry: os.DirEntry[str]) -> bool:
 
 
 def read_path_list(file: Path) -> Iterator[tuple[str, int]]:
-    """Path and size of the files that a text file names, one a line, relative to the text file."""
+    """Yield path and size of the files named in a text file, one per line, relative to the text file.
+
+    Raises:
+        UserError: a line does not name a file.
+    """
     for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         if line.strip():
             path = file.parent / line.strip()
             if not path.is_file():
-                raise UserError(f"{file} names {line.strip()}, which is not a file: remove the line or mend the path")
+                raise UserError(
+                    f"{file} names {line.strip()}, which is not a file: remove the line or correct the path"
+                )
             yield str(path), path.stat().st_size

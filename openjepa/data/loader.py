@@ -1,4 +1,4 @@
-"""Load whole training steps, starting at any step."""
+"""Load the batches and masks of whole training steps, starting at any step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Step(NamedTuple):
-    """All that one training step needs from the loader."""
+    """The batch and masks of one training step."""
 
     step: int
     batch: Batch
@@ -34,10 +34,10 @@ class Step(NamedTuple):
 
 
 class Steps(torch.utils.data.Dataset):
-    """A dataset whose items are whole steps: a rank's share of the global batch, with its masks.
+    """A dataset whose items are whole steps: one rank's share of the global batch, with its masks.
 
-    An epoch is len(data) // batch_size steps over a permutation keyed by (seed, epoch); what is left over waits for
-    another epoch. Item i is a function of (seed, i), so a run can start anywhere.
+    An epoch is len(data) // batch_size steps over a permutation keyed by (seed, epoch); the remaining samples are
+    dropped until the next epoch. Item i is a function of (seed, i), so a run can start at any step.
     """
 
     def __init__(
@@ -46,46 +46,52 @@ class Steps(torch.utils.data.Dataset):
         masker: Masker,
         *,
         batch_size: int,
-        total: int,
+        total_steps: int,
         seed: int,
         rank: int = 0,
-        ranks: int = 1,
-        views: int = 1,
+        world_size: int = 1,
+        num_views: int = 1,
     ):
-        if batch_size % ranks:
+        if batch_size % world_size:
             raise UserError(
-                f"batch size {batch_size} does not divide by {ranks} processes: try --batch-size {batch_size // ranks * ranks}"
+                f"--batch-size {batch_size} is not divisible by {world_size} processes: "
+                f"try --batch-size {batch_size // world_size * world_size}"
             )
         if len(data) < batch_size:
             raise UserError(
-                f"{len(data)} images are fewer than a batch of {batch_size}: try --batch-size {max(1, len(data) // 2)}"
+                f"the dataset has {len(data)} samples, fewer than --batch-size {batch_size}: "
+                f"try --batch-size {max(1, len(data) // 2)}"
             )
-        self.data, self.masker, self.seed, self.total, self.views = data, masker, seed, total, views
-        self.batch_size, self.rank, self.share = batch_size, rank, batch_size // ranks
+        self.data, self.masker, self.seed, self.total_steps, self.num_views = data, masker, seed, total_steps, num_views
+        self.batch_size, self.rank, self.local_batch_size = batch_size, rank, batch_size // world_size
         self.epoch, self.order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
-        return self.total
+        return self.total_steps
 
     def __getitem__(self, step: int) -> Step:
-        epoch, place = divmod(step, len(self.data) // self.batch_size)
+        epoch, step_in_epoch = divmod(step, len(self.data) // self.batch_size)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, epoch_order(self.seed, epoch, len(self.data))
-        places = place * self.batch_size + np.arange(self.batch_size)
-        mine = slice(self.rank * self.share, (self.rank + 1) * self.share)
-        numbers = epoch * len(self.data) + places
-        draws = CounterRNG(self.seed, step, numbers[mine], numbers, self.rank * self.share)
+        positions = step_in_epoch * self.batch_size + np.arange(self.batch_size)  # in the epoch's order
+        local = slice(self.rank * self.local_batch_size, (self.rank + 1) * self.local_batch_size)
+        index = epoch * len(self.data) + positions
+        rng = CounterRNG(self.seed, step, index[local], index, self.rank * self.local_batch_size)
 
-        wanted = torch.from_numpy(self.order[places[mine]])
-        reads = [self.data.read(wanted, draws.fold_in(turn)) for turn in range(self.views)]
-        batch = Batch(tuple(view for read in reads for view in read.views), torch.from_numpy(numbers[mine]))
-        return Step(step, batch, self.masker(None, None, draws, step / self.total), reads[0].skipped)
+        samples = torch.from_numpy(self.order[positions[local]])
+        reads = [self.data.read(samples, rng.fold_in(view)) for view in range(self.num_views)]
+        batch = Batch(tuple(view for read in reads for view in read.views), torch.from_numpy(index[local]))
+        return Step(step, batch, self.masker(None, None, rng, step / self.total_steps), reads[0].skipped)
 
 
 def load_steps(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
-    """The steps from `start` on, in order, made ahead by `workers` processes (0: made when asked for).
+    """Yield the steps from `start` on, in order.
 
-    What goes wrong in a worker is raised as it was there; Mistake if one of them has gone.
+    `workers` processes prefetch them; with 0 workers this process loads them. An error in a worker
+    is raised here unchanged.
+
+    Raises:
+        UserError: a worker process was killed.
     """
     loader = DataLoader(
         StepOrError(steps, workers),
@@ -98,65 +104,83 @@ def load_steps(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[St
         worker_init_fn=init_worker,
         multiprocessing_context="forkserver" if workers else None,
     )
-    made = iter(loader)
-    while outcome := next_step(made, workers):
+    outcomes = iter(loader)
+    while outcome := next_step(outcomes, workers):
         if isinstance(outcome, Exception):
             raise outcome
         yield outcome
 
 
-def next_step(made: Iterator[Any], workers: int) -> Any:
-    """What comes next, or nothing at the end. Mistake if a worker has gone, and what it had made with it."""
+def next_step(outcomes: Iterator[Any], workers: int) -> Any:
+    """Return the next step or error, or None at the end.
+
+    Raises:
+        UserError: a worker process was killed, and its prefetched steps are lost.
+    """
     try:
-        return next(made, None)
+        return next(outcomes, None)
     except (RuntimeError, EOFError, OSError) as error:
         if isinstance(error, RuntimeError) and not re.search(r"DataLoader worker \(pid", str(error)):
             raise
         raise UserError(
-            f"a loader process was killed, for memory perhaps; nothing is lost: go on with --resume yes --workers {workers // 2}"
+            "a data-loading worker was killed, perhaps because memory ran out; no progress is lost: "
+            f"resume with --resume yes --workers {workers // 2}"
         ) from error
 
 
 class StepOrError(torch.utils.data.Dataset):
-    """The steps, or, in place of one, the error it ended with, which so comes back from a worker as it is."""
+    """The steps, with the error in place of a step that failed.
+
+    A worker that returns an error, instead of raising it, hands it over unchanged.
+    """
 
     def __init__(self, steps: Steps, workers: int):
         self.steps, self.workers = steps, workers
 
     def __getitem__(self, step: int) -> Step | UserError | OSError:
         try:
-            made = self.steps[step]
+            item = self.steps[step]
             if self.workers:
                 check_shared_memory(
-                    sum(view.nbytes for view in made.batch.views if isinstance(view, torch.Tensor)), self.workers
+                    sum(view.nbytes for view in item.batch.views if isinstance(view, torch.Tensor)), self.workers
                 )
-            return made
+            return item
         except (UserError, OSError) as error:
             return error
 
 
 def check_shared_memory(size: int, workers: int) -> None:
-    """Mistake unless shared memory, through which batches come from workers, has room: without it torch waits for ever."""
+    """Check that shared memory, which carries batches from workers, has room for workers + 1 batches.
+
+    Without this check torch waits forever when shared memory is full.
+
+    Raises:
+        UserError: too little shared memory is free.
+    """
     if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < (workers + 1) * size:
         raise UserError(
-            f"shared memory is full: {SHARED_MEMORY} has {free / 1e6:.1f} MB left, and a batch wants {size / 1e6:.1f}: give it more "
-            f"(docker run --shm-size=2g), then go on with --resume yes, or with --workers {workers // 2}"
+            f"shared memory is full: {SHARED_MEMORY} has {free / 1e6:.1f} MB free, a batch needs {size / 1e6:.1f} MB: "
+            "give it more (docker run --shm-size=2g) and resume with --resume yes, "
+            f"or resume with --resume yes --workers {workers // 2}"
         )
 
 
 def identity(outcome: Any) -> Any:
-    """A step is a batch already."""
+    """Return the step unchanged: it is a batch already."""
     return outcome
 
 
 def init_worker(worker: int) -> None:
-    """A worker is one of several, so it keeps to one core; and it does not outlive the run, however that was ended."""
+    """Limit a worker to one thread, since several run at once, and end it when the training process ends."""
     torch.set_num_threads(1)
     threading.Thread(target=exit_with_parent, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def exit_with_parent(parent: Any) -> None:
-    """Waits for the run's process to end. A worker's own parent is a server of forks, which waits for its workers."""
+    """Wait for the training process to end, then exit.
+
+    The worker's direct parent is the fork server, which itself waits for its workers.
+    """
     if parent:
         wait([parent.sentinel])
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Datasets of signals in an array."""
+"""Signal datasets: an array in memory or in a memory map.   B batch  S signals"""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from openjepa.core.types import Samples
 
 
 class SeriesArray:
-    """Signals in memory or a memory map. Training looks at a random stretch, evaluation at the first."""
+    """Signals in memory or in a memory map.
+
+    Training reads `length` samples from a random start, evaluation the first `length` samples.
+    """
 
     classes: tuple[str, ...] = ()
 
@@ -25,9 +28,9 @@ class SeriesArray:
     def source(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: Int[Tensor, "B"], draws: CounterRNG | None) -> Samples:
-        room = self.signals.shape[2] - self.length + 1
-        start = (draws.uniform("stretch") * room).long().tolist() if draws else [0] * len(index)
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        starts = self.signals.shape[2] - self.length + 1  # possible start positions
+        start = (rng.uniform("stretch") * starts).long().tolist() if rng else [0] * len(index)
         rows = [
             self.signals[row, :, first : first + self.length] for row, first in zip(index.tolist(), start, strict=True)
         ]

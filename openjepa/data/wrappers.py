@@ -1,4 +1,4 @@
-"""Datasets that wrap another dataset: threaded reading, a subset, renumbered labels."""
+"""Wrap a dataset: read it with threads, take a subset, renumber its labels."""
 
 from __future__ import annotations
 
@@ -6,68 +6,70 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from openjepa.core.cpus import available_cores
 from openjepa.core.protocols import Dataset
+from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples
 
 
 class ThreadedDataset:
-    """A dataset of files, read by as many threads as there are cores: decoders let each other run."""
+    """A dataset of files read by as many threads as there are cores. Image decoders release the GIL."""
 
-    PIECE = 16  # samples a thread takes at once
+    PIECE = 16  # samples per task of a thread
 
-    def __init__(self, own: Dataset):
-        self.own, self.classes, self.fingerprint = own, own.classes, own.fingerprint
+    def __init__(self, dataset: Dataset):
+        self.dataset, self.classes, self.fingerprint = dataset, dataset.classes, dataset.fingerprint
         self.pool = ThreadPoolExecutor(available_cores())
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.dataset)
 
     def source(self, index: int) -> str:
-        return self.own.source(index)
+        return self.dataset.source(index)
 
-    def read(self, index, draws):
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         pieces = torch.arange(len(index)).split(self.PIECE)
-        asked = [(index[rows], draws.select(rows.numpy()) if draws else None) for rows in pieces]
-        read = list(self.pool.map(lambda each: self.own.read(*each), asked))
-        views = tuple(torch.cat(each) for each in zip(*(part.views for part in read), strict=True))
-        return Samples(
-            views, torch.cat([part.label for part in read]), tuple(bad for part in read for bad in part.skipped)
-        )
+        tasks = [(index[rows], rng.select(rows.numpy()) if rng else None) for rows in pieces]
+        parts = list(self.pool.map(lambda task: self.dataset.read(*task), tasks))
+        views = tuple(torch.cat(each) for each in zip(*(part.views for part in parts), strict=True))
+        skipped = tuple(bad for part in parts for bad in part.skipped)
+        return Samples(views, torch.cat([part.label for part in parts]), skipped)
 
 
 class Subset:
-    """Some samples of a dataset."""
+    """The samples of a dataset at some indices."""
 
-    def __init__(self, whole: Dataset, index: torch.Tensor):
-        self.whole, self.index, self.classes = whole, index, whole.classes
-        self.fingerprint = f"{whole.fingerprint}-{zlib.crc32(index.numpy().tobytes()):08x}"
+    def __init__(self, dataset: Dataset, index: Int[Tensor, "S"]):
+        self.dataset, self.index, self.classes = dataset, index, dataset.classes
+        self.fingerprint = f"{dataset.fingerprint}-{zlib.crc32(index.numpy().tobytes()):08x}"
 
     def __len__(self) -> int:
         return len(self.index)
 
     def source(self, index: int) -> str:
-        return self.whole.source(int(self.index[index]))
+        return self.dataset.source(int(self.index[index]))
 
-    def read(self, index, draws):
-        return self.whole.read(self.index[index], draws)
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        return self.dataset.read(self.index[index], rng)
 
 
 class Relabeled:
-    """A dataset whose labels are numbered as another's, by name."""
+    """A dataset whose labels are renumbered, by class name, to match the classes of another dataset."""
 
-    def __init__(self, own: Dataset, classes: tuple[str, ...]):
-        self.own, self.classes = own, classes
-        self.fingerprint = f"{own.fingerprint}-{zlib.crc32(repr(classes).encode()):08x}"
-        self.number = torch.tensor([*(classes.index(name) for name in own.classes), -1])
+    def __init__(self, dataset: Dataset, classes: tuple[str, ...]):
+        self.dataset, self.classes = dataset, classes
+        self.fingerprint = f"{dataset.fingerprint}-{zlib.crc32(repr(classes).encode()):08x}"
+        self.new_label = torch.tensor([*(classes.index(name) for name in dataset.classes), -1])
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.dataset)
 
     def source(self, index: int) -> str:
-        return self.own.source(index)
+        return self.dataset.source(index)
 
-    def read(self, index, draws):
-        read = self.own.read(index, draws)
-        return read._replace(label=self.number[read.label])
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        samples = self.dataset.read(index, rng)
+        return samples._replace(label=self.new_label[samples.label])

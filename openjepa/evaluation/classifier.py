@@ -1,4 +1,4 @@
-"""Keep the linear classifier that a probe trained, and use it."""
+"""Save, load and apply the linear classifier that a probe trained."""
 
 from __future__ import annotations
 
@@ -16,67 +16,72 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.evaluation.probes.logistic import LinearClassifier
 
-SUFFIX = "-head.safetensors"  # NAME-head.safetensors beside NAME.json
+CLASSIFIER_SUFFIX = "-head.safetensors"  # NAME-head.safetensors, in the folder of NAME.json
 
 
 class Classifier(NamedTuple):
-    """Scores of classes, before softmax, are x @ weight.T + bias."""
+    """A linear classifier on features x: logits are x @ weight.T + bias."""
 
     weight: Float[Tensor, "K D"]
     bias: Float[Tensor, "K"]
     classes: tuple[str, ...]
-    encoder: str  # fingerprint of the encoder whose features it was trained on
+    encoder: str  # fingerprint of the encoder that computed its training features
 
-    def chances(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
-        """The probability of each class."""
+    def probabilities(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+        """Return the probability of each class."""
         return (features.float() @ self.weight.T + self.bias).softmax(1)
 
 
 def fold_classifier(model: LinearClassifier, classes: tuple[str, ...], encoder: str) -> Classifier:
-    """A logistic regression as one linear map, its standardisation folded in."""
+    """Convert logistic regression on standardized features to a classifier of plain features."""
     weight = model.weight / model.std
     return Classifier(weight, model.bias - weight @ model.mean, classes, encoder)
 
 
 def save_classifier(head: Classifier, file: Path) -> Path:
-    about = {"classes": json.dumps(head.classes), "encoder": head.encoder}
+    """Write a classifier to a safetensors file and return its path."""
+    metadata = {"classes": json.dumps(head.classes), "encoder": head.encoder}
     with atomic_write(file) as temporary:
-        save_file({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}, temporary, about)
+        save_file({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}, temporary, metadata)
     return file
 
 
 def load_classifier(file: Path) -> Classifier:
-    """A head that was kept. Mistake in a sentence if it is none."""
+    """Load a classifier that `jepa probe` saved. Raises UserError if the file is not one."""
     try:
-        with safe_open(file, "pt") as opened:
-            about = opened.metadata() or {}
-            classes = json.loads(about["classes"])
-            head = Classifier(opened.get_tensor("weight"), opened.get_tensor("bias"), tuple(classes), about["encoder"])
+        with safe_open(file, "pt") as stored:
+            metadata = stored.metadata() or {}
+            weight, bias = stored.get_tensor("weight"), stored.get_tensor("bias")
+            head = Classifier(weight, bias, tuple(json.loads(metadata["classes"])), metadata["encoder"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{file} is no head that jepa probe has kept ({error}): probe again") from error
+        raise UserError(f"{file} is not a classifier saved by jepa probe ({error}): run jepa probe again") from error
     if head.weight.ndim != 2 or head.bias.shape != (len(head.weight),) or len(head.classes) != len(head.weight):
-        raise UserError(f"{file} is no head that jepa probe has kept: its shapes do not fit one another: probe again")
+        shapes = f"weight {tuple(head.weight.shape)}, bias {tuple(head.bias.shape)}, {len(head.classes)} classes"
+        raise UserError(f"{file} is not a classifier saved by jepa probe (shapes: {shapes}): run jepa probe again")
     return head
 
 
 def find_classifier(run: Path, file: Path | None, encoder: str) -> Classifier:
-    """The head asked for, or the only one beside a run. Mistake if there is none, several, or one of another encoder."""
+    """Load the classifier in `file`, or else the only one in RUN/probes.
+
+    Raises UserError if RUN/probes contains none or several, or if it belongs to another encoder.
+    """
     if file is None:
-        kept = sorted((run / "probes").glob(f"*{SUFFIX}"))
-        if len(kept) != 1:
-            there = "there are " + ", ".join(map(str, kept)) if kept else f"{run} has none: jepa probe {run} keeps one"
-            raise UserError(f"which classes? give --head; {there}")
-        (file,) = kept
+        files = sorted((run / "probes").glob(f"*{CLASSIFIER_SUFFIX}"))
+        if not files:
+            raise UserError(f"{run}/probes has no classifier: run jepa probe {run}, or give --head FILE")
+        if len(files) > 1:
+            raise UserError(f"give --head: {run}/probes has several classifiers ({', '.join(map(str, files))})")
+        (file,) = files
     head = load_classifier(file)
     if head.encoder != encoder:
-        raise UserError(f"{file} was trained on another encoder's features: jepa probe {run} trains one for this")
+        raise UserError(
+            f"{file} was trained on another encoder's features: jepa probe {run} trains one for this encoder"
+        )
     return head
 
 
-def top_classes(chances: Float[Tensor, "B K"], count: int) -> list[list[tuple[int, float]]]:
-    """Of each row the most likely classes and how likely they are."""
-    found = torch.topk(chances, min(count, chances.shape[1]))
-    return [
-        list(zip(classes, shares, strict=True))
-        for classes, shares in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-    ]
+def top_classes(probabilities: Float[Tensor, "B K"], count: int) -> list[list[tuple[int, float]]]:
+    """Return the most likely classes of each row with their probabilities, the most likely first."""
+    values, indices = torch.topk(probabilities, min(count, probabilities.shape[1]))
+    return [list(zip(*row, strict=True)) for row in zip(indices.tolist(), values.tolist(), strict=True)]

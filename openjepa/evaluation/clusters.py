@@ -15,34 +15,38 @@ from openjepa.core.fileio import atomic_write
 from openjepa.evaluation.index import Index
 from openjepa.evaluation.nearest import normalize_rows
 
-MINIBATCH_ROWS = 50_000  # rows; of more, centres move after a batch of them at a time
+MINIBATCH_ROWS = 50_000  # with more rows, use mini-batch k-means
 
-STARTS = 4  # of k-means; the best is kept
+STARTS = 4  # initializations of k-means; the best result is used
 
 
 class Clustering(NamedTuple):
-    """A cluster for each row, -1 where there are no features, and how well clusters and class folders agree."""
+    """The cluster of each row, and how well clusters agree with class folders."""
 
-    cluster: Int[np.ndarray, "S"]
-    near: Float[np.ndarray, "S"]  # cosine to the cluster's centre
-    agreement: dict[str, float]  # empty without labels
+    cluster: Int[np.ndarray, "S"]  # -1 where the image could not be decoded
+    cosine: Float[np.ndarray, "S"]  # to the cluster's center
+    agreement: dict[str, float]  # empty without class folders
 
 
 def kmeans(x: Float[np.ndarray, "S D"], count: int, seed: int) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
-    """Each row's cluster, the largest cluster first, and the cosine to its centre."""
+    """Return each row's cluster, numbered from the largest, and its cosine to the center. Requires scikit-learn."""
     try:
         from sklearn.cluster import KMeans, MiniBatchKMeans
     except ImportError as error:
-        raise UserError("clusters need an extra: pip install 'openjepa[search]'") from error
+        raise UserError("jepa cluster requires scikit-learn: pip install 'openjepa[search]'") from error
     kind: Any = KMeans if len(x) <= MINIBATCH_ROWS else MiniBatchKMeans
-    found = kind(count, n_init=STARTS, random_state=seed).fit(x)
-    rank = np.argsort(np.argsort(-np.bincount(found.labels_, minlength=count), kind="stable"))
-    near = np.einsum("sd,sd->s", x, normalize_rows(found.cluster_centers_)[found.labels_])
-    return rank[found.labels_], near
+    fitted = kind(count, n_init=STARTS, random_state=seed).fit(x)
+    rank = np.argsort(np.argsort(-np.bincount(fitted.labels_, minlength=count), kind="stable"))
+    cosine = np.einsum("sd,sd->s", x, normalize_rows(fitted.cluster_centers_)[fitted.labels_])
+    return rank[fitted.labels_], cosine
 
 
 def class_agreement(members: Int[np.ndarray, "S"], classes: np.ndarray) -> dict[str, float]:
-    """How clusters and classes agree: mutual information and pairs, both 0 by chance and 1 at best, and purity."""
+    """Compute how well clusters agree with classes.
+
+    Adjusted mutual information and adjusted Rand index are 0 by chance and 1 at best. Purity is the fraction of rows
+    whose class is the most frequent one of their cluster; it grows with the number of clusters.
+    """
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
     purity = sum(Counter(classes[members == each]).most_common(1)[0][1] for each in np.unique(members)) / len(members)
@@ -53,17 +57,17 @@ def class_agreement(members: Int[np.ndarray, "S"], classes: np.ndarray) -> dict[
     }
 
 
-def main_folders(result: Clustering, index: Index, number: int) -> str:
-    """The folders that most of a cluster lies in."""
+def describe_folders(result: Clustering, index: Index, number: int) -> str:
+    """Format the most frequent class folders of a cluster with their shares."""
     names = Counter(index.classes[row] for row in np.flatnonzero(result.cluster == number))
-    whole = sum(names.values())
-    return ", ".join(f"{name} {100 * many / whole:.0f} %" for name, many in names.most_common(3) if name)
+    total = sum(names.values())
+    return ", ".join(f"{name} {100 * count / total:.0f} %" for name, count in names.most_common(3) if name)
 
 
 def write_clusters(result: Clustering, index: Index, file: Path) -> None:
-    """A line for each row."""
+    """Write a CSV file with a line per row: file, class, cluster, cosine."""
     with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "cluster", "cosine"))
-        for row in zip(index.pictures, index.classes, result.cluster.tolist(), result.near.tolist(), strict=True):
+        for row in zip(index.files, index.classes, result.cluster.tolist(), result.cosine.tolist(), strict=True):
             lines.writerow((*row[:3], f"{row[3]:.4f}"))

@@ -1,4 +1,4 @@
-"""Measure whether decoded pictures agree with what they were decoded from."""
+"""Measure whether sampled images agree with the features from which they were sampled."""
 
 from __future__ import annotations
 
@@ -11,40 +11,38 @@ from torch import Tensor
 
 from openjepa.core.rng import epoch_order
 
-CENTER_BOX = (
-    0.25,
-    0.25,
-    0.75,
-    0.75,
-)  # the block that is drawn to be measured, in all pictures: features tell places, too
+CENTER_BOX = (0.25, 0.25, 0.75, 0.75)  # the decoded block; the same for all images, as features depend on position
 
-MIN_IMAGES = 20  # pictures that an agreement is measured on
+MIN_IMAGES = 20  # images that a measurement needs
 
 
 class Agreement(NamedTuple):
-    """How often a drawn picture's features are nearest, of all pictures', to those it was drawn from."""
+    """How well the features of sampled images match those from which they were sampled."""
 
-    retrieval: float
-    shuffled: float  # the same, drawn from another picture's condition: the control
-    chance: float
-    cosine: float  # of a drawn picture with its own, mean
-    cosine_other: float  # with others', mean
+    retrieval: float  # fraction of samples whose nearest neighbor among all images is the image they come from
+    shuffled: float  # control: retrieval of samples from another image's condition
+    chance: float  # retrieval by chance
+    cosine: float  # mean cosine with the image they come from
+    cosine_other: float  # mean cosine with the other images
 
 
 def derangement(count: int, seed: int) -> Int[Tensor, "B"]:
-    """For each picture another one, drawn at random: all in one ring."""
+    """Assign each image another one at random, by a permutation that is a single cycle."""
     ring = torch.from_numpy(epoch_order(seed, 0, count))
     return torch.empty_like(ring).scatter(0, ring, ring.roll(1))
 
 
-def feature_agreement(
+def measure_agreement(
     truth: Float[Tensor, "B D"], own: Float[Tensor, "B D"], control: Float[Tensor, "B D"]
 ) -> Agreement:
-    """Of drawn pictures' features, row by row, with those they were drawn from."""
+    """Compare features of samples with those of the images, row by row; `control` holds samples from other images.
+
+    Features are centered by the mean over the images.
+    """
     mean = truth.mean(0)
-    there, drawn, shuffled = (F.normalize(each - mean, dim=1) for each in (truth, own, control))
-    right = torch.arange(len(truth))
-    cosine = drawn @ there.T
+    images, samples, shuffled = (F.normalize(features - mean, dim=1) for features in (truth, own, control))
+    rows = torch.arange(len(truth))
+    cosine = samples @ images.T
     others = (cosine.sum() - cosine.diagonal().sum()) / (len(truth) * (len(truth) - 1))
-    hits, misses = (((each @ there.T).argmax(1) == right).float().mean() for each in (drawn, shuffled))
-    return Agreement(float(hits), float(misses), 1 / len(truth), float(cosine.diagonal().mean()), float(others))
+    hits, control_hits = (((each @ images.T).argmax(1) == rows).float().mean() for each in (samples, shuffled))
+    return Agreement(float(hits), float(control_hits), 1 / len(truth), float(cosine.diagonal().mean()), float(others))

@@ -14,17 +14,17 @@ from openjepa.evaluation.index import Index
 from openjepa.evaluation.nearest import NO_COSINE, Neighbors, choose_finder
 from openjepa.evaluation.whitening import WhitenedView, Whitening
 
-MAX_NEIGHBORS = 16  # of each picture that are looked at
+MAX_NEIGHBORS = 16  # nearest images per image that are compared
 
-MAX_PRINTED = 10  # rows for each direction, to whiten wholly; of fewer it is done by half
+FULL_WHITENING_ROWS = 10  # rows per feature dimension; with fewer, whitening uses power 0.5 instead of 1
 
-LOWER_MARGINS = (0.0, 0.02, 0.05, 0.1)  # below the threshold, where a pair is shown
+LOWER_MARGINS = (0.0, 0.02, 0.05, 0.1)  # below the threshold, at which the figure shows a pair
 
-QUERY_ROWS = 1024  # queries at once
+QUERY_ROWS = 1024  # queries per batch
 
 
 class Pairs(NamedTuple):
-    """Every picture and one of its nearest."""
+    """Pairs of nearby rows and their cosines."""
 
     one: Int[np.ndarray, "P"]
     other: Int[np.ndarray, "P"]
@@ -32,45 +32,48 @@ class Pairs(NamedTuple):
 
 
 def nearest_pairs(index: Index) -> Pairs:
-    """Each picture beside its nearest others, by the cosine of whitened features."""
-    many = len(index.features) >= MAX_PRINTED * index.features.shape[1]
-    features = WhitenedView(index.features, Whitening.of(index.features, power=1.0 if many else 0.5))
-    search_in = choose_finder(features, index.beside("twins.faiss"))
+    """Pair each row with its nearest other rows by the cosine of whitened features."""
+    power = 1.0 if len(index.features) >= FULL_WHITENING_ROWS * index.features.shape[1] else 0.5
+    features = WhitenedView(index.features, Whitening.of(index.features, power=power))
+    finder = choose_finder(features, index.sibling_path("twins.faiss"))
     parts = []
     for first in range(0, len(features), QUERY_ROWS):
         rows = np.arange(first, min(first + QUERY_ROWS, len(features)))
-        parts.append(unique_pairs(rows, search_in.find(features[rows], MAX_NEIGHBORS + 1)))
+        parts.append(unique_pairs(rows, finder.find(features[rows], MAX_NEIGHBORS + 1)))
     return Pairs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def unique_pairs(rows: Int[np.ndarray, "Q"], near: Neighbors) -> Pairs:
-    """Every pair once where it can be told, no row with itself."""
+    """List the pairs of rows and their neighbors, without a row's match to itself and undecodable images."""
     one = np.repeat(rows, near.rows.shape[1])
     other, cosine = near.rows.reshape(-1), near.cosine.reshape(-1)
     real = (other != one) & (other >= 0) & (cosine > NO_COSINE + 0.5)
     return Pairs(one[real], other[real], cosine[real])
 
 
-def group_pairs(found: Pairs, threshold: float) -> list[list[int]]:
-    """Groups of two and more, the largest first: a leader and its twins, leaders by how many twins they have."""
-    twins: dict[int, set[int]] = {}
-    close = found.cosine >= threshold
-    for one, other in zip(found.one[close].tolist(), found.other[close].tolist(), strict=True):
-        twins.setdefault(one, set()).add(other)
-        twins.setdefault(other, set()).add(one)
-    groups, taken = [], set()
-    for leader in sorted(twins, key=lambda row: (-len(twins[row]), row)):
-        free = sorted(twins[leader] - taken)
-        if leader not in taken and free:
+def group_pairs(pairs: Pairs, threshold: float) -> list[list[int]]:
+    """Group rows into a leader and its duplicates, the largest group first; no group has a chain of pairs.
+
+    Rows with the most duplicates become leaders first; a row belongs to one group.
+    """
+    duplicates: dict[int, set[int]] = {}
+    close = pairs.cosine >= threshold
+    for one, other in zip(pairs.one[close].tolist(), pairs.other[close].tolist(), strict=True):
+        duplicates.setdefault(one, set()).add(other)
+        duplicates.setdefault(other, set()).add(one)
+    groups, grouped = [], set()
+    for leader in sorted(duplicates, key=lambda row: (-len(duplicates[row]), row)):
+        free = sorted(duplicates[leader] - grouped)
+        if leader not in grouped and free:
             groups.append([leader, *free])
-            taken |= {leader, *free}
+            grouped |= {leader, *free}
     return sorted(groups, key=lambda group: (-len(group), group))
 
 
 def write_groups(groups: list[list[int]], index: Index, file: Path) -> None:
-    """A line for each picture that has a twin."""
+    """Write a CSV file with a line per image that has a duplicate: group, row, file, class."""
     with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("group", "row", "file", "class"))
         for number, group in enumerate(groups):
-            lines.writerows((number, row, index.pictures[row], index.classes[row]) for row in group)
+            lines.writerows((number, row, index.files[row], index.classes[row]) for row in group)

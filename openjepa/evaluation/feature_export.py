@@ -1,4 +1,4 @@
-"""Write features as safetensors, npy or Parquet, with a list of the rows."""
+"""Write features as safetensors, npy or Parquet, with the image file of each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openjepa.core.protocols import Dataset
 from openjepa.core.types import Samples
 from openjepa.evaluation.feature_store import CHUNK_ROWS, FEATURES_FILE, FeatureChunk, Features, read_header
 
-FEATURES_KEY = "features"  # of the tensor, and of the column
+FEATURES_KEY = "features"  # name of the tensor and of the Parquet column
 
 ROWS_FILE = "rows.csv"
 
@@ -26,12 +26,12 @@ FEATURE_SUFFIXES = (".safetensors", ".npy", ".parquet")
 
 
 def path_beside(out: Path, ending: str) -> Path:
-    """photos.npy → photos.npy.csv."""
+    """Append an ending to a file's name: photos.npy -> photos.npy.csv."""
     return out.with_name(out.name + ending)
 
 
 def write_rows(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
-    """A line for each row: where the picture is, from wherever one asks, and its folder's name, if there are several."""
+    """Write a CSV file with each image's absolute path and, if there are several folders, the name of its folder."""
     several = len(data.classes) > 1
     with file.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
@@ -42,29 +42,29 @@ def write_rows(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
 
 
 def absolute_source(run: str) -> Path | str:
-    """Where a run is, from wherever one asks; what is no path stays as it is."""
+    """Return the absolute path of a run; a name that is not a path stays as it is."""
     return Path(run).resolve() if Path(run).exists() else run
 
 
 def nan_if_undecodable(encode: Callable[[int, Samples], FeatureChunk]) -> Callable[[int, Samples], FeatureChunk]:
-    """The same, with no numbers for what could not be decoded."""
+    """Wrap an encoding function to return NaN for samples that could not be decoded."""
 
-    def encoded(first: int, read: Samples) -> FeatureChunk:
-        chunk = encode(first, read)
+    def encode_or_nan(first: int, samples: Samples) -> FeatureChunk:
+        chunk = encode(first, samples)
         chunk.kinds[FEATURES_KEY][chunk.label < 0] = torch.nan
         return chunk
 
-    return encoded
+    return encode_or_nan
 
 
 def write_safetensors(features: Features, work: Path, out: Path) -> None:
-    """The file that grew, and its list beside it."""
+    """Move the finished features and the CSV file to their final names."""
     (work / ROWS_FILE).replace(path_beside(out, ".csv"))
     (work / FEATURES_FILE).replace(out)
 
 
 def write_npy(features: Features, work: Path, out: Path) -> None:
-    """The matrix alone, its list beside it, and what made it."""
+    """Write the features as .npy, with a CSV file of the rows and a JSON file of the metadata."""
     rows = features.kinds[FEATURES_KEY]
     with atomic_write(path_beside(out, ".json")) as temporary:
         temporary.write_text(json.dumps(read_header(work / FEATURES_FILE)[0]["__metadata__"], indent=1))
@@ -79,18 +79,18 @@ def write_npy(features: Features, work: Path, out: Path) -> None:
 
 
 def write_parquet(features: Features, work: Path, out: Path) -> None:
-    """Columns file, class and features, lists of one length; what made them in the schema."""
+    """Write columns file, class and features (fixed-size lists), with the metadata in the schema. Requires pyarrow."""
     try:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise UserError("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
+        raise UserError("writing Parquet files requires pyarrow: pip install 'openjepa[parquet]'") from error
     rows = features.kinds[FEATURES_KEY]
-    numbers = pyarrow.list_(pyarrow.float32(), int(rows[0].numel()))
+    list_type = pyarrow.list_(pyarrow.float32(), int(rows[0].numel()))
     about = read_header(work / FEATURES_FILE)[0]["__metadata__"] | {"shape": json.dumps(list(rows.shape[1:]))}
     text = pyarrow.string()
     schema = pyarrow.schema(
-        [("file", text), ("class", text), (FEATURES_KEY, numbers)], metadata={"openjepa": json.dumps(about)}
+        [("file", text), ("class", text), (FEATURES_KEY, list_type)], metadata={"openjepa": json.dumps(about)}
     )
     with (
         atomic_write(out) as temporary,
@@ -103,8 +103,8 @@ def write_parquet(features: Features, work: Path, out: Path) -> None:
             part = rows[first : first + CHUNK_ROWS]
             names = [(file.encode(errors="replace").decode(), name) for file, name in (next(lines) for _ in part)]
             flat = pyarrow.array(part.numpy().reshape(-1))
-            columns = [*map(list, zip(*names, strict=True)), pyarrow.FixedSizeListArray.from_arrays(flat, type=numbers)]
-            writer.write_table(pyarrow.table(columns, schema=schema))
+            lists = pyarrow.FixedSizeListArray.from_arrays(flat, type=list_type)
+            writer.write_table(pyarrow.table([*map(list, zip(*names, strict=True)), lists], schema=schema))
 
 
 WRITERS = {".safetensors": write_safetensors, ".npy": write_npy, ".parquet": write_parquet}

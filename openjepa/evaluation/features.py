@@ -14,6 +14,7 @@ from torch import Tensor
 
 from openjepa.core.distributed import is_main
 from openjepa.core.fileio import lock_folder
+from openjepa.core.options import PooledKind
 from openjepa.core.protocols import Dataset
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.core.types import Samples
@@ -26,105 +27,105 @@ from openjepa.evaluation.feature_store import (
     store_features,
     write_index,
 )
-from openjepa.interop.adapters import EncoderAdapter, EncoderOutput, PooledKind
+from openjepa.interop.pretrained import EncoderOutput, PretrainedEncoder
 from openjepa.training.device import Device
 
-RAW_PIXELS_SIDE = 32  # larger pictures are averaged down to this side for the raw-pixel baseline
+RAW_PIXELS_SIDE = 32  # the raw-pixel baseline downsamples larger images to this side by averaging
 
-Epochs = Callable[[int], Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]]  # epoch → what is seen, and the rows
+Epochs = Callable[[int], Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]]  # epoch -> (features, rows)
 
 
 def compute_features(
-    candidate: EncoderAdapter,
+    encoder: PretrainedEncoder,
     data: Dataset,
-    place: Device,
+    device: Device,
     kinds: tuple[PooledKind, ...] = ("last",),
     folder: Path | None = None,
     batch: int = 256,
 ) -> Features:
-    """Pooled features of each sample's evaluation view: `last`, `last4`, or both (paper, appendix A.2).
+    """Compute pooled features of each sample's evaluation view: `last`, `last4`, or both (paper, appendix A.2).
 
-    With a folder they are written there, chunk after chunk, beside an index of files and classes, and read from there
-    when they are already; an interrupted call goes on where it stopped, and ranks share the chunks. Samples that cannot
-    be decoded have the label -1.
+    With a folder, features are written there chunk by chunk, with an index of files and classes; complete features are
+    read from there, an interrupted call is resumed, and ranks share the chunks. Samples that cannot be decoded have the
+    label -1.
     """
-    make = FeatureWriter(view_reader(data), feature_encoder(candidate, place, {kind: kind for kind in kinds}, batch))
+    writer = FeatureWriter(view_reader(data), feature_encoder(encoder, device, {kind: kind for kind in kinds}, batch))
     if folder is None:
-        return collect_chunks(make, len(data))
-    about = {"encoder": candidate.fingerprint, "data": data.fingerprint, "precision": place.precision}
+        return collect_chunks(writer, len(data))
+    about = {"encoder": encoder.fingerprint, "data": data.fingerprint, "precision": device.precision}
     with lock_folder(folder, "embedding") if is_main() else nullcontext():
-        features = store_features(make, len(data), about, folder)
+        features = store_features(writer, len(data), about, folder)
         if is_main() and not (folder / INDEX_FILE).exists():
             write_index(data, features.label, folder / INDEX_FILE)
     return features
 
 
 def view_reader(data: Dataset) -> Callable[[int, int], Samples]:
-    """Evaluation views of some samples in a row."""
+    """Return the function that reads the evaluation views of consecutive samples."""
     return lambda first, last: data.read(torch.arange(first, last), None)
 
 
 def feature_encoder(
-    candidate: EncoderAdapter, place: Device, kinds: dict[str, str], batch: int = 256
+    encoder: PretrainedEncoder, device: Device, kinds: dict[str, str], batch: int = 256
 ) -> Callable[[int, Samples], FeatureChunk]:
-    """What turns views into features: of each kind asked for, under the name given for it."""
-    candidate.network.to(place.device).eval()
+    """Return the function that encodes samples; `kinds` maps each kind of features to its name in the result."""
+    encoder.network.to(device.device).eval()
 
     @torch.no_grad()
-    def encode(first: int, read: Samples) -> FeatureChunk:
+    def encode(first: int, samples: Samples) -> FeatureChunk:
         rows: dict[str, list[Tensor]] = {name: [] for name in kinds.values()}
-        for view in read.views[0].split(batch):
-            with place.autocast():
-                seen = candidate.encode(place.move(view))
+        for view in samples.views[0].split(batch):
+            with device.autocast():
+                output = encoder.encode(device.move(view))
             for kind, name in kinds.items():
-                rows[name].append(getattr(seen, kind).cpu())
-        return FeatureChunk(first, {name: torch.cat(parts) for name, parts in rows.items()}, read.label)
+                rows[name].append(getattr(output, kind).cpu())
+        return FeatureChunk(first, {name: torch.cat(parts) for name, parts in rows.items()}, samples.label)
 
     return encode
 
 
 class DatasetEncoder(NamedTuple):
-    """An encoder before a dataset: what it sees of samples, asked again and again."""
+    """An encoder, a dataset and a device: encodes samples of the dataset by index."""
 
-    encoder: EncoderAdapter
+    encoder: PretrainedEncoder
     data: Dataset
     device: Device
 
     def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool, patches: bool = True) -> Epochs:
-        """Epochs over some samples in an order of (seed, epoch): what is seen, and which of `index` it is.
+        """Return a function from an epoch to its batches: features and the positions of the samples in `index`.
 
-        With `augment`, random crops keyed by (seed, epoch) too; the samples must be decodable. Without `patches`, only
-        pooled features are kept, so that batches may be large.
+        The order is keyed by (seed, epoch); with `augment`, so are random crops. The samples must be decodable. Without
+        `patches`, only pooled features are kept, so that batches can be large.
         """
 
-        def epoch_of(epoch: int) -> Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]:
-            numbers = epoch * len(index) + np.arange(len(index))
-            places = torch.from_numpy(epoch_order(seed, epoch, len(index)))
-            for first, rows in zip(range(0, len(index), batch), places.split(batch), strict=True):
-                draws = CounterRNG.of(seed, epoch, numbers[first : first + batch]) if augment else None
-                yield self.encode(index[rows], draws, patches), rows
+        def batches_of(epoch: int) -> Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]:
+            keys = epoch * len(index) + np.arange(len(index))
+            order = torch.from_numpy(epoch_order(seed, epoch, len(index)))
+            for first, rows in zip(range(0, len(index), batch), order.split(batch), strict=True):
+                rng = CounterRNG.of(seed, epoch, keys[first : first + batch]) if augment else None
+                yield self.encode(index[rows], rng, patches), rows
 
-        return epoch_of
+        return batches_of
 
     @torch.no_grad()
-    def encode(self, index: Int[Tensor, "B"], draws: CounterRNG | None = None, patches: bool = True) -> EncoderOutput:
-        """Features of some samples, of evaluation views or of the crops that draws choose; 256 pass the encoder at a time."""
+    def encode(self, index: Int[Tensor, "B"], rng: CounterRNG | None = None, patches: bool = True) -> EncoderOutput:
+        """Encode some samples in batches of 256: their evaluation views or, with `rng`, random crops."""
         parts = []
         for rows in torch.arange(len(index)).split(256):
-            mine = draws.select(rows.numpy()) if draws else None
+            samples = self.data.read(index[rows], rng.select(rows.numpy()) if rng else None)
             with self.device.autocast():
-                seen = self.encoder.encode(self.device.move(self.data.read(index[rows], mine).views[0]))
-            parts.append(seen if patches else seen._replace(patches=seen.patches[:, :0]))
+                output = self.encoder.encode(self.device.move(samples.views[0]))
+            parts.append(output if patches else output._replace(patches=output.patches[:, :0]))
         return EncoderOutput(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def raw_pixel_features(data: Dataset) -> Features:
-    """The evaluation views themselves as features, pictures averaged down to 32×32: the baseline that knows nothing."""
+    """Return pixels as features, images downsampled to 32×32: the baseline without an encoder."""
 
-    def encode(first: int, read: Samples) -> FeatureChunk:
-        view = read.views[0].float()
+    def flatten(first: int, samples: Samples) -> FeatureChunk:
+        view = samples.views[0].float()
         if view.dim() == 4 and max(view.shape[2:]) > RAW_PIXELS_SIDE:
             view = torch.nn.functional.adaptive_avg_pool2d(view, RAW_PIXELS_SIDE)
-        return FeatureChunk(first, {"last": view.flatten(1)}, read.label)
+        return FeatureChunk(first, {"last": view.flatten(1)}, samples.label)
 
-    return collect_chunks(FeatureWriter(view_reader(data), encode), len(data))
+    return collect_chunks(FeatureWriter(view_reader(data), flatten), len(data))

@@ -1,4 +1,4 @@
-"""Open an index that `jepa embed` wrote: features and the picture of each row.   S pictures  D width  N patches"""
+"""Open an index that `jepa embed` wrote: features and the image file of each row.   S images  D width  N patches"""
 
 from __future__ import annotations
 
@@ -11,78 +11,79 @@ import numpy as np
 from jaxtyping import Float
 
 from openjepa.core.errors import UserError
-from openjepa.evaluation.feature_export import FEATURE_SUFFIXES, FEATURES_KEY
-from openjepa.evaluation.feature_export import path_beside as of_file
+from openjepa.evaluation.feature_export import FEATURE_SUFFIXES, FEATURES_KEY, path_beside
 from openjepa.evaluation.feature_store import map_arrays, read_header
 
 
 class Index(NamedTuple):
-    """Features in a map of their file, a row for each picture."""
+    """Memory-mapped features with a row per image."""
 
     file: Path
-    features: Float[np.ndarray, "S *F"]  # NaN where a picture could not be decoded
-    pictures: list[str]
-    classes: list[str]  # the picture's folder; "" where none is known
-    about: dict[str, Any]  # what made it
+    features: Float[np.ndarray, "S *F"]  # NaN where the image could not be decoded
+    files: list[str]  # image of each row
+    classes: list[str]  # name of the image's folder; "" where it is unknown
+    metadata: dict[str, Any]  # encoder and settings that made the features
 
     @property
     def pooled(self) -> bool:
-        """Whether a picture is one vector, not one for each patch."""
+        """Tell whether an image is one vector, not one per patch."""
         return self.features.ndim == 2
 
-    def beside(self, ending: str) -> Path:
-        """A file beside the index: photos.safetensors → photos-ENDING."""
+    def sibling_path(self, ending: str) -> Path:
+        """Return the path of a file next to the index: photos.safetensors -> photos-ENDING."""
         return self.file.with_name(f"{self.file.stem}-{ending}")
 
 
 def open_index(file: Path) -> Index:
-    """An index, its features left in the file. Mistake in a sentence if it is none, or damaged."""
+    """Open an index without reading its features into memory. Raises UserError if it is damaged."""
     if file.suffix not in FEATURE_SUFFIXES or not file.is_file():
-        raise UserError(f"{file} is no index: make one with jepa embed RUN FOLDER --out photos.safetensors")
+        raise UserError(f"{file} is not an index: make one with jepa embed RUN FOLDER --out photos.safetensors")
     try:
-        found = READERS[file.suffix](file)
+        index = READERS[file.suffix](file)
     except (ValueError, KeyError, TypeError, OSError, IndexError, UnicodeError) as error:
-        raise UserError(f"{file} is damaged ({str(error)[:200]}): embed again") from error
-    if len(found.pictures) != len(found.features) or found.features.ndim not in (2, 3):
-        raise UserError(
-            f"{file} has {len(found.features)} rows and {len(found.pictures)} names: they are not of one another; embed again"
-        )
-    if not len(found.features):
-        raise UserError(f"{file} is empty: embed a folder that has pictures")
-    return found
+        raise UserError(f"{file} is damaged ({str(error)[:200]}): run jepa embed again") from error
+    if len(index.files) != len(index.features) or index.features.ndim not in (2, 3):
+        counts = f"{len(index.features)} rows but {len(index.files)} file names"
+        raise UserError(f"{file} has {counts}: they do not belong together, run jepa embed again")
+    if not len(index.features):
+        raise UserError(f"{file} is empty: run jepa embed on a folder of images")
+    return index
 
 
 def read_safetensors(file: Path) -> Index:
-    about = read_header(file)[0].get("__metadata__", {})
-    return Index(file, map_arrays(file, "c")[FEATURES_KEY], *read_rows(file), about)
+    """Open a safetensors index."""
+    metadata = read_header(file)[0].get("__metadata__", {})
+    return Index(file, map_arrays(file, "c")[FEATURES_KEY], *read_rows(file), metadata)
 
 
 def read_npy(file: Path) -> Index:
-    about = of_file(file, ".json")
-    told = json.loads(about.read_text()) if about.is_file() else {}
-    return Index(file, np.load(file, mmap_mode="r", allow_pickle=False), *read_rows(file), told)
+    """Open a .npy index; its metadata are in a JSON file next to it."""
+    json_file = path_beside(file, ".json")
+    metadata = json.loads(json_file.read_text()) if json_file.is_file() else {}
+    return Index(file, np.load(file, mmap_mode="r", allow_pickle=False), *read_rows(file), metadata)
 
 
 def read_parquet(file: Path) -> Index:
+    """Open a Parquet index. Requires pyarrow."""
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise UserError("Parquet files need an extra: pip install 'openjepa[parquet]'") from error
+        raise UserError("reading Parquet files requires pyarrow: pip install 'openjepa[parquet]'") from error
     table = parquet.read_table(file, memory_map=True)
-    about = json.loads((table.schema.metadata or {})[b"openjepa"])
+    metadata = json.loads((table.schema.metadata or {})[b"openjepa"])
     rows = table[FEATURES_KEY].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    shape = len(table), *json.loads(about["shape"])
-    return Index(file, rows.reshape(shape), table["file"].to_pylist(), table["class"].to_pylist(), about)
+    shape = len(table), *json.loads(metadata["shape"])
+    return Index(file, rows.reshape(shape), table["file"].to_pylist(), table["class"].to_pylist(), metadata)
 
 
 READERS = {".safetensors": read_safetensors, ".npy": read_npy, ".parquet": read_parquet}
 
 
 def read_rows(file: Path) -> tuple[list[str], list[str]]:
-    """Pictures and their classes, from the list beside."""
-    beside = of_file(file, ".csv")
-    if not beside.is_file():
-        raise UserError(f"{beside} is not there, which says which picture each row is: put it back, or embed again")
-    with beside.open(newline="", errors="surrogateescape") as stream:
+    """Read the image file and the class of each row from the CSV file next to the features."""
+    csv_file = path_beside(file, ".csv")
+    if not csv_file.is_file():
+        raise UserError(f"{csv_file}, the list of image files, is missing: put it back, or run jepa embed again")
+    with csv_file.open(newline="", errors="surrogateescape") as stream:
         lines = list(csv.reader(stream))[1:]
     return [line[0] for line in lines], [line[1] for line in lines]

@@ -10,18 +10,17 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.nn import rank as health_module
-from openjepa.nn.rank import feature_spread
+from openjepa.nn.rank import effective_rank, feature_spread, rankme
 
-SAMPLES, VIEWS = 200, 10  # of LiDAR; the paper's for I-JEPA are 1,000 and 50
+SAMPLES, VIEWS = 200, 10  # for LiDAR; its paper uses 1,000 and 50 for I-JEPA
 
 
-def label_free_metrics(viewer: DatasetEncoder, features: Float[Tensor, "S D"], seed: int) -> dict[str, float]:
-    """Every meter of this file on an encoder's pooled features; LiDAR on random crops of a few of the samples."""
-    views = augmented_features(viewer, seed)
+def label_free_metrics(data: DatasetEncoder, features: Float[Tensor, "S D"], seed: int) -> dict[str, float]:
+    """Compute every metric of this file on pooled features; LiDAR on random crops of `SAMPLES` samples of `data`."""
+    views = augmented_features(data, seed)
     return {
         "rankme": rankme_uncentered(features),
-        "rankme_centred": health_module.rankme(features),
+        "rankme_centred": rankme(features),
         "lidar": lidar(views),
         "alpha_req": alpha_req(features),
         "uniformity": uniformity(features),
@@ -29,67 +28,68 @@ def label_free_metrics(viewer: DatasetEncoder, features: Float[Tensor, "S D"], s
     }
 
 
-def augmented_features(viewer: DatasetEncoder, seed: int) -> Float[Tensor, "S V D"]:
-    """Pooled features of `VIEWS` training crops of each of `SAMPLES` samples."""
-    count = min(SAMPLES, len(viewer.data))
-    index = torch.linspace(0, len(viewer.data) - 1, count).long()
-    draws = [CounterRNG.of(seed, number, number * count + np.arange(count)) for number in range(VIEWS)]
-    return torch.stack([viewer.encode(index, each).last.cpu() for each in draws], 1)
+def augmented_features(data: DatasetEncoder, seed: int) -> Float[Tensor, "S V D"]:
+    """Compute pooled features of `VIEWS` training crops of each of `SAMPLES` samples."""
+    count = min(SAMPLES, len(data.data))
+    index = torch.linspace(0, len(data.data) - 1, count).long()
+    rngs = [CounterRNG.of(seed, number, number * count + np.arange(count)) for number in range(VIEWS)]
+    return torch.stack([data.encode(index, rng).last.cpu() for rng in rngs], 1)
 
 
 def rankme_uncentered(features: Float[Tensor, "S D"]) -> float:
-    """RankMe as published (Garrido et al., 2023, equation 1): from 1 to min(S, D); the mean is not taken out.
+    """Compute RankMe as published (Garrido et al., 2023, equation 1), without centering: 1 to min(S, D).
 
-    The meter of a run (`health.rankme`) takes it out. 0 where all features are nought.
+    The metric that a run logs, `nn.rank.rankme`, centers the features first. 0 if all features are 0.
     """
     values = torch.linalg.svdvals(features.double())
-    if float(values.sum()) == 0:
-        return 0.0
-    share = values / values.sum() + 1e-7
-    return float((-(share * share.log()).sum()).exp())
+    return 0.0 if float(values.sum()) == 0 else effective_rank(values)
 
 
 def lidar(views: Float[Tensor, "S V D"], delta: float = 1e-4) -> float:
-    """LiDAR (Thilak et al., 2024): the rank of the discriminant that tells samples apart by several views of each.
+    """Compute LiDAR (Thilak et al., 2024): the effective rank of the discriminant of samples from several views.
 
-    From 1 to min(D, S - 1): exp of the entropy of the eigenvalues of S_w^(-1/2) S_b S_w^(-1/2), S_b between samples and
-    S_w within, plus δ. 0 where the features do not differ between samples, since any other rank would be noise.
+    1 to min(D, S - 1): exp of the entropy of the eigenvalues of S_w^(-1/2) S_b S_w^(-1/2), where S_b is the covariance
+    between samples and S_w that within samples plus δ. 0 if the features do not differ between samples, as any other
+    rank would be noise. Raises UserError with fewer than two samples or views.
     """
-    samples, each, width = views.shape
-    if samples < 2 or each < 2:
-        raise UserError(f"LiDAR needs two samples and two views of each at least, not {samples} and {each}")
+    samples, count, width = views.shape
+    if samples < 2 or count < 2:
+        raise UserError(f"LiDAR needs at least 2 samples and 2 views per sample, got {samples} and {count}")
     views = views.double()
-    centre = views.mean(1)
-    between = centre - centre.mean(0)
-    within = (views - centre[:, None]).flatten(0, 1)
+    center = views.mean(1)
+    between = center - center.mean(0)
+    within = (views - center[:, None]).flatten(0, 1)
     if float(between.square().sum()) <= 1e-20 * float(views.square().sum()):
         return 0.0
     spread = between.T @ between / (samples - 1)
-    noise = within.T @ within / (samples * (each - 1)) + delta * torch.eye(width, dtype=torch.float64)
+    noise = within.T @ within / (samples * (count - 1)) + delta * torch.eye(width, dtype=torch.float64)
     root = torch.linalg.cholesky(noise)  # L⁻¹ S_b L⁻ᵀ has the same eigenvalues
     half = torch.linalg.solve_triangular(root, spread, upper=False)
     values = torch.linalg.eigvalsh(torch.linalg.solve_triangular(root, half.T, upper=False)).clamp(min=0)
-    share = values / values.sum() + 1e-7
-    return float((-(share * share.log()).sum()).exp())
+    return effective_rank(values)
 
 
 def alpha_req(features: Float[Tensor, "S D"]) -> float:
-    """α-ReQ (Agrawal et al., 2022): the exponent of the decay of the covariance's eigenvalues, λ_i ∝ i^-α.
+    """Compute α-ReQ (Agrawal et al., 2022): the exponent of the decay of the covariance's eigenvalues, λ_i ∝ i^-α.
 
-    Least squares on the logarithms, all eigenvalues above 1e-12 of the largest; 1 is called good, more is too low-dimensional, infinity is a line.
+    Least squares on the logarithms of all eigenvalues above 1e-12 of the largest. About 1 is good, larger means too few
+    dimensions; infinity if the features lie on a line.
     """
     x = features.double()
     values = torch.linalg.svdvals(x - x.mean(0)).square()
     values = values[values > 1e-12 * values[0]]
     if len(values) < 2:
         return float("inf")
-    place = torch.arange(1, len(values) + 1, dtype=torch.float64).log()
-    place, height = place - place.mean(), values.log()
-    return float(-(place * height).sum() / place.square().sum())
+    log_rank = torch.arange(1, len(values) + 1, dtype=torch.float64).log()
+    log_rank, log_value = log_rank - log_rank.mean(), values.log()
+    return float(-(log_rank * log_value).sum() / log_rank.square().sum())
 
 
-def uniformity(features: Float[Tensor, "S D"], t: float = 2.0, most: int = 4096) -> float:
-    """Log of the mean of exp(-t ‖x - y‖²) over pairs on the sphere (Wang and Isola, 2020); 0 when all are alike, lower is more even."""
-    pick = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:most]
+def uniformity(features: Float[Tensor, "S D"], t: float = 2.0, limit: int = 4096) -> float:
+    """Compute the log of the mean of exp(-t ‖x - y‖²) over pairs of unit vectors (Wang and Isola, 2020).
+
+    0 if all features are equal; lower is more uniform. Uses at most `limit` samples.
+    """
+    pick = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:limit]
     x = torch.nn.functional.normalize(features[pick].double(), dim=1)
     return float(torch.pdist(x).square().mul(-t).exp().mean().log())

@@ -7,80 +7,84 @@ from typing import Any, NamedTuple
 
 from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
+from openjepa.core.options import PooledKind
 from openjepa.core.protocols import Dataset
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
 from openjepa.evaluation.label_free import label_free_metrics
 from openjepa.evaluation.labeled import Split, split_labeled
-from openjepa.evaluation.probing import EncoderPair, ProbeInput, ProbeResult, ProbeSettings, SplitFeatures, run_probes
-from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, PooledKind
+from openjepa.evaluation.probing import EncoderPair, ProbeInput, ProbeResult, SplitFeatures, run_probes
+from openjepa.evaluation.settings import ProbeSettings
+from openjepa.interop.pretrained import POOLED_KINDS, PretrainedEncoder
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
 
 
 class Measurement(NamedTuple):
-    """All that a table says."""
+    """Scores and label-free metrics of several encoders, and what they depend on."""
 
-    found: list[ProbeResult]  # the first is whose confusion matrix is drawn
-    free: dict[str, dict[str, float]]  # encoder → meters that need no label
-    about: dict[str, Any]  # what all scores depend on: images, view, precision, seed
-    encoders: dict[str, str]  # encoder → fingerprint
-    data: Split
+    results: list[ProbeResult]  # the first one's confusion matrix is plotted
+    label_free: dict[str, dict[str, float]]  # encoder -> metrics that need no labels
+    about: dict[str, Any]  # what all scores depend on: images, crop, precision, seed
+    encoders: dict[str, str]  # encoder -> fingerprint
+    split: Split
 
 
-def measure_encoders(compared: list[EncoderAdapter], settings: ProbeSettings, pixels: bool) -> Measurement | None:
-    """Every probe on every candidate, each with the pictures cut as it wants them; printed and written.
+def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings, pixels: bool) -> Measurement | None:
+    """Run every probe and every label-free metric on every encoder, each with its own image preparation.
 
-    Under torchrun the processes share the embedding; the main one alone goes on to the probes, the others get nothing.
+    Under torchrun all ranks compute features; rank 0 alone trains the probes, the other ranks return None.
     """
     if not settings.probes:
-        raise UserError("no probe was asked for: try --probes logistic knn")
-    where = choose_device(settings.device, settings.precision)
-    with process_group(where.device):
+        raise UserError("--probes is empty: give at least one, e.g. --probes logistic knn")
+    device = choose_device(settings.device, settings.precision)
+    with process_group(device.device):
         if rank_and_size()[1] > 1:
             if not settings.cache:
-                raise UserError("processes share the features by a folder: give --cache FOLDER")
-            for each in compared:
-                split_features_of(each, settings, where)
+                raise UserError("under torchrun the ranks share features through a folder: give --cache FOLDER")
+            for encoder in compared:
+                split_features_of(encoder, settings, device)
         if not is_main():
             return None
-    found: list[ProbeResult] = []
-    free: dict[str, dict[str, float]] = {}
-    for each in compared:
-        data, parts = split_features_of(each, settings, where)
-        found += run_probes(ProbeInput(each.name, parts, len(data.train.classes), settings))
-        free[each.name] = label_free_metrics(DatasetEncoder(each, data.train, where), parts.test["last"], settings.seed)
-    data = split_labeled(compared[0].data, settings.data, settings.seed)
+    results: list[ProbeResult] = []
+    label_free: dict[str, dict[str, float]] = {}
+    for encoder in compared:
+        split, features = split_features_of(encoder, settings, device)
+        results += run_probes(ProbeInput(encoder.name, features, len(split.train.classes), settings))
+        train = DatasetEncoder(encoder, split.train, device)
+        label_free[encoder.name] = label_free_metrics(train, features.test["last"], settings.seed)
+    split = split_labeled(compared[0].data, settings.data, settings.seed)
     if pixels:
-        parts = SplitFeatures(raw_pixel_features(data.train), raw_pixel_features(data.test))
-        found += run_probes(ProbeInput("raw pixels", parts, len(data.train.classes), settings))
+        features = SplitFeatures(raw_pixel_features(split.train), raw_pixel_features(split.test))
+        results += run_probes(ProbeInput("raw pixels", features, len(split.train.classes), settings))
     about = {
-        "images": [part.fingerprint for part in data[:2]],
+        "images": [part.fingerprint for part in split[:2]],
         "labels": settings.data.labels,
         "fit": settings.data.eval_crop,
-        "precision": where.precision,
+        "precision": device.precision,
         "seed": settings.seed,
     }
-    encoders = {each.name: each.fingerprint for each in compared}
-    return Measurement(found, free, about, encoders, data)
+    encoders = {encoder.name: encoder.fingerprint for encoder in compared}
+    return Measurement(results, label_free, about, encoders, split)
 
 
-def split_features_of(each: EncoderAdapter, settings: ProbeSettings, where: Device) -> tuple[Split, SplitFeatures]:
-    """The data as one encoder wants it, and its features."""
-    data = dataclasses.replace(each.data, flip=settings.augment or each.data.flip)
-    parts = split_labeled(data, settings.data, settings.seed)
-    return parts, cached_features(each, parts, settings, where)
+def split_features_of(
+    encoder: PretrainedEncoder, settings: ProbeSettings, device: Device
+) -> tuple[Split, SplitFeatures]:
+    """Split the data with the encoder's image preparation and compute its features."""
+    data = dataclasses.replace(encoder.data, flip=settings.augment or encoder.data.flip)
+    split = split_labeled(data, settings.data, settings.seed)
+    return split, cached_features(encoder, split, settings, device)
 
 
-def cached_features(each: EncoderAdapter, parts: Split, settings: ProbeSettings, where: Device) -> SplitFeatures:
-    """Both parts' features, from the folder where they are kept if they are there."""
-    kinds: tuple[PooledKind, ...] = (
-        POOLED_KINDS if "linear" in settings.probes or settings.features == "last4" else POOLED_KINDS[:1]
-    )
+def cached_features(encoder: PretrainedEncoder, split: Split, settings: ProbeSettings, device: Device) -> SplitFeatures:
+    """Compute the features of training and test data, or read them from --cache."""
+    both = "linear" in settings.probes or settings.features == "last4"
+    kinds: tuple[PooledKind, ...] = POOLED_KINDS if both else POOLED_KINDS[:1]
 
-    def made(data: Dataset) -> Features:
-        own = f"{data.fingerprint}-{each.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
-        return compute_features(each, data, where, kinds, settings.cache / own if settings.cache else None)
+    def compute(data: Dataset) -> Features:
+        name = f"{data.fingerprint}-{encoder.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
+        return compute_features(encoder, data, device, kinds, settings.cache / name if settings.cache else None)
 
-    views = EncoderPair(DatasetEncoder(each, parts.train, where), DatasetEncoder(each, parts.test, where))
-    return SplitFeatures(made(parts.train), made(parts.test), views)
+    views = EncoderPair(DatasetEncoder(encoder, split.train, device), DatasetEncoder(encoder, split.test, device))
+    return SplitFeatures(compute(split.train), compute(split.test), views)

@@ -15,22 +15,22 @@ from openjepa.core.console import console
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES = 1000  # bootstrap resamples
 
 
 class Score(NamedTuple):
-    """Top-1 accuracy in [0, 1] of one probe on one kind of features, on test data that nothing was trained on."""
+    """Top-1 accuracy in [0, 1] of one probe on one encoder's features of held-out test data."""
 
     features: str
     probe: str
     accuracy: float
-    low: float  # 95 % interval: bootstrap over test images, of several draws over the draws
+    low: float  # 95 % interval: bootstrap over test images or, with several label subsets, over the subsets
     high: float
     chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never written to)
 
 
 def bootstrap_interval(values: Float[Tensor, "R"], seed: int = 0) -> tuple[float, float]:
-    """The middle 95 % of the mean of `values` drawn again with replacement (percentile bootstrap, 1,000 times)."""
+    """Return the 95 % interval of the mean of `values` by the percentile bootstrap with 1,000 resamples."""
     generator = torch.Generator().manual_seed(seed)
     means = [values[torch.randint(len(values), (len(values),), generator=generator)].mean() for _ in range(RESAMPLES)]
     low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
@@ -38,38 +38,30 @@ def bootstrap_interval(values: Float[Tensor, "R"], seed: int = 0) -> tuple[float
 
 
 def confusion_matrix(predicted: Int[Tensor, "R"], truth: Int[Tensor, "R"], classes: int) -> Int[Tensor, "K K"]:
-    """How often each true class (row) was taken for each class (column)."""
+    """Count predictions: row = true class, column = predicted class."""
     return torch.bincount(truth * classes + predicted, minlength=classes * classes).view(classes, classes)
 
 
 def print_scores(scores: list[Score], title: str) -> None:
-    """A row for each kind of features, a column for each probe."""
-    names, probes = distinct_probes(scores)
+    """Print a table with a row per encoder and a column per probe."""
+    names, probes = table_axes(scores)
     table = Table(Column("features", no_wrap=True), *(f"{probe} %" for probe in probes), title=title)
     for name in names:
-        table.add_row(name, *(score_cell(scores, name, probe) for probe in probes))
+        table.add_row(name, *(format_cell(scores, name, probe) for probe in probes))
     console.print(table)
 
 
-def scores_markdown(scores: list[Score]) -> str:
-    names, probes = distinct_probes(scores)
-    head = [
-        "| " + " | ".join(["features", *(f"{probe} %" for probe in probes)]) + " |",
-        "|---" * (len(probes) + 1) + "|",
-    ]
-    return "\n".join(
-        [
-            *head,
-            *(
-                "| " + " | ".join([name, *(score_cell(scores, name, probe) for probe in probes)]) + " |"
-                for name in names
-            ),
-        ]
-    )
+def format_scores(scores: list[Score]) -> str:
+    """Format the table of `print_scores` as Markdown."""
+    names, probes = table_axes(scores)
+    rows = [["features", *(f"{probe} %" for probe in probes)]]
+    rows += [[name, *(format_cell(scores, name, probe) for probe in probes)] for name in names]
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|---" * (len(probes) + 1) + "|", *body])
 
 
 def print_label_free(free: dict[str, dict[str, float]], title: str = "without labels") -> None:
-    """Numbers that are not accuracies: a row for each encoder."""
+    """Print a table of metrics that are not accuracies, with a row per encoder."""
     names = list(next(iter(free.values())))
     table = Table(Column("features", no_wrap=True), *(name.replace("_", " ") for name in names), title=title)
     for name, values in free.items():
@@ -77,7 +69,8 @@ def print_label_free(free: dict[str, dict[str, float]], title: str = "without la
     console.print(table)
 
 
-def label_free_markdown(free: dict[str, dict[str, float]]) -> str:
+def format_label_free(free: dict[str, dict[str, float]]) -> str:
+    """Format the table of `print_label_free` as Markdown."""
     names = list(next(iter(free.values())))
     head = ["| " + " | ".join(["features", *names]) + " |", "|---" * (len(names) + 1) + "|"]
     rows = [
@@ -86,31 +79,33 @@ def label_free_markdown(free: dict[str, dict[str, float]]) -> str:
     return "\n".join([*head, *rows])
 
 
-def distinct_probes(scores: list[Score]) -> tuple[list[str], list[str]]:
+def table_axes(scores: list[Score]) -> tuple[list[str], list[str]]:
+    """Return the rows (features) and the columns (probes) of a table of scores, in order of appearance."""
     return list(dict.fromkeys(each.features for each in scores)), list(dict.fromkeys(each.probe for each in scores))
 
 
-def score_cell(scores: list[Score], name: str, probe: str) -> str:
+def format_cell(scores: list[Score], name: str, probe: str) -> str:
+    """Format one accuracy in percent with its interval; empty if it was not measured."""
     for each in scores:
         if (each.features, each.probe) == (name, probe):
             return f"{100 * each.accuracy:.1f} ({100 * each.low:.1f}–{100 * each.high:.1f})"
     return ""
 
 
-def class_table(table: Int[Tensor, "K K"], classes: tuple[str, ...]) -> str:
-    """Markdown: how many of each class were known, and what it was taken for most."""
-    lines = ["| class | test images | known % | taken for most |", "|---|---|---|---|"]
+def format_class_table(table: Int[Tensor, "K K"], classes: tuple[str, ...]) -> str:
+    """Format each class's accuracy and its most frequent confusion as Markdown."""
+    lines = ["| class | test images | correct % | most confused with |", "|---|---|---|---|"]
     wrong = table.clone().fill_diagonal_(0)
     for number, name in enumerate(classes):
         count, worst = int(table[number].sum()), int(wrong[number].argmax())
-        known = f"{100 * int(table[number, number]) / count:.1f}" if count else "–"
-        lines.append(f"| {name} | {count} | {known} | {classes[worst] if wrong[number, worst] else '–'} |")
+        correct = f"{100 * int(table[number, number]) / count:.1f}" if count else "–"
+        lines.append(f"| {name} | {count} | {correct} | {classes[worst] if wrong[number, worst] else '–'} |")
     return "\n".join(lines)
 
 
-def write_scores(folder: Path, name: str, about: dict[str, Any], scores: list[Score], text: str) -> Path:
-    """name.json and name.md in a folder, each whole or not at all; the path of the Markdown."""
-    content = {**about, "scores": [each._asdict() for each in scores]}
+def write_scores(folder: Path, name: str, metadata: dict[str, Any], scores: list[Score], text: str) -> Path:
+    """Write NAME.json and NAME.md to a folder, each atomically; return the path of the Markdown."""
+    content = {**metadata, "scores": [each._asdict() for each in scores]}
     write_text(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
     return write_text(folder / f"{name}.md", text)
 
@@ -118,26 +113,29 @@ def write_scores(folder: Path, name: str, about: dict[str, Any], scores: list[Sc
 def read_earlier_scores(
     file: Path, about: dict[str, Any], encoders: dict[str, str]
 ) -> tuple[list[Score], dict[str, str]]:
-    """The scores of an earlier call and its encoders: all if they were measured alike and no encoder has changed, or none."""
+    """Read an earlier call's scores and encoder fingerprints.
+
+    Both are empty unless the earlier call had the same `about` and no encoder of the same name has changed.
+    """
     content = read_scores(file)
-    theirs = content.get("encoders", {})
-    changed = any(theirs[name] != encoders[name] for name in theirs.keys() & encoders.keys())
+    earlier = content.get("encoders", {})
+    changed = any(earlier[name] != encoders[name] for name in earlier.keys() & encoders.keys())
     if content.get("about") != about or changed:
         return [], {}
-    return content["scores"], theirs
+    return content["scores"], earlier
 
 
 def read_scores(file: Path) -> dict[str, Any]:
-    """What a file of scores says; nothing if there is none. Mistake if it is broken."""
+    """Read a file of scores; return no scores if it does not exist. Raises UserError if it is damaged."""
     try:
         content = json.loads(file.read_text()) if file.exists() else {}
         return {**content, "scores": [Score(**each) for each in content.get("scores", [])]}
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): move it away, and it is made again") from error
+        raise UserError(f"{file} is damaged ({error}): remove it, and the next call writes a new one") from error
 
 
 def write_text(file: Path, text: str) -> Path:
-    """Writes a file that appears whole or not at all."""
+    """Write a text file atomically and return its path."""
     with atomic_write(file) as temporary:
         temporary.write_text(text)
     return file

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from openjepa.data.crops import EvalCrop
-from openjepa.evaluation.labeled import LabelSource
+from openjepa.core.options import EvalCrop
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
-from openjepa.evaluation.probing import ProbeName
+from openjepa.evaluation.settings import LabelSource, ProbeName
 
-SCENES = (2_000, 500)  # scenes that dense tasks train and test on
+SCENES = (2_000, 500)  # training and test scenes of the dense tasks
 
 
 class SuiteTask(NamedTuple):
-    """One line of a suite."""
+    """One task of a suite: labels, crop and probes."""
 
     labels: LabelSource
     eval_crop: EvalCrop
@@ -32,7 +31,7 @@ SUITES: dict[str, dict[str, SuiteTask]] = {
         "scenes-distance": SuiteTask("scenes-distance", "crop", SMALL_PROBES),
         "scenes-kind": SuiteTask("scenes-kind", "crop", SMALL_PROBES),
     },
-    "paper": {  # tables 1 to 4, frozen
+    "paper": {  # tables 1 to 4 of the paper, frozen encoder
         "in1k": SuiteTask("folders", "margin", ("linear", "lowshot"), "in1k", augment=True, shots=(0.01,)),
         "cifar100": SuiteTask("folders", "margin", ("linear",), "cifar100", augment=True),
         "places205": SuiteTask("folders", "margin", ("linear",), "places205", augment=True),

@@ -8,28 +8,27 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-PIECE_ROWS = 16_384  # rows at once
+PIECE_ROWS = 16_384  # rows per chunk
 
-MAX_SAMPLE = 100_000  # rows that the space is found from
+MAX_SAMPLE = 100_000  # rows from which the whitening is computed
 
-WHITENING_POWER = (
-    0.5  # by which loud directions are made quieter: of ten neighbours more are of the same class (docs/interop.md)
-)
+WHITENING_POWER = 0.5  # partial whitening: more of the 10 nearest neighbors are of the same class (docs/interop.md)
 
-VARIANCE_FLOOR = 0.01  # of the mean variance, added to every direction's: below it is little but noise
+VARIANCE_FLOOR = 0.01  # fraction of the mean variance, added to every direction; lower variance is mostly noise
 
 
 class Whitening(NamedTuple):
-    """A linear map of features. The cosine between two rows of it says how alike they are."""
+    """A linear map that whitens features; the cosine of mapped rows measures their similarity."""
 
     mean: Float[np.ndarray, "D"]
-    turn: Float[np.ndarray, "D D"]
+    matrix: Float[np.ndarray, "D D"]
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "S D"], power: float) -> Whitening:
-        """Each principal direction's deviation to 1 - power: 0 leaves them as they are, 1 makes all alike but the smallest.
+        """Compute the map that replaces each principal direction's standard deviation σ by σ^(1 - power).
 
-        Found from at most SAMPLE rows, evenly spread; those that are not finite are left out.
+        Power 0 only centers and rotates, 1 whitens all directions but those below the variance floor. Uses at most
+        `MAX_SAMPLE` rows, evenly spaced; ignores rows that are not finite.
         """
         width = features.shape[1]
         mean, moment, count = np.zeros(width), np.zeros((width, width)), 0
@@ -42,34 +41,35 @@ class Whitening(NamedTuple):
         return cls(mean.astype(np.float32), (axes * variance ** (-power / 2)).astype(np.float32))
 
     @classmethod
-    def quieter(cls, features: Float[np.ndarray, "S D"]) -> Whitening | None:
-        """Each deviation to its root; None where rows are fewer than their numbers, too few to say what is loud."""
+    def partial(cls, features: Float[np.ndarray, "S D"]) -> Whitening | None:
+        """Whiten with power 0.5; return None with fewer rows than dimensions, too few to estimate the covariance."""
         return cls.of(features, WHITENING_POWER) if len(features) >= features.shape[1] else None
 
     def map(self, features: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "S D"]:
-        """Rows in this space; what is not finite stays so."""
-        return (np.asarray(features, np.float32) - self.mean) @ self.turn
+        """Map rows; rows that are not finite stay so."""
+        return (np.asarray(features, np.float32) - self.mean) @ self.matrix
 
 
 @dataclass(frozen=True)
 class WhitenedView:
-    """Features in another space, mapped when they are asked for, so that a map of a file stays on its disk."""
+    """Features that are whitened on access, so that a memory-mapped file is not read at once."""
 
     features: Float[np.ndarray, "S D"]
-    space: Whitening
+    whitening: Whitening
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape of the features."""
         return self.features.shape
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, rows) -> Float[np.ndarray, "S D"]:
-        return self.space.map(self.features[rows])
+        return self.whitening.map(self.features[rows])
 
 
 def iter_pieces(features: Float[np.ndarray, "S D"]):
-    """Some rows after the other, in fp32, out of a map of a file."""
+    """Iterate over a memory-mapped matrix in chunks of rows, in fp32."""
     for first in range(0, len(features), PIECE_ROWS):
         yield np.asarray(features[first : first + PIECE_ROWS], np.float32)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from openjepa.core.errors import UserError
 from openjepa.interop.huggingface import read_config, write_huggingface, write_processor
@@ -29,84 +29,89 @@ from openjepa.training.run_folder import (
     write_weights,
 )
 
-ExportFormat = Literal["hf", "timm", "onnx", "torch", "safetensors", "official"]
-
 
 def networks_by_file(folder: Path) -> dict[str, StateDict]:
-    """All networks of a folder of ours, by the file that keeps them."""
+    """Return all networks of a run or an export by the file that stores them."""
     files = {
         TARGET_PREFIX: ENCODER_FILE,
         CONTEXT_PREFIX: CONTEXT_FILE,
         PREDICTOR_PREFIX: PREDICTOR_FILE,
     }
     state = load_all_networks(folder)
-    found = {
+    networks = {
         file: {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
         for prefix, file in files.items()
     }
-    return found if found[ENCODER_FILE] else found | {ENCODER_FILE: found[CONTEXT_FILE]}  # of one encoder
+    if not networks[ENCODER_FILE]:  # a method with a single encoder
+        networks[ENCODER_FILE] = networks[CONTEXT_FILE]
+    return networks
 
 
 class ExportJob(NamedTuple):
-    """What is to be written, and where."""
+    """What to write, and where."""
 
     encoder: PretrainedEncoder
     run: Path
     folder: Path
-    head: dict[str, Any] | None  # weight, bias and classes of a linear classifier
+    head: dict[str, Any] | None  # weight, bias and class names of a linear classifier
     license: str
 
 
-def export_huggingface(order: ExportJob) -> str:
-    check_representable(order.encoder, "Hugging Face's ijepa")
-    write_huggingface(order.encoder.encoder.state_dict(), order.encoder, order.folder, order.head)
-    return f"for AutoModel{'ForImageClassification' if order.head else ''} and AutoImageProcessor"
+def export_huggingface(job: ExportJob) -> str:
+    """Write a folder of Hugging Face's ijepa; return a note for the user, as every exporter does."""
+    check_representable(job.encoder, "Hugging Face's ijepa")
+    write_huggingface(job.encoder.encoder.state_dict(), job.encoder, job.folder, job.head)
+    return f"for AutoModel{'ForImageClassification' if job.head else ''} and AutoImageProcessor"
 
 
-def export_timm(order: ExportJob) -> str:
-    check_representable(order.encoder, "timm's vision transformer")
-    write_timm(order.encoder.encoder.state_dict(), order.encoder, order.folder, order.license)
+def export_timm(job: ExportJob) -> str:
+    """Write a folder of timm's vision transformer."""
+    check_representable(job.encoder, "timm's vision transformer")
+    write_timm(job.encoder.encoder.state_dict(), job.encoder, job.folder, job.license)
     return 'for timm.create_model("local-dir:…")'
 
 
-def export_onnx(order: ExportJob) -> str:
-    worst = write_onnx(order.encoder, order.folder)
-    write_image_processor(order)
-    return f"onnxruntime's features differ from ours by {worst:.1e} at most"
+def export_onnx(job: ExportJob) -> str:
+    """Write an ONNX program and compare it with the encoder."""
+    worst = write_onnx(job.encoder, job.folder)
+    write_image_processor(job)
+    return f"onnxruntime's features differ from ours by at most {worst:.1e}"
 
 
-def export_torch(order: ExportJob) -> str:
-    worst = write_torch_program(order.encoder, order.folder)
-    write_image_processor(order)
-    return f"the program's features differ from ours by {worst:.1e} at most"
+def export_torch(job: ExportJob) -> str:
+    """Write a torch.export program and compare it with the encoder."""
+    worst = write_torch_program(job.encoder, job.folder)
+    write_image_processor(job)
+    return f"the program's features differ from ours by at most {worst:.1e}"
 
 
-def export_safetensors(order: ExportJob) -> str:
-    trained = order.encoder
-    about = dataclasses.replace(trained.provenance, license=order.license)
-    write_weights(order.folder, {ENCODER_FILE: trained.encoder.state_dict()}, trained.config, trained.step, about)
-    return "for openjepa.load, and whatever reads safetensors"
+def export_safetensors(job: ExportJob) -> str:
+    """Write the encoder in our own layout."""
+    encoder = job.encoder
+    provenance = dataclasses.replace(encoder.provenance, license=job.license)
+    write_weights(job.folder, {ENCODER_FILE: encoder.encoder.state_dict()}, encoder.config, encoder.step, provenance)
+    return "for openjepa.load, and for any reader of safetensors"
 
 
-def export_official(order: ExportJob) -> str:
-    check_representable(order.encoder, "the released code's encoder")
-    states = {"target": order.encoder.encoder.state_dict()}
-    if order.run.is_dir() and not read_config(order.run).keys() & {"model_type", "architecture"}:
-        kept = networks_by_file(order.run)
-        states |= {"context": kept[CONTEXT_FILE], "predictor": feature_rows(kept[PREDICTOR_FILE], order)}
-    write_official(
-        {name: state for name, state in states.items() if state}, order.encoder, order.folder / "model.pth.tar"
-    )
-    return ", ".join(name for name, state in states.items() if state)
+def export_official(job: ExportJob) -> str:
+    """Write a *.pth.tar with all networks that the run has, in the released code's layout."""
+    check_representable(job.encoder, "the released code's encoder")
+    states = {"target": job.encoder.encoder.state_dict()}
+    if job.run.is_dir() and not read_config(job.run).keys() & {"model_type", "architecture"}:
+        networks = networks_by_file(job.run)
+        states |= {"context": networks[CONTEXT_FILE], "predictor": feature_rows(networks[PREDICTOR_FILE], job)}
+    states = {name: state for name, state in states.items() if state}
+    write_official(states, job.encoder, job.folder / "model.pth.tar")
+    return ", ".join(states)
 
 
-def feature_rows(predictor: StateDict, order: ExportJob) -> StateDict:
-    """A predictor as the released code has it, of as many numbers as a feature has: pixels asked for besides are left out.
+def feature_rows(predictor: StateDict, job: ExportJob) -> StateDict:
+    """Return the predictor with only the output rows that predict features, without those for pixels.
 
-    Nothing where it predicts several layers side by side.
+    Empty if it predicts several layers side by side, which the released code cannot represent.
     """
-    width = order.encoder.config.method.dim
-    if not predictor or order.encoder.target_dim != width:
+    width = job.encoder.config.method.dim
+    if not predictor or job.encoder.target_dim != width:
         return {}
     return {name: x[:width] if name.startswith("proj.") else x for name, x in predictor.items()}
 
@@ -121,28 +126,28 @@ EXPORTERS: dict[str, Callable[[ExportJob], str]] = {
 }
 
 
-def write_image_processor(order: ExportJob) -> None:
-    """How pictures are made ready for a program, as Hugging Face's processors have it."""
-    write_processor(order.encoder.data, order.folder)
+def write_image_processor(job: ExportJob) -> None:
+    """Write how to prepare images for a program, as a Hugging Face processor config."""
+    write_processor(job.encoder.data, job.folder)
 
 
-def check_representable(trained: PretrainedEncoder, theirs: str) -> None:
-    """Mistake where another project's encoder has no place for what ours has."""
-    method, data = trained.config.method, trained.config.data
-    other = {
+def check_representable(encoder: PretrainedEncoder, target: str) -> None:
+    """Raise UserError if the target format cannot represent a part of our encoder."""
+    method, data = encoder.config.method, encoder.config.data
+    parts = {
         "rotary positions": method.positions != "sincos",
         "registers": method.registers > 0,
         "a convolutional stem": isinstance(data, Image) and data.stem != "linear",
     }
-    if has := [name for name, there in other.items() if there]:
-        raise UserError(f"{theirs} has no {' and no '.join(has)}: try --format onnx, torch or safetensors")
+    if unsupported := [name for name, is_used in parts.items() if is_used]:
+        raise UserError(f"{target} has no {' and no '.join(unsupported)}: try --format onnx, torch or safetensors")
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which bears its name once it is whole. Mistake if there is one already."""
+    """Yield a temporary folder that gets its name when it is complete. Raises UserError if the name is in use."""
     if folder.exists():
-        raise UserError(f"{folder} is there already: give another --out, or remove it")
+        raise UserError(f"{folder} already exists: give another --out, or remove it")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)

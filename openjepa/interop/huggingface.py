@@ -33,130 +33,144 @@ EPS = 1e-6
 
 
 def is_huggingface_folder(folder: Path) -> bool:
-    """Whether a folder's config is one of the transformers library."""
+    """Return whether a folder's config was written by the transformers library."""
     return "model_type" in read_config(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json; empty if there is no such file. Raises UserError if it is damaged."""
     file = folder / "config.json"
     try:
         return read_json(file) if file.is_file() else {}
     except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}): is the download whole?") from error
+        raise UserError(f"{file} cannot be read ({error}): is the download complete?") from error
 
 
-def read_huggingface(folder: Path, asked: ImportOptions) -> ImportedWeights:
-    """The encoder of a folder. Mistake in a sentence if it is damaged, incomplete or of another architecture."""
-    config, where = read_config(folder), str(folder)
+def read_huggingface(folder: Path, options: ImportOptions) -> ImportedWeights:
+    """Read the encoder of a folder. Raises UserError if it is damaged, incomplete or of another architecture."""
+    config, source = read_config(folder), str(folder)
     if config.get("model_type") != "ijepa":
-        raise UserError(f"{folder} is a {config.get('model_type')}, no ijepa: jepa probe and compare take it as it is")
+        raise UserError(
+            f"{folder} is a {config.get('model_type')} model, not ijepa: "
+            "jepa probe and jepa compare read it without conversion"
+        )
     if config.get("hidden_act", "gelu") != "gelu" or config.get("qkv_bias", True) is not True:
-        raise UserError(f"{folder} is built otherwise than I-JEPA: hidden_act and qkv_bias must be gelu and true")
+        raise UserError(
+            f"{folder} does not have I-JEPA's architecture: hidden_act must be gelu and qkv_bias must be true, "
+            f"got {config.get('hidden_act')} and {config.get('qkv_bias')}"
+        )
     state = strip_prefix(
         {name: x for name, x in read_tensors(folder).items() if not name.startswith(HEAD_PREFIX)}, PREFIX
     )
     state.pop("embeddings.mask_token", None)
-    layout = HF5 if any(name.startswith("layers.") for name in state) else HF4
-    known, (pictures, notes) = read_sizes(state, layout, where), read_preprocessing(folder, config)
+    key_map = HF5 if any(name.startswith("layers.") for name in state) else HF4
+    sizes, (preprocessing, notes) = read_sizes(state, key_map, source), read_preprocessing(folder, config)
     if config.get("layer_norm_eps", 1e-12) != EPS:
-        notes += (f"its norms add {config.get('layer_norm_eps', 1e-12):g}, ours {EPS:g}",)
-    settings = config_of_sizes(
-        known, None, asked.num_heads or positive_int(config, "num_attention_heads"), pictures, where
-    )
-    license = asked.license or license_of_card(folder)
-    networks = {"target": to_our_names(state, layout, settings, "target", where)}
+        notes += (f"its LayerNorm epsilon is {config.get('layer_norm_eps', 1e-12):g}, ours is {EPS:g}",)
+    heads = options.num_heads or positive_int(config, "num_attention_heads")
+    settings = config_of_sizes(sizes, None, heads, preprocessing, source)
+    license = options.license or license_of_card(folder)
+    networks = {"target": to_our_names(state, key_map, settings, "target", source)}
     return ImportedWeights(settings, networks, Provenance(folder.name, "hf", license, notes))
 
 
 def positive_int(config: dict[str, Any], name: str) -> int:
+    """Return an integer of a config; 0 if it is missing or invalid."""
     value = config.get(name, 0)
     return value if type(value) is int and 0 <= value < 10_000 else 0
 
 
 def read_tensors(folder: Path) -> StateDict:
-    """All tensors of a folder, in one file or several. Only safetensors are read."""
+    """Read all tensors of a folder, from one safetensors file or several."""
     names = [WEIGHTS_FILE]
     if (folder / INDEX_FILE).is_file():
         try:
             names = sorted(set(read_json(folder / INDEX_FILE)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{folder / INDEX_FILE} cannot be read ({error}): is the download whole?") from error
+            raise UserError(f"{folder / INDEX_FILE} cannot be read ({error}): is the download complete?") from error
     if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
-        raise UserError(f"{folder / INDEX_FILE} names files that are no safetensors: it is not followed")
-    found: StateDict = {}
+        raise UserError(
+            f"{folder / INDEX_FILE} must name *.safetensors files in the same folder: other names are not read"
+        )
+    tensors: StateDict = {}
     for name in names:
         try:
-            found |= load_file(folder / name)
+            tensors |= load_file(folder / name)
         except FileNotFoundError as error:
-            raise UserError(f"{folder} has no {name}: only safetensors are read, no pytorch_model.bin") from error
+            raise UserError(f"{folder} has no {name}: only safetensors are read, not pytorch_model.bin") from error
         except (SafetensorError, OSError) as error:
             raise UserError(f"{folder / name} is damaged ({error}): download it again") from error
-    return found
+    return tensors
 
 
 def read_preprocessing(folder: Path, config: dict[str, Any]) -> tuple[Preprocessing, tuple[str, ...]]:
-    """How its pictures are cut. The published processors say 0.5 where training had ImageNet's mean and deviation."""
+    """Read how its images are cropped and normalized, with notes on what was assumed.
+
+    Differs: the published processors state a mean and deviation of 0.5, but training used ImageNet's, so we do.
+    """
     size = config.get("image_size", 224)
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     if type(height) is not int or type(width) is not int:
-        raise UserError(f"{folder}/config.json has no image_size, but {size!r}")
+        raise UserError(f"{folder}/config.json: image_size must be an integer or a pair of integers, got {size!r}")
     file = folder / "preprocessor_config.json"
     try:
-        told = read_json(file) if file.is_file() else {}
+        processor = read_json(file) if file.is_file() else {}
     except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}): is the download whole?") from error
-    colours = tuple(channel_values(told.get(name)) for name in ("image_mean", "image_std"))
-    if not all(colours) or all(value == 0.5 for each in colours for value in each):
-        why = "its processor says 0.5" if all(colours) else "nothing beside it says otherwise"
-        return Preprocessing((height, width), *IMAGENET_MEAN_STD), (
-            f"ImageNet's mean and deviation are taken, since {why}",
-        )
-    return Preprocessing((height, width), *colours), ()
+        raise UserError(f"{file} cannot be read ({error}): is the download complete?") from error
+    mean, std = (channel_values(processor.get(name)) for name in ("image_mean", "image_std"))
+    if not (mean and std) or all(value == 0.5 for value in (*mean, *std)):
+        reason = "its processor says 0.5" if mean and std else "its files state none"
+        note = f"ImageNet's mean and standard deviation are used, because {reason}"
+        return Preprocessing((height, width), *IMAGENET_MEAN_STD), (note,)
+    return Preprocessing((height, width), mean, std), ()
 
 
 def channel_values(value: Any) -> tuple[float, ...]:
-    sound = isinstance(value, list) and value and all(isinstance(each, int | float) for each in value)
-    return tuple(map(float, value)) if sound else ()
+    """Return a list of numbers as floats; empty if it is anything else."""
+    is_valid = isinstance(value, list) and value and all(isinstance(number, int | float) for number in value)
+    return tuple(map(float, value)) if is_valid else ()
 
 
 def license_of_card(folder: Path) -> str:
-    """What the model card's first lines say."""
+    """Read the license from the first lines of the model card; empty if it states none."""
     card = folder / "README.md"
-    head = card.read_text(errors="replace")[:4096].split("\n---")[0] if card.is_file() else ""
-    found = re.search(r"^license:\s*([\w.-]+)\s*$", head, re.MULTILINE)
-    return found[1] if found else ""
+    front = card.read_text(errors="replace")[:4096].split("\n---")[0] if card.is_file() else ""
+    match = re.search(r"^license:\s*([\w.-]+)\s*$", front, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def write_huggingface(
-    state: StateDict, trained: PretrainedEncoder, folder: Path, head: dict[str, Any] | None = None
+    state: StateDict, encoder: PretrainedEncoder, folder: Path, head: dict[str, Any] | None = None
 ) -> None:
-    """A folder for AutoModel and AutoImageProcessor; with a head, for AutoModelForImageClassification, too."""
-    table = position_table(*trained.config.data.grid, trained.config.method.dim)
-    theirs, config = HF4.outward(state, table), ijepa_config(trained)
+    """Write a folder for AutoModel and AutoImageProcessor; with a head, for AutoModelForImageClassification."""
+    table = position_table(*encoder.config.data.grid, encoder.config.method.dim)
+    tensors, config = HF4.to_external(state, table), ijepa_config(encoder)
     if head:
-        theirs = {PREFIX + name: x for name, x in theirs.items()}
-        theirs |= {f"{HEAD_PREFIX}weight": head["weight"].contiguous(), f"{HEAD_PREFIX}bias": head["bias"].contiguous()}
+        tensors = {PREFIX + name: x for name, x in tensors.items()}
+        tensors |= {f"{HEAD_PREFIX}{name}": head[name].contiguous() for name in ("weight", "bias")}
         names = dict(enumerate(head["classes"]))
         config |= {"architectures": ["IJepaForImageClassification"], "id2label": names}
         config |= {"label2id": {name: number for number, name in names.items()}}
     with atomic_write(folder / WEIGHTS_FILE) as temporary:
-        save_file(theirs, temporary, {"format": "pt"})
+        save_file(tensors, temporary, {"format": "pt"})
     write_json(config, folder / "config.json")
-    write_processor(trained.data, folder)
+    write_processor(encoder.data, folder)
 
 
 def write_processor(data: Image, folder: Path) -> None:
+    """Write how images are prepared, for AutoImageProcessor."""
     write_json(processor_config(data), folder / "preprocessor_config.json")
 
 
 def write_json(content: dict[str, Any], file: Path) -> None:
+    """Write a JSON file atomically."""
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def ijepa_config(trained: PretrainedEncoder) -> dict[str, Any]:
-    """An IJepaConfig."""
-    method, data = trained.config.method, trained.data
+def ijepa_config(encoder: PretrainedEncoder) -> dict[str, Any]:
+    """Return the fields of transformers' IJepaConfig."""
+    method, data = encoder.config.method, encoder.data
     return {
         "architectures": ["IJepaModel"],
         "model_type": "ijepa",
@@ -174,10 +188,10 @@ def ijepa_config(trained: PretrainedEncoder) -> dict[str, Any]:
 
 
 def processor_config(data: Image) -> dict[str, Any]:
-    """What makes our evaluation view: bilinear, the largest centred square, our mean and deviation.
+    """Return the processor that reproduces our evaluation view: bilinear, largest centered square, our mean and std.
 
-    For rectangular encoders their processors know no box of another aspect: the whole picture is squashed, which for
-    pictures of that aspect is the same.
+    Differs: for rectangular encoders the processors cannot crop to another aspect ratio; the whole image is squashed,
+    which is the same for images of that aspect ratio.
     """
     height, width = data.size
     square = height == width and data.eval_crop != "squash"

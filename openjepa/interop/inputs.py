@@ -20,21 +20,23 @@ from openjepa.modalities.image import Image
 ImageInput = Pillow.Image | np.ndarray | Tensor | str | Path
 
 
-def evaluation_view(picture: ImageInput, data: Image, size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
-    """What an encoder of such pictures is shown. Mistake in a sentence if it is none, or cannot be decoded."""
+def evaluation_view(image: ImageInput, data: Image, size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
+    """Return the evaluation view of an image, as bytes. Raises UserError if it is not an image or cannot be decoded."""
     if not (isinstance(size, tuple) and len(size) == 2 and all(side > 0 and side % data.patch == 0 for side in size)):
-        raise UserError(f"{size} is no height and width in multiples of {data.patch} pixels: try {data.size}")
+        raise UserError(
+            f"the size must be a height and width in multiples of {data.patch}, got {size}: try {data.size}"
+        )
     try:
-        file = open_input(picture, data.channels)
+        file = open_input(image, data.channels)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
         crop = center_crops(size, sides[:, 0], sides[:, 1], data.eval_crop)
         return torch.from_numpy(np.ascontiguousarray(crop_file(file, data.channels, crop, 0, size)))
     except Undecodable as error:
-        raise UserError(f"{describe_input(picture)}: {error}") from error
+        raise UserError(f"{describe_input(image)}: {error}") from error
 
 
 def iter_images(images: ImageInput | Sequence[ImageInput]) -> Iterator[ImageInput]:
-    """One picture after the other."""
+    """Yield one image after the other, from one image, a batch or a sequence."""
     if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
         yield from images
     elif isinstance(images, Pillow.Image | np.ndarray | Tensor | str | Path):
@@ -42,42 +44,49 @@ def iter_images(images: ImageInput | Sequence[ImageInput]) -> Iterator[ImageInpu
     elif isinstance(images, Iterable) and not isinstance(images, bytes):
         yield from images
     else:
-        raise UserError(f"a {type(images).__name__} is no picture: give a path, a PIL image, an array or a tensor")
+        raise UserError(f"a {type(images).__name__} is not an image: give a path, a PIL image, an array or a tensor")
 
 
-def open_input(picture: ImageInput, channels: int) -> EncodedImage:
-    """A picture of any kind, ready to be cut. Undecodable if it is none."""
-    if isinstance(picture, str | Path):
-        if not parse_address(str(picture)) and not Path(picture).is_file():
-            raise UserError(f"{picture} is no file: give the path of a picture")
-        return read_image_file(str(picture), channels)
-    if isinstance(picture, Pillow.Image):
-        seen = upright_image(picture, channels)
-        return EncodedImage(seen.size[1], seen.size[0], seen)
-    if not isinstance(picture, Tensor | np.ndarray):
-        raise UserError(f"a {type(picture).__name__} is no picture: give a path, a PIL image, an array or a tensor")
-    array = picture.cpu().numpy() if isinstance(picture, Tensor) else picture
+def open_input(image: ImageInput, channels: int) -> EncodedImage:
+    """Open an image of any type, ready to be cropped. Raises UserError or Undecodable if it is not an image."""
+    if isinstance(image, str | Path):
+        if not parse_address(str(image)) and not Path(image).is_file():
+            raise UserError(f"{image} is not a file: give the path of an image")
+        return read_image_file(str(image), channels)
+    if isinstance(image, Pillow.Image):
+        upright = upright_image(image, channels)
+        return EncodedImage(upright.size[1], upright.size[0], upright)
+    if not isinstance(image, Tensor | np.ndarray):
+        raise UserError(f"a {type(image).__name__} is not an image: give a path, a PIL image, an array or a tensor")
+    return open_array(image, channels)
+
+
+def open_array(image: np.ndarray | Tensor, channels: int) -> EncodedImage:
+    """Open a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W). Raises UserError for others."""
+    array = image.cpu().numpy() if isinstance(image, Tensor) else image
     if array.dtype != np.uint8:
         raise UserError(
-            f"pixels are bytes from 0 to 255, not {array.dtype}: give uint8, of values up to 1 (255 * x).round()"
+            f"pixels must be uint8, got {array.dtype}: for values in [0, 1] give (255 * x).round() as uint8"
         )
     if array.size == 0:
-        raise UserError(f"pixels of shape {tuple(picture.shape)} are no picture: there are none")
-    if (
-        isinstance(picture, np.ndarray)
-        and channels in MODES
-        and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
-    ):
-        return open_input(
-            Pillow.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array), channels
-        )
-    if isinstance(picture, np.ndarray) and array.ndim == 3:
+        raise UserError(f"an image of shape {tuple(image.shape)} has no pixels")
+    if isinstance(image, np.ndarray) and channels in MODES and may_be_pillow(array):
+        return open_input(Pillow.fromarray(array[..., 0] if array.shape[2:] == (1,) else array), channels)
+    if isinstance(image, np.ndarray) and array.ndim == 3:
         array = array.transpose(2, 0, 1)
     if array.ndim != 3 or len(array) != channels:
-        order = "(C, H, W)" if isinstance(picture, Tensor) else "(H, W, C)"
-        raise UserError(f"pixels of shape {tuple(picture.shape)} are no picture of {channels} channels: want {order}")
+        expected = "(C, H, W)" if isinstance(image, Tensor) else "(H, W, C)"
+        raise UserError(
+            f"an image of shape {tuple(image.shape)} does not have {channels} channels: the shape must be {expected}"
+        )
     return EncodedImage(array.shape[1], array.shape[2], array)
 
 
-def describe_input(picture: ImageInput) -> str:
-    return str(picture) if isinstance(picture, str | Path) else f"this {type(picture).__name__}"
+def may_be_pillow(array: np.ndarray) -> bool:
+    """Return whether Pillow can hold an array: gray, RGB or RGBA."""
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+
+
+def describe_input(image: ImageInput) -> str:
+    """Return a name of an image for messages."""
+    return str(image) if isinstance(image, str | Path) else f"this {type(image).__name__}"

@@ -21,41 +21,41 @@ PARAMETER_KINDS = ("weight", "bias")
 
 
 class KeyMap(NamedTuple):
-    """Their names for our modules. A module of ours is one of theirs, or queries, keys and values apart."""
+    """Names of another project for our modules. One of our modules may be several of theirs: query, key and value."""
 
-    block: str  # of the number-th transformer block
-    parts: dict[str, tuple[str, ...]]  # of a block
-    modules: dict[str, str]  # outside of blocks
-    table: str  # fixed sine-cosine positions, which we calculate
-    tensors: tuple[str, ...] = ()  # outside of modules, named alike
+    block: str  # name of a transformer block, with {} for its number
+    parts: dict[str, tuple[str, ...]]  # our module within a block -> their modules
+    modules: dict[str, str]  # our module outside of blocks -> their module
+    table: str  # fixed sine-cosine positional embedding, which we compute
+    tensors: tuple[str, ...] = ()  # parameters outside of modules, with the same name in both
     stem: str = "patch_embed.proj"  # our module that is applied first
 
     def names(self, depth: int) -> dict[str, tuple[str, ...]]:
-        """Of each of our tensors, the names that its parts have there, first rows first."""
+        """Map each of our tensors to the names of its parts there, in the order of their rows."""
         blocks = {
             f"blocks.{number}.{own}": tuple(f"{self.block.format(number)}.{part}" for part in parts)
             for number in range(depth)
             for own, parts in self.parts.items()
         }
-        modules = {own: (theirs,) for own, theirs in self.modules.items()} | blocks
-        both = {
-            f"{own}.{kind}": tuple(f"{each}.{kind}" for each in modules[own])
+        modules = {own: (external,) for own, external in self.modules.items()} | blocks
+        parameters = {
+            f"{own}.{kind}": tuple(f"{external}.{kind}" for external in modules[own])
             for own in modules
             for kind in PARAMETER_KINDS
         }
-        return both | {name: (name,) for name in self.tensors}
+        return parameters | {name: (name,) for name in self.tensors}
 
-    def outward(self, state: StateDict, table: Float[Tensor, "1 N D"]) -> StateDict:
-        """Our tensors, and the table of positions, under their names."""
-        found = {self.table: table}
-        for own, theirs in self.names(count_blocks(state, "blocks.{}")).items():
-            found |= dict(zip(theirs, state[own].chunk(len(theirs)), strict=True))
-        return {name: x.contiguous() for name, x in found.items()}
+    def to_external(self, state: StateDict, table: Float[Tensor, "1 N D"]) -> StateDict:
+        """Return our tensors and the positional embedding under the other project's names."""
+        renamed = {self.table: table}
+        for own, external in self.names(count_blocks(state, "blocks.{}")).items():
+            renamed |= dict(zip(external, state[own].chunk(len(external)), strict=True))
+        return {name: x.contiguous() for name, x in renamed.items()}
 
-    def inward(self, state: StateDict) -> StateDict:
-        """Their tensors under our names, in fp32."""
+    def from_external(self, state: StateDict) -> StateDict:
+        """Return the other project's tensors under our names, in fp32."""
         names = self.names(count_blocks(state, self.block))
-        return {own: torch.cat([state[each] for each in theirs]).float() for own, theirs in names.items()}
+        return {own: torch.cat([state[name] for name in external]).float() for own, external in names.items()}
 
 
 TIMM = KeyMap(
@@ -65,7 +65,7 @@ TIMM = KeyMap(
     table="pos_embed",
 )
 
-OFFICIAL_PREDICTOR = TIMM._replace(  # the authors'
+OFFICIAL_PREDICTOR = TIMM._replace(  # of the released code
     block="predictor_blocks.{}",
     modules={"embed": "predictor_embed", "norm": "predictor_norm", "proj": "predictor_proj"},
     table="predictor_pos_embed",
@@ -73,11 +73,11 @@ OFFICIAL_PREDICTOR = TIMM._replace(  # the authors'
     stem="embed",
 )
 
-HF4 = KeyMap(  # what transformers 4 and 5 write, and what lies on the hub
+HF4 = KeyMap(  # files that transformers 4 and 5 write, and those on the hub
     block="encoder.layer.{}",
     parts={
         "norm1": ("layernorm_before",),
-        "attn.qkv": tuple(f"attention.attention.{each}" for each in ("query", "key", "value")),
+        "attn.qkv": tuple(f"attention.attention.{name}" for name in ("query", "key", "value")),
         "attn.proj": ("attention.output.dense",),
         "norm2": ("layernorm_after",),
         "mlp.fc1": ("intermediate.dense",),
@@ -87,11 +87,11 @@ HF4 = KeyMap(  # what transformers 4 and 5 write, and what lies on the hub
     table="embeddings.position_embeddings",
 )
 
-HF5 = HF4._replace(  # the model in memory of transformers 5
+HF5 = HF4._replace(  # a model of transformers 5 in memory
     block="layers.{}",
     parts={
         "norm1": ("layernorm_before",),
-        "attn.qkv": tuple(f"attention.{each}_proj" for each in "qkv"),
+        "attn.qkv": tuple(f"attention.{name}_proj" for name in "qkv"),
         "attn.proj": ("attention.o_proj",),
         "norm2": ("layernorm_after",),
         "mlp.fc1": ("mlp.fc1",),
@@ -101,7 +101,7 @@ HF5 = HF4._replace(  # the model in memory of transformers 5
 
 
 class TransformerSizes(NamedTuple):
-    """What can be read from the shapes of a transformer."""
+    """Sizes of a transformer that follow from the shapes of its tensors."""
 
     dim: int
     depth: int
@@ -111,72 +111,80 @@ class TransformerSizes(NamedTuple):
 
     @property
     def mlp_ratio(self) -> float:
-        """Such that `int(dim · ratio)` is the hidden width."""
+        """Return the ratio for which `int(dim * ratio)` is exactly the hidden width."""
         ratio = self.hidden / self.dim
         return ratio if int(self.dim * ratio) == self.hidden else math.nextafter(ratio, math.inf)
 
 
 def count_blocks(state: StateDict, block: str) -> int:
-    """How many blocks there are, by the highest number."""
+    """Return the number of blocks, by the highest block number."""
     pattern = re.compile(re.escape(block).replace(r"\{\}", r"(\d{1,4})") + r"\.")
     return max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
 
 
-def read_sizes(state: StateDict, layout: KeyMap, where: str) -> TransformerSizes:
-    """The sizes of a transformer under their names. Mistake if it is none."""
-    wanted = {
-        "stem": f"{layout.modules[layout.stem]}.weight",
-        "table": layout.table,
-        "hidden": f"{layout.block.format(0)}.{layout.parts['mlp.fc1'][0]}.weight",
+def read_sizes(state: StateDict, key_map: KeyMap, source: str) -> TransformerSizes:
+    """Read the sizes of a transformer; raises UserError, which names `source`, if the tensors are not one."""
+    names = {
+        "stem": f"{key_map.modules[key_map.stem]}.weight",
+        "table": key_map.table,
+        "hidden": f"{key_map.block.format(0)}.{key_map.parts['mlp.fc1'][0]}.weight",
     }
-    found = {part: tuple(state[name].shape) for part, name in wanted.items() if name in state}
-    for part, name in wanted.items():
-        if part not in found:
-            raise UserError(f"{where} holds no I-JEPA encoder: there is no {name}, but {first_names(state)}")
-    if len(found["table"]) != 3 or len(found["stem"]) not in (2, 4) or 0 in (*found["stem"], *found["hidden"]):
-        raise UserError(f"{where} holds no I-JEPA encoder: {wanted['table']} is {format_shape(found['table'])}")
-    depth = count_blocks(state, layout.block)
+    for name in names.values():
+        if name not in state:
+            raise UserError(f"{source} is not an I-JEPA encoder: it has no {name}, but {first_names(state)}")
+    stem, table, hidden = (tuple(state[name].shape) for name in names.values())
+    if len(table) != 3 or len(stem) not in (2, 4) or 0 in (*stem, *hidden):
+        raise UserError(f"{source} is not an I-JEPA encoder: {key_map.table} has the shape {format_shape(table)}")
+    depth = count_blocks(state, key_map.block)
     if depth > len(state):
-        raise UserError(f"{where} is incomplete: it names {depth} blocks and holds {len(state)} tensors")
-    return TransformerSizes(found["stem"][0], depth, found["hidden"][0], found["table"][1], found["stem"])
+        raise UserError(f"{source} is incomplete: it names {depth} blocks, but has {len(state)} tensors")
+    return TransformerSizes(stem[0], depth, hidden[0], table[1], stem)
 
 
 def first_names(state: StateDict) -> str:
+    """Return the first names of a state dict, for messages."""
     names = sorted(state)
-    return f"{', '.join(names[:3])} …" if names else "nothing"
+    return f"{', '.join(names[:3])} …" if names else "no tensors"
 
 
 def check_and_rename(
-    state: StateDict, layout: KeyMap, network: nn.Module, table: Float[Tensor, "1 N D"], where: str
+    state: StateDict, key_map: KeyMap, network: nn.Module, table: Float[Tensor, "1 N D"], source: str
 ) -> StateDict:
-    """Their tensors under our names, if they are those of `network`, which may lie on the meta device, and positions those
-    of `table`. Mistake that names the first that is missing, too many or of another shape."""
-    mine = {name: torch.empty(x.shape, device="meta") for name, x in network.state_dict().items()}
-    expected = {name: tuple(x.shape) for name, x in layout.outward(mine, table).items()}
+    """Return external tensors under our names, if they match `network` (which may be on the meta device) and `table`.
+
+    Raises:
+        UserError: a tensor (the first is named) is missing, unknown or of another shape; or positions are trained.
+    """
+    own = {name: torch.empty(x.shape, device="meta") for name, x in network.state_dict().items()}
+    expected = {name: tuple(x.shape) for name, x in key_map.to_external(own, table).items()}
     actual = {name: tuple(x.shape) for name, x in state.items()}
     for name in sorted(expected.keys() | actual.keys()):
         if name not in actual:
-            raise UserError(f"{where} is incomplete: {name} ({format_shape(expected[name])}) is missing")
+            raise UserError(f"{source} is incomplete: {name} ({format_shape(expected[name])}) is missing")
         if name not in expected:
-            raise UserError(f"{where} has {name} ({format_shape(actual[name])}) besides, which no I-JEPA has")
+            raise UserError(f"{source} has {name} ({format_shape(actual[name])}), which is not part of I-JEPA")
         if actual[name] != expected[name]:
             raise UserError(
-                f"{where}: {name} is {format_shape(actual[name])}, and {format_shape(expected[name])} by its other tensors"
+                f"{source}: {name} has the shape {format_shape(actual[name])}, "
+                f"but the other tensors require {format_shape(expected[name])}"
             )
-    theirs = state[layout.table]
-    if (theirs.float() - table).abs().max() > (1e-4 if theirs.dtype == torch.float32 else 1e-2):
-        raise UserError(f"{where}: {layout.table} is no sine-cosine table of its grid: trained positions are not read")
-    return layout.inward(state)
+    external = state[key_map.table]
+    if (external.float() - table).abs().max() > (1e-4 if external.dtype == torch.float32 else 1e-2):
+        raise UserError(
+            f"{source}: {key_map.table} is not the sine-cosine table of its grid; trained positions are not supported"
+        )
+    return key_map.from_external(state)
 
 
 def format_shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "one number"
+    """Return a shape as text, such as 3×16×16."""
+    return "×".join(map(str, shape)) or "scalar"
 
 
 def position_table(rows: int, columns: int, dim: int) -> Float[Tensor, "1 N D"]:
-    """The table that the released code keeps: for each place sin and cos of its column, then of its row, in fp64, rounded.
+    """Return the positional embedding of the released code: sin and cos of the column, then of the row, from fp64.
 
-    Our own positions are calculated in fp32 on the way, and differ by less than 2e-6 on grids up to 28×28.
+    Our own positions are computed in fp32 in the forward pass, and differ by less than 2e-6 on grids up to 28×28.
     """
     frequency = 1.0 / 10000.0 ** (np.arange(dim // 4) / (dim / 4))
     y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
@@ -185,6 +193,6 @@ def position_table(rows: int, columns: int, dim: int) -> Float[Tensor, "1 N D"]:
 
 
 def strip_prefix(state: dict[str, Any], prefix: str) -> StateDict:
-    """Names without a prefix, if all bear it."""
-    bare = all(name.startswith(prefix) for name in state)
-    return {name.removeprefix(prefix) if bare else name: x for name, x in state.items()}
+    """Remove a prefix from the names if all of them have it."""
+    has_prefix = all(name.startswith(prefix) for name in state)
+    return {name.removeprefix(prefix) if has_prefix else name: x for name, x in state.items()}

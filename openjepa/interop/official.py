@@ -19,9 +19,9 @@ from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
 from openjepa.training.run_folder import Provenance
 
-LICENSE = "cc-by-nc-4.0"  # of the released weights
+LICENSE = "cc-by-nc-4.0"  # license of the released weights
 
-MAX_PICKLE_BYTES = 2**24  # bytes of the pickle that lists the tensors
+MAX_PICKLE_BYTES = 2**24  # size limit of the pickle that lists the tensors
 
 NETWORKS = {"target": "target_encoder", "context": "encoder", "predictor": "predictor"}
 
@@ -29,58 +29,64 @@ KEY_MAPS = {"target": TIMM, "context": TIMM, "predictor": OFFICIAL_PREDICTOR}
 
 PREFIX = "module."
 
-ALLOWED_GLOBALS = frozenset(  # what a list of tensors names, and nothing else may
+ALLOWED_GLOBALS = frozenset(  # the only names that a list of tensors needs
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
     | {f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Bool", "Byte")}
 )
 
-DAMAGE_ERRORS = (  # what restricted loading raises on files that are not what they seem
+DAMAGE_ERRORS = (  # what restricted loading raises on damaged files
     pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, AttributeError,
     OverflowError, AssertionError, OSError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
-def read_official(file: Path, asked: ImportOptions) -> ImportedWeights:
-    """All networks of a checkpoint. Mistake in a sentence if it is damaged, incomplete or of another architecture.
+def read_official(file: Path, options: ImportOptions) -> ImportedWeights:
+    """Read all networks of an official checkpoint.
 
-    The target encoder is the one that the paper evaluates (appendix A.2); Hugging Face and timm ship the context encoder.
+    The paper evaluates the target encoder (appendix A.2); Hugging Face and timm publish the context encoder.
+
+    Raises:
+        UserError: the file is damaged, incomplete or of another architecture.
     """
     content = load_restricted(file)
-    theirs = {
+    states = {
         name: check_state_dict(content.get(key), f"{file}: {key}") for name, key in NETWORKS.items() if key in content
     }
-    if not theirs.keys() & {"target", "context"}:
+    if not states.keys() & {"target", "context"}:
         raise UserError(
-            f"{file} is no checkpoint of I-JEPA: it has {', '.join(map(str, content))[:80]}, and no encoder"
+            f"{file} is not an I-JEPA checkpoint: it has {', '.join(map(str, content))[:80]}, but no encoder"
         )
     notes = ()
-    if "target" not in theirs:
-        theirs["target"] = theirs.pop("context")
+    if "target" not in states:
+        states["target"] = states.pop("context")
         notes = ("the file has no target encoder: this is the context encoder",)
-    known = {name: read_sizes(state, KEY_MAPS[name], f"{file}: {NETWORKS[name]}") for name, state in theirs.items()}
-    settings = config_of_sizes(known["target"], known.get("predictor"), asked.num_heads, Preprocessing(), str(file))
+    sizes = {name: read_sizes(state, KEY_MAPS[name], f"{file}: {NETWORKS[name]}") for name, state in states.items()}
+    settings = config_of_sizes(sizes["target"], sizes.get("predictor"), options.num_heads, Preprocessing(), str(file))
     networks = {
         name: to_our_names(state, KEY_MAPS[name], settings, name, f"{file}: {NETWORKS[name]}")
-        for name, state in theirs.items()
+        for name, state in states.items()
     }
     epoch = content.get("epoch")
     notes += (f"after {epoch} epochs",) if type(epoch) is int else ()
-    return ImportedWeights(settings, networks, Provenance(file.name, "official", asked.license or LICENSE, notes))
+    return ImportedWeights(settings, networks, Provenance(file.name, "official", options.license or LICENSE, notes))
 
 
-def check_state_dict(state: Any, where: str) -> StateDict:
-    """The tensors of one network. Mistake if they are none."""
+def check_state_dict(state: Any, source: str) -> StateDict:
+    """Return the tensors of one network. Raises UserError if they are not a dict of tensors."""
     if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()) or not state:
-        raise UserError(f"{where} is no list of tensors")
+        raise UserError(f"{source} is not a dict of tensors")
     return strip_prefix(state, PREFIX)
 
 
 def load_restricted(file: Path) -> dict[Any, Any]:
-    """What a checkpoint of torch holds, its tensors in a map of the file. Mistake unless it is numbers and names alone.
+    """Load a torch checkpoint that holds only tensors and plain values, memory-mapped.
 
-    Looked at before anything is made of it: that it is an archive without compression, no larger inside than outside, whole by
-    its check sums, and that what lists the tensors names nothing that could do something. Then torch's own restricted loader
-    reads it.
+    Before loading, check that the file is an archive without compression, that its contents are not larger than the
+    file, that its checksums match, and that the pickle names nothing executable. Then torch's restricted loader
+    (`weights_only`) reads it.
+
+    Raises:
+        UserError: a check fails, or the file is not a dict.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -89,45 +95,45 @@ def load_restricted(file: Path) -> dict[Any, Any]:
                 raise UserError(f"{file} is compressed: unpack it, or save it again with torch.save")
             listing = next((each for each in members if each.filename.endswith("/data.pkl")), None)
             if listing is None:
-                raise UserError(
-                    f"{file} is an archive, but no checkpoint of torch.save: give a *.pth.tar of the authors"
-                )
+                raise UserError(f"{file} is an archive, but was not written by torch.save: give an official *.pth.tar")
             if sum(each.file_size for each in members) > file.stat().st_size or listing.file_size > MAX_PICKLE_BYTES:
-                raise UserError(f"{file} says that it is larger inside than outside: it is not loaded")
+                raise UserError(f"{file} claims contents larger than the file: it is not loaded")
             check_pickle(archive.read(listing), file)
             if bad := archive.testzip():
                 raise UserError(f"{file} is damaged at {bad}: download it again")
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except DAMAGE_ERRORS as error:
         raise UserError(
-            f"{file} is no whole checkpoint of torch ({first_line(error)}): is it a *.pth.tar, and the download whole?"
+            f"{file} is not a complete torch checkpoint ({first_line(error)}): "
+            "is it a *.pth.tar, and is the download complete?"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{file} is no checkpoint: it holds a {type(content).__name__}")
+        raise UserError(f"{file} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
     return content
 
 
 def check_pickle(listing: bytes, file: Path) -> None:
-    """Mistake unless a pickle names nothing but tensors and what they are kept in."""
+    """Raise UserError unless a pickle names only tensors and their storages."""
     for code, argument, _ in pickletools.genops(listing):
         if code.name == "GLOBAL" and argument not in ALLOWED_GLOBALS:
-            raise UserError(f"{file} wants {str(argument).replace(' ', '.')} to be run: it is not loaded")
+            raise UserError(f"{file} would run {str(argument).replace(' ', '.')}: it is not loaded")
         if code.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
-            raise UserError(f"{file} wants objects to be made ({code.name}): it is not loaded")
+            raise UserError(f"{file} would create objects ({code.name}): it is not loaded")
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for ours."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def write_official(networks: dict[str, StateDict], trained: PretrainedEncoder, file: Path) -> Path:
-    """Networks of ours as the released code would have saved them."""
-    method, content = trained.config.method, {}
+def write_official(networks: dict[str, StateDict], encoder: PretrainedEncoder, file: Path) -> Path:
+    """Write our networks in the layout of the released code."""
+    method, content = encoder.config.method, {}
     assert isinstance(method, JEPA)
     for name, state in networks.items():
-        table = position_table(*trained.config.data.grid, method.predictor_dim if name == "predictor" else method.dim)
-        theirs = KEY_MAPS[name].outward(state, table)
-        content[NETWORKS[name]] = {PREFIX + each: x.clone() for each, x in theirs.items()}
+        table = position_table(*encoder.config.data.grid, method.predictor_dim if name == "predictor" else method.dim)
+        external = KEY_MAPS[name].to_external(state, table)
+        content[NETWORKS[name]] = {PREFIX + key: x.clone() for key, x in external.items()}
     with atomic_write(file) as temporary:
         torch.save({**content, "epoch": 0}, temporary)
     return file

@@ -1,20 +1,26 @@
-"""A pretrained encoder: features, predictions and targets of pictures.   B batch  C channels  H height  W width  N tokens  D width"""
+"""A pretrained encoder of images from anywhere: features, predictions, targets.
+
+B batch  C channels  H height  W width  N tokens  D width  M blocks  T tokens per block
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
+from openjepa.core.options import FeatureKind, PooledKind
+from openjepa.core.protocols import Modality
 from openjepa.interop.inputs import ImageInput, evaluation_view, iter_images
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -32,79 +38,108 @@ from openjepa.training.run_folder import (
     read_step_metadata,
 )
 
-
-def load_run(folder: Path, which: str = "target") -> PretrainedEncoder:
-    """The encoder of a run (its newest good checkpoint) or of an export. Mistake in a sentence if there is none."""
-    settings = load_config(folder)
-    if (folder / ENCODER_FILE).is_file():
-        return load_export(folder, settings, which)
-    method, step = load_newest_method(folder, settings)
-    predictor = getattr(method, "predictor", None)  # of joint embedding it is an expander
-    predictor = predictor if isinstance(predictor, Predictor) else None
-    return PretrainedEncoder(method.encoder(which), settings, step, predictor, read_provenance(folder))
-
-
-def load_export(folder: Path, settings: Pretrain, which: str) -> PretrainedEncoder:
-    """What a folder of weights holds."""
-    file = folder / (ENCODER_FILE if which == "target" else CONTEXT_FILE)
-    if not file.is_file():
-        raise UserError(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
-    predictor = None
-    if (folder / PREDICTOR_FILE).is_file():
-        predictor = load_weights_into(settings.method.predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
-    encoder = load_weights_into(settings.method.encoder(settings.data), file)
-    step = int(read_step_metadata(file).get("step", settings.steps))
-    return PretrainedEncoder(encoder, settings, step, predictor, read_provenance(folder))
-
-
-def build_untrained(settings: Pretrain) -> ViT:
-    """The encoder as the run's seed makes it; a run with --init-from began elsewhere."""
-    return settings.method.build(settings.data, settings.seed).encoder("target").eval()
-
-
-LAST_LAYERS = 4  # layers of the paper's `last4`
-
-FeatureKind = Literal["last", "last4", "patches"]
-
-PatchIndices = Sequence[int] | Tensor  # of patches, in raster order
-
-
+LAST_LAYERS = 4  # layers of "last4", the paper's appendix A.2
+BATCH = 64  # images per forward pass
 OWN_RUN = Provenance()
+
+POOLED_KINDS: tuple[PooledKind, ...] = ("last", "last4")
+PatchIndices = Sequence[int] | Tensor  # in raster order
+LayerFeatures = tuple[Float[Tensor, "B N D"], ...]
+
+
+class EncoderOutput(NamedTuple):
+    """Features of a batch of images, in fp32."""
+
+    patches: Float[Tensor, "B N D"]  # last layer, in raster order, no class token
+    last: Float[Tensor, "B D"]  # last layer, pooled
+    last4: Float[Tensor, "B F"]  # last four layers, each pooled, concatenated, the earliest first
 
 
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """An encoder in evaluation mode, the config it was made by, and what was learnt with it."""
+    """An encoder in evaluation mode: ours, another project's, or yours.
 
-    encoder: ViT
-    config: Pretrain  # its `data` cuts pictures into tokens
-    step: int = 0
+    `layers` returns the final-normed tokens of the last four blocks, the earliest first, for a uint8 batch. Pooling is
+    the mean over patches, as in the paper; for a model trained with a class token, that token.
+    """
+
+    name: str
+    modality: Modality  # how inputs are cropped, normalized and cut into tokens
+    network: nn.Module
+    layers: Callable[[UInt8[Tensor, "B C H W"]], LayerFeatures]
+    prefix: int = 0  # leading tokens that are not patches: class token, registers
+    pool: Literal["mean", "class"] = "mean"
+    untrained: Callable[[], PretrainedEncoder] | None = None  # the same encoder before training, as a baseline
+    made_by: str = ""  # what the features depend on beside the weights
+    settings: Pretrain | None = None  # of the run that trained it, if openjepa did
+    step: int = 0  # optimizer steps taken
     predictor: Predictor | None = None
     provenance: Provenance = OWN_RUN
 
     @property
-    def device(self) -> torch.device:
-        return self.encoder.norm.weight.device
+    def data(self) -> Image:
+        """How images are cropped, normalized and cut into patches. Raises UserError for an encoder of signals."""
+        if not isinstance(self.modality, Image):
+            raise UserError(f"{self.name} was trained on signals: only encoders of images can be used here so far")
+        return self.modality
 
     @property
-    def data(self) -> Image:
-        """How pictures are cut. Mistake if the encoder was trained on signals."""
-        if not isinstance(self.config.data, Image):
-            raise UserError("this encoder was trained on signals: give its tokens to .encoder")
-        return self.config.data
+    def config(self) -> Pretrain:
+        """The settings of the run that trained this encoder. Raises UserError for another project's model."""
+        if self.settings is None:
+            raise UserError(f"{self.name} was not trained by openjepa: give a run, an export, or converted weights")
+        return self.settings
+
+    @property
+    def encoder(self) -> ViT:
+        """The network of an encoder with our architecture."""
+        return self.network  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     def to(self, device: str | torch.device) -> PretrainedEncoder:
-        """The same, on a device."""
+        """Move the networks to a device."""
         predictor = self.predictor.to(device) if self.predictor else None
-        return dataclasses.replace(self, encoder=self.encoder.to(device), predictor=predictor)
+        return dataclasses.replace(self, network=self.network.to(device), predictor=predictor)
 
-    def transform(self, picture: ImageInput, size: tuple[int, int] | None = None) -> UInt8[Tensor, "C h w"]:
-        """The evaluation view of a picture: its largest centred box at the trained size, or at `size`, as bytes.
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights and of how images are preprocessed."""
+        digest = hashlib.sha256(
+            repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool, self.made_by)).encode()
+        )
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
-        Takes a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), the last two of bytes. Mistake in
-        a sentence if it is none of them, or cannot be decoded. A tensor that has the size already comes back as it is.
+    def encode(self, view: UInt8[Tensor, "B C H W"]) -> EncoderOutput:
+        """Compute the features of a batch of evaluation views."""
+        layers = [tokens.float() for tokens in self.layers(view)]
+        if not layers or layers[-1].ndim != 3 or len(layers[-1]) != len(view):
+            raise UserError(f"{self.name} must return tokens of shape (batch, tokens, width): see docs/evaluation.md")
+        pooled = [x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1) for x in layers[-LAST_LAYERS:]]
+        return EncoderOutput(layers[-1][:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
+
+    @torch.no_grad()
+    def encode_batches(self, view: UInt8[Tensor, "B C H W"], batch: int = BATCH) -> Iterator[EncoderOutput]:
+        """Yield the features of many evaluation views, `batch` at a time."""
+        for part in view.split(batch):
+            yield self.encode(part)
+
+    def pooled(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        """Compute the pooled features of the last layer for many evaluation views."""
+        return torch.cat([output.last for output in self.encode_batches(view)])
+
+    def transform(self, image: ImageInput, size: tuple[int, int] | None = None) -> UInt8[Tensor, "C h w"]:
+        """Crop an image as for evaluation: its largest centered box at the trained size, or at `size`, as bytes.
+
+        Takes a path, a PIL image, a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W). A tensor that has the
+        size already is returned as it is. Raises UserError for anything else, and for files that cannot be decoded.
         """
-        return evaluation_view(picture, self.data, size or self.data.size)
+        return evaluation_view(image, self.data, size or self.data.size)
 
     @torch.no_grad()
     def features(
@@ -112,70 +147,116 @@ class PretrainedEncoder:
         images: ImageInput | Sequence[ImageInput],
         kind: FeatureKind = "last",
         size: tuple[int, int] | None = None,
-        batch: int = 64,
+        batch: int = BATCH,
     ) -> Float[Tensor, "B *F"]:
-        """Features of pictures, in fp32 on the CPU: (B, D) for "last", the mean over patches as in the paper; (B, 4 D) for
-        "last4", four layers side by side (appendix A.2); (B, N, D) for "patches", in raster order.
+        """Compute features of images, in fp32 on the CPU.
 
-        Takes one picture or many, each as for `transform`, or a tensor (B, C, H, W) or array (B, H, W, C) of bytes. At
-        another `size` than trained, positions are rescaled to the trained extent.
+        Returns (B, D) for "last", the mean over patches as in the paper; (B, 4 D) for "last4", four layers concatenated
+        (appendix A.2); (B, N, D) for "patches", in raster order. Takes one image or many, each as for `transform`, or a
+        uint8 tensor (B, C, H, W) or array (B, H, W, C). At another `size` than trained, positions are rescaled to the
+        trained extent.
         """
         if kind not in get_args(FeatureKind):
-            raise UserError(f"there are no features {kind!r}: ask for last, last4 or patches")
-        layers = tuple(range(max(-LAST_LAYERS, -len(self.encoder.blocks)), 0)) if kind == "last4" else (-1,)
-        found, queue = [], iter_images(images)
-        while some := list(islice(queue, batch)):
-            view = torch.stack([self.transform(picture, size) for picture in some]).to(self.device)
-            seen = [tokens.x.float() for tokens in self.encoder(self.data.tokens(view), layers)]
-            found.append((seen[-1] if kind == "patches" else torch.cat([x.mean(1) for x in seen], 1)).cpu())
-        if not found:
-            raise UserError("no picture was given")
-        return torch.cat(found)
+            raise UserError(f"unknown features {kind!r}: use last, last4 or patches")
+        rows, queue = [], iter_images(images)
+        while part := list(islice(queue, batch)):
+            view = torch.stack([self.transform(image, size) for image in part]).to(self.device)
+            rows.append(getattr(self.encode(view), kind).cpu())
+        if not rows:
+            raise UserError("no image was given")
+        return torch.cat(rows)
 
     @torch.no_grad()
     def predict(
         self, image: ImageInput, context: PatchIndices, targets: PatchIndices | Sequence[Sequence[int]]
     ) -> Float[Tensor, "M T D"]:
-        """What the predictor expects at `targets`, one block of patches (T) or several (M, T), seeing `context` alone.
+        """Predict the features at `targets`, one block of patches (T) or several (M, T), from the `context` patches.
 
-        Patches are numbered in raster order. To be compared with `layer_norm` of the features there, which is what it was
-        trained on. Mistake where the predictor was not kept: give the run's folder, or a conversion that has it.
+        Patches are numbered in raster order. Compare with `layer_norm` of the features there: the training target.
+        Raises UserError if the weights come without a predictor.
         """
         if self.predictor is None or not isinstance(self.config.method, JEPA):
             raise UserError(
-                "these weights have no predictor of features: load the run's folder, or convert a file that has"
+                "these weights have no predictor of features: load the run's folder, or a file that has one"
             )
         tokens = self.data.tokens(self.transform(image)[None].to(self.device))
-        shown, asked = (patch_indices(places).to(self.device) for places in (context, targets))
+        inputs, outputs = (patch_indices(indices).to(self.device) for indices in (context, targets))
         count = tokens.x.shape[1]
-        for places in (shown, asked):
-            if not places.numel() or places.min() < 0 or places.max() >= count:
-                raise UserError(
-                    f"patches are numbered from 0 to {count - 1}: give some of these, to be shown and to be asked for"
-                )
-        blocks = asked if asked.ndim == 2 else asked[None]
-        (seen,) = self.encoder(tokens.take(shown.flatten()[None]))
-        return self.predictor(seen, where=tokens.pos[:, blocks])[0, :, :, : self.target_dim].float().cpu()
+        for indices in (inputs, outputs):
+            if not indices.numel() or indices.min() < 0 or indices.max() >= count:
+                raise UserError(f"patches are numbered from 0 to {count - 1}: give some for context and for targets")
+        blocks = outputs if outputs.ndim == 2 else outputs[None]
+        (encoded,) = self.encoder(tokens.take(inputs.flatten()[None]))
+        return self.predictor(encoded, where=tokens.pos[:, blocks])[0, :, :, : self.target_dim].float().cpu()
 
     @property
     def target_dim(self) -> int:
-        """How many of the predictor's numbers are features; where pixels are asked for, too, they come after."""
+        """Width of the predicted features; predicted pixels follow after them in the predictor's output."""
         method = self.config.method
         joined = isinstance(method, JEPA) and method.target_join == "concat"
         return method.dim * (len(method.target_layers) if isinstance(method, JEPA) and joined else 1)
 
     @torch.no_grad()
     def targets(self, images: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "B N D"]:
-        """The features that `predict` is to be compared with: layer norm on every patch, no affine (as released)."""
+        """Compute what `predict` is compared with: LayerNorm without affine on every patch, as released."""
         x = self.features(images, "patches")
         return F.layer_norm(x, x.shape[-1:])
 
 
-def patch_indices(places: PatchIndices | Sequence[Sequence[int]]) -> Tensor:
-    """Numbers of patches; of a mask, one flag for each patch, where it is true."""
-    found = torch.as_tensor(places)
-    if found.dtype == torch.bool and found.ndim == 1:
-        return found.nonzero()[:, 0]
-    if found.numel() and (found.dtype == torch.bool or found.is_floating_point()):
-        raise UserError("patches are told by their numbers, or by one mask of all of them")
-    return found.long()
+def patch_indices(patches: PatchIndices | Sequence[Sequence[int]]) -> Tensor:
+    """Convert patch numbers, or a boolean mask over all patches, to indices."""
+    indices = torch.as_tensor(patches)
+    if indices.dtype == torch.bool and indices.ndim == 1:
+        return indices.nonzero()[:, 0]
+    if indices.numel() and (indices.dtype == torch.bool or indices.is_floating_point()):
+        raise UserError("give patches by their numbers, or as one boolean mask over all patches")
+    return indices.long()
+
+
+def from_network(network: ViT, settings: Pretrain, name: str, **known: Any) -> PretrainedEncoder:
+    """Wrap an encoder of our architecture; `known`: step, predictor, provenance."""
+    layers, tokens = tuple(range(max(-LAST_LAYERS, -len(network.blocks)), 0)), settings.data.tokens
+    return PretrainedEncoder(
+        name,
+        settings.data,
+        network,
+        lambda view: tuple(output.x for output in network(tokens(view), layers)),
+        untrained=lambda: untrained_encoder(settings),
+        made_by=repr(settings.method),
+        settings=settings,
+        **known,
+    )
+
+
+def untrained_encoder(settings: Pretrain) -> PretrainedEncoder:
+    """Build the encoder with the weights that the run's seed gives it; a run with --init-from started elsewhere."""
+    network = settings.method.build(settings.data, settings.seed).encoder("target").eval()
+    return from_network(network, settings, "before training")
+
+
+def load_run(folder: Path, which: str = "target") -> PretrainedEncoder:
+    """Load the encoder of a run (from its newest valid checkpoint) or of an export."""
+    settings = load_config(folder)
+    if (folder / ENCODER_FILE).is_file():
+        return load_export(folder, settings, which)
+    method, step = load_newest_method(folder, settings)
+    predictor = getattr(method, "predictor", None)  # for joint embedding an expander, which predicts nothing
+    predictor = predictor if isinstance(predictor, Predictor) else None
+    return from_network(
+        method.encoder(which), settings, folder.name, step=step, predictor=predictor, provenance=read_provenance(folder)
+    )
+
+
+def load_export(folder: Path, settings: Pretrain, which: str) -> PretrainedEncoder:
+    """Load an encoder from a folder of weights."""
+    file = folder / (ENCODER_FILE if which == "target" else CONTEXT_FILE)
+    if not file.is_file():
+        raise UserError(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
+    predictor = None
+    if (folder / PREDICTOR_FILE).is_file():
+        predictor = load_weights_into(settings.method.predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
+    network = load_weights_into(settings.method.encoder(settings.data), file)
+    step = int(read_step_metadata(file).get("step", settings.steps))
+    return from_network(
+        network, settings, folder.name, step=step, predictor=predictor, provenance=read_provenance(folder)
+    )

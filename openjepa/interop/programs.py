@@ -1,9 +1,13 @@
-"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.   B batch  C channels  H height  W width  N tokens  D width"""
+"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.
+
+B batch  C channels  H height  W width  N tokens  D width
+"""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,35 +21,35 @@ from openjepa.interop.pretrained import PretrainedEncoder
 
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 
-TOLERANCE = 1e-4  # largest difference from our own features that is let pass
+TOLERANCE = 1e-4  # largest accepted difference from our own features
 
 INPUT_NAME, OUTPUT_NAMES = "pixel_values", ("last_hidden_state", "pooled")
 
 
 class ExportedEncoder(nn.Module):
-    """Normalised pictures to features of all patches, and their mean."""
+    """Map normalized images to the features of all patches and their mean."""
 
-    def __init__(self, trained: PretrainedEncoder):
+    def __init__(self, encoder: PretrainedEncoder):
         super().__init__()
-        self.encoder, self.patchify = trained.encoder, trained.data.patchify
+        self.encoder, self.patchify = encoder.encoder, encoder.data.patchify
 
     def forward(self, pixel_values: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
-        (seen,) = self.encoder(self.patchify(pixel_values))
-        return seen.x, seen.x.mean(1)
+        (tokens,) = self.encoder(self.patchify(pixel_values))
+        return tokens.x, tokens.x.mean(1)
 
 
-def trace_encoder(trained: PretrainedEncoder) -> ExportedProgram:
-    """The encoder traced for any batch and any height and width that are multiples of the patch."""
-    data = trained.data
+def trace_encoder(encoder: PretrainedEncoder) -> ExportedProgram:
+    """Trace the encoder for any batch size and any height and width that are multiples of the patch."""
+    data = encoder.data
     rows, columns = Dim("rows", min=2, max=4096), Dim("columns", min=2, max=4096)
     shapes = {INPUT_NAME: {0: Dim("batch", min=1, max=65536), 2: data.patch * rows, 3: data.patch * columns}}
     with silence_exporter():
-        return torch.export.export(ExportedEncoder(trained), (random_input(trained, 2),), dynamic_shapes=shapes)
+        return torch.export.export(ExportedEncoder(encoder), (random_input(encoder, 2),), dynamic_shapes=shapes)
 
 
 @contextmanager
-def silence_exporter():
-    """Without what torch says of its own inside while it exports."""
+def silence_exporter() -> Iterator[None]:
+    """Hide the warnings about torch's internals during an export."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -56,52 +60,52 @@ def silence_exporter():
         logging.getLogger("torch.onnx").setLevel(level)
 
 
-def random_input(trained: PretrainedEncoder, count: int, more: int = 0) -> Float[Tensor, "B C H W"]:
-    """Pictures of noise, of the trained size or some patches larger."""
-    data = trained.data
+def random_input(encoder: PretrainedEncoder, count: int, more: int = 0) -> Float[Tensor, "B C H W"]:
+    """Return normalized images of noise, of the trained size or `more` patches larger."""
+    data = encoder.data
     height, width = (side + more * data.patch for side in data.size)
     generator = torch.Generator().manual_seed(count)
     view = torch.randint(0, 256, (count, data.channels, height, width), generator=generator, dtype=torch.uint8)
     return data.normalize(view)
 
 
-def write_torch_program(trained: PretrainedEncoder, folder: Path) -> float:
-    """The program in torch's own format; returns the largest difference from our features, read back."""
-    torch.export.save(trace_encoder(trained), folder / PROGRAM_FILE)
-    read = torch.export.load(folder / PROGRAM_FILE).module()
-    return check_outputs(trained, lambda x: read(x)[0])
+def write_torch_program(encoder: PretrainedEncoder, folder: Path) -> float:
+    """Write the program in torch's format, and return its largest difference from our features."""
+    torch.export.save(trace_encoder(encoder), folder / PROGRAM_FILE)
+    program = torch.export.load(folder / PROGRAM_FILE).module()
+    return check_outputs(encoder, lambda x: program(x)[0])
 
 
-def write_onnx(trained: PretrainedEncoder, folder: Path) -> float:
-    """The program as ONNX; returns the largest difference of onnxruntime from our features."""
+def write_onnx(encoder: PretrainedEncoder, folder: Path) -> float:
+    """Write the program as ONNX, and return the largest difference of onnxruntime's features from ours."""
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter wants it)
+        import onnxscript  # noqa: F401 (torch's exporter requires it)
     except ImportError as error:
-        raise UserError("ONNX needs an extra: pip install 'openjepa[onnx]'") from error
+        raise UserError("ONNX export needs an extra: pip install 'openjepa[onnx]'") from error
     with silence_exporter():
-        made = torch.onnx.export(
-            trace_encoder(trained),
+        program = torch.onnx.export(
+            trace_encoder(encoder),
             input_names=[INPUT_NAME],
             output_names=list(OUTPUT_NAMES),
             dynamo=True,
             verbose=False,
         )
-        assert made is not None
-        made.save(str(folder / ONNX_FILE))
+        assert program is not None
+        program.save(str(folder / ONNX_FILE))
     session = onnxruntime.InferenceSession(str(folder / ONNX_FILE), providers=["CPUExecutionProvider"])
     return check_outputs(
-        trained, lambda x: torch.from_numpy(session.run([OUTPUT_NAMES[0]], {INPUT_NAME: x.numpy()})[0])
+        encoder, lambda x: torch.from_numpy(session.run([OUTPUT_NAMES[0]], {INPUT_NAME: x.numpy()})[0])
     )
 
 
 @torch.no_grad()
-def check_outputs(trained: PretrainedEncoder, other) -> float:
-    """The largest difference of features, over batches and sizes. Mistake if that is more than CLOSE."""
-    whole, worst = ExportedEncoder(trained), 0.0
+def check_outputs(encoder: PretrainedEncoder, program: Callable[[Tensor], Tensor]) -> float:
+    """Return the largest difference of features over batches and sizes. Raises UserError if it exceeds TOLERANCE."""
+    reference, worst = ExportedEncoder(encoder), 0.0
     for count, more in ((1, 0), (3, 0), (2, 1)):
-        x = random_input(trained, count, more)
-        worst = max(worst, (other(x) - whole(x)[0]).abs().max().item())
+        x = random_input(encoder, count, more)
+        worst = max(worst, (program(x) - reference(x)[0]).abs().max().item())
     if not worst <= TOLERANCE:
-        raise UserError(f"the exported program differs from the encoder by {worst:.1e}: please report this as a defect")
+        raise UserError(f"the exported program differs from the encoder by {worst:.1e}: please report this as a bug")
     return worst

@@ -27,12 +27,12 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def is_timm_folder(folder: Path) -> bool:
-    """Whether a folder's config is one of timm's."""
+    """Return whether a folder's config was written by timm."""
     return "architecture" in read_config(folder)
 
 
-def read_timm(path: Path, asked: ImportOptions) -> ImportedWeights:
-    """The encoder of a folder or of one file of safetensors. Mistake in a sentence if it is none."""
+def read_timm(path: Path, options: ImportOptions) -> ImportedWeights:
+    """Read the encoder of a folder or of one safetensors file. Raises UserError if it is not an I-JEPA encoder."""
     folder, file = (path, path / WEIGHTS_FILE) if path.is_dir() else (path.parent, path)
     config = read_config(folder) if path.is_dir() else {}
     try:
@@ -42,40 +42,39 @@ def read_timm(path: Path, asked: ImportOptions) -> ImportedWeights:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged ({error}): download it again") from error
     state = {name: x for name, x in state.items() if not name.startswith("head.")}
-    known, made, told = (
-        read_sizes(state, TIMM, str(path)),
-        config_section(config, "model_args"),
-        config_section(config, "pretrained_cfg"),
-    )
-    size = made.get("img_size")
-    pair = (size[0], size[1]) if isinstance(size, list) and [type(each) for each in size] == [int, int] else None
-    colours = tuple(
-        channel_values(told.get(name)) or IMAGENET_MEAN_STD[place] for place, name in enumerate(("mean", "std"))
-    )
-    settings = config_of_sizes(
-        known, None, asked.num_heads or positive_int(made, "num_heads"), Preprocessing(pair, *colours), str(path)
-    )
-    license = (
-        asked.license or license_of_card(folder) or (told["license"] if isinstance(told.get("license"), str) else "")
-    )
-    assumed = (
-        () if told.get("mean") else ("ImageNet's mean and deviation are taken, since nothing beside it says otherwise",)
-    )
+    sizes = read_sizes(state, TIMM, str(path))
+    model_args, pretrained = config_section(config, "model_args"), config_section(config, "pretrained_cfg")
+    heads = options.num_heads or positive_int(model_args, "num_heads")
+    settings = config_of_sizes(sizes, None, heads, timm_preprocessing(model_args, pretrained), str(path))
+    stated_license = pretrained["license"] if isinstance(pretrained.get("license"), str) else ""
+    license = options.license or license_of_card(folder) or stated_license
+    assumption = "ImageNet's mean and standard deviation are used, because its files state none"
+    notes = () if pretrained.get("mean") else (assumption,)
     networks = {"target": to_our_names(state, TIMM, settings, "target", str(path))}
-    return ImportedWeights(settings, networks, Provenance(path.name, "timm", license, assumed))
+    return ImportedWeights(settings, networks, Provenance(path.name, "timm", license, notes))
+
+
+def timm_preprocessing(model_args: dict[str, Any], pretrained: dict[str, Any]) -> Preprocessing:
+    """Return how images are prepared, by timm's config; ImageNet's mean and standard deviation by default."""
+    size = model_args.get("img_size")
+    pair = (size[0], size[1]) if isinstance(size, list) and [type(side) for side in size] == [int, int] else None
+    mean = channel_values(pretrained.get("mean")) or IMAGENET_MEAN_STD[0]
+    std = channel_values(pretrained.get("std")) or IMAGENET_MEAN_STD[1]
+    return Preprocessing(pair, mean, std)
 
 
 def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    found = config.get(name)
-    return found if isinstance(found, dict) else {}
+    """Return a section of a config; empty if it is missing or not a dict."""
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
 
 
-def write_timm(state: StateDict, trained: PretrainedEncoder, folder: Path, license: str) -> None:
-    """A folder with timm's config beside the weights."""
-    data, method = trained.data, trained.config.method
-    theirs = TIMM.outward(state, position_table(*data.grid, method.dim))
+def write_timm(state: StateDict, encoder: PretrainedEncoder, folder: Path, license: str) -> None:
+    """Write a folder with the weights and timm's config."""
+    data, method = encoder.data, encoder.config.method
+    tensors = TIMM.to_external(state, position_table(*data.grid, method.dim))
     with atomic_write(folder / WEIGHTS_FILE) as temporary:
-        save_file(theirs, temporary, {"format": "pt"})
+        save_file(tensors, temporary, {"format": "pt"})
     config = {
         "architecture": "vit_base_patch16_224",
         "num_classes": 0,

@@ -1,4 +1,4 @@
-"""Options of the mask samplers."""
+"""Settings of the mask samplers."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from openjepa.masking.repeat import RepeatMasker
 
 @dataclass(frozen=True)
 class Masking:
-    """Options of the mask samplers; `build` makes the one that `sampler` names."""
+    """Settings of the mask samplers; `build` makes the sampler that `sampler` names."""
 
+    # multiblock: I-JEPA's, improved; official: as in the official code; random: as in MAE; quadrants, block: ablations
     sampler: Literal["multiblock", "official", "quadrants", "block", "random"] = "multiblock"
-    targets: int = 4  # M, target blocks a sample
-    target_scale: tuple[float, float] = (0.15, 0.2)  # share of the grid
-    target_aspect: tuple[float, float] = (0.75, 1.5)  # rows / columns
+    targets: int = 4  # target blocks per sample (samplers multiblock and official)
+    target_scale: tuple[float, float] = (0.15, 0.2)  # range of a target block's area, as a fraction of the grid
+    target_aspect: tuple[float, float] = (0.75, 1.5)  # range of a target block's height / width
+    # range of the context block's area before targets are cut out, as a fraction of the grid
     context_scale: tuple[float, float] = (0.85, 1.0)
-    context_fraction: float = 0.25  # share of the grid shown to the context encoder (sampler "multiblock")
-    min_keep: int = 10  # the released sampler's floor for blocks and contexts (sampler "official")
-    mask_ratio: float = 0.6  # share of the grid that is hidden (sampler "random")
-    target_fraction: float = 1.0  # share of what is hidden that is asked for (sampler "random")
-    masks_per_sample: int = 1  # masks a sample gets in a step: contexts that share one pass of the target encoder
+    context_fraction: float = 0.25  # tokens the context encoder sees, as a fraction of the grid (sampler multiblock)
+    min_keep: int = 10  # blocks and contexts must have more tokens than this (sampler official)
+    mask_ratio: float = 0.6  # fraction of tokens that are masked (sampler random)
+    target_fraction: float = 1.0  # fraction of masked tokens that are predicted; less is faster (sampler random)
+    masks_per_sample: int = 1  # masks per sample and step; they share one pass of the target encoder
 
     def __post_init__(self):
         for name in ("target_scale", "context_scale"):
-            if not 0 < getattr(self, name)[0] <= getattr(self, name)[1] <= 1:
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
                 raise UserError(
-                    f"{name} {getattr(self, name)} is no range of shares, from low to high: {suggest_value(name)}"
+                    f"{flag(name)} must be LOW HIGH with 0 < low <= high <= 1, got {low:g} {high:g}: "
+                    f"{suggest_value(name)}"
                 )
         for name in ("context_fraction", "mask_ratio"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UserError(f"a share {getattr(self, name):g} of tokens is none: {suggest_value(name)}")
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise UserError(f"{flag(name)} must be > 0 and <= 1, got {value:g}: {suggest_value(name)}")
         low, high = self.target_aspect
         if not 1 / MAX_ASPECT <= low <= high <= MAX_ASPECT:
             raise UserError(
-                f"target_aspect {low:g} to {high:g} does not go from low to high: {suggest_value('target_aspect')}"
+                f"{flag('target_aspect')} must be LOW HIGH with {1 / MAX_ASPECT:g} <= low <= high <= {MAX_ASPECT:g}, "
+                f"got {low:g} {high:g}: {suggest_value('target_aspect')}"
             )
-        if self.masks_per_sample < 1:
-            raise UserError(
-                f"{self.masks_per_sample} masks a sample leave nothing to learn from: try --masks.masks-per-sample 1"
-            )
-        if self.targets < 1 or self.min_keep < 0:
-            raise UserError(
-                "a mask wants one target and no fewer than no tokens: try --masks.targets 4 --masks.min-keep 10"
-            )
+        for name, minimum in (("masks_per_sample", 1), ("targets", 1), ("min_keep", 0)):
+            value = getattr(self, name)
+            if value < minimum:
+                raise UserError(f"{flag(name)} must be >= {minimum}, got {value}: {suggest_value(name)}")
 
     def build(self, grid: GridSize) -> Masker:
-        """The sampler for a grid. Mistake if the grid cannot hold its blocks."""
-        return (
-            self.build_single(grid)
-            if self.masks_per_sample == 1
-            else RepeatMasker(self.build_single(grid), self.masks_per_sample)
-        )
+        """Build the sampler for a grid. Raises UserError if the grid is too small for its blocks."""
+        single = self.build_single(grid)
+        return single if self.masks_per_sample == 1 else RepeatMasker(single, self.masks_per_sample)
 
     def build_single(self, grid: GridSize) -> Masker:
+        """Build the sampler that draws one mask per sample."""
         scales = self.target_scale, self.target_aspect, self.context_scale
         if self.sampler == "multiblock":
             return MultiBlock(grid, self.targets, *scales, self.context_fraction)
@@ -69,13 +69,18 @@ class Masking:
             return OfficialBlocks(grid, self.targets, *scales, self.min_keep)
         if self.sampler == "block":
             return MultiBlock(grid, 1, (0.6, 0.6), self.target_aspect, (1.0, 1.0), context_fraction=1.0)
-        return (
-            Quadrants(grid) if self.sampler == "quadrants" else RandomMask(grid, self.mask_ratio, self.target_fraction)
-        )
+        if self.sampler == "quadrants":
+            return Quadrants(grid)
+        return RandomMask(grid, self.mask_ratio, self.target_fraction)
+
+
+def flag(name: str) -> str:
+    """Return the command-line flag of a field of Masking."""
+    return f"--masks.{name.replace('_', '-')}"
 
 
 def suggest_value(name: str) -> str:
-    """What to type in place of a value that cannot be."""
+    """Suggest the default in place of an invalid value, as the user would type it."""
     default = getattr(Masking, name)
     values = " ".join(f"{value:g}" for value in (default if isinstance(default, tuple) else (default,)))
-    return f"try --masks.{name.replace('_', '-')} {values}"
+    return f"try {flag(name)} {values}"

@@ -22,20 +22,22 @@ from openjepa.masking.geometry import (
     lerp,
 )
 
-MAX_REDRAWS = 16  # times a sample that falls short of the context budget draws its places again
+MAX_REDRAWS = 16  # times that a sample with too few free tokens draws new block positions
 
 
 @dataclass(frozen=True)
 class MultiBlock:
-    """M target blocks and what a context block leaves outside them, thinned at random to a fixed number of tokens.
+    """M target blocks, and a context block without their tokens, subsampled to a fixed number of tokens.
 
-    Block sizes are shared by the global batch, places are each sample's own, every admissible place equally likely.
-    The number of context tokens is `budget` of the grid, or less where the block sizes leave less; a sample with fewer
-    free tokens draws its places again, up to 16 times, and is then padded (`context_valid`). Where none is free even then,
-    all targets of the sample become its first, and what is outside that is free.
+    Block sizes are shared by the global batch; every sample draws its own positions, all positions equally likely.
+    A context has `context_fraction` of the grid's tokens, or less if the block sizes leave less. A sample with fewer
+    free tokens (context block minus targets) draws its positions again, up to 16 times, and is then padded
+    (`context_valid`). If no token is free even then, all targets of the sample become its first target, and every
+    token outside that is free.
 
-    Differs: the released sampler never uses the last row and column, ties aspect to scale, and cuts contexts from the
-    bottom of the image to the shortest of the batch; this one does none of that. See OfficialBlocks.
+    Differs: the official sampler never uses the last row and column, ties the aspect ratio to the scale, and truncates
+    contexts from the bottom of the image to the shortest context of the batch; this sampler does none of that. See
+    OfficialBlocks.
     """
 
     grid: GridSize
@@ -51,50 +53,54 @@ class MultiBlock:
         if smallest < 2:
             raise UserError(grid_too_small(self.grid, f"a target block would have {smallest} tokens"))
         if not self.target_aspect[0] <= self.target_aspect[1] or not self.target_scale[0] <= self.target_scale[1]:
-            raise UserError("mask ranges go from low to high: try --masks.target-scale 0.15 0.2")
+            raise UserError("mask ranges must be LOW HIGH with low <= high: try --masks.target-scale 0.15 0.2")
         for context, blocks, tokens in self.shapes():
             area = min(self.context_sizes())
             if context < 1 or area * (1 - tokens / count) ** blocks < min(context, count - blocks * tokens) / 2:
                 raise UserError(
-                    f"{blocks} target blocks of {tokens} tokens leave too little of a {self.grid[0]}×{self.grid[1]} grid "
-                    f"to show {context}: try --masks.context-fraction {self.context_fraction / 2:g} or fewer --masks.targets"
+                    f"{blocks} target blocks of {tokens} tokens leave too little of a {self.grid[0]}×{self.grid[1]} "
+                    f"grid for a context of {context}: try --masks.context-fraction {self.context_fraction / 2:g} "
+                    "or fewer --masks.targets"
                 )
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, rng: CounterRNG, progress: float
     ) -> tuple[Masks]:
-        scale, aspect, context_scale = draws.global_uniform("block sizes", 3).tolist()
-        target = block_size(lerp(*self.target_scale, scale), lerp(*self.target_aspect, aspect), self.grid)
-        block = block_size(lerp(*self.context_scale, context_scale), 1.0, self.grid)
-        keep = self.context_size(target, block)
+        scale, aspect, context_scale = rng.global_uniform("block sizes", 3).tolist()
+        target_size = block_size(lerp(*self.target_scale, scale), lerp(*self.target_aspect, aspect), self.grid)
+        context_size = block_size(lerp(*self.context_scale, context_scale), 1.0, self.grid)
+        keep = self.context_size(target_size, context_size)
 
-        asked, free = self.place(draws, target, block, 0)
+        target, free = self.sample_blocks(rng, target_size, context_size, 0)
         for attempt in range(1, MAX_REDRAWS + 1):
             short = free.sum(1) < keep
             if not short.any():
                 break
-            asked[short], free[short] = self.place(draws.select(short.numpy()), target, block, attempt)
+            redrawn = self.sample_blocks(rng.select(short.numpy()), target_size, context_size, attempt)
+            target[short], free[short] = redrawn
 
-        if (none := ~free.any(1)).any():
-            asked[none] = asked[none][:, :1].expand_as(asked[none])
-            free[none] = True
-            free = free.scatter(1, asked.flatten(1), False)
+        empty = ~free.any(1)
+        if empty.any():
+            target[empty] = target[empty][:, :1].expand_as(target[empty])
+            free[empty] = True
+            free = free.scatter(1, target.flatten(1), False)
 
-        context, shown = subsample(free, keep, draws.uniform("thin", free.shape[1]))
-        return (Masks(context, asked, None if shown.all() else shown),)
+        context, context_valid = subsample(free, keep, rng.uniform("thin", free.shape[1]))
+        return (Masks(context, target, None if context_valid.all() else context_valid),)
 
-    def place(
-        self, draws: CounterRNG, target: GridSize, block: GridSize, attempt: int
+    def sample_blocks(
+        self, rng: CounterRNG, target_size: GridSize, context_size: GridSize, attempt: int
     ) -> tuple[Int[Tensor, "B M T"], Bool[Tensor, "B N"]]:
-        """Target blocks, and the tokens of the context block outside them."""
-        where = draws.uniform(f"places {attempt}", self.targets + 1, 2)
-        asked = block_corners(where[:, :-1], target, self.grid)
-        context = block_corners(where[:, -1:], block, self.grid)
-        free = block_mask(context, block, self.grid).any(1) & ~block_mask(asked, target, self.grid).any(1)
-        return block_indices(asked, target, self.grid), free
+        """Draw block positions; return target indices and the context block's tokens outside the targets."""
+        uniform = rng.uniform(f"places {attempt}", self.targets + 1, 2)
+        corner = block_corners(uniform[:, :-1], target_size, self.grid)
+        context_corner = block_corners(uniform[:, -1:], context_size, self.grid)
+        in_context = block_mask(context_corner, context_size, self.grid).any(1)
+        free = in_context & ~block_mask(corner, target_size, self.grid).any(1)
+        return block_indices(corner, target_size, self.grid), free
 
     def context_size(self, target: GridSize, block: GridSize) -> int:
-        """C: a function of the block sizes alone."""
+        """Return C, the number of context tokens, from the sizes of target and context blocks alone."""
         count, size = self.grid[0] * self.grid[1], target[0] * target[1]
         return min(round(self.context_fraction * count), block[0] * block[1], count - size)
 
@@ -104,13 +110,17 @@ class MultiBlock:
         return sorted({(self.context_size(t, b), self.targets, t[0] * t[1]) for t in targets for b in blocks})
 
     def context_sizes(self) -> list[int]:
+        """Return every number of tokens that the context block can have."""
         return [h * w for h, w in block_sizes(self.context_scale, (1.0, 1.0), self.grid)]
 
 
 def subsample(
     free: Bool[Tensor, "B N"], keep: int, uniform: Float[Tensor, "B N"]
 ) -> tuple[Int[Tensor, "B C"], Bool[Tensor, "B C"]]:
-    """`keep` of the free tokens, all subsets equally likely, in raster order; False marks what had to be filled up."""
+    """Choose `keep` free tokens per sample, every subset equally likely, in raster order.
+
+    The second result is False where a sample had too few free tokens and another token fills the gap.
+    """
     score = torch.where(free, uniform, 2.0)
     index = score.argsort(dim=1)[:, :keep].sort(dim=1).values
     return index, free.gather(1, index)

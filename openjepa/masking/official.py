@@ -1,4 +1,4 @@
-"""The released mask sampler, reproduced with its quirks.   B batch  N tokens  M blocks  T tokens per block  C context"""
+"""The official mask sampler, reproduced with its quirks.   B batch  N tokens  M blocks  T tokens per block"""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
 from openjepa.masking.geometry import GridSize, block_indices, block_mask, grid_too_small, lerp
 
-RELEASED_BATCH = 128  # samples a GPU of the released runs held: contexts were cut to the shortest of them
+OFFICIAL_BATCH = 128  # samples per GPU in the official runs: contexts are cut to the shortest of such a group
 
-RELEASED_TRIES = 20
+OFFICIAL_TRIES = 20  # context positions drawn before the sampler lets the context overlap one more target
 
 
 @dataclass(frozen=True)
 class OfficialBlocks:
-    """The released sampler's behaviour, quirk for quirk, so that published runs can be reproduced.
+    """The official sampler with all its quirks, so that published runs can be reproduced.
 
-    One uniform drives a block's scale and its aspect, so large blocks are tall; no block has full height or width; the
-    last admissible place is never drawn, so no block touches the last row or column; contexts keep their first tokens in
-    raster order, as many as the shortest context of 128 consecutive samples of the global batch has; a context of at most
-    `min_keep` tokens is drawn again 20 times, then the last target is allowed into it.
+    * One uniform value sets both scale and aspect ratio of a block, so large blocks are tall.
+    * No block has the full height or width, and the last possible position is never drawn, so no block touches the
+      last row or column.
+    * Contexts keep their first tokens in raster order, as many as the shortest context of 128 consecutive samples of
+      the global batch has.
+    * A context of at most `min_keep` tokens is drawn again up to 20 times; then it may overlap the last target, after
+      20 more times also the one before, and so on.
 
-    Differs: random numbers come from Draws, and a grid on which the released code never returns is a Mistake.
+    Differs: random numbers come from CounterRNG, and a grid on which the official code never returns is a UserError.
     """
 
     grid: GridSize
@@ -42,63 +45,70 @@ class OfficialBlocks:
     def __post_init__(self):
         sizes = self.target_sizes()
         smallest = min(h * w for h, w in sizes)
-        smallest = min(smallest, *(math.prod(self.size(u, self.context_scale, (1.0, 1.0))) for u in (0.0, 1.0)))
+        smallest = min(smallest, *(math.prod(self.block_size(u, self.context_scale, (1.0, 1.0))) for u in (0.0, 1.0)))
         if min(self.grid) < 2 or smallest <= self.min_keep:
-            reason = f"the released sampler wants blocks of more than {self.min_keep} tokens, here {smallest}"
+            reason = f"the official sampler requires blocks of more than {self.min_keep} tokens, got {smallest}"
             raise UserError(grid_too_small(self.grid, reason) + ", or --masks.sampler multiblock")
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, rng: CounterRNG, progress: float
     ) -> tuple[Masks]:
-        first, stop = draws.offset, draws.offset + len(draws.index)
-        start = first // RELEASED_BATCH * RELEASED_BATCH
-        group = draws.global_slice(start, -(-stop // RELEASED_BATCH) * RELEASED_BATCH)
-        target_scale, context_scale = draws.global_uniform("block sizes", 2).tolist()
-        target = self.size(target_scale, self.target_scale, self.target_aspect)
-        block = self.size(context_scale, self.context_scale, (1.0, 1.0))
+        first, stop = rng.offset, rng.offset + len(rng.index)
+        start = first // OFFICIAL_BATCH * OFFICIAL_BATCH
+        group = rng.global_slice(start, -(-stop // OFFICIAL_BATCH) * OFFICIAL_BATCH)  # whole groups of 128 samples
+        target_scale, context_scale = rng.global_uniform("block sizes", 2).tolist()
+        target_size = self.block_size(target_scale, self.target_scale, self.target_aspect)
+        context_size = self.block_size(context_scale, self.context_scale, (1.0, 1.0))
 
-        asked = self.corners(group.uniform("targets", self.targets, 2), target)
-        free = self.free(group, asked, target, block)
-        kept = torch.cat([length.min().expand(len(length)) for length in free.sum(1).split(RELEASED_BATCH)])
+        corner = self.block_corners(group.uniform("targets", self.targets, 2), target_size)
+        free = self.free_tokens(group, corner, target_size, context_size)
+        lengths = torch.cat([length.min().expand(len(length)) for length in free.sum(1).split(OFFICIAL_BATCH)])
 
-        mine = slice(first - start, stop - start)
-        keep = kept[mine]
+        local = slice(first - start, stop - start)  # this rank's samples
+        keep = lengths[local]
         longest = int(keep.max())
-        # free ones first, raster order
-        context = (~free[mine]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-        shown = torch.arange(longest) < keep[:, None]
-        return (Masks(context, block_indices(asked[mine], target, self.grid), None if shown.all() else shown),)
+        # free tokens first, in raster order
+        context = (~free[local]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+        context_valid = torch.arange(longest) < keep[:, None]
+        target = block_indices(corner[local], target_size, self.grid)
+        return (Masks(context, target, None if context_valid.all() else context_valid),)
 
-    def free(
-        self, draws: CounterRNG, asked: Int[Tensor, "B M 2"], target: GridSize, block: GridSize
+    def free_tokens(
+        self, rng: CounterRNG, corner: Int[Tensor, "B M 2"], target_size: GridSize, context_size: GridSize
     ) -> Bool[Tensor, "B N"]:
-        """Context tokens, at least one more than `min_keep` of them where that can be had."""
-        taken = block_mask(asked, target, self.grid)
-        free = torch.zeros_like(taken[:, 0])
+        """Draw context blocks; return their tokens outside the targets, more than `min_keep` where possible."""
+        in_target = block_mask(corner, target_size, self.grid)
+        free = torch.zeros_like(in_target[:, 0])
         missing = torch.ones(len(free), dtype=torch.bool)
-        for attempt in range(RELEASED_TRIES * (self.targets + 1)):
-            forbidden = taken[missing, : self.targets - attempt // RELEASED_TRIES].any(1)
-            where = draws.select(missing.numpy()).uniform(f"context {attempt}", 1, 2)
-            free[missing] = block_mask(self.corners(where, block), block, self.grid).any(1) & ~forbidden
+        for attempt in range(OFFICIAL_TRIES * (self.targets + 1)):
+            forbidden = in_target[missing, : self.targets - attempt // OFFICIAL_TRIES].any(1)
+            uniform = rng.select(missing.numpy()).uniform(f"context {attempt}", 1, 2)
+            in_context = block_mask(self.block_corners(uniform, context_size), context_size, self.grid).any(1)
+            free[missing] = in_context & ~forbidden
             missing = free.sum(1) <= self.min_keep
             if not missing.any():
                 break
         return free
 
-    def size(self, u: float, scale: tuple[float, float], aspect: tuple[float, float]) -> GridSize:
+    def block_size(self, u: float, scale: tuple[float, float], aspect: tuple[float, float]) -> GridSize:
+        """Return rows and columns of a block for one uniform value, at most the grid less one row and column."""
         area = int(self.grid[0] * self.grid[1] * lerp(*scale, u))
         ratio = lerp(*aspect, u)
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
 
-    def corners(self, where: Float[Tensor, "B M 2"], size: GridSize) -> Int[Tensor, "B M 2"]:
+    def block_corners(self, uniform: Float[Tensor, "B M 2"], size: GridSize) -> Int[Tensor, "B M 2"]:
+        """Map uniforms in [0, 1) to (top, left), without the last row and column."""
         room = torch.tensor([self.grid[0] - size[0], self.grid[1] - size[1]])  # exclusive: the last is never drawn
-        return (where * room).long()
+        return (uniform * room).long()
 
     def target_sizes(self) -> list[GridSize]:
-        return sorted({self.size(float(u), self.target_scale, self.target_aspect) for u in np.linspace(0, 1, 10_001)})
+        """Return every size that a target block can have."""
+        return sorted(
+            {self.block_size(float(u), self.target_scale, self.target_aspect) for u in np.linspace(0, 1, 10_001)}
+        )
 
     def shapes(self) -> list[tuple[int, int, int]]:
-        most = (self.grid[0] - 1) * (self.grid[1] - 1)
+        largest = (self.grid[0] - 1) * (self.grid[1] - 1)
         tokens = sorted({h * w for h, w in self.target_sizes()})
-        return [(context, self.targets, count) for count in tokens for context in range(self.min_keep + 1, most + 1)]
+        return [(context, self.targets, count) for count in tokens for context in range(self.min_keep + 1, largest + 1)]

@@ -1,4 +1,4 @@
-"""A random share of the tokens hidden."""
+"""Mask a random fraction of the tokens."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from openjepa.masking.geometry import GridSize, grid_too_small
 
 @dataclass(frozen=True)
 class RandomMask:
-    """A random share of the tokens hidden, the rest shown (the paper's Table 6).
+    """A random fraction of the tokens is masked, the rest is the context (the I-JEPA paper's Table 6).
 
-    All that is hidden is asked for, or a random part of it, which makes the predictor's sequences shorter.
+    All masked tokens are targets, or a random fraction of them, which shortens the predictor's sequences.
     """
 
     grid: GridSize
@@ -25,23 +25,25 @@ class RandomMask:
     target_fraction: float = 1.0
 
     def __post_init__(self):
-        self.shapes()  # says at once if the grid is too small
+        self.shapes()  # raises now if the grid is too small
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, draws: CounterRNG, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Tensor | None, rng: CounterRNG, progress: float
     ) -> tuple[Masks]:
-        ((context, _, asked),) = self.shapes()
-        shuffled = draws.uniform("order", self.grid[0] * self.grid[1]).argsort(dim=1)
-        shown, hidden = shuffled[:, :context], shuffled[:, context : context + asked]
-        return (Masks(shown.sort(dim=1).values, hidden.sort(dim=1).values[:, None]),)
+        ((context_count, _, target_count),) = self.shapes()
+        shuffled = rng.uniform("order", self.grid[0] * self.grid[1]).argsort(dim=1)
+        context = shuffled[:, :context_count].sort(dim=1).values
+        target = shuffled[:, context_count : context_count + target_count].sort(dim=1).values
+        return (Masks(context, target[:, None]),)
 
     def shapes(self) -> list[tuple[int, int, int]]:
         count = self.grid[0] * self.grid[1]
-        hidden = int(count * self.mask_ratio)
-        if not 0 < hidden < count:
-            raise UserError(grid_too_small(self.grid, f"{hidden} of {count} tokens would be hidden"))
+        masked = int(count * self.mask_ratio)
+        if not 0 < masked < count:
+            raise UserError(grid_too_small(self.grid, f"{masked} of {count} tokens would be masked"))
         if not 0 < self.target_fraction <= 1:
             raise UserError(
-                f"a share {self.target_fraction:g} of what is hidden cannot be asked for: try --masks.target-fraction 0.5"
+                f"--masks.target-fraction must be > 0 and <= 1, got {self.target_fraction:g}: "
+                "try --masks.target-fraction 0.5"
             )
-        return [(count - hidden, 1, max(1, round(hidden * self.target_fraction)))]
+        return [(count - masked, 1, max(1, round(masked * self.target_fraction)))]

@@ -1,4 +1,4 @@
-"""A rectangular region of a picture and the masks that hide it.   B pictures  H W patches  T hidden patches"""
+"""A rectangular region of an image, and masks that hide it.   B images  H W patches  T masked patches"""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ import torch
 from jaxtyping import Bool
 
 from openjepa.core.errors import UserError
+from openjepa.core.options import Box
 from openjepa.core.types import Masks
 
 
 def index_mask(index: torch.Tensor, valid: torch.Tensor | None, count: int) -> Bool[np.ndarray, "N"]:
-    """Which of `count` patches are named."""
-    found = np.zeros(count, bool)
-    found[(index if valid is None else index[valid]).flatten().numpy()] = True
-    return found
+    """Convert patch indices to a boolean mask over `count` patches.
 
-
-Box = tuple[float, float, float, float]
+    Indices where `valid` is False are ignored.
+    """
+    mask = np.zeros(count, bool)
+    mask[(index if valid is None else index[valid]).flatten().numpy()] = True
+    return mask
 
 
 def covered_patches(box: Box, grid: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    """The patches whose middle is in a box, or the one that the box's middle is in. Mistake if it is no box."""
+    """Return the patches whose center is in a box; if none is, the patch that contains the box's center.
+
+    Raises UserError if the box is empty or outside the image.
+    """
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise UserError(f"{box} is no box: left, top, right, bottom go from 0 to 1, as --box 0.25 0.25 0.75 0.75")
+        raise UserError(
+            f"invalid box {box}: LEFT TOP RIGHT BOTTOM must be from 0 to 1 with left < right and top < bottom, "
+            "e.g. --box 0.25 0.25 0.75 0.75"
+        )
     y, x = ((np.arange(count) + 0.5) / count for count in grid)
     inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
     if not inside.any():
@@ -33,9 +40,12 @@ def covered_patches(box: Box, grid: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
 
 
 def hide_region(box: Box, grid: tuple[int, int], count: int) -> Masks:
-    """Masks of `count` pictures in which the box is asked for and all else is shown. Mistake if nothing else is left."""
+    """Return masks for `count` images: patches in the box are the target, all others the context.
+
+    Raises UserError if the box covers every patch.
+    """
     inside = torch.from_numpy(covered_patches(box, grid)).flatten()
     if inside.all():
-        raise UserError(f"the box {box} hides all there is: leave something to be seen")
-    context, target = (torch.where(each)[0].expand(count, -1) for each in (~inside, inside))
+        raise UserError(f"the box {box} covers the whole image: choose a smaller box that leaves some context")
+    context, target = (torch.where(cells)[0].expand(count, -1) for cells in (~inside, inside))
     return Masks(context, target[:, None])

@@ -1,4 +1,4 @@
-"""Several masks per sample."""
+"""Draw several masks per sample."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from openjepa.core.types import Masks
 
 @dataclass(frozen=True)
 class RepeatMasker:
-    """Several masks of each sample, drawn by another sampler one after the other (data2vec 2.0, arXiv 2212.07525)."""
+    """Draw several independent masks of each sample with another sampler (data2vec 2.0, arXiv 2212.07525)."""
 
     masker: Masker
     repeats: int
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, draws: CounterRNG, progress: float
+        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, rng: CounterRNG, progress: float
     ) -> tuple[Masks, ...]:
-        turns = [self.masker(pos, valid, draws.fold_in(turn), progress) for turn in range(self.repeats)]
-        return tuple(mask for masks in turns for mask in masks)
+        groups = [self.masker(pos, valid, rng.fold_in(repeat), progress) for repeat in range(self.repeats)]
+        return tuple(mask for masks in groups for mask in masks)
 
     def shapes(self) -> list[tuple[int, int, int]]:
         return self.masker.shapes()

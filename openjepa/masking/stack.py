@@ -1,4 +1,7 @@
-"""Stack the masks of a batch so that all contexts go through the networks in one pass."""
+"""Stack the masks of a batch so that all contexts pass through the networks at once.
+
+B batch  R contexts: pairs of a sample and a mask  M target blocks  T tokens per block  P coordinates  E width
+"""
 
 from __future__ import annotations
 
@@ -12,38 +15,39 @@ from openjepa.core.types import Masks, Tokens, gather
 
 
 class MaskedBatch(NamedTuple):
-    """What goes through the networks at once, R contexts: what they show, where more is asked for, and what is there."""
+    """Contexts, target positions and target features of R (sample, mask) pairs."""
 
     context: Tokens
-    where: Float[Tensor, "R M T P"]
+    where: Float[Tensor, "R M T P"]  # target positions
     targets: Float[Tensor, "R M T E"]
-    valid: Bool[Tensor, "R M T"] | None
+    valid: Bool[Tensor, "R M T"] | None  # False on padded targets
 
 
-def stack_masks(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> list[MaskedBatch]:
-    """The samples under their masks: all masks in one pass where their shapes are equal, R = B · masks, else one by one.
+def stack_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> list[MaskedBatch]:
+    """Apply masks to a batch: one MaskedBatch (R = B · masks) if all shapes are equal, else one per mask.
 
-    One pass of many contexts costs less than many of few; without padding the mean loss is the same.
+    `features` are the target features of all tokens. One pass of many contexts costs less than many passes of few;
+    without padding the mean loss is the same.
     """
-    alike = {tuple(part if part is None else part.shape for part in mask) for mask in masks}
-    groups = [masks] if len(alike) == 1 else [(mask,) for mask in masks]
-    return [stack_equal_masks(tokens, there, group) for group in groups]
+    shapes = {tuple(part if part is None else part.shape for part in mask) for mask in masks}
+    groups = [masks] if len(shapes) == 1 else [(mask,) for mask in masks]
+    return [stack_equal_masks(tokens, features, group) for group in groups]
 
 
-def stack_equal_masks(tokens: Tokens, there: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> MaskedBatch:
-    """Masks of equal shapes in one pass, a sample's contexts one after the other."""
+def stack_equal_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> MaskedBatch:
+    """Apply masks of equal shapes to a batch; the contexts of a sample follow one another."""
     context = torch.stack([mask.context for mask in masks], dim=1)
     target = torch.stack([mask.target for mask in masks], dim=1)
-    shown = [mask.context_valid for mask in masks if mask.context_valid is not None]
-    wanted = [mask.target_valid for mask in masks if mask.target_valid is not None]
+    context_valid = [mask.context_valid for mask in masks if mask.context_valid is not None]
+    target_valid = [mask.target_valid for mask in masks if mask.target_valid is not None]
 
-    def apart(values: Tensor) -> Tensor:
+    def split_contexts(values: Tensor) -> Tensor:
         return values.unflatten(1, context.shape[1:]).flatten(0, 1)
 
-    x, pos, valid = tokens.take(context.flatten(1), torch.cat(shown, dim=1) if shown else None)
+    x, pos, valid = tokens.take(context.flatten(1), torch.cat(context_valid, dim=1) if context_valid else None)
     return MaskedBatch(
-        Tokens(apart(x), apart(pos), None if valid is None else apart(valid)),
+        Tokens(split_contexts(x), split_contexts(pos), None if valid is None else split_contexts(valid)),
         gather(tokens.pos, target).flatten(0, 1),
-        gather(there, target).flatten(0, 1),
-        torch.stack(wanted, dim=1).flatten(0, 1) if wanted else None,
+        gather(features, target).flatten(0, 1),
+        torch.stack(target_valid, dim=1).flatten(0, 1) if target_valid else None,
     )

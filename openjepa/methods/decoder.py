@@ -1,58 +1,62 @@
-"""A decoder: what a representation holds, drawn as pixels, many times over (paper, section 8).
+"""A decoder that shows what a representation contains: it samples pixels from it, several times (I-JEPA, section 8).
 
-What is the same in all that is drawn from one condition is in the representation; what differs is not. Trained on top of
-networks that stay as they are, by flow matching (Lipman et al., 2023, arXiv 2210.02747; Liu et al., 2023, arXiv 2209.03003).
+What all samples from one condition share is in the representation; what differs between them is not. Trained by flow
+matching (Lipman et al., 2023, arXiv 2210.02747; Liu et al., 2023, arXiv 2209.03003) on top of frozen networks.
 
-B batch  T tokens drawn  E width of a raw token  D width of the encoder  K conditions, 1 or T  P coordinates
+B batch  T sampled tokens  E raw token width  D encoder width  C condition width  K conditions, 1 or T  P coordinates
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.core.distributed import local_shards
+from openjepa.core.options import Condition
 from openjepa.core.protocols import Modality
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks, Output, Tokens
 from openjepa.methods.jepa import JEPA
+from openjepa.nn.ema import update_ema
 from openjepa.nn.flow import MIN_TIME_LEFT, Conditions, FlowTransformer, normal_samples, sample_times, velocity
 from openjepa.nn.init import initialize
 from openjepa.nn.vit import ViT
 
-Condition = Literal["features", "prediction"]
-
 
 @dataclass(frozen=True)
 class Decoder(JEPA):
-    """A JEPA's networks, which do not change, and a network that draws what they see.
+    """Train a network that samples pixels from the representations of a frozen JEPA or MAE.
 
-    "features": the target encoder's output, mean over the tokens of a whole sample; all of it is drawn. "prediction": what
-    the predictor expects in the target block, seeing the context; the block is drawn. The decoder never sees the context.
-    Differs from the paper: flow matching in place of RCDM's diffusion, on patches and not by a U-Net.
+    features: sample the whole image from the target encoder's output, mean over tokens. prediction: sample the target
+    block from the predictor's output for that block; the context is the predictor's input, not the decoder's.
+
+    Source: I-JEPA (Assran et al., 2023), section 8; flow matching (Liu et al., arXiv 2209.03003, equation 1).
+
+    Differs: flow matching with a transformer on patches, where the paper has RCDM's diffusion with a U-Net.
     """
 
     whole_batch: ClassVar[bool] = False  # type: ignore[misc]
 
-    condition: Condition = "features"
-    pooled: bool = True  # of a prediction: its mean over the block, as in the paper; False: every token's by itself
-    decoder_dim: int = 256
-    decoder_depth: int = 8
-    decoder_heads: int = 4
+    condition: Condition = (
+        "features"  # what the samples are drawn from: features of a whole image, or a predicted block
+    )
+    pooled: bool = True  # with condition prediction: the block's mean token as in the paper; False: one token per patch
+    decoder_dim: int = 256  # width of the decoder
+    decoder_depth: int = 8  # number of transformer blocks of the decoder
+    decoder_heads: int = 4  # attention heads of the decoder; decoder_dim must be a multiple of 4 · heads
 
     def build(self, modality: Modality, seed: int = 0) -> FlowDecoder:  # type: ignore[override]
-        """The method with freshly initialised weights, the encoder's too: they come by --init-from."""
+        """Build the method with freshly initialized weights; --init-from replaces those of the frozen networks."""
         return FlowDecoder(self, modality, torch.Generator().manual_seed(seed))
 
 
 class FlowDecoder(nn.Module):
-    """Frozen networks, the drawer, and its average, which is what draws in the end."""
+    """Frozen networks, the decoder network (`drawer`), and its EMA (`averaged`), which generates the samples."""
 
     num_views = 1
 
@@ -60,92 +64,90 @@ class FlowDecoder(nn.Module):
         super().__init__()
         self.config, self.modality = config, modality
         self.target_encoder = config.encoder(modality)
-        width = config.dim
+        condition_dim = config.dim
         if config.condition == "prediction":
             self.context_encoder, self.predictor = config.encoder(modality), config.predictor(modality)
-            width = self.predictor.proj.out_features
+            condition_dim = self.predictor.proj.out_features
         initialize(self, generator, config.init)
         self.requires_grad_(False)
-        self.drawer = FlowTransformer(
-            width, modality.token_dim, config.decoder_dim, config.decoder_depth, config.decoder_heads
-        )
+        sizes = config.decoder_dim, config.decoder_depth, config.decoder_heads
+        self.drawer = FlowTransformer(condition_dim, modality.token_dim, *sizes)
         initialize(self.drawer, generator, "scaled")
-        nn.init.zeros_(self.drawer.proj.weight)  # what is drawn first is the mean, not noise of our own
+        nn.init.zeros_(self.drawer.proj.weight)  # start from the mean image, not from noise of the initialization
         self.averaged = copy.deepcopy(self.drawer).requires_grad_(False)
 
     @torch.no_grad()
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Conditions:
-        """What is drawn from, of each sample."""
+        """Compute the condition of each sample with the frozen networks."""
         tokens = self.modality.tokens(batch.views[0])
         if self.config.condition == "features":
-            return Conditions(self.pooled(tokens)[:, None])
-        return Conditions(self.predicted(tokens, masks[0]))
+            return Conditions(self.mean_features(tokens)[:, None])
+        return Conditions(self.predict_block(tokens, masks[0]))
 
-    def pooled(self, tokens: Tokens) -> Float[Tensor, "B D"]:
-        """Features of what is there: the target encoder's output, mean over tokens."""
-        (seen,) = self.target_encoder(tokens)
-        return seen.x.float().mean(1)
+    def mean_features(self, tokens: Tokens) -> Float[Tensor, "B D"]:
+        """Return the target encoder's output for these tokens, mean over them."""
+        (features,) = self.target_encoder(tokens)
+        return features.x.float().mean(1)
 
-    def predicted(self, tokens: Tokens, mask: Masks) -> Float[Tensor, "B K C"]:
-        """What the predictor expects in the target block."""
+    def predict_block(self, tokens: Tokens, mask: Masks) -> Float[Tensor, "B K C"]:
+        """Return the predictor's output for the first target block: its mean, or every token."""
         (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
         where = tokens.take(mask.target[:, 0]).pos[:, None]
-        expected = self.predictor(context, where=where)[:, 0].float()
-        return expected.mean(1, keepdim=True) if self.config.pooled else expected
+        predicted = self.predictor(context, where=where)[:, 0].float()
+        return predicted.mean(1, keepdim=True) if self.config.pooled else predicted
 
     def region_tokens(self, tokens: Tokens, masks: tuple[Masks, ...]) -> Tokens:
-        """What is to be drawn: the target block, or all there is."""
+        """Return the tokens to sample: the whole image with condition "features", else the target block."""
         return tokens if self.config.condition == "features" else tokens.take(masks[0].target[:, 0])
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Conditions) -> Output:
-        """The flow's error: from noise at time 0 to pixels at time 1 on straight lines (Liu et al., 2023, equation 1).
+        """Compute the flow-matching loss: mean squared error of the velocity (Liu et al., 2023, equation 1).
 
-        What the drawer takes the pixels for is wrong by that much in the time that is left, or in a twentieth of all.
+        x_t = (1 - t) · noise + t · pixels, and the network predicts the pixels. Their error divided by the time left,
+        1 - t, is the error of the velocity pixels - noise; the division is by 0.05 at least.
         """
-        there = self.region_tokens(self.modality.tokens(batch.views[0]), masks)
-        draws = CounterRNG.of(0, 0, batch.index.cpu().numpy())
-        noise, at = (
-            each.to(there.x.device) for each in (normal_samples(draws, "noise", there.x.shape[1:]), sample_times(draws))
-        )
-        pixels = there.x.float()
-        between = noise.lerp(pixels, at[:, None, None])
-        left = (1 - at).clamp(min=MIN_TIME_LEFT)[:, None, None]
-        found = self.drawer(there._replace(x=between), at, targets.x).float()
-        loss, reference = ((found - pixels) / left).square().mean(), (pixels - noise).square().mean()
+        region = self.region_tokens(self.modality.tokens(batch.views[0]), masks)
+        rng = CounterRNG.of(0, 0, batch.index.cpu().numpy())
+        noise = normal_samples(rng, "noise", region.x.shape[1:]).to(region.x.device)
+        t = sample_times(rng).to(region.x.device)
+        pixels = region.x.float()
+        x_t = noise.lerp(pixels, t[:, None, None])
+        time_left = (1 - t).clamp(min=MIN_TIME_LEFT)[:, None, None]
+        predicted = self.drawer(region._replace(x=x_t), t, targets.x).float()
+        loss = ((predicted - pixels) / time_left).square().mean()
+        reference = (pixels - noise).square().mean()
         metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
         return Output(loss, metrics, targets.x.mean(1))
 
     @torch.no_grad()
-    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
-        """averaged ← momentum · averaged + (1 - momentum) · drawer; nothing moves where no step was taken."""
-        following, leading = local_shards(self.averaged.parameters()), local_shards(self.drawer.parameters())
-        pace = 1.0 - momentum if taken is None else torch.where(taken, 1.0 - momentum, 0.0)
-        torch._foreach_lerp_(following, leading, pace if taken is None else [pace] * len(following))  # pyright: ignore
+    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
+        """Update the EMA of the decoder network, which generates the samples."""
+        update_ema(self.averaged, self.drawer, momentum, step_taken)
 
     @torch.no_grad()
-    def draw(self, conditions: Conditions, where: Float[Tensor, "B T P"], draws: CounterRNG, steps: int = 25) -> Tensor:
-        """Raw tokens (B, T, E) at these places, from noise that the draws choose.
+    def sample(self, conditions: Conditions, where: Float[Tensor, "B T P"], rng: CounterRNG, steps: int = 25) -> Tensor:
+        """Generate raw tokens (B, T, E) at these positions from noise that `rng` determines.
 
-        The flow is followed by Heun's method in equal steps, the last one Euler's.
+        Integrates the flow from t = 0 to 1 by Heun's method in `steps` equal steps; the last one is an Euler step.
         """
-        x = normal_samples(draws, "noise", (where.shape[1], self.modality.token_dim)).to(where.device)
+        x = normal_samples(rng, "noise", (where.shape[1], self.modality.token_dim)).to(where.device)
         for step in range(steps):
-            at, then = (x.new_full((len(x),), each / steps) for each in (step, step + 1))
-            here = velocity(self.averaged, Tokens(x, where), at, conditions)
-            ahead = x + here / steps
+            t, t_next = (x.new_full((len(x),), number / steps) for number in (step, step + 1))
+            start = velocity(self.averaged, Tokens(x, where), t, conditions)
+            x_next = x + start / steps
             if step + 1 < steps:
-                there = velocity(self.averaged, Tokens(ahead, where), then, conditions)
-                ahead = x + (here + there) / (2 * steps)
-            x = ahead
+                end = velocity(self.averaged, Tokens(x_next, where), t_next, conditions)
+                x_next = x + (start + end) / (2 * steps)
+            x = x_next
         return x
 
     def encoder(self, which: str = "target") -> ViT:
-        """The encoder that is drawn from."""
+        """Return the encoder whose representations are decoded: the context encoder exists for predictions only."""
         if which == "context" and self.config.condition == "prediction":
             return self.context_encoder
         return self.target_encoder
 
 
 def image_rng(seed: int, count: int) -> CounterRNG:
-    """Draws of `count` pictures to be made."""
+    """Return the random numbers of `count` images to sample."""
     return CounterRNG.of(seed, 0, np.arange(count))

@@ -1,6 +1,6 @@
-"""Masked JEPA with an averaged target encoder: I-JEPA (Assran et al., CVPR 2023, arXiv 2301.08243).
+"""Masked JEPA with an EMA target encoder: I-JEPA (Assran et al., CVPR 2023, arXiv 2301.08243).
 
-B batch  N tokens  D width  E target width  M blocks  T tokens per block
+B batch  N tokens  D encoder width  E target width  M target blocks  T tokens per block  K tokens into the EMA encoder
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from openjepa.core.distributed import local_shards
 from openjepa.core.protocols import Modality
-from openjepa.core.types import Batch, Masks, Output
+from openjepa.core.types import Batch, Masks, Output, Tokens
 from openjepa.masking.stack import stack_masks
+from openjepa.nn.ema import update_ema
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.losses import LOSSES
 from openjepa.nn.positions import Positions
@@ -26,81 +26,99 @@ from openjepa.nn.regularizers import sigreg
 from openjepa.nn.target_transforms import global_mean_var, normalize_patches, zca_whiten
 from openjepa.nn.vit import ViT
 
-SIGREG_SLICES = 256  # directions that SIGReg looks along
+SIGREG_SLICES = 256  # random directions along which SIGReg compares distributions
 
-EPSILON = 1e-4  # added to the variance that targets are standardised by
+EPSILON = 1e-4  # added to the variance before targets are standardized
 
 
 class Targets(NamedTuple):
-    """What the averaged encoder sees."""
+    """What the predictor has to match, computed by the EMA encoder without gradient."""
 
-    x: Float[Tensor, "B N E"]  # what the predictor is asked for, 0 where it never is; where pixels are, they come last
-    features: Float[Tensor, "B D"]  # the encoder's output, mean over tokens
-    std: Float[Tensor, ""]  # spread of a feature over the batch's tokens before standardising, mean over features
+    x: Float[Tensor, "B N E"]  # per token: features, then (with a pixel loss) pixels; 0 where nothing is predicted
+    features: Float[Tensor, "B D"]  # the EMA encoder's output, mean over tokens
+    std: Float[Tensor, ""]  # standard deviation of a feature over all tokens before standardizing, mean over features
 
 
 @dataclass(frozen=True)
 class JEPA:
-    """The networks and the objective. Defaults are the paper's for ViT-S; sizes of the family are in `encoder.SIZES`."""
+    """I-JEPA: predict the EMA encoder's features of target blocks from a context block.
 
-    dim: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
-    predictor_dim: int = 384
-    predictor_depth: int = 6
-    predictor_heads: int = 0  # 0: as many as the encoder, as released
-    predictor_context: Literal["each", "shared"] = "each"  # beside every block as in the paper, or once for all
-    positions: Positions = "sincos"  # added to tokens as released, or rotary in every attention; see docs/study.md
-    registers: int = 0  # tokens of the encoder that belong to no place
-    init: Init = "paper"  # of matrices: deviation 0.02, or by their size
-    stem_init: Literal["paper", "scaled"] = "paper"  # deviation 0.02, or such that whitened input gives unit tokens
+    L = mean over blocks of d(predictor(encoder(context), positions), LayerNorm(ema_encoder(image))[block])
+
+    Source: Assran et al., CVPR 2023, arXiv 2301.08243, section 3. Defaults: ViT-S, with the official code's loss.
+
+    Differs: masks include the last row and column, which the official sampler never draws (see --masks.sampler).
+    Additions to the paper (rope, registers, scaled init, the settings after `loss`) are off by default.
+    """
+
+    dim: int = 384  # width of the encoder: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
+    depth: int = 12  # number of transformer blocks of the encoder
+    num_heads: int = 6  # attention heads of the encoder; must divide dim (usually dim / 64)
+    mlp_ratio: float = 4.0  # hidden width of the MLPs, as a multiple of dim
+    predictor_dim: int = 384  # width of the predictor; less than dim makes it a bottleneck (the small recipes: dim / 2)
+    predictor_depth: int = 6  # number of transformer blocks of the predictor; paper: 6 for ViT-B, 12 for ViT-L and H
+    predictor_heads: int = 0  # attention heads of the predictor; 0: num_heads, as in the official code
+    # each: run the predictor once per target block (paper); shared: compute the context once for all blocks (faster;
+    # context tokens then do not attend to the mask tokens)
+    predictor_context: Literal["each", "shared"] = "each"
+    # sincos: fixed embedding added to the tokens (official code); rope: rotary embedding in every attention layer
+    positions: Positions = "sincos"
+    registers: int = 0  # extra learned tokens without a position in the encoder; 0 as in the paper
+    # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow encoders, short runs
+    init: Init = "paper"
+    # patch embedding. paper: std 0.02; scaled: whitened patches give tokens of unit variance, better for small patches
+    stem_init: Literal["paper", "scaled"] = "paper"
+    # between predictions and targets. smooth_l1: official code; squared_l2: the paper's text; cosine: 1 - cosine
     loss: Literal["smooth_l1", "squared_l2", "cosine"] = "smooth_l1"
-    target_input: Literal["whole", "targets_only"] = (
-        "whole"  # the sample, as in the paper, or only the places asked for
-    )
-    target_layers: tuple[int, ...] = (-1,)  # blocks of the target encoder, from 0, or from the end; -1 is its output
-    target_join: Literal["average", "concat"] = "average"  # several layers: averaged, or predicted side by side
-    center: bool = False  # targets less their mean over a sample: what its tokens share is not asked for
-    standardize: bool = False  # each target feature to mean 0, variance 1 over all tokens seen of the global batch
-    target_stride: int = 1  # features are asked for at every n-th of the places asked for, pixels at all of them
-    whiten: float = 0.0  # then directions of target space by this power: 0 as they are, 1 all of variance 1
-    sigreg_weight: float = 0.0  # weight of SIGReg on the context encoder's output, mean over tokens
-    pixel_loss_weight: float = (
-        0.0  # weight of a second loss, on the hidden patches' own numbers: a target that stands still
-    )
+    # input of the EMA encoder. whole: the whole image (paper); targets_only: the target tokens alone, which is faster
+    # and hides the context from the targets; needs one target block per image
+    target_input: Literal["whole", "targets_only"] = "whole"
+    # blocks of the EMA encoder whose outputs are the targets, counted from 0 or from the end; -1: its output (paper)
+    target_layers: tuple[int, ...] = (-1,)
+    target_join: Literal["average", "concat"] = "average"  # how several target_layers are combined
+    center: bool = False  # subtract each image's mean token from its targets
+    # scale each target feature to mean 0, variance 1 over the global batch; keeps small runs from collapsing
+    standardize: bool = False
+    # predict features at every n-th target token only (saves time); 1: at all. Pixels are predicted at all of them
+    target_stride: int = 1
+    # ZCA whitening of the targets: principal deviations are raised to 1 - whiten; 0: off; 1: all variances become 1
+    whiten: float = 0.0
+    # weight of SIGReg, an anti-collapse term on the context encoder's mean token; 0: off; not with --accumulate
+    sigreg_weight: float = 0.0
+    # weight of an auxiliary loss on the normalized pixels of the target patches; 0: off; 1 stabilizes short runs
+    pixel_loss_weight: float = 0.0
 
     @property
     def whole_batch(self) -> bool:
-        """Whether the loss is more than a mean over samples, so that a batch cannot be taken in parts."""
+        """Return whether the loss compares samples, so that a batch cannot be split into micro-batches."""
         return self.sigreg_weight > 0
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
-        """The method with freshly initialised weights; a function of the seed."""
+        """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return MaskedJEPA(self, modality, torch.Generator().manual_seed(seed))
 
     def encoder(self, modality: Modality) -> ViT:
-        """The encoder alone, its weights as torch makes them: to be loaded."""
-        shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.tokenizer(self.dim), *shape)
+        """Build the encoder alone, to load weights into: it has torch's default initialization."""
+        sizes = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
+        return ViT(modality.tokenizer(self.dim), *sizes)
 
     def predictor(self, modality: Modality) -> Predictor:
-        width = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
-        width += modality.token_dim if self.pixel_loss_weight else 0
-        heads = self.predictor_heads or self.num_heads
+        """Build the predictor alone, with torch's default initialization."""
+        feature_dim = self.dim * (len(self.target_layers) if self.target_join == "concat" else 1)
+        pixel_dim = modality.token_dim if self.pixel_loss_weight else 0
         return Predictor(
             self.dim,
-            width,
+            feature_dim + pixel_dim,
             self.predictor_dim,
             self.predictor_depth,
-            heads,
+            self.predictor_heads or self.num_heads,
             positions=self.positions,
-            context=self.predictor_context,
+            context_mode=self.predictor_context,
         )
 
 
 class MaskedJEPA(nn.Module):
-    """Context encoder, predictor, and a target encoder that follows the context encoder."""
+    """Networks and loss of a `JEPA` config: context encoder, predictor, and the context encoder's EMA as the target."""
 
     num_views = 1
 
@@ -119,85 +137,89 @@ class MaskedJEPA(nn.Module):
 
     @torch.no_grad()
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
-        """What the averaged encoder sees of each sample, feature LayerNorm (no affine) on every token.
+        """Encode the image with the EMA encoder and normalize the features; append pixels if there is a pixel loss."""
+        tokens = self.modality.tokens(batch.views[0])
+        index = self.target_index(masks) if self.config.target_input == "targets_only" else None
+        encoder_input = tokens if index is None else tokens.take(index)
+        *layers, output = self.target_encoder(encoder_input, (*self.config.target_layers, -1))
+        x, std = self.normalize_features(self.join_layers(layers))
+        if index is not None:  # back to one row per token of the image
+            x = x.new_zeros(*tokens.x.shape[:2], x.shape[-1]).scatter(1, index[..., None].expand_as(x), x)
+        if self.config.pixel_loss_weight:
+            x = torch.cat([x, normalize_patches(tokens.x)], -1)
+        return Targets(x, output.x.float().mean(1), std)
 
-        The LayerNorm is the released code's, not in the paper. Hidden layers are normed alike, then averaged or joined.
-        Where the places asked for are all that is seen, that is cheaper, and nothing shown can find its way into a target.
+    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
+        """Compute the loss of predicting every target block from its context (paper, section 3).
+
+        `relative_loss` divides by the loss of predicting the mean target: 1 is no better than a constant.
         """
-        whole, layers = self.modality.tokens(batch.views[0]), self.config.target_layers
-        sparse = masks[0].target[..., :: self.config.target_stride].flatten(1)
-        places = sparse if self.config.target_input == "targets_only" else None
-        *seen, output = self.target_encoder(whole if places is None else whole.take(places), (*layers, -1))
-        levels = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in seen]
-        x = torch.stack(levels).mean(0) if self.config.target_join == "average" else torch.cat(levels, -1)
+        tokens = self.modality.tokens(batch.views[0])
+        losses, mean_losses, features = [], [], []
+        for masked in stack_masks(tokens, targets.x, masks):
+            (context,) = self.context_encoder(masked.context)
+            predicted = self.predictor(context, where=masked.where)
+            losses.append(self.loss_of(predicted, masked.targets, masked.valid))
+            mean_losses.append(self.loss_of(self.mean_target(masked.targets), masked.targets, masked.valid))
+            features.append(context.mean())
+        loss, mean_loss = torch.stack(losses).mean(), torch.stack(mean_losses).mean()
+        metrics = {"mean_target_loss": mean_loss, "relative_loss": loss.detach() / mean_loss, "target_std": targets.std}
+        if self.config.sigreg_weight:
+            slices = torch.Generator().manual_seed(int(batch.index[0]))  # waits for the device, once per step
+            loss = loss + self.config.sigreg_weight * sigreg(torch.cat(features), SIGREG_SLICES, slices)
+        return Output(loss, metrics, targets.features)
+
+    @torch.no_grad()
+    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
+        """Move the target encoder towards the context encoder that the optimizer just updated (EMA)."""
+        update_ema(self.target_encoder, self.context_encoder, momentum, step_taken)
+
+    def encoder(self, which: str = "target") -> ViT:
+        """Return the encoder to evaluate: "target" (the EMA encoder, as in the paper) or "context"."""
+        return {"target": self.target_encoder, "context": self.context_encoder}[which]
+
+    def target_index(self, masks: tuple[Masks, ...]) -> Int[Tensor, "B K"]:
+        """Return the indices of the tokens whose features are predicted: every `target_stride`-th target token."""
+        return masks[0].target[..., :: self.config.target_stride].flatten(1)
+
+    def join_layers(self, layers: list[Tokens]) -> Float[Tensor, "B K E"]:
+        """Apply LayerNorm (no affine) to each layer's tokens, then average or concatenate the layers.
+
+        The LayerNorm comes from the official code; the paper does not mention it.
+        """
+        normalized = [F.layer_norm(tokens.x.float(), tokens.x.shape[-1:]) for tokens in layers]
+        return torch.stack(normalized).mean(0) if self.config.target_join == "average" else torch.cat(normalized, -1)
+
+    def normalize_features(self, x: Float[Tensor, "B K E"]) -> tuple[Float[Tensor, "B K E"], Float[Tensor, ""]]:
+        """Center, standardize and whiten as configured; also return the mean std before standardizing."""
         if self.config.center:
             x = x - x.mean(1, keepdim=True)
-
         mean, variance = global_mean_var(x)
         if self.config.standardize:
             x = (x - mean) * (variance + EPSILON).rsqrt()
         if self.config.whiten:
             x = zca_whiten(x if self.config.standardize else x - mean, self.config.whiten)
-        if places is not None:
-            x = x.new_zeros(*whole.x.shape[:2], x.shape[-1]).scatter(1, places[..., None].expand_as(x), x)
-        if self.config.pixel_loss_weight:
-            x = torch.cat([x, normalize_patches(whole.x)], -1)
-        return Targets(x, output.x.float().mean(1), variance.sqrt().mean())
-
-    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
-        """The loss of predicting each target block from the context (paper, section 3)."""
-        tokens = self.modality.tokens(batch.views[0])
-        losses, references, features = [], [], []
-        for each in stack_masks(tokens, targets.x, masks):
-            (context,) = self.context_encoder(each.context)
-            features.append(context.mean())
-            predicted = self.predictor(context, where=each.where)
-            losses.append(self.loss_of(predicted, each.targets, each.valid))
-            mean = each.targets[:, :, :: self.config.target_stride].mean((0, 1, 2)).expand_as(each.targets)
-            references.append(self.loss_of(mean, each.targets, each.valid))
-        loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
-        metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference, "target_std": targets.std}
-        if self.config.sigreg_weight:
-            slices = torch.Generator().manual_seed(int(batch.index[0]))  # waits for the device, once a step
-            loss = loss + self.config.sigreg_weight * sigreg(torch.cat(features), SIGREG_SLICES, slices)
-        return Output(loss, metrics, targets.features)
+        return x, variance.sqrt().mean()
 
     def loss_of(
-        self, predicted: Float[Tensor, "B M T E"], asked: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
+        self, predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
     ) -> Float[Tensor, ""]:
-        """The loss on features, and, weighted, on pixels if they are asked for."""
-        (features, pixels), (wanted, numbers) = self.split_features_pixels(predicted), self.split_features_pixels(asked)
-        loss = self.loss(features, wanted, None if valid is None else valid[..., :: self.config.target_stride])
-        return (
-            loss + self.config.pixel_loss_weight * self.loss(pixels, numbers, valid)
-            if self.config.pixel_loss_weight
-            else loss
-        )
+        """Compute the loss on features plus, with a pixel loss, the weighted loss on pixels."""
+        features, pixels = self.split_features_pixels(predicted)
+        target_features, target_pixels = self.split_features_pixels(target)
+        loss = self.loss(features, target_features, None if valid is None else valid[..., :: self.config.target_stride])
+        if self.config.pixel_loss_weight:
+            loss = loss + self.config.pixel_loss_weight * self.loss(pixels, target_pixels, valid)
+        return loss
 
     def split_features_pixels(
         self, x: Float[Tensor, "B M T E"]
     ) -> tuple[Float[Tensor, "B M t D"], Float[Tensor, "B M T P"]]:
-        """Features, at the places where they are asked for, and pixels."""
+        """Split into features, at every `target_stride`-th token, and pixels (width 0 without a pixel loss)."""
         width = self.modality.token_dim if self.config.pixel_loss_weight else 0
         features, pixels = x.split([x.shape[-1] - width, width], -1)
         return features[..., :: self.config.target_stride, :], pixels
 
-    @torch.no_grad()
-    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
-        """target ← momentum · target + (1 - momentum) · context, with the context encoder just updated.
-
-        Nothing moves where `taken`, a flag on the device, says that the optimiser's step was not taken.
-        """
-        following, leading = (
-            local_shards(self.target_encoder.parameters()),
-            local_shards(self.context_encoder.parameters()),
-        )
-        if taken is None:
-            torch._foreach_lerp_(following, leading, 1.0 - momentum)  # pyright: ignore
-        else:
-            pace = torch.where(taken, 1.0 - momentum, 0.0)
-            torch._foreach_lerp_(following, leading, [pace] * len(following))  # pyright: ignore
-
-    def encoder(self, which: str = "target") -> ViT:
-        """The network to evaluate: "target" as in the paper, or "context"."""
-        return {"target": self.target_encoder, "context": self.context_encoder}[which]
+    def mean_target(self, targets: Float[Tensor, "B M T E"]) -> Float[Tensor, "B M T E"]:
+        """Return the mean target at every token: the prediction of a model that ignores its input."""
+        return targets[:, :, :: self.config.target_stride].mean((0, 1, 2)).expand_as(targets)

@@ -1,6 +1,6 @@
-"""Masked autoencoder: what is hidden is predicted as pixels (He et al., CVPR 2022, arXiv 2111.06377). JEPA's opponent.
+"""Masked autoencoder: predict the pixels of masked patches (MAE; He et al., CVPR 2022, arXiv 2111.06377). A baseline.
 
-B batch  N tokens  E width of a raw token  D width
+B batch  N tokens  E width of a raw token  D encoder width
 """
 
 from __future__ import annotations
@@ -24,46 +24,53 @@ from openjepa.nn.vit import ViT
 
 
 class Targets(NamedTuple):
-    """What is asked for."""
+    """The pixels of every patch."""
 
     x: Float[Tensor, "B N E"]
 
 
 @dataclass(frozen=True)
 class MAE:
-    """The networks and the objective. The paper hides 75 % at random: Masking(sampler="random", hidden=0.75).
+    """MAE: reconstruct the pixels of masked patches from the visible ones.
 
-    The decoder is our predictor: queries at hidden places beside what the encoder made of the rest. Differs: no class
-    token, and what is decoded are the hidden places alone.
+    L = mean squared error between decoder(encoder(visible patches), positions) and the pixels of the masked patches
+
+    Source: He et al., CVPR 2022, arXiv 2111.06377, section 3. As in the paper, mask 75 % at random:
+    --masks.sampler random --masks.mask-ratio 0.75.
+
+    Differs: no class token; the decoder is JEPA's predictor and outputs the masked patches only.
     """
 
-    whole_batch: ClassVar[bool] = False  # whether the loss is more than a mean over samples
+    whole_batch: ClassVar[bool] = False  # whether the loss compares samples, so that a batch cannot be split
 
-    dim: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
-    predictor_dim: int = 512
-    predictor_depth: int = 8
-    predictor_heads: int = 0  # 0: as many as the encoder
-    positions: Positions = "sincos"  # as in JEPA
-    registers: int = 0  # as in JEPA
-    init: Init = "paper"  # as in JEPA
-    stem_init: Literal["paper", "scaled"] = "paper"  # as in JEPA
-    normalize_targets: bool = True  # each patch to mean 0, variance 1 (the paper's better variant)
+    dim: int = 384  # width of the encoder: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
+    depth: int = 12  # number of transformer blocks of the encoder
+    num_heads: int = 6  # attention heads of the encoder; must divide dim (usually dim / 64)
+    mlp_ratio: float = 4.0  # hidden width of the MLPs, as a multiple of dim
+    predictor_dim: int = 512  # width of the decoder; 512 as in the paper
+    predictor_depth: int = 8  # number of transformer blocks of the decoder; 8 as in the paper, fewer train faster
+    predictor_heads: int = 0  # attention heads of the decoder; 0: num_heads
+    # sincos: fixed embedding added to the tokens (paper); rope: rotary embedding in every attention layer
+    positions: Positions = "sincos"
+    registers: int = 0  # extra learned tokens without a position in the encoder; 0 as in the paper
+    # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow encoders, short runs
+    init: Init = "paper"
+    # patch embedding. paper: std 0.02; scaled: whitened patches give tokens of unit variance, better for small patches
+    stem_init: Literal["paper", "scaled"] = "paper"
+    normalize_targets: bool = True  # scale each patch to mean 0, variance 1 (the paper's better variant)
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedAutoencoder:
-        """The method with freshly initialised weights; a function of the seed."""
+        """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return MaskedAutoencoder(self, modality, torch.Generator().manual_seed(seed))
 
     def encoder(self, modality: Modality) -> ViT:
-        """The encoder alone, its weights as torch makes them: to be loaded."""
-        shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.tokenizer(self.dim), *shape)
+        """Build the encoder alone, to load weights into: it has torch's default initialization."""
+        sizes = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
+        return ViT(modality.tokenizer(self.dim), *sizes)
 
 
 class MaskedAutoencoder(nn.Module):
-    """An encoder of what is shown and a decoder of what is hidden; there is no second encoder."""
+    """Networks and loss of an `MAE` config: an encoder of the visible patches and a decoder (`predictor`), no EMA."""
 
     num_views = 1
 
@@ -80,27 +87,28 @@ class MaskedAutoencoder(nn.Module):
 
     @torch.no_grad()
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
-        """The raw tokens themselves."""
+        """Return the pixels of every patch, normalized per patch unless `normalize_targets` is off."""
         x = self.modality.tokens(batch.views[0]).x.float()
         return Targets(normalize_patches(x) if self.config.normalize_targets else x)
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
-        """Mean squared error on what is hidden (paper, section 3)."""
+        """Compute the mean squared error on the masked patches (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
-        losses, references, features = [], [], []
-        for each in stack_masks(tokens, targets.x, masks):
-            (context,) = self.context_encoder(each.context)
-            predicted = self.predictor(context, where=each.where)
-            losses.append(F.mse_loss(predicted.float(), each.targets))
-            references.append(F.mse_loss(each.targets.mean((0, 1, 2)).expand_as(each.targets), each.targets))
+        losses, mean_losses, features = [], [], []
+        for masked in stack_masks(tokens, targets.x, masks):
+            (context,) = self.context_encoder(masked.context)
+            predicted = self.predictor(context, where=masked.where)
+            losses.append(F.mse_loss(predicted.float(), masked.targets))
+            mean_target = masked.targets.mean((0, 1, 2)).expand_as(masked.targets)
+            mean_losses.append(F.mse_loss(mean_target, masked.targets))
             features.append(context.mean().detach().unflatten(0, (len(batch.index), -1))[:, 0])  # of the first mask
-        loss, reference = torch.stack(losses).mean(), torch.stack(references).mean()
-        metrics = {"mean_target_loss": reference, "relative_loss": loss.detach() / reference}
+        loss, mean_loss = torch.stack(losses).mean(), torch.stack(mean_losses).mean()
+        metrics = {"mean_target_loss": mean_loss, "relative_loss": loss.detach() / mean_loss}
         return Output(loss, metrics, features[0])
 
-    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
-        """Nothing follows."""
+    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
+        """Do nothing: no EMA."""
 
     def encoder(self, which: str = "target") -> ViT:
-        """The one encoder, by either name."""
+        """Return the only encoder, whichever name is given."""
         return self.context_encoder

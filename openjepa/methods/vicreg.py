@@ -1,6 +1,6 @@
 """Joint embedding: two views of a sample get the same vector (VICReg; Bardes et al., ICLR 2022, arXiv 2105.04906).
 
-B batch  N tokens  D width  E expanded width
+B batch  N tokens  D encoder width  E expander width
 """
 
 from __future__ import annotations
@@ -23,46 +23,55 @@ from openjepa.nn.vit import ViT
 
 @dataclass(frozen=True)
 class VICReg:
-    """The networks and the objective. As released: distances are means over features, the variance term the mean of both views'.
+    """VICReg: pull two views of an image together; keep features spread out and decorrelated.
 
-    What views have in common is decided by the data: crops alone, or crops whose colours change, too (`Image.colour`).
-    Differs: a transformer without class token, its tokens averaged; the expander is narrower than the paper's 8,192.
+    L = invariance · mse(z1, z2) + variance · (v(z1) + v(z2)) / 2 + covariance · (c(z1) + c(z2))
+
+    with z = expander(mean token of encoder(view)); mse, v (hinge on the std) and c (squared covariances) are means over
+    features. The two views are random crops, with --data.color-jitter also of different colors.
+
+    Source: Bardes et al., ICLR 2022, arXiv 2105.04906, section 4; the scale of the terms is the official code's.
+
+    Differs: a ViT without class token whose tokens are averaged; the expander is narrower than the paper's 8,192.
     """
 
-    whole_batch: ClassVar[bool] = True  # the loss is not a mean over samples, so a batch cannot be taken in parts
+    whole_batch: ClassVar[bool] = True  # the loss compares samples, so a batch cannot be split into micro-batches
 
-    dim: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
-    positions: Positions = "sincos"  # as in JEPA
-    registers: int = 0  # as in JEPA
-    init: Init = "paper"  # as in JEPA
-    stem_init: Literal["paper", "scaled"] = "paper"  # as in JEPA
-    predictor_dim: int = 2048  # of the expander
-    predictor_depth: int = 3  # layers of the expander
-    predictor_heads: int = 1  # it has none
-    invariance: float = 25.0
-    variance: float = 25.0
-    covariance: float = 1.0
-    masked: bool = False  # each view shows no more than the context of a mask: faster, and harder
+    dim: int = 384  # width of the encoder: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
+    depth: int = 12  # number of transformer blocks of the encoder
+    num_heads: int = 6  # attention heads of the encoder; must divide dim (usually dim / 64)
+    mlp_ratio: float = 4.0  # hidden width of the MLPs, as a multiple of dim
+    # sincos: fixed embedding added to the tokens; rope: rotary embedding in every attention layer
+    positions: Positions = "sincos"
+    registers: int = 0  # extra learned tokens without a position in the encoder
+    # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow encoders, short runs
+    init: Init = "paper"
+    # patch embedding. paper: std 0.02; scaled: whitened patches give tokens of unit variance, better for small patches
+    stem_init: Literal["paper", "scaled"] = "paper"
+    predictor_dim: int = 2048  # width of the expander (paper: 8192)
+    predictor_depth: int = 3  # number of linear layers of the expander; 3 as in the paper
+    predictor_heads: int = 1  # unused: the expander has no attention
+    invariance: float = 25.0  # weight of the squared distance between the two views; 25 as in the paper
+    variance: float = 25.0  # weight of the hinge that keeps each feature's std above 1; 25 as in the paper
+    covariance: float = 1.0  # weight of the squared off-diagonal covariances; 1 as in the paper
+    masked: bool = False  # encode only the context tokens of a mask of each view: faster, and a harder task
 
     def build(self, modality: Modality, seed: int = 0) -> JointEmbedding:
-        """The method with freshly initialised weights; a function of the seed."""
+        """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return JointEmbedding(self, modality, torch.Generator().manual_seed(seed))
 
     def encoder(self, modality: Modality) -> ViT:
-        """The encoder alone, its weights as torch makes them: to be loaded."""
-        shape = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.tokenizer(self.dim), *shape)
+        """Build the encoder alone, to load weights into: it has torch's default initialization."""
+        sizes = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
+        return ViT(modality.tokenizer(self.dim), *sizes)
 
 
 class Expander(nn.Module):
-    """Linear layers with batch norm and ReLU between them."""
+    """An MLP: linear layers with batch norm and ReLU between them."""
 
     def __init__(self, input_dim: int, dim: int, depth: int):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(dim if place else input_dim, dim) for place in range(depth))
+        self.layers = nn.ModuleList(nn.Linear(dim if layer else input_dim, dim) for layer in range(depth))
         self.norms = nn.ModuleList(nn.BatchNorm1d(dim, track_running_stats=False) for _ in range(depth - 1))
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
@@ -74,7 +83,7 @@ class Expander(nn.Module):
 
 
 class JointEmbedding(nn.Module):
-    """One encoder, and an expander that is thrown away after training."""
+    """Networks and loss of a `VICReg` config: one encoder, and an expander that is discarded after training."""
 
     num_views = 2
 
@@ -89,27 +98,32 @@ class JointEmbedding(nn.Module):
             scale_stem(self.context_encoder.patch_embed, modality.token_dim)
 
     def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> None:
-        """There are none: each view is the other's."""
+        """Return nothing: each view is the other one's target."""
 
     def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: None) -> Output:
-        """The paper's three terms, weighted."""
+        """Compute the weighted sum of the paper's three terms."""
         tokens = [self.modality.tokens(view) for view in batch.views]
         if self.config.masked:
-            shown = [masks[place % len(masks)] for place in range(len(tokens))]
-            tokens = [each.take(mask.context, mask.context_valid) for each, mask in zip(tokens, shown, strict=True)]
-        features = [self.context_encoder(each)[0].mean() for each in tokens]
-        one, other = (self.predictor(each).float() for each in features)
+            view_masks = [masks[view % len(masks)] for view in range(len(tokens))]
+            tokens = [x.take(mask.context, mask.context_valid) for x, mask in zip(tokens, view_masks, strict=True)]
+        features = [self.context_encoder(x)[0].mean() for x in tokens]
+        z1, z2 = (self.predictor(x).float() for x in features)
 
-        apart = F.mse_loss(one, other)
-        narrow = (variance_loss(one) + variance_loss(other)) / 2
-        alike = covariance_loss(one) + covariance_loss(other)
-        loss = self.config.invariance * apart + self.config.variance * narrow + self.config.covariance * alike
-        metrics = {"invariance": apart.detach(), "variance": narrow.detach(), "covariance": alike.detach()}
+        invariance = F.mse_loss(z1, z2)
+        variance = (variance_loss(z1) + variance_loss(z2)) / 2
+        covariance = covariance_loss(z1) + covariance_loss(z2)
+        weights = self.config
+        loss = weights.invariance * invariance + weights.variance * variance + weights.covariance * covariance
+        metrics = {
+            "invariance": invariance.detach(),
+            "variance": variance.detach(),
+            "covariance": covariance.detach(),
+        }
         return Output(loss, metrics, features[0].detach())
 
-    def after_step(self, momentum: float, taken: Tensor | None = None) -> None:
-        """Nothing follows."""
+    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
+        """Do nothing: no EMA."""
 
     def encoder(self, which: str = "target") -> ViT:
-        """The one encoder, by either name."""
+        """Return the only encoder, whichever name is given."""
         return self.context_encoder

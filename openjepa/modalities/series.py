@@ -1,4 +1,4 @@
-"""Signals over time as windows of samples.   B batch  S signals  C channels  L samples  N windows  E raw width  D width"""
+"""Signals over time as windows of samples.   B batch  C channels  L samples  N windows  E raw token width"""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from openjepa.nn.stems import WindowEmbed
 
 @dataclass(frozen=True)
 class Series:
-    """Where the signals are, how much of each is looked at, and the windows it is cut into."""
+    """Time series: the file, the length of a training crop, and the windows it is cut into."""
 
     root: tuple[str, ...] = ()  # one .npy file of shape (signals, channels, samples)
-    length: int = 256  # samples looked at; training takes them from a random place
-    window: int = 8  # samples in a token
-    channels: int = 1
+    length: int = 256  # time steps of a crop, taken at a random start in training; a multiple of --data.window
+    window: int = 8  # time steps per token; more: fewer tokens, faster, coarser
+    channels: int = 1  # channels per signal, as in the file
 
     def __post_init__(self):
         if self.window < 1 or self.length % self.window:
@@ -38,6 +38,7 @@ class Series:
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Return (1, number of windows)."""
         return 1, self.length // self.window
 
     @property
@@ -49,29 +50,35 @@ class Series:
         return self.channels * self.window
 
     def listing(self) -> FileList:
-        return list_files(self.root, frozenset({".npy"}), inside=False)
+        return list_files(self.root, frozenset({".npy"}), include_archives=False)
 
     def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
-        """The signals of a .npy file, memory-mapped. Mistake if it is not one array of signals."""
+        """Memory-map the signals of a .npy file. Raises UserError if it is not one array of such signals."""
         if len(source.paths) != 1:
-            raise UserError(f"{len(source.paths)} .npy files: want one, of shape (signals, {self.channels}, samples)")
+            raise UserError(
+                f"--data.root must hold one .npy file of shape (signals, {self.channels}, samples), "
+                f"got {len(source.paths)}"
+            )
         signals = np.load(source.paths[0], mmap_mode="r", allow_pickle=False)
         if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
-            wanted = f"(signals, {self.channels}, at least {self.length})"
-            raise UserError(f"{source.paths[0]} has shape {signals.shape}: want {wanted}")
+            expected = f"(signals, {self.channels}, {self.length} or more)"
+            raise UserError(f"{source.paths[0]} must have shape {expected}, got {signals.shape}")
         return SeriesArray(self.length, signals, torch.full((len(signals),), -1), source.fingerprint)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
-        """Sines of four frequencies (the label) with a random phase, and harmonics of random strength."""
-        draws = CounterRNG.of(seed, 0, np.arange(size))
-        label = (draws.uniform("label") * 4).long()
-        phase, strength = draws.uniform("shape", self.channels, 2, 1).mul(2 * math.pi).unbind(2)
+        """Generate sines of four frequencies (the label) with random phase and a third harmonic of random strength."""
+        rng = CounterRNG.of(seed, 0, np.arange(size))
+        label = (rng.uniform("label") * 4).long()
+        phase, strength = rng.uniform("shape", self.channels, 2, 1).mul(2 * math.pi).unbind(2)
         angle = torch.arange(2 * self.length) * (2 * math.pi * (label + 2) / self.length)[:, None, None] + phase
         signals = angle.sin() + 0.1 * strength * (3 * angle).sin()
         return SeriesArray(self.length, signals.numpy(), label, f"sines-{size}-{seed}")
 
     def tokens(self, view: Float[Tensor, "B C L"]) -> Tokens:
-        """Windows as rows of C·window numbers, each signal brought to mean 0 and variance 1; pos is the window's number."""
+        """Normalize each signal to mean 0, variance 1 and cut it into windows, rows of C·window values.
+
+        A token's position is the index of its window.
+        """
         batch, channels, length = view.shape
         x = (view - view.mean(-1, keepdim=True)) / view.std(-1, keepdim=True).clamp(min=1e-6)
         x = x.view(batch, channels, length // self.window, self.window).transpose(1, 2).flatten(2)

@@ -12,29 +12,35 @@ from torch import Tensor
 def smooth_l1(
     predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None
 ) -> Float[Tensor, ""]:
-    """Huber's loss with its corner at 1, the mean over every element: as released."""
+    """Compute the Huber loss with threshold 1, averaged over all elements, as in the official code."""
     if valid is None:
         return F.smooth_l1_loss(predicted.float(), target.float())
-    each = F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").mean(-1)
-    return (each * valid).sum() / valid.sum().clamp(min=1)
+    per_token = F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").mean(-1)
+    return (per_token * valid).sum() / valid.sum().clamp(min=1)
 
 
 def squared_l2(
     predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None
 ) -> Float[Tensor, ""]:
-    """Squared distances summed over a block's tokens and features, the mean over blocks and samples: the paper's section 3."""
-    each = (predicted.float() - target.float()).square().sum(-1)  # B M T
+    """Sum squared differences over a block's tokens and features; average over blocks and samples.
+
+    Source: the I-JEPA paper, section 3.
+    """
+    per_token = (predicted.float() - target.float()).square().sum(-1)  # B M T
     if valid is not None:
-        each = each * valid
-    return each.sum(-1).mean()
+        per_token = per_token * valid
+    return per_token.sum(-1).mean()
 
 
 def cosine(
     predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None
 ) -> Float[Tensor, ""]:
-    """1 less the cosine between a token and its target, the mean over tokens: half of BYOL's (Grill et al., 2020, equation 2)."""
-    each = 1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1)  # B M T
-    return each.mean() if valid is None else (each * valid).sum() / valid.sum().clamp(min=1)
+    """Compute 1 - cosine similarity of each token and its target, averaged over tokens.
+
+    This is half of BYOL's loss (Grill et al., 2020, equation 2).
+    """
+    per_token = 1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1)  # B M T
+    return per_token.mean() if valid is None else (per_token * valid).sum() / valid.sum().clamp(min=1)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"smooth_l1": smooth_l1, "squared_l2": squared_l2, "cosine": cosine}

@@ -1,4 +1,4 @@
-"""Pooling that is learnt.   B batch  N tokens  D width"""
+"""Attentive pooling of tokens.   B batch  N tokens  D width"""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from openjepa.nn.transformer import Mlp
 
 
 class AttentivePool(nn.Module):
-    """One learnt query attends to all tokens: a block of cross-attention and an MLP, each with its residual.
+    """Pool tokens with one learned query: a block of cross-attention and an MLP, each with a residual.
 
-    Source: V-JEPA (Bardes et al., 2024), section 4, the frozen evaluation's pooling.
+    Source: V-JEPA (Bardes et al., 2024), section 4: pooling for the frozen evaluation.
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0):

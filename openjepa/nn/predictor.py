@@ -1,4 +1,7 @@
-"""The predictor: context tokens and target positions to target features.   B batch  C context  M blocks  T tokens  P coordinates  D width"""
+"""The predictor: maps context tokens and target positions to predicted target features.
+
+B batch  C context tokens  M target blocks  T tokens per block  P coordinates  D width  E output width
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ from openjepa.nn.transformer import Block
 
 
 class Predictor(nn.Module):
-    """A narrow transformer over [context; queries]. Each target block is a sequence of its own (paper, section 3).
+    """A narrow transformer over [context tokens; queries].
 
-    With a shared context all blocks are one sequence, in which queries attend to the context and their own block, and the
-    context to itself alone: it is computed once. No block sees another either way.
+    A query is the mask token plus the embedding of a target position. With `context_mode="each"`, every target block is
+    a sequence of its own with a copy of the context (I-JEPA paper, section 3). With "shared", all blocks are one
+    sequence: queries attend to the context and to their own block, and the context attends to itself only, so it is
+    computed once. Target blocks never see each other in either mode.
     """
 
     def __init__(
@@ -30,10 +35,10 @@ class Predictor(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
-        context: Literal["each", "shared"] = "each",
+        context_mode: Literal["each", "shared"] = "each",
     ):
         super().__init__()
-        self.dim, self.head, self.positions, self.context = dim, dim // num_heads, positions, context
+        self.dim, self.head_dim, self.positions, self.context_mode = dim, dim // num_heads, positions, context_mode
         self.embed = Linear(input_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
@@ -41,44 +46,52 @@ class Predictor(nn.Module):
         self.proj = Linear(dim, output_dim)
 
     def forward(
-        self, context: Tokens, where: Float[Tensor, "B M T P"], given: Float[Tensor, "B H A"] | None = None
+        self, context: Tokens, where: Float[Tensor, "B M T P"], conditions: Float[Tensor, "B H A"] | None = None
     ) -> Float[Tensor, "B M T E"]:
-        """A prediction for every position asked for. Context tokens get their position again, as in the released code."""
-        batch, blocks, asked, _ = where.shape
-        times = 1 if self.context == "shared" else blocks  # sequences a sample
-        places = where.reshape(batch * times, -1, where.shape[-1])
-        seen = repeat_samples(self.embed(context.x) + sincos(context.pos, self.dim), times)
-        query = self.mask_token + sincos(places, self.dim)
-        turn = None
-        if self.positions == "rope":  # besides: a query has nothing else to be told apart by
-            turn = rope_angles(torch.cat([repeat_samples(context.pos, times), places], dim=1), self.head)
+        """Predict the features at every target position `where`.
 
-        x = torch.cat([seen, query.to(seen.dtype)], dim=1)  # B·times C+T D, or B C+M·T D
-        valid = None if context.valid is None else repeat_samples(context.valid, times)
-        alone = blocks if self.context == "shared" else 0
-        heeds = attention_mask(seen.shape[1], query.shape[1], alone, valid, x.device)
+        Context tokens get their positional embedding a second time here, as in the official code.
+        """
+        batch, blocks, block_tokens, _ = where.shape
+        shared = self.context_mode == "shared"
+        repeats = 1 if shared else blocks  # sequences per sample
+        query_pos = where.reshape(batch * repeats, -1, where.shape[-1])
+        embedded = repeat_samples(self.embed(context.x) + sincos(context.pos, self.dim), repeats)
+        query = self.mask_token + sincos(query_pos, self.dim)
+        rope = None
+        if self.positions == "rope":  # in addition to sincos, without which all queries would be equal
+            pos = torch.cat([repeat_samples(context.pos, repeats), query_pos], dim=1)
+            rope = rope_angles(pos, self.head_dim)
+
+        x = torch.cat([embedded, query.to(embedded.dtype)], dim=1)  # B·M C+T D, or B C+M·T D if shared
+        valid = None if context.valid is None else repeat_samples(context.valid, repeats)
+        attn_mask = attention_mask(embedded.shape[1], query.shape[1], blocks if shared else 0, valid, x.device)
         for block in self.blocks:
-            x = block(x, heeds, turn)
+            x = block(x, attn_mask, rope)
 
-        x = self.proj(self.norm(x[:, seen.shape[1] :]))
-        return x.view(batch, blocks, asked, -1)
+        x = self.proj(self.norm(x[:, embedded.shape[1] :]))
+        return x.view(batch, blocks, block_tokens, -1)
 
 
 def attention_mask(
-    shown: int, asked: int, blocks: int, valid: Bool[Tensor, "B C"] | None, device: torch.device
+    num_context: int, num_queries: int, blocks: int, valid: Bool[Tensor, "B C"] | None, device: torch.device
 ) -> Bool[Tensor, "#B #N N"] | None:
-    """What each token of [context; queries] attends to: valid tokens; if in `blocks`, the context's and its own block's."""
-    heeds = None
+    """Return which tokens each token of [context; queries] attends to; None means all.
+
+    Padded context tokens are masked out. If `blocks` > 0, the queries form that many blocks, and a token attends only
+    to the context and to its own block.
+    """
+    attn_mask = None
     if blocks:
-        own = torch.arange(1, blocks + 1, device=device).repeat_interleave(asked // blocks)
-        block = torch.cat([own.new_zeros(shown), own])  # 0 is the context
-        heeds = ((block == 0) | (block == block[:, None]))[None]
+        query_block = torch.arange(1, blocks + 1, device=device).repeat_interleave(num_queries // blocks)
+        block = torch.cat([query_block.new_zeros(num_context), query_block])  # 0 is the context
+        attn_mask = ((block == 0) | (block == block[:, None]))[None]
     if valid is None:
-        return heeds
-    there = torch.cat([valid, valid.new_ones(len(valid), asked)], dim=1)[:, None]
-    return there if heeds is None else heeds & there
+        return attn_mask
+    is_token = torch.cat([valid, valid.new_ones(len(valid), num_queries)], dim=1)[:, None]
+    return is_token if attn_mask is None else attn_mask & is_token
 
 
-def repeat_samples(x: Tensor, times: int) -> Tensor:
-    """Each sample `times` in a row: B … -> B·times …"""
-    return x[:, None].expand(-1, times, *x.shape[1:]).flatten(0, 1)
+def repeat_samples(x: Tensor, repeats: int) -> Tensor:
+    """Repeat each sample `repeats` times in a row: B … -> B·repeats …"""
+    return x[:, None].expand(-1, repeats, *x.shape[1:]).flatten(0, 1)

@@ -1,4 +1,7 @@
-"""Anti-collapse regularizers: VICReg's variance and covariance terms, SIGReg.   B batch  E width  K slices  T points"""
+"""Anti-collapse regularizers: VICReg's variance and covariance terms, SIGReg.
+
+B batch  E width  K random directions  T evaluation points
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-EPSILON = 1e-4  # added to variances before the root, as in VICReg
+EPSILON = 1e-4  # added to variances before the square root, as in VICReg
 
-POINTS, EXTENT = 17, 5.0  # where characteristic functions are compared, and how far out
+POINTS, EXTENT = 17, 5.0  # characteristic functions are compared at 17 points from -5 to 5
 
 
 def variance_loss(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
-    """How far the deviation of a feature over the batch falls short of 1, mean over features (VICReg, equation 1)."""
+    """Compute how far each feature's standard deviation over the batch is below 1, averaged over features.
+
+    Source: VICReg, equation 1.
+    """
     return F.relu(1 - (x.var(0) + EPSILON).sqrt()).mean()
 
 
 def covariance_loss(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
-    """Squared covariances between different features, summed, a feature (VICReg, equation 4)."""
+    """Sum the squared covariances between different features and divide by the number of features.
+
+    Source: VICReg, equation 4.
+    """
     with torch.autocast(x.device.type, enabled=False):
         x = x.float() - x.float().mean(0)
         covariance = x.T @ x / (len(x) - 1)
@@ -28,7 +37,7 @@ def covariance_loss(x: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
 
 
 def sigreg(x: Float[Tensor, "B E"], slices: int, generator: torch.Generator) -> Float[Tensor, ""]:
-    """How far the features are from a standard normal, along random directions: 0 when they are one.
+    """Measure the distance of the features to a standard normal along `slices` random directions.
 
     Source: SIGReg of LeJEPA (Balestriero and LeCun, arXiv 2511.08544): the Epps–Pulley distance between characteristic
     functions, weighted by a normal density. Differs: not multiplied by the number of samples.
@@ -37,6 +46,6 @@ def sigreg(x: Float[Tensor, "B E"], slices: int, generator: torch.Generator) -> 
     t = torch.linspace(-EXTENT, EXTENT, POINTS, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
         angle = (x.float() @ axes)[..., None] * t  # B K T
-    wanted = (-t.square() / 2).exp()
-    apart = (angle.cos().mean(0) - wanted).square() + angle.sin().mean(0).square()
-    return torch.trapezoid(apart * wanted / math.sqrt(2 * math.pi), t, dim=-1).mean()
+    normal = (-t.square() / 2).exp()  # characteristic function of the standard normal
+    distance = (angle.cos().mean(0) - normal).square() + angle.sin().mean(0).square()
+    return torch.trapezoid(distance * normal / math.sqrt(2 * math.pi), t, dim=-1).mean()

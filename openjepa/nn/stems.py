@@ -1,4 +1,4 @@
-"""Stems: map the pixels of a patch to a token.   B batch  N tokens  E raw width  D width"""
+"""Stems: map the raw values of a patch or window to a token.   B batch  N tokens  E raw width  D width"""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 class PatchEmbed(nn.Module):
-    """A patch's pixels to a feature: a convolution whose stride is its size, on patches already cut out."""
+    """Map a patch's pixels to a token with a linear layer.
+
+    The weight has the shape of a convolution with stride = kernel size, applied to patches already cut out.
+    """
 
     def __init__(self, channels: int, patch: int, dim: int):
         super().__init__()
@@ -20,16 +23,17 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """A patch's pixels to a feature: 3×3 convolutions of stride 2 down to one place, the width doubling, then a linear map.
+    """Map a patch's pixels to a token: 3×3 convolutions of stride 2 down to 1×1, then a linear layer.
 
-    Source: early convolutions (Xiao et al., NeurIPS 2021, arXiv 2106.14881). Differs: each patch by itself, with zeros around
-    it, so that no hidden patch is seen through its neighbours; GELU; no batch normalisation.
+    The number of channels doubles with each convolution.
+    Source: early convolutions (Xiao et al., NeurIPS 2021, arXiv 2106.14881). Differs: each patch is convolved alone,
+    padded with zeros, so that no masked patch leaks through its neighbors; GELU; no batch normalization.
     """
 
     def __init__(self, channels: int, patch: int, dim: int):
         super().__init__()
         self.shape = channels, patch, patch
-        self.layers = nn.ModuleList(nn.Conv2d(*each, 3, 2, 1) for each in pairwise(self.widths(channels, patch, dim)))
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, 2, 1) for pair in pairwise(self.widths(channels, patch, dim)))
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
@@ -40,13 +44,13 @@ class ConvStem(nn.Module):
 
     @staticmethod
     def widths(channels: int, patch: int, dim: int) -> list[int]:
-        """Channels before and after each convolution."""
+        """Return the number of channels before the first and after every convolution."""
         count = max(1, (patch - 1).bit_length())
-        return [channels, *(max(1, dim >> (count - 1 - place)) for place in range(count))]
+        return [channels, *(max(1, dim >> (count - 1 - layer)) for layer in range(count))]
 
     @classmethod
-    def work(cls, channels: int, patch: int, dim: int) -> int:
-        """Operations on one patch, forward."""
+    def flops(cls, channels: int, patch: int, dim: int) -> int:
+        """Return the forward FLOPs for one patch."""
         side, total = patch, 2 * dim * dim
         for before, after in pairwise(cls.widths(channels, patch, dim)):
             side = (side + 1) // 2
@@ -55,7 +59,7 @@ class ConvStem(nn.Module):
 
 
 class WindowEmbed(nn.Module):
-    """A window's samples to a feature."""
+    """Map the samples of a window to a token by a linear layer."""
 
     def __init__(self, width: int, dim: int):
         super().__init__()

@@ -11,22 +11,22 @@ from openjepa.core.distributed import all_reduce_sum
 
 
 def normalize_patches(raw: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-    """Each patch's numbers to mean 0, variance 1 (He et al., 2022, section 4.1)."""
+    """Normalize the values of each patch to mean 0 and variance 1 (MAE: He et al., 2022, section 4.1)."""
     return F.layer_norm(raw.float(), raw.shape[-1:], eps=1e-6)
 
 
 def global_mean_var(x: Float[Tensor, "B N E"]) -> tuple[Float[Tensor, "E"], Float[Tensor, "E"]]:
-    """Mean and variance of each feature over all tokens of the global batch, in fp32, in two passes."""
+    """Return each feature's mean and variance over all tokens of the global batch, in fp32, in two passes."""
     count = all_reduce_sum(torch.tensor(float(x.shape[0] * x.shape[1]), device=x.device))
     mean = all_reduce_sum(x.float().sum((0, 1))) / count
     return mean, all_reduce_sum((x.float() - mean).square().sum((0, 1))) / count
 
 
 def zca_whiten(x: Float[Tensor, "B N E"], power: float) -> Float[Tensor, "B N E"]:
-    """Centred targets with the deviation of each principal direction raised to 1 - power, in the old axes (ZCA).
+    """Whiten centered targets (ZCA): raise the std of each principal direction to the power 1 - `power`.
 
-    The covariance is that of the global batch, and everything is in fp32. Directions below a thousandth of the mean
-    variance are enlarged no more than one at a thousandth.
+    `power` is 1 for full whitening, 0 for none. The covariance is that of the global batch, and everything is in fp32.
+    Directions with less than a thousandth of the mean variance are scaled as if they had that much.
     """
     with torch.autocast(x.device.type, enabled=False):
         rows = x.float().flatten(0, 1)

@@ -11,7 +11,7 @@ from openjepa.core.types import Tokens
 from openjepa.nn.positions import Positions, rope_angles, sincos
 from openjepa.nn.transformer import Block
 
-VIT_SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 6144
+VIT_SIZES: dict[str, dict] = {  # the sizes of the paper; giant's hidden width is 6144
     "tiny": {"dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4.0},
     "small": {"dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0},
     "base": {"dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4.0},
@@ -22,11 +22,12 @@ VIT_SIZES: dict[str, dict] = {  # the paper's family; giant's hidden width is 61
 
 
 class ViT(nn.Module):
-    """Features of every token it is shown. No class token: pool the tokens.
+    """A Vision Transformer that returns features of every input token.
 
-    The stem is a child (`patch_embed`) and sees one token at a time, so hidden patches are never embedded. In half-precision
-    runs sine-cosine positions, added in fp32, keep the tokens between blocks in fp32; with rotary ones they are bf16.
-    Registers are learnt tokens that belong to no place (Darcet et al., arXiv 2309.16588): all attend to them, none comes out.
+    There is no class token; pool the tokens instead. The stem is a child (`patch_embed`) and sees one token at a time,
+    so masked patches are never embedded. In half-precision runs, sine-cosine positions are added in fp32 and keep the
+    tokens between blocks in fp32; with RoPE they are bf16. Registers (Darcet et al., arXiv 2309.16588) are learned
+    tokens without a position: all tokens attend to them, and they are not returned.
     """
 
     def __init__(
@@ -41,20 +42,20 @@ class ViT(nn.Module):
     ):
         super().__init__()
         if registers < 0:
-            raise UserError(f"{registers} registers are none: try --method.registers 4")
-        self.dim, self.head, self.positions, self.registers = dim, dim // num_heads, positions, registers
+            raise UserError(f"--method.registers must be >= 0 (0 = no registers), got {registers}")
+        self.dim, self.head_dim, self.positions, self.registers = dim, dim // num_heads, positions, registers
         self.patch_embed = stem
         self.reg_token = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, tokens: Tokens, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
-        """One Tokens for each of `layers`: the final norm applied to that block's output.
+        """Encode tokens; return the normalized output of each block in `layers`.
 
-        Blocks count from 0, or from the end as in Python; -1 is the encoder's output. Block outputs are normed with
-        the final norm, as the paper's last-4 evaluation does. IndexError for a block that is not there.
+        Blocks count from 0, or from the end as in Python; -1 is the encoder's output. All outputs pass the final norm,
+        as in the paper's last-4 evaluation. Raises IndexError if there is no such block.
         """
-        wanted = [range(len(self.blocks))[layer] for layer in layers]
+        depths = [range(len(self.blocks))[layer] for layer in layers]
         x, pos, valid, extra = self.patch_embed(tokens.x), tokens.pos, tokens.valid, self.registers
         if self.positions == "sincos":
             x = x + sincos(pos, self.dim)
@@ -62,11 +63,11 @@ class ViT(nn.Module):
             x = torch.cat([self.reg_token.expand(len(x), -1, -1).to(x.dtype), x], 1)
             pos, valid = F.pad(pos, (0, 0, extra, 0)), None if valid is None else F.pad(valid, (extra, 0), value=True)
 
-        turn = rope_angles(pos, self.head) if self.positions == "rope" else None
-        heeds = None if valid is None else valid[:, None]
-        seen: dict[int, torch.Tensor] = {}
-        for depth, block in enumerate(self.blocks[: max(wanted) + 1]):
-            x = block(x, heeds, turn)
-            if depth in wanted:
-                seen[depth] = self.norm(x[:, extra:])
-        return tuple(Tokens(seen[depth], tokens.pos, tokens.valid) for depth in wanted)
+        rope = rope_angles(pos, self.head_dim) if self.positions == "rope" else None
+        attn_mask = None if valid is None else valid[:, None]
+        outputs: dict[int, torch.Tensor] = {}
+        for depth, block in enumerate(self.blocks[: max(depths) + 1]):
+            x = block(x, attn_mask, rope)
+            if depth in depths:
+                outputs[depth] = self.norm(x[:, extra:])
+        return tuple(Tokens(outputs[depth], tokens.pos, tokens.valid) for depth in depths)

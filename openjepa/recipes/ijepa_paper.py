@@ -1,6 +1,6 @@
-"""I-JEPA as published: the four released configs, and the paper's smaller models.
+"""I-JEPA as published: the four official configs, and the smaller models of the paper.
 
-None of these was run here: they take days on many GPUs. Their parts are tested against the published figures.
+None of them was trained here, since they take days on many GPUs; their parts are tested against the published numbers.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from openjepa.training.optim import Optim
 
 
 def imagenet(pixels: int, patch: int) -> Image:
-    """Square crops with ImageNet's mean and deviation."""
+    """Return square crops normalized by the mean and standard deviation of ImageNet."""
     return Image(size=(pixels, pixels), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def released_config(
     size: str, *, pixels: int, patch: int, predictor_depth: int, epochs: float, warmup: float
 ) -> Pretrain:
-    """What the released configs share."""
+    """Return what the official configs share."""
     return Pretrain(
         data=imagenet(pixels, patch),
         method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth),
@@ -33,7 +33,7 @@ def released_config(
 
 
 def paper_config(size: str, *, predictor_depth: int) -> Pretrain:
-    """What the paper says of its smaller models, where it differs from the released configs."""
+    """Return the settings of the paper's text for its smaller models, where it differs from the official configs."""
     return Pretrain(
         data=imagenet(224, 16),
         method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
@@ -45,42 +45,44 @@ def paper_config(size: str, *, predictor_depth: int) -> Pretrain:
 
 
 def vith14_in1k() -> Pretrain:
-    """ViT-H/14, ImageNet-1k, 224 px, 300 epochs: the released config.
+    """ViT-H/14, ImageNet-1k, 224 px, 300 epochs: the official config.
 
-    Source: released config in1k_vith14_ep300. Published: linear probe 79.3 %.
-    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in1k --data.root ILSVRC/train --out runs/vith14
-    Takes: under 72 hours on 16 A100, says the paper; not run here.
+    Source: official config in1k_vith14_ep300. Published: linear probe 79.3 %.
+    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in1k --data.root in1k --out runs/vith14
+    Takes: under 72 hours on 16 A100 according to the paper; not run here.
     """
     return released_config("huge", pixels=224, patch=14, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
 def vith16_448_in1k() -> Pretrain:
-    """ViT-H/16, ImageNet-1k, 448 px, 300 epochs: the released config.
+    """ViT-H/16, ImageNet-1k, 448 px, 300 epochs: the official config.
 
-    Source: released config in1k_vith16-448_ep300. Published: linear probe 81.1 %.
-    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith16-448-in1k --data.root ILSVRC/train --out runs/vith16
-    Takes: not run here. Differs: where the released run cut contexts to the shortest of 16 on a GPU, this cuts to the
-    shortest of 128.
+    Source: official config in1k_vith16-448_ep300. Published: linear probe 81.1 %.
+    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith16-448-in1k --data.root in1k --out runs/vith16
+    Takes: not run here.
+    Differs: contexts are truncated to the shortest of 128 samples; in the official run, to the shortest of 16 on a GPU.
     """
     return released_config("huge", pixels=448, patch=16, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
 def vith14_in22k() -> Pretrain:
-    """ViT-H/14, ImageNet-22k, 224 px, 66 epochs: the released config.
+    """ViT-H/14, ImageNet-22k, 224 px, 66 epochs: the official config.
 
-    Source: released config in22k_vith14_ep66.
-    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in22k --data.root imagenet22k --out runs/vith14-22k
-    Takes: not run here. Differs: contexts cut over 128 samples, not 32.
+    Source: official config in22k_vith14_ep66.
+    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vith14-in22k --data.root in22k --out runs/vith14-22k
+    Takes: not run here.
+    Differs: contexts are truncated to the shortest of 128 samples, not of 32.
     """
     return released_config("huge", pixels=224, patch=14, predictor_depth=12, epochs=66.0, warmup=3.0)
 
 
 def vitg16_in22k() -> Pretrain:
-    """ViT-g/16, ImageNet-22k, 224 px, 44 epochs: the released config.
+    """ViT-g/16, ImageNet-22k, 224 px, 44 epochs: the official config.
 
-    Source: released config in22k_vitg16_ep44.
-    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitg16-in22k --data.root imagenet22k --out runs/vitg16-22k
-    Takes: not run here. Differs: contexts cut over 128 samples, not 16.
+    Source: official config in22k_vitg16_ep44.
+    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitg16-in22k --data.root in22k --out runs/vitg16-22k
+    Takes: not run here.
+    Differs: contexts are truncated to the shortest of 128 samples, not of 16.
     """
     return released_config("giant", pixels=224, patch=16, predictor_depth=16, epochs=44.0, warmup=3.0)
 
@@ -89,7 +91,7 @@ def vitb16() -> Pretrain:
     """ViT-B/16, 224 px, 600 epochs: the paper's text.
 
     Source: paper, appendix A.1 (squared L2, linear weight decay, 15 warm-up epochs). Published: linear probe 72.9 %.
-    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitb16 --data.root ILSVRC/train --out runs/vitb16
+    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitb16 --data.root in1k --out runs/vitb16
     Takes: not run here.
     """
     return paper_config("base", predictor_depth=6)
@@ -99,18 +101,18 @@ def vitl16() -> Pretrain:
     """ViT-L/16, 224 px, 600 epochs: the paper's text.
 
     Source: paper, appendix A.1. Published: linear probe 77.5 %.
-    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitl16 --data.root ILSVRC/train --out runs/vitl16
+    Command: torchrun --nproc-per-node 8 -m openjepa pretrain ijepa-vitl16 --data.root in1k --out runs/vitl16
     Takes: not run here.
     """
     return paper_config("large", predictor_depth=12)
 
 
 def vits16() -> Pretrain:
-    """ViT-S/16, 224 px: the released settings at a size for one GPU.
+    """ViT-S/16, 224 px: the official settings at a size for one GPU.
 
-    Source: the released configs; the predictor has half the encoder's depth and the batch is 256.
+    Source: the official configs; the predictor has half the encoder's depth and the batch size is 256.
     Command: jepa pretrain ijepa-vits16 --data.root photos/ --out runs/photos
-    Takes: not run to the end here; see benchmarks/step.py for the speed of its step.
+    Takes: not run to the end here; benchmarks/step.py measures the speed of its training step.
     """
     return Pretrain(
         data=Image(size=(224, 224), patch=16),

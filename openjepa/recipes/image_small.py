@@ -1,4 +1,7 @@
-"""Recipes for small data and small machines."""
+"""Recipes for small images and small machines.
+
+Accuracies are in %, in the order linear / logistic regression / kNN unless the docstring says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,25 @@ from openjepa.training.optim import Optim
 
 
 def small_objective(method: JEPA) -> JEPA:
-    """What keeps small runs alive: targets averaged over all blocks, each feature standardised; patches as loud as positions."""
+    """Return the objective that keeps small runs from collapsing.
+
+    Targets are averaged over all blocks and standardized; patch embeddings have the scale of the position embeddings.
+    """
     return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardize=True, stem_init="scaled")
 
 
 def small_schedule() -> Optim:
-    """A shorter-lived average than the paper's, and constant weight decay."""
+    """Return a schedule with a shorter EMA than the paper's and constant weight decay."""
     return Optim(warmup=0.1, ema_momentum=0.99, weight_decay=0.04, final_weight_decay=0.04)
 
 
 def cifar10() -> Pretrain:
-    """CIFAR-10 and other 32-pixel images: ViT 192×6, patch 4, on two CPU cores.
+    """CIFAR-10 and other 32-pixel images on two CPU cores: ViT of width 192 and depth 6, patch 4.
 
     Command: jepa pretrain cifar10 --data.root cifar10/train --out runs/cifar10
-    Takes: 104 minutes on two cores of an EPYC with avx512_bf16; linear heads 61.5 %, logistic regression on the last four
-    layers 65.3 %, kNN 54.0 % (seed 0); the encoder before training 40.8, 55.5 and 30.5: docs/results.md.
+    Takes: 104 minutes on two cores of an EPYC with avx512_bf16.
+    Result: linear heads 61.5 %, logistic regression on the last four layers 65.3 %, kNN 54.0 % (seed 0); the untrained
+    encoder has 40.8, 55.5 and 30.5: docs/results.md.
     """
     return Pretrain(
         data=Image(size=(32, 32), patch=4),
@@ -39,24 +46,28 @@ def cifar10() -> Pretrain:
     )
 
 
-def for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
-    """A run changed so that it learns in four minutes more than it would in twenty.
+def tune_for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
+    """Change a run so that it learns more in four minutes than the original does in twenty.
 
-    Of four minutes on one core on CIFAR-10, linear / kNN accuracy on held-out training images, one seed (docs/study.md):
-    as it was 42.3 / 28.5; four masks of fewer images, the objective below but for pixels, rotary positions 49.7 / 37.3;
-    pixels, a predictor of two layers, twice the learning rate 52.9 / 41.0; an average that stays short, half of what is
-    hidden 54.4 / 42.6; one mask each of 64 images, sine-cosine positions 54.0 / 42.1; targets alone 55.6 / 43.4; the learning
-    rate again 57.2 / 43.7.
+    Each step of the way, linear / kNN accuracy after four minutes on one core on CIFAR-10, on held-out training images,
+    one seed (docs/study.md):
+    42.3 / 28.5 the original run;
+    49.7 / 37.3 four masks each of fewer images, the objective below without pixels, rotary positions;
+    52.9 / 41.0 the pixel loss, a predictor of two blocks, twice the learning rate;
+    54.4 / 42.6 an EMA that stays short, half of the masked patches as targets;
+    54.0 / 42.1 one mask each of 64 images, sine-cosine positions;
+    55.6 / 43.4 the target encoder sees the targets alone;
+    57.2 / 43.7 a higher learning rate once more.
     """
     return dataclasses.replace(
         base,
         masks=Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5),
         method=dataclasses.replace(
             small_objective(method),
-            target_input="targets_only",  # three eighths of the work, and as good at equal steps
-            center=True,  # else the mean of an image is what is learnt first
+            target_input="targets_only",  # 3/8 of the work of the target encoder, equally good at equal steps
+            center=True,  # otherwise the network first learns the mean token of each image
             init="scaled",
-            pixel_loss_weight=1.0,  # a second target, which stands still
+            pixel_loss_weight=1.0,  # an auxiliary target that does not change during training
             predictor_depth=2,
         ),
         optim=dataclasses.replace(small_schedule(), lr=1e-3, beta2=0.95, final_ema_momentum=0.99),
@@ -64,14 +75,15 @@ def for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
     )
 
 
-def for_folders(base: Pretrain, method: JEPA) -> Pretrain:
-    """A run changed so that it learns from pictures that nothing was tuned on, in few steps, too.
+def tune_for_folders(base: Pretrain, method: JEPA) -> Pretrain:
+    """Change a run so that it learns from images it was not tuned on, also in few steps.
 
-    The objective of `cifar10-muon`, with targets of all layers; two thirds of its rate for half its images; and an average that spans
-    a tenth of the steps so far at most. After 376 steps on digits neighbours have 95.2 % with it and 75.8 without; after
-    200 on photographs 80.3, where a third of the rate without it had 72.0 (docs/folders.md).
+    The objective of `cifar10-muon` with targets from all layers, two thirds of its learning rate for half its batch
+    size, and an EMA that spans at most a tenth of the steps so far (`ema_rampup`). With that EMA kNN has 95.2 % after
+    376 steps on digits, without it 75.8; after 200 steps on photographs it has 80.3, while a third of the learning rate
+    without that EMA had 72.0 (docs/folders.md).
     """
-    config = for_minutes(base, method)
+    config = tune_for_minutes(base, method)
     return dataclasses.replace(
         config,
         masks=dataclasses.replace(config.masks, target_fraction=1.0),
@@ -81,29 +93,30 @@ def for_folders(base: Pretrain, method: JEPA) -> Pretrain:
 
 
 def cifar10_minutes() -> Pretrain:
-    """CIFAR-10 in minutes: in four on one core more than `cifar10` reaches in twenty.
+    """CIFAR-10 in minutes: four minutes on one core beat twenty minutes of `cifar10`.
 
-    Targets are of the last four layers: 57.1 / 56.4 / 44.0 (linear / logistic / kNN, four minutes, mean of two seeds) against
-    57.2 / 56.1 / 43.4 of all six. On digits they come nearer to dying, so that folders keep all (docs/folders.md). For twenty
-    minutes and more: `cifar10-hours`.
+    Targets come from the last four layers: 57.1 / 56.4 / 44.0 (four minutes, mean of two seeds) against
+    57.2 / 56.1 / 43.4 with all six. On digits they come closer to collapse, so `tune_for_folders` keeps all layers
+    (docs/folders.md). For twenty minutes and more: `cifar10-hours`.
 
     Command: jepa pretrain cifar10-minutes --data.root cifar10/train --out runs/minutes --budget 20m
-    Takes: the time it is given; results in docs/small-data.md.
+    Takes: as long as --budget says. Results: docs/small-data.md.
     """
-    config = for_minutes(cifar10(), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    config = tune_for_minutes(cifar10(), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
     return dataclasses.replace(config, method=dataclasses.replace(config.method, target_layers=(2, 3, 4, 5)))
 
 
 def cifar10_hours() -> Pretrain:
-    """CIFAR-10 in twenty minutes and more on a CPU: the recipe for minutes, asked for all that is hidden.
+    """CIFAR-10 in twenty minutes and more on a CPU: `cifar10-minutes` with all masked patches as targets.
 
-    Pixels at all hidden places, as a masked autoencoder is asked for them, features at every third of those, so that a step
-    takes as long as before; a learning rate half as high again. At twenty minutes 60.5 / 59.0 / 47.1 against 59.9 / 58.2 / 46.9
-    (linear / logistic / kNN, held-out training images), at four half a point behind.
+    Pixels are predicted at all masked patches, as in a masked autoencoder, and features at every third of them, so that
+    a step takes as long as before; the learning rate is 1.5 times as high. After twenty minutes 60.5 / 59.0 / 47.1,
+    against 59.9 / 58.2 / 46.9 of `cifar10-minutes` (held-out training images); after four, half a point behind it.
 
     Command: jepa pretrain cifar10-hours --data.root cifar10/train --out runs/hours --threads 1 --steps 32920
-    Takes: 84 minutes on one core; linear heads 66.3 %, logistic regression 62.5 %, kNN 53.4 % of the test images (seed 0); the
-    encoder before training 46.1, 46.5 and 34.5: docs/results.md.
+    Takes: 84 minutes on one core.
+    Result: linear heads 66.3 %, logistic regression 62.5 %, kNN 53.4 % of the test images (seed 0); the untrained
+    encoder has 46.1, 46.5 and 34.5: docs/results.md.
     """
     config = cifar10_minutes()
     return dataclasses.replace(
@@ -115,15 +128,18 @@ def cifar10_hours() -> Pretrain:
 
 
 def cifar10_muon() -> Pretrain:
-    """CIFAR-10 by Muon: `cifar10-hours` with blocks' matrices moved by orthogonal ones, and 128 images a step.
+    """CIFAR-10 with Muon: `cifar10-hours` with orthogonalized updates of the blocks' matrices and batch size 128.
 
-    At equal time, linear / logistic / kNN on held-out training images: four minutes 58.1 / 57.1 / 46.2 against 57.1 / 56.4 /
-    44.0 of `cifar10-minutes` (two seeds); twenty 62.4 / 60.0 / 49.9 against 60.5 / 59.0 / 47.1 of `cifar10-hours`; 82
-    67.1 / 64.0 / 54.5 against 65.4 / 62.3 / 50.1 in 84 (one seed). Each line of the recipe: docs/small-data.md.
+    At equal time, on held-out training images:
+    58.1 / 57.1 / 46.2 after 4 minutes, against 57.1 / 56.4 / 44.0 of `cifar10-minutes` (two seeds);
+    62.4 / 60.0 / 49.9 after 20 minutes, against 60.5 / 59.0 / 47.1 of `cifar10-hours`;
+    67.1 / 64.0 / 54.5 after 82 minutes, against 65.4 / 62.3 / 50.1 of `cifar10-hours` after 84 (one seed).
+    Reasons for each setting: docs/small-data.md.
 
     Command: jepa pretrain cifar10-muon --data.root cifar10/train --out runs/muon --threads 1 --steps 17028
-    Takes: 82 minutes on one core; linear heads 68.1 %, logistic regression 63.9 %, kNN 56.7 % of the test images (seed 0); the
-    encoder before training 46.1, 46.5 and 34.5: docs/results.md.
+    Takes: 82 minutes on one core.
+    Result: linear heads 68.1 %, logistic regression 63.9 %, kNN 56.7 % of the test images (seed 0); the untrained
+    encoder has 46.1, 46.5 and 34.5: docs/results.md.
     """
     config = cifar10_hours()
     return dataclasses.replace(
@@ -132,12 +148,12 @@ def cifar10_muon() -> Pretrain:
 
 
 def mae_cifar10() -> Pretrain:
-    """A masked autoencoder on CIFAR-10: the opponent of `cifar10-minutes`, of the same encoder.
+    """MAE (masked autoencoder) on CIFAR-10: the baseline for `cifar10-minutes`, with the same encoder.
 
-    Level with it at four and at ten minutes, a point ahead at twenty, where `cifar10-hours` is level, and at forty.
+    Equal to it after four and ten minutes; a point ahead after twenty, where `cifar10-hours` is equal, and after forty.
 
     Command: jepa pretrain mae-cifar10 --data.root cifar10/train --out runs/mae --budget 20m
-    Takes: the time it is given; results in docs/small-data.md.
+    Takes: as long as --budget says. Results: docs/small-data.md.
     """
     base = cifar10()
     return dataclasses.replace(
@@ -151,13 +167,13 @@ def mae_cifar10() -> Pretrain:
 
 
 def vicreg_cifar10() -> Pretrain:
-    """Joint embedding of two crops on CIFAR-10, a quarter of each shown: the other opponent, of the same encoder.
+    """VICReg on CIFAR-10 with a quarter of each crop visible: the other baseline, with the same encoder.
 
-    Far behind `cifar10-minutes` at four minutes, in all of eleven settings that were tried (docs/study.md). The usual changes of
-    colour: --data.color-jitter 0.5. Whole crops: --method.no-masked.
+    Far behind `cifar10-minutes` after four minutes in all eleven settings that were tried (docs/study.md). The usual
+    color jitter: --data.color-jitter 0.5. Whole crops: --method.no-masked.
 
     Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 20m
-    Takes: the time it is given; results in docs/small-data.md.
+    Takes: as long as --budget says. Results: docs/small-data.md.
     """
     base = cifar10()
     method = VICReg(dim=192, depth=6, num_heads=3, predictor_dim=1024, init="scaled", stem_init="scaled", masked=True)
@@ -171,11 +187,15 @@ def vicreg_cifar10() -> Pretrain:
 
 
 def laptop() -> Pretrain:
-    """Photographs on a laptop: 96 pixels, patch 8, ViT 192×6; what is chosen on a CPU for a folder of them.
+    """Laptop training on photographs: 96 pixels, patch 8, ViT of width 192 and depth 6.
+
+    The same settings are chosen for a folder of photographs on a CPU when no recipe is named.
 
     Command: jepa pretrain laptop --data.root photos/ --out runs/photos --budget 2h
-    Takes: the time it is given. 600 steps, 980 s of one core of a Zen 3, with 6,400 crops of 160 photographs: which one
-    another crop is of, logistic regression 98.4 %, kNN 85.6 %; before training 94.9 and 64.7 (docs/folders.md).
+    Takes: as long as --budget says.
+    Result: 600 steps (980 s on one core of a Zen 3) on 6,400 crops of 160 photographs. The photograph that another crop
+    comes from is recognized with 98.4 % by logistic regression and 85.6 % by kNN; the untrained encoder has 94.9 and
+    64.7 (docs/folders.md).
     """
     data = Image(size=(96, 96), patch=8)
-    return for_folders(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    return tune_for_folders(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))

@@ -1,4 +1,4 @@
-"""Turn a time budget into a number of steps; rehearse a run."""
+"""Turn a time budget into a number of steps; time a few steps of a run without running it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import all_reduce_max, is_main, local_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
+from openjepa.data.loader import Step
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.device import Device, choose_device
@@ -25,141 +26,157 @@ from openjepa.training.perf.hardware import matmul_rate, peak_memory
 from openjepa.training.setup import build_model, check_batch_size, prepare_data
 from openjepa.training.signals import StopSignals
 
-MARGIN, MIN_STEPS = 0.97, 10  # of a budget: the share that steps may take, and the fewest that are worth beginning
+MARGIN, MIN_STEPS = 0.97, 10  # fraction of a budget that steps may take; fewest steps worth starting a run for
 
-FEW_STEPS = 200  # steps; after a hundred, features were no better than before the first, or worse (docs/folders.md)
+FEW_STEPS = 200  # after a hundred, features were no better than before the first, or worse (docs/folders.md)
 
 
 class StepTiming(NamedTuple):
-    """Seconds a step."""
+    """Seconds and FLOPs of one step of this process."""
 
-    loading: float  # with all workers at work
-    stepping: float
+    load_seconds: float  # to load its batch, with all workers busy
+    compute_seconds: float
     workers: int
-    work: float  # FLOP a step, of this process
-    shared: float = 0.0  # both spread over all cores, where the workers have none of their own
+    flops: float
+    core_seconds: float = 0.0  # for both together on all cores of this process, which workers share with the step
 
     @property
-    def step(self) -> float:
-        """Of both together: at the same time where there are workers, one after the other where there are none."""
-        return max(self.loading, self.stepping, self.shared) if self.workers else self.loading + self.stepping
+    def step_seconds(self) -> float:
+        """Return seconds per step; loading overlaps with computing if there are workers."""
+        if self.workers:
+            return max(self.load_seconds, self.compute_seconds, self.core_seconds)
+        return self.load_seconds + self.compute_seconds
 
 
-def time_step(settings: Pretrain, data: Dataset, where: Device, count: int = 6) -> StepTiming:
-    """How long a step takes, by taking a few with a method of its own."""
-    method, steps = build_model(settings, data, where)
+def time_step(settings: Pretrain, data: Dataset, device: Device, count: int = 6) -> StepTiming:
+    """Time a training step: take `count` of them with a fresh model."""
+    method, steps = build_model(settings, data, device)
     optimizer = build_optimizer(method, settings.optim)
     shortened = dataclasses.replace(settings, steps=count, log_every=10**9, save_every=10**9)
 
-    began = time.perf_counter()
-    made = [steps[number] for number in range(count)]
-    loading = (time.perf_counter() - began) / count / max(1, settings.workers)
+    start_time = time.perf_counter()
+    batches = [steps[number] for number in range(count)]
+    load_seconds = (time.perf_counter() - start_time) / count / max(1, settings.workers)
     with torch.random.fork_rng():
-        stepping = timed_steps(shortened, method, optimizer, made, where)
-    work = [count_flops(settings.method, settings.data, mask_shapes(step.masks)).total for step in made]
-    mine = available_cores() / local_size()
-    busy = stepping * torch.get_num_threads() + loading * settings.workers  # seconds of a core
-    shared = busy / mine if where.device.type == "cpu" else 0.0
-    return StepTiming(loading, stepping, settings.workers, sum(work) / count * len(made[0].batch.index), shared)
+        compute_seconds = median_step_seconds(shortened, method, optimizer, batches, device)
+    flops = [count_flops(settings.method, settings.data, mask_shapes(step.masks)).total for step in batches]
+    cores = available_cores() / local_size()
+    busy_seconds = compute_seconds * torch.get_num_threads() + load_seconds * settings.workers  # summed over cores
+    return StepTiming(
+        load_seconds,
+        compute_seconds,
+        settings.workers,
+        sum(flops) / count * len(batches[0].batch.index),
+        busy_seconds / cores if device.device.type == "cpu" else 0.0,
+    )
 
 
-def check_one_length(settings: Pretrain) -> Pretrain:
-    """Mistake if both a time and a number of steps were asked for."""
+def median_step_seconds(
+    settings: Pretrain, method: Any, optimizer: torch.optim.Optimizer, batches: list[Step], device: Device
+) -> float:
+    """Return the median seconds of a training step, without the first two."""
+    seconds = []
+    for step in batches:
+        start_time = time.perf_counter()
+        endless = dataclasses.replace(settings, steps=10**9, save_every=10**9)
+        with CheckpointWriter(endless) as writer:
+            train(endless, method, optimizer, iter([step]), device, 0, None, StopSignals(), writer)
+        if device.device.type != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - start_time)
+    return sorted(seconds[2:])[len(seconds[2:]) // 2]
+
+
+def check_steps_or_budget(settings: Pretrain) -> Pretrain:
+    """Return the settings. Raises UserError if both --steps and --budget are given."""
     if settings.steps:
         raise UserError(
-            f"--steps {settings.steps} and --budget {settings.budget} are two lengths of one run: leave one out"
+            f"--steps {settings.steps} and --budget {settings.budget} both set the length of the run: leave one out"
         )
     return settings
 
 
-def keep_steps(settings: Pretrain) -> Pretrain:
-    """A resumed run's own number of steps. Mistake if it is given another time than it began with."""
-    began = load_config(settings.out)
-    if began.budget != settings.budget:
-        raise UserError(
-            "a run keeps the number of steps that its first --budget gave: leave --budget out, or give --steps"
-        )
-    return dataclasses.replace(settings, steps=settings.steps or began.steps)
+def restore_steps(settings: Pretrain) -> Pretrain:
+    """Return the settings with the number of steps of the resumed run.
 
-
-def steps_in_budget(settings: Pretrain, pace: StepTiming, where: Device, began: float) -> int:
-    """The steps that fit into the budget, by the slowest process; what has passed since `began` is spent.
-
-    Timed once: a run that is resumed keeps its number of steps, so that its schedules, and its weights, are the same.
-    Probes during the run come on top. Fewer than LEAST are a Mistake, fewer than FEW are warned of.
+    Raises UserError if its budget changed.
     """
-    step, spent = all_reduce_max(torch.tensor([pace.step, time.perf_counter() - began], device=where.device)).tolist()
-    left = MARGIN * (parse_duration(settings.budget) - spent)
-    if left < MIN_STEPS * step:
+    previous = load_config(settings.out)
+    if previous.budget != settings.budget:
         raise UserError(
-            f"a step takes {step:.2g} s here, so {settings.budget} is too short: try --budget {max(1, round(1000 * step / 60))}m"
+            "a run keeps the number of steps from its first --budget: leave --budget out, or set the length by --steps"
         )
-    steps = int(left / step)
+    return dataclasses.replace(settings, steps=settings.steps or previous.steps)
+
+
+def steps_in_budget(settings: Pretrain, timing: StepTiming, device: Device, start_time: float) -> int:
+    """Return how many steps of the slowest process fit into the budget that remains since `start_time`.
+
+    Timed only once: a resumed run keeps its number of steps, so that its schedules and its weights are the same.
+    The online probe takes extra time. Raises UserError below MIN_STEPS, warns below FEW_STEPS.
+    """
+    local = torch.tensor([timing.step_seconds, time.perf_counter() - start_time], device=device.device)
+    step_seconds, spent = all_reduce_max(local).tolist()
+    remaining = MARGIN * (parse_duration(settings.budget) - spent)
+    if remaining < MIN_STEPS * step_seconds:
+        raise UserError(
+            f"--budget {settings.budget} is too short, a step takes {step_seconds:.2g} s on this machine: "
+            f"try --budget {max(1, round(1000 * step_seconds / 60))}m"
+        )
+    steps = int(remaining / step_seconds)
     if steps < FEW_STEPS and is_main():
         warn(
-            f"{settings.budget} hold {steps} steps here, and a hundred were seen to teach nothing: "
-            f"try --budget {format_duration(spent + 2 * FEW_STEPS * step / MARGIN)}"
+            f"--budget {settings.budget} is enough for {steps} steps on this machine, and models learned nothing in "
+            f"a hundred: try --budget {format_duration(spent + 2 * FEW_STEPS * step_seconds / MARGIN)}"
         )
     return steps
 
 
-def with_steps(settings: Pretrain, steps: int, count: int) -> Pretrain:
-    """The run with another number of steps."""
+def set_steps(settings: Pretrain, steps: int, count: int) -> Pretrain:
+    """Return the settings with this number of steps and the epochs that it means for `count` samples."""
     return dataclasses.replace(settings, steps=steps, epochs=steps / max(1, count // settings.batch_size))
 
 
 def limit_to_budget(settings: Pretrain, budget: str) -> Pretrain:
-    """The run with as many of its steps as the time holds here, and no more than it has; one that was begun keeps its own.
+    """Return the settings with no more steps than fit into `budget`, such as 7m.
 
-    Mistake if `budget`, such as 7m, is no time or too short for anything.
+    An existing run keeps its number of steps.
+    Raises UserError if `budget` is not a duration or is too short for any training.
     """
     if (settings.out / "config.json").is_file():
         return dataclasses.replace(settings, steps=load_config(settings.out).steps)
-    where, began = choose_device(settings.device, settings.precision), time.perf_counter()
-    data, timed = prepare_data(settings, where, settings.data.listing(), settings.out / "data")
-    held = steps_in_budget(dataclasses.replace(timed, budget=budget), time_step(timed, data, where), where, began)
-    if held < timed.steps:
-        info(f"time       {budget} hold {held:,} of its {timed.steps:,} steps on this machine")
-    return dataclasses.replace(settings, steps=min(held, timed.steps))
+    device, start_time = choose_device(settings.device, settings.precision), time.perf_counter()
+    data, full = prepare_data(settings, device, settings.data.listing(), settings.out / "data")
+    timing = time_step(full, data, device)
+    steps = steps_in_budget(dataclasses.replace(full, budget=budget), timing, device, start_time)
+    if steps < full.steps:
+        info(f"budget     {budget} is enough for {steps:,} of {full.steps:,} steps on this machine")
+    return dataclasses.replace(settings, steps=min(steps, full.steps))
 
 
-def dry_run(settings: Pretrain, where: Device) -> Path:
-    """Takes a few steps in no folder and says how long the run takes, how much memory, and whether the loader keeps up.
+def dry_run(settings: Pretrain, device: Device) -> Path:
+    """Time a few steps, write nothing, and print the time and memory that the run needs.
 
-    Small pictures, which a run packs first, are read from their files here: the loader is timed slower than it will be.
+    Small images, which a run packs first, are read from their files here, so loading is timed slower than it will be.
     """
     if settings.budget:
-        check_one_length(settings)
+        check_steps_or_budget(settings)
     check_batch_size(settings)
-    began = time.perf_counter()
-    data, settings = prepare_data(settings, where, settings.data.listing(), None)
-    pace = time_step(settings, data, where)
+    start_time = time.perf_counter()
+    data, settings = prepare_data(settings, device, settings.data.listing(), None)
+    timing = time_step(settings, data, device)
     if settings.budget:
-        settings = with_steps(settings, steps_in_budget(settings, pace, where, began), len(data))
-    memory = peak_memory(where)
+        settings = set_steps(settings, steps_in_budget(settings, timing, device, start_time), len(data))
+    memory = peak_memory(device)
     info(
-        f"a step     {pace.stepping:.3f} s computing, {pace.loading:.3f} s loading with {settings.workers} workers: {settings.batch_size / pace.step:.0f} images/s"
+        f"a step     {timing.compute_seconds:.3f} s to compute, {timing.load_seconds:.3f} s to load with "
+        f"{settings.workers} workers: {settings.batch_size / timing.step_seconds:.0f} images/s"
     )
-    rate = pace.work / pace.stepping
-    info(f"reached    {rate / 1e9:,.0f} GFLOP/s, {rate / matmul_rate(where):.0%} of what matrix products reach here")
-    info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * pace.step)}")
+    rate = timing.flops / timing.compute_seconds
+    info(f"throughput {rate / 1e9:,.0f} GFLOP/s, {rate / matmul_rate(device):.0%} of a plain matmul's on this machine")
+    info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * timing.step_seconds)}")
     info(f"memory     {memory / 2**30:.1f} GiB")
-    keeps = pace.loading < pace.stepping or not settings.workers
-    info(
-        "loader     keeps up" if keeps else f"loader     does not keep up: try --workers {2 * max(1, settings.workers)}"
-    )
+    keeps_up = timing.load_seconds < timing.compute_seconds or not settings.workers
+    advice = "keeps up" if keeps_up else f"does not keep up: try --workers {2 * max(1, settings.workers)}"
+    info(f"loader     {advice}")
     return settings.out
-
-
-def timed_steps(settings: Pretrain, method: Any, optimizer: torch.optim.Optimizer, made: list, where: Device) -> float:
-    """Seconds a step, the median without the first two."""
-    seconds = []
-    for step in made:
-        began = time.perf_counter()
-        endless = dataclasses.replace(settings, steps=10**9, save_every=10**9)
-        with CheckpointWriter(endless) as saver:
-            train(endless, method, optimizer, iter([step]), where, 0, None, StopSignals(), saver)
-        if where.device.type != "cpu":
-            torch.accelerator.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds[2:])[len(seconds[2:]) // 2]

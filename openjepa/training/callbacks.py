@@ -1,4 +1,7 @@
-"""What a run calls beside training; the command line passes all of them, a plain run none."""
+"""Define the callbacks of a run to higher levels of the package.
+
+The command line passes all of them, a plain run none.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from openjepa.training.device import Device
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Measures the encoder during a run, on the main process."""
+    """Evaluates the encoder during a run, on the main process."""
 
     def due(self, done: int) -> bool:
-        """Tell whether to measure after `done` steps."""
+        """Return whether to evaluate after `done` steps."""
         ...
 
     def scores(self, method: Method) -> dict[str, float]:
-        """Measure; the names and values become a row of the log."""
+        """Evaluate; the names and values become a row of the log."""
         ...
 
 
 class Callbacks(NamedTuple):
-    """Functions of higher levels that a run calls, if they are given."""
+    """Functions of higher levels that a run calls where they are given."""
 
-    evaluator: Callable[[Pretrain, Device], Evaluator] | None = None  # made if --online-probe.root is given
-    curves: Callable[[list[Path], Path], Path] | None = None  # draws the training curves of runs into a file
+    evaluator: Callable[[Pretrain, Device], Evaluator] | None = None  # called if --online-probe.root is given
+    curves: Callable[[list[Path], Path], Path] | None = None  # draws the training curves of runs to a file
     report: Callable[[Path], Path | None] | None = None  # writes the report of a finished run

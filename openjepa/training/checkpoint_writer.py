@@ -14,57 +14,59 @@ from openjepa.training.config import Pretrain
 
 
 class CheckpointWriter:
-    """Saves on the main process, one checkpoint at a time; on the others it does nothing but agree.
+    """Writes checkpoints on the main process, one at a time; all processes agree on the outcome.
 
-    What went wrong with a save is told when the next one is due; a save that must be is waited for.
+    The failure of an optional checkpoint is reported when the next one is due; a required checkpoint is waited for.
     """
 
-    def __init__(self, config: Pretrain):
-        self.config, self.folder = config, config.out / "checkpoints"
-        self.writer = ThreadPoolExecutor(1, "saver")
-        self.writing: Future[str] | None = None
+    def __init__(self, settings: Pretrain):
+        self.settings, self.folder = settings, settings.out / "checkpoints"
+        self.executor = ThreadPoolExecutor(1, "checkpoint-writer")
+        self.pending: Future[str] | None = None
 
     def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is left under way, whatever the run ended by."""
-        self.tell()
-        self.writer.shutdown()
+        """Wait for the pending write, however the run ended."""
+        self.report_failure()
+        self.executor.shutdown()
 
-    def save(self, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, must: bool) -> str:
-        """Begins to write what there is after `done` steps. If it must be, waits, and returns why it could not be, or nothing."""
+    def save(self, done: int, method: nn.Module, optimizer: torch.optim.Optimizer, required: bool) -> str:
+        """Start to write a checkpoint; if it is required, wait and return why it failed, or ""."""
         failure = ""
-        self.tell()
-        taken = take_snapshot(done, method, optimizer)
+        self.report_failure()
+        snapshot = take_snapshot(done, method, optimizer)
         if is_main():
-            self.writing = self.writer.submit(self.write, taken)
-            if must:
-                failure = self.settled()
-            elif not self.config.async_save:
-                self.tell()
-        if not must:
+            self.pending = self.executor.submit(self.write, snapshot)
+            if required:
+                failure = self.wait()
+            elif not self.settings.async_save:
+                self.report_failure()
+        if not required:
             return ""
         failed = all_reduce_max(torch.tensor(float(bool(failure)), device=next(method.parameters()).device))
-        return (failure or "the main process could not save") if failed else ""
+        return (failure or "the main process could not save the checkpoint") if failed else ""
 
-    def tell(self) -> None:
-        """Waits for the save under way, if there is one, and says if it failed."""
-        if failure := self.settled():
-            warn(f"{failure}; training goes on")
+    def report_failure(self) -> None:
+        """Wait for the pending write, if any, and warn if it failed."""
+        if failure := self.wait():
+            warn(f"{failure}; training continues")
 
-    def settled(self) -> str:
-        """Why the save under way failed, or nothing."""
-        writing, self.writing = self.writing, None
-        return writing.result() if writing else ""
+    def wait(self) -> str:
+        """Wait for the pending write, if any; return why it failed, or ""."""
+        pending, self.pending = self.pending, None
+        return pending.result() if pending else ""
 
-    def write(self, taken: Snapshot) -> str:
-        """Writes a checkpoint and prunes older ones; returns why it could not, or nothing."""
+    def write(self, snapshot: Snapshot) -> str:
+        """Write a checkpoint and prune older ones; return why it failed, or ""."""
         try:
-            save_checkpoint(self.folder, taken)
-            prune_checkpoints(self.folder, self.config.keep_last, self.config.keep_every)
+            save_checkpoint(self.folder, snapshot)
+            prune_checkpoints(self.folder, self.settings.keep_last, self.settings.keep_every)
         except OSError as error:
             older = list_checkpoints(self.folder)
-            left = f"{older[0].name} is intact" if older else "there is none yet"
-            return f"step {taken.step} could not be saved ({error.strerror or error}); of older checkpoints, {left}"
+            state = (
+                f"the previous checkpoint {older[0].name} is intact" if older else "no checkpoint was written before"
+            )
+            return f"step {snapshot.step} could not be saved ({error.strerror or error}); {state}"
         return ""

@@ -1,4 +1,4 @@
-"""The settings of a run: frozen dataclasses, saved as JSON beside the weights."""
+"""Define the settings of a run: frozen dataclasses, saved as JSON next to the weights."""
 
 from __future__ import annotations
 
@@ -52,34 +52,47 @@ class Pretrain(Guards, Output, Resources, Execution, Training, Parts):
                 raise UserError(f"--{name.replace('_', '-')} must be finite, got {value}")
         for group in (Training, Execution, Resources, Output):
             group.__post_init__(self)
-        layers = self.method.target_layers if isinstance(self.method, JEPA) else ()
-        if any(not -self.method.depth <= layer < self.method.depth for layer in layers):
-            raise UserError(
-                f"targets of blocks {' '.join(map(str, layers))} want more than the encoder's {self.method.depth}: "
-                f"try --method.target-layers {' '.join(map(str, range(self.method.depth // 3, self.method.depth)))}"
-            )
-        every = self.method.target_stride if isinstance(self.method, JEPA) else 1
-        if every < 1 or (every > 1 and not (isinstance(self.method, JEPA) and self.method.pixel_loss_weight)):
-            raise UserError(
-                f"features at every {every}th place leave others at which nothing is asked for: "
-                "try --method.target-stride 1, or --method.pixel-loss-weight 1"
-            )
-        alone = isinstance(self.method, JEPA) and self.method.target_input == "targets_only"
-        if alone and (self.masks.sampler not in ("random", "block") or self.masks.masks_per_sample > 1):
-            raise UserError(
-                "a target encoder that sees the places asked for alone wants one block of them a sample: "
-                "try --masks.sampler random --masks.masks-per-sample 1, or --method.target-input whole"
-            )
-        for dim, heads in (
-            (self.method.dim, self.method.num_heads),
-            (self.method.predictor_dim, self.method.predictor_heads or self.method.num_heads),
-        ):
-            if dim % heads:
-                raise UserError(
-                    f"width {dim} does not divide into {heads} heads: try a width of {dim // heads * heads or heads}"
-                )
-            if self.method.positions == "rope":
-                rope_frequency_count(dim // heads, self.data.coordinates)
+        if isinstance(self.method, JEPA):
+            check_targets(self.method, self.masks)
+        method, coordinates = self.method, self.data.coordinates
+        predictor_heads = method.predictor_heads or method.num_heads
+        check_heads("--method.dim", method.dim, method.num_heads, method.positions, coordinates)
+        check_heads("--method.predictor-dim", method.predictor_dim, predictor_heads, method.positions, coordinates)
+
+
+def check_targets(method: JEPA, masks: Masking) -> None:
+    """Raise UserError unless the targets exist in the encoder and fit the masks."""
+    depth, layers = method.depth, method.target_layers
+    if any(not -depth <= layer < depth for layer in layers):
+        raise UserError(
+            f"--method.target-layers {' '.join(map(str, layers))} must be blocks of the encoder, 0 to {depth - 1}: "
+            f"try --method.target-layers {' '.join(map(str, range(depth // 3, depth)))}"
+        )
+    stride = method.target_stride
+    if stride < 1:
+        raise UserError(f"--method.target-stride must be >= 1, got {stride}")
+    if stride > 1 and not method.pixel_loss_weight:
+        raise UserError(
+            f"--method.target-stride {stride} requires a pixel loss, or the positions it skips have no target: "
+            "try --method.pixel-loss-weight 1 or --method.target-stride 1"
+        )
+    single_block = masks.sampler in ("random", "block") and masks.masks_per_sample <= 1
+    if method.target_input == "targets_only" and not single_block:
+        raise UserError(
+            "--method.target-input targets_only requires a single target block per sample: "
+            "try --masks.sampler random --masks.masks-per-sample 1, or --method.target-input whole"
+        )
+
+
+def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: int) -> None:
+    """Raise UserError unless the width divides into heads, and a rotary head into coordinates."""
+    if dim % heads:
+        raise UserError(
+            f"{flag} must be a multiple of its {heads} attention heads, got {dim}: "
+            f"try {flag} {dim // heads * heads or heads}"
+        )
+    if positions == "rope":
+        rope_frequency_count(dim // heads, coordinates)
 
 
 RUN_SETTINGS = frozenset(each.name for group in (Resources, Output, Guards) for each in dataclasses.fields(group)) | {
@@ -89,7 +102,7 @@ RUN_SETTINGS = frozenset(each.name for group in (Resources, Output, Guards) for 
 
 
 def to_json(config: Pretrain) -> dict[str, Any]:
-    """The config as plain values; a modality and a method bear their registered names."""
+    """Return the settings as plain JSON values, with the registered names of the modality and the method."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     plain["data"] = {"type": registered_name(MODALITIES, config.data), **plain["data"]}
     plain["method"] = {"type": registered_name(METHODS, config.method), **plain["method"]}
@@ -97,12 +110,18 @@ def to_json(config: Pretrain) -> dict[str, Any]:
 
 
 def from_json(plain: dict[str, Any]) -> Pretrain:
-    """The config that `to_json` wrote. Mistake on a key or value that does not belong."""
+    """Return the settings that `to_json` wrote, also in an older format.
+
+    Raises UserError for an unknown key or value.
+    """
     plain = dict(migrate(plain))
-    if plain.pop("format", None) != FORMAT:
-        raise UserError(f"config.json is not of format {FORMAT}: was it written by another version?")
+    if plain.get("format") != FORMAT:
+        raise UserError(
+            f"config.json has format {plain.get('format')}, but this version of openjepa reads formats 1 to {FORMAT}"
+        )
+    del plain["format"]
     data, method = dict(plain.pop("data")), dict(plain.pop("method"))
-    built: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "data": from_plain(lookup(MODALITIES, data.pop("type", None)), data),
         "method": from_plain(lookup(METHODS, method.pop("type", None)), method),
         "masks": from_plain(Masking, plain.pop("masks")),
@@ -110,11 +129,11 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
         "online_probe": from_plain(OnlineProbe, plain.pop("online_probe", {})),
         "slurm": from_plain(Slurm, plain.pop("slurm", {})),
     }
-    return dataclasses.replace(from_plain(Pretrain, plain), **built)
+    return dataclasses.replace(from_plain(Pretrain, plain), **parts)
 
 
 def load_config(folder: Path) -> Pretrain:
-    """The config of a run or an export. Mistake in a sentence if there is none."""
+    """Load the settings of a run or an export. Raises UserError if they are absent or damaged."""
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(f"{folder} is not a run: it has no config.json")
@@ -123,11 +142,14 @@ def load_config(folder: Path) -> Pretrain:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): put it back; export/ of a run has one, too") from error
+        raise UserError(f"{file} cannot be read ({error}): restore it (export/ of a run has a copy)") from error
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether a folder is a run or an export: its config.json is one of ours, or so broken that `load` has to say so."""
+    """Return whether a folder is a run or an export.
+
+    True also if its config.json is damaged, which `load_config` reports.
+    """
     file = folder / "config.json"
     try:
         return file.is_file() and "format" in read_json(file)
@@ -135,10 +157,8 @@ def is_run_folder(folder: Path) -> bool:
         return True
 
 
-def config_differences(one: Pretrain, other: Pretrain) -> list[str]:
-    """The settings that results depend on in which two configs differ, as `name: one → other`."""
-    flat = [flatten(to_json(config)) for config in (one, other)]
-    names = [name for name in flat[0] | flat[1] if name.split(".")[0] not in RUN_SETTINGS and name != "data.root"]
-    return [
-        f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names if flat[0].get(name) != flat[1].get(name)
-    ]
+def config_differences(old: Pretrain, new: Pretrain) -> list[str]:
+    """Return the settings that change the result and differ between two configs, as `name: old → new`."""
+    before, after = flatten(to_json(old)), flatten(to_json(new))
+    names = [name for name in before | after if name.split(".")[0] not in RUN_SETTINGS and name != "data.root"]
+    return [f"{name}: {before.get(name)} → {after.get(name)}" for name in names if before.get(name) != after.get(name)]

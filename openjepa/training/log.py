@@ -28,39 +28,39 @@ DISPLAYED_METRICS = (
     "online_logistic",
 )
 
-# differ from run to run; all else is reproducible
+# these differ from run to run; all other metrics are reproducible
 TIMING_METRICS = frozenset({"images_per_second", "data_wait", "share_of_ceiling", "seconds"})
 
 
 @runtime_checkable
 class MetricSink(Protocol):
-    """A drawing board for curves."""
+    """Receives the metrics of a step, such as TensorBoard."""
 
-    def row(self, step: int, metrics: dict[str, float]) -> None: ...
+    def write_row(self, step: int, metrics: dict[str, float]) -> None: ...
 
 
 class TensorBoard:
-    """Writes event files beside the run; the extra openjepa[board]."""
+    """Writes TensorBoard event files in the run folder; needs openjepa[board]."""
 
     def __init__(self, folder: Path):
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "board"))
 
-    def row(self, step: int, metrics: dict[str, float]) -> None:
+    def write_row(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
 
 
 class WandB:
-    """Sends rows to Weights & Biases; the extra openjepa[wandb]."""
+    """Sends metrics to Weights & Biases; needs openjepa[wandb]."""
 
     def __init__(self, folder: Path):
         import wandb  # type: ignore[import-not-found]
 
         self.run = wandb.init(project="openjepa", name=folder.name, dir=str(folder), resume="allow", id=folder.name)
 
-    def row(self, step: int, metrics: dict[str, float]) -> None:
+    def write_row(self, step: int, metrics: dict[str, float]) -> None:
         self.run.log(metrics, step=step)
 
 
@@ -70,115 +70,120 @@ EXTRAS = {"tensorboard": "board", "wandb": "wandb"}
 
 
 def create_logger(name: str, folder: Path) -> MetricSink:
-    """A board by its name. Mistake if its library is not installed."""
+    """Create a logger by name. Raises UserError if its library is not installed."""
     try:
         return LOGGERS[name](folder)
     except ImportError as error:
-        raise UserError(f"{name} is not installed: type pip install 'openjepa[{EXTRAS[name]}]'") from error
+        raise UserError(f"{name} is not installed: run pip install 'openjepa[{EXTRAS[name]}]'") from error
 
 
 class RunLog:
-    """The log of one run on its main process."""
+    """Writes the metrics of a run to metrics.jsonl, the progress bar and the loggers, on the main process."""
 
-    def __init__(self, folder: Path, start: int, total: int, boards: Iterable[str] = ()):
+    def __init__(self, folder: Path, start: int, total: int, loggers: Iterable[str] = ()):
         truncate_metrics(folder / "metrics.jsonl", start)
         self.file, self.total = MetricsFile(folder / "metrics.jsonl"), total
-        self.boards = [create_logger(name, folder) for name in boards]
-        self.bar = Progress(
+        self.loggers = [create_logger(name, folder) for name in loggers]
+        self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}"), console=console, disable=not console.is_terminal,
+            TextColumn("{task.fields[metrics]}"), console=console, disable=not console.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task("pretrain", total=total, completed=start, shown="")
+        self.task = self.progress.add_task("pretrain", total=total, completed=start, metrics="")
 
     def __enter__(self) -> RunLog:
-        self.bar.start()
+        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.flush()
-        self.bar.stop()
+        self.progress.stop()
 
-    def row(self, step: int, metrics: dict[str, float]) -> None:
-        """One row: the step just taken, counted from 1, and its metrics."""
+    def write_row(self, step: int, metrics: dict[str, float]) -> None:
+        """Write the metrics after `step` steps."""
         self.file.append({"step": step, **metrics})
-        shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in DISPLAYED_METRICS if name in metrics)
-        self.bar.update(self.task, completed=step, shown=shown)
+        text = "  ".join(f"{name} {metrics[name]:.4g}" for name in DISPLAYED_METRICS if name in metrics)
+        self.progress.update(self.task, completed=step, metrics=text)
         if not console.is_terminal:
-            print_line(f"step {step}/{self.total}  {shown}")
-        for board in self.boards:
-            board.row(step, metrics)
+            print_line(f"step {step}/{self.total}  {text}")
+        for logger in self.loggers:
+            logger.write_row(step, metrics)
 
     def flush(self) -> None:
-        """Makes the rows durable: those of steps that a checkpoint is about to hold."""
+        """Make the rows durable, before a checkpoint that includes their steps is written."""
         self.file.flush()
 
 
 class MetricsFile:
-    """A file of JSON rows that grows. What cannot be written now is kept, and written when it can be."""
+    """A growing file of JSON rows; rows that cannot be written now wait in memory for the next try."""
 
     def __init__(self, file: Path):
-        self.file, self.kept, self.failing = file, "", False
+        self.file, self.pending, self.failing = file, "", False
 
     def append(self, row: dict[str, Any]) -> None:
-        self.kept += json.dumps(row) + "\n"
+        """Write a row, after those that wait."""
+        self.pending += json.dumps(row) + "\n"
         self.write()
 
     def write(self) -> None:
-        """Writes what is kept, or goes on keeping it."""
-        good = self.file.stat().st_size if self.file.exists() else 0
+        """Try to write the rows that wait."""
+        size = self.file.stat().st_size if self.file.exists() else 0
         try:
             with self.file.open("a") as stream:
-                stream.write(self.kept)
-            self.kept, self.failing = "", False
+                stream.write(self.pending)
+            self.pending, self.failing = "", False
         except OSError as error:
-            self.failed(error, good)
+            self.handle_error(error, size)
 
-    def failed(self, error: OSError, good: int) -> None:
-        """Takes back half a row, and says once that rows wait in memory."""
+    def handle_error(self, error: OSError, size: int) -> None:
+        """Cut the file back to `size` bytes, which removes half a row, and warn at the first failure in a row."""
         if self.file.exists():
-            os.truncate(self.file, good)
+            os.truncate(self.file, size)
         if not self.failing:
             warn(
-                f"{self.file} cannot be written ({error.strerror or error}): its rows wait in memory; training goes on"
+                f"{self.file} cannot be written ({error.strerror or error}): "
+                "its rows wait in memory and training continues"
             )
         self.failing = True
 
     def flush(self) -> None:
-        """Makes the rows durable, after another try to write those that wait."""
-        if self.kept:
+        """Try again to write the rows that wait, and make all rows durable."""
+        if self.pending:
             self.write()
         try:
             if self.file.exists():
                 fsync_path(self.file)
                 fsync_path(self.file.parent)
         except OSError as error:
-            self.failed(error, self.file.stat().st_size)
+            self.handle_error(error, self.file.stat().st_size)
 
 
 def log_skipped(folder: Path, samples: Iterable[Skipped]) -> None:
-    """Adds files that were passed over, and why, to skipped.jsonl; any rank may."""
+    """Append skipped files and the reasons to skipped.jsonl; every rank writes its own."""
     lines = [json.dumps(sample._asdict()) + "\n" for sample in samples]
     try:
         with (folder / "skipped.jsonl").open("a") as stream:
             stream.writelines(lines)
     except OSError as error:
-        warn(f"skipped.jsonl cannot be written ({error.strerror or error}); training goes on: {' '.join(lines)}")
+        warn(
+            f"skipped.jsonl cannot be written ({error.strerror or error}); training continues. "
+            f"Skipped files: {' '.join(lines)}"
+        )
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a line that a kill or a crash cut short is left out."""
-    found = []
+    """Read the rows of a metrics file, without lines that a kill or a crash cut short."""
+    rows = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                found.append(row)
-    return found
+                rows.append(row)
+    return rows
 
 
 def truncate_metrics(file: Path, step: int) -> None:
-    """Drops rows of steps that a resumed run will take again."""
+    """Drop the rows after `step`, whose steps a resumed run repeats."""
     if file.exists():
-        kept = [row for row in read_metrics(file) if row["step"] <= step]
+        rows = [row for row in read_metrics(file) if row["step"] <= step]
         with atomic_write(file) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -22,41 +22,52 @@ from openjepa.training.step import train_step
 
 
 def train(
-    config: Pretrain,
+    settings: Pretrain,
     method: Any,
     optimizer: torch.optim.Optimizer,
     loader: Iterator[Step],
-    place: Device,
+    device: Device,
     start: int,
     log: RunLog | None,
     signals: StopSignals,
-    saver: CheckpointWriter,
-    online: Evaluator | None = None,
+    writer: CheckpointWriter,
+    evaluator: Evaluator | None = None,
 ) -> None:
-    """Takes the steps from `start` to `config.steps`. The log and the probes are the main process's."""
-    forward = method if config.fsdp else wrap_ddp(method, place.device)
-    meters = Meters(config, place, start, ceiling=matmul_rate(place, MATMUL_REPEATS) if log else 0.0)
-    for step, batch, masks, skipped in loader:
-        batch, masks = place.move(batch), place.move(masks)
-        meters.on_batch(skipped)
-        hyper = config.optim.at(step, config.steps)
-        taken = train_step(method, optimizer, batch, masks, hyper, place, config.accumulate, config.optim.clip, forward)
-        meters.on_step(taken.finite, masks)
+    """Train from step `start` to `settings.steps`. Only the main process has a log and an evaluator.
 
-        done, stop = step + 1, signals.stop(step, place.device)
-        if due(done, config.log_every, config.steps):
-            meters.report(done, taken, hyper, log)
-        if online and log and online.due(done):
-            log.row(done, online.scores(method))
-        if due(done, config.save_every, config.steps) or stop:
+    Raises:
+        RunError: too many files are undecodable, gradients stay non-finite, or a required checkpoint cannot be written.
+        Interrupted: a signal asked the run to stop; its checkpoint is written.
+    """
+    optim, total = settings.optim, settings.steps
+    forward = method if settings.fsdp else wrap_ddp(method, device.device)
+    meters = Meters(settings, device, start, ceiling=matmul_rate(device, MATMUL_REPEATS) if log else 0.0)
+    for step, batch, masks, skipped in loader:
+        batch, masks = device.move(batch), device.move(masks)
+        meters.on_batch(skipped)
+        hyperparameters = optim.at(step, total)
+        result = train_step(
+            method, optimizer, batch, masks, hyperparameters, device, settings.accumulate, optim.clip, forward
+        )
+        meters.on_step(result.finite, masks)
+
+        done = step + 1
+        stop_signal = signals.check(step, device.device)
+        if is_due(done, settings.log_every, total):
+            meters.report(done, result, hyperparameters, log)
+        if evaluator and log and evaluator.due(done):
+            log.write_row(done, evaluator.scores(method))
+        if is_due(done, settings.save_every, total) or stop_signal:
             if log:
                 log.flush()
-            if failure := saver.save(done, method, optimizer, must=bool(stop) or done == config.steps):
-                raise RunError(f"{failure}; make room, then go on with --resume yes")
-        if stop:
-            raise Interrupted(stop)
+            failure = writer.save(done, method, optimizer, required=bool(stop_signal) or done == total)
+            if failure:
+                raise RunError(f"{failure}; free disk space, then continue with --resume yes")
+        if stop_signal:
+            raise Interrupted(stop_signal)
         meters.on_end()
 
 
-def due(done: int, every: int, total: int) -> bool:
+def is_due(done: int, every: int, total: int) -> bool:
+    """Return whether to act after `done` steps: every `every` steps, and after the last."""
     return done % every == 0 or done == total

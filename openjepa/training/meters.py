@@ -1,4 +1,4 @@
-"""Measure a run: loss, throughput, data wait, skipped files, collapse."""
+"""Measure a run: loss, throughput, wait for data, skipped files, collapse."""
 
 from __future__ import annotations
 
@@ -15,76 +15,93 @@ from openjepa.nn.rank import feature_spread, rankme
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
-from openjepa.training.log import RunLog
-from openjepa.training.log import log_skipped as list_skipped
+from openjepa.training.log import RunLog, log_skipped
 from openjepa.training.optim import Hyperparameters
 from openjepa.training.perf.flops import count_flops, mask_shapes
 from openjepa.training.step import StepResult
 
-MAX_NONFINITE_STEPS = 5  # steps without a finite gradient in a row before the run stops
+MAX_NONFINITE_STEPS = 5  # consecutive steps without a finite gradient after which the run stops
 
-MATMUL_REPEATS = 4  # products timed for the ceiling
+MATMUL_REPEATS = 4  # matmuls that are timed to measure the hardware's ceiling
 
 
 class Meters:
-    """What is measured beside the loss: nothing is pulled off the device between two reports."""
+    """Measures a run between two log rows. Nothing waits for the device except `report`."""
 
-    def __init__(self, config: Pretrain, place: Device, start: int, ceiling: float):
-        self.config, self.alarm, self.ceiling = config, CollapseAlarm(config.method), ceiling
-        self.bad = torch.zeros((), device=place.device)  # steps without a finite gradient in a row
-        self.begun, self.last, self.waited, self.mark = time.perf_counter(), start, 0.0, time.perf_counter()
-        self.local = config.batch_size // rank_and_size()[1]  # of a step's samples
-        self.seen, self.skips, self.work = 0, 0, 0
-        self.listed: set[Skipped] = set()
+    def __init__(self, settings: Pretrain, device: Device, start: int, ceiling: float):
+        self.settings, self.alarm, self.ceiling = settings, CollapseAlarm(settings.method), ceiling  # ceiling in FLOP/s
+        self.nonfinite_steps = torch.zeros((), device=device.device)  # consecutive, up to now
+        self.samples_per_step = settings.batch_size // rank_and_size()[1]  # of this rank
+        self.samples, self.skipped = 0, 0  # since the start, of this rank
+        self.skipped_files: set[Skipped] = set()  # those already listed in skipped.jsonl
+        self.report_step, self.report_time = start, time.perf_counter()  # of the last log row
+        self.wait_seconds, self.flops = 0.0, 0  # since the last log row
+        self.step_end = time.perf_counter()
 
     def on_batch(self, skipped: tuple[Skipped, ...]) -> None:
-        """The loader has delivered: what passed since the step before was waiting."""
-        self.waited += time.perf_counter() - self.mark
-        self.seen, self.skips = self.seen + self.local, self.skips + len(skipped)
-        if new := set(skipped) - self.listed:
-            self.listed |= new
-            list_skipped(self.config.out, sorted(new))
-        if self.skips > max(8, self.config.max_skipped * self.seen):
+        """Count the time since the last step ended as a wait for data, and count the files that were skipped.
+
+        Raises RunError if more than `max_skipped` of the samples are undecodable.
+        """
+        self.wait_seconds += time.perf_counter() - self.step_end
+        self.samples, self.skipped = self.samples + self.samples_per_step, self.skipped + len(skipped)
+        if new := set(skipped) - self.skipped_files:
+            self.skipped_files |= new
+            log_skipped(self.settings.out, sorted(new))
+        if self.skipped > max(8, self.settings.max_skipped * self.samples):
+            enough = min(1.0, 1.5 * self.skipped / self.samples)
             raise RunError(
-                f"{self.skips} of {self.seen} samples drawn cannot be decoded, the last {skipped[-1].path} ({skipped[-1].reason}): "
-                f"mend the folder (jepa doctor lists them), or go on with --resume yes --max-skipped {min(1.0, 1.5 * self.skips / self.seen):.2g}"
+                f"{self.skipped} of {self.samples} samples cannot be decoded, the last is {skipped[-1].path} "
+                f"({skipped[-1].reason}): repair or remove these files (jepa doctor lists them), "
+                f"or continue with --resume yes --max-skipped {enough:.2g}"
             )
 
     def on_step(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:
-        """The step is on its way: its work is known beforehand, whether it was any good only on the device."""
-        self.work += self.local * count_flops(self.config.method, self.config.data, mask_shapes(masks)).total
-        self.bad = torch.where(finite, 0.0, self.bad + 1)
+        """Count the FLOPs of a step, and, on the device, steps without a finite gradient."""
+        flops = count_flops(self.settings.method, self.settings.data, mask_shapes(masks)).total
+        self.flops += self.samples_per_step * flops
+        self.nonfinite_steps = torch.where(finite, 0.0, self.nonfinite_steps + 1)
 
     def on_end(self) -> None:
-        """Everything about the step is done: what passes from now on is waiting for data."""
-        self.mark = time.perf_counter()
+        """Note the end of a step: the time from now until the next batch is a wait for data."""
+        self.step_end = time.perf_counter()
 
-    def report(self, done: int, step: StepResult, hyper: Hyperparameters, log: RunLog | None) -> None:
-        """A row for the log, and the alarms. The only place that waits for the device."""
-        loss, output = all_reduce_sum(step.loss) / rank_and_size()[1], step.output
-        if float(self.bad) >= MAX_NONFINITE_STEPS:
+    def report(self, done: int, result: StepResult, hyperparameters: Hyperparameters, log: RunLog | None) -> None:
+        """Write a log row after `done` steps and check for collapse. The only place that waits for the device.
+
+        Raises RunError if gradients stay non-finite, or on a collapse under --stop-on-collapse.
+        """
+        loss = all_reduce_sum(result.loss) / rank_and_size()[1]
+        if float(self.nonfinite_steps) >= MAX_NONFINITE_STEPS:
             raise RunError(
-                f"the gradient has not been finite for {int(self.bad)} steps: try --optim.clip 1 or --optim.lr {self.config.optim.lr / 3:g}"
+                f"the gradient has not been finite for {int(self.nonfinite_steps)} steps: "
+                f"try --optim.clip 1 or --optim.lr {self.settings.optim.lr / 3:g}"
             )
-        now = time.perf_counter()
-        taken, spent = done - self.last, now - self.begun
-        row = {
-            "loss": float(loss),
-            **{name: float(value) for name, value in output.metrics.items()},
-            "feature_spread": feature_spread(output.features),
-            "rankme": rankme(output.features),
-            "grad_norm": float(step.grad_norm),
-            **hyper._asdict(),
-            "images_per_second": taken * self.config.batch_size / spent,
-            "data_wait": self.waited / spent,
-        }
-        if self.ceiling:
-            row["share_of_ceiling"] = self.work / spent / self.ceiling
-        self.begun, self.last, self.waited, self.work = now, done, 0.0, 0
+        row = self.row(done, float(loss), result, hyperparameters)
         message = self.alarm.check(row)
         if log:
-            log.row(done, {name: value for name, value in row.items() if value == value})
+            log.write_row(done, {name: value for name, value in row.items() if value == value})  # without NaN
         if message and is_main():
             warn(message)
-        if message and self.config.stop_on_collapse:
+        if message and self.settings.stop_on_collapse:
             raise RunError(f"stopped at step {done} by --stop-on-collapse: {message}")
+
+    def row(self, done: int, loss: float, result: StepResult, hyperparameters: Hyperparameters) -> dict[str, float]:
+        """Return the metrics after `done` steps and start to measure the next row."""
+        now = time.perf_counter()
+        steps, seconds = done - self.report_step, now - self.report_time
+        row = {
+            "loss": loss,
+            **{name: float(value) for name, value in result.output.metrics.items()},
+            "feature_spread": feature_spread(result.output.features),
+            "rankme": rankme(result.output.features),
+            "grad_norm": float(result.grad_norm),
+            **hyperparameters._asdict(),
+            "images_per_second": steps * self.settings.batch_size / seconds,
+            "data_wait": self.wait_seconds / seconds,
+        }
+        if self.ceiling:
+            row["share_of_ceiling"] = self.flops / seconds / self.ceiling
+        self.report_time, self.report_step = now, done
+        self.wait_seconds, self.flops = 0.0, 0
+        return row

@@ -13,7 +13,8 @@ RENAMED_IN_2 = {  # group -> old name -> new name; "" is the top level
     },
     "data": {"embed": "stem", "colour": "color_jitter", "fit": "eval_crop"},
     "method": {
-        "target_sees": "target_input", "target_every": "target_stride", "centre": "center", "standardise": "standardize",
+        "target_sees": "target_input", "target_every": "target_stride",
+        "centre": "center", "standardise": "standardize",
         "gaussian": "sigreg_weight", "pixels": "pixel_loss_weight", "normalise": "normalize_targets",
         "drawn_dim": "decoder_dim", "drawn_depth": "decoder_depth", "drawn_heads": "decoder_heads",
     },
@@ -34,7 +35,7 @@ VALUES_IN_2 = {  # (group, new name) -> old value -> new value
 
 
 def migrate(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a config.json of any known format in today's names; other formats come back unchanged."""
+    """Return settings of format 1 under today's names, settings of other formats unchanged."""
     if settings.get("format") != 1:
         return settings
     groups = {name: rename(name, value) for name, value in settings.items() if isinstance(value, dict)}
@@ -50,3 +51,8 @@ def rename(group: str, settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, str):
             renamed[name] = values.get(value, value)
     return renamed
+
+
+def migrate_provenance(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return the contents of an about.json of any version under today's names."""
+    return {"license" if name == "licence" else name: value for name, value in provenance.items()}

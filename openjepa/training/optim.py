@@ -1,4 +1,4 @@
-"""Parameter groups, gradient clipping, and a step that is skipped when the gradient is not finite."""
+"""Build the optimizer, clip gradients, and skip the update when the gradient is not finite."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ from openjepa.core.errors import UserError
 from openjepa.training.muon import Muon, block_matrices
 from openjepa.training.schedules import ema_momentum, learning_rate, weight_decay
 
+BOUNDED_BY_1 = ("lr", "start_lr", "final_lr", "ema_momentum", "final_ema_momentum", "ema_rampup", "beta1", "beta2")
+
 
 @dataclass(frozen=True)
 class Optim:
-    """AdamW and its schedules. Defaults are the released configs'; the paper's weight decay is linear."""
+    """Settings of the optimizer and its schedules; defaults as in the official configs."""
 
-    lr: float = 1e-3
-    start_lr: float = 2e-4
-    final_lr: float = 1e-6
-    warmup: float = 40 / 300  # share of the run
-    constant_fraction: float = 0.0  # share of the run at `lr` before it falls: 0 as released
-    weight_decay: float = 0.04
-    final_weight_decay: float = 0.4
+    lr: float = 1e-3  # peak learning rate
+    start_lr: float = 2e-4  # learning rate at the start of the warm-up
+    final_lr: float = 1e-6  # learning rate at the end of the cosine decay
+    warmup: float = 40 / 300  # fraction of the run in which the learning rate rises linearly from start_lr to lr
+    constant_fraction: float = 0.0  # fraction of the run at the peak learning rate before it decays; official code: 0
+    weight_decay: float = 0.04  # weight decay at the start; of matrices, not of biases and norms
+    final_weight_decay: float = 0.4  # weight decay at the end
+    # schedule of the weight decay from start to end; cosine: official code, linear: the paper's text
     weight_decay_shape: Literal["cosine", "linear"] = "cosine"
-    ema_momentum: float = 0.996  # of the averaged target encoder, linear to `final_momentum`
-    final_ema_momentum: float = 1.0
-    ema_rampup: float = 0.0  # share of the steps so far that the average spans at most; 0: any
-    beta1: float = 0.9
-    beta2: float = 0.999
-    clip: float = 0.0  # largest gradient norm; 0: no clipping, as released
-    optimizer: Literal["adamw", "muon"] = "adamw"  # what moves those of transformer blocks; all else is AdamW's
+    ema_momentum: float = 0.996  # momentum of the EMA target encoder at the start; rises linearly to final_ema_momentum
+    final_ema_momentum: float = 1.0  # momentum of the EMA target encoder at the end
+    # limit the EMA horizon, 1 / (1 - momentum) steps, to this fraction of the steps so far; 0: off
+    ema_rampup: float = 0.0
+    beta1: float = 0.9  # AdamW's decay rate of the mean gradient
+    beta2: float = 0.999  # AdamW's decay rate of the mean squared gradient
+    clip: float = 0.0  # clip the norm of the gradient to this value; 0: no clipping, as in the official code
+    optimizer: Literal["adamw", "muon"] = "adamw"  # of transformer blocks' weight matrices; all else always uses AdamW
 
     def __post_init__(self):
         if min(self.warmup, self.constant_fraction) < 0 or self.warmup + self.constant_fraction >= 1:
             raise UserError(
-                f"a warm-up of {self.warmup:g} and a hold of {self.constant_fraction:g} are no shares of a run that leave time for the "
-                "learning rate to fall: try --optim.warmup 0.1 --optim.constant-fraction 0.6"
+                "--optim.warmup + --optim.constant-fraction must be < 1, and both >= 0, "
+                f"got {self.warmup:g} and {self.constant_fraction:g}: "
+                "try --optim.warmup 0.1 --optim.constant-fraction 0.6"
             )
-
-        positive = ("lr", "start_lr", "final_lr", "weight_decay", "final_weight_decay", "clip")
-        for name in (*positive, "ema_momentum", "final_ema_momentum", "ema_rampup", "beta1", "beta2"):
-            value, most = getattr(self, name), 1.0 if name in positive[:3] or name not in positive else 1e6
-            if not 0 <= value <= most or (value == 1 and name.startswith("beta")):
-                raise UserError(
-                    f"{name} {value:g} is not between 0 and {most:g}: try --optim.{name.replace('_', '-')} {getattr(Optim, name):g}"
-                )
+        for name in (*BOUNDED_BY_1, "weight_decay", "final_weight_decay", "clip"):
+            value, upper = getattr(self, name), 1.0 if name in BOUNDED_BY_1 else 1e6
+            if not 0 <= value <= upper or (value == 1 and name.startswith("beta")):
+                flag = f"--optim.{name.replace('_', '-')}"
+                limits = "in [0, 1)" if name.startswith("beta") else f"between 0 and {upper:g}"
+                raise UserError(f"{flag} must be {limits}, got {value:g}: try {flag} {getattr(Optim, name):g}")
 
     def at(self, step: int, total: int) -> Hyperparameters:
-        """The settings of the step-th step, counted from 0, of `total`."""
+        """Return learning rate, weight decay and EMA momentum of a step, counted from 0, of `total`."""
         return Hyperparameters(
             learning_rate(
                 step,
@@ -67,63 +70,70 @@ class Optim:
 
 
 class Hyperparameters(NamedTuple):
+    """The scheduled values of one step."""
+
     lr: float
     weight_decay: float
-    momentum: float
+    momentum: float  # of the EMA
 
 
-def build_optimizer(method: nn.Module, config: Optim) -> torch.optim.AdamW:
-    """Fused AdamW over two groups: matrices with weight decay, biases and norms without; those of blocks by Muon if asked.
+def build_optimizer(method: nn.Module, settings: Optim) -> torch.optim.AdamW:
+    """Build fused AdamW, with Muon for the matrices of blocks if requested.
 
-    Source: appendix A.1. As released, the mask token (3-D) is decayed.
+    Weight decay applies to matrices, not to biases and norms.
+    Source: appendix A.1. As in the official code, the mask token, which is 3-D, has weight decay.
     """
     trained = [p for p in method.parameters() if p.requires_grad]
-    blocks = block_matrices(method) if config.optimizer == "muon" else {}
+    blocks = block_matrices(method) if settings.optimizer == "muon" else {}
     decayed = [p for p in trained if p.ndim > 1 and p not in blocks]
-    free = [p for p in trained if p.ndim <= 1]
+    not_decayed = [p for p in trained if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "decays": True},
-        {"params": free, "weight_decay": 0.0, "decays": False},
+        {"params": not_decayed, "weight_decay": 0.0, "decays": False},
     ]
     if blocks:
         groups.append({"params": list(blocks), "decays": True, "pieces": list(blocks.values())})
     fused = trained[0].device.type in ("cpu", "cuda")
-    kind = Muon if blocks else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
+    optimizer = Muon if blocks else torch.optim.AdamW
+    return optimizer(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused)
 
 
 def optimizer_state_shapes(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, tuple[int, ...]]]:
-    """What an optimiser keeps of each parameter, once a step is taken, and in which shape."""
-    found = {}
+    """Return the shapes of the state that the optimizer holds for each parameter after its first step."""
+    shapes = {}
     for group in optimizer.param_groups:
         for p in group["params"]:
             shape = tuple(p.shape)
-            average = {"momentum_buffer": shape}
-            found[p] = average if "pieces" in group else {"exp_avg": shape, "exp_avg_sq": shape, "step": ()}
-    return found
+            muon, adamw = {"momentum_buffer": shape}, {"exp_avg": shape, "exp_avg_sq": shape, "step": ()}
+            shapes[p] = muon if "pieces" in group else adamw
+    return shapes
 
 
-def set_hyperparameters(optimizer: torch.optim.Optimizer, hyper: Hyperparameters) -> None:
-    """Sets this step's learning rate and weight decay."""
+def set_hyperparameters(optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters) -> None:
+    """Set the learning rate and weight decay of this step."""
     for group in optimizer.param_groups:
-        group["lr"] = hyper.lr
-        group["weight_decay"] = hyper.weight_decay if group["decays"] else 0.0
+        group["lr"] = hyperparameters.lr
+        group["weight_decay"] = hyperparameters.weight_decay if group["decays"] else 0.0
 
 
-def clip_gradients(method: nn.Module, limit: float) -> Tensor:
-    """The norm of the whole gradient before clipping it to `limit` (0: not at all). A tensor, so that nobody waits."""
+def clip_gradients(method: nn.Module, max_norm: float) -> Tensor:
+    """Clip the gradient to `max_norm` (0: do not clip); return its norm before clipping.
+
+    The norm stays a tensor, to avoid a device sync.
+    """
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     norm = full_tensor(nn.utils.get_total_norm(gradients))
-    if limit > 0:
-        torch._foreach_mul_(local_shards(gradients), (limit / (norm + 1e-6)).clamp(max=1.0))
+    if max_norm > 0:
+        torch._foreach_mul_(local_shards(gradients), (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
-    """Updates the weights unless the gradient is not finite; whether it did, as a tensor, so that nobody waits.
+    """Update the weights if the gradient norm is finite; return whether it is.
 
-    The norm is taken after the reduction over ranks, so all ranks decide alike. A fused optimiser skips on the device;
-    one that is not, on devices other than CPU and CUDA, waits.
+    The result is a tensor, to avoid a device sync.
+    The norm is of the gradient reduced over ranks, so all ranks decide the same. Fused optimizers skip the update on
+    the device; others, on devices that are neither CPU nor CUDA, wait for the norm.
     """
     finite = norm.isfinite()
     if not optimizer.defaults["fused"]:

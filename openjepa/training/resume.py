@@ -22,75 +22,89 @@ from openjepa.training.log import read_metrics
 
 
 def is_resuming(settings: Pretrain) -> bool:
-    """Whether there is a run to go on with. Mistake if the folder and the wish do not go together."""
-    there = (settings.out / "config.json").is_file()
-    if not there and list_checkpoints(settings.out / "checkpoints"):
+    """Return whether the folder holds a run to resume.
+
+    Raises UserError if the folder does not fit the --resume flag.
+    """
+    exists = (settings.out / "config.json").is_file()
+    if not exists and list_checkpoints(settings.out / "checkpoints"):
         raise UserError(
-            f"{settings.out} has checkpoints and no config.json: put it back (export/ of a run has one, too), or give another --out"
+            f"{settings.out} has checkpoints but no config.json: restore it (export/ of a run has a copy), "
+            "or give another --out"
         )
-    if there and settings.resume == "no":
+    if exists and settings.resume == "no":
         raise UserError(
-            f'{settings.out} already holds a run: go on with it by --resume (in Python resume="yes"), or give another --out'
+            f'{settings.out} already holds a run: continue it with --resume (in Python resume="yes"), '
+            "or give another --out"
         )
-    if settings.resume == "yes" and not there:
+    if settings.resume == "yes" and not exists:
         raise UserError(f"{settings.out} holds no run to resume: leave --resume out to start one")
-    return there
+    return exists
 
 
 def check_same_data(settings: Pretrain, listing: FileList) -> None:
-    """Mistake if the files are not those that the run began with."""
-    began = read_metadata(settings.out / "data.json")
-    if not began:
-        warn(f"{settings.out} has no data.json: whether the data are those the run began with is not known")
-    if began and began.get("fingerprint") != listing.fingerprint:
-        message = f"the data are not those the run began with: {began.get('count')} files then, {len(listing.paths)} now, or other names (from the root as it is given) or sizes"
+    """Raise UserError if the files have changed since the run started.
+
+    With --allow-data-change, only warn.
+    """
+    recorded = read_metadata(settings.out / "data.json")
+    if not recorded:
+        warn(f"{settings.out} has no data.json: cannot check that the data are the same as when the run started")
+    if recorded and recorded.get("fingerprint") != listing.fingerprint:
+        message = (
+            f"the data have changed since the run started: {recorded.get('count')} files then, "
+            f"{len(listing.paths)} now, or other names (relative to --data.root) or sizes"
+        )
         if not settings.allow_data_change:
-            raise UserError(f"{message}; give the same --data.root, or insist with --allow-data-change")
+            raise UserError(f"{message}; give the same --data.root, or add --allow-data-change")
         warn(f"{message}; the resumed run is not exact")
 
 
 def warn_if_environment_changed(settings: Pretrain) -> None:
-    """Says what is another than when the run began, of what its last bits depend on."""
+    """Warn about versions and hardware that have changed since the run started."""
     environment = environment_versions()
-    then = read_metadata(settings.out / "environment.json") or environment
-    other = [f"{name}: {then.get(name)} → {now}" for name, now in environment.items() if then.get(name) != now]
-    if other:
-        warn(f"resumed in another environment, so perhaps not bit for bit the same run: {'; '.join(other)}")
+    recorded = read_metadata(settings.out / "environment.json") or environment
+    changed = [
+        f"{name}: {recorded.get(name)} → {now}" for name, now in environment.items() if recorded.get(name) != now
+    ]
+    if changed:
+        warn(f"resumed in another environment, so the run may not be bit-exact: {'; '.join(changed)}")
 
 
 def read_metadata(file: Path) -> dict[str, Any]:
-    """What a run wrote down when it began; nothing where it did not. Mistake if that is damaged."""
+    """Read a JSON file of the run, {} if absent. Raises UserError if it is damaged."""
     try:
         return read_json(file) if file.exists() else {}
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}): put it back, or remove it to go on without its check") from error
+        raise UserError(f"{file} is damaged ({error}): restore it, or delete it to resume without its check") from error
 
 
 def load_checkpoint(settings: Pretrain, method: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Steps already taken, their weights put back; says so if what follows is not what would have been."""
-    began = load_config(settings.out)
-    changed = config_differences(began, settings)
+    """Load the newest checkpoint and return its step; warn if the run will not be exact."""
+    previous = load_config(settings.out)
+    changed = config_differences(previous, settings)
     if changed:
-        warn(f"resumed with other settings, so not exactly the same run: {'; '.join(changed)}")
+        warn(f"resumed with other settings, so the run is not exactly the same: {'; '.join(changed)}")
     warn_if_environment_changed(settings)
     folder = settings.out / "checkpoints"
-    loaded = load_newest(folder) if is_main() else None  # alone: it may set damaged ones aside
+    checkpoint = load_newest(folder) if is_main() else None  # main process first: it may rename damaged ones
     barrier()
-    loaded = loaded if is_main() else load_newest(folder)
-    if loaded is None:
-        reached = max((row["step"] for row in read_metrics(settings.out / "metrics.jsonl")), default=0)
-        if reached > 2 * began.save_every:  # one may be under way, but not the next one as well
+    checkpoint = checkpoint if is_main() else load_newest(folder)
+    if checkpoint is None:
+        logged = max((row["step"] for row in read_metrics(settings.out / "metrics.jsonl")), default=0)
+        if logged > 2 * previous.save_every:  # the first save may still have been pending, but not the second as well
             raise UserError(
-                f"{settings.out} has a log up to step {reached} and no checkpoint: put checkpoints/ back, or give another --out"
+                f"{settings.out} has a log up to step {logged} but no checkpoint: restore checkpoints/, "
+                "or give another --out"
             )
-        info("the run was stopped before its first checkpoint: starting at step 0, as then")
+        info("the run stopped before its first checkpoint: starting again at step 0")
         return 0
-    restore_checkpoint(loaded, method, optimizer)
-    return loaded.step
+    restore_checkpoint(checkpoint, method, optimizer)
+    return checkpoint.step
 
 
 def environment_versions() -> dict[str, Any]:
-    """What else the last bits depend on."""
+    """Return the versions and the hardware on which the last bits of a result depend."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -103,7 +117,7 @@ def environment_versions() -> dict[str, Any]:
 
 
 def write_metadata(settings: Pretrain, listing: FileList, count: int) -> None:
-    """Writes config.json, environment.json and data.json."""
+    """Write config.json, environment.json and data.json."""
     data: dict[str, Any] = {"fingerprint": listing.fingerprint, "count": count}
     if isinstance(settings.data, Image):
         data |= {"mean": settings.data.mean, "std": settings.data.std}

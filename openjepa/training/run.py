@@ -1,4 +1,4 @@
-"""Run pretraining from its folder to its exported encoder."""
+"""Run pretraining: prepare the folder, train, export the encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from openjepa.data.loader import load_steps
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.training.budget import check_one_length, dry_run, keep_steps, steps_in_budget, time_step, with_steps
+from openjepa.training.budget import (
+    check_steps_or_budget,
+    dry_run,
+    restore_steps,
+    set_steps,
+    steps_in_budget,
+    time_step,
+)
 from openjepa.training.callbacks import Callbacks
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain
@@ -37,92 +44,101 @@ NO_CALLBACKS = Callbacks()
 
 
 def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
-    """Trains an encoder as the settings say, in the folder `settings.out`, which is returned.
+    """Train an encoder as the settings say; return the folder of the run, `settings.out`.
 
-    Mistake or OSError in a sentence where the settings, the data or the folder are no good; Trouble where a run
-    cannot go on; Stopped after a signal, with everything saved.
+    Raises:
+        UserError, OSError: the settings, the data or the folder are not usable.
+        RunError: the run cannot continue.
+        Interrupted: a signal stopped the run; everything is saved.
     """
-    where = choose_device(settings.device, settings.precision)
-    with process_group(where.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
+    device = choose_device(settings.device, settings.precision)
+    with process_group(device.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
-        settings.masks.build(settings.data.grid)  # says at once if the grid is too small
+        settings.masks.build(settings.data.grid)  # fails early if the grid is too small for the masks
         if settings.dry_run:
-            return dry_run(settings, where)
+            return dry_run(settings, device)
         main = is_main()
         with lock_folder(settings.out, "training") if main else nullcontext():
-            run(settings, where, callbacks)
+            run(settings, device, callbacks)
     if settings.report and main and callbacks.report:
-        callbacks.report(settings.out)  # when the others have left: its figures sum over nobody else's share
+        callbacks.report(settings.out)  # outside the process group: its sums must not wait for the other ranks
     return settings.out
 
 
-def run(settings: Pretrain, where: Device, callbacks: Callbacks) -> None:
-    """One run: a new one, or one to go on with."""
-    resumed = is_resuming(settings)
+def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
+    """Start a new run or resume one: prepare data and networks, train, export."""
+    resuming = is_resuming(settings)
     listing = settings.data.listing()
-    if resumed:
+    if resuming:
         check_same_data(settings, listing)
     if settings.budget:
-        settings = keep_steps(settings) if resumed else check_one_length(settings)
+        settings = restore_steps(settings) if resuming else check_steps_or_budget(settings)
     check_batch_size(settings)
-    began = time.perf_counter()
-    data, settings = prepare_data(settings, where, listing, settings.out / "data")
-    if settings.budget and not resumed:
-        settings = with_steps(
-            settings, steps_in_budget(settings, time_step(settings, data, where), where, began), len(data)
-        )
+    start_time = time.perf_counter()
+    data, settings = prepare_data(settings, device, listing, settings.out / "data")
+    if settings.budget and not resuming:
+        total = steps_in_budget(settings, time_step(settings, data, device), device, start_time)
+        settings = set_steps(settings, total, len(data))
 
-    method, steps = build_model(settings, data, where)
+    method, steps = build_model(settings, data, device)
     optimizer = build_optimizer(method, settings.optim)
-    start = load_checkpoint(settings, method, optimizer) if resumed else 0
+    start = load_checkpoint(settings, method, optimizer) if resuming else 0
     if start >= settings.steps:
         info(
-            f"nothing is left to do: {start} steps are taken, and {settings.steps} were asked for; --steps asks for more"
+            f"nothing left to train: the checkpoint is at step {start} and --steps is {settings.steps}; "
+            "give more --steps to continue"
         )
     if start == 0 and settings.init_from:
-        unfit = initialize_from(method, settings.init_from)
-        if is_main():
-            copy_provenance(settings.init_from, settings.out)
-            info("\n".join([f"started from {settings.init_from}{', all but' if unfit else ''}", *unfit]))
+        start_from_other_run(settings, method, settings.init_from)
     if is_main():
         write_metadata(settings, listing, len(data))
-        print_summary(settings, where, len(data), start)
+        print_summary(settings, device, len(data), start)
 
-    probed = settings.online_probe.root and is_main() and callbacks.evaluator
-    evaluator = callbacks.evaluator(settings, where) if probed and callbacks.evaluator else None
-    loader = load_steps(steps, start, settings.workers, pin=where.device.type == "cuda")
-    opened = RunLog(settings.out, start, settings.steps, settings.loggers) if is_main() else nullcontext()
-    with opened as log, StopSignals() as signals, CheckpointWriter(settings) as saver:
-        train(settings, method, optimizer, loader, where, start, log, signals, saver, evaluator)
+    probing = settings.online_probe.root and is_main()
+    evaluator = callbacks.evaluator(settings, device) if probing and callbacks.evaluator else None
+    loader = load_steps(steps, start, settings.workers, pin=device.device.type == "cuda")
+    run_log = RunLog(settings.out, start, settings.steps, settings.loggers) if is_main() else nullcontext()
+    with run_log as log, StopSignals() as signals, CheckpointWriter(settings) as writer:
+        train(settings, method, optimizer, loader, device, start, log, signals, writer, evaluator)
     export_run(settings, method, callbacks)
     barrier()
 
 
-def print_summary(settings: Pretrain, where: Device, count: int, start: int) -> None:
-    """Says what will be done, everything chosen included."""
+def start_from_other_run(settings: Pretrain, method: Any, folder: Path) -> None:
+    """Load the weights of another run that fit, and print those that do not."""
+    differences = initialize_from(method, folder)
+    if is_main():
+        copy_provenance(folder, settings.out)
+        info("\n".join([f"started from {folder}{', except:' if differences else ''}", *differences]))
+
+
+def print_summary(settings: Pretrain, device: Device, count: int, start: int) -> None:
+    """Print what the run will do, with every automatic setting as chosen."""
     data, method = settings.data, settings.method
-    shape = (
+    size = (
         f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
     )
-    rows_, columns = data.grid
-    info(f"data       {count:,} samples, {shape}: a grid of {rows_}×{columns}")
+    rows, columns = data.grid
+    targets = f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else ""
+    info(f"data       {count:,} samples, {size}: a grid of {rows}×{columns}")
     info(
-        f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; predictor {method.predictor_dim}×{method.predictor_depth}"
-        + (f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else "")
+        f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; "
+        f"predictor {method.predictor_dim}×{method.predictor_depth}{targets}"
     )
     info(
-        f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), {settings.precision} on {where.device}, {settings.threads} threads, {settings.workers} workers"
+        f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), "
+        f"{settings.precision} on {device.device}, {settings.threads} threads, {settings.workers} workers"
     )
-    info(f"folder     {settings.out}" + (f", going on after step {start}" if start else ""))
+    info(f"folder     {settings.out}{f', resumed after step {start}' if start else ''}")
 
 
 def export_run(settings: Pretrain, method: Any, callbacks: Callbacks) -> None:
-    """The export, the curves, and what to do next."""
+    """Export the encoder, draw the training curves, and print what to do next."""
     folder = export_encoder(method, settings, settings.steps, settings.out / "export")
     if not is_main():
         return
-    following = f"jepa probe {settings.out} --data.root LABELLED_FOLDER"
+    next_command = f"jepa probe {settings.out} --data.root LABELED_FOLDER"
     if isinstance(settings.method, Decoder):
-        following = f"jepa decoder sample {settings.out} PICTURES"
-    drawn = f"\ncurves     {callbacks.curves([settings.out], settings.out / 'curves.png')}" if callbacks.curves else ""
-    info(f"\nencoder    {folder}{drawn}\nnext       {following}")
+        next_command = f"jepa decoder sample {settings.out} IMAGES"
+    curves = f"\ncurves     {callbacks.curves([settings.out], settings.out / 'curves.png')}" if callbacks.curves else ""
+    info(f"\nencoder    {folder}{curves}\nnext       {next_command}")

@@ -1,4 +1,4 @@
-"""Schedules as functions of the step."""
+"""Compute the schedules of a run as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def learning_rate(step: int, total: int, warmup: int, start: float, peak: float, end: float, hold: int = 0) -> float:
-    """Linear from `start` to `peak` at the warmup-th step, there for `hold` steps, then a half cosine to `end` at the last.
+    """Warm up linearly from `start` to `peak`, hold it, then decay by a half cosine to `end`.
 
-    As released: the schedule moves before the first step, so that one is an increment above `start`. Holding the peak is
-    warm-up–stable–decay (Hu et al., arXiv 2404.06395), its fall a half cosine.
+    As in the official code, the schedule advances before the first step, which is thus one increment above `start`.
+    With `hold` this is warm-up–stable–decay (Hu et al., arXiv 2404.06395), whose decay here is a half cosine.
     """
     n = step + 1
     if n < warmup:
@@ -19,7 +19,7 @@ def learning_rate(step: int, total: int, warmup: int, start: float, peak: float,
 
 
 def weight_decay(step: int, total: int, start: float, end: float, shape: str = "cosine") -> float:
-    """From `start` to `end`: by a half cosine as released, or linearly as the paper says."""
+    """Change from `start` to `end` by a half cosine (official code) or linearly (paper)."""
     progress = (step + 1) / total
     if shape == "linear":
         return start + (end - start) * progress
@@ -27,12 +27,12 @@ def weight_decay(step: int, total: int, start: float, end: float, shape: str = "
     return min(end, value) if start <= end else max(end, value)
 
 
-def ema_momentum(step: int, total: int, start: float, end: float, recent: float = 0.0) -> float:
-    """Linear; the first update uses `start` itself, and the last falls one increment short of `end`, as released.
+def ema_momentum(step: int, total: int, start: float, end: float, rampup: float = 0.0) -> float:
+    """Rise linearly from `start`; the last step is one increment short of `end` (official code).
 
-    An average of momentum m spans 1 / (1 - m) steps: with `recent`, at most that share of those taken so far, so that the
-    momentum begins at 0 and reaches its line at step 1 / (recent · (1 - m)). Not in the paper; TensorFlow's averages do
-    nearly the same where they are told the step, min(m, (1 + n) / (10 + n)).
+    An EMA of momentum m spans 1 / (1 - m) steps. With `rampup` it spans at most this fraction of the steps so far:
+    momentum starts at 0 and reaches the linear schedule at step 1 / (rampup · (1 - m)). Not in the paper; TensorFlow's
+    EMA does nearly the same if it is given the step: min(m, (1 + n) / (10 + n)).
     """
     line = start + step * (end - start) / total
-    return min(line, max(0.0, 1.0 - 1.0 / (recent * (step + 1)))) if recent else line
+    return min(line, max(0.0, 1.0 - 1.0 / (rampup * (step + 1)))) if rampup else line

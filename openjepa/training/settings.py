@@ -1,4 +1,7 @@
-"""The groups of a run's settings; each checks its own. `Pretrain` inherits them all, so the settings are flat in code."""
+"""Define the groups of a run's settings; each group checks its own.
+
+`Pretrain` inherits all of them, so that the settings are flat in code.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import Literal
 
 from openjepa.core.config import parse_duration
 from openjepa.core.errors import UserError
-from openjepa.training.device import Precision
+from openjepa.core.options import Precision
 
 
 @dataclass(frozen=True)
 class Training:
-    """What decides the result, beside data, method, masks and optimizer."""
+    """What else determines the result: length, batch, seed, initial weights."""
 
-    epochs: float = 300.0  # passes over the data
+    epochs: float = 300.0  # length of the training, in passes through the data
     steps: int = 0  # number of optimizer steps; 0: from --epochs or --budget
     batch_size: int = 128  # samples per step, over all processes
     accumulate: int = 1  # micro-batches per step, to save memory
@@ -26,7 +29,8 @@ class Training:
         check_positive(self, "batch_size", "accumulate")
         if self.batch_size % self.accumulate:
             raise UserError(
-                f"--batch-size {self.batch_size} is not a multiple of --accumulate {self.accumulate}: try --accumulate 1"
+                f"--batch-size {self.batch_size} is not a multiple of --accumulate {self.accumulate}: "
+                "try --accumulate 1"
             )
         if self.epochs <= 0 and self.steps <= 0:
             raise UserError("the run has no steps: try --epochs 100")
@@ -54,9 +58,8 @@ class Resources:
     budget: str = ""  # time for the run, such as 90m or 1h30m; timed once at the start, then a number of steps
     dry_run: bool = False  # time a few steps, print how long the run takes, and exit
     workers: int = -1  # data loader processes; -1: automatic
-    activation_checkpointing: bool = (
-        False  # recompute the blocks' activations in the backward pass: less memory, slower
-    )
+    # recompute the blocks' activations in the backward pass: less memory, slower
+    activation_checkpointing: bool = False
     rank_timeout: str = "30m"  # how long a process waits for the others before it reports which one is missing
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Prepare what a run needs: data, networks, steps."""
+"""Prepare a run: check its settings, then build the dataset, the networks and the training steps."""
 
 from __future__ import annotations
 
@@ -24,80 +24,93 @@ from openjepa.training.parallel.fsdp import shard_method
 
 
 def check_batch_size(settings: Pretrain) -> None:
-    """Mistake if a batch has no equal part for every process, or must not be taken in parts."""
+    """Raise UserError unless the batch splits evenly over processes and micro-batches."""
     ranks = rank_and_size()[1]
-    if settings.fsdp and settings.online_probe.root and ranks > 1:
-        raise UserError(
-            "probes during a run want whole weights: leave --online-probe.root out, or --fsdp, and probe afterwards"
-        )
-    if settings.fsdp and settings.optim.optimizer == "muon" and ranks > 1:
-        raise UserError("Muon wants whole matrices, which --fsdp does not leave: try --optim.optimizer adamw")
+    if ranks > 1:
+        check_fsdp(settings)
+    parts = settings.accumulate * ranks
+    method = type(settings.method).__name__
     if settings.method.whole_batch and settings.batch_size < 2:
         raise UserError(
-            f"{type(settings.method).__name__} compares the samples of a batch with one another: try --batch-size 128"
+            f"{method} compares the samples of a batch, so it requires a batch size of 2 or more: try --batch-size 128"
         )
-    if settings.method.whole_batch and settings.accumulate * ranks > 1:
+    if settings.method.whole_batch and parts > 1:
         raise UserError(
-            f"{type(settings.method).__name__} compares the samples of a batch with one another, so that a batch cannot be "
-            "taken in parts: run it in one process, without --accumulate"
+            f"{method} compares the samples of a batch, so the batch cannot be split: "
+            "run it in one process, without --accumulate"
         )
-    if settings.batch_size % (settings.accumulate * ranks):
+    if settings.batch_size % parts:
         raise UserError(
-            f"a batch of {settings.batch_size} does not divide over {ranks} processes and {settings.accumulate} parts: "
-            f"try --batch-size {max(1, settings.batch_size // (settings.accumulate * ranks)) * settings.accumulate * ranks}"
+            f"--batch-size {settings.batch_size} does not divide over {ranks} processes × --accumulate "
+            f"{settings.accumulate}: try --batch-size {max(1, settings.batch_size // parts) * parts}"
         )
 
 
-def prepare_data(settings: Pretrain, where: Device, listing: FileList, cache: Path | None) -> tuple[Dataset, Pretrain]:
-    """The data and the settings with everything chosen that was left to us."""
+def check_fsdp(settings: Pretrain) -> None:
+    """Raise UserError for what cannot work on sharded weights."""
+    if settings.fsdp and settings.online_probe.root:
+        raise UserError(
+            "the online probe does not work with --fsdp: leave --online-probe.root out and run jepa probe afterwards, "
+            "or leave --fsdp out"
+        )
+    if settings.fsdp and settings.optim.optimizer == "muon":
+        raise UserError("Muon requires unsharded matrices, but --fsdp shards them: try --optim.optimizer adamw")
+
+
+def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: Path | None) -> tuple[Dataset, Pretrain]:
+    """Build the dataset and resolve every automatic setting.
+
+    These are steps, epochs, device, precision, threads, workers, mean and std.
+    """
     if is_main() or cache is None:
-        data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others find it done
+        data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others read its result
     barrier()
     data = settings.data.dataset(listing, cache)
     if isinstance(settings.data, Image) and not settings.data.mean:
         mean, std = measure_mean_std(data)
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
         data = settings.data.dataset(listing, cache)
-    per_epoch = max(1, len(data) // settings.batch_size)
+    steps_per_epoch = max(1, len(data) // settings.batch_size)
     packed = not hasattr(data, "paths")
-    workers = 0 if packed else min(8, max(1, available_cores() // local_size() - (where.device.type != "cpu")))
+    on_cpu = device.device.type == "cpu"
+    workers = 0 if packed else min(8, max(1, available_cores() // local_size() - (not on_cpu)))
     return data, dataclasses.replace(
         settings,
-        steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
-        epochs=settings.epochs if not settings.steps else settings.steps / per_epoch,
-        device=where.device.type,
-        precision=where.precision,
-        threads=torch.get_num_threads() if where.device.type == "cpu" else settings.threads,
+        steps=settings.steps or max(1, round(settings.epochs * steps_per_epoch)),
+        epochs=settings.epochs if not settings.steps else settings.steps / steps_per_epoch,
+        device=device.device.type,
+        precision=device.precision,
+        threads=torch.get_num_threads() if on_cpu else settings.threads,
         workers=workers if settings.workers < 0 else settings.workers,
     )
 
 
-def build_model(settings: Pretrain, data: Dataset, where: Device) -> tuple[Any, Steps]:
-    """The method with the weights that the run's seed gives it, on its device, and the steps it will take."""
+def build_model(settings: Pretrain, data: Dataset, device: Device) -> tuple[Any, Steps]:
+    """Build the method on its device, initialized from the run's seed, and the run's training steps."""
     method = settings.method.build(settings.data, settings.seed)
     if settings.activation_checkpointing:
         checkpoint_activations(method)
-    method = shard_method(method, where.device) if settings.fsdp else method.to(where.device)
+    method = shard_method(method, device.device) if settings.fsdp else method.to(device.device)
     steps = build_steps(settings, data, method.num_views)
     if settings.compile:
-        from openjepa.training.perf.compile import compile_blocks  # a second, which others need not wait
+        from openjepa.training.perf.compile import compile_blocks  # here, because the import takes a second
 
         if is_main():
             info("compiling  transformer blocks: a minute or more")
-        compile_blocks(settings, method, steps[0], where)
+        compile_blocks(settings, method, steps[0], device)
     return method, steps
 
 
 def build_steps(settings: Pretrain, data: Dataset, views: int) -> Steps:
-    """All steps of a run, this process's share of each, with so many views of every sample."""
+    """Build all steps of a run, with this process's share of each batch."""
     (rank, ranks), masker = rank_and_size(), settings.masks.build(settings.data.grid)
     return Steps(
         data,
         masker,
         batch_size=settings.batch_size,
-        total=settings.steps,
+        total_steps=settings.steps,
         seed=settings.seed,
         rank=rank,
-        ranks=ranks,
-        views=views,
+        world_size=ranks,
+        num_views=views,
     )

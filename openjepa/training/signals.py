@@ -1,4 +1,4 @@
-"""Save and leave on SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2."""
+"""Stop a run on SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ STOP_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGHUP,
-    signal.SIGUSR1,
+    signal.SIGUSR1,  # Slurm sends this and the next
     signal.SIGUSR2,
-)  # Slurm sends the last two
+)
 
-STEPS_BETWEEN_CHECKS = 10  # steps between two looks, over many processes, at whether to stop
+STEPS_BETWEEN_CHECKS = 10  # with many processes: steps between two all-reduces of whether to stop
 
 
 class StopSignals:
-    """SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 ask the run to save and leave; asked twice, it leaves at once.
+    """Catches a stop signal, so that the run saves and stops; a second one ends it at once.
 
-    What was ignored when the run began stays so, as SIGHUP under nohup.
+    A signal that was ignored when the run began stays ignored, such as SIGHUP under nohup.
     """
 
     def __init__(self) -> None:
         self.caught = 0
-        self.before: dict[int, Any] = {}
+        self.previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            heard = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self.catch) for number in heard}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+            signals = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self.previous_handlers = {number: signal.signal(number, self.catch) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
 
     def catch(self, number: int, frame: Any) -> None:
+        """Note the signal, and restore its default action for the next one."""
         self.caught = number
         signal.signal(number, signal.SIG_DFL)
 
-    def stop(self, step: int, device: torch.device) -> int:
-        """The signal to leave for, or 0: the same answer on all ranks."""
+    def check(self, step: int, device: torch.device) -> int:
+        """Return the signal to stop for after this step, or 0; the same value on every rank."""
         if rank_and_size()[1] == 1:
             return self.caught
         if (step + 1) % STEPS_BETWEEN_CHECKS:

@@ -1,4 +1,4 @@
-"""One training step: targets, gradients, update, EMA."""
+"""Run one training step: targets, gradients, optimizer update, EMA update."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from openjepa.training.parallel.ddp import sync_only_when
 
 
 class StepResult(NamedTuple):
-    """What a step leaves behind, all on the device."""
+    """The result of a training step; all tensors stay on the device."""
 
-    loss: Float[Tensor, ""]  # of this rank's samples
-    grad_norm: Float[Tensor, ""]  # of the gradient over all ranks, before clipping
-    finite: Bool[Tensor, ""]  # whether the weights were updated
+    loss: Float[Tensor, ""]  # mean over this rank's samples
+    grad_norm: Float[Tensor, ""]  # of the gradient reduced over all ranks, before clipping
+    finite: Bool[Tensor, ""]  # whether the gradient was finite, so that the weights were updated
     output: Output  # of the last micro-batch
 
 
@@ -29,53 +29,57 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     masks: tuple[Masks, ...],
-    hyper: Hyperparameters,
-    place: Device,
+    hyperparameters: Hyperparameters,
+    device: Device,
     accumulate: int = 1,
     clip: float = 0.0,
     forward: Any = None,
 ) -> StepResult:
-    """One training step: targets, gradients, update, average. `forward` is the method as replicated over ranks, if it is."""
+    """Run one training step: targets, forward and backward passes, optimizer update, EMA update.
+
+    `forward` is the DDP wrapper of the method; without one the method itself is called.
+    """
     forward = forward or method
-    set_hyperparameters(optimizer, hyper)
+    set_hyperparameters(optimizer, hyperparameters)
     optimizer.zero_grad(set_to_none=True)
-    with place.autocast():
+    with device.autocast():
         targets = method.targets(batch, masks)
     outputs: list[Output] = []
     for micro in micro_batches(batch, masks, targets, accumulate):
         with sync_only_when(forward, micro.last):
-            with place.autocast():
+            with device.autocast():
                 outputs.append(forward(micro.batch, micro.masks, micro.targets))
             (outputs[-1].loss / accumulate).backward()
-    norm = clip_gradients(method, clip)  # after the reduction: the same number on every rank
-    with place.autocast():  # for Muon's products
+    norm = clip_gradients(method, clip)  # after the reduction over ranks: the same value on every rank
+    with device.autocast():  # for Muon's matmuls
         finite = step_if_finite(optimizer, norm)
-    method.after_step(hyper.momentum, finite)
+    method.after_step(hyperparameters.momentum, finite)
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
     return StepResult(loss, norm, finite, outputs[-1])
 
 
 class MicroBatch(NamedTuple):
-    """A part of the batch, small enough for memory."""
+    """One of the equal parts of a batch, small enough for memory."""
 
     batch: Batch
     masks: tuple[Masks, ...]
     targets: Any
-    last: bool
+    last: bool  # whether it is the last of its batch, after which gradients are reduced over ranks
 
 
 def micro_batches(batch: Batch, masks: tuple[Masks, ...], targets: Any, parts: int) -> Iterator[MicroBatch]:
-    """The batch in equal parts. Values without a batch axis go with every part."""
+    """Split a batch into equal micro-batches. Values without a batch axis go to every one of them."""
     size = len(batch.index) // parts
     for part in range(parts):
-        cut = slice(part * size, (part + 1) * size)
-        yield MicroBatch(*(slice_batch(value, cut) for value in (batch, masks, targets)), last=part == parts - 1)
+        rows = slice(part * size, (part + 1) * size)
+        yield MicroBatch(*(slice_batch(value, rows) for value in (batch, masks, targets)), last=part == parts - 1)
 
 
-def slice_batch(value: Any, cut: slice) -> Any:
+def slice_batch(value: Any, rows: slice) -> Any:
+    """Return these rows of a tensor, or of every tensor in a (named) tuple."""
     if isinstance(value, Tensor):
-        return value[cut] if value.ndim else value
+        return value[rows] if value.ndim else value
     if isinstance(value, tuple):
-        parts = [slice_batch(each, cut) for each in value]
+        parts = [slice_batch(each, rows) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value

@@ -1,4 +1,4 @@
-"""The parts of every figure: tiles in rows, color maps, captions."""
+"""Build the parts that every figure shares: tiles in rows, color maps, captions.   H height  W width"""
 
 from __future__ import annotations
 
@@ -21,26 +21,32 @@ from openjepa.core.fileio import atomic_write
 
 matplotlib.use("agg")
 
-RGBImage = UInt8[np.ndarray, "_ _ 3"]  # of any size
+RGBImage = UInt8[np.ndarray, "_ _ 3"]  # any height and width
 
-# Okabe and Ito, 2008
+# Okabe and Ito, 2008: safe for color-blind readers
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#000000")
 
-COLOR_MAP = "viridis"  # even in lightness, and told apart without red and green
+COLOR_MAP = "viridis"  # even steps of lightness; readable without telling red from green
 
-DPI, TILE_SIDE, GAP = 110, 132, 8  # of pictures; pixels of a tile's longer side, and between tiles
+DPI = 110
 
-LARGE_TILE = 200  # the same of pictures of more than 96 pixels
+TILE_SIDE = 132  # pixels of a tile's longer side
 
-LINE_WIDTH = 150  # pixels of a row's label
+LARGE_TILE = 200  # the same for images with a side above SMALL_IMAGE
 
-INK = "#010203"  # of a chart in a page: it becomes the page's own
+SMALL_IMAGE = 96  # pixels
 
-CHARACTER_WIDTH = 6.1  # pixels of a letter of the caption, about
+GAP = 8  # pixels between tiles
+
+LABEL_WIDTH = 150  # pixels left of the tiles for row labels
+
+INK = "#010203"  # stands for the text color of the page in SVG charts
+
+CHARACTER_WIDTH = 6.1  # mean pixels per character of a caption
 
 
 class ColorScale(NamedTuple):
-    """What the colours of a map mean."""
+    """The meaning of the colors of a heat map: label and value range."""
 
     label: str
     low: float
@@ -48,122 +54,131 @@ class ColorScale(NamedTuple):
 
 
 class CaptionedFigure(NamedTuple):
-    """A picture and its words."""
+    """A figure with its title and caption."""
 
-    name: str  # of its file
+    name: str  # file stem and id of its page section
     title: str
-    caption: str  # what is seen
+    caption: str
     figure: Figure
-    page: str = ""  # more of it, as HTML
+    page: str = ""  # HTML that a page shows in place of the PNG
 
 
-def heatmap(values: Float[np.ndarray, "H W"], scale: ColorScale) -> RGBImage:
-    """Numbers as colours."""
+def colorize(values: Float[np.ndarray, "H W"], scale: ColorScale) -> RGBImage:
+    """Map values to colors; values outside the scale are clipped, NaN counts as 0."""
     span = max(scale.high - scale.low, 1e-12)
     share = np.nan_to_num((values - scale.low) / span).clip(0, 1)
     return (matplotlib.colormaps[COLOR_MAP](share)[..., :3] * 255).round().astype(np.uint8)
 
 
-def fade(picture: RGBImage, kept: np.ndarray, patch: int) -> RGBImage:
-    """A picture of which patches that are not kept are hatched: white and grey are colours of pictures, too."""
-    mask = np.kron(kept, np.ones((patch, patch)))[..., None].astype(bool)
+def fade(picture: RGBImage, visible: np.ndarray, patch: int) -> RGBImage:
+    """Hatch all patches that are not visible; a hatch cannot be mistaken for a white or gray image."""
+    mask = np.kron(visible, np.ones((patch, patch)))[..., None].astype(bool)
     row, column = np.indices(picture.shape[:2]) // max(1, len(picture) // 64)
     hatch = np.where((row + column) % 4 == 0, 190, 226)[..., None]
     return np.where(mask, picture, hatch + picture // 12).astype(np.uint8)
 
 
-def outline(picture: RGBImage, inside: np.ndarray, patch: int, colour: str, width: int = 1) -> RGBImage:
-    """A picture with a line of so many pixels around a set of patches, within them."""
+def outline(picture: RGBImage, inside: np.ndarray, patch: int, color: str, width: int = 1) -> RGBImage:
+    """Draw a line of `width` pixels around a set of patches, inside their area."""
     mask = np.kron(inside, np.ones((patch, patch))).astype(bool)
     inner = np.pad(mask, width)
-    for axis in (0, 1):  # what is still inside when moved either way, in rows, then in columns
-        inner = np.logical_and.reduce([np.roll(inner, way, axis) for way in range(-width, width + 1)])
+    for axis in (0, 1):  # erode the area by `width` pixels
+        inner = np.logical_and.reduce([np.roll(inner, shift, axis) for shift in range(-width, width + 1)])
     edge = mask & ~inner[width:-width, width:-width]
-    return np.where(edge[..., None], np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], np.uint8), picture)
+    rgb = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)], np.uint8)
+    return np.where(edge[..., None], rgb, picture)
 
 
 def enlarge(picture: RGBImage, side: int = TILE_SIDE) -> RGBImage:
-    """A picture whose longer side is `side` pixels at least, every pixel a square."""
+    """Repeat pixels by a whole factor until the longer side has at least `side` pixels."""
     factor = max(1, -(-side // max(picture.shape[:2])))
     return picture.repeat(factor, 0).repeat(factor, 1)
 
 
-def tile_figure(
+def draw_tiles(
     rows: Sequence[Sequence[RGBImage | None]],
     columns: Sequence[str],
     labels: Sequence[str] = (),
     scale: ColorScale | None = None,
 ) -> Figure:
-    """Pictures in rows under titles, with a line beside each row, and a bar of the colours."""
+    """Draw images in rows under column titles, with a label left of each row and an optional color bar."""
     height, width = tile_size(rows)
-    left = LINE_WIDTH if any(labels) else GAP
+    left = LABEL_WIDTH if any(labels) else GAP
     right = 96 if scale else GAP
     wide = left + len(columns) * (width + GAP) + right
     heads = [textwrap.fill(each, max(8, int(width / 6.4))) for each in columns]
     top = 12 + 15 * max(each.count("\n") + 1 for each in heads)
     high = top + len(rows) * (height + GAP)
-    canvas = np.full((high, wide, 3), 255, np.uint8)
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
-            if picture is not None:
-                y, x = top + row * (height + GAP), left + column * (width + GAP)
-                tile = np.asarray(fit_tile(picture, (width, height)))
-                canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    canvas = paste_tiles(rows, (height, width), (top, left), (high, wide))
 
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(high, 0))
     axes.set_axis_off()
     axes.imshow(canvas, extent=(0, wide, high, 0), interpolation="nearest", aspect="auto")
     for column, head in enumerate(heads):
-        place = left + column * (width + GAP) + width / 2
-        axes.text(place, top - 6, head, ha="center", va="bottom", fontsize=8)
+        middle = left + column * (width + GAP) + width / 2
+        axes.text(middle, top - 6, head, ha="center", va="bottom", fontsize=8)
     for row, label in enumerate(labels):
         axes.text(8, top + row * (height + GAP) + height / 2, label, va="center", fontsize=7.5)
     if scale:
-        color_bar(figure, scale, (wide - right + 10) / wide, GAP / high, 12 / wide, (high - top - GAP) / high)
+        add_color_bar(figure, scale, (wide - right + 10) / wide, GAP / high, 12 / wide, (high - top - GAP) / high)
     return figure
 
 
+def paste_tiles(
+    rows: Sequence[Sequence[RGBImage | None]], tile: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
+) -> RGBImage:
+    """Paste the tiles onto a white canvas of this size; `corner` is the top left pixel of the first tile."""
+    canvas = np.full((*size, 3), 255, np.uint8)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            if picture is not None:
+                y, x = corner[0] + row * (tile[0] + GAP), corner[1] + column * (tile[1] + GAP)
+                pixels = np.asarray(fit_tile(picture, (tile[1], tile[0])))
+                canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+    return canvas
+
+
 def tile_size(rows: Sequence[Sequence[RGBImage | None]]) -> tuple[int, int]:
-    """Height and width of a tile: the first picture's shape, its longer side SIDE, or LARGE where it has more to show."""
+    """Return height and width of a tile: the first image scaled to TILE_SIDE, or to LARGE_TILE if it is large."""
     first = next(each for row in rows for each in row if each is not None)
-    scale = (TILE_SIDE if max(first.shape[:2]) <= 96 else LARGE_TILE) / max(first.shape[:2])
+    scale = (TILE_SIDE if max(first.shape[:2]) <= SMALL_IMAGE else LARGE_TILE) / max(first.shape[:2])
     return round(first.shape[0] * scale), round(first.shape[1] * scale)
 
 
 def fit_tile(picture: RGBImage, size: tuple[int, int]) -> Pillow.Image:
-    """A picture in a tile; small ones show their pixels."""
+    """Resize an image to (width, height); small ones are enlarged without smoothing."""
     small = picture.shape[1] <= size[0] and picture.shape[0] <= size[1]
     return Pillow.fromarray(picture).resize(size, Pillow.Resampling.NEAREST if small else Pillow.Resampling.LANCZOS)
 
 
-def color_bar(figure: Figure, scale: ColorScale, left: float, bottom: float, width: float, height: float) -> None:
-    """The colours and what they mean."""
+def add_color_bar(figure: Figure, scale: ColorScale, left: float, bottom: float, width: float, height: float) -> None:
+    """Add a color bar with the scale's label; position and size are fractions of the figure."""
     mapped = ScalarMappable(Normalize(scale.low, scale.high), COLOR_MAP)
-    drawn = figure.colorbar(mapped, cax=figure.add_axes((left, bottom, width, height)))
-    tall = height * figure.get_figheight() * DPI
-    drawn.set_label(textwrap.fill(scale.label, max(8, int(tall / CHARACTER_WIDTH))), fontsize=7.5)
-    drawn.ax.tick_params(labelsize=7)
+    bar = figure.colorbar(mapped, cax=figure.add_axes((left, bottom, width, height)))
+    pixels = height * figure.get_figheight() * DPI
+    bar.set_label(textwrap.fill(scale.label, max(8, int(pixels / CHARACTER_WIDTH))), fontsize=7.5)
+    bar.ax.tick_params(labelsize=7)
 
 
-def save_figure(plate: CaptionedFigure, out: Path) -> Path:
-    """The picture as PNG, its words below: the same bytes for the same numbers."""
-    drawn = Pillow.open(io.BytesIO(to_png(plate.figure))).convert("RGB")
-    lines = textwrap.wrap(plate.caption, max(30, int(drawn.width / CHARACTER_WIDTH)))
-    strip = Figure(figsize=(drawn.width / DPI, (10 + 15 * len(lines)) / DPI), dpi=DPI)
-    strip.text(8 / drawn.width, 1, "\n".join(lines), va="top", fontsize=7.5, color="#444444", linespacing=1.3)
-    words = Pillow.open(io.BytesIO(to_png(strip))).convert("RGB")
-    whole = Pillow.new("RGB", (drawn.width, drawn.height + words.height * bool(lines)), "white")
-    whole.paste(drawn)
+def save_figure(captioned: CaptionedFigure, out: Path) -> Path:
+    """Write the figure with its caption below as PNG; the same values give the same bytes."""
+    picture = Pillow.open(io.BytesIO(to_png(captioned.figure))).convert("RGB")
+    lines = textwrap.wrap(captioned.caption, max(30, int(picture.width / CHARACTER_WIDTH)))
+    strip = Figure(figsize=(picture.width / DPI, (10 + 15 * len(lines)) / DPI), dpi=DPI)
+    strip.text(8 / picture.width, 1, "\n".join(lines), va="top", fontsize=7.5, color="#444444", linespacing=1.3)
+    caption = Pillow.open(io.BytesIO(to_png(strip))).convert("RGB")
+    whole = Pillow.new("RGB", (picture.width, picture.height + caption.height * bool(lines)), "white")
+    whole.paste(picture)
     if lines:
-        whole.paste(words, (0, drawn.height))
+        whole.paste(caption, (0, picture.height))
     with atomic_write(out) as temporary:
         whole.save(temporary, format="PNG")
     return out
 
 
-def plain_axes(axes: Axes, ink: str) -> None:
-    """A chart's grid, edges and numbers, all in one ink."""
+def style_axes(axes: Axes, ink: str) -> None:
+    """Draw grid, frame and tick labels of a chart in one color."""
     axes.grid(alpha=0.25)
     axes.tick_params(labelsize=8, colors=ink, which="both")
     for edge in axes.spines.values():
@@ -173,6 +188,7 @@ def plain_axes(axes: Axes, ink: str) -> None:
 
 
 def to_png(figure: Figure) -> bytes:
+    """Render a figure as PNG without a software tag, so that the bytes depend on the figure only."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()

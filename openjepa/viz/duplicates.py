@@ -1,4 +1,4 @@
-"""Draw pairs around the threshold, and the distribution of nearest cosines."""
+"""Draw pairs around the threshold and the distribution of nearest-neighbor cosines.   P pairs"""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ from openjepa.evaluation.duplicates import LOWER_MARGINS, Pairs
 from openjepa.evaluation.index import Index
 from openjepa.viz.thumbnails import thumbnail
 
-SHOWN_PAIRS = 12  # groups in the table
+SHOWN_PAIRS = 12  # groups listed in the table
 
 
-def draw_pairs(found: Pairs, threshold: float, index: Index, out: Path) -> Path:
-    """How like each picture its nearest is, and pairs just above and below the threshold, as PNG."""
+def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path) -> Path:
+    """Write a PNG with a histogram of nearest-neighbor cosines above pairs near the threshold; return its path."""
     matplotlib.use("agg")
-    once = found.one < found.other
-    order = np.argsort(-found.cosine[once], kind="stable")
-    one, other, cosine = (each[once][order] for each in found)
+    once = pairs.one < pairs.other  # each pair is listed in both orders
+    order = np.argsort(-pairs.cosine[once], kind="stable")
+    one, other, cosine = (each[once][order] for each in pairs)
     chosen = pairs_around(cosine, threshold)
     figure = Figure(figsize=(2.6 + 1.15 * max(len(chosen), 2), 6.2), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     upper, lower = halves
-    axes, best = upper.add_subplot(), np.full(len(index.pictures), -1.0)
-    np.maximum.at(best, found.one, found.cosine)
+    axes, best = upper.add_subplot(), np.full(len(index.files), -1.0)
+    np.maximum.at(best, pairs.one, pairs.cosine)
     if (best > -1).any():
         axes.hist(best[best > -1], bins=100, color="#3b6ea5")
         axes.set_yscale("log")
     axes.axvline(threshold, color="#c8401a", linestyle="--", label=f"threshold {threshold:g}")
-    axes.set(xlabel="cosine of whitened features to the nearest other picture", ylabel="pictures")
+    axes.set(xlabel="cosine similarity to the nearest other image (whitened features)", ylabel="images")
     axes.legend(loc="best")
-    lower.suptitle("pairs: in red twins by this threshold, in blue not" if chosen else "no pairs", fontsize=9)
-    for column, place in enumerate(chosen):
-        for line, row in enumerate((one[place], other[place])):
-            shown = lower.add_subplot(2, len(chosen), line * len(chosen) + column + 1)
-            shown.imshow(thumbnail(index.pictures[row]))
-            shown.set_axis_off()
+    lower.suptitle(
+        "pairs and their cosine: red = duplicates, blue = below the threshold" if chosen else "no pairs", fontsize=9
+    )
+    for column, pair in enumerate(chosen):
+        for line, row in enumerate((one[pair], other[pair])):
+            tile = lower.add_subplot(2, len(chosen), line * len(chosen) + column + 1)
+            tile.imshow(thumbnail(index.files[row]))
+            tile.set_axis_off()
             if line == 0:
-                twin = cosine[place] >= threshold
-                shown.set_title(f"{cosine[place]:.3f}", fontsize=8, color="#c8401a" if twin else "#3b6ea5")
+                duplicate = cosine[pair] >= threshold
+                tile.set_title(f"{cosine[pair]:.3f}", fontsize=8, color="#c8401a" if duplicate else "#3b6ea5")
     figure.savefig(out, dpi=110, format="png")
     return out
 
 
 def pairs_around(cosine: Float[np.ndarray, "P"], threshold: float) -> list[int]:
-    """Places of a falling list: of the twins the likest, the least like and some between; and some below the threshold."""
+    """Choose pairs from a descending list: up to 4 evenly spaced at or above the threshold and some below it."""
     edge = int((cosine >= threshold).sum())
-    twins = [round(place) for place in np.linspace(0, edge - 1, min(edge, 4))]
-    below = [max(edge, int(np.searchsorted(-cosine, step - threshold))) for step in LOWER_MARGINS]
-    return [place for place in dict.fromkeys([*twins, *below]) if place < len(cosine)]
+    above = [round(position) for position in np.linspace(0, edge - 1, min(edge, 4))]
+    below = [max(edge, int(np.searchsorted(-cosine, margin - threshold))) for margin in LOWER_MARGINS]
+    return [position for position in dict.fromkeys([*above, *below]) if position < len(cosine)]

@@ -1,73 +1,72 @@
-"""A page of neighbors that contains all its pictures: a click on one searches from it."""
+"""Write a page of nearest neighbors that contains all its images: a click on one searches from it."""
 
 from __future__ import annotations
 
 import html
 import json
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.core.fileio import atomic_write
+from openjepa.viz.html import fill_template
 from openjepa.viz.thumbnails import jpeg_data_url, thumbnail
 
-MAX_IMAGES = 1500  # pictures on a page
+MAX_IMAGES = 1500  # images on a page
 
-NeighborsOf = Callable[[list[int]], list[list[tuple[int, float]]]]  # of rows: the nearest other rows, and their cosines
+NeighborsOf = Callable[[list[int]], list[list[tuple[int, float]]]]  # rows -> (nearest other row, cosine) of each
 
 
 class PageQuery(NamedTuple):
-    """What the page begins with; it may be no row of the index."""
+    """The query that the page opens with; it need not be a row of the index."""
 
-    src: str  # a data: address
+    src: str  # data: URL of its image
     file: str
-    near: list[tuple[int, float]]
+    near: list[tuple[int, float]]  # (row, cosine) of its neighbors
 
 
 def write_gallery(
-    asked: PageQuery, neighbours: NeighborsOf, rows: Callable[[int], tuple[str, str]], words: dict[str, str], out: Path
+    query: PageQuery,
+    neighbors_of: NeighborsOf,
+    describe_row: Callable[[int], tuple[str, str]],
+    words: dict[str, str],
+    out: Path,
 ) -> Path:
-    """The page as one HTML file. `rows` gives a row's path and class; `words` title, caption and the command for more.
+    """Write the page as one HTML file and return its path.
 
-    It holds what was found, the neighbours of these, and of those: as many as MOST allows, the nearest first. What has its
-    own neighbours on the page can be clicked; of the others the page says how to ask.
+    `describe_row` returns path and class of a row; `words` holds the title, the caption and, under "again", the command
+    that searches from a row. The page contains the query's neighbors, their neighbors and the neighbors of those,
+    nearest first, up to MAX_IMAGES. An image whose neighbors are all on the page can be searched from with a click;
+    for the others the page shows the command.
     """
-    wanted, near = reachable_rows([row for row, _ in asked.near], neighbours)
-    number = {row: place + 1 for place, row in enumerate(wanted)}
+    rows, near = reachable_rows([row for row, _ in query.near], neighbors_of)
+    positions = {row: position for position, row in enumerate(rows, 1)}
     pictures: list[dict[str, Any]] = [
-        {"src": asked.src, "file": asked.file, "near": link_neighbors(asked.near, number)}
+        {"src": query.src, "file": query.file, "near": link_neighbors(query.near, positions)}
     ]
-    for row in wanted:
-        path, name = rows(row)
-        each = {"row": row, "src": jpeg_data_url(thumbnail(path)), "file": path, "label": name}
-        pictures.append(each | ({"near": link_neighbors(near[row], number)} if row in near else {}))
+    for row in rows:
+        path, label = describe_row(row)
+        entry = {"row": row, "src": jpeg_data_url(thumbnail(path)), "file": path, "label": label}
+        if row in near:
+            entry["near"] = link_neighbors(near[row], positions)
+        pictures.append(entry)
     data = json.dumps({"pictures": pictures, "start": 0, "again": words["again"]}).replace("<", "\\u003c")
-    text = files("openjepa.viz").joinpath("gallery.html").read_text(encoding="utf-8")
-    for mark, value in (
-        ("TITLE", html.escape(words["title"])),
-        ("CAPTION", html.escape(words["caption"])),
-        ("DATA", data),
-    ):
-        text = text.replace(f"@{mark}@", value)
-    with atomic_write(out) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-    return out
+    values = {"TITLE": html.escape(words["title"]), "CAPTION": html.escape(words["caption"]), "DATA": data}
+    return fill_template("gallery.html", values, out)
 
 
-def link_neighbors(near: list[tuple[int, float]], number: dict[int, int]) -> list[tuple[int, float]]:
-    """Rows as their numbers on the page."""
-    return [(number[row], round(cosine, 4)) for row, cosine in near if row in number]
+def link_neighbors(near: list[tuple[int, float]], positions: dict[int, int]) -> list[tuple[int, float]]:
+    """Replace rows by their positions on the page; neighbors that are not on the page are dropped."""
+    return [(positions[row], round(cosine, 4)) for row, cosine in near if row in positions]
 
 
-def reachable_rows(first: list[int], neighbours: NeighborsOf) -> tuple[list[int], dict[int, list[tuple[int, float]]]]:
-    """Rows that are shown, and the neighbours of those of which all neighbours are."""
-    wanted, near = dict.fromkeys(first), {}
+def reachable_rows(first: list[int], neighbors_of: NeighborsOf) -> tuple[list[int], dict[int, list[tuple[int, float]]]]:
+    """Return the rows that fit on the page, and the neighbors of each row whose neighbors all fit."""
+    rows, near = dict.fromkeys(first), {}
     for _ in range(2):
-        asked = [row for row in wanted if row not in near]
-        for row, found in zip(asked, neighbours(asked), strict=True):
-            grown = wanted | dict.fromkeys(other for other, _ in found)
+        unexplored = [row for row in rows if row not in near]
+        for row, neighbors in zip(unexplored, neighbors_of(unexplored), strict=True):
+            grown = rows | dict.fromkeys(other for other, _ in neighbors)
             if len(grown) > MAX_IMAGES:
-                return list(wanted), near
-            wanted, near[row] = grown, found
-    return list(wanted), near
+                return list(rows), near
+            rows, near[row] = grown, neighbors
+    return list(rows), near

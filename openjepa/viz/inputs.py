@@ -1,4 +1,4 @@
-"""The encoder and the pictures that a figure is drawn from.   B pictures  C channels  H height  W width  N tokens  D width"""
+"""Load the encoder and the images of a figure.   B images  C channels  H height  W width  N patches  D features"""
 
 from __future__ import annotations
 
@@ -6,87 +6,73 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openjepa.core.arguments import Images, Run
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.data.archives import parse_address
-from openjepa.data.crops import EvalCrop
 from openjepa.data.wrappers import ThreadedDataset
-from openjepa.interop.adapters import EncoderAdapter, load_adapter
+from openjepa.interop.adapters import load_any
+from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.modalities.image import Image
 from openjepa.training.config import is_run_folder, load_config
+from openjepa.viz.settings import FigureOptions
 
-MAX_SHOWN = 64  # pictures in one figure
+MAX_SHOWN = 64  # images in one figure
 
-MIN_COMPANY = 8  # pictures of which a place's mean is one, not a picture
+MIN_REFERENCE = 8  # with fewer images the mean at a position would still show single images
 
-CHUNK_IMAGES = 64  # pictures that pass an encoder at a time
-
-
-@dataclass(frozen=True, kw_only=True)
-class FigureOptions:
-    """What every picture is asked for with."""
-
-    run: Run  # a run, an export, or weights of another project
-    images: Images = ()  # pictures or folders of them; by default what the run learnt from
-    count: int = 6  # pictures shown; of more they are taken evenly
-    size: tuple[int, int] | None = None  # height and width they are shown to the encoder at; by default as trained
-    eval_crop: EvalCrop = "crop"  # largest centred box; its middle 7/8; the whole picture squashed
-    encoder: Literal["target", "context"] = "target"
-    out: Path | None = None  # a .png; a page gets the same name; by default RUN/figures/NAME.png
-    page: bool = field(default=True)  # write the page, too
+BATCH_IMAGES = 64  # images per forward pass
 
 
 class ImageBatch(NamedTuple):
-    """Pictures as an encoder sees them."""
+    """Images as the encoder gets them. The first `num_shown` are drawn; all are used for means and axes."""
 
     view: UInt8[Tensor, "B C H W"]
-    names: tuple[str, ...]
-    labels: tuple[str, ...]  # the folders they lie in; "" without
+    names: tuple[str, ...]  # paths
+    labels: tuple[str, ...]  # names of their folders; "" without subfolders
     data: Image
-    total: int  # that there are
-    first: int = 0  # so many of them are shown; the others are their company, over which means and axes are taken
+    total: int  # images in the folders that these were chosen from
+    num_shown: int = 0
 
     @property
     def pictures(self) -> list[np.ndarray]:
-        """To look at: H W 3 bytes each."""
-        return [self.data.picture(each) for each in self.view]
+        """Convert the images to uint8 arrays (H, W, 3)."""
+        return [self.data.to_rgb(each) for each in self.view]
 
     @property
     def titles(self) -> list[str]:
-        """Names short enough to stand over a picture: with the folder, where that tells pictures apart."""
-        return [
-            f"{label[:12]} {shorten_name(name)}".strip() for name, label in zip(self.names, self.labels, strict=True)
-        ]
+        """Return folder and file name of each image, short enough for a tile."""
+        pairs = zip(self.names, self.labels, strict=True)
+        return [f"{label[:12]} {shorten_name(name)}".strip() for name, label in pairs]
 
-    def few(self, places: list[int]) -> ImageBatch:
-        names, labels = (tuple(each[place] for place in places) for each in (self.names, self.labels))
-        return self._replace(view=self.view[places], names=names, labels=labels)
+    def select(self, rows: list[int]) -> ImageBatch:
+        """Select images by their rows."""
+        names, labels = tuple(self.names[row] for row in rows), tuple(self.labels[row] for row in rows)
+        return self._replace(view=self.view[rows], names=names, labels=labels)
 
-    def leading(self, count: int) -> ImageBatch:
-        """So many of them, evenly taken, to be shown, the others behind them."""
-        few = evenly_spaced(len(self.names), count)
-        return self.few(few + sorted(set(range(len(self.names))) - set(few)))._replace(first=len(few))
+    def move_to_front(self, count: int) -> ImageBatch:
+        """Move `count` evenly spaced images to the front, to be shown."""
+        front = evenly_spaced(len(self.names), count)
+        others = sorted(set(range(len(self.names))) - set(front))
+        return self.select(front + others)._replace(num_shown=len(front))
 
-    def joined(self, other: ImageBatch) -> ImageBatch:
-        """With more company, which is of other pictures."""
-        here = {Path(name).resolve() for name in self.names}
-        other = other.few([place for place, name in enumerate(other.names) if Path(name).resolve() not in here])
+    def join(self, other: ImageBatch) -> ImageBatch:
+        """Append the images of another batch that are not in this one."""
+        files = {Path(name).resolve() for name in self.names}
+        other = other.select([row for row, name in enumerate(other.names) if Path(name).resolve() not in files])
         view, names, labels = torch.cat([self.view, other.view]), self.names + other.names, self.labels + other.labels
         return self._replace(view=view, names=names, labels=labels)
 
 
 def figure_data(settings: FigureOptions, data: Image) -> Image:
-    """How pictures are cut for a figure. Mistake if the size does not fit the patches."""
+    """Return the image modality with the figure's size and crop. Raises UserError if patches do not fit the size."""
     sides = settings.size or data.size
     if any(side < data.patch or side % data.patch for side in sides):
         better = " ".join(str(max(1, round(side / data.patch)) * data.patch) for side in sides)
@@ -94,129 +80,129 @@ def figure_data(settings: FigureOptions, data: Image) -> Image:
     return dataclasses.replace(data, size=settings.size or data.size, eval_crop=settings.eval_crop)
 
 
-def load_images(settings: FigureOptions, data: Image, company: int = 0, of: Sequence[str] = ()) -> ImageBatch:
-    """Some of the pictures asked for, evenly taken, those that are shown first; behind them more, `company` in all.
+def load_images(settings: FigureOptions, data: Image, reference: int = 0, roots: Sequence[str] = ()) -> ImageBatch:
+    """Load evenly spaced images to show, and behind them others, up to `reference` in all.
 
-    Those that cannot be decoded are left out, and named. Where fewer than eight are asked for, their company is of what the
-    run learnt from, if that is where it was. Mistake if none is left, or if too many are asked for.
+    With fewer than MIN_REFERENCE images in all, training images of the run are appended if they still exist. Images
+    that cannot be decoded are skipped with a warning. Raises UserError if none is left or too many are requested.
     """
     if not 1 <= settings.count <= MAX_SHOWN:
-        raise UserError(f"{settings.count} pictures do not fit into a figure: try --count 6; {MAX_SHOWN} is the most")
-    found = read_images(tuple(of or settings.images), figure_data(settings, data), company, settings.count)
-    if found.total > settings.count:
-        info_once(f"pictures   {settings.count} of {found.total:,} are shown: --count shows more")
-    roots = training_images(settings.run)
-    if company and len(found.names) < MIN_COMPANY and roots and all(Path(root).exists() for root in roots):
-        return found.joined(read_images(roots, found.data, company))
-    return found
+        raise UserError(f"--count must be 1 to {MAX_SHOWN} in a figure, got {settings.count}: try --count 6")
+    images = read_images(tuple(roots or settings.images), figure_data(settings, data), reference, settings.count)
+    if images.total > settings.count:
+        info_once(f"images     {settings.count} of {images.total:,} are shown: --count shows more")
+    training = training_images(settings.run)
+    if reference and len(images.names) < MIN_REFERENCE and training and all(Path(root).exists() for root in training):
+        return images.join(read_images(training, images.data, reference))
+    return images
 
 
 @functools.cache
 def info_once(message: str) -> None:
-    """What is said once, however many figures are of the same pictures."""
+    """Print a message once, even if several figures use the same images."""
     info(message)
 
 
-def evenly_spaced(many: int, few: int) -> list[int]:
-    """So many of the numbers below `many`, evenly taken."""
-    return sorted({round(place) for place in np.linspace(0, many - 1, min(few, many))})
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Return `count` evenly spaced indices below `total`, or all of them if there are fewer."""
+    return sorted({round(index) for index in np.linspace(0, total - 1, min(count, total))})
 
 
 def training_images(run: str) -> tuple[str, ...]:
-    """Where a run's pictures lie; nothing if it does not say."""
+    """Return the folders of a run's training images; empty if they are unknown."""
     data = load_config(Path(run)).data if is_run_folder(Path(run)) else None
     return data.root if isinstance(data, Image) else ()
 
 
-def read_images(roots: tuple[str, ...], data: Image, count: int, first: int = 0) -> ImageBatch:
-    """Pictures of files and folders: `first` of them to be shown, and behind them others, `count` in all, both evenly taken.
+def read_images(roots: tuple[str, ...], data: Image, count: int, num_shown: int = 0) -> ImageBatch:
+    """Read images of files and folders: `num_shown` to be drawn, then others up to `count`, both evenly spaced.
 
-    Files that are named one by one stay in that order.
+    If all roots are files, they keep their order.
     """
     data = dataclasses.replace(data, root=roots)
     source = data.listing()
     if sorted(roots) == source.paths:
         source = source._replace(paths=list(roots))
     samples = ThreadedDataset(data.dataset(source))
-    few = evenly_spaced(len(samples), first)
-    wanted = few + [each for each in evenly_spaced(len(samples), count) if each not in set(few)]
-    read = samples.read(torch.tensor(wanted), None)
+    front = evenly_spaced(len(samples), num_shown)
+    rows = front + [each for each in evenly_spaced(len(samples), count) if each not in set(front)]
+    read = samples.read(torch.tensor(rows), None)
     good = torch.where(read.label >= 0)[0].tolist()
     for bad in read.skipped:
         warn(f"{bad.path} cannot be decoded ({bad.reason}): it is left out")
     if not good:
-        raise UserError(f"of {' '.join(roots)} no picture can be decoded: jepa doctor says why")
-    names = tuple(samples.source(wanted[row]) for row in good)
-    classes = [samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good]
-    leading = sum(row < len(few) for row in good) or min(first, len(good))
-    return ImageBatch(read.views[0][good], names, tuple(classes), data, len(samples), leading)
+        raise UserError(f"no image in {' '.join(roots)} can be decoded: jepa doctor tells why")
+    names = tuple(samples.source(rows[row]) for row in good)
+    labels = tuple(samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good)
+    num_shown = sum(row < len(front) for row in good) or min(num_shown, len(good))
+    return ImageBatch(read.views[0][good], names, labels, data, len(samples), num_shown)
 
 
 def with_default_images(settings: FigureOptions) -> FigureOptions:
-    """With pictures to show: those asked for, or what the run learnt from. Mistake if nobody says any."""
+    """Fill in the training images of the run if no images are given. Raises UserError if these are unknown."""
     if settings.images:
         return settings
     roots = training_images(settings.run)
     if not roots:
-        raise UserError(f"{settings.run} does not say what it learnt from: give pictures, as in {settings.run} photos/")
+        raise UserError(f"{settings.run} names no image folder: give images, as in {settings.run} photos/")
     return dataclasses.replace(settings, images=roots)
 
 
 class ImageFeatures(NamedTuple):
-    """Pictures and their patches' features."""
+    """Images and the features of their patches."""
 
-    shown: ImageBatch
+    images: ImageBatch
     x: Float[Tensor, "B N D"]
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.shown.data.grid
+        """Return the rows and columns of patches."""
+        return self.images.data.grid
 
 
 @torch.no_grad()
-def patch_features(settings: FigureOptions, this: EncoderAdapter, found: ImageBatch, layer: int = -1) -> ImageFeatures:
-    """Features of every patch. Mistake if that layer is not there, or if it cannot be asked of this encoder."""
-    layers = getattr(this.network, "blocks", None)
-    if layers is None and settings.size:
-        raise UserError(f"{settings.run} sees pictures at its own size alone: leave --size out")
-    if layer != -1 and layers is None:
-        raise UserError(f"{settings.run} gives its last layer alone: leave --layer out")
-    if layers is not None and not -len(layers) <= layer < len(layers):
-        raise UserError(
-            f"{settings.run} has {len(layers)} blocks, no {layer}: blocks count from 0, or from the end by -1"
-        )
-    rows = []
-    for view in found.view.split(CHUNK_IMAGES):
+def patch_features(
+    settings: FigureOptions, encoder: PretrainedEncoder, images: ImageBatch, layer: int = -1
+) -> ImageFeatures:
+    """Compute the patch features of a block. Raises UserError if the encoder lacks that block or the input size."""
+    blocks = getattr(encoder.network, "blocks", None)
+    if blocks is None and settings.size:
+        raise UserError(f"{settings.run} works only at its own input size: leave --size out")
+    if layer != -1 and blocks is None:
+        raise UserError(f"{settings.run} returns only its last layer: leave --layer out")
+    if blocks is not None and not -len(blocks) <= layer < len(blocks):
+        raise UserError(f"--layer must be -{len(blocks)} to {len(blocks) - 1}, got {layer}: -1 is the last block")
+    features = []
+    for view in images.view.split(BATCH_IMAGES):
         if layer == -1:
-            rows.append(this.encode(view).patches)
+            features.append(encoder.encode(view).patches)
         else:
-            (tokens,) = this.network(this.data.tokens(view), (layer,))
-            rows.append(tokens.x.float())
-    return ImageFeatures(found, torch.cat(rows))
+            (tokens,) = encoder.network(encoder.data.tokens(view), (layer,))
+            features.append(tokens.x.float())
+    return ImageFeatures(images, torch.cat(features))
 
 
-def load_encoder(settings: FigureOptions) -> EncoderAdapter:
-    """The encoder that is asked for, ready to see."""
-    this = load_adapter(settings.run, settings.encoder)
-    this.network.eval()
-    return this
+def load_encoder(settings: FigureOptions) -> PretrainedEncoder:
+    """Load the encoder of the settings in evaluation mode."""
+    encoder = load_any(settings.run, settings.encoder)
+    encoder.network.eval()
+    return encoder
 
 
 def output_file(settings: FigureOptions, name: str) -> Path:
-    """Where a figure goes: asked before it is drawn. Mistake if it is to be no PNG, or nothing can be written there."""
+    """Return the path of a figure. Raises UserError, before drawing, if it is not a PNG or cannot be written."""
     if settings.out and settings.out.suffix != ".png":
-        raise UserError(f"{settings.out} is no .png: try --out {settings.out.with_suffix('.png')}")
+        raise UserError(f"--out must end in .png, got {settings.out}: try --out {settings.out.with_suffix('.png')}")
     folder = Path(settings.run)
     inside = folder / "figures" if folder.is_dir() else Path("figures")
     out = settings.out or inside / f"{name}.png"
-    there = next(each for each in out.absolute().parents if each.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UserError(f"nothing can be written in {there}: try --out {out.name}")
+    parent = next(each for each in out.absolute().parents if each.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{parent} is not a writable folder: try --out {out.name}")
     return out
 
 
 def shorten_name(name: str) -> str:
-    """A file's name, short enough for a label."""
-    place = parse_address(name)
-    name = Path(name).name if place is None else name.rsplit("/", 1)[-1]
+    """Return a file name, shortened for a label."""
+    name = Path(name).name if parse_address(name) is None else name.rsplit("/", 1)[-1]
     return name if len(name) <= 17 else name[:7] + "…" + name[-9:]

@@ -1,4 +1,4 @@
-"""Compare the predictor with simple baselines on hidden patches.   B pictures  N patches  T hidden patches"""
+"""Compare the predictor with baselines on target patches.   B images  N patches  T target patches  E features"""
 
 from __future__ import annotations
 
@@ -20,66 +20,69 @@ from openjepa.viz.inputs import ImageBatch
 
 
 class PredictionErrors(NamedTuple):
-    """Mean squared error of each hidden patch's target features, 1 being their variance over all hidden patches."""
+    """Mean squared error at each target patch, divided by the variance of target features over all target patches."""
 
     predictor: Float[Tensor, "B T"]
-    mean: Float[Tensor, "B T"]  # of guessing their mean
-    nearest: Float[Tensor, "B T"]  # of copying the features of the nearest patch that is shown
+    mean: Float[Tensor, "B T"]  # of predicting the mean target
+    nearest: Float[Tensor, "B T"]  # of copying the features of the nearest context patch
 
 
 class PredictionResult(NamedTuple):
-    """What was asked for, what is expected there, and what is there."""
+    """Target patches, their predicted and true features, and the errors."""
 
-    target: Int[Tensor, "B T"]  # which patches
+    target: Int[Tensor, "B T"]  # patch indices
     predicted: Float[Tensor, "B T E"]
     truth: Float[Tensor, "B T E"]
     errors: PredictionErrors
-    pixels: Float[Tensor, "B T W"] | None  # each patch's numbers as predicted, where the run predicts them
+    pixels: Float[Tensor, "B T W"] | None  # predicted pixels of each patch, if the run predicts them
 
 
 def has_predictor(run: Pretrain) -> bool:
-    """Whether such a run asks for what it does not see."""
+    """Return whether the method of a run predicts target patches."""
     return type(run.method) in (JEPA, MAE)
 
 
 def load_predictive_method(folder: Path) -> tuple[Pretrain, Any]:
-    """A run's settings and all its networks. Mistake if it has no predictor."""
+    """Load a run's settings and all its networks. Raises UserError if it has no predictor."""
     if not is_run_folder(folder):
-        raise UserError(f"{folder} is no run: what a predictor expects is drawn of a run, or of what jepa convert made")
+        raise UserError(f"{folder} is not a run and has no predictor: give a run folder or one made by jepa convert")
     run = load_config(folder)
     if not has_predictor(run):
-        raise UserError(f"{folder} predicts nothing that is hidden: give a run of a JEPA or of an autoencoder")
+        raise UserError(f"{folder} ({type(run.method).__name__}) has no predictor: give a run of a JEPA or an MAE")
     if isinstance(run.method, JEPA):
         run = dataclasses.replace(run, method=dataclasses.replace(run.method, target_stride=1))
     return run, load_method(folder, run)
 
 
 @torch.no_grad()
-def predict_hidden(method: Any, run: Pretrain, found: ImageBatch, mask: Masks) -> PredictionResult:
-    """Predictions and targets of all pictures at once, since targets may be standardised over what is seen together.
+def predict_hidden(method: Any, run: Pretrain, images: ImageBatch, mask: Masks) -> PredictionResult:
+    """Predict the target patches of all images and compute the errors.
 
-    Targets are as in training. What is copied from the nearest shown patch are targets of whole pictures, since in some
-    runs the target encoder is never shown those.
+    Targets are those of training. All images are one batch, because targets may be standardized over the batch. The
+    features copied from the nearest context patch are targets of whole images: in some runs the target encoder does not
+    get context patches.
     """
-    batch = Batch((found.view,), torch.arange(len(found.view)))
-    tokens, target = run.data.tokens(found.view), mask.target[:, 0]  # type: ignore[union-attr]
+    batch = Batch((images.view,), torch.arange(len(images.view)))
+    tokens, target = run.data.tokens(images.view), mask.target[:, 0]  # type: ignore[union-attr]
     (context,) = method.context_encoder(tokens.take(mask.context, mask.context_valid))
     output = method.predictor(context, where=tokens.take(target).pos[:, None])[:, 0].float()
-    all_of_it = torch.arange(tokens.x.shape[1]).expand(len(tokens.x), 1, -1)
-    truth, whole = (
-        split_features_pixels(method.targets(batch, (each,)).x, run) for each in (mask, mask._replace(target=all_of_it))
-    )
-    predicted, there = split_features_pixels(output, run)[0], gather_patches(truth[0], target)
-    copied = gather_patches(whole[0], nearest_context_patch(mask, tokens.pos))
-    variance = (there - there.mean((0, 1))).square().mean()
-    errors = PredictionErrors(
-        *((guess - there).square().mean(-1) / variance for guess in (predicted, there.mean((0, 1)), copied))
-    )
-    return PredictionResult(target, predicted, there, errors, split_features_pixels(output, run)[1])
+    predicted, pixels = split_features_pixels(output, run)
+    every_patch = torch.arange(tokens.x.shape[1]).expand(len(tokens.x), 1, -1)
+    features, _ = split_features_pixels(method.targets(batch, (mask,)).x, run)
+    whole, _ = split_features_pixels(method.targets(batch, (mask._replace(target=every_patch),)).x, run)
+    truth = gather_patches(features, target)
+    mean = truth.mean((0, 1))
+    nearest = gather_patches(whole, nearest_context_patch(mask, tokens.pos))
+    variance = (truth - mean).square().mean()
+    errors = ((guess - truth).square().mean(-1) / variance for guess in (predicted, mean, nearest))
+    return PredictionResult(target, predicted, truth, PredictionErrors(*errors), pixels)
 
 
 def split_features_pixels(x: Float[Tensor, "B N E"], run: Pretrain) -> tuple[Tensor, Tensor | None]:
-    """Features, and pixels if there are any; of an autoencoder pixels are both."""
+    """Split predictions or targets into features and pixels; for an MAE both are the pixels.
+
+    Without a pixel loss, pixels are None.
+    """
     if isinstance(run.method, MAE):
         return x, x
     assert isinstance(run.method, JEPA)
@@ -88,18 +91,18 @@ def split_features_pixels(x: Float[Tensor, "B N E"], run: Pretrain) -> tuple[Ten
 
 
 def gather_patches(x: Float[Tensor, "B N E"], index: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
+    """Gather the patches of each image by their indices."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def nearest_context_patch(mask: Masks, pos: Float[Tensor, "B N P"]) -> Int[Tensor, "B T"]:
-    """Of each patch asked for the nearest that is shown, in space."""
-    here, there = gather_patches(pos, mask.target[:, 0]), gather_patches(pos, mask.context)
-    far = torch.cdist(here, there)
+    """Return the index of the context patch nearest in space to each target patch."""
+    distance = torch.cdist(gather_patches(pos, mask.target[:, 0]), gather_patches(pos, mask.context))
     if mask.context_valid is not None:
-        far = far.masked_fill(~mask.context_valid[:, None], float("inf"))
-    return mask.context.gather(1, far.argmin(-1))
+        distance = distance.masked_fill(~mask.context_valid[:, None], float("inf"))
+    return mask.context.gather(1, distance.argmin(-1))
 
 
-def nearest_patches(wanted: Float[Tensor, "T E"], gallery: Float[Tensor, "G E"]) -> Int[Tensor, "T"]:
-    """The gallery's patch whose target features are nearest."""
-    return torch.cdist(wanted, gallery).argmin(-1)
+def nearest_patches(queries: Float[Tensor, "T E"], gallery: Float[Tensor, "G E"]) -> Int[Tensor, "T"]:
+    """Return the index of the gallery patch whose target features are nearest to each query."""
+    return torch.cdist(queries, gallery).argmin(-1)

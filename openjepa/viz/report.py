@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page with everything in it."""
+"""Write the report of a run: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -12,120 +12,111 @@ from openjepa.modalities.image import Image
 from openjepa.training.log import read_metrics
 from openjepa.training.perf.flops import encoder_flops
 from openjepa.viz.canvas import CaptionedFigure
-from openjepa.viz.curves import svg_charts
-from openjepa.viz.features import FeaturesOptions, features_figure
-from openjepa.viz.html import figure_html, section, write_page
+from openjepa.viz.curves import CURVES_CAPTION, format_charts
+from openjepa.viz.features import features_figure
+from openjepa.viz.html import format_figure, format_section, write_page
 from openjepa.viz.inputs import evenly_spaced, load_encoder, read_images
 from openjepa.viz.masks import draw_masks
 from openjepa.viz.neighbors import NEIGHBOR_COUNT, draw_neighbors
 from openjepa.viz.prediction_error import has_predictor
 from openjepa.viz.predictions import prediction_figure
 from openjepa.viz.report_sections import (
+    SPEED_COLUMNS,
     RunRecord,
-    command_list,
-    comparison_table,
-    fact_table,
-    html_table,
-    probe_tables,
+    format_comparison,
+    format_facts,
+    format_probes,
+    format_settings,
+    format_speed,
+    format_table,
+    list_commands,
+    list_warnings,
     read_run_record,
-    settings_table,
-    speed_table,
-    summary_sentence,
-    warning_list,
+    summarize_run,
 )
-from openjepa.viz.spectrum import draw_spectrum, pooled_features, training_stages
+from openjepa.viz.settings import FeaturesOptions
+from openjepa.viz.spectrum import draw_spectrum, training_stages
 
-MAX_DRAWING_FLOPS = 1e12  # operations of one pass of an encoder over all pictures that are looked at, about
+MAX_DRAWING_FLOPS = 1e12  # limits the images of the figures: FLOPs to encode all of them once
 
-MIN_IMAGES, MAX_IMAGES = 24, 2048  # pictures among which neighbours are found
+MIN_IMAGES, MAX_IMAGES = 24, 2048  # images to search for nearest neighbors
 
-SAMPLES = 128  # of these, at most, every patch is looked at
+MAX_PATCH_IMAGES = 128  # images whose patch features are computed
 
 SHOWN_IMAGES = 6
 
 
 def write_report(folders: Sequence[str], out: Path | None = None, pictures: bool = True) -> Path:
-    """The page's path. Mistake if a folder is no run, or has taken no step."""
+    """Write the report and return its path. Raises UserError if a folder is not a run or its log is empty."""
     if not folders:
-        raise UserError("a report is of a run: give its folder, or several")
+        raise UserError("jepa report needs the folder of a run, or several")
     runs = [read_run_record(Path(each)) for each in folders]
     out = out or (runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html"))
     if out.suffix != ".html":
-        raise UserError(f"{out} is no .html: try --out {out.with_suffix('.html')}")
+        raise UserError(f"--out must end in .html, got {out}: try --out {out.with_suffix('.html')}")
     title = runs[0].name if len(runs) == 1 else " · ".join(run.name for run in runs)
-    page = write_page(f"Report: {title}", "\n".join(report_sections(runs, pictures)), out)
+    page = write_page(f"Report: {title}", "\n".join(format_sections(runs, pictures)), out)
     info(f"report     {page}")
     return page
 
 
-def report_sections(runs: Sequence[RunRecord], pictures: bool) -> Iterator[str]:
-    """The page from top to bottom."""
-    yield "".join(f"<p>{html.escape(summary_sentence(run))}</p>" for run in runs)
-    yield from (fact_table(run) for run in runs if len(runs) == 1)
-    if found := [warning for run in runs for warning in warning_list(run)]:
-        yield section(
-            "warnings",
-            "Warnings",
-            f'<div class="warning">{"".join(f"<p>{html.escape(each)}</p>" for each in found)}</div>',
-        )
+def format_sections(runs: Sequence[RunRecord], pictures: bool) -> Iterator[str]:
+    """Yield the sections of the page from top to bottom."""
+    yield "".join(f"<p>{html.escape(summarize_run(run))}</p>" for run in runs)
+    yield from (format_facts(run) for run in runs if len(runs) == 1)
+    if warnings := [f"<p>{html.escape(warning)}</p>" for run in runs for warning in list_warnings(run)]:
+        yield format_section("warnings", "Warnings", f'<div class="warning">{"".join(warnings)}</div>')
     if len(runs) > 1:
-        yield section("side", "Side by side", comparison_table(runs))
-    caption = "Shaded: where a healthy run lies; below the dashed line the alarm speaks."
-    charts = svg_charts([(run.name, run.log) for run in runs])
-    yield section("curves", "Curves", f"{charts}<p>{caption}</p>")
-    yield section("probes", "What it is good for", "".join(probe_tables(run, len(runs) > 1) for run in runs))
+        yield format_section("side", "Side by side", format_comparison(runs))
+    charts = format_charts([(run.name, run.log) for run in runs])
+    yield format_section("curves", "Training curves", f"{charts}<p>{CURVES_CAPTION}.</p>")
+    yield format_section("probes", "Probes", "".join(format_probes(run, len(runs) > 1) for run in runs))
     for run in runs if pictures else ():
-        yield from figures_section(run, len(runs) > 1)
-    yield section(
-        "speed",
-        "Speed",
-        html_table(
-            ("run", "images / s", "of it waiting for data", "of the matrix rate"), (speed_table(run) for run in runs)
-        ),
-    )
-    yield section("next", "How to go on", "".join(f"<pre>{html.escape(command_list(run))}</pre>" for run in runs))
-    yield section("settings", "Settings", "".join(settings_table(run) for run in runs))
+        yield from format_figures(run, len(runs) > 1)
+    yield format_section("speed", "Speed", format_table(SPEED_COLUMNS, (format_speed(run) for run in runs)))
+    yield format_section("next", "Next steps", "".join(f"<pre>{html.escape(list_commands(run))}</pre>" for run in runs))
+    yield format_section("settings", "Settings", "".join(format_settings(run) for run in runs))
 
 
-def figures_section(run: RunRecord, named: bool) -> Iterator[str]:
-    """Masks, features, predictions, neighbours and the spectrum, of the run's own pictures; or why there are none."""
+def format_figures(run: RunRecord, named: bool) -> Iterator[str]:
+    """Yield masks, features, predictions, neighbors and spectrum of the run's images, or why they are missing."""
     suffix = f", {run.name}" if named else ""
     try:
-        for plate in run_figures(run):
-            yield section(f"{plate.name}{f'-{run.name}' if named else ''}", plate.title + suffix, figure_html(plate))
+        for each in draw_figures(run):
+            name = f"{each.name}-{run.name}" if named else each.name
+            yield format_section(name, each.title + suffix, format_figure(each))
     except (UserError, OSError) as error:
-        yield section(
-            f"pictures-{run.name}", f"Pictures{suffix}", f"<p>None could be drawn: {html.escape(str(error))}</p>"
-        )
+        reason = f"<p>The figures could not be drawn: {html.escape(str(error))}</p>"
+        yield format_section(f"figures-{run.name}", f"Figures{suffix}", reason)
 
 
-def run_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
-    """The pictures that can be drawn of this run."""
+def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
+    """Draw the figures that this run allows, on images of its training data."""
     if not isinstance(run.settings.data, Image):
-        raise UserError(f"{run.name} learns from signals")
+        raise UserError(f"{run.name} is not trained on images")
     folder, root = str(run.folder), run.settings.data.root
-    this = load_encoder(FeaturesOptions(run=folder))
-    cost = encoder_flops(run.settings.method, this.data, this.data.grid[0] * this.data.grid[1])
+    encoder = load_encoder(FeaturesOptions(run=folder))
+    cost = encoder_flops(run.settings.method, encoder.data, encoder.data.grid[0] * encoder.data.grid[1])
     affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost)))
-    many = read_images(root, this.data, affordable)
-    found = many.few(evenly_spaced(len(many.names), min(SAMPLES, affordable)))
+    candidates = read_images(root, encoder.data, affordable)
+    images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
     if has_predictor(run.settings):
-        yield draw_masks(run.settings, found.few(evenly_spaced(len(found.names), 3)))
-    yield features_figure(this, found.leading(SHOWN_IMAGES))
+        yield draw_masks(run.settings, images.select(evenly_spaced(len(images.names), 3)))
+    yield features_figure(encoder, images.move_to_front(SHOWN_IMAGES))
     if has_predictor(run.settings) and any((run.folder / "checkpoints").glob("step-*")):
-        yield prediction_figure(run.folder, found.leading(SHOWN_IMAGES - 2))
-    if len(found.names) > NEIGHBOR_COUNT:
-        yield draw_neighbors(many, pooled_features(this, many.view).numpy())
+        yield prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
+    if len(images.names) > NEIGHBOR_COUNT:
+        yield draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
         stages = training_stages(run.folder, run.settings, "target")
-        yield draw_spectrum([(name, pooled_features(each, found.view)) for name, each in stages], len(found.names))
+        yield draw_spectrum([(name, each.pooled(images.view)) for name, each in stages], len(images.names))
 
 
 def write_report_at_end(folder: Path) -> Path | None:
-    """The report of a run that has just ended; the run is done without it, too, and why there is none is said."""
+    """Write the report of a run that has just ended. If that fails, warn and return None: the run is complete."""
     if not read_metrics(folder / "metrics.jsonl"):
         return None
     try:
         return write_report([str(folder)])
     except (UserError, OSError) as error:
-        warn(f"no report was written ({error}); later: jepa report {folder}")
+        warn(f"no report was written ({error}); to try again: jepa report {folder}")
         return None

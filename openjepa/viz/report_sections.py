@@ -1,16 +1,17 @@
-"""The sections of a run's report."""
+"""Build the sections of a report."""
 
 from __future__ import annotations
 
 import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
-from openjepa.evaluation.scores import distinct_probes, read_scores, score_cell
+from openjepa.evaluation.scores import format_cell, read_scores, table_axes
 from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
 from openjepa.training.collapse import CollapseAlarm
@@ -19,15 +20,31 @@ from openjepa.viz.curves import load_logs
 
 LogRows = list[dict[str, Any]]
 
+FACTS = (  # metric, label, format
+    ("step", "steps", "{:,}"),
+    ("loss", "loss", "{:.3g}"),
+    ("relative_loss", "loss / loss of the mean target", "{:.2f}"),
+    ("rankme", "RankMe (effective rank)", "{:.0f}"),
+    ("images_per_second", "images per second", "{:.0f}"),
+    ("share_of_ceiling", "of the matmul ceiling", "{:.0%}"),
+    ("online_knn", "online kNN accuracy", "{:.1%}"),
+)
+
+SPEED = {"images_per_second": "{:.1f}", "data_wait": "{:.1%}", "share_of_ceiling": "{:.1%}"}  # metric -> format
+
+SPEED_COLUMNS = ("run", "images / s", "time waiting for data", "of the matmul ceiling")
+
+COMPARED = ("step", "loss", "relative_loss", "target_std", "feature_spread", "rankme", "images_per_second")
+
 
 class RunRecord(NamedTuple):
-    """What is known of a run."""
+    """The settings, log and metadata of a run."""
 
     folder: Path
     settings: Pretrain
     log: LogRows
-    data: dict[str, Any]
-    environment: dict[str, Any]
+    data: dict[str, Any]  # data.json
+    environment: dict[str, Any]  # environment.json
 
     @property
     def name(self) -> str:
@@ -35,54 +52,51 @@ class RunRecord(NamedTuple):
 
     @property
     def last(self) -> dict[str, Any]:
-        """The newest value of every signal."""
+        """Return the newest value of every metric."""
         return {name: value for row in self.log for name, value in row.items()}
 
 
 def read_run_record(folder: Path) -> RunRecord:
+    """Read a run folder. Raises UserError if it is not a run or its log is empty."""
     settings = load_config(folder)
-    notes = (read_json(file) if (file := folder / f"{name}.json").is_file() else {} for name in ("data", "environment"))
     (_, log), *_ = load_logs([folder])
-    return RunRecord(folder, settings, log, *notes)
+    files = (folder / "data.json", folder / "environment.json")
+    return RunRecord(folder, settings, log, *(read_json(file) if file.is_file() else {} for file in files))
 
 
-def html_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Rows of text as HTML, in a box that can be moved sideways."""
+def format_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table as HTML, in a box that scrolls sideways."""
     cells = "".join(f"<th>{html.escape(each)}</th>" for each in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(each)}</td>" for each in line) + "</tr>" for line in lines)
     return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
 
 
-def summary_sentence(run: RunRecord) -> str:
-    """What was trained on what."""
+def summarize_run(run: RunRecord) -> str:
+    """Summarize method, encoder, data and progress of a run."""
     data, method, done = run.settings.data, run.settings.method, run.log[-1]["step"]
-    samples = f"{run.data.get('count', 0):,} samples" if run.data.get("count") else "samples"
-    shape = f", {data.size[0]}×{data.size[1]} px in patches of {data.patch}" if isinstance(data, Image) else ""
-    state = "has taken all its" if done >= run.settings.steps else f"has taken {done:,} of its"
+    samples = f"{run.data['count']:,} samples" if run.data.get("count") else "samples"
+    shape = f", {data.size[0]}×{data.size[1]} px in patches of {data.patch} px" if isinstance(data, Image) else ""
     return (
-        f"{run.name}: {type(method).__name__}, an encoder of width {method.dim} and depth {method.depth}, learns from {samples}"
-        f"{shape}. It {state} {run.settings.steps:,} steps of {run.settings.batch_size} ({run.settings.epochs:.3g} epochs)."
+        f"{run.name}: {type(method).__name__} with an encoder of width {method.dim} and depth {method.depth}, "
+        f"trained on {samples}{shape}. {done:,} of {run.settings.steps:,} steps at batch size "
+        f"{run.settings.batch_size} are done ({run.settings.epochs:.3g} epochs in total)."
     )
 
 
-def fact_table(run: RunRecord) -> str:
-    """The figures that are looked for first."""
-    last = run.last | {
-        name: median_of(run, name) for name in ("images_per_second", "share_of_ceiling") if name in run.last
-    }
-    wanted = (
-        ("step", "steps taken", "{:,}"), ("loss", "loss", "{:.3g}"), ("relative_loss", "of the mean target's loss", "{:.2f}"),
-        ("rankme", "RankMe, directions", "{:.0f}"), ("images_per_second", "images per second", "{:.0f}"),
-        ("share_of_ceiling", "of the matrix rate", "{:.0%}"), ("online_knn", "kNN during the run", "{:.1%}"),
-    )  # fmt: skip
-    items = (
-        f"<li><b>{form.format(last[name])}</b><span>{words}</span></li>" for name, words, form in wanted if name in last
-    )
+def format_facts(run: RunRecord) -> str:
+    """Return the most important metrics as HTML; throughput is the median over the log."""
+    medians = {name: median(run, name) for name in ("images_per_second", "share_of_ceiling") if name in run.last}
+    values = run.last | medians
+    items = [
+        f"<li><b>{form.format(values[name])}</b><span>{label}</span></li>"
+        for name, label, form in FACTS
+        if name in values
+    ]
     return f'<ul class="facts">{"".join(items)}</ul>'
 
 
-def warning_list(run: RunRecord) -> Iterator[str]:
-    """What a person should know: alarms, files passed over, a run that is not done."""
+def list_warnings(run: RunRecord) -> Iterator[str]:
+    """Yield warnings: collapse alarms, files that could not be decoded, an unfinished run."""
     alarm = CollapseAlarm(run.settings.method)
     for row in run.log:
         if message := alarm.check({name: float(value) for name, value in row.items()}):
@@ -90,75 +104,76 @@ def warning_list(run: RunRecord) -> Iterator[str]:
     skipped = run.folder / "skipped.jsonl"
     if skipped.is_file() and (lines := skipped.read_text(errors="replace").splitlines()):
         first = json.loads(lines[0])
-        yield f"{run.name}: {len(lines):,} files could not be decoded and others took their place, the first {first['path']} ({first['reason']})."
+        yield (
+            f"{run.name}: {len(lines):,} files could not be decoded and were replaced by others, "
+            f"e.g. {first['path']} ({first['reason']})."
+        )
     if run.log[-1]["step"] < run.settings.steps:
-        yield f"{run.name} is not done: jepa pretrain --out {run.folder} --resume goes on."
+        yield f"{run.name} is not finished: resume it with jepa pretrain --out {run.folder} --resume."
 
 
-def comparison_table(runs: Sequence[RunRecord]) -> str:
-    """Figures of several runs, and the settings in which they differ."""
-    names = ("step", "loss", "relative_loss", "target_std", "feature_spread", "rankme", "images_per_second")
-    lines = [
+def format_comparison(runs: Sequence[RunRecord]) -> str:
+    """Return the newest metrics of several runs and the settings that differ, as HTML."""
+    metrics = [
         (name.replace("_", " "), *(f"{run.last[name]:.4g}" if name in run.last else "" for run in runs))
-        for name in names
+        for name in COMPARED
     ]
     flat = [flatten(to_json(run.settings)) for run in runs]
-    every = dict.fromkeys(name for each in flat for name in each)
-    other = [name for name in every if len({str(each.get(name, "")) for each in flat}) > 1 and name not in RUN_SETTINGS]
-    differing = [(name, *(str(each.get(name, "")) for each in flat)) for name in other]
+    rows = [(name, *(str(each.get(name, "")) for each in flat)) for name in dict.fromkeys(chain(*flat))]
+    differing = [row for row in rows if len(set(row[1:])) > 1 and row[0] not in RUN_SETTINGS]
     head = ("", *(run.name for run in runs))
-    return html_table(head, lines) + "<h3>Settings that differ</h3>" + html_table(head, differing)
+    return format_table(head, metrics) + "<h3>Settings that differ</h3>" + format_table(head, differing)
 
 
-def probe_tables(run: RunRecord, named: bool) -> str:
-    """Every probe's table, with its baselines."""
+def format_probes(run: RunRecord, named: bool) -> str:
+    """Return the tables of all probes with their baselines, or the command that measures them, as HTML."""
     head, parts = f"<h3>{html.escape(run.name)}</h3>" if named else "", []
     for file in sorted((run.folder / "probes").glob("*.json")):
         content = read_scores(file)
-        if found := content["scores"]:
-            names, kinds = distinct_probes(found)
-            lines = [(name, *(score_cell(found, name, kind) for kind in kinds)) for name in names]
-            parts.append(
-                html_table(("features", *(f"{kind} %" for kind in kinds)), lines)
-                + f"<p>{html.escape(file.stem)}: {html.escape(str(content.get('split', '')))}, intervals of 95 %.</p>"
-            )
-    command = f"<p>Nothing was measured yet. With a folder of labelled pictures: <code>jepa probe {html.escape(str(run.folder))} --data.root LABELLED</code></p>"
-    return head + ("".join(parts) or command)
+        if scores := content["scores"]:
+            names, kinds = table_axes(scores)
+            lines = [(name, *(format_cell(scores, name, kind) for kind in kinds)) for name in names]
+            parts.append(format_table(("features", *(f"{kind}, accuracy in %" for kind in kinds)), lines))
+            split = html.escape(str(content.get("split", "")))
+            parts.append(f"<p>{html.escape(file.stem)}: {split}; 95 % confidence intervals.</p>")
+    command = f"<code>jepa probe {html.escape(str(run.folder))} --data.root LABELED</code>"
+    return head + ("".join(parts) or f"<p>No probes yet. With a folder of labeled images: {command}</p>")
 
 
-def speed_table(run: RunRecord) -> tuple[str, ...]:
-    """Medians over the log."""
-    wanted = {"images_per_second": "{:.1f}", "data_wait": "{:.1%}", "share_of_ceiling": "{:.1%}"}
-    return run.name, *(form.format(median_of(run, name)) if name in run.last else "" for name, form in wanted.items())
+def format_speed(run: RunRecord) -> tuple[str, ...]:
+    """Return the row of SPEED_COLUMNS for a run: medians over the log."""
+    return run.name, *(form.format(median(run, name)) if name in run.last else "" for name, form in SPEED.items())
 
 
-def median_of(run: RunRecord, name: str) -> float:
-    """The median of a signal over the log."""
+def median(run: RunRecord, name: str) -> float:
+    """Return the median of a metric over the log."""
     values = sorted(row[name] for row in run.log if name in row)
     return values[len(values) // 2]
 
 
-def command_list(run: RunRecord) -> str:
+def list_commands(run: RunRecord) -> str:
+    """List the commands to run next, one per line."""
     folder = run.folder
     if isinstance(run.settings.method, Decoder):
         return (
-            f"jepa decoder sample {folder} PICTURES          # each drawn several times\n"
-            f"jepa decoder measure {folder} OTHER_PICTURES   # whether that agrees, beside a control"
+            f"jepa decoder sample {folder} PICTURES          # several samples for each image\n"
+            f"jepa decoder measure {folder} OTHER_PICTURES   # do samples agree with their image? with a control"
         )
     return "\n".join(
         (
-            f"jepa probe {folder} --data.root LABELLED      # accuracy beside the untrained encoder and raw pixels",
-            f"jepa show {folder} PICTURES                   # what it sees in other pictures",
+            f"jepa probe {folder} --data.root LABELED       # accuracy, next to the untrained encoder and raw pixels",
+            f"jepa show {folder} PICTURES                   # figures for other images",
             f"jepa embed {folder} PICTURES --out photos.safetensors && jepa search photos.safetensors PICTURE",
-            f"jepa export {folder} --format hf              # for other tools",
-            f"jepa pretrain --out {folder} --resume         # goes on, where it is not done",
+            f"jepa export {folder} --format hf              # export for transformers",
+            f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
         )
     )
 
 
-def settings_table(run: RunRecord) -> str:
-    """All settings and the environment, folded up."""
+def format_settings(run: RunRecord) -> str:
+    """Return all settings and the environment as a folded table in HTML."""
     flat = flatten(to_json(run.settings))
     lines = [(name, json.dumps(value, ensure_ascii=False)) for name, value in flat.items()]
     lines += [(f"environment.{name}", str(value)) for name, value in run.environment.items()]
-    return f"<details><summary>{html.escape(run.name)}: {len(lines)} settings</summary>{html_table(('setting', 'value'), lines)}</details>"
+    table = format_table(("setting", "value"), lines)
+    return f"<details><summary>{html.escape(run.name)}: {len(lines)} settings</summary>{table}</details>"

@@ -1,46 +1,68 @@
-"""Draw the samples of a decoder beside the pictures they come from."""
+"""Draw the samples of a decoder beside the images they come from.   S samples  B images  H W patches"""
 
 from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool
 
 from openjepa.core.types import Masks
 from openjepa.evaluation.decoder import DecoderSamples, LoadedDecoder
 from openjepa.masking.region import index_mask
-from openjepa.viz.canvas import COLORS, CaptionedFigure, ColorScale, enlarge, fade, heatmap, outline, tile_figure
+from openjepa.viz.canvas import (
+    COLORS,
+    CaptionedFigure,
+    ColorScale,
+    RGBImage,
+    colorize,
+    draw_tiles,
+    enlarge,
+    fade,
+    outline,
+)
 from openjepa.viz.inputs import ImageBatch
 
+MAX_STD = 96.0  # of 255: the standard deviation that gets the brightest color
 
-def samples_figure(decoder: LoadedDecoder, found: ImageBatch, mask: Masks, drawn: DecoderSamples) -> CaptionedFigure:
-    """As the paper's figure 6: the picture, what was shown, and samples with a frame about what was drawn; how much they vary."""
+
+def samples_figure(decoder: LoadedDecoder, images: ImageBatch, mask: Masks, samples: DecoderSamples) -> CaptionedFigure:
+    """Draw image, context, samples with a frame around the decoded block, and their standard deviation.
+
+    Source: figure 6 of the I-JEPA paper.
+    """
     grid, patch, data = decoder.data.grid, decoder.data.patch, decoder.data
-    values = drawn.views.float().std(0, correction=0).mean(1) if len(drawn.views) > 1 else None
+    std = samples.views.float().std(0, correction=0).mean(1) if len(samples.views) > 1 else None
     rows = []
-    for row, picture in enumerate(found.pictures):
+    for row, picture in enumerate(images.pictures):
         inside = index_mask(mask.target[row, 0], None, grid[0] * grid[1]).reshape(grid)
-        samples = [data.picture(view[row]) for view in drawn.views]
-        framing = [
-            outline(enlarge(each), inside, patch * (enlarge(each).shape[0] // each.shape[0]), COLORS[2])
-            for each in samples
-        ]
-        hole = [fade(picture, ~inside, patch)] if decoder.predicts else []
-        varying = [heatmap(values[row].numpy(), ColorScale("", 0.0, 96.0))] if values is not None else []
-        rows.append([picture, *hole, *(framing if decoder.predicts else samples), *varying])
-    columns = [
-        "picture",
-        *(["what is shown"] if decoder.predicts else []),
-        *(f"drawn {n + 1}" for n in range(len(drawn.views))),
-    ]
-    columns += ["how they vary"] if values is not None else []
-    what = (
-        "the mean of what the predictor expects in the frame"
-        if decoder.predicts
-        else "one vector, the mean of its patch features"
-    )
-    if decoder.predicts and not decoder.method.config.pooled:
-        what = "what the predictor expects at every patch in the frame"
+        tiles = [data.to_rgb(view[row]) for view in samples.views]
+        if decoder.decodes_predictions:
+            tiles = [fade(picture, ~inside, patch), *(frame_block(each, inside, patch) for each in tiles)]
+        if std is not None:
+            tiles.append(colorize(std[row].numpy(), ColorScale("", 0.0, MAX_STD)))
+        rows.append([picture, *tiles])
+    columns = ["image", *(["context"] if decoder.decodes_predictions else [])]
+    columns += [f"sample {number + 1}" for number in range(len(samples.views))]
+    columns += ["standard deviation"] if std is not None else []
     caption = (
-        f"Each picture drawn {len(drawn.views)} times from {what}; the decoder, of {decoder.step:,} steps, sees nothing else. What agrees is in the "
-        "representation, what varies is not; bright: deviation over the samples, of 255, up to 96."
+        f"{len(samples.views)} samples for each image, decoded only from {describe_condition(decoder)} "
+        f"(decoder trained for {decoder.step:,} steps). What the samples share is in the representation, "
+        "what varies is not."
     )
-    return CaptionedFigure(
-        "samples", "What the representation holds", caption, tile_figure(rows, columns, found.titles)
-    )
+    if std is not None:
+        caption += f" Standard deviation over the samples, on a scale of 0 to {MAX_STD:.0f} of 255: bright is high."
+    return CaptionedFigure("samples", "Decoded samples", caption, draw_tiles(rows, columns, images.titles))
+
+
+def frame_block(picture: RGBImage, inside: Bool[np.ndarray, "H W"], patch: int) -> RGBImage:
+    """Enlarge an image and draw a frame around the decoded block."""
+    large = enlarge(picture)
+    return outline(large, inside, patch * (large.shape[0] // picture.shape[0]), COLORS[2])
+
+
+def describe_condition(decoder: LoadedDecoder) -> str:
+    """Return in words which features the decoder gets."""
+    if not decoder.decodes_predictions:
+        return "one vector, the mean of the image's patch features"
+    if decoder.method.config.pooled:
+        return "the mean of the features predicted for the framed block"
+    return "the features predicted for each patch of the framed block"

@@ -1,4 +1,4 @@
-"""Small pictures for pages and contact sheets."""
+"""Make thumbnails for pages and contact sheets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from PIL import Image as Pillow
 from openjepa.core.console import warn
 from openjepa.data.archives import parse_address
 from openjepa.data.image_io import Undecodable, load_npy, open_image, upright_image
-from openjepa.viz.html import data_url
+from openjepa.viz.html import encode_data_url
 
 SIDE = 128  # pixels of the longer side
 
 GRAY = (128, 128, 128)
 
-MAX_LABEL = 60  # characters of a path
+MAX_LABEL = 60  # characters of a path in a table or title
 
 
 def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
-    """A picture made small, in colour; grey where it is no longer there or cannot be decoded."""
+    """Load an image at thumbnail size in RGB; return a gray tile if it is missing or cannot be decoded."""
     if not image_exists(path):
         return Pillow.new("RGB", (side, side), GRAY)
     try:
@@ -36,20 +36,20 @@ def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
 
 
 def image_exists(path: str) -> bool:
-    """Whether a picture is where it was."""
-    place = parse_address(path)
-    return Path(place.archive if place else path).is_file()
+    """Return whether the image file, or the archive that contains it, exists."""
+    address = parse_address(path)
+    return Path(address.archive if address else path).is_file()
 
 
 def warn_of_missing(paths: Iterable[str]) -> None:
-    """Says so if pictures are not where they were."""
-    asked = list(paths)
-    if gone := [path for path in asked if not image_exists(path)]:
-        warn(f"{len(gone)} of {len(asked)} pictures are not where they were, the first {gone[0]}: they are shown grey")
+    """Warn if images no longer exist."""
+    every = list(paths)
+    if missing := [path for path in every if not image_exists(path)]:
+        warn(f"{len(missing)} of {len(every)} images are missing, e.g. {missing[0]}: shown as gray tiles")
 
 
 def array_thumbnail(path: str) -> Pillow.Image:
-    """The first three channels of a .npy file, or its first."""
+    """Load the first three channels of a .npy file, or the first one if it has fewer."""
     array = load_npy(path)
     if array.dtype != "uint8" or array.ndim != 3:
         raise Undecodable(f"{array.dtype} of shape {array.shape}")
@@ -57,18 +57,18 @@ def array_thumbnail(path: str) -> Pillow.Image:
 
 
 def jpeg_data_url(picture: Pillow.Image) -> str:
-    """A JPEG as a data: address, so that a page holds it."""
+    """Encode an image as a JPEG data: URL, so that a page contains it."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=80)
-    return data_url("image/jpeg", stream.getvalue())
+    return encode_data_url("image/jpeg", stream.getvalue())
 
 
 def contact_sheet(
-    first: Pillow.Image, found: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7
+    query: Pillow.Image, hits: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7
 ) -> Path:
-    """A contact sheet as PNG: what was asked for, then what was found, each with a line below."""
+    """Write a contact sheet as PNG: the query, then the hits, each with a line of text above; return its path."""
     matplotlib.use("agg")
-    cells = [(first, "asked for"), *found]
+    cells = [(query, "query"), *hits]
     rows = -(-len(cells) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.4), layout="constrained")
     for number, (picture, line) in enumerate(cells):
@@ -82,10 +82,10 @@ def contact_sheet(
 
 
 def image_label(path: str) -> str:
-    """A picture's name and its folder's."""
+    """Return the folder and file name of an image."""
     return "/".join(Path(path).parts[-2:])
 
 
 def shorten_path(path: str) -> str:
-    """The end of a path."""
+    """Return the path, cut at its start to MAX_LABEL characters."""
     return path if len(path) <= MAX_LABEL else "…" + path[-MAX_LABEL:]

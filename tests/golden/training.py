@@ -43,7 +43,7 @@ from openjepa.recipes.image_small import (
     mae_cifar10,
     vicreg_cifar10,
 )
-from openjepa.recipes.registry import RECIPES
+from openjepa.recipes.registry import RECIPES, load_recipe
 from openjepa.training.checkpoint import load_newest
 from openjepa.training.config import Pretrain
 from openjepa.training.log import read_metrics
@@ -51,7 +51,7 @@ from openjepa.training.optim import Optim
 from openjepa.training.parallel.launch import process_group
 from openjepa.training.perf.flops import count_flops
 from tests.golden.values import numbers, statistics, tensors
-from tests.ranks import variables
+from tests.ranks import rank_environments
 from tests.ready import Ready
 from tests.small import small
 
@@ -306,7 +306,7 @@ def trained_together(folder: Path, wanted: dict[str, Variant]) -> dict[str, Any]
     """Train cases in two processes."""
     data(folder)
     code = "import sys\nfrom tests.golden.training import share\nshare(*sys.argv[1:])"
-    begun = [Ready(code, str(folder), json.dumps(wanted), env=each) for each in variables(2)]
+    begun = [Ready(code, str(folder), json.dumps(wanted), env=each) for each in rank_environments(2)]
     assert [each.wait(300) for each in begun] == [0, 0]
     return {f"{name}; {variant}": outcome(together(folder, name)) for name, variant in wanted.items()}
 
@@ -323,7 +323,7 @@ def by_one_process(folder: Path, bf16: bool, names: tuple[str, ...] | None = Non
 
 def recipes() -> dict[str, Any]:
     """Give what recipes say at their full size: the work of a step, schedules, lengths."""
-    assert len(MADE) == len(RECIPES) and {make() for make in MADE.values()} == {make() for make in RECIPES.values()}
+    assert len(MADE) == len(RECIPES) and {make() for make in MADE.values()} == {load_recipe(name) for name in RECIPES}
     found = {}
     for name, make in MADE.items():
         config = make()

@@ -15,34 +15,35 @@ import torch
 from PIL import Image as Pillow
 from safetensors.torch import load_file
 
-from openjepa.cli.cluster import Cluster, cluster
-from openjepa.cli.convert import Convert, convert
-from openjepa.cli.decoder import MeasureDecoder, measure_decoder
-from openjepa.cli.duplicates import Duplicates, duplicates
-from openjepa.cli.embed import Embed, embed
-from openjepa.cli.export import Export, export
-from openjepa.cli.predict import Predict, predict
+from openjepa.cli.cluster import cluster
+from openjepa.cli.convert import convert
+from openjepa.cli.decoder import measure_decoder
+from openjepa.cli.duplicates import duplicates
+from openjepa.cli.embed import embed
+from openjepa.cli.export import export
+from openjepa.cli.predict import predict
 from openjepa.cli.pretrain import pretrain
-from openjepa.cli.probe import Probe, probe
+from openjepa.cli.probe import probe
 from openjepa.cli.search import search
+from openjepa.cli.settings import Cluster, Convert, Duplicates, Embed, Export, MeasureDecoder, Predict, Probe
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.core.types import Masks
 from openjepa.data.loader import Steps
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, draw_samples
+from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, sample_images
 from openjepa.evaluation.decoder import load_decoder as opened_decoder
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.label_free import label_free_metrics
-from openjepa.evaluation.labeled import LabeledData
-from openjepa.evaluation.search import Search
+from openjepa.evaluation.settings import LabeledData, Search
 from openjepa.evaluation.tasks.scenes import measure_dense as measure_patches
 from openjepa.evaluation.tasks.scenes import patch_labels as truth_of_patches
-from openjepa.interop.adapters import load_adapter
+from openjepa.interop.adapters import load_any
 from openjepa.interop.load import load
 from openjepa.masking.config import Masking
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes.decoder import TrainDecoder, decoder_config
+from openjepa.recipes.decoder import decoder_config
+from openjepa.recipes.settings import TrainDecoder
 from openjepa.training.checkpoint import load_newest
 from openjepa.training.config import Pretrain
 from openjepa.training.config import load_config as settings_of
@@ -50,10 +51,11 @@ from openjepa.training.device import Device
 from openjepa.training.optim import Optim
 from openjepa.viz.embedding_map import project_features
 from openjepa.viz.features import Basis, foreground_mask
-from openjepa.viz.inputs import FigureOptions, load_encoder, load_images, patch_features
-from openjepa.viz.masks import mask_coverage
+from openjepa.viz.inputs import load_encoder, load_images, patch_features
+from openjepa.viz.masks import measure_coverage
 from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
-from openjepa.viz.predictions import PredictionOptions, prediction_masks
+from openjepa.viz.predictions import prediction_masks
+from openjepa.viz.settings import FigureOptions, PredictionOptions
 from openjepa.viz.similarity import patch_at, patch_cosines
 from openjepa.viz.spectrum import variance_shares
 from tests.golden.training import outcome, pictures
@@ -183,7 +185,7 @@ def quick_probes(small: Small) -> dict[str, Any]:
         "few labels": scores(replace(plain, probes=("lowshot",), shots=(1.0, 5.0, 0.2), repeats=3)),
         "classifier": {name: numbers(x) for name, x in zip("bw", sorted_tensors(head), strict=True)},
         "answers": [Path(each.file).name + " " + " ".join(each.classes) for each in answers[:20]],
-        "chances": [list(map(float, each.chances)) for each in answers[:20]],
+        "chances": [list(map(float, each.probabilities)) for each in answers[:20]],
     }
 
 
@@ -209,7 +211,7 @@ def slow_probes(small: Small) -> dict[str, Any]:
 
 def without_labels(small: Small) -> dict[str, Any]:
     """Give what features are worth before any label is seen, and what patches of scenes tell."""
-    this = load_adapter(str(small.run))
+    this = load_any(str(small.run))
     this.network.eval()
     there = replace(this.data, root=(str(small.album),))
     trained, parts = load(small.run), []
@@ -253,7 +255,7 @@ def retrieval(small: Small) -> dict[str, Any]:
         "near copies": duplicates(Duplicates(index=index)),
         "near copies, more": duplicates(Duplicates(index=index, threshold=0.6)),
         "clusters": found.cluster.tolist(),
-        "cosine to centres": numbers(found.near),
+        "cosine to centres": numbers(found.cosine),
         "agreement": [float(value) for value in found.agreement.values()],
     }
 
@@ -287,7 +289,14 @@ def batches(small: Small) -> dict[str, Any]:
     samples, found = data.dataset(data.listing()), {}
     for rank, ranks in ((0, 1), (1, 2)):
         steps = Steps(
-            samples, Masking().build(data.grid), batch_size=16, total=9, seed=2, rank=rank, ranks=ranks, views=2
+            samples,
+            Masking().build(data.grid),
+            batch_size=16,
+            total_steps=9,
+            seed=2,
+            rank=rank,
+            world_size=ranks,
+            num_views=2,
         )
         for number in (0, 6):
             step = steps[number]
@@ -313,7 +322,7 @@ def figures(small: Small) -> dict[str, Any]:
     deeper = patch_features(plain, load_encoder(plain), found, 1)
     basis = Basis.of(patches.x)
     pooled = load(small.run).features(files(small.album))
-    cover = mask_coverage(run, run.data.grid, seed=0, draws=256)
+    cover = measure_coverage(run, run.data.grid, seed=0, samples=256)
     place = patch_at(0.5, 0.25, run.data.grid)
     assert expected.pixels is not None
     return {
@@ -325,10 +334,10 @@ def figures(small: Small) -> dict[str, Any]:
             "pixels": numbers(expected.pixels),
             "errors in a box": [numbers(each) for each in in_box.errors],
         },
-        "coverage": {"shown": numbers(cover.shown), "asked for": numbers(cover.asked)},
+        "coverage": {"shown": numbers(cover.context), "asked for": numbers(cover.target)},
         "features": {
-            "coordinates": numbers(basis.at(patches.x)),
-            "colours": numbers(basis.colours(patches.x)),
+            "coordinates": numbers(basis.project(patches.x)),
+            "colours": numbers(basis.colors(patches.x)),
             "share": float(basis.share),
             "front": exact(foreground_mask(basis, patches.x, patches.grid)),
             "second block": numbers(deeper.x),
@@ -428,7 +437,7 @@ def decoders(small: Small) -> dict[str, Any]:
         decoder = opened_decoder(out, "cpu", "fp32")
         view = torch.stack([load(small.run).transform(each) for each in files(small.album)[:3]])
         mask = decoder_mask(decoder, 3, None, 1)
-        drawn = draw_samples(decoder, view, decoder_conditions(decoder, view, mask), mask, 2, 1, 4)
+        drawn = sample_images(decoder, view, decoder_conditions(decoder, view, mask), mask, 2, 1, 4)
         agreed = measure_decoder(
             MeasureDecoder(
                 decoder=str(out), images=(str(small.album),), count=24, steps=3, device="cpu", precision="fp32"

@@ -1,4 +1,4 @@
-"""The attentive probe: a learned query pools the patch tokens of a frozen encoder, then a linear layer."""
+"""The attentive probe: a learned query pools the patch tokens of a frozen encoder, then a linear layer classifies."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ EPOCHS, BATCH_SIZE = 20, 256
 
 
 class SweepPoint(NamedTuple):
-    """One point of the sweep."""
+    """One point of the hyperparameter sweep."""
 
     lr: float
     weight_decay: float
 
 
-SWEEP = tuple(SweepPoint(lr, decay) for lr in (1e-3, 3e-4, 1e-4) for decay in (0.01, 0.4))  # V-JEPA 2's range, thinned
+# a subset of the range that V-JEPA 2 sweeps
+SWEEP = tuple(SweepPoint(lr, decay) for lr in (1e-3, 3e-4, 1e-4) for decay in (0.01, 0.4))
 
 
 class AttentiveResult(NamedTuple):
-    """The head that was chosen, and what it says of the test data."""
+    """The selected sweep point and its predictions on the test data."""
 
     head: SweepPoint
-    validation: float  # accuracy that chose it
+    validation: float  # validation accuracy by which it was selected
     predicted: Int[Tensor, "Q"]
 
 
@@ -53,76 +54,77 @@ class AttentiveClassifier(nn.Module):
 def attentive_probe(
     train: DatasetEncoder,
     test: DatasetEncoder,
-    labelled: tuple[Int[Tensor, "R"], Int[Tensor, "R"]],
-    asked: Int[Tensor, "Q"],
+    labeled: tuple[Int[Tensor, "R"], Int[Tensor, "R"]],
+    test_index: Int[Tensor, "Q"],
     classes: int,
     sweep: tuple[SweepPoint, ...] = SWEEP,
     epochs: int | None = None,
     seed: int = 0,
     augment: bool = False,
 ) -> AttentiveResult:
-    """The best of the sweep by a tenth of the training data, trained again on all of it, on the test data.
+    """Select the best point of the sweep on 10 % of the training data, retrain it on all of it, and predict.
 
-    `labelled` names training samples and their labels, `asked` test samples. All heads of the sweep see the same tokens.
+    `labeled` holds indices of training samples and their labels, `test_index` indices of test samples. All heads of the
+    sweep train on the same tokens.
     """
-    index, label = labelled
+    index, label = labeled
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    held, kept = shuffled.tensor_split([max(1, int(len(label) * VALIDATION_FRACTION))])
+    validation, training = shuffled.tensor_split([max(1, int(len(label) * VALIDATION_FRACTION))])
 
-    def run(heads: tuple[SweepPoint, ...], rows: Tensor) -> list[AttentiveClassifier]:
-        return fit_classifiers(train, index[rows], label[rows], classes, heads, epochs or EPOCHS, seed, augment)
+    def fit(points: tuple[SweepPoint, ...], rows: Tensor) -> list[AttentiveClassifier]:
+        return fit_classifiers(train, index[rows], label[rows], classes, points, epochs or EPOCHS, seed, augment)
 
-    answers = predict_classes(train, index[held], run(sweep, kept))
-    scores = [float((answer == label[held]).float().mean()) for answer in answers]
+    answers = predict_classes(train, index[validation], fit(sweep, training))
+    scores = [float((answer == label[validation]).float().mean()) for answer in answers]
     best = scores.index(max(scores))
-    (predicted,) = predict_classes(test, asked, run((sweep[best],), shuffled))
+    (predicted,) = predict_classes(test, test_index, fit((sweep[best],), shuffled))
     return AttentiveResult(sweep[best], scores[best], predicted)
 
 
 def fit_classifiers(
-    viewer: DatasetEncoder,
+    data: DatasetEncoder,
     index: Int[Tensor, "R"],
     label: Int[Tensor, "R"],
     classes: int,
-    heads: tuple[SweepPoint, ...],
+    points: tuple[SweepPoint, ...],
     epochs: int,
     seed: int,
     augment: bool,
 ) -> list[AttentiveClassifier]:
-    """A classifier for each head by AdamW, learning rate falling as a cosine to 0."""
-    dim, place = viewer.encode(index[:1]).patches.shape[-1], viewer.device
-    count = max(1, dim // 64) if dim % 64 == 0 else 1
-    models = [AttentiveClassifier(dim, count, classes, seed).to(place.device) for _ in heads]
-    solvers = [
-        torch.optim.AdamW(model.parameters(), lr=head.lr, weight_decay=head.weight_decay)
-        for model, head in zip(models, heads, strict=True)
+    """Train one classifier per sweep point with AdamW and a cosine schedule to 0."""
+    dim, device = data.encode(index[:1]).patches.shape[-1], data.device
+    num_heads = max(1, dim // 64) if dim % 64 == 0 else 1
+    models = [AttentiveClassifier(dim, num_heads, classes, seed).to(device.device) for _ in points]
+    optimizers = [
+        torch.optim.AdamW(model.parameters(), lr=point.lr, weight_decay=point.weight_decay)
+        for model, point in zip(models, points, strict=True)
     ]
     total, step = epochs * math.ceil(len(index) / BATCH_SIZE), 0
-    seen_in = viewer.epochs(index, BATCH_SIZE, seed, augment)
+    batches_of = data.epochs(index, BATCH_SIZE, seed, augment)
     for epoch in range(epochs):
-        for seen, rows in seen_in(epoch):
-            truth = label[rows].to(place.device)
-            for model, solver, head in zip(models, solvers, heads, strict=True):
-                for group in solver.param_groups:
-                    group["lr"] = head.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-                solver.zero_grad(set_to_none=True)
-                with torch.enable_grad(), place.autocast():
-                    loss = F.cross_entropy(model(seen.patches).float(), truth)
+        for features, rows in batches_of(epoch):
+            truth = label[rows].to(device.device)
+            for model, optimizer, point in zip(models, optimizers, points, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = point.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+                optimizer.zero_grad(set_to_none=True)
+                with torch.enable_grad(), device.autocast():
+                    loss = F.cross_entropy(model(features.patches).float(), truth)
                 loss.backward()
-                solver.step()
+                optimizer.step()
             step += 1
     return models
 
 
 @torch.no_grad()
 def predict_classes(
-    viewer: DatasetEncoder, index: Int[Tensor, "Q"], models: list[AttentiveClassifier]
+    data: DatasetEncoder, index: Int[Tensor, "Q"], models: list[AttentiveClassifier]
 ) -> Iterator[Int[Tensor, "Q"]]:
-    """Each model's classes for some samples; what is seen is shared."""
+    """Predict the classes of some samples with each model; the samples are encoded once."""
     answers: list[list[Tensor]] = [[] for _ in models]
-    for part in index.split(BATCH_SIZE):
-        patches = viewer.encode(part).patches
-        for model, found in zip(models, answers, strict=True):
-            with viewer.device.autocast():
-                found.append(model(patches).argmax(1).cpu())
-    return iter([torch.cat(found) for found in answers])
+    for rows in index.split(BATCH_SIZE):
+        patches = data.encode(rows).patches
+        for model, parts in zip(models, answers, strict=True):
+            with data.device.autocast():
+                parts.append(model(patches).argmax(1).cpu())
+    return iter([torch.cat(parts) for parts in answers])

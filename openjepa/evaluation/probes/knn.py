@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -16,16 +18,24 @@ def knn_predict(
     k: int = 20,
     temperature: float = 0.07,
 ) -> Int[Tensor, "R"]:
-    """The class with most weight among the k nearest by cosine, each weighing exp(cosine / temperature).
+    """Predict the class with the largest vote of the k nearest neighbors by cosine.
 
-    The weighting and its temperature are those of Wu et al. (2018), as most published kNN figures use.
+    Each neighbor votes with weight exp(cosine / temperature). Source: Wu et al. (2018), the weighting and temperature
+    that most published kNN figures use.
     """
-    train, query = F.normalize(train, dim=1), F.normalize(query, dim=1)
-    answers = []
+    predictions = []
+    for cosine, nearest in nearest_by_cosine(train, query, k):
+        votes = torch.zeros(len(cosine), classes, device=cosine.device)
+        votes.scatter_add_(1, label[nearest], (cosine / temperature).exp())
+        predictions.append(votes.argmax(1))
+    return torch.cat(predictions)
+
+
+def nearest_by_cosine(
+    rows: Float[Tensor, "S D"], query: Float[Tensor, "R D"], k: int
+) -> Iterator[tuple[Float[Tensor, "r k"], Int[Tensor, "r k"]]]:
+    """Yield cosines and indices of the k nearest rows, 1,024 queries at a time."""
+    rows, query = F.normalize(rows, dim=1), F.normalize(query, dim=1)
     for part in query.split(1024):
-        similarity, nearest = (part @ train.T).topk(min(k, len(train)), dim=1)
-        votes = torch.zeros(len(part), classes, device=part.device).scatter_add_(
-            1, label[nearest], (similarity / temperature).exp()
-        )
-        answers.append(votes.argmax(1))
-    return torch.cat(answers)
+        cosine, nearest = (part @ rows.T).topk(min(k, len(rows)), dim=1)
+        yield cosine, nearest

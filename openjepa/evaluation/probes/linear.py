@@ -14,17 +14,18 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.probes.linear_heads import HeadGroup, LinearHead, create_groups, schedule_factor, update_group
 from openjepa.evaluation.probes.linear_recipes import LINEAR_RECIPES, VALIDATION_FRACTION, LinearRecipe
 
-Batches = Callable[[int], Iterator[tuple[dict[str, Tensor], Tensor]]]  # epoch → (features of each kind, labels)
+Batches = Callable[[int], Iterator[tuple[dict[str, Tensor], Tensor]]]  # epoch -> (features of each kind, labels)
 
 
 class LabeledFeatures(NamedTuple):
-    """Features of each kind, which may lie in a memory map, and labels."""
+    """Labels, and features of each kind, which may be memory-mapped."""
 
     kinds: dict[str, Float[Tensor, "S F"]]
     label: Int[Tensor, "S"]
 
 
 def sweep_heads(recipe: LinearRecipe, kinds: tuple[str, ...]) -> list[LinearHead]:
+    """List the heads of a recipe's sweep on every kind of features."""
     return [
         LinearHead(kind, norm, multiplier, decay)
         for kind in kinds
@@ -44,37 +45,36 @@ def fit_heads(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> list[HeadGroup]:
-    """Heads trained side by side for `recipe.epochs` of `steps` each; each as if it were alone."""
+    """Train heads side by side for `recipe.epochs` epochs of `steps` steps; each is trained as if it were alone."""
     groups = create_groups(heads, widths, classes, device or torch.device("cpu"), seed)
     total = recipe.epochs * steps
     for epoch in range(recipe.epochs):
         for number, (features, label) in enumerate(batches(epoch)):
-            rate = (
-                recipe.lr * recipe.batch_size / 256 * schedule_factor(recipe, epoch, (epoch * steps + number) / total)
-            )
+            progress = (epoch * steps + number) / total
+            lr = recipe.lr * recipe.batch_size / 256 * schedule_factor(recipe, epoch, progress)
             for group in groups:
                 x = features[group.heads[0].kind].to(group.weight.device)
-                update_group(group, x, label.to(x.device), rate, recipe)
+                update_group(group, x, label.to(x.device), lr, recipe)
     return groups
 
 
 def feature_batches(train: LabeledFeatures, index: Int[Tensor, "R"], recipe: LinearRecipe, seed: int) -> Batches:
-    """Batches over stored features, in an order that (seed, epoch) decide; the last, smaller one is kept."""
+    """Iterate over stored features in an order keyed by (seed, epoch); the last batch may be smaller."""
     kinds, label = train
 
-    def epoch_of(epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def batches_of(epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
         for part in index[torch.randperm(len(index), generator=generator)].split(recipe.batch_size):
             yield {kind: x[part] for kind, x in kinds.items()}, label[part]
 
-    return epoch_of
+    return batches_of
 
 
 class LinearResult(NamedTuple):
-    """The head that was chosen, and what it says of the test data."""
+    """The selected head and its predictions on the test data."""
 
     head: LinearHead
-    validation: float  # accuracy that chose it
+    validation: float  # validation accuracy by which it was selected
     predicted: Int[Tensor, "R"]
 
 
@@ -88,32 +88,32 @@ def linear_probe(
     crops: Callable[[Tensor], Batches] | None = None,
     device: torch.device | None = None,
 ) -> LinearResult:
-    """The best of the sweep by a tenth of the training data, trained again on all of it, on the test data.
+    """Select the best head of the sweep on 10 % of the training data, retrain it on all of it, and predict.
 
-    With `crops`, heads are trained on what it gives for the rows it is given, random crops as in the paper, and chosen
-    and tested on the features. Differs from the paper, which reports the best by the test set itself.
+    With `crops`, a function from rows to batches, heads are trained on random crops as in the paper, but selected and
+    tested on the stored features. Differs: the paper reports the best head on the test set itself.
     """
     label = train.label
     if len(label) < 2:
-        raise UserError("a linear probe needs two labelled images at least")
+        raise UserError("the linear probe requires at least 2 labeled images: add images to --data.root")
     widths = {kind: x.shape[1] for kind, x in train.kinds.items()}
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    held, kept = shuffled.tensor_split([max(1, int(len(label) * VALIDATION_FRACTION))])
+    validation, training = shuffled.tensor_split([max(1, int(len(label) * VALIDATION_FRACTION))])
 
-    def run(heads: list[LinearHead], index: Tensor) -> list[HeadGroup]:
+    def fit(heads: list[LinearHead], index: Tensor) -> list[HeadGroup]:
         steps = math.ceil(len(index) / recipe.batch_size)
         batches = crops(index) if crops else feature_batches(train, index, recipe, seed)
         return fit_heads(batches, steps, heads, widths, classes, recipe, seed, device)
 
     scores = {}
-    for group in run(sweep_heads(recipe, tuple(widths)), kept):
-        answers = group.predict(train.kinds[group.heads[0].kind][held])
-        for head, answer, whole in zip(group.heads, answers, group.finite(), strict=True):
-            if whole:
-                scores[head] = float((answer == label[held]).float().mean())
+    for group in fit(sweep_heads(recipe, tuple(widths)), training):
+        answers = group.predict(train.kinds[group.heads[0].kind][validation])
+        for head, answer, finite in zip(group.heads, answers, group.finite(), strict=True):
+            if finite:
+                scores[head] = float((answer == label[validation]).float().mean())
     for best in sorted(scores, key=lambda head: -scores[head]):
-        (group,) = run([best], shuffled)
-        if group.finite()[0]:  # a rate that is just low enough for nine tenths of the data may be too high for all
+        (group,) = fit([best], shuffled)
+        if group.finite()[0]:  # a learning rate just low enough for 90 % of the data may diverge on all of it
             predicted = torch.cat([group.predict(part)[0] for part in test.kinds[best.kind].split(4096)])
             return LinearResult(best, scores[best], predicted)
-    raise UserError("no head of the linear probe stays finite: are there numbers in the features that are not?")
+    raise UserError("every head of the linear probe diverged: check that the encoder's features are finite")

@@ -13,45 +13,46 @@ from torch import Tensor
 
 from openjepa.evaluation.probes.linear_recipes import LinearRecipe
 
-EPSILON = 1e-5  # of batch norm
+EPSILON = 1e-5  # of batch normalization
 
 
 class LinearHead(NamedTuple):
-    """One point of the sweep."""
+    """One point of the hyperparameter sweep."""
 
     kind: str  # of features: last, last4
-    norm: bool
-    multiplier: float
+    norm: bool  # batch norm before the linear layer
+    multiplier: float  # of the learning rate
     weight_decay: float
 
 
 @dataclass
 class HeadGroup:
-    """The heads that share an input: one matrix product serves them all."""
+    """Heads that share an input, so that one matmul computes the logits of all. G heads, K classes, F features."""
 
     heads: list[LinearHead]
     weight: Float[Tensor, "G K F"]
     bias: Float[Tensor, "G K"]
-    scale: Float[Tensor, "G F"]  # of batch norm; ones and not trained without it
+    scale: Float[Tensor, "G F"]  # of batch norm; without it, ones that are not trained
     shift: Float[Tensor, "G F"]
-    mean: Float[Tensor, "F"]  # running statistics
+    mean: Float[Tensor, "F"]  # running statistics of batch norm
     variance: Float[Tensor, "F"]
-    speed: dict[str, Tensor] = field(default_factory=dict)  # momentum buffers
+    momentum_buffers: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def norm(self) -> bool:
         return self.heads[0].norm
 
     def logits(self, x: Float[Tensor, "B F"], training: bool = False) -> Float[Tensor, "B G K"]:
-        """Batch norm's scale and shift are folded into the linear layer, so heads share the normalised input."""
+        """Compute the logits of every head; batch norm's scale and shift are folded into the linear layers."""
         weight, bias = self.weight, self.bias
         if self.norm:
-            x = self.normalised(x, training)
+            x = self.normalize(x, training)
             bias = bias + (weight * self.shift[:, None]).sum(-1)
             weight = weight * self.scale[:, None]
         return (x @ weight.flatten(0, 1).T + bias.flatten()).view(len(x), *bias.shape)
 
-    def normalised(self, x: Float[Tensor, "B F"], training: bool) -> Float[Tensor, "B F"]:
+    def normalize(self, x: Float[Tensor, "B F"], training: bool) -> Float[Tensor, "B F"]:
+        """Apply batch normalization without scale and shift; in training, update the running statistics."""
         mean, variance = self.mean, self.variance
         if training:
             mean, variance = x.mean(0), x.var(0, unbiased=False)
@@ -60,14 +61,15 @@ class HeadGroup:
         return (x - mean) * (variance + EPSILON).rsqrt()
 
     def predict(self, x: Float[Tensor, "B F"]) -> Int[Tensor, "G B"]:
-        """Each head's classes."""
+        """Return the most likely class of each sample for each head."""
         return self.logits(x.to(self.weight.device)).argmax(2).T.cpu()
 
     def finite(self) -> list[bool]:
-        """Of each head, whether its weights are numbers still."""
+        """Tell for each head whether its weights are finite."""
         return self.weight.isfinite().all((1, 2)).tolist()
 
-    def trained(self) -> dict[str, Tensor]:
+    def trainable(self) -> dict[str, Tensor]:
+        """Return the parameters that the optimizer updates."""
         names = ("weight", "bias", "scale", "shift") if self.norm else ("weight", "bias")
         return {name: getattr(self, name) for name in names}
 
@@ -75,11 +77,14 @@ class HeadGroup:
 def create_groups(
     heads: list[LinearHead], widths: dict[str, int], classes: int, device: torch.device, seed: int
 ) -> list[HeadGroup]:
-    """Fresh heads, weights normal of deviation 0.01 as VISSL's, biases 0; a head's weights do not depend on the others."""
+    """Initialize heads as VISSL does: normal weights with standard deviation 0.01, biases 0.
+
+    Every head of a kind starts from the same weights, so a head's result does not depend on the other heads.
+    """
     groups: dict[tuple[str, bool], list[LinearHead]] = {}
     for head in heads:
         groups.setdefault((head.kind, head.norm), []).append(head)
-    made = []
+    result = []
     for (kind, _), members in groups.items():
         width, count = widths[kind], len(members)
         first = torch.randn(classes, width, generator=torch.Generator().manual_seed(seed)) * 0.01
@@ -92,14 +97,14 @@ def create_groups(
             mean=torch.zeros(width, device=device),
             variance=torch.ones(width, device=device),
         )
-        for parameter in group.trained().values():
+        for parameter in group.trainable().values():
             parameter.requires_grad_()
-        made.append(group)
-    return made
+        result.append(group)
+    return result
 
 
 def schedule_factor(recipe: LinearRecipe, epoch: int, progress: float) -> float:
-    """The schedule's factor, from 1 down."""
+    """Return the learning rate's factor, which falls from 1."""
     if recipe.schedule == "cosine":
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
     return 0.1 ** sum(epoch >= milestone for milestone in recipe.milestones)
@@ -107,10 +112,10 @@ def schedule_factor(recipe: LinearRecipe, epoch: int, progress: float) -> float:
 
 @torch.no_grad()
 def update_group(
-    group: HeadGroup, x: Float[Tensor, "B F"], label: Int[Tensor, "B"], rate: float, recipe: LinearRecipe
+    group: HeadGroup, x: Float[Tensor, "B F"], label: Int[Tensor, "B"], base_lr: float, recipe: LinearRecipe
 ) -> None:
-    """One update of every head of a group. Batch norm's parameters are not decayed (VISSL)."""
-    parameters = group.trained()
+    """Update every head of a group by one optimizer step, without weight decay of batch norm's parameters (VISSL)."""
+    parameters = group.trainable()
     with torch.enable_grad():
         logits = group.logits(x, training=True)
         truth = label[:, None].expand(-1, len(group.heads))
@@ -118,21 +123,25 @@ def update_group(
         gradients = torch.autograd.grad(loss, list(parameters.values()))
     for (name, tensor), gradient in zip(parameters.items(), gradients, strict=True):
         column = (-1,) + (1,) * (tensor.ndim - 1)
-        lr = rate * tensor.new_tensor([head.multiplier for head in group.heads]).view(column)
+        lr = base_lr * tensor.new_tensor([head.multiplier for head in group.heads]).view(column)
         decay = tensor.new_tensor([head.weight_decay for head in group.heads]).view(column)
         if name in ("weight", "bias"):
             gradient = gradient + decay * tensor
         if recipe.optimizer == "lars" and name == "weight":
             gradient = gradient * trust_ratio(tensor, gradient)
-        speed = group.speed.get(name)
-        speed = gradient if speed is None else recipe.momentum * speed + gradient
-        group.speed[name] = speed
-        tensor -= lr * (gradient + recipe.momentum * speed if recipe.nesterov else speed)
+        buffer = group.momentum_buffers.get(name)
+        buffer = gradient if buffer is None else recipe.momentum * buffer + gradient
+        group.momentum_buffers[name] = buffer
+        tensor -= lr * (gradient + recipe.momentum * buffer if recipe.nesterov else buffer)
 
 
 def trust_ratio(
     weight: Float[Tensor, "G K F"], update: Float[Tensor, "G K F"], eta: float = 1e-3
 ) -> Float[Tensor, "G 1 1"]:
-    """LARS (You et al., 2017): η‖w‖/‖update‖ for each head, 1 where either is 0. Vectors are left out."""
-    size, length = (each.flatten(1).norm(dim=1).view(-1, 1, 1) for each in (weight, update))
-    return torch.where((size > 0) & (length > 0), eta * size / length.clamp(min=1e-12), 1.0)
+    """Compute the trust ratio of LARS for each head: η‖w‖/‖update‖, 1 where either norm is 0.
+
+    Source: You et al., 2017. Biases and batch norm's parameters are not scaled by it.
+    """
+    weight_norm, update_norm = (each.flatten(1).norm(dim=1).view(-1, 1, 1) for each in (weight, update))
+    both = (weight_norm > 0) & (update_norm > 0)
+    return torch.where(both, eta * weight_norm / update_norm.clamp(min=1e-12), 1.0)

@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # λ, from strong to weak
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # L2 regularization λ, from strong to weak
 
-VALIDATION_FRACTION = 0.1  # share of the training data that chooses among them
+VALIDATION_FRACTION = 0.1  # fraction of the training data on which the strength is selected
 
-PATIENCE = 2  # strengths in a row that choose worse than the best: still weaker ones only fit noise, and slowly
+PATIENCE = 2  # stop after this many strengths in a row below the best: weaker ones only fit noise, and slowly
 
-CHUNK_ROWS = 4096  # rows whose moment is summed at once
+CHUNK_ROWS = 4096  # rows per chunk of the second moment
 
 
 class LinearClassifier(NamedTuple):
-    """A classifier of standardised features."""
+    """A linear classifier of standardized features."""
 
     weight: Float[Tensor, "K D"]
     bias: Float[Tensor, "K"]
@@ -31,21 +31,23 @@ class LinearClassifier(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Mean cross-entropy + strength/2 · ‖weight‖² on features standardised by their own mean and deviation; convex.
+    """The convex problem: mean cross-entropy + strength/2 · ‖weight‖² on standardized features.
 
-    The minimum's weights are sums of samples, so of fewer samples than features it is sought in their span, of R numbers.
+    Features are standardized by their own mean and standard deviation. The optimal weights lie in the span of the
+    samples, so with fewer samples than features the problem is solved in that span, of dimension R.
     """
 
-    x: Float[Tensor, "S R"]  # standardised features, along the axes of `span` where there is one
+    x: Float[Tensor, "S R"]  # standardized features; coordinates along `span` if it is set
     label: Int[Tensor, "S"]
     classes: int
     mean: Float[Tensor, "D"]
     std: Float[Tensor, "D"]
     moment: Float[Tensor, "R R"]  # mean of x xᵀ, in fp64
-    span: Float[Tensor, "D R"] | None  # orthonormal axes
+    span: Float[Tensor, "D R"] | None  # orthonormal basis of the samples' span; None = all features
 
     @classmethod
     def of(cls, features: Float[Tensor, "S D"], label: Int[Tensor, "S"], classes: int) -> Problem:
+        """Standardize the features and compute their second moment."""
         mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
         x, span = (features - mean) / std, None
         if len(x) < x.shape[1]:
@@ -57,36 +59,37 @@ class Problem(NamedTuple):
         return cls(x, label, classes, mean, std, moment / len(x), span)
 
     def solve(self, strength: float, start: LinearClassifier | None = None) -> LinearClassifier:
-        """The minimum. It does not depend on the start, which only saves time. The bias is not penalised.
+        """Find the minimum by L-BFGS; `start` only saves time, the bias is not penalized.
 
-        The weights are sought in coordinates in which the loss curves about alike in all directions: neural features
-        vary a thousand times more in some than in others, and in plain coordinates the solver stops before it has used
-        the small ones, which is worst for an untrained encoder and so flatters a trained one (docs/log.md).
+        L-BFGS runs in preconditioned coordinates, where the loss has about the same curvature in all directions.
+        Neural features vary a thousand times more along some directions than along others; without preconditioning the
+        solver stops before it uses the low-variance ones. That hurts an untrained encoder most, and so flatters a
+        trained one (docs/log.md).
         """
         curvature = self.moment / self.classes + strength * torch.eye(len(self.moment)).to(self.moment)
         scale = torch.linalg.cholesky(curvature, upper=True).float()
 
-        def weight_of(scaled: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
+        def unscale(scaled: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
             return torch.linalg.solve_triangular(scale, scaled.T, upper=True).T
 
-        started = start and (start.weight if self.span is None else start.weight @ self.span)
-        scaled = started @ scale.T if started is not None else self.x.new_zeros(self.classes, self.x.shape[1])
+        initial = start and (start.weight if self.span is None else start.weight @ self.span)
+        scaled = initial @ scale.T if initial is not None else self.x.new_zeros(self.classes, self.x.shape[1])
         bias = start.bias.clone() if start else self.x.new_zeros(self.classes)
-        wanted = [scaled.requires_grad_(), bias.requires_grad_()]
+        parameters = [scaled.requires_grad_(), bias.requires_grad_()]
         solver = torch.optim.LBFGS(
-            wanted, max_iter=200, tolerance_grad=1e-8, tolerance_change=0.0, line_search_fn="strong_wolfe"
+            parameters, max_iter=200, tolerance_grad=1e-8, tolerance_change=0.0, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Tensor:
             solver.zero_grad()
-            weight = weight_of(scaled)
+            weight = unscale(scaled)
             loss = F.cross_entropy(self.x @ weight.T + bias, self.label) + strength / 2 * weight.square().sum()
             loss.backward()
             return loss
 
         with torch.enable_grad():
             solver.step(closure)  # type: ignore[arg-type]
-        weight = weight_of(scaled.detach())
+        weight = unscale(scaled.detach())
         return LinearClassifier(
             weight if self.span is None else weight @ self.span.T, bias.detach(), self.mean, self.std
         )
@@ -95,32 +98,30 @@ class Problem(NamedTuple):
 def fit_logistic(
     features: Float[Tensor, "S D"], label: Int[Tensor, "S"], classes: int, strength: float
 ) -> LinearClassifier:
-    """The classifier of one strength."""
+    """Fit the classifier of one regularization strength."""
     return Problem.of(features, label, classes).solve(strength)
 
 
 class LogisticResult(NamedTuple):
-    """The strength that was chosen, and what it says of the test data."""
+    """The selected strength and its predictions on the test data."""
 
     strength: float
-    validation: float  # accuracy that chose it
+    validation: float  # validation accuracy by which it was selected
     predicted: Int[Tensor, "R"]
-    model: LinearClassifier  # trained with it on all the training data
+    model: LinearClassifier  # trained with this strength on all training data
 
 
 def logistic_probe(
     features: Float[Tensor, "S D"], label: Int[Tensor, "S"], test: Float[Tensor, "R D"], classes: int, seed: int = 0
 ) -> LogisticResult:
-    """Classes of the test data; the strength is chosen on a tenth of the training data, then all of it is used."""
+    """Select the strength on 10 % of the training data, retrain on all of it, and predict the test data."""
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    held, kept = (
-        shuffled[: max(1, int(len(label) * VALIDATION_FRACTION))],
-        shuffled[max(1, int(len(label) * VALIDATION_FRACTION)) :],
-    )
-    problem, scores, model = Problem.of(features[kept], label[kept], classes), [], None
+    count = max(1, int(len(label) * VALIDATION_FRACTION))
+    validation, training = shuffled[:count], shuffled[count:]
+    problem, scores, model = Problem.of(features[training], label[training], classes), [], None
     for strength in STRENGTHS:
         model = problem.solve(strength, model)
-        scores.append(accuracy(model.predict(features[held]), label[held]))
+        scores.append(accuracy(model.predict(features[validation]), label[validation]))
         if max(scores[-PATIENCE:]) < max(scores):
             break
     best = STRENGTHS[scores.index(max(scores))]
@@ -129,4 +130,5 @@ def logistic_probe(
 
 
 def accuracy(predicted: Int[Tensor, "S"], label: Int[Tensor, "S"]) -> float:
+    """Return the fraction of correct predictions."""
     return (predicted == label).float().mean().item()

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 
-STRENGTH = 1e-2  # of logistic regression on standardised features: too few labels to choose it by
+STRENGTH = 1e-2  # regularization of logistic regression on standardized features; too few labels to select it
 
 
 class LowShotResult(NamedTuple):
-    """What one draw of labels leads to."""
+    """The result of one random subset of labels."""
 
-    shots: int  # labels in all
-    correct: Float[Tensor, "R"]  # 1 where a test image was known, else 0
+    shots: int  # labels in total
+    correct: Float[Tensor, "R"]  # 1 where a test image was classified correctly, else 0
 
     @property
     def accuracy(self) -> float:
@@ -31,37 +31,34 @@ def lowshot_probe(
     truth: Int[Tensor, "R"],
     classes: int,
     shots: int | float,
-    draws: int = 5,
+    repeats: int = 5,
     seed: int = 0,
 ) -> list[LowShotResult]:
-    """What `answer` makes of the test data from `shots` labels a class, or, below 1, from that share of each class.
+    """Score `answer`, which maps labeled rows to test predictions, on `repeats` random subsets of labels.
 
-    Source: paper, section 5, 1 % of ImageNet, there one fixed list. Mistake where a class has fewer images than shots.
+    Each subset has `shots` labels per class or, if `shots` is below 1, that fraction of each class. Source: paper,
+    section 5: 1 % of ImageNet, there one fixed list. Raises UserError if a class has fewer images than shots.
     """
-    found = []
-    for draw in range(draws):
-        index = choose_labeled(label, classes, shots, torch.Generator().manual_seed(1_000_003 * seed + draw))
-        found.append(LowShotResult(len(index), (answer(index) == truth).float()))
-    return found
+    results = []
+    for repeat in range(repeats):
+        index = choose_labeled(label, classes, shots, torch.Generator().manual_seed(1_000_003 * seed + repeat))
+        results.append(LowShotResult(len(index), (answer(index) == truth).float()))
+    return results
 
 
 def choose_labeled(
     label: Int[Tensor, "S"], classes: int, shots: int | float, generator: torch.Generator
 ) -> Int[Tensor, "K"]:
-    """The samples that keep their label: from each class the same number, or the same share and one at least."""
+    """Draw the samples that keep their label: `shots` per class or, below 1, that fraction and at least one."""
     if shots <= 0 or (shots >= 1 and shots != int(shots)):
-        raise UserError(f"{shots:g} shots: give a whole number of labels a class, or a share between 0 and 1")
+        raise UserError(f"--shots must be a whole number of labels per class or a fraction below 1, got {shots:g}")
     chosen = []
     for number in range(classes):
-        mine = torch.where(label == number)[0]
-        if not len(mine):
-            raise UserError(
-                f"class {number} has no training image, so no shots: leave lowshot out, or give more images"
-            )
-        wanted = int(shots) if shots >= 1 else max(1, round(shots * len(mine)))
-        if wanted > len(mine):
-            raise UserError(
-                f"class {number} has {len(mine)} images, fewer than {wanted} shots: try --shots {len(mine)}"
-            )
-        chosen.append(mine[torch.randperm(len(mine), generator=generator)[:wanted]])
+        rows = torch.where(label == number)[0]
+        if not len(rows):
+            raise UserError(f"class {number} has no training image: drop lowshot from --probes, or add images")
+        count = int(shots) if shots >= 1 else max(1, round(shots * len(rows)))
+        if count > len(rows):
+            raise UserError(f"class {number} has {len(rows)} images, fewer than {count} shots: try --shots {len(rows)}")
+        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
     return torch.cat(chosen)

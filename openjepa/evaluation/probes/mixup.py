@@ -15,7 +15,7 @@ from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipe
 def mix_batch(
     view: UInt8[Tensor, "B C H W"], truth: Float[Tensor, "B K"], recipe: FinetuneRecipe, generator: torch.Generator
 ) -> tuple[UInt8[Tensor, "B C H W"], Float[Tensor, "B K"]]:
-    """Mixup or CutMix, either with equal chance, of each sample with another; labels in the same shares."""
+    """Mix each sample with another by mixup or CutMix, chosen with equal probability; labels mix in the same ratio."""
     choices = [kind for kind, strength in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if strength]
     if not choices:
         return view, truth
@@ -36,6 +36,6 @@ def mix_batch(
 
 
 def sample_beta(strength: float, generator: torch.Generator) -> float:
-    """A draw of Beta(strength, strength), of two gamma draws."""
+    """Draw from Beta(strength, strength)."""
     seed = int(torch.randint(2**31, (1,), generator=generator))
     return float(np.random.default_rng(seed).beta(strength, strength))

@@ -1,4 +1,4 @@
-"""Clevr/Count and Clevr/Dist: pictures of a CLEVR_v1.0 folder, labeled by its scene files.   S samples"""
+"""Clevr/Count and Clevr/Dist: the images of a CLEVR_v1.0 folder, labeled by its scene files."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ ClevrTask = Literal["count", "dist"]
 
 
 def scene_label(scene: dict, task: ClevrTask) -> int:
-    """Count: the number of objects less three, 8 classes. Dist: the depth of the nearest object's centre, 6 classes.
+    """Return the class of a scene for a task.
 
-    Source: VISSL's datasets of that name, from Zhai et al. (2020): depth is the third of `pixel_coords`; a depth on an
-    edge belongs to the class below it.
+    count: the number of objects minus 3, 8 classes. dist: the depth of the nearest object's center, in 6 bins.
+    Source: VISSL's datasets of the same names, after Zhai et al. (2020). Depth is the third entry of `pixel_coords`; a
+    depth on the edge of two bins belongs to the lower one.
+    Raises UserError if the number of objects is not one of CLEVR's.
     """
     objects = scene["objects"]
     if task == "dist":
         return bisect.bisect_left(DISTANCES, min(each["pixel_coords"][2] for each in objects))
     if not COUNTS[0] <= len(objects) <= COUNTS[1]:
-        raise UserError(f"{scene['image_filename']} has {len(objects)} objects: CLEVR has {COUNTS[0]} to {COUNTS[1]}")
+        name = scene["image_filename"]
+        raise UserError(f"{name} has {len(objects)} objects, but CLEVR scenes have {COUNTS[0]} to {COUNTS[1]}")
     return len(objects) - COUNTS[0]
 
 
 class ClevrImages(ImageFiles):
-    """One part of CLEVR, labelled for a task. VISSL squashed the whole picture: `eval_crop="squash"`."""
+    """One split of CLEVR, labeled for a task. To resize the whole image as VISSL does, use `eval_crop="squash"`."""
 
     def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: ClevrTask):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"
         if not file.is_file():
-            raise UserError(f"{root} is no CLEVR_v1.0 folder: it has no {file.relative_to(root)}")
+            raise UserError(f"{root} is not a CLEVR_v1.0 folder: {file.relative_to(root)} is missing")
         scenes = json.loads(file.read_text())["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
         self.labels = torch.tensor([scene_label(scene, task) for scene in scenes])

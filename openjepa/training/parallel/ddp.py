@@ -13,7 +13,7 @@ from openjepa.core.distributed import rank_and_size
 
 
 def wrap_ddp(method: nn.Module, device: torch.device) -> nn.Module:
-    """The method as it is, or averaged over ranks after each backward pass."""
+    """Wrap the method in DistributedDataParallel if there are several ranks; else return it unchanged."""
     if rank_and_size()[1] == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None
@@ -22,7 +22,7 @@ def wrap_ddp(method: nn.Module, device: torch.device) -> nn.Module:
 
 @contextlib.contextmanager
 def sync_only_when(module: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are averaged over ranks on the last micro-batch alone."""
+    """Average gradients over ranks in the last micro-batch only; the others accumulate locally."""
     if isinstance(module, DistributedDataParallel) and not last:
         with module.no_sync():
             yield

@@ -12,9 +12,9 @@ from openjepa.nn.transformer import Block
 
 
 def shard_method(method: Any, device: torch.device) -> Any:
-    """The method on the device, each of its networks spread over all processes, in place; whole if there is only one.
+    """Move the method to the device and, with several ranks, shard each of its networks over them, in place.
 
-    Gradients are averaged over processes as they are spread, after every micro-batch. Weights travel in fp32.
+    Gradients are averaged over ranks when they are sharded, after every micro-batch. Weights are gathered in fp32.
     """
     ranks = rank_and_size()[1]
     if ranks == 1:
@@ -22,10 +22,11 @@ def shard_method(method: Any, device: torch.device) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    # which says not to write into it: nobody does
+    # The warning asks users not to write into the view; our code never does.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (ranks,))
-    for network in method.children():  # apart: targets and forward are two calls, and neither goes through the method
+    # Shard the networks, not the method: `targets` and `forward` call them directly and never method.__call__.
+    for network in method.children():
         for module in network.modules():
             if isinstance(module, Block):
                 fully_shard(module, mesh=mesh)

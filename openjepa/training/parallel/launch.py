@@ -1,4 +1,4 @@
-"""Join and leave the process group that torchrun started; say which rank is missing."""
+"""Join and leave the process group that torchrun started; say which rank does not answer."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ import torch.distributed as dist
 
 from openjepa.core.errors import UserError
 
-ROLL_CALL_SECONDS = 10.0  # seconds that ranks have to say that they are there
+ROLL_CALL_SECONDS = 10.0  # how long ranks have to answer a roll call, after another rank has failed
 
 
 @contextlib.contextmanager
-def process_group(device: torch.device, patience: timedelta | None = None) -> Iterator[None]:
-    """Joins the ranks that torchrun started; does nothing without torchrun, or where they have joined already.
+def process_group(device: torch.device, timeout: timedelta | None = None) -> Iterator[None]:
+    """Join the ranks that torchrun started; do nothing without torchrun or if they have joined already.
 
-    `patience`: how long one rank waits for another, by default as torch has it; Mistake, naming who is missing, if another
-    does not answer by then or has gone. The group's threads end with it: one left over that lets go of a tensor while
-    Python shuts down takes the process with it ("terminate called …").
+    `timeout`: how long a rank waits for another; None: torch's default. The group's threads end with it: a thread that
+    frees a tensor while Python shuts down would abort the process ("terminate called …").
+
+    Raises:
+        UserError: the ranks cannot connect, or one has died or did not answer within `timeout`; names it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
-    importlib.import_module("torch.distributed.nn")  # its functions keep, as a default, the group there is at import
-    store, rank, ranks = join_process_group(device, patience)
+    # Import before the group exists: default arguments in this module would keep a reference to the group.
+    importlib.import_module("torch.distributed.nn")
+    store, rank, ranks = join_process_group(device, timeout)
     try:
         yield
-    except RuntimeError as error:  # as torch calls what goes wrong between ranks, and much else
-        if gone := unreachable_ranks(dist.PrefixStore("roll", store), rank, ranks):
+    except RuntimeError as error:  # torch raises it for failures between ranks, and for much else
+        if silent := unreachable_ranks(dist.PrefixStore("roll", store), rank, ranks):
             traceback.clear_frames(error.__traceback__)
-            raise UserError(
-                f"of {ranks} processes, {', '.join(map(str, gone))} has gone or does not answer: see what it said; what was "
-                "saved is safe, go on with --resume yes"
-            ) from error
+            raise UserError(unreachable_message(silent, ranks)) from error
         raise
     finally:
-        # nobody but torch must be the last to let go of the group: its threads would wait for Python, and Python for them
+        # Release our references to the group first: otherwise its threads and Python's shutdown wait for each other.
         if error := sys.exception():
             traceback.clear_frames(error.__traceback__)
         gc.collect()
@@ -52,27 +52,31 @@ def process_group(device: torch.device, patience: timedelta | None = None) -> It
         gc.collect()
 
 
-def join_process_group(device: torch.device, patience: timedelta | None) -> tuple[dist.Store, int, int]:
-    """Meets the other ranks; Mistake where there is nobody to be met."""
+def join_process_group(device: torch.device, timeout: timedelta | None) -> tuple[dist.Store, int, int]:
+    """Connect to the other ranks and return the store, this rank and the number of ranks.
+
+    Raises UserError if they cannot connect.
+    """
     ranks = int(os.environ["WORLD_SIZE"])
     try:
-        store, rank, _ = next(iter(dist.rendezvous("env://", timeout=patience or timedelta(minutes=5))))
+        store, rank, _ = next(iter(dist.rendezvous("env://", timeout=timeout or timedelta(minutes=5))))
         backend = "nccl" if device.type == "cuda" else "gloo"
         own = dist.PrefixStore("group", store)
-        dist.init_process_group(backend, timeout=patience, store=own, rank=rank, world_size=ranks)
+        dist.init_process_group(backend, timeout=timeout, store=own, rank=rank, world_size=ranks)
     except (dist.DistError, ValueError) as error:
         raise UserError(
-            f"the {ranks} processes of WORLD_SIZE did not find one another ({str(error).splitlines()[0]}): start them by "
-            "torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {ranks}, but the processes could not connect ({str(error).splitlines()[0]}): "
+            "start them with torchrun, or unset WORLD_SIZE"
         ) from error
     return store, rank, ranks
 
 
 def unreachable_ranks(store: dist.Store, rank: int, ranks: int) -> list[int]:
-    """The ranks that do not answer a roll call. They are given ROLL seconds: the others notice when we do.
+    """Return the ranks that do not answer a roll call within ROLL_CALL_SECONDS.
 
-    The call ends with it: a thread that asks the store while Python shuts down takes the process with it ("terminate
-    called …"). One that the store leaves without an answer is left waiting.
+    The other ranks start their roll call when they notice the failure, as this one did. The thread of the call ends
+    with it: one that queries the store while Python shuts down would abort the process ("terminate called …"). Only a
+    thread whose query the store never answers is left behind.
     """
     late, answered, over = set(range(ranks)) - {rank}, threading.Event(), threading.Event()
 
@@ -86,9 +90,19 @@ def unreachable_ranks(store: dist.Store, rank: int, ranks: int) -> list[int]:
         if late and not over.is_set():
             answered.clear()
 
-    roll = threading.Thread(target=call, daemon=True)  # the store may never answer, if the first rank keeps it
+    roll = threading.Thread(target=call, daemon=True)  # rank 0 holds the store: if rank 0 hangs, a query never returns
     roll.start()
     roll.join(ROLL_CALL_SECONDS)
     over.set()
     roll.join(1.0)
     return sorted(late) if answered.is_set() else [0]
+
+
+def unreachable_message(silent: list[int], ranks: int) -> str:
+    """Say which ranks do not answer and how to resume."""
+    one = len(silent) == 1
+    subject = f"{'rank' if one else 'ranks'} {', '.join(map(str, silent))} of {ranks}"
+    return (
+        f"{subject} {'has' if one else 'have'} died or {'does' if one else 'do'} not answer: read "
+        f"{'its' if one else 'their'} output; checkpoints are safe, continue with --resume yes"
+    )

@@ -1,4 +1,4 @@
-"""Submit a run to Slurm through submitit, and requeue it until it has ended."""
+"""Submit a run to Slurm through submitit, and requeue it until it has finished."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from openjepa.core.errors import UserError
 from openjepa.training.config import Pretrain
 from openjepa.training.resume import is_resuming
 
-NOTICE_SECONDS = 120  # seconds before the end of its time at which a job is told
+NOTICE_SECONDS = 120  # a job gets its signal this many seconds before its time limit
 
-MAX_TIMEOUTS = 1000  # that a job may come to the end of its time
+MAX_TIMEOUTS = 1000  # requeues after a time limit before submitit gives up
 
 
 class SlurmJob:
-    """What runs on the machines: `act` on the arguments, once for every process."""
+    """The function that a job calls: `act` on the arguments, once per process."""
 
     def __init__(self, act: Callable[[list[str]], int], arguments: list[str]):
         self.act, self.arguments = act, arguments
@@ -33,76 +33,85 @@ class SlurmJob:
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         status = self.act(self.arguments)
-        asked = JobEnvironment._usr_sig()
-        if status == 128 + asked:  # the run has saved and left; now submitit may hear of it
-            os.kill(os.getpid(), asked)  # the first process puts the job back and ends here
-            time.sleep(NOTICE_SECONDS)  # the others are ended with it, and not before it
+        requeue_signal = JobEnvironment._usr_sig()
+        if status == 128 + requeue_signal:  # the run has saved and stopped; pass the signal on to submitit
+            os.kill(os.getpid(), requeue_signal)  # the first process requeues the job and ends here
+            time.sleep(NOTICE_SECONDS)  # the other processes must not end before it; Slurm ends them with it
         raise SystemExit(status)
 
     def checkpoint(self) -> object:
-        """What submitit is to start when the job's turn comes again: the same, which goes on from the last checkpoint."""
+        """Return the submission for submitit to requeue: the same command, which resumes from the last checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def submit_to_slurm(
-    settings: Pretrain, verb: list[str], act: Callable[[list[str]], int], cluster: str = "slurm"
+    settings: Pretrain, command: list[str], act: Callable[[list[str]], int], cluster: str = "slurm"
 ) -> Any:
-    """Hands the run to Slurm; submitit's job. `verb`: the command as it was typed, which `act` will be given.
+    """Submit the run to Slurm and return submitit's job.
 
-    Mistake in a sentence where there is no Slurm, or it refuses, or the run's folder holds another run.
+    `command`: the arguments as typed; the job calls `act` on them, without --slurm.* and with --resume if-any.
+
+    Raises:
+        UserError: Slurm or submitit is missing, Slurm refuses the job, or the folder already holds another run.
     """
-    asked, folder = settings.slurm, settings.out / "slurm"
+    slurm, folder = settings.slurm, settings.out / "slurm"
     is_resuming(settings)
     submitit = require_submitit()
     if cluster == "slurm" and not shutil.which("sbatch"):
-        raise UserError("there is no sbatch here: run this where jobs are submitted, or leave --slurm.nodes out")
+        raise UserError("sbatch is not on this machine: run the command on a login node, or leave out --slurm.nodes")
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
     executor.update_parameters(
         name=settings.out.resolve().name,
-        nodes=asked.nodes,
-        tasks_per_node=max(1, asked.gpus),
-        cpus_per_task=asked.cpus,
-        timeout_min=math.ceil(parse_duration(asked.time) / 60),
+        nodes=slurm.nodes,
+        tasks_per_node=max(1, slurm.gpus),
+        cpus_per_task=slurm.cpus,
+        timeout_min=math.ceil(parse_duration(slurm.time) / 60),
         slurm_signal_delay_s=NOTICE_SECONDS,
-        slurm_additional_parameters={"requeue": True, **dict(map(parse_option, asked.options))},
-        **({"gpus_per_node": asked.gpus} if asked.gpus else {}),
+        slurm_additional_parameters={"requeue": True, **dict(map(parse_option, slurm.options))},
+        **({"gpus_per_node": slurm.gpus} if slurm.gpus else {}),
     )
     try:
-        job = executor.submit(SlurmJob(act, resume_command(verb)))
+        job = executor.submit(SlurmJob(act, resume_command(command)))
     except submitit.core.utils.FailedJobError as error:
-        lines = str(error).strip().splitlines()
-        said = next((line for line in lines if "error:" in line), lines[-1])
-        raise UserError(f"Slurm refused the job ({said}): mend --slurm.*") from error
-    info(f"submitted  job {job.job_id}; what it says: {folder}/{job.job_id}_0_log.out; what it learns: {settings.out}")
+        raise UserError(f"Slurm refused the job ({slurm_error(str(error))}): change --slurm.*") from error
+    info(f"submitted  job {job.job_id}; output: {folder}/{job.job_id}_0_log.out; run folder: {settings.out}")
     return job
 
 
-def resume_command(verb: list[str]) -> list[str]:
-    """The command without what concerns Slurm, and such that it goes on where it was left."""
-    kept, skipping = [], False
-    for each in verb:
+def slurm_error(output: str) -> str:
+    """Return the line of sbatch's output that states the error, else its last line."""
+    lines = output.strip().splitlines()
+    return next((line for line in lines if "error:" in line), lines[-1])
+
+
+def resume_command(command: list[str]) -> list[str]:
+    """Return the command without its --slurm.* flags, and with `--resume if-any` unless it has --resume already."""
+    rest, skipping = [], False
+    for each in command:
         if each.startswith("--"):
             skipping = each.startswith("--slurm.")
         if not skipping:
-            kept.append(each)
-    return kept if any(each.startswith("--resume") for each in kept) else [*kept, "--resume", "if-any"]
+            rest.append(each)
+    return rest if any(each.startswith("--resume") for each in rest) else [*rest, "--resume", "if-any"]
 
 
 def parse_option(text: str) -> tuple[str, str]:
-    """A name and a value. Mistake if it is not NAME=VALUE."""
+    """Split NAME=VALUE into sbatch's parameter name and its value. Raises UserError if there is no =."""
     name, sign, value = text.lstrip("-").partition("=")
     if not sign:
-        raise UserError(f"{text!r} is no option of sbatch: write --slurm.options partition=long account=vision")
+        raise UserError(
+            f"--slurm.options must be NAME=VALUE, got {text!r}: try --slurm.options partition=long account=vision"
+        )
     return name.replace("-", "_"), value
 
 
 def require_submitit() -> ModuleType:
-    """submitit, which an extra brings. Mistake without it."""
+    """Import submitit, from the extra `slurm`. Raises UserError if it is not installed."""
     try:
         import submitit
         import submitit.core.utils
     except ImportError as error:
-        raise UserError("jobs of Slurm want submitit: pip install 'openjepa[slurm]'") from error
+        raise UserError("Slurm jobs require submitit: pip install 'openjepa[slurm]'") from error
     return submitit

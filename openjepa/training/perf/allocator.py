@@ -5,16 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's mallopt
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # option numbers of glibc's mallopt
 
-TOP_PAD_BYTES = 2**28  # bytes asked for at a time
+TOP_PAD_BYTES = 2**28  # bytes by which the heap grows at a time
 
 
 def retain_freed_memory() -> None:
-    """Keeps what is freed, in large pages, for as long as this process lives: on a CPU a step is faster; docs/performance.md.
+    """Keep freed memory, in huge pages, for the life of this process: CPU steps are faster (docs/performance.md).
 
-    A step's buffers of some megabytes are otherwise given back to the system and asked for again, page by page. To be
-    called before the first tensor. Nothing happens where the C library is not glibc.
+    Otherwise a step's buffers of some megabytes are returned to the system and requested again, page by page. Call it
+    before the first tensor is created. Does nothing if the C library is not glibc.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it once
     library = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Time a training step part by part, against what the machine can do."""
+"""Time the parts of a training step."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from openjepa.training.setup import build_model, prepare_data
 from openjepa.training.step import MicroBatch, micro_batches
 
 
-def time_steps(run: Pretrain, data: Dataset, where: Device, count: int) -> dict[str, Any]:
-    """Medians over `count` steps, after two that warm up: the whole step, each part of it, and the wait for data."""
+def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict[str, Any]:
+    """Return medians over `count` steps, after two for warm-up: the whole step, its parts, and the wait for data."""
     run = dataclasses.replace(run, steps=count + 2)
-    method, steps = build_model(run, data, where)
-    optimizer, hyper = build_optimizer(method, run.optim), run.optim.at(0, 1000)
+    method, steps = build_model(run, data, device)
+    optimizer, hyperparameters = build_optimizer(method, run.optim), run.optim.at(0, 1000)
     parts: dict[str, list[float]] = {}
     shapes = []
     for number in track(range(run.steps), "steps", console=console, transient=True, disable=not console.is_terminal):
-        step, loading = time_call(lambda number=number: steps[number], where)
-        taken = {"load": loading, **time_step_parts(run, method, optimizer, step, hyper, where)}
+        step, loading = time_call(lambda number=number: steps[number], device)
+        times = {"load": loading, **time_step_parts(run, method, optimizer, step, hyperparameters, device)}
         shapes = mask_shapes(step.masks)
         if number >= 2:
-            for name, seconds in taken.items():
+            for name, seconds in times.items():
                 parts.setdefault(name, []).append(seconds)
     medians = {name: statistics.median(each) for name, each in parts.items()}
     computing = statistics.median(map(sum, zip(*(each for name, each in parts.items() if name != "load"), strict=True)))
-    found: dict[str, Any] = {"seconds": medians, "step": computing, "images_per_second": run.batch_size / computing}
-    found["data_wait"] = data_wait_share(medians["load"] / max(1, run.workers), computing, run.workers)
+    result: dict[str, Any] = {"seconds": medians, "step": computing, "images_per_second": run.batch_size / computing}
+    result["data_wait"] = data_wait_share(medians["load"] / max(1, run.workers), computing, run.workers)
     work = count_flops(run.method, run.data, shapes)
-    return {**found, "flops": {**work._asdict(), "total": work.total}}
+    return {**result, "flops": {**work._asdict(), "total": work.total}}
 
 
-def prepare_bench_data(run: Pretrain, where: Device) -> tuple[Dataset, Pretrain]:
-    """The run's own data, or as many rendered scenes as two steps want, and the run with what was left to be chosen."""
+def prepare_bench_data(run: Pretrain, device: Device) -> tuple[Dataset, Pretrain]:
+    """Load the run's data, or render synthetic samples for two steps; also return the run with no setting left open."""
     if run.data.root:
-        return prepare_data(run, where, run.data.listing(), None)
+        return prepare_data(run, device, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
     if isinstance(run.data, Image) and not run.data.mean:
         mean, std = measure_mean_std(data)
@@ -64,37 +64,45 @@ def prepare_bench_data(run: Pretrain, where: Device) -> tuple[Dataset, Pretrain]
 
 
 def time_step_parts(
-    run: Pretrain, method: Any, optimizer: torch.optim.Optimizer, step: Step, hyper: Hyperparameters, where: Device
+    run: Pretrain,
+    method: Any,
+    optimizer: torch.optim.Optimizer,
+    step: Step,
+    hyperparameters: Hyperparameters,
+    device: Device,
 ) -> dict[str, float]:
-    """The parts of `training.advance`, one after the other, each waited for: together a little slower than it."""
-    batch, masks = where.move(step.batch), where.move(step.masks)
+    """Do what `train_step` does and return the seconds of each part.
 
-    def targeted() -> Any:
-        with where.autocast():
+    The device finishes one part before the next starts, so the sum is a little more than the time of `train_step`.
+    """
+    batch, masks = device.move(step.batch), device.move(step.masks)
+
+    def compute_targets() -> Any:
+        with device.autocast():
             return method.targets(batch, masks)
 
     def forward(micro: MicroBatch) -> Any:
-        with where.autocast():
+        with device.autocast():
             return method(micro.batch, micro.masks, micro.targets)
 
     def update() -> None:
-        set_hyperparameters(optimizer, hyper)
-        with where.autocast():
+        set_hyperparameters(optimizer, hyperparameters)
+        with device.autocast():
             finite = step_if_finite(optimizer, clip_gradients(method, run.optim.clip))
-        method.after_step(hyper.momentum, finite)
+        method.after_step(hyperparameters.momentum, finite)
         optimizer.zero_grad(set_to_none=True)
 
-    taken = {"targets": 0.0, "forward": 0.0, "backward": 0.0, "update": 0.0}
-    targets, taken["targets"] = time_call(targeted, where)
+    times = {"targets": 0.0, "forward": 0.0, "backward": 0.0, "update": 0.0}
+    targets, times["targets"] = time_call(compute_targets, device)
     for micro in micro_batches(batch, masks, targets, run.accumulate):
-        output, seconds = time_call(lambda micro=micro: forward(micro), where)
-        taken["forward"] += seconds
-        taken["backward"] += time_call((output.loss / run.accumulate).backward, where)[1]
-    taken["update"] = time_call(update, where)[1]
-    return taken
+        output, seconds = time_call(lambda micro=micro: forward(micro), device)
+        times["forward"] += seconds
+        times["backward"] += time_call((output.loss / run.accumulate).backward, device)[1]
+    times["update"] = time_call(update, device)[1]
+    return times
 
 
 def data_wait_share(loading: float, computing: float, workers: int) -> float:
-    """The share of time that a run waits for data: loading goes on beside computing where there are workers."""
+    """Return the share of time that a run waits for data; with workers, loading overlaps with computing."""
     wait = max(0.0, loading - computing) if workers > 0 else loading
     return wait / (computing + wait)

@@ -17,42 +17,45 @@ from openjepa.training.device import Device
 from openjepa.training.perf.flops import MaskShape
 from openjepa.training.step import micro_batches
 
-MAX_STATIC_SHAPES = 16  # shapes of masks up to which each gets code of its own
+MAX_STATIC_SHAPES = 16  # with at most this many mask shapes, each shape gets code of its own
 
-VARIANTS_PER_SHAPE = 8  # of block for one shape: target, context and predictor, these two once more where masks go one by one, and with padding
+# Compiled variants of a block per mask shape: target, context and predictor, the last two once more where masks go
+# through one by one, and the variants with padding.
+VARIANTS_PER_SHAPE = 8
 
 
-def compile_blocks(settings: Pretrain, method: Any, step: Step, where: Device, backend: str = "inductor") -> None:
-    """Puts `torch.compile` around every transformer block, in place: parameters keep their names, nothing else changes.
+def compile_blocks(settings: Pretrain, method: Any, step: Step, device: Device, backend: str = "inductor") -> None:
+    """Apply `torch.compile` to every transformer block, in place; parameters keep their names.
 
-    A block and not a network: layers share their code. Every shape that the masks can have is met once, on a step's images, so
-    that no later step waits for the compiler, but for rare padding. A sampler of more than 16 shapes, as the released one, gets
-    code for any length, when it meets it. No weight moves. Mistake if there is no compiler.
+    Compiles blocks rather than networks because layers then share their code. Every shape that the masks can have runs
+    once, on the images of `step`, so that no later step waits for the compiler, except for rare padding. A sampler with
+    more than 16 shapes, such as the official one, gets code for any length, compiled when it is first needed. No weight
+    changes. Raises UserError if torch finds no compiler.
     """
     shapes = settings.masks.build(settings.data.grid).shapes()
-    few = len(shapes) <= MAX_STATIC_SHAPES
-    if few:  # beyond the limit, of all blocks in this process, a block would silently run as it is
+    static = len(shapes) <= MAX_STATIC_SHAPES
+    if static:  # a block beyond the limit, which counts all blocks of the process, silently runs uncompiled
         limits.recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
         limits.accumulated_recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
     for module in method.modules():
         if isinstance(module, Block):
-            module.compile(dynamic=False if few else None, backend=backend)
+            module.compile(dynamic=False if static else None, backend=backend)
     times = settings.masks.masks_per_sample
-    sets = [(shape,) * times for shape in (shapes if few else shapes[:1])]
-    if times > 1 and few and len(shapes) > 1:  # unlike masks go through one by one
-        sets += [(shape, shapes[place - 1]) for place, shape in enumerate(shapes)]
+    sets = [(shape,) * times for shape in (shapes if static else shapes[:1])]
+    if times > 1 and static and len(shapes) > 1:  # masks of different shapes go through one by one
+        sets += [(shape, shapes[index - 1]) for index, shape in enumerate(shapes)]
     try:
-        warm_up(settings, method, step, sets, where)
+        warm_up(settings, method, step, sets, device)
     except TorchDynamoException as error:
-        raise UserError(f"torch cannot compile here ({str(error).splitlines()[0]}): leave --compile out") from error
+        raise UserError(f"torch cannot compile here ({str(error).splitlines()[0]}): leave out --compile") from error
 
 
-def warm_up(settings: Pretrain, method: Any, step: Step, sets: list[tuple[MaskShape, ...]], where: Device) -> None:
-    """Forward and back under masks of these shapes, one set after the other."""
-    batch = where.move(step.batch)
+def warm_up(settings: Pretrain, method: Any, step: Step, sets: list[tuple[MaskShape, ...]], device: Device) -> None:
+    """Run forward and backward with dummy masks of each set of shapes."""
+    batch = device.move(step.batch)
     for shapes in sets:
-        masks = tuple(dummy_mask(shape, len(batch.index), where) for shape in shapes)
-        with where.autocast():
+        masks = tuple(dummy_mask(shape, len(batch.index), device) for shape in shapes)
+        with device.autocast():
             targets = method.targets(batch, masks)
             micro = next(micro_batches(batch, masks, targets, settings.accumulate))
             loss = method(micro.batch, micro.masks, micro.targets).loss
@@ -60,8 +63,8 @@ def warm_up(settings: Pretrain, method: Any, step: Step, sets: list[tuple[MaskSh
     method.zero_grad(set_to_none=True)
 
 
-def dummy_mask(shape: MaskShape, samples: int, where: Device) -> Masks:
-    """A mask that shows the first tokens and asks for the first."""
-    shown, blocks, asked = shape
-    context, target = (torch.arange(count, device=where.device) for count in (shown, asked))
+def dummy_mask(shape: MaskShape, samples: int, device: Device) -> Masks:
+    """Return masks of a shape, with the first tokens as context and also as every target block."""
+    context_size, blocks, target_size = shape
+    context, target = (torch.arange(count, device=device.device) for count in (context_size, target_size))
     return Masks(context.expand(samples, -1), target.expand(samples, blocks, -1))

@@ -14,11 +14,11 @@ from openjepa.methods.vicreg import VICReg
 
 Method = JEPA | MAE | VICReg | Decoder
 
-MaskShape = tuple[int, int, int]  # of one mask: tokens shown, blocks asked for, tokens in each
+MaskShape = tuple[int, int, int]  # of one mask: context tokens, target blocks, tokens in a block
 
 
 class StepFlops(NamedTuple):
-    """For one sample of a step."""
+    """FLOPs of a training step, for one sample."""
 
     target: int  # the target encoder, forward
     context: int  # the context encoder, forward and backward
@@ -30,65 +30,72 @@ class StepFlops(NamedTuple):
 
 
 def count_flops(method: Method, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
-    """What one sample costs under these masks, which share a pass of the target encoder."""
-    masks, whole = list(masks), data.grid[0] * data.grid[1]
+    """Return the FLOPs of one sample under these masks, which share one forward pass of the target encoder."""
+    masks, grid_tokens = list(masks), data.grid[0] * data.grid[1]
     if isinstance(method, VICReg):
-        tokens = masks[0][0] if method.masked else whole
+        tokens = masks[0][0] if method.masked else grid_tokens
         return StepFlops(0, 2 * 3 * encoder_flops(method, data, tokens), 2 * 3 * expander_flops(method))
     if isinstance(method, Decoder):
         return decoder_flops(method, data, masks[0])
     target = context = predictor = 0
     if isinstance(method, JEPA):
-        asked = masks[0][1] * len(range(0, masks[0][2], method.target_stride))
-        seen = asked if method.target_input == "targets_only" else whole
-        target = encoder_flops(method, data, seen)
-    for shown, blocks, asked in masks:
-        context += 3 * encoder_flops(method, data, shown)
-        predictor += 3 * predictor_flops(method, data, shown, blocks, asked)
+        target_tokens = masks[0][1] * len(range(0, masks[0][2], method.target_stride))
+        input_tokens = target_tokens if method.target_input == "targets_only" else grid_tokens
+        target = encoder_flops(method, data, input_tokens)
+    for context_size, blocks, target_size in masks:
+        context += 3 * encoder_flops(method, data, context_size)
+        predictor += 3 * predictor_flops(method, data, context_size, blocks, target_size)
     return StepFlops(target, context, predictor)
 
 
 def encoder_flops(method: Method, data: Modality, tokens: int) -> int:
-    """The stem and the blocks on one sequence."""
+    """Return the forward FLOPs of the stem and the blocks on one sequence."""
     stem = tokens * data.tokenizer_flops(method.dim)
     return stem + transformer_flops(method.depth, method.dim, method.registers + tokens, method.mlp_ratio)
 
 
-def predictor_flops(method: JEPA | MAE, data: Modality, shown: int, blocks: int, asked: int) -> int:
-    """Every target block is a sequence of its own, with all that is shown; or one of all, if they share their context."""
+def predictor_flops(method: JEPA | MAE, data: Modality, context_size: int, blocks: int, target_size: int) -> int:
+    """Return the predictor's forward FLOPs for one mask.
+
+    Each target block is a sequence with the whole context; with a shared context, all blocks form one sequence.
+    """
     output, depth, dim = data.token_dim, method.predictor_depth, method.predictor_dim
     if isinstance(method, JEPA):
         levels = len(method.target_layers) if method.target_join == "concat" else 1
         output = method.dim * levels + (data.token_dim if method.pixel_loss_weight else 0)
-    into, out = 2 * shown * method.dim * dim, 2 * blocks * asked * dim * output
+    into, out = 2 * context_size * method.dim * dim, 2 * blocks * target_size * dim * output
     if isinstance(method, JEPA) and method.predictor_context == "shared":
-        pairs = shown**2 + blocks * asked * (shown + asked)  # that may attend; those that may not are no work
-        return into + transformer_flops(depth, dim, shown + blocks * asked, pairs=pairs) + out
-    return into + blocks * transformer_flops(depth, dim, shown + asked) + out
+        # only the pairs that may attend to each other; masked pairs do not count as work
+        pairs = context_size**2 + blocks * target_size * (context_size + target_size)
+        return into + transformer_flops(depth, dim, context_size + blocks * target_size, pairs=pairs) + out
+    return into + blocks * transformer_flops(depth, dim, context_size + target_size) + out
 
 
 def decoder_flops(method: Decoder, data: Modality, mask: MaskShape) -> StepFlops:
-    """The drawer, forward and backward, and the frozen networks that say what to draw, forward."""
-    whole, (shown, _, asked) = data.grid[0] * data.grid[1], mask
+    """Return the FLOPs of the decoder, forward and backward, and of the frozen networks that condition it, forward."""
+    grid_tokens, (context_size, _, target_size) = data.grid[0] * data.grid[1], mask
     predicts, dim = method.condition == "prediction", method.decoder_dim
-    tokens = asked if predicts else whole
-    frozen = encoder_flops(method, data, shown if predicts else whole)
-    frozen += predictor_flops(method, data, shown, 1, asked) if predicts else 0
-    drawn = 4 * tokens * data.token_dim * dim + transformer_flops(method.decoder_depth, dim, tokens)
-    return StepFlops(frozen, 0, 3 * drawn)
+    tokens = target_size if predicts else grid_tokens
+    frozen = encoder_flops(method, data, context_size if predicts else grid_tokens)
+    frozen += predictor_flops(method, data, context_size, 1, target_size) if predicts else 0
+    decoder = 4 * tokens * data.token_dim * dim + transformer_flops(method.decoder_depth, dim, tokens)
+    return StepFlops(frozen, 0, 3 * decoder)
 
 
 def expander_flops(method: VICReg) -> int:
-    """One vector through the expander, and its part of the covariances of what comes out."""
+    """Return the FLOPs of one vector through the expander and of its share of the output's covariance matrix."""
     wide = method.predictor_dim
     return 2 * wide * (method.dim + method.predictor_depth * wide)
 
 
 def transformer_flops(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0, pairs: int = 0) -> int:
-    """Blocks on one sequence, forward: queries, keys, values, attention of so many pairs (0: all), projection, two layers."""
+    """Return the forward FLOPs of `depth` blocks on one sequence, with `pairs` of attending tokens (0: all pairs).
+
+    Counts the matmuls: queries, keys, values, attention, projection and the two layers of the MLP.
+    """
     return depth * (tokens * dim * (8 * dim + 4 * int(dim * mlp_ratio)) + 4 * (pairs or tokens**2) * dim)
 
 
 def mask_shapes(masks: tuple[Masks, ...]) -> list[MaskShape]:
-    """Those of a step's masks."""
+    """Return the shape of each mask of a step."""
     return [(mask.context.shape[1], mask.target.shape[1], mask.target.shape[2]) for mask in masks]

@@ -1,8 +1,7 @@
-"""Answer the questions of the explorer's page: similar patches, neighbors, hidden regions."""
+"""Answer the queries of the explorer's page: similar patches, neighbors, hidden regions.   N patches  D features"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +12,22 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
-from openjepa.core.arguments import Images, Run
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
-from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decoder_mask, draw_samples, load_decoder
-from openjepa.evaluation.feature_store import shows_progress as watched
+from openjepa.core.options import Box
+from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decoder_mask, load_decoder, sample_images
+from openjepa.evaluation.feature_store import shows_progress
+from openjepa.evaluation.nearest import NO_COSINE, ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
-from openjepa.interop.adapters import EncoderAdapter
 from openjepa.interop.inputs import evaluation_view
-from openjepa.masking.region import Box, covered_patches, hide_region
+from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.masking.region import covered_patches, hide_region
 from openjepa.training.config import Pretrain
 from openjepa.training.perf.flops import encoder_flops
-from openjepa.viz.canvas import COLORS, ColorScale, enlarge, fade, heatmap, outline
+from openjepa.viz.canvas import COLORS, ColorScale, colorize, enlarge, fade, outline
 from openjepa.viz.embedding_map import MAX_IMAGES, MIN_IMAGES
 from openjepa.viz.inputs import (
-    CHUNK_IMAGES,
-    FigureOptions,
+    BATCH_IMAGES,
     ImageBatch,
     evenly_spaced,
     figure_data,
@@ -37,99 +36,84 @@ from openjepa.viz.inputs import (
     with_default_images,
 )
 from openjepa.viz.prediction_error import gather_patches, load_predictive_method, nearest_patches, predict_hidden
-from openjepa.viz.predictions import denormalize_pixels, error_map, fill_region
+from openjepa.viz.predictions import MAX_ERROR, denormalize_pixels, draw_error_map, fill_region
+from openjepa.viz.settings import Explore, FigureOptions
 
-MAX_INDEXED_IMAGES = 10_000  # pictures
+MAX_INDEXED_IMAGES = 10_000
 
-MAX_MEMORY = 2**29  # numbers of patches kept, two bytes each
+MAX_PATCH_VALUES = 2**29  # patch features in memory, in values of two bytes
 
-MAX_FLOPS, GALLERY_IMAGES = (
-    1e11,
-    48,
-)  # operations that an answer about a hidden box may take, about, and pictures beside it
+MAX_FLOPS = 1e11  # to predict a hidden box; limits the images of the gallery
 
-FLOW_STEPS = 10  # of the decoder's flow
+GALLERY_IMAGES = 48  # other images whose patches can stand for predictions
 
-MAX_RESULTS = 12  # neighbours, and patches, shown
+FLOW_STEPS = 10  # integration steps of the decoder
 
-VIEW_SIDE = 384  # pixels of the picture that is clicked on
+MAX_RESULTS = 12  # neighbors or patches in an answer
 
+VIEW_SIDE = 384  # pixels of a displayed image, at least
 
-@dataclass(frozen=True, kw_only=True)
-class Explore:
-    """Opens a page in the browser, on this machine alone: click a patch, drop a picture, drag a box to hide, look at the map."""
-
-    run: Run  # a run, an export, or weights of another project; what it expects wants a run
-    images: Images = ()  # pictures or folders of them; by default what the run learnt from
-    count: int = 2000  # pictures, evenly taken; 10,000 at most
-    decoder: Path | None = None  # what jepa decoder train made of the run; by default RUN/decoder, if it is there
-    map: int = 2000  # pictures on the map; 0: no map
-    host: str = "127.0.0.1"  # who may open the page: this machine alone; 0.0.0.0: whoever reaches it
-    port: int = 8080
-    seed: int = 0
+EXCLUDED = -2.0  # below every cosine
 
 
 class PatchHit(NamedTuple):
-    """A patch of a picture, and how alike it is."""
+    """A patch of an image and its cosine similarity to the query."""
 
-    row: int
-    place: int
+    row: int  # of the image
+    patch: int
     cosine: float
 
 
 class HiddenRegion(NamedTuple):
-    """What is expected in a box that was hidden."""
+    """Images that answer a hidden box."""
 
-    hole: np.ndarray
+    hole: np.ndarray  # the context
     errors: np.ndarray
-    ratio: float  # error of the predictor, as a share of the mean's
-    expected: np.ndarray  # as the nearest real patches
-    pixels: np.ndarray | None  # where the run predicts them
-    samples: tuple[np.ndarray, ...]  # by the decoder, if there is one
+    ratio: float  # error of the predictor / error of the mean target
+    predicted: np.ndarray  # predictions as the nearest real patches
+    pixels: np.ndarray | None  # predicted pixels, if the run has a pixel loss
+    samples: tuple[np.ndarray, ...]  # of the decoder, if there is one
 
 
 class Session:
-    """An encoder, pictures, and their features; every answer is a function of these and of what is asked."""
+    """An encoder, images and their features. Every answer depends only on these and on the query."""
 
-    def __init__(self, this: EncoderAdapter, found: ImageBatch, seed: int = 0):
-        self.this, self.found, self.seed = this, found, seed
-        rows, columns = found.data.grid
-        width = rows * columns * this.encode(found.view[:1]).last.shape[1]
-        kept = min(len(found.view), max(8, MAX_MEMORY // width))
+    def __init__(self, encoder: PretrainedEncoder, images: ImageBatch, seed: int = 0):
+        self.encoder, self.images, self.seed = encoder, images, seed
+        rows, columns = images.data.grid
+        width = rows * columns * encoder.encode(images.view[:1]).last.shape[1]
+        indexed = min(len(images.view), max(8, MAX_PATCH_VALUES // width))
         pooled, patches = [], []
-        parts = list(found.view.split(CHUNK_IMAGES))
+        parts = list(images.view.split(BATCH_IMAGES))
         with torch.no_grad():
-            for number, view in enumerate(track(parts, "looking", console=console, disable=not watched())):
-                seen = this.encode(view)
-                pooled.append(seen.last)
-                patches.extend([seen.patches.half()] if number * CHUNK_IMAGES < kept else [])
-        self.mean = torch.cat(patches)[:kept].float().mean(0)  # of each place
-        self.patches = F.normalize(torch.cat(patches)[:kept] - self.mean.half(), dim=-1)
+            for number, view in enumerate(track(parts, "encoding", console=console, disable=not shows_progress())):
+                output = encoder.encode(view)
+                pooled.append(output.last)
+                if number * BATCH_IMAGES < indexed:
+                    patches.append(output.patches.half())
+        self.mean = torch.cat(patches)[:indexed].float().mean(0)  # at each position
+        self.patches = F.normalize(torch.cat(patches)[:indexed] - self.mean.half(), dim=-1)
         self.pooled = torch.cat(pooled)
         self.space = Whitening.of(self.pooled.numpy(), WHITENING_POWER)
-        self.quiet = self.compared(self.pooled)
+        self.search = ExactSearch(self.space.map(self.pooled.numpy()))
         self.predictive: tuple[Pretrain, Any] | None = None
         self.decoder: LoadedDecoder | None = None
 
     @classmethod
-    def opened(cls, settings: Explore) -> Session:
-        """All that is needed, read and seen. Mistake in a sentence where something is not as it should be."""
+    def load(cls, settings: Explore) -> Session:
+        """Load encoder, images, predictor and decoder. Raises UserError if a setting or file does not fit."""
         if not 1 <= settings.count <= MAX_INDEXED_IMAGES:
-            raise UserError(
-                f"{settings.count:,} pictures are not explored at once: try --count 2000; {MAX_INDEXED_IMAGES:,} is the most"
-            )
+            raise UserError(f"--count must be 1 to {MAX_INDEXED_IMAGES:,}, got {settings.count:,}: try --count 2000")
         if settings.map and not MIN_IMAGES <= settings.map <= MAX_IMAGES:
-            raise UserError(
-                f"a map has {MIN_IMAGES} to {MAX_IMAGES:,} pictures, not {settings.map:,}: try --map 2000, or 0"
-            )
-        asked = with_default_images(FigureOptions(run=settings.run, images=settings.images))
-        this = load_encoder(asked)
-        found = read_images(tuple(asked.images), figure_data(asked, this.data), settings.count)
-        self = cls(this, found, settings.seed)
+            raise UserError(f"--map must be 0 or {MIN_IMAGES} to {MAX_IMAGES:,}, got {settings.map:,}: try --map 2000")
+        options = with_default_images(FigureOptions(run=settings.run, images=settings.images))
+        encoder = load_encoder(options)
+        images = read_images(tuple(options.images), figure_data(options, encoder.data), settings.count)
+        self = cls(encoder, images, settings.seed)
         try:
             self.predictive = load_predictive_method(Path(settings.run))
-        except UserError as mistake:
-            info(f"hiding     left out: {mistake}")
+        except UserError as error:
+            info(f"predictor  left out: {error}")
         folder = settings.decoder or Path(settings.run) / "decoder"
         if settings.decoder or folder.is_dir():
             self.decoder = load_decoder(folder)
@@ -137,104 +121,100 @@ class Session:
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.found.data.grid
+        """Return the rows and columns of patches."""
+        return self.images.data.grid
 
     @property
-    def patch(self) -> int:
-        """Pixels of a patch in the picture that is shown."""
-        return self.large(self.found.view[0]).shape[0] // self.grid[0]
+    def patch_side(self) -> int:
+        """Return the pixels of a patch in a displayed image."""
+        return self.display(self.images.view[0]).shape[0] // self.grid[0]
 
-    def large(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
-        """The picture that is clicked on."""
-        return enlarge(self.found.data.picture(view), VIEW_SIDE)
+    def display(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
+        """Return an image in RGB, enlarged for the page."""
+        return enlarge(self.images.data.to_rgb(view), VIEW_SIDE)
 
-    def uploaded(self, file: Path) -> UInt8[Tensor, "C H W"]:
-        """A file as the encoder is shown it. Mistake if it is no picture, or too large: the limits of all pictures."""
-        return evaluation_view(file, self.found.data, self.found.data.size)
+    def load_upload(self, file: Path) -> UInt8[Tensor, "C H W"]:
+        """Load an uploaded file as the encoder's input. Raises UserError if it is not an image or is too large."""
+        return evaluation_view(file, self.images.data, self.images.data.size)
 
-    def place(self, x: float, y: float) -> int:
-        """The patch at a point of the picture that is shown, in its pixels."""
+    def patch_at(self, x: float, y: float) -> int:
+        """Return the index of the patch at a point, in pixels of the displayed image."""
         rows, columns = self.grid
-        row, column = (min(max(int(at // self.patch), 0), most - 1) for at, most in ((y, rows), (x, columns)))
+        row = min(max(int(y // self.patch_side), 0), rows - 1)
+        column = min(max(int(x // self.patch_side), 0), columns - 1)
         return row * columns + column
 
     @torch.no_grad()
-    def directions(self, view: UInt8[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
-        """Patch features less their place's mean, of length 1."""
-        return F.normalize(self.this.encode(view[None]).patches[0] - self.mean, dim=-1)
+    def patch_directions(self, view: UInt8[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
+        """Compute patch features minus the mean at their position, scaled to norm 1."""
+        return F.normalize(self.encoder.encode(view[None]).patches[0] - self.mean, dim=-1)
 
-    def alike(self, view: UInt8[Tensor, "C H W"], place: int) -> tuple[np.ndarray, list[PatchHit]]:
-        """Where else in the picture that patch is, as colours, and the patches of other pictures most like it, one of each."""
-        own = self.directions(view)
-        values = (own @ own[place]).view(self.grid).numpy()
-        picture = enlarge(heatmap(values, ColorScale("", float(np.percentile(values, 2)), 1.0)), VIEW_SIDE)
-        cosine, best = (self.patches @ own[place].half()).float().max(1)
-        cosine[(self.found.view[: len(cosine)] == view).flatten(1).all(1)] = -2  # the picture itself
+    def similar_patches(self, view: UInt8[Tensor, "C H W"], patch: int) -> tuple[np.ndarray, list[PatchHit]]:
+        """Return the cosines of a patch in its own image as colors, and the most similar patches of other images."""
+        own = self.patch_directions(view)
+        values = (own @ own[patch]).view(self.grid).numpy()
+        picture = enlarge(colorize(values, ColorScale("", float(np.percentile(values, 2)), 1.0)), VIEW_SIDE)
+        cosine, best = (self.patches @ own[patch].half()).float().max(1)
+        cosine[(self.images.view[: len(cosine)] == view).flatten(1).all(1)] = EXCLUDED  # the image itself
         rows = cosine.argsort(descending=True, stable=True)[:MAX_RESULTS].tolist()
-        return picture, [PatchHit(row, int(best[row]), float(cosine[row])) for row in rows if cosine[row] > -2]
+        return picture, [PatchHit(row, int(best[row]), float(cosine[row])) for row in rows if cosine[row] > EXCLUDED]
 
-    def shown_patch(self, found: PatchHit) -> np.ndarray:
-        """A picture with one of its patches framed."""
+    def frame_patch(self, hit: PatchHit) -> np.ndarray:
+        """Draw a frame around a patch of an image."""
         inside = np.zeros(self.grid, bool)
-        inside.flat[found.place] = True
-        return outline(self.large(self.found.view[found.row]), inside, self.patch, COLORS[5], width=6)
-
-    def compared(self, pooled: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
-        """Features less their mean, loud directions made quieter."""
-        return torch.from_numpy(self.space.map(pooled.numpy()))
+        inside.flat[hit.patch] = True
+        return outline(self.display(self.images.view[hit.row]), inside, self.patch_side, COLORS[5], width=6)
 
     @torch.no_grad()
-    def neighbours(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:
-        """The rows most like a picture, with the cosine of features whose loud directions are quieter."""
-        cosine = F.cosine_similarity(self.quiet, self.compared(self.this.encode(view[None]).last))
-        cosine[(self.found.view == view).flatten(1).all(1)] = -2
-        rows = cosine.argsort(descending=True, stable=True)[:MAX_RESULTS].tolist()
-        return [(row, float(cosine[row])) for row in rows if cosine[row] > -2]
+    def neighbors(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:
+        """Return the rows most similar to an image with their cosine of whitened features, without its copies."""
+        copies = set((self.images.view == view).flatten(1).all(1).nonzero().flatten().tolist())
+        query = self.space.map(self.encoder.encode(view[None]).last.numpy())
+        near = self.search.find(query, MAX_RESULTS + len(copies))
+        pairs = zip(near.rows[0].tolist(), near.cosine[0].tolist(), strict=True)
+        return [(row, cosine) for row, cosine in pairs if row not in copies and cosine > NO_COSINE][:MAX_RESULTS]
 
     def box(self, first: tuple[float, float], last: tuple[float, float]) -> Box:
-        """Two corners of the picture that is shown as a box in shares."""
-        height, width = (self.patch * side for side in self.grid)
+        """Convert two corners in pixels of the displayed image to left, top, right, bottom from 0 to 1."""
+        height, width = (self.patch_side * side for side in self.grid)
         (left, right), (top, bottom) = (sorted((a, b)) for a, b in zip(first, last, strict=True))
-        found = tuple(
-            min(max(at / most, 0.0), 1.0)
-            for at, most in zip((left, top, right, bottom), (width, height) * 2, strict=True)
-        )
-        return found  # type: ignore[return-value]
+        edges = zip((left, top, right, bottom), (width, height) * 2, strict=True)
+        return tuple(min(max(edge / side, 0.0), 1.0) for edge, side in edges)  # type: ignore[return-value]
 
-    def hidden(self, view: UInt8[Tensor, "C H W"], box: Box) -> HiddenRegion:
-        """What the predictor expects in a box, beside a few of the other pictures, whose hidden patches lend their looks."""
+    def predict_region(self, view: UInt8[Tensor, "C H W"], box: Box) -> HiddenRegion:
+        """Predict a hidden box and draw the predictions. Raises UserError if the weights have no predictor."""
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
         run, method = self.predictive
         cost = encoder_flops(run.method, run.data, self.grid[0] * self.grid[1])
-        others = self.found.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
-        found = self.found._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
-        expected = predict_hidden(method, run, found, hide_region(box, self.grid, len(found.view)))
-        hole = fade(found.data.picture(view), ~covered_patches(box, self.grid), found.data.patch)
-        scale = ColorScale("", 0.0, 2.0)
-        raw = gather_patches(found.data.tokens(found.view).x, expected.target)
-        chosen = nearest_patches(expected.predicted[0], expected.truth[1:].flatten(0, 1))
-        looks = fill_region(hole, raw[1:].flatten(0, 1)[chosen], expected.target[0], found)
+        others = self.images.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
+        images = self.images._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
+        result = predict_hidden(method, run, images, hide_region(box, self.grid, len(images.view)))
+        target = result.target[0]
+        hole = fade(images.data.to_rgb(view), ~covered_patches(box, self.grid), images.data.patch)
+        patches = gather_patches(images.data.tokens(images.view).x, result.target)
+        nearest = nearest_patches(result.predicted[0], result.truth[1:].flatten(0, 1))
+        predicted = fill_region(hole, patches[1:].flatten(0, 1)[nearest], target, images)
         pixels = None
-        if expected.pixels is not None:
-            pixels = fill_region(hole, denormalize_pixels(expected.pixels[0], raw[0]), expected.target[0], found)
-        errors = error_map(expected.errors.predictor[0], expected.target[0], self.grid, scale)
-        ratio = float(expected.errors.predictor[0].mean() / expected.errors.mean[0].mean())
-        hole, errors, looks = (enlarge(each, VIEW_SIDE) for each in (hole, errors, looks))
-        pixels = None if pixels is None else enlarge(pixels, VIEW_SIDE)
-        return HiddenRegion(hole, errors, ratio, looks, pixels, self.samples(view, box))
+        if result.pixels is not None:
+            pixels = fill_region(hole, denormalize_pixels(result.pixels[0], patches[0]), target, images)
+            pixels = enlarge(pixels, VIEW_SIDE)
+        errors = draw_error_map(result.errors.predictor[0], target, self.grid, ColorScale("", 0.0, MAX_ERROR))
+        ratio = float(result.errors.predictor[0].mean() / result.errors.mean[0].mean())
+        hole, errors, predicted = (enlarge(each, VIEW_SIDE) for each in (hole, errors, predicted))
+        return HiddenRegion(hole, errors, ratio, predicted, pixels, self.decode_region(view, box))
 
-    def samples(self, view: UInt8[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
-        """What the decoder draws: in the box, or, of a decoder of features, of the whole picture; nothing without one."""
+    def decode_region(self, view: UInt8[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
+        """Decode the predictions for the box, or the features of the whole image; empty without a decoder."""
         if self.decoder is None:
             return ()
-        views = view.expand(count, *view.shape)  # together: each has noise of its own
-        mask = decoder_mask(self.decoder, count, box if self.decoder.predicts else None, self.seed)
-        given = decoder_conditions(self.decoder, views, mask)
-        drawn = draw_samples(self.decoder, views, given, mask, 1, self.seed, steps=FLOW_STEPS)
-        return tuple(enlarge(self.decoder.data.picture(each), VIEW_SIDE) for each in drawn.views[0])
+        views = view.expand(count, *view.shape)  # one batch: each sample has its own noise
+        mask = decoder_mask(self.decoder, count, box if self.decoder.decodes_predictions else None, self.seed)
+        conditions = decoder_conditions(self.decoder, views, mask)
+        samples = sample_images(self.decoder, views, conditions, mask, 1, self.seed, steps=FLOW_STEPS)
+        return tuple(enlarge(self.decoder.data.to_rgb(each), VIEW_SIDE) for each in samples.views[0])
 
-    def of_map(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:
-        """The pictures of a map, evenly taken, and their features."""
+    def map_features(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:
+        """Return evenly spaced rows for the map and their features."""
         rows = evenly_spaced(len(self.pooled), count)
         return rows, self.pooled[rows].numpy()

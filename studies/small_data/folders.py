@@ -1,13 +1,14 @@
-"""Writes labelled folders that the study is tried on: handwritten digits, photographs, rendered scenes, clothes.
+"""Write the labeled folders of the study: handwritten digits, photographs, rendered scenes, clothes.
 
-    python benchmarks/study/folders.py digits --out folders/digits
-    python benchmarks/study/folders.py photos --source photos/ --out folders/photos
-    python benchmarks/study/folders.py scenes --out folders/scenes
-    python benchmarks/study/folders.py clothes --source fashion-mnist/ --out folders/clothes
+    python studies/small_data/folders.py digits --out folders/digits
+    python studies/small_data/folders.py photos --source photos/ --out folders/photos
+    python studies/small_data/folders.py scenes --out folders/scenes
+    python studies/small_data/folders.py clothes --source fashion-mnist/ --out folders/clothes
 
-Each has train/CLASS/ and test/CLASS/. Digits are scikit-learn's 1,797, enlarged from 8×8; a crop's class is the photograph
-that it is from; a scene's is the number of its objects. Clothes are Fashion-MNIST's (Xiao et al., 2017), from its four files
-as released (on Debian `apt install dataset-fashion-mnist`), with the test part that is its own; of the others each fifth.
+Each folder has train/CLASS/ and test/CLASS/. Digits are scikit-learn's 1,797, enlarged from 8×8. The class of a crop
+is the photograph that it comes from; the class of a scene is its number of objects. Clothes are Fashion-MNIST (Xiao
+et al., 2017), from its four files as released (on Debian `apt install dataset-fashion-mnist`), with its own test
+part; of the others every fifth image is test data.
 """
 
 import argparse
@@ -18,38 +19,38 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CROPS, SIDE, SHARE = 50, 96, 0.5  # of each photograph; in pixels; of its shorter side
+CROPS, SIDE, SHARE = 50, 96, 0.5  # crops per photograph; pixels; fraction of the shorter side
 SCENES = 4000
 CLOTHES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
-Picture = tuple[str, str, Image.Image]  # its part, "" where that goes by turns; its class; what is seen
+Picture = tuple[str, str, Image.Image]  # "train", "test" or "" (every fifth is test); class; image
 
 
 def digits(_: Path | None) -> Iterator[Picture]:
     from sklearn.datasets import load_digits
 
     for image, label in zip(*load_digits(return_X_y=True), strict=True):
-        grey = Image.fromarray((image.reshape(8, 8) * 255 / 16).astype(np.uint8))
-        yield "", str(label), grey.resize((32, 32), Image.Resampling.BICUBIC)
+        gray = Image.fromarray((image.reshape(8, 8) * 255 / 16).astype(np.uint8))
+        yield "", str(label), gray.resize((32, 32), Image.Resampling.BICUBIC)
 
 
 def photos(source: Path | None) -> Iterator[Picture]:
-    """Crops of the same size in places of their own; those of a photograph may overlap."""
+    """Yield random crops of one size from every photograph; crops may overlap."""
     assert source
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for file in sorted(source.iterdir()):
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
         side = int(SHARE * min(picture.size))
         for _ in range(CROPS):
-            left, top = (int(chance.integers(0, length - side + 1)) for length in picture.size)
+            left, top = (int(rng.integers(0, length - side + 1)) for length in picture.size)
             yield "", file.stem, picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
 
 
 def scenes(_: Path | None) -> Iterator[Picture]:
     from openjepa.data.synthetic.scenes import render
 
-    drawn = render(SCENES, (48, 48), 0)
-    for image, count in zip(drawn.image, drawn.count.tolist(), strict=True):
+    rendered = render(SCENES, (48, 48), 0)
+    for image, count in zip(rendered.image, rendered.count.tolist(), strict=True):
         yield "", str(count), Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
@@ -62,17 +63,17 @@ def clothes(source: Path | None) -> Iterator[Picture]:
 
 
 def idx(file: Path) -> np.ndarray:
-    """Bytes as LeCun's format has them: a fourth byte that says how many sizes follow, each of four bytes."""
-    held = gzip.decompress(file.read_bytes())
-    sizes = np.frombuffer(held, ">u4", count=held[3], offset=4)
-    return np.frombuffer(held, np.uint8, offset=4 + 4 * held[3]).reshape(sizes)
+    """Read an array in LeCun's IDX format: byte 3 is the number of axes; their lengths follow, four bytes each."""
+    content = gzip.decompress(file.read_bytes())
+    sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes)
 
 
 def main() -> None:
     kinds = {kind.__name__: kind for kind in (digits, photos, scenes, clothes)}
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("kind", choices=kinds)
-    parser.add_argument("--source", type=Path, help="of photographs, or of clothes")
+    parser.add_argument("--source", type=Path, help="folder of the photographs, or of the clothes' files")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.kind in ("photos", "clothes") and not (options.source and options.source.is_dir()):

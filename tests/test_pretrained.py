@@ -1,4 +1,4 @@
-"""An encoder in hand: features of whatever is a picture, and what the predictor expects."""
+"""A loaded encoder: features of any type of image, predictions and targets."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks
 from openjepa.evaluation.features import compute_features
-from openjepa.interop.adapters import load_adapter
+from openjepa.interop.adapters import load_any
 from tests.conftest import CPU, replace
 
 
@@ -23,13 +23,14 @@ def run(photos, tmp_path_factory):
     assert isinstance(TINY, JEPA)
     return pretrain(
         Pretrain(
-            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3, batch_size=16,
-            device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("trained") / "run",
+            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3,
+            batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
+            out=tmp_path_factory.mktemp("trained") / "run",
         )
     )  # fmt: skip
 
 
-def test_every_kind_of_picture_gives_the_same_features(run, photos):
+def test_every_type_of_image_gives_the_same_features(run, photos):
     trained, path = openjepa.load(run), min(photos.rglob("*.png"))
     picture = Pillow.open(path)
     array = np.asarray(picture)
@@ -40,19 +41,19 @@ def test_every_kind_of_picture_gives_the_same_features(run, photos):
         assert torch.equal(trained.features(other), expected)
 
 
-def test_features_are_those_that_probes_are_trained_on(run, photos):
-    trained, this = openjepa.load(run), load_adapter(str(run))
-    data = replace(this.data, root=(str(photos),))
+def test_features_equal_those_that_probes_train_on(run, photos):
+    trained, encoder = openjepa.load(run), load_any(str(run))
+    data = replace(encoder.data, root=(str(photos),))
     listing = data.listing()
-    rows = compute_features(this, data.dataset(listing), CPU, ("last", "last4"))
+    rows = compute_features(encoder, data.dataset(listing), CPU, ("last", "last4"))
     paths = list(listing.paths)
     torch.testing.assert_close(trained.features(paths, batch=7), rows.kinds["last"])
     torch.testing.assert_close(trained.features(paths, "last4"), rows.kinds["last4"])
     torch.testing.assert_close(trained.features(paths, "patches").mean(1), rows.kinds["last"])
 
 
-def test_large_and_oblong_pictures_are_cut_as_files_are(run, tmp_path):
-    """A PIL image in memory, and the same in a file without loss."""
+def test_images_in_memory_are_cropped_as_files(run, tmp_path):
+    """A PIL image in memory equals the same image in a lossless file."""
     noise = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
     Pillow.fromarray(noise).save(tmp_path / "a.png")
     trained = openjepa.load(run)
@@ -61,17 +62,17 @@ def test_large_and_oblong_pictures_are_cut_as_files_are(run, tmp_path):
     own = trained.transform(noise).int() - view.int()
     assert (
         own.abs().float().mean() < 2
-    )  # an array is resized by our own products, a picture by Pillow, which rounds on its way
+    )  # arrays are resized by our matmuls, PIL images by Pillow, which rounds in between
     assert trained.transform(noise, (16, 24)).shape == (3, 16, 24)
 
 
-def test_another_size_than_trained_has_its_own_grid(run, photos):
+def test_another_size_than_trained_gives_another_grid(run, photos):
     trained = openjepa.load(run)
     assert trained.features(min(photos.rglob("*.png")), "patches", size=(24, 48)).shape == (1, 6 * 12, 48)
 
 
-def test_what_the_predictor_expects_is_what_training_compares(run, photos):
-    """The loss of a step, from `predict` and `targets`; whatever normalises over the batch left out."""
+def test_predict_and_targets_give_the_training_loss(run, photos):
+    """The loss of a step from `predict` and `targets`, without normalization over the batch."""
     trained = openjepa.load(run, "context")
     config = replace(trained.config.method, standardize=False, target_layers=(-1,))
     net = config.build(trained.data)
@@ -92,7 +93,7 @@ def test_what_the_predictor_expects_is_what_training_compares(run, photos):
     torch.testing.assert_close(torch.stack(losses).mean(), expected)
 
 
-def test_one_block_of_targets_is_a_list(run, photos):
+def test_one_block_of_targets_equals_one_of_several(run, photos):
     trained, path = openjepa.load(run), min(photos.rglob("*.png"))
     one, two = trained.predict(path, [0, 1, 2], [9, 10]), trained.predict(path, [0, 1, 2], [[9, 10], [20, 21]])
     assert one.shape == (1, 2, 48) and torch.allclose(one[0], two[0], atol=1e-6)
@@ -101,24 +102,27 @@ def test_one_block_of_targets_is_a_list(run, photos):
 @pytest.mark.parametrize(
     ("picture", "sentence"),
     [
-        ("gone.png", "gone.png is no file: give the path of a picture"),
-        (np.zeros((8, 8, 3)), "pixels are bytes from 0 to 255, not float64: give uint8"),
-        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"pixels of shape \(8, 8, 3\) are no picture of 3 channels: want \(C, H, W\)"),
-        ([], "no picture was given"),
+        ("gone.png", "gone.png is not a file: give the path of an image"),
+        (np.zeros((8, 8, 3)), "pixels must be uint8, got float64"),
+        (
+            torch.zeros(8, 8, 3, dtype=torch.uint8),
+            r"an image of shape \(8, 8, 3\) does not have 3 channels: the shape must be \(C, H, W\)",
+        ),
+        ([], "no image was given"),
     ],
-)  # fmt: skip
-def test_what_is_no_picture_is_a_sentence(run, picture, sentence):
+)
+def test_anything_else_than_an_image_is_an_error(run, picture, sentence):
     with pytest.raises(UserError, match=sentence):
         openjepa.load(run).features(picture)
 
 
-def test_a_file_that_is_no_picture_is_named(run, tmp_path):
+def test_a_file_that_is_not_an_image_is_named(run, tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(UserError, match=r"a\.png: not a picture of a known format"):
+    with pytest.raises(UserError, match=r"a\.png: not an image in a supported format"):
         openjepa.load(run).features(tmp_path / "a.png")
 
 
-def test_patches_that_are_not_there_and_predictors_that_were_not_kept(run, photos):
+def test_patch_out_of_range_and_missing_predictor_are_errors(run, photos):
     path = min(photos.rglob("*.png"))
     with pytest.raises(UserError, match="patches are numbered from 0 to 63"):
         openjepa.load(run).predict(path, [0], [64])
@@ -126,26 +130,27 @@ def test_patches_that_are_not_there_and_predictors_that_were_not_kept(run, photo
         openjepa.load(run / "export").predict(path, [0], [1])
 
 
-def test_a_predictor_of_pixels_besides_gives_features_alone(photos):
-    from openjepa.interop.pretrained import PretrainedEncoder
+def test_predict_returns_features_without_predicted_pixels(photos):
+    from openjepa.interop.pretrained import from_network
     from openjepa.training.config import Pretrain
     from tests.conftest import METHODS, MODALITIES
 
     data = replace(MODALITIES["image"])
     net = METHODS["pixels"].build(data).eval()
-    trained = PretrainedEncoder(net.context_encoder, Pretrain(data=data, method=METHODS["pixels"]), 0, net.predictor)
+    settings = Pretrain(data=data, method=METHODS["pixels"])
+    trained = from_network(net.context_encoder, settings, "tiny", predictor=net.predictor)
     assert trained.predict(min(photos.rglob("*.png")), [0, 1], [5, 6, 7]).shape == (1, 3, 48)
 
 
-def test_a_mask_of_patches_is_taken_as_such(run, photos):
+def test_patches_are_given_as_numbers_or_as_a_boolean_mask(run, photos):
     trained, path = openjepa.load(run), min(photos.rglob("*.png"))
     hidden = torch.arange(64) > 60
     assert torch.equal(trained.predict(path, ~hidden, hidden), trained.predict(path, range(61), [61, 62, 63]))
-    with pytest.raises(UserError, match="by their numbers, or by one mask"):
+    with pytest.raises(UserError, match="by their numbers, or as one boolean mask"):
         trained.predict(path, [0], torch.zeros(2, 64, dtype=torch.bool))
 
 
-def test_grey_and_transparent_arrays_are_taken_as_pictures_are(run):
+def test_gray_and_transparent_arrays_equal_pil_images(run):
     trained = openjepa.load(run)
     for shape in ((40, 40), (40, 40, 1), (40, 40, 4)):
         array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -156,11 +161,14 @@ def test_grey_and_transparent_arrays_are_taken_as_pictures_are(run):
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda trained, path: trained.features(np.zeros((0, 0, 3), np.uint8)), "there are none"),
-        (lambda trained, path: trained.features(path, size=(30, 32)), "is no height and width in multiples of 4 pixels"),
+        (lambda trained, path: trained.features(np.zeros((0, 0, 3), np.uint8)), "has no pixels"),
+        (
+            lambda trained, path: trained.features(path, size=(30, 32)),
+            r"must be a height and width in multiples of 4, got \(30, 32\)",
+        ),
     ],
-)  # fmt: skip
-def test_what_cannot_be_asked_is_a_sentence(run, photos, ask, sentence):
+)
+def test_empty_images_and_impossible_sizes_are_errors(run, photos, ask, sentence):
     trained = openjepa.load(run)
     with pytest.raises(UserError, match=sentence):
         ask(trained, min(photos.rglob("*.png")))

@@ -1,4 +1,4 @@
-"""The arms of the small-data study: each a change of the recipe `cifar10`, one line and one reason."""
+"""The arms of the small-data study: each is a change of the recipe `cifar10`, one line with one reason."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Change = Callable[[Pretrain], Pretrain]
 
 
 def method(**changes: Any) -> Change:
-    """The base with other networks or another objective."""
+    """Return a change of the networks or the objective."""
     return lambda base: replace(base, method=replace(base.method, **changes))
 
 
 def masks(**changes: Any) -> Change:
-    """The base with other masks."""
+    """Return a change of the masks."""
     return lambda base: replace(base, masks=replace(base.masks, **changes))
 
 
 def optim(**changes: Any) -> Change:
-    """The base with another schedule."""
+    """Return a change of the optimizer or its schedules."""
     return lambda base: replace(base, optim=replace(base.optim, **changes))
 
 
 def both(*changes: Change) -> Change:
-    """Several changes, one after the other."""
+    """Return a change that applies several changes in order."""
 
     def changed(base: Pretrain) -> Pretrain:
         for change in changes:
@@ -38,69 +38,69 @@ def both(*changes: Change) -> Change:
     return changed
 
 
-def mae(hidden: float = 0.75, **changes: Any) -> Change:
-    """A masked autoencoder as the base is a JEPA: its weights, its decoder as deep as the predictor. On the base's data."""
+def mae(mask_ratio: float = 0.75, **changes: Any) -> Change:
+    """Return a change to a masked autoencoder on the base's data.
+
+    Its weights are initialized as the base's; its decoder is as deep as the base's predictor.
+    """
     own = load_recipe("mae-cifar10")
     plain = replace(own.method, init="paper", predictor_depth=4)
-    changed = {"method": replace(plain, **changes), "masks": replace(own.masks, mask_ratio=hidden, target_fraction=1.0)}
+    masks = replace(own.masks, mask_ratio=mask_ratio, target_fraction=1.0)
+    changed = {"method": replace(plain, **changes), "masks": masks}
     return lambda base: replace(base, **changed)
 
 
-def views(**changes: Any) -> Change:
-    """Joint embedding of two crops on the base's data, half of each shown if `masked`; `colour` belongs to the data."""
-    own, colour = load_recipe("vicreg-cifar10"), changes.pop("colour", 0.0)
+def views(color_jitter: float = 0.0, **changes: Any) -> Change:
+    """Return a change to joint embedding of two crops on the base's data; `masked` shows half of each crop."""
+    own = load_recipe("vicreg-cifar10")
     changed = {
         "method": replace(own.method, **{"masked": False, **changes}),
         "masks": replace(own.masks, mask_ratio=0.5),
     }
-    return lambda base: replace(base, data=replace(base.data, flip=True, color_jitter=colour), **changed)
+    return lambda base: replace(base, data=replace(base.data, flip=True, color_jitter=color_jitter), **changed)
 
 
 def data(**changes: Any) -> Change:
-    """The base with other crops or colours."""
+    """Return a change of the crops or the color jitter."""
     return lambda base: replace(base, data=replace(base.data, **changes))
 
 
 def batch(size: int) -> Change:
-    """The base with another number of images in a step."""
+    """Return a change of the number of images per step."""
     return lambda base: replace(base, batch_size=size)
 
 
-# What the recipe `cifar10-minutes` is made of, one on top of the other
-FOUR = both(
-    masks(sampler="random", mask_ratio=0.75, repeats=4), batch(32)
-)  # four masks of 32 images in place of one of 128
-CALM = both(FOUR, method(center=True, init="scaled", positions="rope"))  # nothing asked for that all tokens share
+# The recipe `cifar10-minutes`, built up one change at a time
+FOUR = both(masks(sampler="random", mask_ratio=0.75, masks_per_sample=4), batch(32))  # 4 masks × 32 images, not 1 × 128
+CALM = both(FOUR, method(center=True, init="scaled", positions="rope"))  # targets without what all tokens share
 FAST = both(CALM, optim(lr=2e-3, beta2=0.95))
 LIGHT = both(FAST, method(pixel_loss_weight=1.0, predictor_depth=2))
 MAE_LIGHT = both(mae(init="scaled", predictor_depth=2), optim(lr=2e-3, beta2=0.95))
-KEPT = both(LIGHT, batch(16), optim(final_ema_momentum=0.99))  # an average that stays as short as it begins
+KEPT = both(LIGHT, batch(16), optim(final_ema_momentum=0.99))  # an EMA whose horizon stays as short as at the start
 CALMER = both(KEPT, optim(lr=1e-3))
 HALF = both(CALMER, masks(target_fraction=0.5))
 WIDE = both(
-    HALF, masks(repeats=1), batch(64), method(positions="sincos"), optim(lr=2e-3)
-)  # more images, as MAE has them
-ALONE = both(
-    WIDE, method(target_input="targets_only")
-)  # and then the target encoder need not see what is not asked for
+    HALF, masks(masks_per_sample=1), batch(64), method(positions="sincos"), optim(lr=2e-3)
+)  # more images, as MAE
+ALONE = both(WIDE, method(target_input="targets_only"))  # the target encoder sees only the target tokens
 QUIET = both(ALONE, optim(lr=1e-3))
-UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets less near to pixels
-# Pixels of all that is hidden, as MAE asks for them, and features at every third of those places
+UPPER = both(QUIET, method(target_layers=(2, 3, 4, 5)))  # targets from layers further from the pixels
+# Predict the pixels of all hidden patches, as MAE does, and the features of every third of them
 THIRD = both(UPPER, masks(target_fraction=1.0), method(target_stride=3), optim(lr=1.5e-3))
-MUON = optim(optimizer="muon")  # matrices of blocks turned, not scaled
+MUON = optim(optimizer="muon")  # orthogonalized updates for the matrices of blocks
 THIRD_LARGER = both(THIRD, batch(128))
 BEST = both(THIRD, MUON, batch(128), optim(lr=3e-3))  # the recipe `cifar10-muon`
 BEST_IN_BLOCKS = both(BEST, method(target_input="whole", target_stride=1), masks(sampler="multiblock"))
 IN_BLOCKS = both(UPPER, method(target_input="whole"), masks(sampler="multiblock"))
 SLOWER = both(ALONE, optim(lr=7e-4))
 PLAIN = both(LIGHT, batch(16), method(positions="sincos"))
-FAST_VIEWS = both(views(masked=True), optim(lr=2e-3, beta2=0.95))  # as it pays for the masked autoencoder
+FAST_VIEWS = both(views(masked=True), optim(lr=2e-3, beta2=0.95))  # the rate that is best for the masked autoencoder
 QUARTERS = both(FAST_VIEWS, masks(mask_ratio=0.75))
 
 ARMS: dict[str, Change] = {
     "base": lambda base: base,
     # masks
-    "official masks": masks(sampler="official", min_keep=8),  # 10, as released, cannot be had on 8×8
+    "official masks": masks(sampler="official", min_keep=8),  # the released floor of 10 does not fit an 8×8 grid
     "60 % at random": masks(sampler="random", mask_ratio=0.6),
     "75 % at random": masks(sampler="random", mask_ratio=0.75),
     "half of the grid shown": masks(context_fraction=0.5),
@@ -111,14 +111,14 @@ ARMS: dict[str, Change] = {
     "layers 1, 3, 5 side by side": method(target_layers=(1, 3, 5), target_join="concat"),
     "pixels besides": method(pixel_loss_weight=1.0),
     "75 % at random, pixels besides": both(masks(sampler="random", mask_ratio=0.75), method(pixel_loss_weight=1.0)),
-    # the average
+    # EMA momentum
     "momentum 0.98": optim(ema_momentum=0.98),
     "momentum 0.996": optim(ema_momentum=0.996),
     # effort
     "predictor of two layers": method(predictor_depth=2),
     "lr 2e-3": optim(lr=2e-3),
     "batch 64": batch(64),
-    # a target that has learnt something before it is asked for: in the first half of the time, a masked autoencoder
+    # start from a masked autoencoder that trains in the first half of the time
     "after MAE": lambda base: base,
     "after MAE, momentum 0.996": optim(ema_momentum=0.996),
     "after MAE, pixels besides": method(pixel_loss_weight=1.0),
@@ -132,13 +132,13 @@ ARMS: dict[str, Change] = {
     "four masks, frozen at random": both(FOUR, optim(ema_momentum=1.0)),
     "four masks, centred, rotary": both(FOUR, method(center=True, positions="rope")),
     "four masks, centred, xavier": both(FOUR, method(center=True, init="scaled")),
-    # targets without what they share
+    # targets without what all tokens of an image share
     "calm": CALM,
     "calm, pixels": both(CALM, method(pixel_loss_weight=1.0)),
     "calm, half whitened": both(CALM, method(whiten=0.5)),
     "fast": FAST,
-    "fast, two masks of 64": both(FAST, masks(repeats=2), batch(64)),
-    # two targets, and a small predictor
+    "fast, two masks of 64": both(FAST, masks(masks_per_sample=2), batch(64)),
+    # features and pixels as targets, and a small predictor
     "light": LIGHT,
     "light, batch 16": both(LIGHT, batch(16)),
     "light, half whitened": both(LIGHT, method(whiten=0.5)),
@@ -147,7 +147,7 @@ ARMS: dict[str, Change] = {
     "light, momentum 0.996": both(LIGHT, batch(16), optim(ema_momentum=0.996)),
     "light, in blocks": both(LIGHT, batch(16), masks(sampler="multiblock")),
     "light, last layer only": both(LIGHT, batch(16), method(target_layers=(-1,))),
-    # the recipe with an average that stays as short as it begins
+    # an EMA whose horizon stays as short as at the start
     "kept": KEPT,
     "kept, Gaussian": both(KEPT, method(sigreg_weight=1.0)),
     "kept, a little Gaussian": both(KEPT, method(sigreg_weight=0.1)),
@@ -155,10 +155,10 @@ ARMS: dict[str, Change] = {
     "kept, half asked": both(KEPT, masks(target_fraction=0.5)),
     "calmer": CALMER,
     "calmer, half asked": HALF,
-    "calmer, half asked, 64 images": both(HALF, masks(repeats=1), batch(64)),
+    "calmer, half asked, 64 images": both(HALF, masks(masks_per_sample=1), batch(64)),
     "calmer, half asked, pixels 3": both(HALF, method(pixel_loss_weight=3.0)),
     "wide": WIDE,
-    "wide, two masks of 32": both(WIDE, masks(repeats=2), batch(32)),
+    "wide, two masks of 32": both(WIDE, masks(masks_per_sample=2), batch(32)),
     "alone": ALONE,
     "quiet": QUIET,
     "quiet, last two layers": both(QUIET, method(target_layers=(4, 5))),
@@ -174,7 +174,7 @@ ARMS: dict[str, Change] = {
     "third, Muon": both(THIRD, MUON),
     "third, Muon, lr 3e-3": both(THIRD, MUON, optim(lr=3e-3)),
     "third, Muon, 128 images": both(THIRD, MUON, batch(128)),
-    # the recipe `cifar10-muon`, and each of its departures from the paper taken back by itself
+    # the recipe `cifar10-muon`, and each of its departures from the paper reverted on its own
     "muon": BEST,
     "muon, the paper's blocks": BEST_IN_BLOCKS,
     "muon, official masks": both(BEST_IN_BLOCKS, masks(sampler="official", min_keep=8)),
@@ -194,16 +194,14 @@ ARMS: dict[str, Change] = {
     "muon, a predictor of four layers": both(BEST, method(predictor_depth=4)),
     "muon, the paper's decay": both(BEST, optim(final_weight_decay=0.4)),
     "muon, AdamW": THIRD_LARGER,
-    # and what else was left to turn
+    # other settings of `cifar10-muon`
     "muon, lower layers": both(BEST, method(target_layers=(0, 1, 2, 3))),
-    "muon, after lower layers": BEST,  # targets that begin near to pixels
-    "muon, after muon": BEST,  # a run in two halves, to compare it with
+    "muon, after lower layers": BEST,  # targets that start near the pixels
+    "muon, after muon": BEST,  # a run in two halves, as the control
     "muon, cosine": both(BEST, method(loss="cosine")),
     "muon, all layers": both(BEST, method(target_layers=tuple(range(6)))),
     "muon, momentum 0.98": both(BEST, optim(ema_momentum=0.98, final_ema_momentum=0.98)),
-    "muon, recent": both(
-        BEST, optim(ema_rampup=0.1)
-    ),  # an average that never spans more than a tenth of the steps so far
+    "muon, recent": both(BEST, optim(ema_rampup=0.1)),  # an EMA over at most a tenth of the steps so far
     "muon, recent, to 0.996": both(BEST, optim(ema_rampup=0.1, ema_momentum=0.996, final_ema_momentum=0.996)),
     "muon, no decay": both(BEST, optim(weight_decay=0.0, final_weight_decay=0.0)),
     "muon, a narrower predictor": both(BEST, method(predictor_dim=48)),
@@ -255,11 +253,11 @@ ARMS: dict[str, Change] = {
     "calmer, 256×8": both(
         CALMER, method(dim=256, depth=8, num_heads=4, predictor_dim=128, target_layers=tuple(range(8)))
     ),
-    # light with sine-cosine positions, and so with an encoder that may begin as the masked autoencoder's
+    # light with sine-cosine positions, so that its encoder can start from the masked autoencoder's
     "plain light": PLAIN,
     "plain light, pixels 3": both(PLAIN, method(pixel_loss_weight=3.0)),
     "plain light, lr 3e-3": both(PLAIN, optim(lr=3e-3)),
-    "plain light, 8 images, 8 masks": both(PLAIN, masks(repeats=8), batch(8)),
+    "plain light, 8 images, 8 masks": both(PLAIN, masks(masks_per_sample=8), batch(8)),
     "plain light, squared": both(PLAIN, method(loss="squared_l2")),
     "plain light, average kept": both(PLAIN, optim(final_ema_momentum=0.99)),
     "plain light, momentum 0.98": both(PLAIN, optim(ema_momentum=0.98)),
@@ -271,7 +269,7 @@ ARMS: dict[str, Change] = {
     "plain light, after MAE": PLAIN,
     "plain light, after MAE, features alone": both(PLAIN, method(pixel_loss_weight=0.0)),
     "plain light, after MAE, target frozen": both(PLAIN, optim(ema_momentum=1.0)),
-    # the opponent: what helps a JEPA, and its own
+    # the masked autoencoder: with the changes that help a JEPA, and with its own
     "MAE": mae(),
     "MAE, lr 2e-3": both(mae(), optim(lr=2e-3)),
     "MAE, batch 64": both(mae(), batch(64)),
@@ -286,7 +284,7 @@ ARMS: dict[str, Change] = {
     "MAE, light, Muon, lr 4e-3": both(MAE_LIGHT, MUON, optim(lr=4e-3)),
     "MAE, light, half asked": both(MAE_LIGHT, masks(target_fraction=0.5)),
     "MAE, light, a third asked": both(MAE_LIGHT, masks(target_fraction=1 / 3)),
-    # the other opponent
+    # joint embedding of two crops
     "VICReg, crops": views(),
     "VICReg, crops and colours": views(color_jitter=0.5),
     "VICReg, half shown, crops": views(masked=True),
@@ -307,8 +305,7 @@ ARMS: dict[str, Change] = {
     "VICReg, fast, an eighth shown": both(FAST_VIEWS, masks(mask_ratio=0.875)),
 }
 
-
-# What half of the time goes to before
+# The arm that trains in the first half of the time
 FIRST = {name: "MAE, light" if "light" in name else "MAE" for name in ARMS if "after MAE" in name}
 FIRST |= {"muon, after lower layers": "muon, lower layers", "muon, after muon": "muon"}
-FROZEN = {name for name in ARMS if "frozen" in name}  # whose context encoder is what learns
+FROZEN = {name for name in ARMS if "frozen" in name}  # arms whose context encoder is the one that learns

@@ -1,10 +1,11 @@
-"""Whether what is chosen for a folder and a time holds: other learning rates, batches, pictures, and the opponents.
+"""Test the automatic settings with other learning rates, batches and images, beside the other methods.
 
-    python benchmarks/study/robust.py folders/digits folders/scenes --budget 90s
+    python studies/small_data/robust.py folders/digits folders/scenes --budget 90s
 
-Each folder has train/CLASS/ and test/CLASS/. Runs go two at a time, one thread each, by `--budget` and nothing else; then
-each learns at a third and three times its rate, and in larger batches. Probes are on the test part, beside the encoder
-before training. What is done is kept, by the folder's own name; call it again to go on, or to see the table.
+Each folder has train/CLASS/ and test/CLASS/. Two runs go in parallel, one thread each, with `--budget` and no other
+setting; then each with a third and three times the learning rate, and with larger batches. Probes are measured on the
+test part, beside the encoder before training. Finished runs are kept under the folder's name: call it again to
+resume, or to see the table.
 """
 
 import argparse
@@ -22,13 +23,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.study.arms import ARMS, Change, batch, both, masks, method, optim
-from benchmarks.study.run import accuracies, compared
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.fileio import atomic_write
 from openjepa.evaluation.features import compute_features
-from openjepa.interop.adapters import POOLED_KINDS, EncoderAdapter, from_ours, from_untrained
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import POOLED_KINDS, PretrainedEncoder, load_run, untrained_encoder
 from openjepa.recipes.auto import choose_config
 from openjepa.training.budget import time_step
 from openjepa.training.collapse import CollapseAlarm
@@ -37,18 +35,20 @@ from openjepa.training.device import choose_device
 from openjepa.training.log import read_metrics
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.setup import prepare_data
+from studies.small_data.arms import ARMS, Change, batch, both, masks, method, optim
+from studies.small_data.run import accuracies, compared
 
 
 def rate(times: float) -> Change:
     return lambda base: dataclasses.replace(base, optim=dataclasses.replace(base.optim, lr=times * base.optim.lr))
 
 
-# What was chosen before the average was made to be recent
+# The automatic settings before the EMA ramp-up
 BEFORE = both(masks(target_fraction=0.5), method(target_stride=1), optim(lr=7e-4, ema_rampup=0.0))
 
 
 def slow(base: Pretrain) -> Pretrain:
-    """An average that begins slower, as the demo's does."""
+    """Start with a higher EMA momentum, as the demo once did."""
     return dataclasses.replace(base, optim=dataclasses.replace(base.optim, ema_momentum=0.996))
 
 
@@ -75,7 +75,7 @@ CHANGES: dict[str, Change] = {
 
 
 def settings_of(folder: Path, change: str, options: argparse.Namespace) -> Pretrain:
-    """What is chosen, with a change."""
+    """Return the automatic settings with a change."""
     settings = choose_config((str(folder / "train"),), options.budget, threads=1).config
     settings = dataclasses.replace(
         settings, **({"steps": options.steps} if options.steps else {"budget": options.budget})
@@ -85,55 +85,55 @@ def settings_of(folder: Path, change: str, options: argparse.Namespace) -> Pretr
 
 
 def one(folder: Path, change: str, options: argparse.Namespace) -> None:
-    """Pretrains and probes; writes result.json. A run gone on with has the time of its last part."""
-    out, began = folder_of(folder, change, options), time.perf_counter()
+    """Pretrain, probe and write result.json. The time of a resumed run is that of its last part."""
+    out, start = folder_of(folder, change, options), time.perf_counter()
     if not (out / "export" / "config.json").exists():
         pretrain(settings_of(folder, change, options))
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     trained = load_run(out)
     alarm = CollapseAlarm()
     log = list(read_metrics(out / "metrics.jsonl"))
-    rang = [row["step"] for row in log if alarm.check(row)]
+    alarms = [row["step"] for row in log if alarm.check(row)]
     scores = {
-        "after": probed(from_ours(trained.encoder, trained.config, ""), folder),
-        "before": before(from_untrained(trained.config), folder, out.parent),
+        "after": probed(trained, folder),
+        "before": before(untrained_encoder(trained.config), folder, out.parent),
     }
     spread = min((row["target_std"] for row in log if "target_std" in row), default=None)
     steps = load_config(out).steps
-    result = {"steps": steps, "seconds": took, "target_std": spread, "alarm": rang, **scores}
+    result = {"steps": steps, "seconds": seconds, "target_std": spread, "alarm": alarms, **scores}
     (out / "result.json").write_text(json.dumps(result))
 
 
 def in_turn(options: argparse.Namespace) -> None:
-    """Says how long a step of each change takes, the median of several turns."""
-    where = choose_device("cpu")
+    """Print how long a step of each change takes, the median of several turns."""
+    device = choose_device("cpu")
     for folder in options.folders:
         made = []
         for change in options.changes:
             settings = dataclasses.replace(settings_of(folder, change, options), steps=1000, budget="")
             packed = options.out / "packed" / folder.name
-            made.append(prepare_data(settings, where, settings.data.listing(), packed))
-        timed = [[time_step(each, data, where).step for data, each in made] for _ in range(options.turns)]
+            made.append(prepare_data(settings, device, settings.data.listing(), packed))
+        timed = [[time_step(each, data, device).step_seconds for data, each in made] for _ in range(options.turns)]
         for change, each in zip(options.changes, zip(*timed, strict=True), strict=True):
             print(f"{folder.name}, {change}: {1000 * statistics.median(each):.0f} ms a step", flush=True)
 
 
-def before(this: EncoderAdapter, folder: Path, out: Path) -> dict[str, float]:
-    """Accuracies of an encoder that learnt nothing, measured once."""
-    file = out / f"before-{this.fingerprint}.json"
+def before(encoder: PretrainedEncoder, folder: Path, out: Path) -> dict[str, float]:
+    """Return the accuracies of the untrained encoder, measured once."""
+    file = out / f"before-{encoder.fingerprint}.json"
     if not file.exists():
         with atomic_write(file) as temporary:  # another run may be about to read it
-            temporary.write_text(json.dumps(probed(this, folder)))
+            temporary.write_text(json.dumps(probed(encoder, folder)))
     return json.loads(file.read_text())
 
 
-def probed(this: EncoderAdapter, folder: Path) -> dict[str, float]:
-    """Accuracies on the test part."""
+def probed(encoder: PretrainedEncoder, folder: Path) -> dict[str, float]:
+    """Return the accuracies on the test part."""
     parts = []
     for name in ("train", "test"):
-        part = dataclasses.replace(this.data, root=(str(folder / name),))
+        part = dataclasses.replace(encoder.data, root=(str(folder / name),))
         parts.append(part.dataset(part.listing()))
-    train, test = (compute_features(this, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
+    train, test = (compute_features(encoder, part, choose_device("cpu"), POOLED_KINDS) for part in parts)
     return accuracies(compared(train, test, len(parts[0].classes), QUICK))
 
 
@@ -160,7 +160,8 @@ def table(options: argparse.Namespace) -> None:
             spread = "–" if found["target_std"] is None else f"{found['target_std']:.2f}"
             spread += f", alarm at {found['alarm'][0]}" if found["alarm"] else ""
             print(
-                f"| {folder.name} | {change} | {found['steps']:,} | {found['seconds']:.0f} s | {spread} | {' | '.join(cells)} |"
+                f"| {folder.name} | {change} | {found['steps']:,} | {found['seconds']:.0f} s | {spread} | "
+                f"{' | '.join(cells)} |"
             )
 
 
@@ -169,11 +170,11 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/robust"))
     parser.add_argument("--budget", default="90s")
-    parser.add_argument("--steps", type=int, default=0, help="of a run, where the machine's speed is not to matter")
+    parser.add_argument("--steps", type=int, default=0, help="steps per run, independent of the machine's speed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
-    parser.add_argument("--together", type=int, default=2, help="runs at a time")
-    parser.add_argument("--turns", type=int, default=0, help="time the steps so many times in turn, and leave")
+    parser.add_argument("--together", type=int, default=2, help="runs in parallel")
+    parser.add_argument("--turns", type=int, default=0, help="time the steps this many times in turn, and exit")
     parser.add_argument("--one", metavar="CHANGE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     retain_freed_memory()  # as `jepa` does

@@ -1,0 +1,266 @@
+"""Settings of the commands, whose comments are their --help; without torch, so that --help is quick.
+
+Those that other rooms use, too, are in data/, recipes/, evaluation/ and viz/settings.py, those of a run in training/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from openjepa.core.arguments import Exported, Features, Folder, Folders, Images, Repository, Run, Runs, Source
+from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
+from openjepa.data.settings import Shards
+from openjepa.evaluation.settings import ProbeSettings, Search
+from openjepa.recipes.settings import TrainDecoder
+from openjepa.viz.settings import Explore, FigureOptions
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Checks every image of a folder: damaged files, duplicates, odd sizes and formats."""
+
+    root: Folders  # folders, archives, or text files of paths
+    out: Path = Path("runs/doctor")  # folder for doctor.json, which names every file, and the histograms doctor.png
+    workers: int = -1  # processes; -1: one per core
+    near_duplicates: bool = True  # also look for near duplicates
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Renders scenes, pretrains on them without labels, and probes the encoder: a table and a figure."""
+
+    out: Path = Path("demo")  # folder for the scenes, the run, demo.json and features.png
+    scenes: int = 8_000  # rendered for pretraining, without labels
+    labeled: int = 8_000  # of these scenes, with labels, to train the probes
+    test: int = 2_000  # held-out scenes
+    epochs: float = 32.0
+    budget: str = "5m"  # time limit for pretraining: a slow machine trains fewer epochs
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(ProbeSettings):
+    """Measure a frozen encoder on labeled images: probes' accuracies with 95 % intervals, next to baselines.
+
+    Example: jepa probe runs/photos --data.root labeled/ --probes logistic knn
+    """
+
+    run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
+    baselines: bool = True  # also measure the encoder before training, and raw pixels as features
+    out: Path | None = None  # folder of the results; default: RUN/probes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(ProbeSettings):
+    """Measure several frozen encoders on the same labeled images, in one table with raw pixels as the baseline.
+
+    Example: jepa compare runs/a runs/b hf:facebook/dinov2-small --data.root labeled/
+    """
+
+    runs: Runs  # run folders, exports, Hugging Face folders, hf:REPOSITORY, or module:function
+    out: Path = Path("comparison")  # folder of the results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Measure an encoder on every task of a suite, next to baselines. Resumes after an interruption.
+
+    small: CIFAR-10 and rendered scenes (count, distance, kind of objects; depth and shape per patch). paper: the frozen
+    evaluations of I-JEPA's tables 1 to 4. Tasks without a folder are skipped.
+
+    Example: jepa suite runs/photos --folders cifar10=data/cifar10
+    """
+
+    run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
+    suite: Literal["small", "paper"] = "small"  # set of tasks
+    folders: tuple[str, ...] = ()  # NAME=FOLDER for each task that needs data, e.g. cifar10=data/cifar10
+    encoder: Literal["target", "context"] = "target"  # target: EMA encoder, as in the paper; context: trained encoder
+    out: Path | None = None  # folder of the results; default: RUN/suite
+    seed: int = 0  # seed of splits, scenes and probes
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Classify images with the logistic regression that `jepa probe` trained and saved.
+
+    Example: jepa probe runs/photos --data.root labeled/ and then jepa predict runs/photos new/ --out predictions.csv
+    """
+
+    run: Run  # run folder, export, or weights of another project
+    images: Folder  # image, folder of images, .tar or .parquet file, or .txt list of paths
+    head: Path | None = None  # classifier saved by jepa probe; default: the only one in RUN/probes
+    out: Path | None = None  # .csv file for all predictions: the three most likely classes and their probabilities
+    encoder: Literal["target", "context"] = "target"  # the encoder that was probed; target is the EMA encoder
+    # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
+    eval_crop: EvalCrop = "crop"
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(FigureOptions):
+    """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
+
+    One figure with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN PICTURES.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write one HTML page about a run: curves, probes, figures, throughput, warnings, settings. Self-contained."""
+
+    runs: Runs
+    out: Path | None = None  # .html file to write; by default RUN/report.html, for several runs ./report.html
+    pictures: bool = True  # draw masks, features, predictions, neighbors and spectrum on images of the training data
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDecoder:
+    """Sample images several times from what a representation contains of them.
+
+    What all samples of an image share is in the representation; what differs between them is not.
+
+    Example: jepa decoder sample runs/photos/decoder photos/ --count 6
+    """
+
+    decoder: Run  # folder of a decoder, trained with jepa decoder train
+    images: Images = ()  # images or folders of images; default: the decoder's training images
+    count: int = 6  # number of images
+    samples: int = 6  # samples per image, 1 to 32
+    # block to sample: left, top, right, bottom as fractions from 0 to 1; only for a decoder trained with --condition
+    # prediction; default: a random block
+    box: Box | None = None
+    steps: int = FLOW_STEPS  # integration steps of the flow; fewer are faster but less exact
+    seed: int = 0  # seed of the noise and of the random blocks
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+    out: Path | None = None  # path of the .png figure; default: DECODER/figures/samples.png
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureDecoder:
+    """Measure whether samples agree with the features they were sampled from, next to a control that should not.
+
+    Samples each image once, encodes the sample, and looks for the most similar image among all. The control is a
+    sample from another image's features.
+
+    Example: jepa decoder measure runs/photos/decoder new-photos/
+    """
+
+    decoder: Run  # folder of a decoder, trained with jepa decoder train
+    images: Images = ()  # images that the decoder was not trained on; default: its training images
+    count: int = 256  # number of images; chance is 1 / count
+    steps: int = FLOW_STEPS  # integration steps of the flow; fewer are faster but less exact
+    seed: int = 0  # seed of the noise and of the control
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """Write an index: a row of features for every image. The same call resumes after an interruption.
+
+    Images that cannot be decoded get a row of NaN. Next to a .safetensors or .npy file, a CSV file lists the image and
+    its folder for each row. Under torchrun the ranks share the work.
+
+    Example: jepa embed runs/photos photos/ --out photos.safetensors
+    """
+
+    run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
+    data: Folder  # folder of images (with or without sub-folders), .tar or .parquet file, or .txt list of paths
+    out: Path  # a .safetensors, .npy or .parquet file; rows are in the order of the image paths
+    # last: mean over the patches of the last layer; last4: last four layers concatenated; patches: all, in raster order
+    features: FeatureKind = "last"
+    encoder: Literal["target", "context"] = "target"  # target: EMA encoder, as in the paper; context: trained encoder
+    # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
+    eval_crop: EvalCrop = "crop"
+    batch: int = 256  # images per forward pass; lower it if memory runs out
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """Find groups of nearly identical images in an index. Deletes nothing.
+
+    Writes a CSV file of the groups and a figure of pairs around the threshold, from which to adjust it.
+
+    Example: jepa duplicates photos.safetensors --threshold 0.85
+    """
+
+    index: Features  # index written by jepa embed, with one vector per image
+    threshold: float = 0.85  # cosine of whitened features from which two images count as duplicates
+    out: Path | None = None  # path of the CSV and PNG without suffix; default: INDEX-duplicates next to the index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Cluster the images of an index by k-means; if they are in class folders, measure the agreement.
+
+    Writes a CSV file with each image's cluster, and a page with the images nearest each center.
+
+    Example: jepa cluster photos.safetensors --clusters 20
+    """
+
+    index: Features  # index written by jepa embed, with one vector per image
+    clusters: int = 0  # number of clusters; 0 = the number of class folders or, without them, sqrt(images / 2)
+    seed: int = 0  # seed of k-means
+    out: Path | None = None  # path of the CSV and HTML without suffix; default: INDEX-clusters next to the index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write an encoder for other tools, with a model card."""
+
+    run: Run  # a run, an export, or weights of another project, as for jepa convert
+    format: ExportFormat = "hf"  # torch: a torch.export program; official: the *.pth.tar layout of the I-JEPA authors
+    out: Path | None = None  # the folder to create; default: RUN/FORMAT
+    encoder: Literal["target", "context"] = (
+        "target"  # target: the EMA encoder, as in the paper; context: the encoder that gets gradients
+    )
+    head: Path | None = None  # a classifier to include (format hf): RUN/probes/NAME-head.safetensors
+    license: str = ""  # license of your own weights, such as apache-2.0; converted weights keep theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Convert weights of another project into a folder that every command reads, also --init-from."""
+
+    source: Source  # official *.pth.tar; a folder of Hugging Face or timm; hf:ID; *.safetensors
+    out: Path  # the folder to create
+    num_heads: int = 0  # attention heads; 0: from the config beside the weights, or as in the paper's models
+    license: str = ""  # license of the weights, if their source states none; the released weights are cc-by-nc-4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Upload an exported folder to a repository on the Hugging Face hub. Log in first: hf auth login."""
+
+    folder: Exported  # a folder that jepa export wrote
+    repository: Repository  # NAME/REPOSITORY; created if it does not exist
+    private: bool = False  # create a private repository
+
+
+SETTINGS: dict[str, type] = {
+    "demo": Demo,
+    "doctor": Doctor,
+    "shards": Shards,
+    "probe": Probe,
+    "compare": Compare,
+    "suite": Suite,
+    "predict": Predict,
+    "report": Report,
+    "explore": Explore,
+    "embed": Embed,
+    "search": Search,
+    "duplicates": Duplicates,
+    "cluster": Cluster,
+    "export": Export,
+    "convert": Convert,
+    "push": Push,
+}
+DECODER_ACTIONS: dict[str, type] = {"train": TrainDecoder, "sample": SampleDecoder, "measure": MeasureDecoder}

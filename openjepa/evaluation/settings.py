@@ -1,0 +1,73 @@
+"""Settings of labeled data, probes and search; without torch, so that --help is quick."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from openjepa.core.arguments import Features, Query
+from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
+from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
+from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
+
+LabelSource = Literal["folders", "clevr-count", "clevr-dist", "scenes-count", "scenes-distance", "scenes-kind"]
+
+
+@dataclass(frozen=True)
+class LabeledData:
+    """Labeled data: a folder whose sub-folders are classes, a CLEVR_v1.0 folder, or rendered scenes."""
+
+    # folder with one sub-folder per class, or with train/ and test/ (or val/) that contain such sub-folders
+    root: tuple[str, ...] = ()
+    # folders: sub-folder names are labels; clevr-*: root is a CLEVR_v1.0 folder; scenes-*: rendered, needs no root
+    labels: LabelSource = "folders"
+    # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
+    eval_crop: EvalCrop = "crop"
+
+    @property
+    def name(self) -> str:
+        """Return the name of the result files."""
+        folder = Path(self.root[0]).absolute().name if self.root else ""
+        return folder if self.labels == "folders" else self.labels
+
+
+ProbeName = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """What to measure an encoder with."""
+
+    data: LabeledData = dataclasses.field(default_factory=LabeledData)
+    # logistic, linear (sweep of heads, as the paper), knn: frozen, pooled features; lowshot: logistic with few labels;
+    # attentive: learned pooling of patch tokens; finetune: trains the whole encoder (slow)
+    probes: tuple[ProbeName, ...] = ("logistic", "linear", "knn")
+    augment: bool = False  # train linear and attentive heads on random crops and flips; slower, as in the paper
+    linear: LinearRecipeName = "default"  # recipe of the linear probe: optimizer, schedule and sweep; default is fast
+    finetune: FinetuneRecipeName = "default"  # recipe of the finetune probe; lowshot: with the few labels of --shots
+    # input of logistic, knn and lowshot: pooled tokens of the last layer, or of the last four layers, concatenated
+    features: PooledKind = "last"
+    shots: tuple[float, ...] = (1.0, 10.0)  # labels per class for lowshot and --finetune lowshot; below 1: a fraction
+    repeats: int = 5  # random subsets of labels per number of shots
+    encoder: Literal["target", "context"] = "target"  # target: EMA encoder, as in the paper; context: trained encoder
+    cache: Path | None = None  # folder in which features are stored and reused; required under torchrun
+    seed: int = 0  # seed of the held-out split, the validation split and the heads
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Find the images of an index that are most similar to one. Prints a table; writes a contact sheet and a page."""
+
+    index: Features  # index written by jepa embed
+    query: Query  # image file, or row:17 for the image in row 17 of the index (counted from 0)
+    box: Box | None = None  # search with a part of the query: left, top, right, bottom as fractions from 0 to 1
+    count: int = 12  # number of images to find
+    whiten: bool = True  # whiten the features before comparing them, which improves the matches
+    exact: bool = False  # compare with every row; default: exact up to 200,000 rows, approximate above (needs faiss)
+    run: str = ""  # encoder that made the index, if it has moved since
+    out: Path | None = None  # path of the PNG and HTML files without suffix; default: INDEX-search next to the index
+    page: bool = True  # write an HTML page on which a click on an image searches with it
