@@ -3,7 +3,7 @@
     python benchmarks/muon.py                       width 192, depth 6, one thread, 15 repeats
 
 torch's casts every update to bf16, so it multiplies in bf16 in both rows; ours in the surrounding precision.
-"five steps" is ours with torch's Newton-Schulz coefficients. "torch" orthogonalizes a qkv matrix as one, which is another
+"five steps" is ours with torch's Newton-Schulz coefficients. "torch" orthogonalizes a qkv matrix as one, which is
 update and less work; "torch, split" gets queries, keys and values as three parameters.
 Prints median milliseconds, and how many times as long as ours torch's takes for the same update, "torch, split".
 """

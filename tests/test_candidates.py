@@ -99,7 +99,8 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         "import torch, openjepa\n"
         "def encoder():\n"
         "    data = openjepa.Image(size=(16, 16), patch=16, mean=(.5,) * 3, std=(.5,) * 3)\n"
-        "    return openjepa.PretrainedEncoder('colours', data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))\n"
+        "    network = torch.nn.Identity()\n"
+        "    return openjepa.PretrainedEncoder('colors', data, network, lambda view: (data.tokens(view).x,))\n"
         "def nothing():\n"
         "    return 3\n"
     )

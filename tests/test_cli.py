@@ -135,7 +135,7 @@ def test_a_resume_needs_nothing_but_the_folder(photos, tmp_path, capsys):
     assert main(["pretrain", "--data.root", str(photos), "--out", str(out), *FAST]) == 0
     assert main(["pretrain", "--out", str(out), "--resume"]) == 0
     captured = capsys.readouterr()
-    assert "going on after step 3" in captured.out and "--steps asks for more" in captured.out and captured.err == ""
+    assert "resumed after step 3" in captured.out and "give more --steps" in captured.out and captured.err == ""
     assert captured.out.count("changed ") == 1  # by the first of the two
 
 

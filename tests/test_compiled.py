@@ -22,7 +22,7 @@ MASKS = {
 
 
 def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
-    """Six steps compiled and not: equal losses and names of parameters, and nothing compiled after the start, not by probes."""
+    """Six steps compiled and not: equal losses and parameter names, nothing compiled after the start, not by probes."""
     import torch
     from torch._dynamo.utils import counters
 

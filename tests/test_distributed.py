@@ -132,7 +132,7 @@ def test_all_ranks_leave_when_the_last_save_fails(tiny):
 
 
 def test_moments_of_the_shares_are_those_of_the_whole(tmp_path):
-    """Standardising statistics are the global batch's: each rank's features, put together, have mean 0 and variance 1."""
+    """Targets are standardized over the global batch: the features of all ranks together have mean 0, variance 1."""
     code = f"""
 import os, torch
 import torch.distributed as dist
@@ -242,7 +242,9 @@ def test_ranks_share_the_embedding_and_the_main_one_probes(tiny):
 
 BUDGET = RUN.replace(
     "pretrain(from_json",
-    "from openjepa.training import budget, run\nrun.time_step = lambda *_: budget.StepTiming(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\npretrain(from_json",
+    "from openjepa.training import budget, run\n"
+    "run.time_step = lambda *_: budget.StepTiming(0.0, 0.05 + 0.05 * int(os.environ['RANK']), 0, 1e9)\n"
+    "pretrain(from_json",
 )
 
 

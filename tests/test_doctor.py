@@ -82,7 +82,7 @@ BAD_FILES = {
     "tiny": ("x.png", lambda: make_image(size=(31, 40))),
     "narrow": ("x.png", lambda: make_image(size=(160, 40))),
     "wrong ending": ("x.png", lambda: jpeg(21)),
-    "odd colours": ("x.jpg", lambda: make_image("CMYK", image_format="JPEG")),
+    "odd colors": ("x.jpg", lambda: make_image("CMYK", image_format="JPEG")),
     "transparent": ("x.png", lambda: make_image("RGBA")),
     "blank": (
         "x.png",

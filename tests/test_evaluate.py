@@ -107,7 +107,8 @@ def test_labels_used_in_different_ways_are_different_lines(tmp_path):
 def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
     pretrain(tiny)
     asked = Probe(
-        run=str(tiny.out), data=LabeledData((str(photos),)), probes=("lowshot",), shots=(2.0,), repeats=1, baselines=False,
+        run=str(tiny.out), data=LabeledData((str(photos),)), probes=("lowshot",), shots=(2.0,), repeats=1,
+        baselines=False,
         out=tmp_path, device="cpu", precision="fp32",
     )  # fmt: skip
     (score,) = probe(asked)
@@ -455,7 +456,7 @@ def test_lidar_does_not_see_an_invertible_map_and_rankme_does():
 def test_features_that_do_not_differ_have_no_rank():
     assert lidar(torch.ones(20, 4, 8)) == 0
     assert alpha_req(torch.ones(20, 8)) == float("inf")
-    with pytest.raises(UserError, match="not 20 and 1"):
+    with pytest.raises(UserError, match="got 20 and 1"):
         lidar(torch.ones(20, 1, 8))
 
 

@@ -72,7 +72,8 @@ def test_attention_finds_the_patch_that_says_the_class():
     train, test = marked(600, 0), marked(200, 1)
     rows = torch.arange(600)
     found = attentive_probe(
-        DatasetEncoder(pixels(), train, CPU), DatasetEncoder(pixels(), test, CPU), (rows, train.label), torch.arange(200), 2,
+        DatasetEncoder(pixels(), train, CPU), DatasetEncoder(pixels(), test, CPU), (rows, train.label),
+        torch.arange(200), 2,
         sweep=(SweepPoint(1e-3, 0.01), SweepPoint(1e-9, 0.01)), epochs=20,
     )  # fmt: skip
     assert found.head.lr == 1e-3  # the other head stands still
@@ -188,7 +189,8 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
     recipe = FinetuneRecipe(epochs=25, batch_size=50, lr=2e-3, mixup=0.0, cutmix=0.0, drop_path=0.0, layer_decay=1.0)
     train.config = replace(COLOURS, crop_scale=(1.0, 1.0))
     predicted = finetune_probe(
-        DatasetEncoder(this, train, CPU), DatasetEncoder(this, test, CPU), (torch.arange(300), train.label), torch.arange(100), 2, recipe
+        DatasetEncoder(this, train, CPU), DatasetEncoder(this, test, CPU), (torch.arange(300), train.label),
+        torch.arange(100), 2, recipe
     )  # fmt: skip
     assert float((predicted == test.label).float().mean()) > 0.8
     assert all(torch.equal(value, before[name]) for name, value in this.network.state_dict().items())

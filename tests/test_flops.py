@@ -32,7 +32,12 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     run = dataclasses.replace(load_recipe(name), data=DATA)
     method = run.method.build(DATA, 0)
     step = Steps(
-        DATA.synthetic(8, 0), run.masks.build(DATA.grid), batch_size=4, total_steps=1, seed=0, num_views=method.num_views
+        DATA.synthetic(8, 0),
+        run.masks.build(DATA.grid),
+        batch_size=4,
+        total_steps=1,
+        seed=0,
+        num_views=method.num_views,
     )[0]
     with FlopCounterMode(display=False) as counter:
         train_step(method, build_optimizer(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
@@ -88,7 +93,7 @@ def test_a_shared_context_is_counted_once():
     ],
 )
 def test_the_parts_of_the_paper_s_models_cost_what_was_calculated_apart(size, patch, shape, expected):
-    """GFLOP an image for target, context and predictor, with the contexts that the released sampler leaves in a batch."""
+    """GFLOP per image for target, context and predictor, with the context sizes of the official sampler."""
     data = Image(size=(224, 224), patch=patch)
     method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=12)
     found = count_flops(method, data, [(shape[0], shape[1], round(shape[2]))])

@@ -1,7 +1,7 @@
-"""What is computed is what was stored before the parts of the package were moved: losses, features, scores, hits, figures, exports.
+"""Results equal those stored before the package was reorganized: losses, features, scores, hits, figures, exports.
 
-Floats agree within 1e-6 on a machine as the one that stored them, and elsewhere within what rounding does in twenty steps:
-losses 1e-3 in fp32 and 2e-2 in bf16. Whole numbers and names agree everywhere. Bits are compared by tests/golden/capture.py.
+Floats agree within 1e-6 on a machine like the one that stored them, elsewhere to what rounding does in twenty steps:
+losses 1e-3 in fp32 and 2e-2 in bf16. Integers and names agree everywhere. tests/golden/capture.py compares bits.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Embed, search, duplicates, cluster, predict: every row the same as plain arithmetic has it; bad input is a sentence."""
+"""Embed, search, duplicates, cluster, predict: every row equals plain arithmetic; bad input is one sentence."""
 
 import csv
 import json
@@ -43,7 +43,8 @@ from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
 def run(photos, tmp_path_factory):
     return pretrain(
         Pretrain(
-            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3, batch_size=16,
+            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3,
+            batch_size=16,
             device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("retrieval") / "run",
         )
     )  # fmt: skip
@@ -475,7 +476,8 @@ def test_a_bad_question_is_one_sentence(index, photos, tmp_path, capsys, line, m
     run2 = index.with_name("run2")
     if "RUN2" in line and not run2.exists():
         pretrain(replace(openjepa.load(index.with_name("run")).config, seed=6, steps=1, out=run2, resume="no"))
-    names = {"INDEX": index, "OTHER": index, "CUT": "cut.safetensors", "ALONE": "alone.safetensors", "SHORT": "short.safetensors",
+    names = {"INDEX": index, "OTHER": index, "CUT": "cut.safetensors", "ALONE": "alone.safetensors",
+             "SHORT": "short.safetensors",
              "NPY": "bad.npy", "RUN2": run2}  # fmt: skip
     words = [str(names.get(word, word)) for word in line.split()]
     assert main(["search", *words]) == 1
@@ -486,11 +488,13 @@ def test_a_bad_question_is_one_sentence(index, photos, tmp_path, capsys, line, m
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["embed", "RUN", "PHOTOS", "--out", "x.csv"], "--out x.csv must end in .safetensors, .npy, .parquet: try --out x.safetensors"),
+        (["embed", "RUN", "PHOTOS", "--out", "x.csv"],
+         "--out x.csv must end in .safetensors, .npy, .parquet: try --out x.safetensors"),
         (["embed", "RUN", "PHOTOS", "--out", "INDEX"], "already exists: give another --out"),
         (["embed", "RUN", "nowhere", "--out", "y.npy"], "nowhere does not exist"),
         (["embed", "RUN", "PHOTOS", "--out", "y.npy", "--batch", "0"], "--batch must be >= 1, got 0"),
-        (["duplicates", "INDEX", "--threshold", "3"], "--threshold must be a cosine between -1 and 1, e.g. 0.85, got 3"),
+        (["duplicates", "INDEX", "--threshold", "3"],
+         "--threshold must be a cosine between -1 and 1, e.g. 0.85, got 3"),
         (["cluster", "INDEX", "--clusters", "97"], "cannot put 96 images into 97 clusters"),
         (["push", "PHOTOS", "me/mine"], "has no model card: give a folder that jepa export wrote"),
     ],

@@ -71,7 +71,8 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
     settings = replace(tiny, slurm=Slurm(nodes=1, gpus=0, cpus=1))
     small = "--method.dim 48 --method.depth 2 --method.num-heads 2 --method.target-layers -1 --method.predictor-dim 24"
-    flags = f"cifar10 {small} --data.root {tiny.data.root[0]} --out {tiny.out} --steps 200 --save-every 1000 --batch-size 16"
+    paths = f"--data.root {tiny.data.root[0]} --out {tiny.out}"
+    flags = f"cifar10 {small} {paths} --steps 200 --save-every 1000 --batch-size 16"
     typed = ["pretrain", *flags.split(), "--device", "cpu", "--threads", "1", "--slurm.nodes", "1"]
     job = submit_to_slurm(settings, typed, main, "local")
     until = time.monotonic() + 90
@@ -83,5 +84,5 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     assert job._process.wait(120) == 0
     steps = [int(path.name[5:]) for path in list_checkpoints(tiny.out / "checkpoints")]
     assert steps[0] == 200 and 0 < steps[1] < 200
-    assert "stopped by SIGUSR2" in job.stderr() and f"going on after step {steps[1]}" in job.stdout()
+    assert "stopped by SIGUSR2" in job.stderr() and f"resumed after step {steps[1]}" in job.stdout()
     assert [row["step"] for row in read_metrics(tiny.out / "metrics.jsonl")] == list(range(20, 201, 20))

@@ -39,7 +39,7 @@ FINDINGS = {  # finding -> what a training run does with such a file
     "giant": "decodes it slowly: downscale the file once",
     "narrow": "crops it where crops fit, otherwise takes the center",
     "wrong ending": "reads it by its content",
-    "odd colours": "converts it to RGB; of 16 bits the upper 8 are kept",
+    "odd colors": "converts it to RGB; of 16 bits the upper 8 are kept",
     "transparent": "puts it on a white background",
     "turned": "rotates it upright by its EXIF data",
     "animated": "reads the first frame",
@@ -130,7 +130,7 @@ def find_unusual_properties(image: Pillow.Image, path: str) -> Iterator[str]:
     if suffix and suffix not in FORMAT_SUFFIXES.get(file_format, {f".{file_format.lower()}"}):
         yield "wrong ending"
     if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
-        yield "odd colours"
+        yield "odd colors"
     if "A" in image.mode or "transparency" in image.info:
         yield "transparent"
     if may_have_exif(image) and image.getexif().get(ORIENTATION, 1) != 1:

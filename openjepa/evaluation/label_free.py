@@ -20,7 +20,7 @@ def label_free_metrics(data: DatasetEncoder, features: Float[Tensor, "S D"], see
     views = augmented_features(data, seed)
     return {
         "rankme": rankme_uncentered(features),
-        "rankme_centred": rankme(features),
+        "rankme_centered": rankme(features),
         "lidar": lidar(views),
         "alpha_req": alpha_req(features),
         "uniformity": uniformity(features),

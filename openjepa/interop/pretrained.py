@@ -123,11 +123,12 @@ class PretrainedEncoder:
         pooled = [x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1) for x in layers[-LAST_LAYERS:]]
         return EncoderOutput(layers[-1][:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
 
-    @torch.no_grad()
     def encode_batches(self, view: UInt8[Tensor, "B C H W"], batch: int = BATCH) -> Iterator[EncoderOutput]:
         """Yield the features of many evaluation views, `batch` at a time."""
         for part in view.split(batch):
-            yield self.encode(part)
+            with torch.no_grad():  # here and not as a decorator, which fails on a generator that is wrapped
+                output = self.encode(part)
+            yield output
 
     def pooled(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Compute the pooled features of the last layer for many evaluation views."""

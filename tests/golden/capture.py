@@ -3,7 +3,7 @@
     python -m tests.golden.capture --out tests/golden/results.json
     python -m tests.golden.capture --compare tests/golden/results.json [--only "figures" "method: rotary"]
 
-Everything is compared bit for bit, which holds on one machine and one version of torch alone; tests/test_golden.py does it
+Results are compared bit for bit, which holds only on one machine with one version of torch; tests/test_golden.py allows
 within a tolerance elsewhere.
 """
 
@@ -47,7 +47,7 @@ def entries(folder: Path) -> dict[str, dict[str, Callable[[], Any]]]:
 
 
 def captured(only: list[str]) -> dict[str, Any]:
-    """Compute all results, or those of which section or name begin with one of these words; says how long each section took."""
+    """Compute all results, or those whose section or name begins with one of these words; print the seconds of each."""
     torch.set_num_threads(1)
     small()
     found: dict[str, Any] = {"machine": machine()}

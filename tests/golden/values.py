@@ -110,7 +110,7 @@ def statistics(state: dict[str, Tensor]) -> dict[str, list[float]]:
 
 
 def differences(stored: Any, found: Any, tolerance: Tolerance | None, where: str = "") -> Iterator[Difference]:
-    """Yield what differs: with a tolerance floats may be that far apart and digests of floats are left out, else nothing may."""
+    """Yield what differs; with a tolerance floats may be that far apart and digests of floats are left out."""
     if isinstance(stored, dict) and isinstance(found, dict):
         for name in sorted(stored.keys() | found.keys()):
             inner = f"{where} / {name}" if where else name

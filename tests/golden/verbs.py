@@ -1,4 +1,4 @@
-"""What is made of one small run: features, probes, search, figures, exports, masks, and a run of the first format gone on with."""
+"""Results of one small run: features, probes, search, figures, exports, masks; and a run of format 1, resumed."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def probe_of(small: Small) -> Probe:
 
 
 def scores(asked: Probe) -> list[list[float]]:
-    """Give accuracies with their intervals: of the encoder, and before training and of pixels, if baselines are asked for."""
+    """Return accuracies with their intervals: of the encoder and, with baselines, before training and of pixels."""
     return [[float(each.accuracy), float(each.low), float(each.high)] for each in probe(asked)]
 
 
