@@ -65,7 +65,9 @@ def main(arguments: list[str]) -> None:
     """Parse the flags on top of the recipe, the resumed run or the automatic choice; run here or submit to Slurm."""
     typed = ["pretrain", *arguments]
     default, rest = default_settings([resume_value(arguments, index) for index in range(len(arguments))])
-    settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", DESCRIPTION)
+    recipe = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    start = f"Recipe {recipe}: the defaults below are its settings.\n\n" if recipe else ""
+    settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", start + DESCRIPTION)
     if settings.slurm.nodes and not settings.dry_run:
         from openjepa.cli.main import main as jepa
 

@@ -78,21 +78,21 @@ class PretrainedEncoder:
 
     @property
     def data(self) -> Image:
-        """How images are cropped, normalized and cut into patches. Raises UserError for an encoder of signals."""
+        """Return how images are cropped, normalized and cut into patches; raise UserError for an encoder of signals."""
         if not isinstance(self.modality, Image):
             raise UserError(f"{self.name} was trained on signals: only encoders of images can be used here so far")
         return self.modality
 
     @property
     def config(self) -> Pretrain:
-        """The settings of the run that trained this encoder. Raises UserError for another project's model."""
+        """Return the settings of the run that trained this encoder; raise UserError for another project's model."""
         if self.settings is None:
             raise UserError(f"{self.name} was not trained by openjepa: give a run, an export, or converted weights")
         return self.settings
 
     @property
     def encoder(self) -> ViT:
-        """The network of an encoder with our architecture."""
+        """Return the network, if it has our architecture."""
         return self.network  # type: ignore[return-value]
 
     @property
@@ -106,7 +106,7 @@ class PretrainedEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the weights and of how images are preprocessed."""
+        """Hash the weights and the preprocessing of images."""
         digest = hashlib.sha256(
             repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool, self.made_by)).encode()
         )
@@ -192,7 +192,7 @@ class PretrainedEncoder:
 
     @property
     def target_dim(self) -> int:
-        """Width of the predicted features; predicted pixels follow after them in the predictor's output."""
+        """Return the width of the predicted features; predicted pixels follow after them in the predictor's output."""
         method = self.config.method
         joined = isinstance(method, JEPA) and method.target_join == "concat"
         return method.dim * (len(method.target_layers) if isinstance(method, JEPA) and joined else 1)

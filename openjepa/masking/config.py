@@ -17,7 +17,7 @@ from openjepa.masking.repeat import RepeatMasker
 
 @dataclass(frozen=True)
 class Masking:
-    """Settings of the mask samplers; `build` makes the sampler that `sampler` names."""
+    """Which tokens are context and which are targets. Settings of other samplers than the chosen one are ignored."""
 
     # multiblock: I-JEPA's, improved; official: as in the official code; random: as in MAE; quadrants, block: ablations
     sampler: Literal["multiblock", "official", "quadrants", "block", "random"] = "multiblock"
@@ -26,11 +26,14 @@ class Masking:
     target_aspect: tuple[float, float] = (0.75, 1.5)  # range of a target block's height / width
     # range of the context block's area before targets are cut out, as a fraction of the grid
     context_scale: tuple[float, float] = (0.85, 1.0)
-    context_fraction: float = 0.25  # tokens the context encoder sees, as a fraction of the grid (sampler multiblock)
+    # tokens the context encoder sees, as a fraction of the grid, after the targets are cut out (sampler multiblock)
+    context_fraction: float = 0.25
     min_keep: int = 10  # blocks and contexts must have more tokens than this (sampler official)
     mask_ratio: float = 0.6  # fraction of tokens that are masked (sampler random)
-    target_fraction: float = 1.0  # fraction of masked tokens that are predicted; less is faster (sampler random)
-    masks_per_sample: int = 1  # masks per sample and step; they share one pass of the target encoder
+    # fraction of the masked tokens that are targets, chosen at random; the rest is neither seen nor predicted, which is
+    # faster (sampler random)
+    target_fraction: float = 1.0
+    masks_per_sample: int = 1  # masks drawn per image in each step; one pass of the target encoder serves all of them
 
     def __post_init__(self):
         for name in ("target_scale", "context_scale"):

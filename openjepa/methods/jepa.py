@@ -45,10 +45,11 @@ class JEPA:
 
     L = mean over blocks of d(predictor(encoder(context), positions), LayerNorm(ema_encoder(image))[block])
 
-    Source: Assran et al., CVPR 2023, arXiv 2301.08243, section 3. Defaults: ViT-S, with the official code's loss.
+    Source: Assran et al., CVPR 2023, arXiv 2301.08243, section 3.
 
     Differs: masks include the last row and column, which the official sampler never draws (see --masks.sampler).
-    Additions to the paper (rope, registers, scaled init, the settings after `loss`) are off by default.
+    Additions to the paper, off in the paper: rope, registers, scaled init, and all settings after the loss.
+    Targets are normalized per layer, joined, centered, standardized, whitened, in this order.
     """
 
     dim: int = 384  # width of the encoder: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
@@ -58,8 +59,8 @@ class JEPA:
     predictor_dim: int = 384  # width of the predictor; less than dim makes it a bottleneck (the small recipes: dim / 2)
     predictor_depth: int = 6  # number of transformer blocks of the predictor; paper: 6 for ViT-B, 12 for ViT-L and H
     predictor_heads: int = 0  # attention heads of the predictor; 0: num_heads, as in the official code
-    # each: run the predictor once per target block (paper); shared: compute the context once for all blocks (faster;
-    # context tokens then do not attend to the mask tokens)
+    # each: context and mask tokens go through the predictor once per target block (paper); shared: the context goes
+    # through once, and mask tokens attend to it but not it to them: faster with several blocks
     predictor_context: Literal["each", "shared"] = "each"
     # sincos: fixed embedding added to the tokens (official code); rope: rotary embedding in every attention layer
     positions: Positions = "sincos"
@@ -70,16 +71,17 @@ class JEPA:
     stem_init: Literal["paper", "scaled"] = "paper"
     # between predictions and targets. smooth_l1: official code; squared_l2: the paper's text; cosine: 1 - cosine
     loss: Literal["smooth_l1", "squared_l2", "cosine"] = "smooth_l1"
-    # input of the EMA encoder. whole: the whole image (paper); targets_only: the target tokens alone, which is faster
-    # and hides the context from the targets; needs one target block per image
+    # what the EMA encoder sees. whole: the image (paper); targets_only: the target tokens alone, which is faster and
+    # keeps the context out of the targets; only with one target block and one mask per image
     target_input: Literal["whole", "targets_only"] = "whole"
-    # blocks of the EMA encoder whose outputs are the targets, counted from 0 or from the end; -1: its output (paper)
+    # layers of the EMA encoder whose outputs, after its final norm, are the targets: 0: the first, -1: the last (paper)
     target_layers: tuple[int, ...] = (-1,)
     target_join: Literal["average", "concat"] = "average"  # how several target_layers are combined
-    center: bool = False  # subtract each image's mean token from its targets
+    center: bool = False  # subtract from an image's targets their mean over the tokens that the EMA encoder saw
     # scale each target feature to mean 0, variance 1 over the global batch; keeps small runs from collapsing
     standardize: bool = False
-    # predict features at every n-th target token only (saves time); 1: at all. Pixels are predicted at all of them
+    # compute the feature loss at every n-th target token only, which saves time; 1: at all target tokens. The pixel
+    # loss uses all of them
     target_stride: int = 1
     # ZCA whitening of the targets: principal deviations are raised to 1 - whiten; 0: off; 1: all variances become 1
     whiten: float = 0.0

@@ -43,7 +43,8 @@ class Image:
     flip: bool = False  # mirror half of the training crops horizontally; I-JEPA does not
     # strength of random brightness, contrast, saturation and hue; 0: off, as in I-JEPA; SimCLR on CIFAR-10: 0.5
     color_jitter: float = 0.0
-    # evaluation view. crop: largest centered box; margin: its middle 7/8; squash: the whole image, aspect not kept
+    # how probes and figures fit an image into --data.size. crop: its largest centered box; margin: the middle 7/8 of
+    # that; squash: the whole image, aspect ratio not kept
     eval_crop: EvalCrop = "crop"
     mean: tuple[float, ...] = ()  # mean of each channel, of pixel values in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()  # standard deviation of each channel, likewise; empty: measured on the data

@@ -18,25 +18,28 @@ BOUNDED_BY_1 = ("lr", "start_lr", "final_lr", "ema_momentum", "final_ema_momentu
 
 @dataclass(frozen=True)
 class Optim:
-    """Settings of the optimizer and its schedules; defaults as in the official configs."""
+    """Settings of the optimizer and of its schedules."""
 
     lr: float = 1e-3  # peak learning rate
     start_lr: float = 2e-4  # learning rate at the start of the warm-up
     final_lr: float = 1e-6  # learning rate at the end of the cosine decay
     warmup: float = 40 / 300  # fraction of the run in which the learning rate rises linearly from start_lr to lr
-    constant_fraction: float = 0.0  # fraction of the run at the peak learning rate before it decays; official code: 0
+    constant_fraction: float = 0.0  # fraction of the run at the peak, after the warm-up; 0: none (official code)
     weight_decay: float = 0.04  # weight decay at the start; of matrices, not of biases and norms
     final_weight_decay: float = 0.4  # weight decay at the end
     # schedule of the weight decay from start to end; cosine: official code, linear: the paper's text
     weight_decay_shape: Literal["cosine", "linear"] = "cosine"
-    ema_momentum: float = 0.996  # momentum of the EMA target encoder at the start; rises linearly to final_ema_momentum
+    ema_momentum: float = 0.996  # momentum of the EMA target encoder at the start; rises linearly to the final one
     final_ema_momentum: float = 1.0  # momentum of the EMA target encoder at the end
-    # limit the EMA horizon, 1 / (1 - momentum) steps, to this fraction of the steps so far; 0: off
+    # keep the target encoder young early on: momentum is at most 1 - 1 / (ema_rampup · step), so with 0.1 it can reach
+    # 0.99 at step 1000; 0: off
     ema_rampup: float = 0.0
     beta1: float = 0.9  # AdamW's decay rate of the mean gradient
     beta2: float = 0.999  # AdamW's decay rate of the mean squared gradient
     clip: float = 0.0  # clip the norm of the gradient to this value; 0: no clipping, as in the official code
-    optimizer: Literal["adamw", "muon"] = "adamw"  # of transformer blocks' weight matrices; all else always uses AdamW
+    # optimizer of the weight matrices in the transformer layers of encoder and predictor; all other weights use AdamW.
+    # Both use the same learning rate and weight decay
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     def __post_init__(self):
         if min(self.warmup, self.constant_fraction) < 0 or self.warmup + self.constant_fraction >= 1:

@@ -22,7 +22,7 @@ class Training:
     steps: int = 0  # number of optimizer steps; 0: from --epochs or --budget
     batch_size: int = 128  # samples per step, over all processes
     accumulate: int = 1  # micro-batches per step, to save memory
-    seed: int = 0
+    seed: int = 0  # of weights, order of the data, crops and masks
     init_from: Path | None = None  # start from another run's weights
 
     def __post_init__(self):
@@ -73,13 +73,14 @@ class Output:
     """Where the run writes what, and when; does not change the result."""
 
     out: Path = Path("runs/pretrain")  # folder of the run
-    resume: Literal["no", "yes", "if-any"] = "no"  # resume the run in --out, bit-exact
+    # resume the run in --out, bit-exact; --resume alone is yes; if-any: resume if there is a run, else start one
+    resume: Literal["no", "yes", "if-any"] = "no"
     log_every: int = 20  # steps between log rows
     save_every: int = 500  # steps between checkpoints
     async_save: bool = True  # write checkpoints in the background; a step waits only for a copy in memory
     keep_last: int = 2  # number of recent checkpoints to keep
     keep_every: int = 0  # also keep every n-th step; 0: none
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # write metrics there too; metrics.jsonl always is
     report: bool = True  # write report.html at the end
 
     def __post_init__(self):
@@ -99,8 +100,9 @@ class Guards:
 class OnlineProbe:
     """Probe the encoder on labeled images during the run; the run itself is the same without."""
 
-    root: tuple[str, ...] = ()  # folder with one sub-folder per class, or with train/ and test/
-    every: int = 1000  # steps
+    # labeled images: one sub-folder per class, or train/ and test/ (or val/) with such sub-folders; empty: no probe
+    root: tuple[str, ...] = ()
+    every: int = 1000  # steps between two probes
     samples: int = 5000  # images to train the probes on; half as many test them
 
     def __post_init__(self):

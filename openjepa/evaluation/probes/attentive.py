@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.evaluation.probes.linear_recipes import VALIDATION_FRACTION
+from openjepa.evaluation.probes.finetune import warmup_cosine
+from openjepa.evaluation.probes.split import validation_split
 from openjepa.nn.init import initialize
 from openjepa.nn.pooling import AttentivePool
 
@@ -68,8 +69,7 @@ def attentive_probe(
     sweep train on the same tokens.
     """
     index, label = labeled
-    shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    validation, training = shuffled.tensor_split([max(1, int(len(label) * VALIDATION_FRACTION))])
+    shuffled, validation, training = validation_split(len(label), seed)
 
     def fit(points: tuple[SweepPoint, ...], rows: Tensor) -> list[AttentiveClassifier]:
         return fit_classifiers(train, index[rows], label[rows], classes, points, epochs or EPOCHS, seed, augment)
@@ -106,7 +106,7 @@ def fit_classifiers(
             truth = label[rows].to(device.device)
             for model, optimizer, point in zip(models, optimizers, points, strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = point.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+                    group["lr"] = point.lr * warmup_cosine(step, total, 0.0)
                 optimizer.zero_grad(set_to_none=True)
                 with torch.enable_grad(), device.autocast():
                     loss = F.cross_entropy(model(features.patches).float(), truth)

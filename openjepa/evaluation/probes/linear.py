@@ -12,7 +12,8 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.evaluation.probes.linear_heads import HeadGroup, LinearHead, create_groups, schedule_factor, update_group
-from openjepa.evaluation.probes.linear_recipes import LINEAR_RECIPES, VALIDATION_FRACTION, LinearRecipe
+from openjepa.evaluation.probes.linear_recipes import LINEAR_RECIPES, LinearRecipe
+from openjepa.evaluation.probes.split import validation_split
 
 Batches = Callable[[int], Iterator[tuple[dict[str, Tensor], Tensor]]]  # epoch -> (features of each kind, labels)
 
@@ -97,8 +98,7 @@ def linear_probe(
     if len(label) < 2:
         raise UserError("the linear probe requires at least 2 labeled images: add images to --data.root")
     widths = {kind: x.shape[1] for kind, x in train.kinds.items()}
-    shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    validation, training = shuffled.tensor_split([max(1, int(len(label) * VALIDATION_FRACTION))])
+    shuffled, validation, training = validation_split(len(label), seed)
 
     def fit(heads: list[LinearHead], index: Tensor) -> list[HeadGroup]:
         steps = math.ceil(len(index) / recipe.batch_size)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-VALIDATION_FRACTION = 0.1  # fraction of the training data on which the head is selected
-
 
 @dataclass(frozen=True)
 class LinearRecipe:

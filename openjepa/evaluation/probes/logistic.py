@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # L2 regularization λ, from strong to weak
+from openjepa.evaluation.probes.split import validation_split
 
-VALIDATION_FRACTION = 0.1  # fraction of the training data on which the strength is selected
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # L2 regularization λ, from strong to weak
 
 PATIENCE = 2  # stop after this many strengths in a row below the best: weaker ones only fit noise, and slowly
 
@@ -115,9 +115,7 @@ def logistic_probe(
     features: Float[Tensor, "S D"], label: Int[Tensor, "S"], test: Float[Tensor, "R D"], classes: int, seed: int = 0
 ) -> LogisticResult:
     """Select the strength on 10 % of the training data, retrain on all of it, and predict the test data."""
-    shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    count = max(1, int(len(label) * VALIDATION_FRACTION))
-    validation, training = shuffled[:count], shuffled[count:]
+    _, validation, training = validation_split(len(label), seed)
     problem, scores, model = Problem.of(features[training], label[training], classes), [], None
     for strength in STRENGTHS:
         model = problem.solve(strength, model)

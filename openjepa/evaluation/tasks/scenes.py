@@ -11,7 +11,8 @@ from torch import Tensor
 
 from openjepa.data.synthetic.scenes import MATERIALS, SHAPES, TEXTURES, Scenes
 from openjepa.evaluation.probes.knn import knn_predict, nearest_by_cosine
-from openjepa.evaluation.probes.logistic import VALIDATION_FRACTION, logistic_probe
+from openjepa.evaluation.probes.logistic import logistic_probe
+from openjepa.evaluation.probes.split import validation_split
 
 CLASSES = ("floor", *SHAPES)
 
@@ -72,8 +73,7 @@ def ridge_regression(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], seed: int):
     """Fit ridge regression on standardized features, its penalty selected on 10 % of them; return the predictor."""
     mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
     z, offset = ((x - mean) / std).double(), y.double().mean()
-    shuffled = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
-    validation, training = shuffled.tensor_split([max(1, int(len(z) * VALIDATION_FRACTION))])
+    shuffled, validation, training = validation_split(len(z), seed)
 
     def solve(rows: Tensor, strength: float) -> Tensor:
         gram = z[rows].T @ z[rows] / len(rows) + strength * torch.eye(z.shape[1], dtype=z.dtype)
