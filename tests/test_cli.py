@@ -223,7 +223,7 @@ SETTINGS = {
         ("turns", "divisible by 4, got 26: try 24"),
         ("unwritable", "/dev/null"),
         ("batch", "--batch-size must be >= 1, got 0"),
-        ("layers", "--method.target-layers 4 5 must be blocks of the encoder, 0 to "),
+        ("layers", "--method.target-layers 4 5 must be layers of the encoder, numbered 0 to "),
         ("rate", "--optim.lr must be between 0 and 1, got -0.001: try --optim.lr 0.001"),
         ("decay", "--optim.beta2 must be in [0, 1), got 1: try --optim.beta2"),
         ("not finite", "--data.color-jitter must be finite, got nan"),

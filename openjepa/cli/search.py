@@ -149,7 +149,8 @@ def index_encoder(settings: Search, index: Index) -> PretrainedEncoder:
     encoder = load_any(run, index.metadata.get("which", "target"))
     if encoder.fingerprint != index.metadata.get("encoder"):
         raise UserError(
-            f"{settings.index} was made with another encoder than {run}: give --run, or run jepa embed again"
+            f"{settings.index} was made with another encoder than {run} is now: "
+            "give --run if that moved, or run jepa embed again"
         )
     encoder.network.eval()
     return encoder

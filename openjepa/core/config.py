@@ -12,10 +12,10 @@ from typing import Any, Literal
 from openjepa.core.errors import UserError
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, flag: str = "") -> float:
     """Convert a duration such as 2h, 90m, 1h30m or 45s to seconds; an empty text is 0.
 
-    Raises UserError if the text is not a duration.
+    Raises UserError, which names the flag, if the text is not a duration of whole hours, minutes and seconds above 0.
     """
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
     total = 0
@@ -23,7 +23,7 @@ def parse_duration(text: str) -> float:
         hours, minutes, seconds = (int(part or 0) for part in match.groups())
         total = 3600 * hours + 60 * minutes + seconds
     if text and not total:
-        raise UserError(f"invalid duration {text!r}: use 2h, 1h30m, 90m or 45s")
+        raise UserError(f"{flag} invalid duration {text!r}: use 2h, 1h30m, 90m or 45s, longer than 0s".strip())
     return float(total)
 
 

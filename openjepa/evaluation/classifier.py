@@ -69,7 +69,9 @@ def find_classifier(run: Path, file: Path | None, encoder: str) -> Classifier:
     if file is None:
         files = sorted((run / "probes").glob(f"*{CLASSIFIER_SUFFIX}"))
         if not files:
-            raise UserError(f"{run}/probes has no classifier: run jepa probe {run}, or give --head FILE")
+            raise UserError(
+                f"{run}/probes has no classifier: run jepa probe {run} --data.root LABELED, or give --head FILE"
+            )
         if len(files) > 1:
             raise UserError(f"give --head: {run}/probes has several classifiers ({', '.join(map(str, files))})")
         (file,) = files

@@ -29,8 +29,8 @@ def covered_patches(box: Box, grid: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise UserError(
-            f"invalid box {box}: LEFT TOP RIGHT BOTTOM must be from 0 to 1 with left < right and top < bottom, "
-            "e.g. --box 0.25 0.25 0.75 0.75"
+            f"invalid box {box}: LEFT TOP RIGHT BOTTOM are fractions of the image, from 0 to 1, "
+            "left < right, top < bottom, e.g. --box 0.25 0.25 0.75 0.75"
         )
     y, x = ((np.arange(count) + 0.5) / count for count in grid)
     inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,11 @@ def load_recipe(name: str) -> Pretrain:
 def check_recipe(name: str) -> None:
     """Raise UserError, which lists all names, if there is no recipe of that name."""
     if name not in RECIPES:
+        similar = get_close_matches(name, RECIPES, 1)
+        suggestion = f": did you mean {similar[0]}?" if similar else ";"
         raise UserError(
-            f"no recipe {name!r}; recipes: {', '.join(RECIPES)}. Without a recipe, settings are chosen for your images"
+            f"no recipe {name!r}{suggestion} recipes: {', '.join(RECIPES)}. "
+            "Without a recipe, settings are chosen for your images"
         )
 
 

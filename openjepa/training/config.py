@@ -65,7 +65,8 @@ def check_targets(method: JEPA, masks: Masking) -> None:
     depth, layers = method.depth, method.target_layers
     if any(not -depth <= layer < depth for layer in layers):
         raise UserError(
-            f"--method.target-layers {' '.join(map(str, layers))} must be blocks of the encoder, 0 to {depth - 1}: "
+            f"--method.target-layers {' '.join(map(str, layers))} must be layers of the encoder, "
+            f"numbered 0 to {depth - 1} (-1: the last): "
             f"try --method.target-layers {' '.join(map(str, range(depth // 3, depth)))}"
         )
     stride = method.target_stride
@@ -73,7 +74,7 @@ def check_targets(method: JEPA, masks: Masking) -> None:
         raise UserError(f"--method.target-stride must be >= 1, got {stride}")
     if stride > 1 and not method.pixel_loss_weight:
         raise UserError(
-            f"--method.target-stride {stride} requires a pixel loss, or the positions it skips have no target: "
+            f"--method.target-stride {stride} leaves positions without a target unless there is a pixel loss: "
             "try --method.pixel-loss-weight 1 or --method.target-stride 1"
         )
     single_block = masks.sampler in ("random", "block") and masks.masks_per_sample <= 1
@@ -87,9 +88,10 @@ def check_targets(method: JEPA, masks: Masking) -> None:
 def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: int) -> None:
     """Raise UserError unless the width divides into heads, and a rotary head into coordinates."""
     if dim % heads:
+        unit = math.lcm(heads, 2 * coordinates)  # of sine-cosine positions: a sine and a cosine per coordinate
         raise UserError(
             f"{flag} must be a multiple of its {heads} attention heads, got {dim}: "
-            f"try {flag} {dim // heads * heads or heads}"
+            f"try {flag} {dim // unit * unit or unit}"
         )
     if positions == "rope":
         rope_frequency_count(dim // heads, coordinates)

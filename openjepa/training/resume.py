@@ -51,12 +51,13 @@ def check_same_data(settings: Pretrain, listing: FileList) -> None:
     if not recorded:
         warn(f"{settings.out} has no data.json: cannot check that the data are the same as when the run started")
     if recorded and recorded.get("fingerprint") != listing.fingerprint:
-        message = (
-            f"the data have changed since the run started: {recorded.get('count')} files then, "
-            f"{len(listing.paths)} now, or other names (relative to --data.root) or sizes"
-        )
+        then, now = recorded.get("count"), len(listing.paths)
+        difference = f"{then} files then, {now} now" if then != now else f"names or sizes of the {now} files differ"
+        message = f"the data have changed since the run started: {difference}"
         if not settings.allow_data_change:
-            raise UserError(f"{message}; give the same --data.root, or add --allow-data-change")
+            raise UserError(
+                f"{message}; give the same --data.root, or add --allow-data-change (the run is then not bit-exact)"
+            )
         warn(f"{message}; the resumed run is not exact")
 
 

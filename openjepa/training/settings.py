@@ -30,7 +30,7 @@ class Training:
         if self.batch_size % self.accumulate:
             raise UserError(
                 f"--batch-size {self.batch_size} is not a multiple of --accumulate {self.accumulate}: "
-                "try --accumulate 1"
+                f"try --batch-size {-(-self.batch_size // self.accumulate) * self.accumulate} or --accumulate 1"
             )
         if self.epochs <= 0 and self.steps <= 0:
             raise UserError("the run has no steps: try --epochs 100")
@@ -63,8 +63,8 @@ class Resources:
     rank_timeout: str = "30m"  # how long a process waits for the others before it reports which one is missing
 
     def __post_init__(self):
-        parse_duration(self.budget)
-        if not parse_duration(self.rank_timeout):
+        parse_duration(self.budget, "--budget")
+        if not parse_duration(self.rank_timeout, "--rank-timeout"):
             raise UserError("--rank-timeout must be positive: try --rank-timeout 30m")
 
 
@@ -121,7 +121,7 @@ class Slurm:
     options: tuple[str, ...] = ()  # further options of sbatch, such as partition=long account=vision
 
     def __post_init__(self):
-        if self.nodes < 0 or self.gpus < 0 or self.cpus < 1 or parse_duration(self.time) < 300:
+        if self.nodes < 0 or self.gpus < 0 or self.cpus < 1 or parse_duration(self.time, "--slurm.time") < 300:
             raise UserError(
                 "a Slurm job needs nodes, CPUs and at least five minutes: try --slurm.nodes 1 --slurm.time 24h"
             )
