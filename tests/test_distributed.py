@@ -226,7 +226,7 @@ from openjepa.training.config import from_json
 settings = from_json(json.loads(sys.argv[1]))
 asked = Probe(
     run=str(settings.out), data=LabeledData(settings.data.root), probes=("knn",), device="cpu", precision="fp32",
-    features=settings.out / "features",
+    cache=settings.out / "features",
 )
 scores = probe(asked)
 (settings.out / f"scores-{len(scores)}").touch()
