@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -214,8 +214,15 @@ def patch_indices(patches: PatchIndices | Sequence[Sequence[int]]) -> Tensor:
     return indices.long()
 
 
-def from_network(network: ViT, settings: Pretrain, name: str, **known: Any) -> PretrainedEncoder:
-    """Wrap an encoder of our architecture; `known`: step, predictor, provenance."""
+def from_network(
+    network: ViT,
+    settings: Pretrain,
+    name: str,
+    step: int = 0,
+    predictor: Predictor | None = None,
+    provenance: Provenance = OWN_RUN,
+) -> PretrainedEncoder:
+    """Wrap an encoder of our architecture."""
     layers, tokens = tuple(range(max(-LAST_LAYERS, -len(network.blocks)), 0)), settings.data.tokens
     return PretrainedEncoder(
         name,
@@ -225,7 +232,9 @@ def from_network(network: ViT, settings: Pretrain, name: str, **known: Any) -> P
         untrained=lambda: untrained_encoder(settings),
         made_by=repr(settings.method),
         settings=settings,
-        **known,
+        step=step,
+        predictor=predictor,
+        provenance=provenance,
     )
 
 
