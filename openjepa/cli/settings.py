@@ -105,7 +105,7 @@ class Predict:
 class Show(FigureOptions):
     """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
 
-    One figure with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN PICTURES.
+    One figure with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN IMAGES.
     """
 
 

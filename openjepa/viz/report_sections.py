@@ -156,14 +156,14 @@ def list_commands(run: RunRecord) -> str:
     folder = run.folder
     if isinstance(run.settings.method, Decoder):
         return (
-            f"jepa decoder sample {folder} PICTURES          # several samples for each image\n"
-            f"jepa decoder measure {folder} OTHER_PICTURES   # do samples agree with their image? with a control"
+            f"jepa decoder sample {folder} IMAGES            # several samples for each image\n"
+            f"jepa decoder measure {folder} OTHER_IMAGES     # do samples agree with their image? with a control"
         )
     return "\n".join(
         (
             f"jepa probe {folder} --data.root LABELED       # accuracy, next to the untrained encoder and raw pixels",
-            f"jepa show {folder} PICTURES                   # figures for other images",
-            f"jepa embed {folder} PICTURES --out photos.safetensors && jepa search photos.safetensors PICTURE",
+            f"jepa show {folder} IMAGES                     # figures for other images",
+            f"jepa embed {folder} IMAGES --out photos.safetensors && jepa search photos.safetensors IMAGE",
             f"jepa export {folder} --format hf              # export for transformers",
             f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
         )
