@@ -62,3 +62,39 @@ def test_settings_of_today_are_not_renamed_and_other_formats_are_refused():
     assert migrate(settings) is settings
     with pytest.raises(UserError, match="format"):
         from_json({**settings, "format": 3})
+
+
+def test_each_old_setting_keeps_its_value_under_its_new_name():
+    """Written out by hand, so that a wrong entry of the table cannot go unnoticed."""
+    old = {
+        "format": 1,
+        "sharded": True, "recompute": True, "save_beside": False, "patience": "7m", "other_data": True,
+        "boards": ["wandb"], "online": {"root": ["labeled"], "every": 9, "samples": 90},
+        "data": {"type": "image", "embed": "convolutions", "colour": 0.3, "fit": "squash"},
+        "method": {
+            "type": "jepa", "target_sees": "asked", "target_every": 3, "centre": True, "standardise": True,
+            "gaussian": 0.2, "pixels": 0.7, "init": "xavier", "stem_init": "unit",
+        },
+        "masks": {"sampler": "random", "asked": 0.4, "hidden": 0.8, "budget": 0.3, "times": 1},
+        "optim": {"recent": 0.1, "momentum": 0.9, "final_momentum": 0.95, "hold": 0.2, "matrices": "muon"},
+    }  # fmt: skip
+    run = from_json(old)
+    assert (run.fsdp, run.activation_checkpointing, run.async_save) == (True, True, False)
+    assert (run.rank_timeout, run.allow_data_change, run.loggers) == ("7m", True, ("wandb",))
+    assert run.online_probe.root == ("labeled",) and run.online_probe.every == 9
+    assert (run.data.stem, run.data.color_jitter, run.data.eval_crop) == ("convolutions", 0.3, "squash")
+    method, masks, optim = run.method, run.masks, run.optim
+    assert (method.target_input, method.target_stride, method.center) == ("targets_only", 3, True)
+    assert (method.standardize, method.sigreg_weight, method.pixel_loss_weight) == (True, 0.2, 0.7)
+    assert (method.init, method.stem_init) == ("scaled", "scaled")
+    assert (masks.target_fraction, masks.mask_ratio, masks.context_fraction) == (0.4, 0.8, 0.3)
+    assert (optim.ema_rampup, optim.ema_momentum, optim.final_ema_momentum) == (0.1, 0.9, 0.95)
+    assert (optim.constant_fraction, optim.optimizer) == (0.2, "muon")
+    autoencoder = {"type": "mae", "predictor_heads": 8, "normalise": False, "init": "released"}
+    several = from_json({**old, "method": autoencoder, "masks": {"sampler": "blocks", "times": 2}})
+    assert (several.method.normalize_targets, several.method.init) == (False, "paper")
+    assert (several.masks.sampler, several.masks.masks_per_sample) == ("multiblock", 2)
+    decoder = {"type": "decoder", "drawn_dim": 64, "drawn_depth": 3, "drawn_heads": 2}
+    drawn = from_json({**old, "method": decoder, "masks": {"sampler": "rasterized"}})
+    assert (drawn.method.decoder_dim, drawn.method.decoder_depth, drawn.method.decoder_heads) == (64, 3, 2)
+    assert drawn.masks.sampler == "quadrants"

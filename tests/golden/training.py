@@ -289,7 +289,7 @@ def trained(config: Pretrain, variant: Variant, out: Path) -> dict[str, Any]:
 
 
 def share(folder: str, wanted: str) -> None:
-    """Be one of two processes, for all cases asked for."""
+    """Run one of two processes for the given cases."""
     torch.set_num_threads(1)
     small()
     with process_group(torch.device("cpu")), redirect_stdout(io.StringIO()):

@@ -309,7 +309,7 @@ def batches(small: Small) -> dict[str, Any]:
 
 
 def figures(small: Small) -> dict[str, Any]:
-    """Give the numbers behind what is shown of a run, but for the map by UMAP."""
+    """Return the numbers behind the figures of a run, except for the UMAP map."""
     asked = PredictionOptions(run=str(small.run), images=(str(small.album),), count=4)
     run, method = load_predictive_method(small.run)
     assert isinstance(run.data, Image)
