@@ -146,7 +146,7 @@ def index_encoder(settings: Search, index: Index) -> PretrainedEncoder:
         raise UserError(
             f"the encoder of {settings.index} is not at {run or 'a known path'}: give its path with --run RUN"
         )
-    encoder = load_any(run, index.metadata.get("which", "target"))
+    encoder = load_any(run, index.metadata.get("which", ""))
     if encoder.fingerprint != index.metadata.get("encoder"):
         raise UserError(
             f"{settings.index} was made with another encoder than {run} is now: "

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
-from openjepa.core.protocols import Dataset
+from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import FileList, Tokens
+from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.augment import color_jitter
 from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.image_files import ImageArray, ImageFiles, is_worth_packing, pack_images
@@ -72,8 +72,8 @@ class Image:
         return self.size[0] // self.patch, self.size[1] // self.patch
 
     @property
-    def coordinates(self) -> int:
-        return 2
+    def layout(self) -> Layout:
+        return Layout.grid(*self.grid)
 
     @property
     def token_dim(self) -> int:
@@ -139,7 +139,7 @@ class Image:
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (self.mean, self.std))
         return mean, std
 
-    def tokenizer(self, dim: int) -> nn.Module:
+    def tokenizer(self, dim: int) -> Tokenizer:
         return {"linear": PatchEmbed, "convolutions": ConvStem}[self.stem](self.channels, self.patch, dim)
 
     def tokenizer_flops(self, dim: int) -> int:

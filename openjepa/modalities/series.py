@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.core.protocols import Dataset
+from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import FileList, Tokens
+from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.listing import list_files
 from openjepa.data.series_files import SeriesArray
 from openjepa.nn.stems import WindowEmbed
@@ -37,13 +37,9 @@ class Series:
             )
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Return (1, number of windows)."""
-        return 1, self.length // self.window
-
-    @property
-    def coordinates(self) -> int:
-        return 1
+    def layout(self) -> Layout:
+        """Return a grid with one axis: the windows."""
+        return Layout.grid(self.length // self.window)
 
     @property
     def token_dim(self) -> int:
@@ -85,7 +81,7 @@ class Series:
         pos = torch.arange(length // self.window, device=view.device, dtype=torch.float32)[:, None]
         return Tokens(x, pos.expand(batch, -1, -1))
 
-    def tokenizer(self, dim: int) -> nn.Module:
+    def tokenizer(self, dim: int) -> Tokenizer:
         return WindowEmbed(self.token_dim, dim)
 
     def tokenizer_flops(self, dim: int) -> int:

@@ -90,7 +90,7 @@ def cpu_config(data: Image, count: int, time: float, threads: int = 0) -> AutoCo
     """Choose the settings for `count` images and `time` seconds (0: no budget) on a CPU; more time: larger batches."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = tune_for_folders(Pretrain(data, small), small)
-    flops_per_image = count_flops(config.method, data, config.masks.build(data.grid).shapes()).total
+    flops_per_image = count_flops(config.method, data, config.masks.shapes(data.layout)).total
     flops_per_second = CORE_FLOPS[has_native_bf16(torch.device("cpu"))] * (threads or available_cores())
     images = round(time * flops_per_second / flops_per_image) if time else min(IMAGES_SEEN["cpu"], MAX_EPOCHS * count)
     epochs = max(1, round(images / count))

@@ -54,7 +54,7 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
-        settings.masks.build(settings.data.grid)  # fails early if the grid is too small for the masks
+        settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
         if settings.dry_run:
             return dry_run(settings, device)
         main = is_main()
@@ -118,9 +118,9 @@ def print_summary(settings: Pretrain, device: Device, count: int, start: int) ->
     size = (
         f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
     )
-    rows, columns = data.grid
+    cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
     targets = f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else ""
-    info(f"data       {count:,} samples, {size}: a grid of {rows}×{columns}")
+    info(f"data       {count:,} samples, {size}: a grid of {cells}")
     info(
         f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; "
         f"predictor {method.predictor_dim}×{method.predictor_depth}{targets}"

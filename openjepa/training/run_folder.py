@@ -62,9 +62,7 @@ def export_encoder(method: Method, settings: Pretrain, step: int, folder: Path) 
 
     All processes must call it; the main process writes.
     """
-    state = {
-        name: full_tensor(x.detach()).cpu().contiguous() for name, x in method.encoder("target").state_dict().items()
-    }
+    state = {name: full_tensor(x.detach()).cpu().contiguous() for name, x in method.encoder().state_dict().items()}
     if is_main():
         write_weights(folder, {ENCODER_FILE: state}, settings, step, read_provenance(settings.out))
     return folder

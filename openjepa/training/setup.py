@@ -103,10 +103,11 @@ def build_model(settings: Pretrain, data: Dataset, device: Device) -> tuple[Any,
 
 def build_steps(settings: Pretrain, data: Dataset, views: int) -> Steps:
     """Build all steps of a run, with this process's share of each batch."""
-    (rank, ranks), masker = rank_and_size(), settings.masks.build(settings.data.grid)
+    rank, ranks = rank_and_size()
     return Steps(
         data,
-        masker,
+        settings.masks,
+        settings.data.layout,
         batch_size=settings.batch_size,
         total_steps=settings.steps,
         seed=settings.seed,

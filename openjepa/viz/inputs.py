@@ -177,7 +177,7 @@ def patch_features(
         if layer == -1:
             features.append(encoder.encode(view).patches)
         else:
-            (tokens,) = encoder.network(encoder.data.tokens(view), (layer,))
+            (tokens,) = encoder.network(encoder.data.tokens(view), layers=(layer,))
             features.append(tokens.x.float())
     return ImageFeatures(images, torch.cat(features))
 

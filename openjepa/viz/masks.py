@@ -11,10 +11,12 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from openjepa.core.errors import UserError
+from openjepa.core.registry import names
 from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Layout
 from openjepa.masking.region import index_mask
 from openjepa.modalities.image import Image
-from openjepa.recipes.registry import RECIPES, load_recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.viz.canvas import COLOR_MAP, COLORS, CaptionedFigure, draw_tiles, fade, outline
 from openjepa.viz.inputs import ImageBatch, load_images
@@ -56,7 +58,7 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
 
 def load_config_or_recipe(name: str) -> Pretrain:
     """Load the config of a run, an export or a recipe. Raises UserError if `name` is neither."""
-    if name in RECIPES:
+    if name in names("recipe"):
         return load_recipe(name)
     if not is_run_folder(Path(name)):
         raise UserError(f"{name} is neither a run nor a recipe: jepa recipes lists the recipes")
@@ -65,8 +67,8 @@ def load_config_or_recipe(name: str) -> Pretrain:
 
 def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFigure:
     """Draw a row for each image: the image, its context, and each target block."""
-    masker = run.masks.build(images.data.grid)
-    mask = masker(None, None, CounterRNG.of(seed, 0, np.arange(len(images.view))), 0.0)[0]
+    rng = CounterRNG.of(seed, 0, np.arange(len(images.view)))
+    mask = run.masks(images.data.layout, None, None, rng, 0.0)[0]
     grid, patch = images.data.grid, images.data.patch
     count, blocks = grid[0] * grid[1], mask.target.shape[1]
     shown_blocks = min(blocks, MAX_BLOCKS)
@@ -92,12 +94,12 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
 
 def measure_coverage(run: Pretrain, grid: tuple[int, int], seed: int = 0, samples: int = COVERAGE_SAMPLES) -> Coverage:
     """Measure how often each patch is context and target, over many samples and steps."""
-    masker, count = run.masks.build(grid), grid[0] * grid[1]
+    layout, count = Layout.grid(*grid), grid[0] * grid[1]
     context, target = torch.zeros(count), torch.zeros(count)
     steps = max(1, samples // COVERAGE_BATCH)
     for step in range(steps):
         index = np.arange(COVERAGE_BATCH) + COVERAGE_BATCH * step
-        for mask in masker(None, None, CounterRNG.of(seed, step, index), 0.0):
+        for mask in run.masks(layout, None, None, CounterRNG.of(seed, step, index), 0.0):
             empty = torch.zeros(COVERAGE_BATCH, count)
             valid = torch.ones_like(mask.context) if mask.context_valid is None else mask.context_valid.long()
             context += empty.scatter_add(1, mask.context, valid.float()).clamp(max=1).sum(0)

@@ -107,7 +107,7 @@ def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
         yield prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
     if len(images.names) > NEIGHBOR_COUNT:
         yield draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
-        stages = training_stages(run.folder, run.settings, "target")
+        stages = training_stages(run.folder, run.settings, "")
         yield draw_spectrum([(name, each.pooled(images.view)) for name, each in stages], len(images.names))
 
 
