@@ -109,7 +109,7 @@ class Method(Protocol):
     step was skipped because a gradient was not finite.
     """
 
-    num_views: int  # views of each sample that the objective needs
+    num_views: int | tuple[int, ...]  # views of each sample that the objective needs, for all streams or for each
 
     def masks(self, batch: Batch) -> tuple[Masks, ...]:
         """Return the masks of this step: those of the loader, or masks that need the networks."""

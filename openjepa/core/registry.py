@@ -47,7 +47,7 @@ class Plugins:
     """What `--plugin` has registered in this process."""
 
     sources: list[str] = field(default_factory=list)  # files and modules as typed
-    found: dict[tuple[str, str], Any] = field(default_factory=dict)  # (kind, name) -> class or function
+    registered: dict[tuple[str, str], Any] = field(default_factory=dict)  # (kind, name) -> class or function
 
 
 PLUGINS = Plugins()
@@ -55,14 +55,14 @@ PLUGINS = Plugins()
 
 def names(kind: str) -> list[str]:
     """Return the registered names of a kind, the package's own first; imports nothing of the package."""
-    added = [name for each, name in PLUGINS.found if each == kind]
+    added = [name for each, name in PLUGINS.registered if each == kind]
     return list(dict.fromkeys([*package_modules(kind), *(point.name for point in points(kind)), *added]))
 
 
 def find(kind: str, name: Any) -> Any:
     """Import and return the registered class, or of a recipe the function. Raises UserError if the name is unknown."""
-    if (kind, name) in PLUGINS.found:
-        return PLUGINS.found[kind, name]
+    if (kind, name) in PLUGINS.registered:
+        return PLUGINS.registered[kind, name]
     modules = package_modules(kind)
     if name in modules:
         module = importlib.import_module(modules[name])
@@ -76,8 +76,8 @@ def find(kind: str, name: Any) -> Any:
 def name_of(kind: str, value: Any) -> str:
     """Return the name under which the class of `value` is registered."""
     cls = type(value)
-    for (each, name), registered in PLUGINS.found.items():
-        if each == kind and registered is cls:
+    for (each, name), plugin in PLUGINS.registered.items():
+        if each == kind and plugin is cls:
             return name
     for name, module in package_modules(kind).items():
         if cls.__module__ == module:
@@ -91,7 +91,7 @@ def name_of(kind: str, value: Any) -> str:
 def source_file(kind: str, name: str) -> Path:
     """Return the file that defines a registered class or function, without importing it if it is the package's own."""
     modules = package_modules(kind)
-    if (kind, name) not in PLUGINS.found and name in modules:
+    if (kind, name) not in PLUGINS.registered and name in modules:
         return PACKAGE.joinpath(*modules[name].split(".")[1:]).with_suffix(".py")
     return Path(sys.modules[find(kind, name).__module__].__file__ or "")
 
@@ -110,14 +110,14 @@ def unknown_name(kind: str, name: str) -> str:
 @lru_cache
 def package_modules(kind: str) -> dict[str, str]:
     """Return name -> module of what the package itself registers, without importing it."""
-    found = {}
+    modules = {}
     for file in sorted((PACKAGE / FOLDERS[kind]).glob("*.py")):
         module = ".".join(["openjepa", *FOLDERS[kind].split("/"), file.stem])
         if kind == "recipe":
-            found |= {dashed(name): module for name in RECIPE.findall(file.read_text())}
+            modules |= {dashed(name): module for name in RECIPE.findall(file.read_text())}
         elif defined_name(file):
-            found[dashed(file.stem)] = module
-    return found
+            modules[dashed(file.stem)] = module
+    return modules
 
 
 def object_name(kind: str, file: Path, name: str) -> str:
@@ -128,9 +128,9 @@ def object_name(kind: str, file: Path, name: str) -> str:
 @lru_cache
 def defined_name(file: Path) -> str | None:
     """Return the class of a file that has the file's name, in any case and without underscores; None without one."""
-    wanted = file.stem.replace("_", "").lower()
+    name = file.stem.replace("_", "").lower()
     classes = re.findall(r"^class (\w+)", file.read_text(), re.MULTILINE)
-    return next((each for each in classes if each.lower() == wanted), None)
+    return next((each for each in classes if each.lower() == name), None)
 
 
 def dashed(name: str) -> str:
@@ -151,15 +151,15 @@ def load_plugins(sources: list[str] | tuple[str, ...]) -> None:
     for source in sources:
         if source in PLUGINS.sources:
             continue
-        found = dict(registered_by(source))
-        if not found:
+        new = dict(registered_by(source))
+        if not new:
             raise UserError(
                 f"--plugin {source} defines nothing to register: it needs a class with the file's name that is a "
                 f"{', '.join(ATTRIBUTES)}, or a function without arguments that returns a Pretrain (a recipe); "
                 "see docs/architecture.md"
             )
         PLUGINS.sources.append(source)
-        PLUGINS.found |= found
+        PLUGINS.registered |= new
 
 
 def registered_by(source: str) -> Iterator[tuple[tuple[str, str], Any]]:

@@ -58,20 +58,20 @@ class Tokens(NamedTuple):
     def take_groups(self, keep: Keep) -> Tokens:
         """Select G groups of tokens of each sample: B·G samples, those of a sample one after another."""
         _, groups, count = keep.index.shape
-        taken = self.take(keep.index.flatten(1), None if keep.valid is None else keep.valid.flatten(1))
+        rows = self.take(keep.index.flatten(1), None if keep.valid is None else keep.valid.flatten(1))
 
         def split_groups(values: Tensor) -> Tensor:
             return values.unflatten(1, (groups, count)).flatten(0, 1)
 
-        valid = None if taken.valid is None else split_groups(taken.valid)
-        return Tokens(split_groups(taken.x), split_groups(taken.pos), valid)
+        valid = None if rows.valid is None else split_groups(rows.valid)
+        return Tokens(split_groups(rows.x), split_groups(rows.pos), valid)
 
     def hide_all_but(self, keep: Keep) -> Tokens:
         """Return B·G samples of all tokens; those outside a group are 0 and count as padding."""
         batch, groups, _ = keep.index.shape
         valid = keep.index.new_zeros(batch, groups, self.x.shape[1], dtype=torch.bool)
-        kept = torch.ones_like(keep.index, dtype=torch.bool) if keep.valid is None else keep.valid
-        valid = valid.scatter_reduce(2, keep.index, kept, "amax").flatten(0, 1)
+        visible = torch.ones_like(keep.index, dtype=torch.bool) if keep.valid is None else keep.valid
+        valid = valid.scatter_reduce(2, keep.index, visible, "amax").flatten(0, 1)
         x, pos, own, edges = (None if part is None else part.repeat_interleave(groups, 0) for part in self)
         valid = valid if own is None else valid & own
         return Tokens(x.masked_fill(~valid[..., None], 0), pos, valid, edges)  # type: ignore[union-attr, arg-type]

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Masker
+from openjepa.core.registry import PLUGINS, load_plugins
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.core.types import Batch, Layout, Skipped
 
@@ -138,8 +140,12 @@ class StepOrError(torch.utils.data.Dataset):
     A worker that returns an error, instead of raising it, hands it over unchanged.
     """
 
-    def __init__(self, steps: Steps, workers: int):
+    def __init__(self, steps: torch.utils.data.Dataset, workers: int):
         self.steps, self.workers = steps, workers
+
+    def __reduce__(self):
+        """Load the plug-ins in a worker before what they define."""
+        return restore_in_worker, (tuple(PLUGINS.sources), bytes(ForkingPickler.dumps((self.steps, self.workers))))
 
     def __getitem__(self, step: int) -> Step | UserError | OSError:
         try:
@@ -151,6 +157,12 @@ class StepOrError(torch.utils.data.Dataset):
             return item
         except (UserError, OSError) as error:
             return error
+
+
+def restore_in_worker(plugins: tuple[str, ...], state: Any) -> StepOrError:
+    """Load the plug-ins, then the steps, which may be of classes that the plug-ins define."""
+    load_plugins(plugins)
+    return StepOrError(*ForkingPickler.loads(state))
 
 
 def check_shared_memory(size: int, workers: int) -> None:

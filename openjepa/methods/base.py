@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
-from openjepa.core.types import Batch, Masks, MaskShape, Output, ParamGroup, Signal, StepFlops
+from openjepa.core.types import Batch, Masks, MaskShape, Output, ParamGroup, Signal, StepFlops, Tokens
 from openjepa.nn.positions import rope_frequency_count
 
 SIGNALS = (  # docs/health.md has the measurements behind these values
@@ -47,14 +48,34 @@ class MethodConfig:
         return "try a lower --optim.lr; see docs/health.md"
 
     def teachers(self) -> dict[str, str]:
-        """Return the runs whose frozen encoders the method needs, by the name that it gives them."""
+        """Return the folders of the runs whose frozen encoders the method needs, by the name of the setting."""
         return {}
+
+    def build_encoder(self, modality: Any, which: str = "") -> nn.Module:
+        """Build one of the encoders alone, to load weights into."""
+        return self.build(modality).encoder(which)
+
+
+class FrozenTeacher:
+    """The encoder of an earlier run, frozen, with the modality that cuts its views into tokens."""
+
+    def __init__(self, encoder: nn.Module, modality: Any, fingerprint: str):
+        self.encoder, self.modality, self.fingerprint = encoder.eval().requires_grad_(False), modality, fingerprint
+
+    @torch.no_grad()
+    def __call__(self, view: Any, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
+        """Encode views of its own modality."""
+        return self.encoder(self.modality.tokens(view), layers=layers)
 
 
 class BaseMethod(nn.Module):
     """Networks and objective of a method; a subclass writes `__init__`, `forward` and `encoders`."""
 
-    num_views = 1  # views of each sample that the objective needs
+    num_views: int | tuple[int, ...] = 1  # views of each sample that the objective needs, for all streams or for each
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teachers: dict[str, FrozenTeacher] = {}  # not part of the weights: loaded again when a run is resumed
 
     def masks(self, batch: Batch) -> tuple[Masks, ...]:
         """Return the masks of this step: those of the loader. Overridden by methods whose masks need the networks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,10 @@ class Image:
 
     Random crops as in I-JEPA: no flip, no color jitter.
     """
+
+    suffixes: ClassVar = IMAGE_SUFFIXES
+    arrays: ClassVar = (("u", 3),)  # .npy files that are images: kind of value and number of axes
+    archives: ClassVar = True  # reads members of .tar and .parquet files
 
     root: tuple[str, ...] = ()  # folders of images (nested or flat), .tar or .parquet files, or a .txt file of paths
     size: tuple[int, int] = (224, 224)  # height and width of a crop in pixels; multiples of --data.patch

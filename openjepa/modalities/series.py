@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from openjepa.nn.stems import WindowEmbed
 @dataclass(frozen=True)
 class Series:
     """Time series: the file, the length of a training crop, and the windows it is cut into."""
+
+    suffixes: ClassVar = frozenset({".npy"})
+    arrays: ClassVar = (("f", 3),)  # .npy files that are signals: kind of value and number of axes
 
     root: tuple[str, ...] = ()  # one .npy file of shape (signals, channels, samples)
     length: int = 256  # time steps of a crop, taken at a random start in training; a multiple of --data.window

@@ -18,7 +18,7 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.training.migrations import FORMAT, migrate
 from openjepa.training.optim import Optim
-from openjepa.training.settings import Execution, Guards, OnlineProbe, Output, Resources, Slurm, Training
+from openjepa.training.settings import Execution, Guards, OnlineProbe, Output, Resources, Slurm, Stream, Training
 
 Data = TypeVar("Data")
 Method = TypeVar("Method")
@@ -42,6 +42,7 @@ class Pretrain(Guards, Output, Resources, Execution, Training, Parts[Data, Metho
     Any registered modality, method and mask strategy fits: `Pretrain[Image, JEPA, MultiBlock]` is the default.
     """
 
+    streams: tuple[Stream, ...] = ()  # further data sets, from which some of the steps take their batches
     online_probe: OnlineProbe = field(default_factory=OnlineProbe)
     slurm: Slurm = field(default_factory=Slurm)
 
@@ -51,6 +52,10 @@ class Pretrain(Guards, Output, Resources, Execution, Training, Parts[Data, Metho
                 raise UserError(f"--{name.replace('_', '-')} must be finite, got {value}")
         for group in (Training, Execution, Resources, Output):
             group.__post_init__(self)
+        for stream in self.streams:
+            if stream.batch_size % self.accumulate:
+                size = stream.batch_size
+                raise UserError(f"a stream's batch size {size} is not a multiple of --accumulate {self.accumulate}")
         self.method.check(self.data, self.masks)  # type: ignore[attr-defined]
 
 
@@ -65,8 +70,10 @@ RUN_SETTINGS = frozenset(each.name for group in (Resources, Output, Guards) for 
 def to_json(config: Pretrain) -> dict[str, Any]:
     """Return the settings as plain JSON values, with the registered names of the modality and the method."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for part, kind in PARTS.items():
-        plain[part] = {"type": registry.name_of(kind, getattr(config, part)), **plain[part]}
+    for owner, settings in zip([plain, *plain["streams"]], [config, *config.streams], strict=True):
+        for part, kind in PARTS.items():
+            if part in owner:
+                owner[part] = {"type": registry.name_of(kind, getattr(settings, part)), **owner[part]}
     return {"format": FORMAT, **plain}
 
 
@@ -83,6 +90,7 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
     del plain["format"]
     parts: dict[str, Any] = {part: registered_part(kind, dict(plain.pop(part))) for part, kind in PARTS.items()}
     parts |= {
+        "streams": tuple(stream_from_json(dict(each)) for each in plain.pop("streams", ())),
         "optim": from_plain(Optim, plain.pop("optim")),
         "online_probe": from_plain(OnlineProbe, plain.pop("online_probe", {})),
         "slurm": from_plain(Slurm, plain.pop("slurm", {})),
@@ -93,6 +101,12 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
 def registered_part(kind: str, plain: dict[str, Any]) -> Any:
     """Build the registered class that `type` names from its settings."""
     return from_plain(registry.find(kind, plain.pop("type", None)), plain)
+
+
+def stream_from_json(plain: dict[str, Any]) -> Stream:
+    """Build a stream from its settings."""
+    data, masks = (registered_part(PARTS[part], dict(plain.pop(part))) for part in ("data", "masks"))
+    return Stream(data, masks, **plain)
 
 
 def load_config(folder: Path) -> Pretrain:

@@ -56,8 +56,8 @@ def migrate(settings: dict[str, Any]) -> dict[str, Any]:
 def split_masks(masks: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the strategy that `sampler` names; those of the others had no effect."""
     strategy = masks.get("sampler", "multiblock")
-    kept = {"masks_per_sample", *MASKS_IN_3.get(strategy, masks)}
-    return {"type": strategy, **{name: value for name, value in masks.items() if name in kept and name != "sampler"}}
+    names = {"masks_per_sample", *MASKS_IN_3.get(strategy, masks)} - {"sampler"}
+    return {"type": strategy, **{name: value for name, value in masks.items() if name in names}}
 
 
 def rename(group: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from openjepa.training.optim import build_optimizer
 from openjepa.training.parallel.launch import process_group
 from openjepa.training.resume import check_same_data, is_resuming, load_checkpoint, write_metadata
 from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
-from openjepa.training.setup import build_model, check_batch_size, prepare_data
+from openjepa.training.setup import build_model, check_batch_size, combine_listings, prepare_data
 from openjepa.training.signals import StopSignals
 
 NO_CALLBACKS = Callbacks()
@@ -69,8 +69,9 @@ def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     """Start a new run or resume one: prepare data and networks, train, export."""
     resuming = is_resuming(settings)
     listing = settings.data.listing()
+    all_files = combine_listings(listing, settings)
     if resuming:
-        check_same_data(settings, listing)
+        check_same_data(settings, all_files)
     if settings.budget:
         settings = restore_steps(settings) if resuming else check_steps_or_budget(settings)
     check_batch_size(settings)
@@ -91,7 +92,7 @@ def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     if start == 0 and settings.init_from:
         start_from_other_run(settings, method, settings.init_from)
     if is_main():
-        write_metadata(settings, listing, len(data))
+        write_metadata(settings, all_files, len(data), method)
         print_summary(settings, device, len(data), start)
 
     probing = settings.online_probe.root and is_main()
