@@ -21,6 +21,7 @@ from openjepa.core.registry import names
 from openjepa.data.synthetic.scenes import render
 from openjepa.masking.block import Block
 from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.official import Official
 from openjepa.masking.quadrants import Quadrants
 from openjepa.masking.random import Random
 from openjepa.methods.decoder import Decoder
@@ -193,7 +194,7 @@ def data(folder: Path) -> None:
 
 def shrunk(config: Pretrain, root: tuple[str, ...]) -> Pretrain:
     """Make a recipe small: sizes alone, nothing else of it."""
-    side = 48 if config.masks.sampler == "official" else 32  # its blocks want a grid of 12×12
+    side = 48 if isinstance(config.masks, Official) else 32  # its blocks want a grid of 12×12
     method = config.method
     method = replace(
         method,
