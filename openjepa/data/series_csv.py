@@ -37,7 +37,7 @@ class Column(NamedTuple):
         """Return the first cell that is not blank, or an empty string."""
         return next((cell for cell in self.cells if not is_blank(cell)), "")
 
-    def numbers(self) -> Float[np.ndarray, "L"]:
+    def values(self) -> Float[np.ndarray, "L"]:
         """Return the values, not a number for blank cells. Raises UserError for a cell that is not a number."""
         try:
             return np.array(self.cells).astype(np.float64)
@@ -85,7 +85,7 @@ def read_table(file: str, columns: tuple[str, ...] = ()) -> Table:
     names = columns or tuple(name for name in table if name and is_number(table[name].first()))
     if not names:
         raise UserError(f"{file} has no column of numbers: its columns are {', '.join(table)}")
-    values = np.stack([table[name].numbers() for name in names]).astype(np.float32)
+    values = np.stack([table[name].values() for name in names]).astype(np.float32)
     dated = [column for name, column in table.items() if name not in names and TIME.fullmatch(column.first().strip())]
     return Table(names, values, dated[0].times() if dated else None)
 

@@ -143,10 +143,10 @@ class SeriesFiles:
 
     def random_starts(self, recordings: Int[Tensor, "B"], rng: CounterRNG) -> list[int]:
         """Draw a start in each recording, such that the segment holds no blank value."""
-        drawn = draw_starts(self.start_count[recordings], rng).tolist()
+        choices = draw_starts(self.start_count[recordings], rng).tolist()
         return [
             int(self.clean_starts[recording][number]) if recording in self.clean_starts else number
-            for recording, number in zip(recordings.tolist(), drawn, strict=True)
+            for recording, number in zip(recordings.tolist(), choices, strict=True)
         ]
 
     def segment_starts(self, recordings: Recordings) -> Int[np.ndarray, "K"]:

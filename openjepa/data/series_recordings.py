@@ -99,8 +99,8 @@ def find_blank(signals: Shaped[np.ndarray, "R C L"]) -> dict[int, Int[np.ndarray
     for first in range(0, len(signals), rows):
         part = signals[first : first + rows]
         if not np.isfinite(part).all():
-            finite = np.isfinite(part).all(axis=1)
-            gaps = np.flatnonzero(~finite.all(axis=1)).tolist()
+            finite: Bool[np.ndarray, "R L"] = np.all(np.isfinite(part), axis=1)
+            gaps = np.flatnonzero(~np.all(finite, axis=1)).tolist()
             blank.update({first + row: np.flatnonzero(~finite[row]) for row in gaps})
     return blank
 
