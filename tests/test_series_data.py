@@ -9,10 +9,12 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data import series_recordings
+from openjepa.data.loader import Steps
 from openjepa.data.series_csv import read_table
 from openjepa.data.series_files import SeriesArray, hour_labels
 from openjepa.data.synthetic.sines import FREQUENCIES, write_sines
 from openjepa.modalities.series import Series
+from openjepa.recipes.series import series_small
 
 TINY = {"length": 8, "window": 4}
 
@@ -305,3 +307,14 @@ def test_dates_are_read_as_on_the_clock(tmp_path, date):
 def test_real_tables_are_read_whole(jepa_data):
     data = opened(jepa_data("series") / "ett" / "ETTh1.csv", length=336, window=24, channels=7, stride=5)
     assert len(data) == (17420 - 336) // 5 + 1 and set(hour_labels(data.times).tolist()) == set(range(24))
+
+
+def test_the_recipe_trains_on_a_table_of_seven_channels(tmp_path):
+    """All hours of the day occur among its evaluation segments, and a batch of them has masks."""
+    save_csv(tmp_path / "t.csv", [",".join("1234567")] * 1000, header="date,a,b,c,d,e,f,g")
+    config = series_small()
+    data = Series(**{**vars(config.data), "root": (str(tmp_path),)})
+    segments = data.dataset(data.listing())
+    assert set(hour_labels(segments.times).tolist()) == set(range(24)) and len(segments) >= config.batch_size
+    steps = Steps(segments, config.masks.build(data.grid), batch_size=config.batch_size, total_steps=2, seed=0)
+    assert steps[0].batch.views[0].shape == (64, 7, 336) and len(steps[0].masks) == 1
