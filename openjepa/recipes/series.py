@@ -20,8 +20,8 @@ def series_small() -> Pretrain:
     Takes: 276 s on one core that other work shared.
     Result: hour of the day of a segment's first sample, 24 classes, logistic regression on ETTh1, trained on hours 0 to
     8,639, tested on hours 8,640 to 14,399 (seed 0): 50.8 % from the last four layers, 45.5 % from the last; the
-    untrained encoder has 43.8 and 45.3. Raw segments have 99.9 % (the phase is linear in them), the mean raw token 51.1,
-    Fourier magnitudes 5.7, chance 4.2. So mean features of this run hold less of the phase than the values themselves.
+    untrained encoder has 43.8 and 45.3. Raw segments have 99.9 % (the phase is linear in them), the mean raw token
+    51.1, Fourier magnitudes 5.7, chance 4.2. So the mean features of this run hold less of the phase than the values.
     Source: Assran et al., CVPR 2023, arXiv 2301.08243, for the method; the settings are this project's.
     """
     data = Series(length=336, window=12, channels=7, stride=5)
