@@ -19,7 +19,7 @@ from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
-from openjepa.nn.positions import rope_frequency_count
+from openjepa.nn.positions import rope_frequency_count, sincos_frequency_count
 from openjepa.training.migrations import FORMAT, migrate
 from openjepa.training.optim import Optim
 from openjepa.training.settings import Execution, Guards, OnlineProbe, Output, Resources, Slurm, Training
@@ -86,7 +86,7 @@ def check_targets(method: JEPA, masks: Masking) -> None:
 
 
 def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: int) -> None:
-    """Raise UserError unless the width divides into heads, and a rotary head into coordinates."""
+    """Raise UserError unless the width divides into heads and has room for positions with this many coordinates."""
     if dim % heads:
         unit = math.lcm(heads, 2 * coordinates)  # of sine-cosine positions: a sine and a cosine per coordinate
         raise UserError(
@@ -95,6 +95,8 @@ def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: in
         )
     if positions == "rope":
         rope_frequency_count(dim // heads, coordinates)
+    else:
+        sincos_frequency_count(dim, coordinates)
 
 
 RUN_SETTINGS = frozenset(each.name for group in (Resources, Output, Guards) for each in dataclasses.fields(group)) | {
