@@ -19,6 +19,11 @@ def gather(values: Float[Tensor, "B N E"], index: Int[Tensor, "B *K"]) -> Float[
     return rows.view(*index.shape, width)
 
 
+def zero_padding(values: Float[Tensor, "B N E"], valid: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N E"]:
+    """Set padding to 0, whatever it holds, so that a sum over tokens ignores it; None: no padding."""
+    return values if valid is None else values.masked_fill(~valid[..., None], 0.0)
+
+
 class Tokens(NamedTuple):
     """A batch of token sets with the position of each token."""
 
@@ -37,7 +42,7 @@ class Tokens(NamedTuple):
         """Average the valid tokens of each sample, in fp32."""
         if self.valid is None:
             return self.x.float().mean(1)
-        return (self.x.float() * self.valid[..., None]).sum(1) / self.valid.sum(1, keepdim=True).clamp(min=1)
+        return zero_padding(self.x.float(), self.valid).sum(1) / self.valid.sum(1, keepdim=True).clamp(min=1)
 
 
 class Masks(NamedTuple):
