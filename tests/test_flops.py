@@ -66,7 +66,7 @@ def test_registers_and_convolutions_are_counted():
     net = method.build(data, 0)
     step = Steps(data.synthetic(8, 0), MultiBlock(), data.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, Optim()), step.batch, step.batch.masks, Optim().at(0, 1), CPU)
+        train_step(net, build_optimizer(net, Optim()), step.batch, Optim().at(0, 1), CPU)
     expected = 4 * count_flops(method, data, mask_shapes(step.batch.masks)).total
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
@@ -77,7 +77,7 @@ def test_a_shared_context_is_counted_once():
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), MultiBlock(), DATA.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, Optim()), step.batch, step.batch.masks, Optim().at(0, 1), CPU)
+        train_step(net, build_optimizer(net, Optim()), step.batch, Optim().at(0, 1), CPU)
     ((shown, blocks, asked),) = mask_shapes(step.batch.masks)
     apart = (shown + blocks * asked) ** 2 - shown**2 - blocks * asked * (shown + asked)
     expected = 4 * (count_flops(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
@@ -123,6 +123,6 @@ def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     net = method.build(DATA, 0)
     step = Steps(DATA.synthetic(8, 0), BLOCK_MASK, DATA.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, Optim()), step.batch, step.batch.masks, Optim().at(0, 1), CPU)
+        train_step(net, build_optimizer(net, Optim()), step.batch, Optim().at(0, 1), CPU)
     counted = 4 * count_flops(method, DATA, mask_shapes(step.batch.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)

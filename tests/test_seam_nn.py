@@ -16,15 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 from openjepa.core.distributed import full_tensor, gather_ranks
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
+from openjepa.methods.base import check_heads
 from openjepa.nn.ema import update_ema
 from openjepa.nn.init import initialize, scale_stem
 from openjepa.nn.pooling import AttentivePool
 from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_frequency_count, sincos
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.regularizers import covariance_loss, variance_loss
+from openjepa.nn.stems import LocalTokenizer
 from openjepa.nn.target_transforms import center, global_mean_var, zca_whiten
 from openjepa.nn.vit import ViT
-from openjepa.training.config import check_heads
 from tests.ranks import rank_environments
 from tests.ready import Ready
 
@@ -134,11 +135,22 @@ def test_the_order_of_random_draws_is_that_of_the_parameters():
         assert torch.equal(layer.weight, expected)
 
 
+class Layers(LocalTokenizer):
+    """Apply layers to the values of tokens."""
+
+    def __init__(self, layers: nn.Module):
+        super().__init__()
+        self.layers = layers
+
+    def embed(self, x):
+        return self.layers(x)
+
+
 def test_scaling_a_stem_leaves_its_norms_and_running_statistics_alone():
     stem = initialized(
         nn.Sequential(nn.Linear(12, 32), nn.LayerNorm((256, 32)), nn.BatchNorm1d(256), nn.Linear(32, 16))
     )
-    scale_stem(stem, 12)
+    scale_stem(Layers(stem), 12)
     assert (stem[1].weight == 1).all()
     assert not stem[2].running_mean.any() and stem[2].num_batches_tracked == 0
     assert stem(torch.randn(1, 256, 12)).square().mean().sqrt().item() == pytest.approx(1, abs=0.3)
@@ -202,7 +214,7 @@ def test_heads_of_large_vits_rotate_by_three_coordinates(head_dim):
 @pytest.mark.parametrize("positions", ["sincos", "rope"])
 def test_networks_encode_and_predict_in_three_coordinates(positions):
     check_heads("--method.dim", 64, 4, positions, 3)
-    encoder = ViT(nn.Linear(5, 64), 64, 1, 4, positions=positions)
+    encoder = ViT(Layers(nn.Linear(5, 64)), 64, 1, 4, positions=positions)
     predictor = Predictor(64, 64, 32, 1, 2, positions=positions)
     pos = grid_positions(2, 3, 4)[None]
     (features,) = encoder(Tokens(torch.randn(1, 24, 5), pos))
