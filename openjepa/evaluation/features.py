@@ -127,7 +127,7 @@ def raw_features(data: Dataset) -> Features:
     return baseline_features(data, raw_values)
 
 
-def raw_values(view: Float[Tensor, "B ..."]) -> Float[Tensor, "B F"]:
+def raw_values(view: Tensor) -> Float[Tensor, "B F"]:
     """Flatten views; images are downsampled to 32×32 first."""
     view = view.float()
     if view.dim() == 4 and max(view.shape[2:]) > RAW_SIDE:

@@ -98,7 +98,7 @@ def read_rows(file: Path) -> tuple[list[str], list[str]]:
     """Read the file and the class of each row from the CSV file next to the features."""
     csv_file = path_beside(file, ".csv")
     if not csv_file.is_file():
-        raise UserError(f"{csv_file}, the list of files, is missing: put it back, or run jepa embed again")
+        raise UserError(f"{csv_file}, the list of its files, is missing: put it back, or run jepa embed again")
     with csv_file.open(newline="", errors="surrogateescape") as stream:
         lines = list(csv.reader(stream))[1:]
     return [line[0] for line in lines], [line[1] for line in lines]

@@ -173,8 +173,8 @@ class PretrainedEncoder:
     ) -> Float[Tensor, "M T D"]:
         """Predict the features at `targets`, one block of tokens (T) or several (M, T), from the `context` tokens.
 
-        Patches are numbered in raster order, windows from the first. Compare with `layer_norm` of the features there: the training target.
-        Raises UserError if the weights come without a predictor.
+        Patches are numbered in raster order, windows from the first. Compare with `layer_norm` of the features there:
+        the training target. Raises UserError if the weights come without a predictor.
         """
         if self.predictor is None or not isinstance(self.config.method, JEPA):
             raise UserError(

@@ -34,10 +34,8 @@ def format_cluster(result: Clustering, index: Index, number: int) -> str:
     rows = rows[np.argsort(-result.cosine[rows], kind="stable")]
     files = [index.files[row] for row in rows[:SHOWN_IMAGES]]
     modality = index.modality
-    images = "".join(
-        f'<img src="{jpeg_data_url(thumbnail(modality, file, 96))}" alt="{html.escape(file)}" title="{html.escape(file)}">'
-        for file in files
-    )
+    tiles = [(jpeg_data_url(thumbnail(modality, file, 96)), html.escape(file)) for file in files]
+    images = "".join(f'<img src="{source}" alt="{name}" title="{name}">' for source, name in tiles)
     folders = html.escape(describe_folders(result, index, number))
     content = f'<p>{folders}</p><div class="thumbnails">{images}</div>'
     return format_section(f"cluster-{number}", f"Cluster {number}: {len(rows):,} {index.plural}", content)
