@@ -62,7 +62,7 @@ def loading(workers: int, folder: str) -> float:
     """Return photographs per second to crops of 224 px for a number of workers; long enough to average out bursts."""
     config = Image(root=(folder,), size=(224, 224), patch=16)
     data, ahead, counted = config.dataset(config.listing()), 4 * workers, 8 * workers
-    steps = Steps(data, BASE.masks.build(config.grid), batch_size=32, total_steps=2 * ahead + counted, seed=0)
+    steps = Steps(data, BASE.masks, config.layout, batch_size=32, total_steps=2 * ahead + counted, seed=0)
     made = load_steps(steps, 0, workers, pin=False)
     for _ in range(ahead):  # the prefetched batches
         next(made)

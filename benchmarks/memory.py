@@ -75,9 +75,7 @@ def one(options: argparse.Namespace) -> None:
                 before = resident("VmRSS")
             barrier()
             began = time.perf_counter()
-            train_step(
-                method, optimizer, step.batch, step.masks, settings.optim.at(number, STEPS), where, forward=forward
-            )
+            train_step(method, optimizer, step.batch, settings.optim.at(number, STEPS), where, forward=forward)
             taken.append(time.perf_counter() - began)
         kept = {"weights": local_shards(method.parameters())}
         kept["gradients"] = local_shards(p.grad for p in method.parameters() if p.grad is not None)

@@ -55,13 +55,13 @@ def main() -> None:
     method = config.method.build(data).to(where.device)
     optimizer = build_optimizer(method, config.optim)
     step = Steps(
-        data.synthetic(options.batch, 0), config.masks.build(data.grid), batch_size=options.batch, total_steps=9, seed=0
+        data.synthetic(options.batch, 0), config.masks, data.layout, batch_size=options.batch, total_steps=9, seed=0
     )[0]
 
     def take() -> float:
         began = time.perf_counter()
-        made = Step(step.step, where.move(step.batch), where.move(step.masks), ())
-        train_step(method, optimizer, made.batch, made.masks, config.optim.at(1, 9), where)
+        made = Step(step.step, where.move(step.batch), ())
+        train_step(method, optimizer, made.batch, config.optim.at(1, 9), where)
         if where.device.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter() - began

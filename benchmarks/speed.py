@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
+from openjepa.core.registry import find
 from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Layout
 from openjepa.data.synthetic.scenes import render
-from openjepa.masking.config import Masking
 from openjepa.modalities.image import Image
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.device import Device
@@ -41,7 +42,7 @@ def training_step(recipe: str, bf16: bool) -> Callable[[], object]:
     method, steps = build_model(settings, data.synthetic(2 * settings.batch_size, 0), device)
     optimizer, step = build_optimizer(method, settings.optim), steps[0]
     hyperparameters = settings.optim.at(0, 100)
-    return lambda: train_step(method, optimizer, step.batch, step.masks, hyperparameters, device)
+    return lambda: train_step(method, optimizer, step.batch, hyperparameters, device)
 
 
 def loading(folder: Path, side: int) -> Callable[[], object]:
@@ -55,9 +56,9 @@ def loading(folder: Path, side: int) -> Callable[[], object]:
 
 def masking(sampler: str) -> Callable[[], object]:
     """Return a function that draws the masks of 20 steps of 128 samples on a 14×14 grid."""
-    masker = Masking(sampler=sampler).build((14, 14))  # type: ignore[arg-type]
+    masker, layout = find("masks", sampler)(), Layout.grid(14, 14)
     rngs = [CounterRNG.of(0, step, 128 * step + np.arange(128)) for step in range(20)]
-    return lambda: [masker(None, None, rng, 0.0) for rng in rngs]
+    return lambda: [masker(layout, None, None, rng, 0.0) for rng in rngs]
 
 
 def timings(folder: Path) -> dict[str, Callable[[], object]]:

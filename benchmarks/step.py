@@ -1,6 +1,6 @@
 """Compare the speed of a training step in plain fp32 (minimal/ijepa.py) and in the package, on the same batch in turn.
 
-    python benchmarks/step.py                       ViT-S/16, 224 px, batch 32, OfficialBlocks, predictor 384×6
+    python benchmarks/step.py                       ViT-S/16, 224 px, batch 32, Official, predictor 384×6
 
 Prints for each the share of the matmul rate measured in the same run. Only matmuls count as work: 2·m·n·k each,
 backward as twice forward. "shared" is the package with a context that the predictor computes once for all blocks,
@@ -25,7 +25,7 @@ from minimal import ijepa as plain
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.loader import Step
-from openjepa.masking.config import Masking
+from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
@@ -42,14 +42,14 @@ def package(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[]
     net = method.build(data).to(where.device)
     settings = Optim()
     optimizer, moved = build_optimizer(net, settings), where.move(step)
-    return lambda: train_step(net, optimizer, moved.batch, moved.masks, settings.at(0, 1000), where)
+    return lambda: train_step(net, optimizer, moved.batch, settings.at(0, 1000), where)
 
 
 def reference(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[], object]:
     """Return the same step in plain fp32, from minimal/ijepa.py."""
     sizes = (method.dim, method.depth, method.num_heads, method.predictor_dim, method.predictor_depth)
     net = plain.IJEPA(data.grid, data.patch, *sizes).to(where.device)
-    optimizer, (mask,) = plain.build_optimizer(net), where.move(step.masks)
+    optimizer, (mask,) = plain.build_optimizer(net), where.move(step.batch.masks)
     images = (step.batch.views[0].float() / 255 - 0.45).div(0.225).to(where.device)
     return lambda: plain.train_step(net, optimizer, 1, 1000, 100, images, mask.context, mask.target)
 
@@ -69,11 +69,9 @@ def main() -> None:
     data = Image(size=(224, 224), patch=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**VIT_SIZES["small"], predictor_dim=384, predictor_depth=6)
     shared = dataclasses.replace(method, predictor_context="shared")
-    (masks,) = Masking(sampler="official").build(data.grid)(
-        None, None, CounterRNG.of(0, 2, np.arange(options.batch)), 0.0
-    )
+    (masks,) = Official()(data.layout, None, None, CounterRNG.of(0, 2, np.arange(options.batch)), 0.0)
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
-    step = Step(0, Batch((view,), torch.arange(options.batch)), (masks,), ())
+    step = Step(0, Batch((view,), torch.arange(options.batch), (masks,)), ())
 
     rates = {each.precision: matmul_rate(each) for each in (Device(where.device, False), where)}
     steps = {
@@ -88,7 +86,7 @@ def main() -> None:
             if turn:  # the first warms up
                 times[name].append(seconds)
 
-    ((context, blocks, tokens),) = shapes = mask_shapes(step.masks)
+    ((context, blocks, tokens),) = shapes = mask_shapes(step.batch.masks)
     kind = where.precision
     listed = {"plain": ("fp32", method), "package": (kind, method), "shared": (kind, shared)}
     print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")

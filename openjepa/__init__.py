@@ -22,7 +22,7 @@ MODULES = {  # public name -> module, imported at first use
     "Series": "openjepa.modalities.series",
     "JEPA": "openjepa.methods.jepa",
     "MAE": "openjepa.methods.mae",
-    "Masking": "openjepa.masking.config",
+    "MultiBlock": "openjepa.masking.multiblock",
     "Optim": "openjepa.training.optim",
 }
 

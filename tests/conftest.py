@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 from openjepa.cli import pretrain as command
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.probes import logistic
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
@@ -133,7 +133,7 @@ def tiny(photos, tmp_path) -> Pretrain:
     return Pretrain(
         data=Image(root=(str(photos),), size=(32, 32), patch=4),
         method=TINY,
-        masks=Masking(),
+        masks=MultiBlock(),
         optim=Optim(warmup=0.1, ema_momentum=0.99),
         steps=12,
         batch_size=16,

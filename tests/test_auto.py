@@ -57,7 +57,7 @@ def test_chosen_settings_can_be_built_on_every_grid(monkeypatch, photos, gpu):
         monkeypatch.setattr(auto, "inspect_images", lambda _, side=side: (side, 3))
         found = choose_config((str(photos),), "1h")
         assert isinstance(found.config, Pretrain) and isinstance(found.config.method, JEPA)
-        found.config.masks.build(found.config.data.grid)
+        found.config.masks.shapes(found.config.data.layout)
         assert len(found.reasons) >= 2 and f"of about {side} pixels" in found.reasons[0]
 
 
@@ -88,7 +88,7 @@ def test_the_laptop_recipe_has_the_settings_chosen_for_photographs():
 def test_every_arm_of_the_study_can_be_built():
     for name, change in ARMS.items():
         settings = change(load_recipe("cifar10"))
-        assert settings.masks.build(settings.data.grid).shapes(), name
+        assert settings.masks.shapes(settings.data.layout), name
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_what_is_timed_is_a_training_step(monkeypatch):
             if parts:
                 time_step_parts(run, method, optimizer, step, hyper, where)
             else:
-                train_step(method, optimizer, step.batch, step.masks, hyper, where, 2, 0.01)
+                train_step(method, optimizer, step.batch, hyper, where, 2, 0.01)
         ends.append(method.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=0, atol=0, msg=name)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from openjepa.data.loader import Steps
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.nn.rank import feature_spread, rankme
 from openjepa.training.collapse import ROWS_BEFORE_ALARM, CollapseAlarm
@@ -44,12 +44,12 @@ def test_a_run_that_collapses_raises_the_alarm():
     """Without an EMA and with a high learning rate the targets collapse within a few dozen steps."""
     data = MODALITIES["series"]
     net = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1).build(data)
-    steps = Steps(data.synthetic(64, 0), Masking().build(data.grid), batch_size=32, total_steps=200, seed=0)
+    steps = Steps(data.synthetic(64, 0), MultiBlock(), data.layout, batch_size=32, total_steps=200, seed=0)
     config, alarm = Optim(lr=3e-2, start_lr=3e-2, ema_momentum=0.0, final_ema_momentum=0.0), CollapseAlarm()
     optimizer, message = build_optimizer(net, config), None
     for number in range(200):
         step = steps[number]
-        output = train_step(net, optimizer, step.batch, step.masks, config.at(number, 200), CPU, clip=1.0).output
+        output = train_step(net, optimizer, step.batch, config.at(number, 200), CPU, clip=1.0).output
         row = {"target_std": float(output.metrics["target_std"]), "feature_spread": feature_spread(output.features)}
         message = message or alarm.check({**row, "rankme": rankme(output.features)})
     assert message and "collapsing" in message

@@ -16,9 +16,10 @@ MASKS = {
     "blocks": {},
     "many blocks": {"targets": 2, "target_scale": (0.1, 0.25), "target_aspect": (0.5, 2.0)},
     "blocks twice": {"masks_per_sample": 2},
-    "random": {"sampler": "random", "masks_per_sample": 2},
-    "released": {"sampler": "official", "min_keep": 2},
+    "random": {"masks_per_sample": 2},
+    "released": {"min_keep": 2},
 }
+STRATEGIES = {"random": "random", "released": "official"}
 
 
 def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
@@ -26,8 +27,8 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     import torch
     from torch._dynamo.utils import counters
 
+    from openjepa.core.registry import find
     from openjepa.evaluation.online import OnlineEvaluator
-    from openjepa.masking.config import Masking
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
     from openjepa.nn import cpu_kernels as products
@@ -42,10 +43,17 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     products.uses_torch_kernels = lambda x: True  # torch's own, which the compiler sees, on both sides
     cpu, data = Device(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
     small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
-    settings = Pretrain(data, small, Masking(**MASKS[masks]), steps=6, batch_size=8, accumulate=accumulate)
+    settings = Pretrain(
+        data,
+        small,
+        find("masks", STRATEGIES.get(masks, "multiblock"))(**MASKS[masks]),
+        steps=6,
+        batch_size=8,
+        accumulate=accumulate,
+    )
     settings = dataclasses.replace(settings, compile=True, online_probe=OnlineProbe(root=(photos,), samples=40))
     probes = OnlineEvaluator(settings, cpu)
-    shapes = settings.masks.build(data.grid).shapes()
+    shapes = settings.masks.shapes(data.layout)
 
     def losses(compiled: bool) -> list[float]:
         method = small.build(data, 0)
@@ -60,8 +68,8 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
         made, found = counters["stats"]["unique_graphs"], []
         for step in (steps[number] for number in range(6)):
             hyper = settings.optim.at(0, 6)
-            taken = train_step(method, optimizer, step.batch, step.masks, hyper, cpu, accumulate)
-            found.append(float(taken.loss))
+            taken = train_step(method, optimizer, step.batch, hyper, cpu, accumulate)
+            found.append(float(taken.output.loss))
         found += probes.scores(method).values()
         if len(shapes) <= MAX_STATIC_SHAPES:
             assert counters["stats"]["unique_graphs"] == made

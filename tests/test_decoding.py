@@ -34,7 +34,7 @@ SMALL = ["--dim", "48", "--depth", "1", "--num-heads", "2", "--batch-size", "16"
 def build(name: str):
     """Build a decoder, and the steps to train it."""
     net = METHODS[name].build(DATA, 0)
-    steps = Steps(DATA.synthetic(32, 0), BLOCK_MASK.build(DATA.grid), batch_size=16, total_steps=40, seed=0)
+    steps = Steps(DATA.synthetic(32, 0), BLOCK_MASK, DATA.layout, batch_size=16, total_steps=40, seed=0)
     return net, steps
 
 
@@ -60,7 +60,6 @@ def test_decoded_networks_stay_frozen(name):
             net,
             optimizer,
             steps[number].batch,
-            steps[number].masks,
             Optim(lr=1e-3, ema_momentum=0.5).at(number, 3),
             CPU,
         )
@@ -74,7 +73,7 @@ def test_decoded_networks_stay_frozen(name):
 def test_a_perfect_network_samples_the_true_patches_in_any_number_of_steps(name, monkeypatch):
     """A straight flow is integrated without an error."""
     net, steps = build(name)
-    batch, masks = steps[0].batch, steps[0].masks
+    batch, masks = steps[0].batch, steps[0].batch.masks
     there = net.region_tokens(DATA.tokens(batch.views[0]), masks)
 
     class Perfect(torch.nn.Module):
@@ -83,7 +82,7 @@ def test_a_perfect_network_samples_the_true_patches_in_any_number_of_steps(name,
 
     net.averaged = Perfect()
     for number in (1, 2, 25):
-        found = net.sample(net.targets(batch, masks), there.pos, image_rng(0, 16), number)
+        found = net.sample(net.targets(batch), there.pos, image_rng(0, 16), number)
         assert torch.allclose(found, there.x, atol=1e-4)
 
 
@@ -105,8 +104,8 @@ def test_samples_depend_on_the_seed_and_the_condition(name):
     net, steps = build(name)
     for parameter in net.averaged.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    batch, masks = steps[0].batch, steps[0].masks
-    where, given = net.region_tokens(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch, masks)
+    batch, masks = steps[0].batch, steps[0].batch.masks
+    where, given = net.region_tokens(DATA.tokens(batch.views[0]), masks).pos, net.targets(batch)
     one, again = (net.sample(given, where, image_rng(0, 16), 4) for _ in range(2))
     assert one.equal(again)
     assert not one.allclose(net.sample(given, where, image_rng(1, 16), 4))
@@ -125,15 +124,15 @@ def test_conditions_are_mean_features_or_the_output_of_the_predictor():
     net, steps = build("decoder")
     tokens = DATA.tokens(steps[0].batch.views[0])
     (seen,) = net.target_encoder(tokens)
-    assert torch.allclose(net.targets(steps[0].batch, steps[0].masks).x[:, 0], seen.x.mean(1), atol=1e-6)
+    assert torch.allclose(net.targets(steps[0].batch).x[:, 0], seen.x.mean(1), atol=1e-6)
 
     net, steps = build("decoder of predictions")
-    (mask,) = steps[0].masks
+    (mask,) = steps[0].batch.masks
     (context,) = net.context_encoder(tokens.take(mask.context))
     expected = net.predictor(context, where=tokens.take(mask.target[:, 0]).pos[:, None])[:, 0]
-    assert torch.allclose(net.targets(steps[0].batch, (mask,)).x[:, 0], expected.mean(1), atol=1e-6)
+    assert torch.allclose(net.targets(steps[0].batch._replace(masks=(mask,))).x[:, 0], expected.mean(1), atol=1e-6)
     every = replace(net.config, pooled=False).build(DATA, 0)
-    assert every.targets(steps[0].batch, (mask,)).x.shape[1] == mask.target.shape[2]
+    assert every.targets(steps[0].batch._replace(masks=(mask,))).x.shape[1] == mask.target.shape[2]
 
 
 def test_agreement_is_perfect_for_perfect_samples_and_at_chance_for_noise():

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
+from openjepa.core.types import Layout
 from openjepa.data.loader import Steps
 from openjepa.evaluation.features import compute_features
 from openjepa.interop.pretrained import load_run, untrained_encoder
@@ -164,7 +165,7 @@ dist.destroy_process_group()
 def test_a_batch_that_does_not_divide_is_refused():
     data = MODALITIES["image"].synthetic(32, 0)
     with pytest.raises(UserError, match="try --batch-size 14"):
-        Steps(data, MultiBlock((8, 8)), batch_size=15, total_steps=1, seed=0, rank=0, world_size=2)
+        Steps(data, MultiBlock(), Layout.grid(8, 8), batch_size=15, total_steps=1, seed=0, rank=0, world_size=2)
 
 
 THREADS = (

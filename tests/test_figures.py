@@ -17,7 +17,9 @@ from openjepa.cli.report import report
 from openjepa.cli.settings import Report, Show
 from openjepa.cli.show import FIGURES, show
 from openjepa.core.types import Masks
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.official import Official
+from openjepa.masking.random import Random
 from openjepa.masking.region import covered_patches
 from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain, load_config
@@ -67,7 +69,7 @@ def x():
 
 
 def test_coverage_is_the_fraction_of_masks_that_contain_a_patch():
-    settings = Pretrain(Image(size=(48, 48), patch=8), masks=Masking(sampler="random", mask_ratio=0.75))
+    settings = Pretrain(Image(size=(48, 48), patch=8), masks=Random(mask_ratio=0.75))
     cover = measure_coverage(settings, (6, 6), samples=4096)
     assert cover.context.mean() == pytest.approx(9 / 36, abs=1e-6) and cover.target.mean() == pytest.approx(
         27 / 36, abs=1e-6
@@ -76,10 +78,10 @@ def test_coverage_is_the_fraction_of_masks_that_contain_a_patch():
 
 
 def test_coverage_shows_that_official_masks_never_target_the_last_row_and_column():
-    settings = Pretrain(Image(size=(224, 224), patch=16), masks=Masking(sampler="official"))
+    settings = Pretrain(Image(size=(224, 224), patch=16), masks=Official())
     cover = measure_coverage(settings, (14, 14), samples=512)
     assert (cover.target[-1] == 0).all() and (cover.target[:, -1] == 0).all() and (cover.target[:-1, :-1] > 0).all()
-    ours = measure_coverage(replace(settings, masks=Masking()), (14, 14), samples=512)
+    ours = measure_coverage(replace(settings, masks=MultiBlock()), (14, 14), samples=512)
     assert (ours.target > 0).all()
 
 
@@ -153,7 +155,7 @@ def plain_errors(method, run, found, mask):
     from openjepa.core.types import Batch
 
     batch = Batch((found.view,), torch.arange(len(found.view)))
-    targets = method.targets(batch, (mask,)).x
+    targets = method.targets(batch._replace(masks=(mask,))).x
     tokens = run.data.tokens(found.view)
     (context,) = method.context_encoder(tokens.take(mask.context))
     predicted = method.predictor(context, where=tokens.take(mask.target[:, 0]).pos[:, None])[:, 0]

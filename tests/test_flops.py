@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.data.loader import Steps
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -33,29 +33,30 @@ def test_the_work_of_a_step_is_what_torch_counts(name):
     method = run.method.build(DATA, 0)
     step = Steps(
         DATA.synthetic(8, 0),
-        run.masks.build(DATA.grid),
+        run.masks,
+        DATA.layout,
         batch_size=4,
         total_steps=1,
         seed=0,
         num_views=method.num_views,
     )[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(method, build_optimizer(method, run.optim), step.batch, step.masks, run.optim.at(0, 1), CPU)
+        train_step(method, build_optimizer(method, run.optim), step.batch, run.optim.at(0, 1), CPU)
     assert counter.get_total_flops() == pytest.approx(
-        4 * count_flops(run.method, DATA, mask_shapes(step.masks)).total, rel=0.01
+        4 * count_flops(run.method, DATA, mask_shapes(step.batch.masks)).total, rel=0.01
     )
 
 
 def test_features_at_every_third_place_are_work_there_alone():
     base = load_recipe("cifar10-minutes")
     every = dataclasses.replace(base, data=DATA, method=dataclasses.replace(base.method, target_stride=3))
-    net, masker = every.method.build(DATA, 0), every.masks.build(DATA.grid)
-    step = Steps(DATA.synthetic(8, 0), masker, batch_size=4, total_steps=1, seed=0)[0]
+    net = every.method.build(DATA, 0)
+    step = Steps(DATA.synthetic(8, 0), every.masks, DATA.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, every.optim), step.batch, step.masks, every.optim.at(0, 1), CPU)
-    counted = 4 * count_flops(every.method, DATA, mask_shapes(step.masks)).total
+        train_step(net, build_optimizer(net, every.optim), step.batch, every.optim.at(0, 1), CPU)
+    counted = 4 * count_flops(every.method, DATA, mask_shapes(step.batch.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
-    assert counted < 4 * count_flops(base.method, DATA, mask_shapes(step.masks)).total
+    assert counted < 4 * count_flops(base.method, DATA, mask_shapes(step.batch.masks)).total
 
 
 def test_registers_and_convolutions_are_counted():
@@ -63,10 +64,10 @@ def test_registers_and_convolutions_are_counted():
     data = dataclasses.replace(DATA, stem="convolutions")
     method = JEPA(dim=96, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, registers=7)
     net = method.build(data, 0)
-    step = Steps(data.synthetic(8, 0), Masking().build(data.grid), batch_size=4, total_steps=1, seed=0)[0]
+    step = Steps(data.synthetic(8, 0), MultiBlock(), data.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
-    expected = 4 * count_flops(method, data, mask_shapes(step.masks)).total
+        train_step(net, build_optimizer(net, Optim()), step.batch, step.batch.masks, Optim().at(0, 1), CPU)
+    expected = 4 * count_flops(method, data, mask_shapes(step.batch.masks)).total
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
@@ -74,10 +75,10 @@ def test_a_shared_context_is_counted_once():
     """Beside what torch counts: the products of pairs that may not attend, 4 a width each, forward and twice back."""
     method = JEPA(dim=48, depth=1, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared")
     net = method.build(DATA, 0)
-    step = Steps(DATA.synthetic(8, 0), Masking().build(DATA.grid), batch_size=4, total_steps=1, seed=0)[0]
+    step = Steps(DATA.synthetic(8, 0), MultiBlock(), DATA.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
-    ((shown, blocks, asked),) = mask_shapes(step.masks)
+        train_step(net, build_optimizer(net, Optim()), step.batch, step.batch.masks, Optim().at(0, 1), CPU)
+    ((shown, blocks, asked),) = mask_shapes(step.batch.masks)
     apart = (shown + blocks * asked) ** 2 - shown**2 - blocks * asked * (shown + asked)
     expected = 4 * (count_flops(method, DATA, [(shown, blocks, asked)]).total + 3 * 2 * 4 * apart * 24)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
@@ -106,7 +107,8 @@ def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
     out = pretrain(tiny)
     settings = load_config(out)
     steps = build_steps(settings, settings.data.dataset(settings.data.listing(), out / "data"), 1)
-    work = [count_flops(tiny.method, settings.data, mask_shapes(steps[number].masks)).total for number in range(12)]
+    shapes = [mask_shapes(steps[number].batch.masks) for number in range(12)]
+    work = [count_flops(tiny.method, settings.data, each).total for each in shapes]
     assert len(set(work)) > 1
     for row in read_metrics(out / "metrics.jsonl"):
         mean = (work[row["step"] - 2] + work[row["step"] - 1]) / 2
@@ -119,8 +121,8 @@ def test_a_decoder_is_counted_with_the_frozen_networks_that_it_asks(condition):
     sizes = {"dim": 96, "depth": 2, "num_heads": 2, "predictor_dim": 48, "predictor_depth": 2}
     method = Decoder(**sizes, condition=condition, decoder_dim=64, decoder_depth=2)
     net = method.build(DATA, 0)
-    step = Steps(DATA.synthetic(8, 0), BLOCK_MASK.build(DATA.grid), batch_size=4, total_steps=1, seed=0)[0]
+    step = Steps(DATA.synthetic(8, 0), BLOCK_MASK, DATA.layout, batch_size=4, total_steps=1, seed=0)[0]
     with FlopCounterMode(display=False) as counter:
-        train_step(net, build_optimizer(net, Optim()), step.batch, step.masks, Optim().at(0, 1), CPU)
-    counted = 4 * count_flops(method, DATA, mask_shapes(step.masks)).total
+        train_step(net, build_optimizer(net, Optim()), step.batch, step.batch.masks, Optim().at(0, 1), CPU)
+    counted = 4 * count_flops(method, DATA, mask_shapes(step.batch.masks)).total
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)

@@ -22,7 +22,7 @@ from openjepa.interop.imported import ImportOptions, Preprocessing, config_of_si
 from openjepa.interop.key_maps import HF5, TIMM, TransformerSizes, position_table, read_sizes
 from openjepa.interop.official import read_official
 from openjepa.interop.timm import read_timm
-from openjepa.masking.config import Masking
+from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos
@@ -59,7 +59,7 @@ def write_folder(folder: Path, data: Image = SQUARE, method: JEPA = METHOD) -> t
         CONTEXT_FILE: net.context_encoder.state_dict(),
         PREDICTOR_FILE: net.predictor.state_dict(),
     }
-    settings = Pretrain(data=data, method=method, masks=Masking(sampler="official"))
+    settings = Pretrain(data=data, method=method, masks=Official())
     return write_weights(folder, states, settings, 7, Provenance()), states
 
 

@@ -11,9 +11,10 @@ from PIL import Image as Pillow
 
 from openjepa.cli.main import main
 from openjepa.cli.pretrain import pretrain
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from tests.conftest import Masking, Optim, Pretrain
+from tests.conftest import Optim, Pretrain
 from tests.test_interop import official_checkpoint
 
 PAGE = (Path(__file__).parents[1] / "docs" / "interop.md").read_text()
@@ -34,7 +35,7 @@ def workshop(photos, tmp_path, monkeypatch):
         Pretrain(
             data,
             method,
-            Masking(),
+            MultiBlock(),
             Optim(),
             steps=1,
             batch_size=16,

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from openjepa.core.errors import UserError
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.quadrants import Quadrants
 from openjepa.training.config import Pretrain, from_json, to_json
 from openjepa.training.migrations import FORMAT, RENAMED_IN_2, VALUES_IN_2, migrate
 
@@ -87,14 +89,14 @@ def test_each_old_setting_keeps_its_value_under_its_new_name():
     assert (method.target_input, method.target_stride, method.center) == ("targets_only", 3, True)
     assert (method.standardize, method.sigreg_weight, method.pixel_loss_weight) == (True, 0.2, 0.7)
     assert (method.init, method.stem_init) == ("scaled", "scaled")
-    assert (masks.target_fraction, masks.mask_ratio, masks.context_fraction) == (0.4, 0.8, 0.3)
+    assert (masks.target_fraction, masks.mask_ratio) == (0.4, 0.8)
     assert (optim.ema_rampup, optim.ema_momentum, optim.final_ema_momentum) == (0.1, 0.9, 0.95)
     assert (optim.constant_fraction, optim.optimizer) == (0.2, "muon")
     autoencoder = {"type": "mae", "predictor_heads": 8, "normalise": False, "init": "released"}
     several = from_json({**old, "method": autoencoder, "masks": {"sampler": "blocks", "times": 2}})
     assert (several.method.normalize_targets, several.method.init) == (False, "paper")
-    assert (several.masks.sampler, several.masks.masks_per_sample) == ("multiblock", 2)
+    assert several.masks == MultiBlock(masks_per_sample=2)
     decoder = {"type": "decoder", "drawn_dim": 64, "drawn_depth": 3, "drawn_heads": 2}
     drawn = from_json({**old, "method": decoder, "masks": {"sampler": "rasterized"}})
     assert (drawn.method.decoder_dim, drawn.method.decoder_depth, drawn.method.decoder_heads) == (64, 3, 2)
-    assert drawn.masks.sampler == "quadrants"
+    assert drawn.masks == Quadrants()

@@ -13,17 +13,18 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks
 from openjepa.evaluation.features import compute_features
 from openjepa.interop.adapters import load_any
+from openjepa.masking.multiblock import MultiBlock
 from tests.conftest import CPU, replace
 
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    from tests.conftest import JEPA, TINY, Image, Masking, Optim, Pretrain
+    from tests.conftest import JEPA, TINY, Image, Optim, Pretrain
 
     assert isinstance(TINY, JEPA)
     return pretrain(
         Pretrain(
-            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3,
+            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, MultiBlock(), Optim(warmup=0.1), steps=3,
             batch_size=16, device="cpu", precision="fp32", threads=1, workers=0,
             out=tmp_path_factory.mktemp("trained") / "run",
         )
@@ -82,9 +83,10 @@ def test_predict_and_targets_give_the_training_loss(run, photos):
     paths = sorted(photos.rglob("*.png"))[:2]
     view = torch.stack([trained.transform(path) for path in paths])
     batch = Batch((view,), torch.arange(2))
-    (masks,) = trained.config.masks.build(trained.data.grid)(None, None, CounterRNG.of(0, 0, np.arange(2)), 0.0)
+    (masks,) = trained.config.masks(trained.data.layout, None, None, CounterRNG.of(0, 0, np.arange(2)), 0.0)
     assert masks.context_valid is None
-    expected = net(batch, (Masks(masks.context, masks.target),), net.targets(batch, (masks,))).loss
+    batch = batch._replace(masks=(Masks(masks.context, masks.target),))
+    expected = net(batch, net.targets(batch)).loss
     targets = trained.targets(paths)
     losses = [
         F.smooth_l1_loss(trained.predict(path, masks.context[row], masks.target[row]), targets[row][masks.target[row]])

@@ -1,6 +1,7 @@
 """Any config, manifest, index or sampler setting is either valid or a clear error, within little memory."""
 
 import copy
+import dataclasses
 import json
 import resource
 
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from openjepa.core.config import flatten
 from openjepa.core.errors import UserError
+from openjepa.core.registry import find
 from openjepa.core.rng import CounterRNG, epoch_order
+from openjepa.core.types import Layout
 from openjepa.data.archives import parse_address, read_index
 from openjepa.data.loader import Steps
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.training.checkpoint import DAMAGE_ERRORS, read_manifest
 from openjepa.training.config import Pretrain, from_json, load_config, to_json
 from tests import mutants
@@ -174,14 +177,17 @@ SENSIBLE = st.fixed_dictionaries(
 @given(ANY | SENSIBLE | SENSIBLE, st.tuples(st.integers(1, 24), st.integers(1, 24)), st.integers(0, 10**9))
 def test_any_masking_is_a_user_error_or_gives_valid_masks(options, grid, seed):
     try:
-        masker = Masking(**options).build(grid)
+        chosen = find("masks", options.get("sampler", "multiblock"))
+        fields = {each.name for each in dataclasses.fields(chosen)}
+        masker, layout = chosen(**{k: v for k, v in options.items() if k in fields}), Layout.grid(*grid)
+        masker.shapes(layout)
     except UserError as error:
         assert str(error)
         return
     tokens = grid[0] * grid[1]
-    for mask in masker(None, None, CounterRNG.of(seed, 3, numbers(*range(5))), 0.5):
+    for mask in masker(layout, None, None, CounterRNG.of(seed, 3, numbers(*range(5))), 0.5):
         if options.get("sampler") != "official":  # its shapes are upper bounds
-            assert (mask.context.shape[1], *mask.target.shape[1:]) in set(masker.shapes())
+            assert (mask.context.shape[1], *mask.target.shape[1:]) in set(masker.shapes(layout))
         for row in range(5):
             context = mask.context[row] if mask.context_valid is None else mask.context[row][mask.context_valid[row]]
             target = mask.target[row] if mask.target_valid is None else mask.target[row][mask.target_valid[row]]
@@ -206,11 +212,18 @@ def test_ranks_share_every_step_without_overlap(batch, step, ranks, seed):
     for rank in range(ranks):
         try:
             steps = Steps(
-                data, Masking().build((8, 8)), batch_size=batch, total_steps=301, seed=seed, rank=rank, world_size=ranks
+                data,
+                MultiBlock(),
+                Layout.grid(8, 8),
+                batch_size=batch,
+                total_steps=301,
+                seed=seed,
+                rank=rank,
+                world_size=ranks,
             )
         except UserError:
             assert batch % ranks
             return
         shares += steps[step].batch.index.tolist()
-    whole = Steps(data, Masking().build((8, 8)), batch_size=batch, total_steps=301, seed=seed)
+    whole = Steps(data, MultiBlock(), Layout.grid(8, 8), batch_size=batch, total_steps=301, seed=seed)
     assert shares == whole[step].batch.index.tolist() and len(set(shares)) == batch

@@ -156,7 +156,7 @@ def test_positions_of_another_resolution_span_the_trained_extent():
 
 def test_target_encoder_moves_towards_context_encoder():
     method = METHODS["released"].build(MODALITIES["image"])
-    target, context = (method.encoder(which).blocks[0].attn.qkv.weight for which in ("target", "context"))
+    target, context = (method.encoders()[which].blocks[0].attn.qkv.weight for which in ("target", "context"))
     with torch.no_grad():
         context.add_(torch.randn_like(context))
     before = (target - context).norm().item()
@@ -215,7 +215,7 @@ def test_whitened_patches_become_tokens_of_unit_size(stem, patch):
     data = Image(size=(2 * patch, 2 * patch), patch=patch, stem=stem)
     method = JEPA(dim=96, depth=1, num_heads=2, stem_init="scaled", predictor_dim=24, predictor_depth=1)
     patch_embed = method.build(data, 0).context_encoder.patch_embed
-    size = patch_embed(torch.randn(8, 64, data.token_dim)).square().mean().sqrt()
+    size = patch_embed.embed(torch.randn(8, 64, data.token_dim)).square().mean().sqrt()
     assert size.item() == pytest.approx(1, abs=0.05)
 
 
@@ -228,7 +228,7 @@ def test_tokens_attend_to_registers_which_are_not_returned(positions):
     tokens = Tokens(torch.randn(2, 5, 48), 3 + torch.rand(2, 5, 2), torch.arange(5) < torch.tensor([[5], [3]]))
     (features,) = encoder(tokens)
 
-    x = torch.cat([encoder.reg_token.expand(2, -1, -1), encoder.patch_embed(tokens.x)], 1)
+    x = torch.cat([encoder.reg_token.expand(2, -1, -1), encoder.patch_embed(tokens).x], 1)
     pos, valid = torch.cat([torch.zeros(2, 3, 2), tokens.pos], 1), torch.cat([torch.ones(2, 3).bool(), tokens.valid], 1)
     if positions == "sincos":
         x = torch.cat([x[:, :3], x[:, 3:] + sincos(tokens.pos, 48)], 1)

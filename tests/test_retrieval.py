@@ -32,18 +32,19 @@ from openjepa.evaluation.index import open_index
 from openjepa.evaluation.nearest import EXACT_LIMIT, ApproximateSearch, ExactSearch, choose_finder, normalize_rows
 from openjepa.evaluation.settings import Search
 from openjepa.evaluation.whitening import Whitening
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.region import covered_patches
 from openjepa.viz import gallery
 from openjepa.viz.gallery import reachable_rows
 from tests.browser import browser
-from tests.conftest import TINY, Image, Masking, Optim, Pretrain, replace
+from tests.conftest import TINY, Image, Optim, Pretrain, replace
 
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
     return pretrain(
         Pretrain(
-            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, Masking(), Optim(warmup=0.1), steps=3,
+            Image(root=(str(photos),), size=(32, 32), patch=4), TINY, MultiBlock(), Optim(warmup=0.1), steps=3,
             batch_size=16,
             device="cpu", precision="fp32", threads=1, workers=0, out=tmp_path_factory.mktemp("retrieval") / "run",
         )

@@ -18,6 +18,7 @@ import torch
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import fsync_path, write_durable
+from openjepa.core.types import Layout
 from openjepa.data import loader as data
 from openjepa.data.listing import list_files
 from openjepa.data.loader import Steps, check_shared_memory, load_steps
@@ -129,7 +130,9 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_steps_whatever_its_date(
 
 
 def make_steps() -> Steps:
-    return Steps(MODALITIES["image"].synthetic(40, 0), MultiBlock((8, 8)), batch_size=4, total_steps=400, seed=0)
+    return Steps(
+        MODALITIES["image"].synthetic(40, 0), MultiBlock(), Layout.grid(8, 8), batch_size=4, total_steps=400, seed=0
+    )
 
 
 def test_a_killed_worker_is_a_clear_error():
@@ -146,7 +149,9 @@ def test_an_error_in_a_worker_reads_the_same_as_without_workers(tmp_path):
     for number in range(20):
         (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
     config = Image(root=(str(tmp_path),), size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
-    steps = Steps(config.dataset(config.listing()), MultiBlock((8, 8)), batch_size=4, total_steps=9, seed=0)
+    steps = Steps(
+        config.dataset(config.listing()), MultiBlock(), Layout.grid(8, 8), batch_size=4, total_steps=9, seed=0
+    )
     messages = []
     for workers in (0, 1):
         with pytest.raises(UserError) as error:

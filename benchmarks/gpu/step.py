@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.loader import Step
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
@@ -45,14 +45,17 @@ def measure(
     where = choose_device(device)
     data = Image(size=(224, 224), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
-    run = Pretrain(data, method, Masking(), batch_size=batch)
+    run = Pretrain(data, method, MultiBlock(), batch_size=batch)
     view = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8)
-    masker, numbers = run.masks.build(data.grid), np.arange(batch)
+    numbers = np.arange(batch)
     made = [
         Step(
             step,
-            Batch((view,), torch.from_numpy(numbers)),
-            masker(None, None, CounterRNG.of(0, step, numbers), 0.0),
+            Batch(
+                (view,),
+                torch.from_numpy(numbers),
+                run.masks(data.layout, None, None, CounterRNG.of(0, step, numbers), 0.0),
+            ),
             (),
         )
         for step in range(13)
@@ -66,12 +69,10 @@ def measure(
 
     seconds, work = [], []
     for step in made:
-        batch_, masks = where.move(step.batch), where.move(step.masks)
+        batch_ = where.move(step.batch)
         hyper = run.optim.at(step.step, 1000)
-        seconds.append(
-            time_call(lambda b=batch_, m=masks, h=hyper: train_step(net, optimizer, b, m, h, where), where)[1]
-        )
-        work.append(batch * count_flops(method, data, mask_shapes(masks)).total)
+        seconds.append(time_call(lambda b=batch_, h=hyper: train_step(net, optimizer, b, h, where), where)[1])
+        work.append(batch * count_flops(method, data, mask_shapes(batch_.masks)).total)
     rate = float(np.median([done / took for done, took in zip(work[3:], seconds[3:], strict=True)]))
     gib = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
     return {

@@ -36,7 +36,7 @@ def export(settings: Export) -> Path:
     with atomic_folder(out) as folder:
         job = ExportJob(encoder, run, folder, head._asdict() if head else None, license)
         note = EXPORTERS[settings.format](job)
-        results = probe_tables(run) if settings.encoder == "target" else ""
+        results = probe_tables(run) if settings.encoder in ("", "target") else ""
         text = model_card(encoder, settings.format, out, license, run, results)
         with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(text)

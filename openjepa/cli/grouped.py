@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic
 
 import tyro
 
@@ -17,11 +17,15 @@ def parse_grouped(default: Any, arguments: list[str], prog: str, description: st
     cls = type(default)
     groups = {group.__name__.lower(): group for group in sorted(settings_groups(cls), key=has_dataclasses)}
     grouped = {name for group in groups.values() for name in field_names(group)}
-    own = [each.name for each in dataclasses.fields(cls) if each.name not in grouped]
-    fields: list[tuple[str, Any, Any]] = [
-        (name, annotate_group(group), extract_group(group, default)) for name, group in groups.items()
+    own = [
+        each.name for each in dataclasses.fields(cls) if each.name not in grouped and getattr(default, each.name) != ()
     ]
-    fields += [(name, type(getattr(default, name)), getattr(default, name)) for name in own]
+    fields: list[tuple[str, Any, Any]] = [
+        (name, annotate_group(concrete, group), extract_group(concrete, default))
+        for name, group in groups.items()
+        for concrete in [concrete_group(group, default)]
+    ]
+    fields += [(name, concrete_type(getattr(default, name)), getattr(default, name)) for name in own]
     view = dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
     parsed = tyro.cli(
         view, prog=prog, args=arguments, description=description, config=(tyro.conf.AvoidSubcommands,),
@@ -30,10 +34,17 @@ def parse_grouped(default: Any, arguments: list[str], prog: str, description: st
     return cls(**values, **{name: getattr(parsed, name) for name in own})
 
 
+def concrete_type(value: Any) -> Any:
+    """Return the type of a value; of a tuple also the type of each of its items, which then get flags `--name.0.…`."""
+    return tuple[tuple(type(each) for each in value)] if isinstance(value, tuple) else type(value)  # type: ignore[misc]
+
+
 def settings_groups(cls: type) -> list[type]:
     """Return the base dataclasses of a class, in the order of its fields."""
     return [
-        base for base in reversed(cls.__mro__[1:]) if dataclasses.is_dataclass(base) and base.__bases__ == (object,)
+        base
+        for base in reversed(cls.__mro__[1:])
+        if dataclasses.is_dataclass(base) and set(base.__bases__) <= {object, Generic}
     ]
 
 
@@ -46,9 +57,17 @@ def has_dataclasses(group: type) -> bool:
     return any(dataclasses.is_dataclass(each.default_factory) for each in dataclasses.fields(group))
 
 
-def annotate_group(group: type) -> Any:
+def concrete_group(group: type, settings: Any) -> type:
+    """Return the group with its generic fields narrowed to the types of their values, whose flags are then shown."""
+    if Generic not in group.__bases__:
+        return group
+    fields = [(each, type(getattr(settings, each))) for each in field_names(group)]
+    return dataclasses.make_dataclass(group.__name__, fields, frozen=True)
+
+
+def annotate_group(concrete: type, group: type) -> Any:
     """Annotate a group so that its flags have no prefix; a group of plain values also gets a heading."""
-    return Annotated[group, tyro.conf.arg(name="") if has_dataclasses(group) else tyro.conf.OmitArgPrefixes]
+    return Annotated[concrete, tyro.conf.arg(name="") if has_dataclasses(group) else tyro.conf.OmitArgPrefixes]
 
 
 def extract_group(group: type, settings: Any) -> Any:

@@ -48,6 +48,9 @@ COMMANDS = {
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
 OWN_PARSERS = {"pretrain", "bench", "recipes"}  # commands whose module parses its arguments
+PLUGINS = (
+    "Every command takes --plugin FILE_OR_MODULE …: modalities, methods, masks, probes, tasks, recipes of your own."
+)
 START = "Start with: jepa pretrain --data.root photos/ --out runs/photos"
 
 
@@ -68,6 +71,31 @@ def main(arguments: list[str] | None = None) -> int:
     return run_guarded(command(arguments[0]), [normalize_switch(each) for each in arguments[1:]])
 
 
+def load_named_plugins(arguments: list[str]) -> list[str]:
+    """Load the files and modules after --plugin; return the arguments without them.
+
+    --plugin takes one value, and after it any number of further .py files; it can be repeated.
+    """
+    from openjepa.core.registry import load_plugins
+
+    rest: list[str] = []
+    sources: list[str] = []
+    expects_value = expects_file = False
+    for each in arguments:
+        if each == "--plugin":
+            expects_value = True
+        elif each.startswith("--plugin="):
+            sources.append(each.removeprefix("--plugin="))
+        elif expects_value or (expects_file and each.endswith(".py")):
+            sources.append(each)
+            expects_value, expects_file = False, True
+        else:
+            expects_file = False
+            rest.append(each)
+    load_plugins(sources)
+    return rest
+
+
 def overview() -> str:
     """Format the commands in groups, with their arguments and summaries."""
     lines = ["jepa: Joint-Embedding Predictive Architectures"]
@@ -76,7 +104,7 @@ def overview() -> str:
         lines += [
             f"  jepa {f'{name} {arguments}'.strip():<49} {summary}" for name, (arguments, summary) in group.items()
         ]
-    return "\n".join([*lines, "", f"jepa COMMAND --help lists the settings of a command. {START}"])
+    return "\n".join([*lines, "", PLUGINS, f"jepa COMMAND --help lists the settings of a command. {START}"])
 
 
 def did_you_mean(typed: str) -> str:
@@ -95,6 +123,7 @@ def command(name: str) -> Callable[[list[str]], object]:
     """
 
     def call(arguments: list[str]) -> object:
+        arguments = load_named_plugins(arguments)
         if name in OWN_PARSERS:
             return import_module(f"openjepa.cli.{name}").main(arguments)
         settings = parse_settings(name, arguments)

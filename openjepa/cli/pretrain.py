@@ -7,17 +7,22 @@ from pathlib import Path
 
 from openjepa.cli.grouped import parse_grouped
 from openjepa.cli.parsing import default_settings
+from openjepa.core import registry
 from openjepa.core.console import info
 from openjepa.training import run
 from openjepa.training.callbacks import Callbacks
-from openjepa.training.config import Pretrain, config_differences
+from openjepa.training.config import PARTS, Pretrain, config_differences
 from openjepa.training.device import Device
 from openjepa.training.parallel.slurm import submit_to_slurm
+from openjepa.training.stages import Stages, run_stages
 
 DESCRIPTION = """Train an encoder on unlabeled data. Without RECIPE, it chooses settings for the files and this machine.
 
 The settings that people change:
-  --data.root FOLDER …    images: nested or flat folders, .tar, .parquet, or a .txt of paths
+  --data.root FOLDER …    images: nested or flat folders, .tar, .parquet, or a .txt of paths; or the files of a modality
+  --modality NAME         {modality}; default: as the files tell
+  --method NAME           {method}; the flags below are those of the chosen classes
+  --masks NAME            {masks}
   --out FOLDER            where checkpoints, log, encoder and report go
   --budget 2h             time for the run; or --epochs 100, or --steps 10000
   --resume                continue the run in --out, bit-exact
@@ -26,7 +31,13 @@ The settings that people change:
   --device cuda           and --precision bf16
   --seed 1                another seed, another run
   --init-from RUN         start from another run's weights
+  --plugin FILE.py        add a modality, method, mask strategy or recipe of your own
   --dry-run               time a few steps and print how long the run would take"""
+
+
+def description() -> str:
+    """Return the description with the names that can be chosen, those of plug-ins too."""
+    return DESCRIPTION.format(**{kind: ", ".join(registry.names(kind)) for kind in PARTS.values()})
 
 
 def pretrain(settings: Pretrain) -> Path:
@@ -67,7 +78,10 @@ def main(arguments: list[str]) -> None:
     default, rest = default_settings([resume_value(arguments, index) for index in range(len(arguments))])
     recipe = arguments[0] if arguments and not arguments[0].startswith("-") else ""
     start = f"Recipe {recipe}: the defaults below are its settings.\n\n" if recipe else ""
-    settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", start + DESCRIPTION)
+    if isinstance(default, Stages):
+        train_stages(default, rest, start)
+        return
+    settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", start + description())
     if settings.slurm.nodes and not settings.dry_run:
         from openjepa.cli.main import main as jepa
 
@@ -75,6 +89,13 @@ def main(arguments: list[str]) -> None:
         return
     print_changed(default, settings)
     pretrain(settings)
+
+
+def train_stages(stages: Stages, arguments: list[str], start: str) -> None:
+    """Apply the flags to every stage of a recipe and run the stages one after another."""
+    runs = [parse_grouped(each, arguments, "jepa pretrain RECIPE", start + description()) for each in stages.runs]
+    folder = run_stages(Stages(tuple(runs)), runs[0].out, pretrain)
+    info(f"finished   all stages; the last one is {folder}")
 
 
 def print_changed(default: Pretrain, settings: Pretrain) -> None:

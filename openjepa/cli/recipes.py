@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from openjepa.core.console import console
-from openjepa.recipes.registry import RECIPES, describe_recipe, recipe_summary
+from openjepa.core.registry import names
+from openjepa.recipes.registry import describe_recipe, recipe_summary
 
 HELP = """usage: jepa recipes [NAME]
 
@@ -21,6 +22,6 @@ def main(arguments: list[str]) -> None:
         print(describe_recipe(arguments[0]))
         return
     table = Table("recipe", "what it is")
-    for name in RECIPES:
+    for name in names("recipe"):
         table.add_row(name, recipe_summary(name))
     console.print(table)

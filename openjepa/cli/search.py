@@ -143,7 +143,7 @@ def encode_query(
     require(data, PatchGrid, "jepa search --box")
     if index.metadata.get("kind") == "last4":
         raise UserError("--box needs features of the last layer: run jepa embed with --features last")
-    inside = covered_patches(settings.box, data.patch_grid)
+    inside = covered_patches(settings.box, data.grid)
     return features.patches[0, inside.ravel()].mean(0).numpy(), picture
 
 
@@ -170,7 +170,7 @@ def index_encoder(settings: Search, index: Index) -> PretrainedEncoder:
         raise UserError(
             f"the encoder of {settings.index} is not at {run or 'a known path'}: give its path with --run RUN"
         )
-    encoder = load_any(run, index.metadata.get("which", "target"))
+    encoder = load_any(run, index.metadata.get("which", ""))
     if encoder.fingerprint != index.metadata.get("encoder"):
         raise UserError(
             f"{settings.index} was made with another encoder than {run} is now: "

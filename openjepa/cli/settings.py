@@ -76,7 +76,8 @@ class Suite:
     run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
     suite: Literal["small", "paper"] = "small"  # set of tasks
     folders: tuple[str, ...] = ()  # NAME=FOLDER for each task that needs data, e.g. cifar10=data/cifar10
-    encoder: Literal["target", "context"] = "target"  # target: EMA encoder, as in the paper; context: trained encoder
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
     out: Path | None = None  # folder of the results; default: RUN/suite
     seed: int = 0  # seed of splits, scenes and probes
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
@@ -94,7 +95,8 @@ class Predict:
     images: Folder  # image, folder of images, .tar or .parquet file, or .txt list of paths
     head: Path | None = None  # classifier saved by jepa probe; default: the only one in RUN/probes
     out: Path | None = None  # .csv file for all predictions: the three most likely classes and their probabilities
-    encoder: Literal["target", "context"] = "target"  # the encoder that was probed; target is the EMA encoder
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
@@ -175,7 +177,8 @@ class Embed:
     out: Path  # a .safetensors, .npy or .parquet file; rows are in the order of the image paths
     # last: mean over the patches of the last layer; last4: last four layers concatenated; patches: all, in raster order
     features: FeatureKind = "last"
-    encoder: Literal["target", "context"] = "target"  # target: EMA encoder, as in the paper; context: trained encoder
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
     batch: int = 256  # images per forward pass; lower it if memory runs out
@@ -219,9 +222,8 @@ class Export:
     run: Run  # a run, an export, or weights of another project, as for jepa convert
     format: ExportFormat = "hf"  # torch: a torch.export program; official: the *.pth.tar layout of the I-JEPA authors
     out: Path | None = None  # the folder to create; default: RUN/FORMAT
-    encoder: Literal["target", "context"] = (
-        "target"  # target: the EMA encoder, as in the paper; context: the encoder that gets gradients
-    )
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
     head: Path | None = None  # a classifier to include (format hf): RUN/probes/NAME-head.safetensors
     license: str = ""  # license of your own weights, such as apache-2.0; converted weights keep theirs
 

@@ -105,7 +105,7 @@ class PatchGrid(Protocol):
     """Cut a view into square patches: figures that hatch and frame patches, `jepa explore`, `jepa search --box`."""
 
     @property
-    def patch_grid(self) -> tuple[int, int]:
+    def grid(self) -> tuple[int, int]:
         """Return rows and columns of patches."""
         ...
 
@@ -155,8 +155,8 @@ def require(modality: object, capability: type[C], command: str) -> C:
 
 
 def modality_name(modality: object) -> str:
-    """Return the registered name of a modality: that of its file."""
-    return type(modality).__module__.rpartition(".")[2]
+    """Return what a modality is called in messages: its class, which has the name of its file."""
+    return type(modality).__name__.lower()
 
 
 def plural_of(modality: object) -> str:

@@ -71,18 +71,6 @@ def convert_value(hint: Any, value: Any, name: str) -> Any:
     raise UserError(f"{name} cannot be {value!r}: its type is {getattr(hint, '__name__', hint)}")
 
 
-def lookup(registry: dict[str, type], name: Any) -> type:
-    """Return the registered class of this name. Raises UserError if the name is unknown."""
-    if name not in registry:
-        raise UserError(f"unknown type {name!r}: choose one of {', '.join(registry)}")
-    return registry[name]
-
-
-def registered_name(registry: dict[str, type], value: Any) -> str:
-    """Return the name under which the class of `value` is registered."""
-    return next(name for name, kind in registry.items() if type(value) is kind)
-
-
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dictionaries into one, with keys such as `method.dim`."""
     flat = {}

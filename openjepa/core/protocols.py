@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Batch, FileList, Masks, Output, Samples, Tokens
+from openjepa.core.types import Batch, FileList, Layout, Masks, MaskShape, Output, ParamGroup, Samples, Tokens
 
 
 @runtime_checkable
@@ -39,19 +39,41 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Masker(Protocol):
-    """Choose context and target tokens for every sample of a batch.
+    """Choose context and target tokens for every sample of a batch: a frozen dataclass. See masking/.
 
-    Returns one Masks per mask of a sample: I-JEPA draws one, V-JEPA several. `progress` is the fraction of the run that
-    is done, from 0 to 1.
+    Returns one Masks per mask of a sample: I-JEPA draws one, V-JEPA several. `pos` and `valid` are given where samples
+    differ in the positions or the number of their tokens. `progress` is the fraction of the run that is done, 0 to 1.
     """
 
     def __call__(
-        self, pos: Float[Tensor, "B N P"] | None, valid: Bool[Tensor, "B N"] | None, rng: CounterRNG, progress: float
+        self,
+        layout: Layout,
+        pos: Float[Tensor, "B N P"] | None,
+        valid: Bool[Tensor, "B N"] | None,
+        rng: CounterRNG,
+        progress: float,
     ) -> tuple[Masks, ...]: ...
 
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """Return every (C, M, T) that the masks can have: context tokens, target blocks, tokens per block."""
+    def shapes(self, layout: Layout) -> list[MaskShape]:
+        """Return every (C, M, T) that a mask can have: context tokens, target blocks, tokens per block.
+
+        Empty if they depend on the data. Raises UserError if the layout does not fit the strategy.
+        """
         ...
+
+
+class Tokenizer(nn.Module):
+    """Map raw tokens to tokens of the encoder's width.
+
+    A local tokenizer sees one token at a time, so that only the tokens that an encoder keeps are mapped. One that is
+    not local mixes neighbors, and gets all tokens, in which the hidden ones are 0 and not `valid`.
+    """
+
+    local = True
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Map the tokens; positions and padding may change, too."""
+        raise NotImplementedError
 
 
 @runtime_checkable
@@ -59,13 +81,8 @@ class Modality(Protocol):
     """Define what a view is and how it becomes raw tokens; a frozen dataclass. See modalities/."""
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Return rows and columns of tokens; (1, N) if there is only one axis."""
-        ...
-
-    @property
-    def coordinates(self) -> int:
-        """Return P, the number of coordinates of a token's position."""
+    def layout(self) -> Layout:
+        """Return how the tokens of a view are arranged."""
         ...
 
     @property
@@ -77,7 +94,7 @@ class Modality(Protocol):
     def dataset(self, source: FileList, cache: Path | None = None) -> Dataset: ...
     def synthetic(self, size: int, seed: int) -> Dataset: ...
     def tokens(self, view: Any) -> Tokens: ...
-    def tokenizer(self, dim: int) -> nn.Module: ...
+    def tokenizer(self, dim: int) -> Tokenizer: ...
 
     def tokenizer_flops(self, dim: int) -> int:
         """Return the forward FLOPs (multiplications plus additions) of the tokenizer for one raw token."""
@@ -86,15 +103,30 @@ class Modality(Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """A training objective with its networks; an nn.Module.
+    """A training objective with its networks; an nn.Module. See methods/base.py, which has the defaults.
 
-    `after_step` updates the EMA encoder; it changes nothing if the flag `finite` is False, i.e. if the optimizer step
-    was skipped because a gradient was not finite. `encoder` returns the "target" or "context" encoder for evaluation.
+    `after_step` updates the EMA encoder; it changes nothing if the flag `step_taken` is False, i.e. if the optimizer
+    step was skipped because a gradient was not finite.
     """
 
-    num_views: int  # views of each sample that the objective needs
+    num_views: int | tuple[int, ...]  # views of each sample that the objective needs, for all streams or for each
 
-    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Any: ...
-    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Any) -> Output: ...
-    def after_step(self, momentum: float, finite: Tensor | None = None) -> None: ...
-    def encoder(self, which: str) -> nn.Module: ...
+    def masks(self, batch: Batch) -> tuple[Masks, ...]:
+        """Return the masks of this step: those of the loader, or masks that need the networks."""
+        ...
+
+    def targets(self, batch: Batch) -> Any: ...
+    def __call__(self, batch: Batch, targets: Any) -> Output: ...
+    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None: ...
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """Return the encoders to export and evaluate by name; the first is the default."""
+        ...
+
+    def encoder(self, which: str = "") -> nn.Module:
+        """Return one of `encoders` by name, the default without a name."""
+        ...
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Return the parameters to train, in groups with a learning rate of their own."""
+        ...

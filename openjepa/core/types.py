@@ -1,14 +1,16 @@
 """The values that pass between data, masks, methods and training.
 
-B batch  N tokens  E width  P coordinates  M target blocks  T tokens per block  C context tokens
+B batch  N tokens  E width  P coordinates  M target blocks  T tokens per block  C context tokens  G groups of tokens
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def gather(values: Float[Tensor, "B N E"], index: Int[Tensor, "B *K"]) -> Float[Tensor, "B *K E"]:
@@ -19,12 +21,32 @@ def gather(values: Float[Tensor, "B N E"], index: Int[Tensor, "B *K"]) -> Float[
     return rows.view(*index.shape, width)
 
 
+class Layout(NamedTuple):
+    """How the tokens of a view are arranged: a grid of equal cells with any number of axes, or a set of points."""
+
+    shape: tuple[int, ...] | None  # cells along each axis in raster order, slowest first; None: a set
+    count: int  # tokens of a view; of a ragged set: the largest number, with padding
+    coordinates: int  # P, the number of coordinates of a token's position
+
+    @classmethod
+    def grid(cls, *shape: int) -> Layout:
+        """Return the layout of a grid, whose tokens have a coordinate per axis."""
+        return cls(shape, math.prod(shape), len(shape))
+
+    @property
+    def rows_columns(self) -> tuple[int, int]:
+        """Return a grid's size with two axes: the last one, and all others together; a set is one row."""
+        columns = self.shape[-1] if self.shape else self.count
+        return self.count // columns, columns
+
+
 class Tokens(NamedTuple):
     """A batch of token sets with the position of each token."""
 
-    x: Float[Tensor, "B N E"]  # raw values before the stem (a patch's pixels, a window), features after it
+    x: Float[Tensor, "B N E"]  # raw values before the tokenizer (a patch's pixels, a window), features after it
     pos: Float[Tensor, "B N P"]  # coordinates in the modality's units: (x, y), seconds, meters …
     valid: Bool[Tensor, "B N"] | None = None  # False on padding
+    edges: Bool[Tensor, "B N N"] | None = None  # neighbors, for tokenizers that mix them; absent after `take`
 
     def take(self, index: Int[Tensor, "B K"], valid: Bool[Tensor, "B K"] | None = None) -> Tokens:
         """Select tokens by index; `valid` is False where `index` itself is padding."""
@@ -33,11 +55,47 @@ class Tokens(NamedTuple):
             valid = own if valid is None else own & valid
         return Tokens(gather(self.x, index), gather(self.pos, index), valid)
 
+    def take_groups(self, keep: Keep) -> Tokens:
+        """Select G groups of tokens of each sample: B·G samples, those of a sample one after another."""
+        _, groups, count = keep.index.shape
+        rows = self.take(keep.index.flatten(1), None if keep.valid is None else keep.valid.flatten(1))
+
+        def split_groups(values: Tensor) -> Tensor:
+            return values.unflatten(1, (groups, count)).flatten(0, 1)
+
+        valid = None if rows.valid is None else split_groups(rows.valid)
+        return Tokens(split_groups(rows.x), split_groups(rows.pos), valid)
+
+    def hide_all_but(self, keep: Keep) -> Tokens:
+        """Return B·G samples of all tokens; those outside a group are 0 and count as padding."""
+        batch, groups, _ = keep.index.shape
+        valid = keep.index.new_zeros(batch, groups, self.x.shape[1], dtype=torch.bool)
+        visible = torch.ones_like(keep.index, dtype=torch.bool) if keep.valid is None else keep.valid
+        valid = valid.scatter_reduce(2, keep.index, visible, "amax").flatten(0, 1)
+        x, pos, own, edges = (None if part is None else part.repeat_interleave(groups, 0) for part in self)
+        valid = valid if own is None else valid & own
+        return Tokens(x.masked_fill(~valid[..., None], 0), pos, valid, edges)  # type: ignore[union-attr, arg-type]
+
     def mean(self) -> Float[Tensor, "B E"]:
         """Average the valid tokens of each sample, in fp32."""
         if self.valid is None:
             return self.x.float().mean(1)
         return (self.x.float() * self.valid[..., None]).sum(1) / self.valid.sum(1, keepdim=True).clamp(min=1)
+
+
+class Keep(NamedTuple):
+    """The tokens that an encoder sees: G groups of C tokens of each sample, as indices into its N tokens."""
+
+    index: Int[Tensor, "B G C"]
+    valid: Bool[Tensor, "B G C"] | None = None  # False on padding
+
+    def flatten_groups(self) -> Keep:
+        """Return the same groups as one group each of B·G samples."""
+        index, valid = (None if part is None else part.flatten(0, 1)[:, None] for part in self)
+        return Keep(index, valid)  # type: ignore[arg-type]
+
+
+MaskShape = tuple[int, int, int]  # C, M, T: context tokens, target blocks, tokens per block
 
 
 class Masks(NamedTuple):
@@ -53,12 +111,19 @@ class Masks(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch from the loader: one or more views of each sample, and each sample's index in the run."""
+    """A batch from the loader: views of each sample, each sample's index in the run, and masks."""
 
     views: tuple[Any, ...]  # one for masked JEPAs; two for joint embedding, pairs and frames
     index: Int[Tensor, "B"]  # epoch * len(data) + position in this epoch's order
-    conditions: Float[Tensor, "B H A"] | None = None  # actions or view parameters
-    label: Int[Tensor, "B"] | None = None  # for probes only; no method reads it
+    masks: tuple[Masks, ...] = ()  # one or more masks of each sample
+    conditions: Float[Tensor, "B H A"] | None = None  # H steps of actions, or the parameters of H views
+    stream: int = 0  # which of the run's data sets the batch comes from
+
+
+class Shared(NamedTuple):
+    """A value that all samples of a batch share, such as a statistic: micro-batches get it whole."""
+
+    value: Any
 
 
 class Output(NamedTuple):
@@ -82,6 +147,39 @@ class Samples(NamedTuple):
     views: tuple[Any, ...]
     label: Int[Tensor, "B"]  # -1 without a label, or if the sample could not be decoded
     skipped: tuple[Skipped, ...] = ()
+    pos: Float[Tensor, "B N P"] | None = None  # positions of the tokens, for maskers, where they differ by sample
+    valid: Bool[Tensor, "B N"] | None = None  # False on padding, where samples have different numbers of tokens
+    conditions: Float[Tensor, "B H A"] | None = None  # actions, or the parameters of the views
+
+
+class ParamGroup(NamedTuple):
+    """Parameters that are trained with the same multiple of the learning rate."""
+
+    params: list[nn.Parameter]
+    lr_scale: float = 1.0
+
+
+class StepFlops(NamedTuple):
+    """FLOPs of a training step, for one sample."""
+
+    target: int  # the target encoder, forward
+    context: int  # the context encoder, forward and backward
+    predictor: int  # forward and backward
+
+    @property
+    def total(self) -> int:
+        return self.target + self.context + self.predictor
+
+
+class Signal(NamedTuple):
+    """A logged metric to watch for collapse: its healthy range, and the value below which it is an alarm."""
+
+    name: str  # of the metric
+    healthy: str
+    alarm: float
+    meaning: str
+    low: float = 0.0  # of the healthy range
+    high: float = float("inf")
 
 
 class FileList(NamedTuple):

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +19,18 @@ from torch.utils.data import DataLoader
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Masker
+from openjepa.core.registry import PLUGINS, load_plugins
 from openjepa.core.rng import CounterRNG, epoch_order
-from openjepa.core.types import Batch, Masks, Skipped
+from openjepa.core.types import Batch, Layout, Skipped
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
 class Step(NamedTuple):
-    """The batch and masks of one training step."""
+    """The batch of one training step."""
 
     step: int
     batch: Batch
-    masks: tuple[Masks, ...]
     skipped: tuple[Skipped, ...]
 
 
@@ -44,6 +45,7 @@ class Steps(torch.utils.data.Dataset):
         self,
         data: Dataset,
         masker: Masker,
+        layout: Layout,
         *,
         batch_size: int,
         total_steps: int,
@@ -62,7 +64,9 @@ class Steps(torch.utils.data.Dataset):
                 f"the dataset has {len(data)} samples, fewer than --batch-size {batch_size}: "
                 f"try --batch-size {max(1, len(data) // 2)}"
             )
-        self.data, self.masker, self.seed, self.total_steps, self.num_views = data, masker, seed, total_steps, num_views
+        masker.shapes(layout)  # raises now if the masks do not fit the layout
+        self.data, self.masker, self.layout, self.num_views = data, masker, layout, num_views
+        self.seed, self.total_steps = seed, total_steps
         self.batch_size, self.rank, self.local_batch_size = batch_size, rank, batch_size // world_size
         self.epoch, self.order = -1, np.empty(0, np.int64)
 
@@ -80,8 +84,10 @@ class Steps(torch.utils.data.Dataset):
 
         samples = torch.from_numpy(self.order[positions[local]])
         reads = [self.data.read(samples, rng.fold_in(view)) for view in range(self.num_views)]
-        batch = Batch(tuple(view for read in reads for view in read.views), torch.from_numpy(index[local]))
-        return Step(step, batch, self.masker(None, None, rng, step / self.total_steps), reads[0].skipped)
+        first = reads[0]
+        masks = self.masker(self.layout, first.pos, first.valid, rng, step / self.total_steps)
+        views = tuple(view for read in reads for view in read.views)
+        return Step(step, Batch(views, torch.from_numpy(index[local]), masks, first.conditions), first.skipped)
 
 
 def load_steps(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
@@ -134,8 +140,12 @@ class StepOrError(torch.utils.data.Dataset):
     A worker that returns an error, instead of raising it, hands it over unchanged.
     """
 
-    def __init__(self, steps: Steps, workers: int):
+    def __init__(self, steps: torch.utils.data.Dataset, workers: int):
         self.steps, self.workers = steps, workers
+
+    def __reduce__(self):
+        """Load the plug-ins in a worker before what they define."""
+        return restore_in_worker, (tuple(PLUGINS.sources), bytes(ForkingPickler.dumps((self.steps, self.workers))))
 
     def __getitem__(self, step: int) -> Step | UserError | OSError:
         try:
@@ -147,6 +157,12 @@ class StepOrError(torch.utils.data.Dataset):
             return item
         except (UserError, OSError) as error:
             return error
+
+
+def restore_in_worker(plugins: tuple[str, ...], state: Any) -> StepOrError:
+    """Load the plug-ins, then the steps, which may be of classes that the plug-ins define."""
+    load_plugins(plugins)
+    return StepOrError(*ForkingPickler.loads(state))
 
 
 def check_shared_memory(size: int, workers: int) -> None:

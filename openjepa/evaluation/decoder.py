@@ -70,7 +70,7 @@ def decoder_mask(decoder: LoadedDecoder, count: int, box: Box | None, seed: int)
         return Masks(all_tokens, all_tokens[:, None])
     if box is None:
         rng = CounterRNG.of(seed, 0, image_rng(seed, count).index)
-        (mask,) = BLOCK_MASK.build(decoder.data.grid)(None, None, rng, 0.0)
+        (mask,) = BLOCK_MASK(decoder.data.layout, None, None, rng, 0.0)
         return mask
     return hide_region(box, decoder.data.grid, count)
 

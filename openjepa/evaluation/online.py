@@ -35,7 +35,7 @@ class OnlineEvaluator:
 
     def scores(self, method: Method) -> dict[str, float]:
         """Measure the accuracies, in [0, 1], for the log."""
-        encoder = method.encoder("target")
+        encoder = method.encoder()
         modes = [(module, module.training) for module in encoder.modules()]
         pretrained = from_network(encoder, self.config, "now")  # pyright: ignore[reportArgumentType]
         eager = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()

@@ -51,7 +51,8 @@ class ProbeSettings:
     features: PooledKind = "last"
     shots: tuple[float, ...] = (1.0, 10.0)  # labels per class for lowshot and --finetune lowshot; below 1: a fraction
     repeats: int = 5  # random subsets of labels per number of shots
-    encoder: Literal["target", "context"] = "target"  # target: EMA encoder, as in the paper; context: trained encoder
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
     cache: Path | None = None  # folder in which features are stored and reused; required under torchrun
     seed: int = 0  # seed of the held-out split, the validation split and the heads
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available

@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -23,7 +23,7 @@ from openjepa.interop.pretrained import LAST_LAYERS, LayerFeatures, PretrainedEn
 from openjepa.modalities.image import Image
 
 
-def load_any(spec: str, which: Literal["target", "context"] = "target") -> PretrainedEncoder:
+def load_any(spec: str, which: str = "") -> PretrainedEncoder:
     """Load the encoder that `spec` names, for evaluation.
 
     `spec` is a run, an export, an official checkpoint, a folder of timm or Hugging Face, hf:ID, or module:function,
@@ -35,7 +35,7 @@ def load_any(spec: str, which: Literal["target", "context"] = "target") -> Pretr
     folder = Path(spec)
     if folder.is_file() or (folder.is_dir() and not is_huggingface_folder(folder)):
         return dataclasses.replace(load(folder, which), name=folder.name)
-    if which == "context":
+    if which:
         raise UserError(f"{spec} has only one encoder: omit --encoder")
     if spec.startswith("hf:") or folder.is_dir():
         return from_huggingface(spec.removeprefix("hf:"), spec)

@@ -20,7 +20,7 @@ from openjepa.interop.key_maps import (
     position_table,
 )
 from openjepa.interop.pretrained import PretrainedEncoder, from_network
-from openjepa.masking.config import Masking
+from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
@@ -54,8 +54,9 @@ class ImportedWeights(NamedTuple):
         files = {FILE_OF_NETWORK[name]: state for name, state in self.networks.items()}
         return write_weights(folder, files, self.settings, self.step, self.provenance)
 
-    def build_encoder(self, which: str = "target") -> PretrainedEncoder:
+    def build_encoder(self, which: str = "") -> PretrainedEncoder:
         """Return the encoder, ready to use. Raises UserError if the file does not have it."""
+        which = which or "target"
         if which not in self.networks:
             raise UserError(f"{self.provenance.source} has only one encoder, not a {which} encoder: omit the choice")
         data, method = self.settings.data, self.settings.method
@@ -116,7 +117,7 @@ def config_of_sizes(
     return Pretrain(
         data=Image(size=size, patch=patch, channels=channels, mean=preprocessing.mean, std=preprocessing.std),
         method=method,
-        masks=Masking(sampler="official"),
+        masks=Official(),
     )
 
 

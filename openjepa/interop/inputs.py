@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from openjepa.core import registry
 from openjepa.core.capabilities import modality_name
-from openjepa.core.config import from_plain, lookup
+from openjepa.core.config import from_plain
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
 from openjepa.core.protocols import Modality
 from openjepa.data.archives import parse_address
-from openjepa.training.config import MODALITIES
 
 
 def replace_root(modality: Any, root: tuple[str, ...], eval_crop: EvalCrop = "crop") -> Any:
@@ -28,13 +28,13 @@ def replace_root(modality: Any, root: tuple[str, ...], eval_crop: EvalCrop = "cr
 def modality_to_text(modality: Any) -> str:
     """Return the settings of a modality without its files as JSON."""
     plain = dataclasses.asdict(dataclasses.replace(modality, root=()))
-    return json.dumps({"type": modality_name(modality), **plain})
+    return json.dumps({"type": registry.name_of("modality", modality), **plain})
 
 
 def modality_from_text(text: str) -> Modality:
     """Return the modality that `modality_to_text` wrote. Raises UserError if it is unknown."""
     plain = json.loads(text)
-    return from_plain(lookup(MODALITIES, plain.pop("type", None)), plain)
+    return from_plain(registry.find("modality", plain.pop("type", None)), plain)
 
 
 def source_exists(source: str) -> bool:

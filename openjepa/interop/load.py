@@ -23,11 +23,12 @@ PUBLISHED_PREFIXES = ("facebook/ijepa", "jmtzt/ijepa", "timm/")  # repositories 
 ACCEPTED_SOURCES = "a run, an export, an official *.pth.tar, a folder of Hugging Face or timm, or hf:ID"
 
 
-def load(source: str | Path, which: str = "target", device: str = "cpu") -> PretrainedEncoder:
+def load(source: str | Path, which: str = "", device: str = "cpu") -> PretrainedEncoder:
     """Load an encoder, ready to use.
 
     `source` is a run, an export, an official checkpoint, a folder of Hugging Face or timm, or hf:ID on the hub. `which`
-    is "target", the EMA encoder, which the paper evaluates, or "context"; Hugging Face and timm publish one encoder.
+    names one of the method's encoders, by default its first: of a JEPA "target", the EMA encoder, which the paper
+    evaluates, else "context". Hugging Face and timm publish one encoder.
 
     Raises:
         UserError: there is no such encoder, or it is damaged.

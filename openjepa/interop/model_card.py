@@ -7,6 +7,7 @@ from typing import Any
 
 from openjepa.core.capabilities import Describes, Exports, PatchGrid, modality_name, plural_of
 from openjepa.core.fileio import read_json
+from openjepa.core.registry import name_of
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
 from openjepa.training.config import Pretrain
@@ -77,7 +78,7 @@ def format_usage(encoder: PretrainedEncoder, form: str, folder: Path) -> str:
     data, program = encoder.data, encoder.modality if isinstance(encoder.modality, Exports) else None
     return USAGE[form].format(
         folder=folder,
-        patches=data.grid[0] * data.grid[1],
+        patches=data.layout.count,
         width=encoder.config.method.dim,
         channels=getattr(data, "channels", ""),
         input_name=program.input_name if program else "",
@@ -132,6 +133,6 @@ def describe_recipe(config: Pretrain, step: int) -> str:
     target = f"features of blocks {' '.join(map(str, method.target_layers))}" if is_jepa else "the input"
     target = "pixels" if not is_jepa and plural_of(config.data) == "images" else target
     return (
-        f"{type(method).__name__}, targets: {target}; masks “{config.masks.sampler}”; {step:,} steps of "
+        f"{type(method).__name__}, targets: {target}; masks “{name_of('masks', config.masks)}”; {step:,} steps of "
         f"{config.batch_size} {plural_of(config.data)}, {optimizer} at {config.optim.lr:g}, seed {config.seed}"
     )

@@ -228,7 +228,7 @@ def from_network(
         name,
         settings.data,
         network,
-        lambda view: tuple(output.x for output in network(tokens(view), layers)),
+        lambda view: tuple(output.x for output in network(tokens(view), layers=layers)),
         untrained=lambda: untrained_encoder(settings),
         made_by=repr(settings.method),
         settings=settings,
@@ -240,11 +240,11 @@ def from_network(
 
 def untrained_encoder(settings: Pretrain) -> PretrainedEncoder:
     """Build the encoder with the weights that the run's seed gives it; a run with --init-from started elsewhere."""
-    network = settings.method.build(settings.data, settings.seed).encoder("target").eval()
+    network = settings.method.build(settings.data, settings.seed).encoder().eval()
     return from_network(network, settings, "before training")
 
 
-def load_run(folder: Path, which: str = "target") -> PretrainedEncoder:
+def load_run(folder: Path, which: str = "") -> PretrainedEncoder:
     """Load the encoder of a run (from its newest valid checkpoint) or of an export."""
     settings = load_config(folder)
     if (folder / ENCODER_FILE).is_file():
@@ -259,7 +259,7 @@ def load_run(folder: Path, which: str = "target") -> PretrainedEncoder:
 
 def load_export(folder: Path, settings: Pretrain, which: str) -> PretrainedEncoder:
     """Load an encoder from a folder of weights."""
-    file = folder / (ENCODER_FILE if which == "target" else CONTEXT_FILE)
+    file = folder / (ENCODER_FILE if which in ("", "target") else CONTEXT_FILE)
     if not file.is_file():
         raise UserError(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
     predictor = None

@@ -1,6 +1,6 @@
 """Stack the masks of a batch so that all contexts pass through the networks at once.
 
-B batch  R contexts: pairs of a sample and a mask  M target blocks  T tokens per block  P coordinates  E width
+B batch  G masks  R contexts: pairs of a sample and a mask  M target blocks  T tokens per block  E width
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa.core.types import Masks, Tokens, gather
+from openjepa.core.types import Keep, Masks, Tokens, gather
 
 
 class MaskedBatch(NamedTuple):
-    """Contexts, target positions and target features of R (sample, mask) pairs."""
+    """Context tokens, target positions and target features of R = B · G (sample, mask) pairs."""
 
-    context: Tokens
+    keep: Keep  # context tokens, a group for each mask
     where: Float[Tensor, "R M T P"]  # target positions
     targets: Float[Tensor, "R M T E"]
     valid: Bool[Tensor, "R M T"] | None  # False on padded targets
@@ -40,14 +40,13 @@ def stack_equal_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: t
     target = torch.stack([mask.target for mask in masks], dim=1)
     context_valid = [mask.context_valid for mask in masks if mask.context_valid is not None]
     target_valid = [mask.target_valid for mask in masks if mask.target_valid is not None]
-
-    def split_contexts(values: Tensor) -> Tensor:
-        return values.unflatten(1, context.shape[1:]).flatten(0, 1)
-
-    x, pos, valid = tokens.take(context.flatten(1), torch.cat(context_valid, dim=1) if context_valid else None)
+    valid = torch.stack(target_valid, dim=1).flatten(0, 1) if target_valid else None
+    if tokens.valid is not None:
+        own = tokens.valid.gather(1, target.flatten(1)).view(target.shape).flatten(0, 1)
+        valid = own if valid is None else own & valid
     return MaskedBatch(
-        Tokens(split_contexts(x), split_contexts(pos), None if valid is None else split_contexts(valid)),
+        Keep(context, torch.stack(context_valid, dim=1) if context_valid else None),
         gather(tokens.pos, target).flatten(0, 1),
         gather(features, target).flatten(0, 1),
-        torch.stack(target_valid, dim=1).flatten(0, 1) if target_valid else None,
+        valid,
     )

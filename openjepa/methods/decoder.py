@@ -21,11 +21,11 @@ from openjepa.core.options import Condition
 from openjepa.core.protocols import Modality
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks, Output, Tokens
+from openjepa.methods.base import BaseMethod
 from openjepa.methods.jepa import JEPA
 from openjepa.nn.ema import update_ema
 from openjepa.nn.flow import MIN_TIME_LEFT, Conditions, FlowTransformer, normal_samples, sample_times, velocity
 from openjepa.nn.init import initialize
-from openjepa.nn.vit import ViT
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,8 @@ class Decoder(JEPA):
         return FlowDecoder(self, modality, torch.Generator().manual_seed(seed))
 
 
-class FlowDecoder(nn.Module):
+class FlowDecoder(BaseMethod):
     """Frozen networks, the decoder network (`drawer`), and its EMA (`averaged`), which generates the samples."""
-
-    num_views = 1
 
     def __init__(self, config: Decoder, modality: Modality, generator: torch.Generator):
         super().__init__()
@@ -77,12 +75,12 @@ class FlowDecoder(nn.Module):
         self.averaged = copy.deepcopy(self.drawer).requires_grad_(False)
 
     @torch.no_grad()
-    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Conditions:
+    def targets(self, batch: Batch) -> Conditions:
         """Compute the condition of each sample with the frozen networks."""
         tokens = self.modality.tokens(batch.views[0])
         if self.config.condition == "features":
             return Conditions(self.mean_features(tokens)[:, None])
-        return Conditions(self.predict_block(tokens, masks[0]))
+        return Conditions(self.predict_block(tokens, batch.masks[0]))
 
     def mean_features(self, tokens: Tokens) -> Float[Tensor, "B D"]:
         """Return the target encoder's output for these tokens, mean over them."""
@@ -100,13 +98,13 @@ class FlowDecoder(nn.Module):
         """Return the tokens to sample: the whole image with condition "features", else the target block."""
         return tokens if self.config.condition == "features" else tokens.take(masks[0].target[:, 0])
 
-    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Conditions) -> Output:
+    def forward(self, batch: Batch, targets: Conditions) -> Output:
         """Compute the flow-matching loss: mean squared error of the velocity (Liu et al., 2023, equation 1).
 
         x_t = (1 - t) · noise + t · pixels, and the network predicts the pixels. Their error divided by the time left,
         1 - t, is the error of the velocity pixels - noise; the division is by 0.05 at least.
         """
-        region = self.region_tokens(self.modality.tokens(batch.views[0]), masks)
+        region = self.region_tokens(self.modality.tokens(batch.views[0]), batch.masks)
         rng = CounterRNG.of(0, 0, batch.index.cpu().numpy())
         noise = normal_samples(rng, "noise", region.x.shape[1:]).to(region.x.device)
         t = sample_times(rng).to(region.x.device)
@@ -141,11 +139,9 @@ class FlowDecoder(nn.Module):
             x = x_next
         return x
 
-    def encoder(self, which: str = "target") -> ViT:
-        """Return the encoder whose representations are decoded: the context encoder exists for predictions only."""
-        if which == "context" and self.config.condition == "prediction":
-            return self.context_encoder
-        return self.target_encoder
+    def encoders(self) -> dict[str, nn.Module]:
+        """Return the encoder whose representations are decoded."""
+        return {"target": self.target_encoder}
 
 
 def image_rng(seed: int, count: int) -> CounterRNG:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from openjepa.core.errors import UserError
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, Output, Tokens
 from openjepa.masking.stack import stack_masks
+from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.nn.ema import update_ema
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.losses import LOSSES
@@ -40,7 +42,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class JEPA:
+class JEPA(MethodConfig):
     """I-JEPA: predict the EMA encoder's features of target blocks from a context block.
 
     L = mean over blocks of d(predictor(encoder(context), positions), LayerNorm(ema_encoder(image))[block])
@@ -91,9 +93,33 @@ class JEPA:
     pixel_loss_weight: float = 0.0
 
     @property
-    def whole_batch(self) -> bool:
+    def whole_batch(self) -> bool:  # type: ignore[override]
         """Return whether the loss compares samples, so that a batch cannot be split into micro-batches."""
         return self.sigreg_weight > 0
+
+    def check(self, data: Modality, masks: Any) -> None:
+        """Raise UserError unless the targets exist in the encoder and fit the masks."""
+        super().check(data, masks)
+        depth, layers = self.depth, self.target_layers
+        if any(not -depth <= layer < depth for layer in layers):
+            raise UserError(
+                f"--method.target-layers {' '.join(map(str, layers))} must be layers of the encoder, "
+                f"numbered 0 to {depth - 1} (-1: the last): "
+                f"try --method.target-layers {' '.join(map(str, range(depth // 3, depth)))}"
+            )
+        if self.target_stride < 1:
+            raise UserError(f"--method.target-stride must be >= 1, got {self.target_stride}")
+        if self.target_stride > 1 and not self.pixel_loss_weight:
+            raise UserError(
+                f"--method.target-stride {self.target_stride} leaves positions without a target unless there is a "
+                "pixel loss: try --method.pixel-loss-weight 1 or --method.target-stride 1"
+            )
+        blocks = {shape[1] for shape in masks.shapes(data.layout)} if self.target_input == "targets_only" else {1}
+        if blocks != {1} or (self.target_input == "targets_only" and masks.masks_per_sample > 1):
+            raise UserError(
+                "--method.target-input targets_only requires a single target block per sample: "
+                "try --masks random --masks.masks-per-sample 1, or --method.target-input whole"
+            )
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
@@ -119,10 +145,8 @@ class JEPA:
         )
 
 
-class MaskedJEPA(nn.Module):
+class MaskedJEPA(BaseMethod):
     """Networks and loss of a `JEPA` config: context encoder, predictor, and the context encoder's EMA as the target."""
-
-    num_views = 1
 
     def __init__(self, config: JEPA, modality: Modality, generator: torch.Generator):
         super().__init__()
@@ -138,12 +162,12 @@ class MaskedJEPA(nn.Module):
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     @torch.no_grad()
-    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
+    def targets(self, batch: Batch) -> Targets:
         """Encode the image with the EMA encoder and normalize the features; append pixels if there is a pixel loss."""
         tokens = self.modality.tokens(batch.views[0])
-        index = self.target_index(masks) if self.config.target_input == "targets_only" else None
+        index = self.target_index(batch.masks) if self.config.target_input == "targets_only" else None
         encoder_input = tokens if index is None else tokens.take(index)
-        *layers, output = self.target_encoder(encoder_input, (*self.config.target_layers, -1))
+        *layers, output = self.target_encoder(encoder_input, layers=(*self.config.target_layers, -1))
         x, std = self.normalize_features(self.join_layers(layers))
         if index is not None:  # back to one row per token of the image
             x = x.new_zeros(*tokens.x.shape[:2], x.shape[-1]).scatter(1, index[..., None].expand_as(x), x)
@@ -151,15 +175,15 @@ class MaskedJEPA(nn.Module):
             x = torch.cat([x, normalize_patches(tokens.x)], -1)
         return Targets(x, output.x.float().mean(1), std)
 
-    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
+    def forward(self, batch: Batch, targets: Targets) -> Output:
         """Compute the loss of predicting every target block from its context (paper, section 3).
 
         `relative_loss` divides by the loss of predicting the mean target: 1 is no better than a constant.
         """
         tokens = self.modality.tokens(batch.views[0])
         losses, mean_losses, features = [], [], []
-        for masked in stack_masks(tokens, targets.x, masks):
-            (context,) = self.context_encoder(masked.context)
+        for masked in stack_masks(tokens, targets.x, batch.masks):
+            (context,) = self.context_encoder(tokens, masked.keep)
             predicted = self.predictor(context, where=masked.where)
             losses.append(self.loss_of(predicted, masked.targets, masked.valid))
             mean_losses.append(self.loss_of(self.mean_target(masked.targets), masked.targets, masked.valid))
@@ -176,9 +200,9 @@ class MaskedJEPA(nn.Module):
         """Move the target encoder towards the context encoder that the optimizer just updated (EMA)."""
         update_ema(self.target_encoder, self.context_encoder, momentum, step_taken)
 
-    def encoder(self, which: str = "target") -> ViT:
-        """Return the encoder to evaluate: "target" (the EMA encoder, as in the paper) or "context"."""
-        return {"target": self.target_encoder, "context": self.context_encoder}[which]
+    def encoders(self) -> dict[str, nn.Module]:
+        """Return the EMA encoder, which the paper evaluates, and the context encoder."""
+        return {"target": self.target_encoder, "context": self.context_encoder}
 
     def target_index(self, masks: tuple[Masks, ...]) -> Int[Tensor, "B K"]:
         """Return the indices of the tokens whose features are predicted: every `target_stride`-th target token."""

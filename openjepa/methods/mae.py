@@ -6,7 +6,7 @@ B batch  N tokens  E width of a raw token  D encoder width
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.protocols import Modality
-from openjepa.core.types import Batch, Masks, Output
+from openjepa.core.types import Batch, Output
 from openjepa.masking.stack import stack_masks
+from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.positions import Positions
 from openjepa.nn.predictor import Predictor
@@ -30,7 +31,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MAE:
+class MAE(MethodConfig):
     """MAE: reconstruct the pixels of masked patches from the visible ones.
 
     L = mean squared error between decoder(encoder(visible patches), positions) and the pixels of the masked patches
@@ -40,8 +41,6 @@ class MAE:
 
     Differs: no class token; the decoder is JEPA's predictor and outputs the masked patches only.
     """
-
-    whole_batch: ClassVar[bool] = False  # whether the loss compares samples, so that a batch cannot be split
 
     dim: int = 384  # width of the encoder: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
     depth: int = 12  # number of transformer blocks of the encoder
@@ -69,10 +68,8 @@ class MAE:
         return ViT(modality.tokenizer(self.dim), *sizes)
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(BaseMethod):
     """Networks and loss of an `MAE` config: an encoder of the visible patches and a decoder (`predictor`), no EMA."""
-
-    num_views = 1
 
     def __init__(self, config: MAE, modality: Modality, generator: torch.Generator):
         super().__init__()
@@ -86,17 +83,17 @@ class MaskedAutoencoder(nn.Module):
             scale_stem(self.context_encoder.patch_embed, modality.token_dim)
 
     @torch.no_grad()
-    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> Targets:
+    def targets(self, batch: Batch) -> Targets:
         """Return the pixels of every patch, normalized per patch unless `normalize_targets` is off."""
         x = self.modality.tokens(batch.views[0]).x.float()
         return Targets(normalize_patches(x) if self.config.normalize_targets else x)
 
-    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: Targets) -> Output:
+    def forward(self, batch: Batch, targets: Targets) -> Output:
         """Compute the mean squared error on the masked patches (paper, section 3)."""
         tokens = self.modality.tokens(batch.views[0])
         losses, mean_losses, features = [], [], []
-        for masked in stack_masks(tokens, targets.x, masks):
-            (context,) = self.context_encoder(masked.context)
+        for masked in stack_masks(tokens, targets.x, batch.masks):
+            (context,) = self.context_encoder(tokens, masked.keep)
             predicted = self.predictor(context, where=masked.where)
             losses.append(F.mse_loss(predicted.float(), masked.targets))
             mean_target = masked.targets.mean((0, 1, 2)).expand_as(masked.targets)
@@ -106,9 +103,5 @@ class MaskedAutoencoder(nn.Module):
         metrics = {"mean_target_loss": mean_loss, "relative_loss": loss.detach() / mean_loss}
         return Output(loss, metrics, features[0])
 
-    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
-        """Do nothing: no EMA."""
-
-    def encoder(self, which: str = "target") -> ViT:
-        """Return the only encoder, whichever name is given."""
-        return self.context_encoder
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"context": self.context_encoder}

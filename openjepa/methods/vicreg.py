@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.protocols import Modality
-from openjepa.core.types import Batch, Masks, Output
+from openjepa.core.types import Batch, Output
+from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.positions import Positions
 from openjepa.nn.regularizers import covariance_loss, variance_loss
@@ -22,7 +23,7 @@ from openjepa.nn.vit import ViT
 
 
 @dataclass(frozen=True)
-class VICReg:
+class VICReg(MethodConfig):
     """VICReg: pull two views of an image together; keep features spread out and decorrelated.
 
     L = invariance · mse(z1, z2) + variance · (v(z1) + v(z2)) / 2 + covariance · (c(z1) + c(z2))
@@ -82,7 +83,7 @@ class Expander(nn.Module):
         return x
 
 
-class JointEmbedding(nn.Module):
+class JointEmbedding(BaseMethod):
     """Networks and loss of a `VICReg` config: one encoder, and an expander that is discarded after training."""
 
     num_views = 2
@@ -97,14 +98,11 @@ class JointEmbedding(nn.Module):
         if config.stem_init == "scaled":
             scale_stem(self.context_encoder.patch_embed, modality.token_dim)
 
-    def targets(self, batch: Batch, masks: tuple[Masks, ...]) -> None:
-        """Return nothing: each view is the other one's target."""
-
-    def forward(self, batch: Batch, masks: tuple[Masks, ...], targets: None) -> Output:
+    def forward(self, batch: Batch, targets: None) -> Output:
         """Compute the weighted sum of the paper's three terms."""
         tokens = [self.modality.tokens(view) for view in batch.views]
         if self.config.masked:
-            view_masks = [masks[view % len(masks)] for view in range(len(tokens))]
+            view_masks = [batch.masks[view % len(batch.masks)] for view in range(len(tokens))]
             tokens = [x.take(mask.context, mask.context_valid) for x, mask in zip(tokens, view_masks, strict=True)]
         features = [self.context_encoder(x)[0].mean() for x in tokens]
         z1, z2 = (self.predictor(x).float() for x in features)
@@ -121,9 +119,5 @@ class JointEmbedding(nn.Module):
         }
         return Output(loss, metrics, features[0].detach())
 
-    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
-        """Do nothing: no EMA."""
-
-    def encoder(self, which: str = "target") -> ViT:
-        """Return the only encoder, whichever name is given."""
-        return self.context_encoder
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"context": self.context_encoder}

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim
 
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
-from openjepa.core.protocols import Dataset
+from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import FileList, Tokens
+from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.augment import color_jitter
 from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.doctor import FileFacts, examine_files
@@ -37,6 +37,10 @@ class Image:
 
     Random crops as in I-JEPA: no flip, no color jitter.
     """
+
+    suffixes: ClassVar = IMAGE_SUFFIXES
+    arrays: ClassVar = (("u", 3),)  # .npy files that are images: kind of value and number of axes
+    archives: ClassVar = True  # reads members of .tar and .parquet files
 
     root: tuple[str, ...] = ()  # folders of images (nested or flat), .tar or .parquet files, or a .txt file of paths
     size: tuple[int, int] = (224, 224)  # height and width of a crop in pixels; multiples of --data.patch
@@ -80,12 +84,8 @@ class Image:
         return self.size[0] // self.patch, self.size[1] // self.patch
 
     @property
-    def patch_grid(self) -> tuple[int, int]:
-        return self.grid
-
-    @property
-    def coordinates(self) -> int:
-        return 2
+    def layout(self) -> Layout:
+        return Layout.grid(*self.grid)
 
     @property
     def token_dim(self) -> int:
@@ -151,7 +151,7 @@ class Image:
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (self.mean, self.std))
         return mean, std
 
-    def tokenizer(self, dim: int) -> nn.Module:
+    def tokenizer(self, dim: int) -> Tokenizer:
         return {"linear": PatchEmbed, "convolutions": ConvStem}[self.stem](self.channels, self.patch, dim)
 
     def tokenizer_flops(self, dim: int) -> int:

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim
 
 from openjepa.core.errors import UserError
-from openjepa.core.protocols import Dataset
+from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import FileList, Tokens
+from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.listing import list_files
 from openjepa.data.series_files import SeriesArray
 from openjepa.data.series_plot import SIZE, draw_signal
@@ -31,6 +31,9 @@ SeriesInput = np.ndarray | Tensor | str | Path
 @dataclass(frozen=True)
 class Series:
     """Time series: the file, the length of a training crop, and the windows it is cut into."""
+
+    suffixes: ClassVar = frozenset({".npy"})
+    arrays: ClassVar = (("f", 3),)  # .npy files that are signals: kind of value and number of axes
 
     root: tuple[str, ...] = ()  # one .npy file of shape (signals, channels, samples)
     length: int = 256  # time steps of a crop, taken at a random start in training; a multiple of --data.window
@@ -47,13 +50,9 @@ class Series:
             )
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Return (1, number of windows)."""
-        return 1, self.length // self.window
-
-    @property
-    def coordinates(self) -> int:
-        return 1
+    def layout(self) -> Layout:
+        """Return a grid with one axis: the windows."""
+        return Layout.grid(self.length // self.window)
 
     @property
     def token_dim(self) -> int:
@@ -94,7 +93,7 @@ class Series:
         pos = torch.arange(length // self.window, device=view.device, dtype=torch.float32)[:, None]
         return Tokens(x.transpose(1, 2).flatten(2), pos.expand(batch, -1, -1))
 
-    def tokenizer(self, dim: int) -> nn.Module:
+    def tokenizer(self, dim: int) -> Tokenizer:
         return WindowEmbed(self.token_dim, dim)
 
     def tokenizer_flops(self, dim: int) -> int:

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from openjepa.core.types import Tokens
+
 Init = Literal["paper", "scaled"]
 
 
@@ -42,4 +44,4 @@ def scale_stem(stem: nn.Module, width: int) -> None:
         parameter.mul_(parameter[0].numel() ** -0.5 / 0.02)
     if len(matrices) > 1:
         noise = torch.randn(1, 256, width, generator=torch.Generator().manual_seed(0))
-        matrices[-1].div_(stem(noise).square().mean().sqrt())
+        matrices[-1].div_(stem(Tokens(noise, noise.new_zeros(1, 256, 0))).x.square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""Stems: map the raw values of a patch or window to a token.   B batch  N tokens  E raw width  D width"""
+"""Local tokenizers: map the raw values of a patch or window to a token.   N tokens  E raw width  D width"""
 
 from __future__ import annotations
 
@@ -7,8 +7,22 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.protocols import Tokenizer
+from openjepa.core.types import Tokens
 
-class PatchEmbed(nn.Module):
+
+class LocalTokenizer(Tokenizer):
+    """Map each token by itself: a subclass maps the values, positions and padding stay as they are."""
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        return tokens._replace(x=self.embed(tokens.x))
+
+    def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+        """Map the raw values of tokens."""
+        raise NotImplementedError
+
+
+class PatchEmbed(LocalTokenizer):
     """Map a patch's pixels to a token with a linear layer.
 
     The weight has the shape of a convolution with stride = kernel size, applied to patches already cut out.
@@ -18,11 +32,11 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(channels, dim, patch, patch)
 
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+    def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
         return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class ConvStem(nn.Module):
+class ConvStem(LocalTokenizer):
     """Map a patch's pixels to a token: 3×3 convolutions of stride 2 down to 1×1, then a linear layer.
 
     The number of channels doubles with each convolution.
@@ -36,7 +50,7 @@ class ConvStem(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, 2, 1) for pair in pairwise(self.widths(channels, patch, dim)))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+    def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
         y = x.reshape(-1, *self.shape)
         for layer in self.layers:
             y = nn.functional.gelu(layer(y))
@@ -58,12 +72,12 @@ class ConvStem(nn.Module):
         return total
 
 
-class WindowEmbed(nn.Module):
+class WindowEmbed(LocalTokenizer):
     """Map the samples of a window to a token by a linear layer."""
 
     def __init__(self, width: int, dim: int):
         super().__init__()
         self.proj = nn.Linear(width, dim)
 
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+    def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
         return self.proj(x)

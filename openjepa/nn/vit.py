@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from openjepa.core.errors import UserError
-from openjepa.core.types import Tokens
+from openjepa.core.protocols import Tokenizer
+from openjepa.core.types import Keep, Tokens
 from openjepa.nn.positions import Positions, rope_angles, sincos
 from openjepa.nn.transformer import Block
 
@@ -24,15 +25,15 @@ VIT_SIZES: dict[str, dict] = {  # the sizes of the paper; giant's hidden width i
 class ViT(nn.Module):
     """A Vision Transformer that returns features of every input token.
 
-    There is no class token; pool the tokens instead. The stem is a child (`patch_embed`) and sees one token at a time,
-    so masked patches are never embedded. In half-precision runs, sine-cosine positions are added in fp32 and keep the
-    tokens between blocks in fp32; with RoPE they are bf16. Registers (Darcet et al., arXiv 2309.16588) are learned
-    tokens without a position: all tokens attend to them, and they are not returned.
+    There is no class token; pool the tokens instead. The tokenizer is a child (`patch_embed`); a local one maps only
+    the tokens to keep, so masked patches are never embedded. In half-precision runs, sine-cosine positions are added in
+    fp32 and keep the tokens between blocks in fp32; with RoPE they are bf16. Registers are learned tokens without a
+    position (Darcet et al., arXiv 2309.16588): all tokens attend to them, and they are not returned.
     """
 
     def __init__(
         self,
-        stem: nn.Module,
+        tokenizer: Tokenizer,
         dim: int,
         depth: int,
         num_heads: int,
@@ -44,19 +45,20 @@ class ViT(nn.Module):
         if registers < 0:
             raise UserError(f"--method.registers must be >= 0 (0 = no registers), got {registers}")
         self.dim, self.head_dim, self.positions, self.registers = dim, dim // num_heads, positions, registers
-        self.patch_embed = stem
+        self.patch_embed = tokenizer
         self.reg_token = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def forward(self, tokens: Tokens, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
-        """Encode tokens; return the normalized output of each block in `layers`.
+    def forward(self, tokens: Tokens, keep: Keep | None = None, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
+        """Encode all tokens, or G groups of them, as B·G samples; return the normalized output of blocks in `layers`.
 
         Blocks count from 0, or from the end as in Python; -1 is the encoder's output. All outputs pass the final norm,
         as in the paper's last-4 evaluation. Raises IndexError if there is no such block.
         """
         depths = [range(len(self.blocks))[layer] for layer in layers]
-        x, pos, valid, extra = self.patch_embed(tokens.x), tokens.pos, tokens.valid, self.registers
+        tokens = embed(self.patch_embed, tokens, keep)
+        (x, pos, valid, _), extra = tokens, self.registers
         if self.positions == "sincos":
             x = x + sincos(pos, self.dim)
         if self.reg_token is not None:
@@ -71,3 +73,15 @@ class ViT(nn.Module):
             if depth in depths:
                 outputs[depth] = self.norm(x[:, extra:])
         return tuple(Tokens(outputs[depth], tokens.pos, tokens.valid) for depth in depths)
+
+
+def embed(tokenizer: Tokenizer, tokens: Tokens, keep: Keep | None) -> Tokens:
+    """Map raw tokens, or the groups of them to keep, to tokens of the encoder's width.
+
+    A tokenizer that mixes neighbors never sees the others: they are 0 and count as padding.
+    """
+    if keep is None:
+        return tokenizer(tokens)
+    if tokenizer.local:
+        return tokenizer(tokens.take_groups(keep))
+    return tokenizer(tokens.hide_all_but(keep)).take_groups(keep.flatten_groups())

@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from openjepa.core import registry
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, load_npy, open_image
 from openjepa.data.listing import list_files
+from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
@@ -43,12 +45,16 @@ class AutoConfig(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def choose_config(root: tuple[str, ...], budget: str = "", device: str = "auto", threads: int = 0) -> AutoConfig:
+def choose_config(
+    root: tuple[str, ...], budget: str = "", device: str = "auto", threads: int = 0, modality: str = "image"
+) -> AutoConfig:
     """Choose the settings for a folder, a time budget, and so many CPU threads (0: all cores).
 
     On a CPU they follow the study of small data (docs/small-data.md); on a GPU, where nothing was studied, the paper.
     Raises UserError if the folder has fewer than 8 images.
     """
+    if modality != "image":
+        return AutoConfig(Pretrain(registry.find("modality", modality)(root=root)), ())
     paths = list_files(root, IMAGE_SUFFIXES).paths
     if len(paths) < 8:
         raise UserError(
@@ -80,7 +86,7 @@ def start_from_run(chosen: AutoConfig, run: Pretrain, folder: Path) -> AutoConfi
     if not isinstance(run.data, Image):
         return chosen
     data = dataclasses.replace(run.data, root=chosen.config.data.root)
-    masks = chosen.config.masks if run.masks.sampler == "official" else run.masks
+    masks = chosen.config.masks if isinstance(run.masks, Official) else run.masks
     config = dataclasses.replace(chosen.config, data=data, method=run.method, masks=masks)
     geometry = f"networks and image size from {folder}: {data.size[0]}×{data.size[1]} pixels"
     return AutoConfig(config, (geometry, *chosen.reasons[2:]))
@@ -90,7 +96,7 @@ def cpu_config(data: Image, count: int, time: float, threads: int = 0) -> AutoCo
     """Choose the settings for `count` images and `time` seconds (0: no budget) on a CPU; more time: larger batches."""
     small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
     config = tune_for_folders(Pretrain(data, small), small)
-    flops_per_image = count_flops(config.method, data, config.masks.build(data.grid).shapes()).total
+    flops_per_image = count_flops(config.method, data, config.masks.shapes(data.layout)).total
     flops_per_second = CORE_FLOPS[has_native_bf16(torch.device("cpu"))] * (threads or available_cores())
     images = round(time * flops_per_second / flops_per_image) if time else min(IMAGES_SEEN["cpu"], MAX_EPOCHS * count)
     epochs = max(1, round(images / count))

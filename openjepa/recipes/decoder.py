@@ -8,7 +8,7 @@ from typing import Any
 
 from openjepa.core.capabilities import Inverts, PatchGrid, require
 from openjepa.core.errors import UserError
-from openjepa.masking.config import Masking
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
@@ -18,7 +18,7 @@ from openjepa.training.optim import Optim
 from openjepa.training.run_folder import PREDICTOR_PREFIX, load_all_networks
 
 # one target block; the context is everything outside it
-BLOCK_MASK = Masking(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), context_fraction=1.0)
+BLOCK_MASK = MultiBlock(targets=1, target_scale=(0.25, 0.4), context_scale=(1.0, 1.0), context_fraction=1.0)
 
 
 def decoder_config(settings: TrainDecoder) -> Pretrain:

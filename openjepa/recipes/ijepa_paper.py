@@ -5,7 +5,7 @@ None of them was trained here, since they take days on many GPUs; their parts ar
 
 from __future__ import annotations
 
-from openjepa.masking.config import Masking
+from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import VIT_SIZES
@@ -25,7 +25,7 @@ def released_config(
     return Pretrain(
         data=imagenet(pixels, patch),
         method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth),
-        masks=Masking(sampler="official"),
+        masks=Official(),
         optim=Optim(warmup=warmup / epochs),
         epochs=epochs,
         batch_size=2048,
@@ -37,14 +37,14 @@ def paper_config(size: str, *, predictor_depth: int) -> Pretrain:
     return Pretrain(
         data=imagenet(224, 16),
         method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
-        masks=Masking(sampler="official"),
+        masks=Official(),
         optim=Optim(start_lr=1e-4, warmup=15 / 600, weight_decay_shape="linear"),
         epochs=600.0,
         batch_size=2048,
     )
 
 
-def vith14_in1k() -> Pretrain:
+def ijepa_vith14_in1k() -> Pretrain:
     """ViT-H/14, ImageNet-1k, 224 px, 300 epochs: the official config.
 
     Source: official config in1k_vith14_ep300. Published: linear probe 79.3 %.
@@ -54,7 +54,7 @@ def vith14_in1k() -> Pretrain:
     return released_config("huge", pixels=224, patch=14, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
-def vith16_448_in1k() -> Pretrain:
+def ijepa_vith16_448_in1k() -> Pretrain:
     """ViT-H/16, ImageNet-1k, 448 px, 300 epochs: the official config.
 
     Source: official config in1k_vith16-448_ep300. Published: linear probe 81.1 %.
@@ -65,7 +65,7 @@ def vith16_448_in1k() -> Pretrain:
     return released_config("huge", pixels=448, patch=16, predictor_depth=12, epochs=300.0, warmup=40.0)
 
 
-def vith14_in22k() -> Pretrain:
+def ijepa_vith14_in22k() -> Pretrain:
     """ViT-H/14, ImageNet-22k, 224 px, 66 epochs: the official config.
 
     Source: official config in22k_vith14_ep66.
@@ -76,7 +76,7 @@ def vith14_in22k() -> Pretrain:
     return released_config("huge", pixels=224, patch=14, predictor_depth=12, epochs=66.0, warmup=3.0)
 
 
-def vitg16_in22k() -> Pretrain:
+def ijepa_vitg16_in22k() -> Pretrain:
     """ViT-g/16, ImageNet-22k, 224 px, 44 epochs: the official config.
 
     Source: official config in22k_vitg16_ep44.
@@ -87,7 +87,7 @@ def vitg16_in22k() -> Pretrain:
     return released_config("giant", pixels=224, patch=16, predictor_depth=16, epochs=44.0, warmup=3.0)
 
 
-def vitb16() -> Pretrain:
+def ijepa_vitb16() -> Pretrain:
     """ViT-B/16, 224 px, 600 epochs: the paper's text.
 
     Source: paper, appendix A.1 (squared L2, linear weight decay, 15 warm-up epochs). Published: linear probe 72.9 %.
@@ -97,7 +97,7 @@ def vitb16() -> Pretrain:
     return paper_config("base", predictor_depth=6)
 
 
-def vitl16() -> Pretrain:
+def ijepa_vitl16() -> Pretrain:
     """ViT-L/16, 224 px, 600 epochs: the paper's text.
 
     Source: paper, appendix A.1. Published: linear probe 77.5 %.
@@ -107,7 +107,7 @@ def vitl16() -> Pretrain:
     return paper_config("large", predictor_depth=12)
 
 
-def vits16() -> Pretrain:
+def ijepa_vits16() -> Pretrain:
     """ViT-S/16, 224 px: the official settings at a size for one GPU.
 
     Source: the official configs; the predictor has half the encoder's depth and the batch size is 256.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from openjepa.masking.config import Masking
+from openjepa.masking.random import Random
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
@@ -61,7 +61,7 @@ def tune_for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
     """
     return dataclasses.replace(
         base,
-        masks=Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5),
+        masks=Random(mask_ratio=0.75, target_fraction=0.5),
         method=dataclasses.replace(
             small_objective(method),
             target_input="targets_only",  # 3/8 of the work of the target encoder, equally good at equal steps
@@ -161,7 +161,7 @@ def mae_cifar10() -> Pretrain:
         method=MAE(
             dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=2, init="scaled", stem_init="scaled"
         ),
-        masks=Masking(sampler="random", mask_ratio=0.75),
+        masks=Random(mask_ratio=0.75),
         optim=dataclasses.replace(base.optim, lr=2e-3, beta2=0.95),
     )
 
@@ -181,7 +181,7 @@ def vicreg_cifar10() -> Pretrain:
         base,
         data=dataclasses.replace(base.data, flip=True),
         method=method,
-        masks=Masking(sampler="random", mask_ratio=0.75, masks_per_sample=2),
+        masks=Random(mask_ratio=0.75, masks_per_sample=2),
         optim=dataclasses.replace(base.optim, lr=2e-3, beta2=0.95),
     )
 

@@ -60,7 +60,7 @@ def time_step(settings: Pretrain, data: Dataset, device: Device, count: int = 6)
     load_seconds = (time.perf_counter() - start_time) / count / max(1, settings.workers)
     with torch.random.fork_rng():
         compute_seconds = median_step_seconds(shortened, method, optimizer, batches, device)
-    flops = [count_flops(settings.method, settings.data, mask_shapes(step.masks)).total for step in batches]
+    flops = [count_flops(settings.method, settings.data, mask_shapes(step.batch.masks)).total for step in batches]
     cores = available_cores() / local_size()
     busy_seconds = compute_seconds * torch.get_num_threads() + load_seconds * settings.workers  # summed over cores
     return StepTiming(

@@ -7,42 +7,42 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from openjepa.core.config import flatten, from_plain, lookup, registered_name
+from openjepa.core import registry
+from openjepa.core.config import flatten, from_plain
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json
-from openjepa.masking.config import Masking
-from openjepa.methods.decoder import Decoder
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
-from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
-from openjepa.modalities.series import Series
-from openjepa.nn.positions import rope_frequency_count
 from openjepa.training.migrations import FORMAT, migrate
 from openjepa.training.optim import Optim
-from openjepa.training.settings import Execution, Guards, OnlineProbe, Output, Resources, Slurm, Training
+from openjepa.training.settings import Execution, Guards, OnlineProbe, Output, Resources, Slurm, Stream, Training
 
-MODALITIES = {"image": Image, "series": Series}
-
-METHODS = {"jepa": JEPA, "mae": MAE, "vicreg": VICReg, "decoder": Decoder}
+Data = TypeVar("Data")
+Method = TypeVar("Method")
+Masks = TypeVar("Masks")
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(Generic[Data, Method, Masks]):
     """What is trained on what: data, method, masks and optimizer."""
 
-    data: Image | Series = field(default_factory=Image)
-    method: JEPA | MAE | VICReg | Decoder = field(default_factory=JEPA)
-    masks: Masking = field(default_factory=Masking)
+    data: Data = field(default_factory=Image)  # type: ignore[assignment]
+    method: Method = field(default_factory=JEPA)  # type: ignore[assignment]
+    masks: Masks = field(default_factory=MultiBlock)  # type: ignore[assignment]
     optim: Optim = field(default_factory=Optim)
 
 
 @dataclass(frozen=True)
-class Pretrain(Guards, Output, Resources, Execution, Training, Parts):
-    """All settings of a run. Those of the groups Resources, Output and Guards do not change the result."""
+class Pretrain(Guards, Output, Resources, Execution, Training, Parts[Data, Method, Masks]):
+    """All settings of a run. Those of the groups Resources, Output and Guards do not change the result.
 
+    Any registered modality, method and mask strategy fits: `Pretrain[Image, JEPA, MultiBlock]` is the default.
+    """
+
+    streams: tuple[Stream, ...] = ()  # further data sets, from which some of the steps take their batches
     online_probe: OnlineProbe = field(default_factory=OnlineProbe)
     slurm: Slurm = field(default_factory=Slurm)
 
@@ -52,50 +52,14 @@ class Pretrain(Guards, Output, Resources, Execution, Training, Parts):
                 raise UserError(f"--{name.replace('_', '-')} must be finite, got {value}")
         for group in (Training, Execution, Resources, Output):
             group.__post_init__(self)
-        if isinstance(self.method, JEPA):
-            check_targets(self.method, self.masks)
-        method, coordinates = self.method, self.data.coordinates
-        predictor_heads = method.predictor_heads or method.num_heads
-        check_heads("--method.dim", method.dim, method.num_heads, method.positions, coordinates)
-        check_heads("--method.predictor-dim", method.predictor_dim, predictor_heads, method.positions, coordinates)
+        for stream in self.streams:
+            if stream.batch_size % self.accumulate:
+                size = stream.batch_size
+                raise UserError(f"a stream's batch size {size} is not a multiple of --accumulate {self.accumulate}")
+        self.method.check(self.data, self.masks)  # type: ignore[attr-defined]
 
 
-def check_targets(method: JEPA, masks: Masking) -> None:
-    """Raise UserError unless the targets exist in the encoder and fit the masks."""
-    depth, layers = method.depth, method.target_layers
-    if any(not -depth <= layer < depth for layer in layers):
-        raise UserError(
-            f"--method.target-layers {' '.join(map(str, layers))} must be layers of the encoder, "
-            f"numbered 0 to {depth - 1} (-1: the last): "
-            f"try --method.target-layers {' '.join(map(str, range(depth // 3, depth)))}"
-        )
-    stride = method.target_stride
-    if stride < 1:
-        raise UserError(f"--method.target-stride must be >= 1, got {stride}")
-    if stride > 1 and not method.pixel_loss_weight:
-        raise UserError(
-            f"--method.target-stride {stride} leaves positions without a target unless there is a pixel loss: "
-            "try --method.pixel-loss-weight 1 or --method.target-stride 1"
-        )
-    single_block = masks.sampler in ("random", "block") and masks.masks_per_sample <= 1
-    if method.target_input == "targets_only" and not single_block:
-        raise UserError(
-            "--method.target-input targets_only requires a single target block per sample: "
-            "try --masks.sampler random --masks.masks-per-sample 1, or --method.target-input whole"
-        )
-
-
-def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: int) -> None:
-    """Raise UserError unless the width divides into heads, and a rotary head into coordinates."""
-    if dim % heads:
-        unit = math.lcm(heads, 2 * coordinates)  # of sine-cosine positions: a sine and a cosine per coordinate
-        raise UserError(
-            f"{flag} must be a multiple of its {heads} attention heads, got {dim}: "
-            f"try {flag} {dim // unit * unit or unit}"
-        )
-    if positions == "rope":
-        rope_frequency_count(dim // heads, coordinates)
-
+PARTS = {"data": "modality", "method": "method", "masks": "masks"}  # field -> kind of registered class
 
 RUN_SETTINGS = frozenset(each.name for group in (Resources, Output, Guards) for each in dataclasses.fields(group)) | {
     "online_probe",
@@ -106,8 +70,10 @@ RUN_SETTINGS = frozenset(each.name for group in (Resources, Output, Guards) for 
 def to_json(config: Pretrain) -> dict[str, Any]:
     """Return the settings as plain JSON values, with the registered names of the modality and the method."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    plain["data"] = {"type": registered_name(MODALITIES, config.data), **plain["data"]}
-    plain["method"] = {"type": registered_name(METHODS, config.method), **plain["method"]}
+    for owner, settings in zip([plain, *plain["streams"]], [config, *config.streams], strict=True):
+        for part, kind in PARTS.items():
+            if part in owner:
+                owner[part] = {"type": registry.name_of(kind, getattr(settings, part)), **owner[part]}
     return {"format": FORMAT, **plain}
 
 
@@ -122,16 +88,25 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
             f"config.json has format {plain.get('format')}, but this version of openjepa reads formats 1 to {FORMAT}"
         )
     del plain["format"]
-    data, method = dict(plain.pop("data")), dict(plain.pop("method"))
-    parts: dict[str, Any] = {
-        "data": from_plain(lookup(MODALITIES, data.pop("type", None)), data),
-        "method": from_plain(lookup(METHODS, method.pop("type", None)), method),
-        "masks": from_plain(Masking, plain.pop("masks")),
+    parts: dict[str, Any] = {part: registered_part(kind, dict(plain.pop(part))) for part, kind in PARTS.items()}
+    parts |= {
+        "streams": tuple(stream_from_json(dict(each)) for each in plain.pop("streams", ())),
         "optim": from_plain(Optim, plain.pop("optim")),
         "online_probe": from_plain(OnlineProbe, plain.pop("online_probe", {})),
         "slurm": from_plain(Slurm, plain.pop("slurm", {})),
     }
     return dataclasses.replace(from_plain(Pretrain, plain), **parts)
+
+
+def registered_part(kind: str, plain: dict[str, Any]) -> Any:
+    """Build the registered class that `type` names from its settings."""
+    return from_plain(registry.find(kind, plain.pop("type", None)), plain)
+
+
+def stream_from_json(plain: dict[str, Any]) -> Stream:
+    """Build a stream from its settings."""
+    data, masks = (registered_part(PARTS[part], dict(plain.pop(part))) for part in ("data", "masks"))
+    return Stream(data, masks, **plain)
 
 
 def load_config(folder: Path) -> Pretrain:

@@ -42,14 +42,12 @@ def train(
     optim, total = settings.optim, settings.steps
     forward = method if settings.fsdp else wrap_ddp(method, device.device)
     meters = Meters(settings, device, start, ceiling=matmul_rate(device, MATMUL_REPEATS) if log else 0.0)
-    for step, batch, masks, skipped in loader:
-        batch, masks = device.move(batch), device.move(masks)
+    for step, batch, skipped in loader:
+        batch = device.move(batch)
         meters.on_batch(skipped)
         hyperparameters = optim.at(step, total)
-        result = train_step(
-            method, optimizer, batch, masks, hyperparameters, device, settings.accumulate, optim.clip, forward
-        )
-        meters.on_step(result.finite, masks)
+        result = train_step(method, optimizer, batch, hyperparameters, device, settings.accumulate, optim.clip, forward)
+        meters.on_step(result.finite, batch)
 
         done = step + 1
         stop_signal = signals.check(step, device.device)

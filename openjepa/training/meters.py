@@ -10,7 +10,7 @@ from torch import Tensor
 from openjepa.core.console import warn
 from openjepa.core.distributed import all_reduce_sum, is_main, rank_and_size
 from openjepa.core.errors import RunError
-from openjepa.core.types import Masks, Skipped
+from openjepa.core.types import Batch, Skipped
 from openjepa.nn.rank import feature_spread, rankme
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import Pretrain
@@ -56,9 +56,9 @@ class Meters:
                 f"or continue with --resume yes --max-skipped {enough:.2g}"
             )
 
-    def on_step(self, finite: Tensor, masks: tuple[Masks, ...]) -> None:
+    def on_step(self, finite: Tensor, batch: Batch) -> None:
         """Count the FLOPs of a step, and, on the device, steps without a finite gradient."""
-        flops = count_flops(self.settings.method, self.settings.data, mask_shapes(masks)).total
+        flops = count_flops(self.settings.method, self.settings.data, mask_shapes(batch.masks)).total
         self.flops += self.samples_per_step * flops
         self.nonfinite_steps = torch.where(finite, 0.0, self.nonfinite_steps + 1)
 
@@ -71,7 +71,7 @@ class Meters:
 
         Raises RunError if gradients stay non-finite, or on a collapse under --stop-on-collapse.
         """
-        loss = all_reduce_sum(result.loss) / rank_and_size()[1]
+        loss = all_reduce_sum(result.output.loss.clone()) / rank_and_size()[1]
         if float(self.nonfinite_steps) >= MAX_NONFINITE_STEPS:
             raise RunError(
                 f"the gradient has not been finite for {int(self.nonfinite_steps)} steps: "

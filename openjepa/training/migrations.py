@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-FORMAT = 2  # 1: before the settings had the field's names
+FORMAT = 3  # 1: before the settings had the field's names; 2: one class of masks for all strategies
 
 RENAMED_IN_2 = {  # group -> old name -> new name; "" is the top level
     "": {
@@ -34,12 +34,30 @@ VALUES_IN_2 = {  # (group, new name) -> old value -> new value
 }
 
 
+MASKS_IN_3 = {  # strategy -> settings that it has, beside masks_per_sample
+    "multiblock": ("targets", "target_scale", "target_aspect", "context_scale", "context_fraction"),
+    "official": ("targets", "target_scale", "target_aspect", "context_scale", "min_keep"),
+    "block": ("target_aspect",),
+    "quadrants": (),
+    "random": ("mask_ratio", "target_fraction"),
+}
+
+
 def migrate(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of format 1 under today's names, settings of other formats unchanged."""
-    if settings.get("format") != 1:
-        return settings
-    groups = {name: rename(name, value) for name, value in settings.items() if isinstance(value, dict)}
-    return rename("", settings | groups | {"format": FORMAT})
+    """Return settings of an older format under today's names, all others unchanged."""
+    if settings.get("format") == 1:
+        groups = {name: rename(name, value) for name, value in settings.items() if isinstance(value, dict)}
+        settings = rename("", settings | groups | {"format": 2})
+    if settings.get("format") == 2:
+        settings = settings | {"masks": split_masks(settings["masks"]), "format": 3}
+    return settings
+
+
+def split_masks(masks: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the strategy that `sampler` names; those of the others had no effect."""
+    strategy = masks.get("sampler", "multiblock")
+    names = {"masks_per_sample", *MASKS_IN_3.get(strategy, masks)} - {"sampler"}
+    return {"type": strategy, **{name: value for name, value in masks.items() if name in names}}
 
 
 def rename(group: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -117,11 +117,13 @@ def environment_versions() -> dict[str, Any]:
     }
 
 
-def write_metadata(settings: Pretrain, listing: FileList, count: int) -> None:
+def write_metadata(settings: Pretrain, listing: FileList, count: int, method: Any) -> None:
     """Write config.json, environment.json and data.json."""
     data: dict[str, Any] = {"fingerprint": listing.fingerprint, "count": count}
     if isinstance(settings.data, Measures):
         data |= settings.data.statistics
+    if method.teachers:
+        data["teachers"] = {name: teacher.fingerprint for name, teacher in method.teachers.items()}
     files = {"environment": environment_versions(), "data": data, "config": to_json(settings)}
     for name, content in files.items():
         with atomic_write(settings.out / f"{name}.json") as temporary:

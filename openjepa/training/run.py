@@ -37,7 +37,7 @@ from openjepa.training.optim import build_optimizer
 from openjepa.training.parallel.launch import process_group
 from openjepa.training.resume import check_same_data, is_resuming, load_checkpoint, write_metadata
 from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
-from openjepa.training.setup import build_model, check_batch_size, prepare_data
+from openjepa.training.setup import build_model, check_batch_size, combine_listings, prepare_data
 from openjepa.training.signals import StopSignals
 
 NO_CALLBACKS = Callbacks()
@@ -54,7 +54,7 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
-        settings.masks.build(settings.data.grid)  # fails early if the grid is too small for the masks
+        settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
         if settings.dry_run:
             return dry_run(settings, device)
         main = is_main()
@@ -69,8 +69,9 @@ def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     """Start a new run or resume one: prepare data and networks, train, export."""
     resuming = is_resuming(settings)
     listing = settings.data.listing()
+    all_files = combine_listings(listing, settings)
     if resuming:
-        check_same_data(settings, listing)
+        check_same_data(settings, all_files)
     if settings.budget:
         settings = restore_steps(settings) if resuming else check_steps_or_budget(settings)
     check_batch_size(settings)
@@ -91,7 +92,7 @@ def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     if start == 0 and settings.init_from:
         start_from_other_run(settings, method, settings.init_from)
     if is_main():
-        write_metadata(settings, listing, len(data))
+        write_metadata(settings, all_files, len(data), method)
         print_summary(settings, device, len(data), start)
 
     probing = settings.online_probe.root and is_main()
@@ -116,9 +117,9 @@ def print_summary(settings: Pretrain, device: Device, count: int, start: int) ->
     """Print what the run will do, with every automatic setting as chosen."""
     data, method = settings.data, settings.method
     size = f", {data.describe()}" if isinstance(data, Describes) else ""
-    rows, columns = data.grid
+    cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
     targets = f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else ""
-    info(f"data       {count:,} samples{size}: a grid of {rows}×{columns}")
+    info(f"data       {count:,} samples{size}: a grid of {cells}")
     info(
         f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; "
         f"predictor {method.predictor_dim}×{method.predictor_depth}{targets}"

@@ -58,16 +58,23 @@ def load_method(folder: Path, settings: Pretrain) -> Any:
 
 
 def export_encoder(method: Method, settings: Pretrain, step: int, folder: Path) -> Path:
-    """Write the target encoder, which the paper evaluates, with timm's parameter names, and its config.
+    """Write every encoder of the method, with timm's parameter names, and the config; the default one is ENCODER_FILE.
 
     All processes must call it; the main process writes.
     """
-    state = {
-        name: full_tensor(x.detach()).cpu().contiguous() for name, x in method.encoder("target").state_dict().items()
+    states = {
+        name: {key: full_tensor(x.detach()).cpu().contiguous() for key, x in encoder.state_dict().items()}
+        for name, encoder in method.encoders().items()
     }
     if is_main():
-        write_weights(folder, {ENCODER_FILE: state}, settings, step, read_provenance(settings.out))
+        files = {encoder_file(name, list(states)): state for name, state in states.items()}
+        write_weights(folder, files, settings, step, read_provenance(settings.out))
     return folder
+
+
+def encoder_file(name: str, names: list[str]) -> str:
+    """Return the file of an encoder in an export: that of the first of `names` is ENCODER_FILE."""
+    return ENCODER_FILE if name == names[0] else f"{name}_{ENCODER_FILE}"
 
 
 def write_weights(

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from openjepa.core.config import parse_duration
 from openjepa.core.errors import UserError
 from openjepa.core.options import Precision
+
+Data = TypeVar("Data")
+Masks = TypeVar("Masks")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,24 @@ class OnlineProbe:
     def __post_init__(self):
         if self.every < 1 or self.samples < 20:
             raise UserError("the online probe needs at least --online-probe.every 1 and --online-probe.samples 20")
+
+
+@dataclass(frozen=True)
+class Stream(Generic[Data, Masks]):
+    """A further data set of a run, from which some of its steps take their batch."""
+
+    data: Data
+    masks: Masks
+    batch_size: int = 128  # samples per step, over all processes
+    weight: float = 1.0  # share of the steps, relative to the weight 1 of the run's own data
+    from_step: int = 0  # first step that may use it
+
+    def __post_init__(self):
+        if self.batch_size < 1 or self.weight <= 0 or self.from_step < 0:
+            raise UserError(
+                "a stream needs a batch size of 1 or more, a weight above 0 and a first step of 0 or more, "
+                f"got {self.batch_size}, {self.weight:g} and {self.from_step}"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from openjepa.core.capabilities import Measures
@@ -16,10 +18,15 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import FileList
 from openjepa.data.loader import Steps
+from openjepa.data.streams import StreamSteps, choose_streams
 from openjepa.nn.transformer import checkpoint_activations
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 from openjepa.training.parallel.fsdp import shard_method
+from openjepa.training.settings import Stream
+from openjepa.training.teachers import attach_teachers
+
+STREAM_SEED = 1_000_003  # between the seeds of two streams, so that their samples draw other crops and masks
 
 
 def check_batch_size(settings: Pretrain) -> None:
@@ -84,12 +91,22 @@ def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: P
     )
 
 
-def build_model(settings: Pretrain, data: Dataset, device: Device) -> tuple[Any, Steps]:
+def combine_listings(listing: FileList, settings: Pretrain) -> FileList:
+    """Return the files of the run's data and of its streams, with a fingerprint of all."""
+    if not settings.streams:
+        return listing
+    listings = [listing, *(stream.data.listing() for stream in settings.streams)]
+    digest = hashlib.sha256("\0".join(each.fingerprint for each in listings).encode()).hexdigest()[:32]
+    return FileList([path for each in listings for path in each.paths], digest)
+
+
+def build_model(settings: Pretrain, data: Dataset, device: Device) -> tuple[Any, Steps | StreamSteps]:
     """Build the method on its device, initialized from the run's seed, and the run's training steps."""
     method = settings.method.build(settings.data, settings.seed)
     if settings.activation_checkpointing:
         checkpoint_activations(method)
     method = shard_method(method, device.device) if settings.fsdp else method.to(device.device)
+    attach_teachers(settings, method, device.device)
     steps = build_steps(settings, data, method.num_views)
     if settings.compile:
         from openjepa.training.perf.compile import compile_blocks  # here, because the import takes a second
@@ -100,15 +117,38 @@ def build_model(settings: Pretrain, data: Dataset, device: Device) -> tuple[Any,
     return method, steps
 
 
-def build_steps(settings: Pretrain, data: Dataset, views: int) -> Steps:
+def build_steps(settings: Pretrain, data: Dataset, views: int | tuple[int, ...]) -> Steps | StreamSteps:
     """Build all steps of a run, with this process's share of each batch."""
-    (rank, ranks), masker = rank_and_size(), settings.masks.build(settings.data.grid)
+    if not settings.streams:
+        assert isinstance(views, int)
+        return stream_steps(settings, data, settings, settings.steps, settings.seed, views)
+    streams = settings.streams
+    choices = choose_streams(
+        [1.0, *(each.weight for each in streams)], [0, *(each.from_step for each in streams)], settings.steps
+    )
+    counts = np.bincount(choices, minlength=len(streams) + 1)
+    all_views = (views,) * len(counts) if isinstance(views, int) else views
+    datasets = [data, *(each.data.dataset(each.data.listing(), settings.out / "data") for each in streams)]
+    parts = zip(datasets, [settings, *streams], counts.tolist(), all_views, strict=True)
+    steps = [
+        stream_steps(settings, dataset, owner, max(1, count), settings.seed + number * STREAM_SEED, each)
+        for number, (dataset, owner, count, each) in enumerate(parts)
+    ]
+    return StreamSteps(steps, choices)
+
+
+def stream_steps(
+    settings: Pretrain, data: Dataset, owner: Pretrain | Stream, total: int, seed: int, views: int
+) -> Steps:
+    """Build the steps that take their batches from one data set, with the masks and the batch size of `owner`."""
+    rank, ranks = rank_and_size()
     return Steps(
         data,
-        masker,
-        batch_size=settings.batch_size,
-        total_steps=settings.steps,
-        seed=settings.seed,
+        owner.masks,
+        owner.data.layout,
+        batch_size=owner.batch_size,
+        total_steps=total,
+        seed=seed,
         rank=rank,
         world_size=ranks,
         num_views=views,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa.core.types import Batch, Masks, Output
+from openjepa.core.types import Batch, Output, Shared
 from openjepa.training.device import Device
 from openjepa.training.optim import Hyperparameters, clip_gradients, set_hyperparameters, step_if_finite
 from openjepa.training.parallel.ddp import sync_only_when
@@ -18,17 +18,15 @@ from openjepa.training.parallel.ddp import sync_only_when
 class StepResult(NamedTuple):
     """The result of a training step; all tensors stay on the device."""
 
-    loss: Float[Tensor, ""]  # mean over this rank's samples
+    output: Output  # of this rank's samples, without gradient
     grad_norm: Float[Tensor, ""]  # of the gradient reduced over all ranks, before clipping
     finite: Bool[Tensor, ""]  # whether the gradient was finite, so that the weights were updated
-    output: Output  # of the last micro-batch
 
 
 def train_step(
     method: Any,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    masks: tuple[Masks, ...],
     hyperparameters: Hyperparameters,
     device: Device,
     accumulate: int = 1,
@@ -42,44 +40,62 @@ def train_step(
     forward = forward or method
     set_hyperparameters(optimizer, hyperparameters)
     optimizer.zero_grad(set_to_none=True)
-    with device.autocast():
-        targets = method.targets(batch, masks)
+    with device.autocast(), torch.no_grad():
+        batch = batch._replace(masks=method.masks(batch))
+        targets = method.targets(batch)
     outputs: list[Output] = []
-    for micro in micro_batches(batch, masks, targets, accumulate):
+    for micro in micro_batches(batch, targets, accumulate):
         with sync_only_when(forward, micro.last):
             with device.autocast():
-                outputs.append(forward(micro.batch, micro.masks, micro.targets))
+                outputs.append(forward(micro.batch, micro.targets))
             (outputs[-1].loss / accumulate).backward()
     norm = clip_gradients(method, clip)  # after the reduction over ranks: the same value on every rank
     with device.autocast():  # for Muon's matmuls
         finite = step_if_finite(optimizer, norm)
     method.after_step(hyperparameters.momentum, finite)
+    return StepResult(mean_output(outputs), norm, finite)
+
+
+def mean_output(outputs: list[Output]) -> Output:
+    """Return the output of the whole batch: the mean loss and metrics of its micro-batches, and all features."""
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
-    return StepResult(loss, norm, finite, outputs[-1])
+    metrics = {name: torch.stack([output.metrics[name] for output in outputs]).mean() for name in outputs[0].metrics}
+    return Output(loss, metrics, torch.cat([output.features for output in outputs]))
 
 
 class MicroBatch(NamedTuple):
     """One of the equal parts of a batch, small enough for memory."""
 
     batch: Batch
-    masks: tuple[Masks, ...]
     targets: Any
     last: bool  # whether it is the last of its batch, after which gradients are reduced over ranks
 
 
-def micro_batches(batch: Batch, masks: tuple[Masks, ...], targets: Any, parts: int) -> Iterator[MicroBatch]:
-    """Split a batch into equal micro-batches. Values without a batch axis go to every one of them."""
-    size = len(batch.index) // parts
+def micro_batches(batch: Batch, targets: Any, parts: int) -> Iterator[MicroBatch]:
+    """Split a batch into equal micro-batches. Scalars and values in `Shared` go to every one of them."""
+    count = len(batch.index)
+    size = count // parts
     for part in range(parts):
         rows = slice(part * size, (part + 1) * size)
-        yield MicroBatch(*(slice_batch(value, rows) for value in (batch, masks, targets)), last=part == parts - 1)
+        split = (slice_batch(value, rows, count) for value in (batch, targets))
+        yield MicroBatch(*split, last=part == parts - 1)
 
 
-def slice_batch(value: Any, rows: slice) -> Any:
-    """Return these rows of a tensor, or of every tensor in a (named) tuple."""
+def slice_batch(value: Any, rows: slice, count: int) -> Any:
+    """Return these rows of a tensor of `count` samples, or of every tensor in a (named) tuple.
+
+    Raises ValueError for a tensor with another number of rows, which would be cut wrongly.
+    """
+    if isinstance(value, Shared):
+        return value
     if isinstance(value, Tensor):
+        if value.ndim and len(value) != count:
+            raise ValueError(
+                f"a tensor of shape {tuple(value.shape)} has no row for each of the {count} samples of the batch: "
+                "put values that all samples share into openjepa.core.types.Shared"
+            )
         return value[rows] if value.ndim else value
     if isinstance(value, tuple):
-        parts = [slice_batch(each, rows) for each in value]
+        parts = [slice_batch(each, rows, count) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value

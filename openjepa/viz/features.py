@@ -109,7 +109,7 @@ def foreground_rows(
     basis: Basis, x: Float[Tensor, "B N D"], pictures: list[np.ndarray], data: Any
 ) -> list[list[np.ndarray]]:
     """Draw the foreground of each image, and its principal components as colors on white."""
-    grid = data.patch_grid
+    grid = data.grid
     front = foreground_mask(basis, x, grid)
     x = x - basis.mean
     inner = Basis.of(x[front][None], by_position=False) if front.sum() > 3 else basis

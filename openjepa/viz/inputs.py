@@ -171,7 +171,7 @@ class ImageFeatures(NamedTuple):
     @property
     def grid(self) -> tuple[int, int]:
         """Return the rows and columns of patches."""
-        return self.images.data.patch_grid
+        return self.images.data.grid
 
 
 @torch.no_grad()
@@ -191,7 +191,7 @@ def patch_features(
         if layer == -1:
             features.append(encoder.encode(view).patches)
         else:
-            (tokens,) = encoder.network(encoder.data.tokens(view), (layer,))
+            (tokens,) = encoder.network(encoder.data.tokens(view), layers=(layer,))
             features.append(tokens.x.float())
     return ImageFeatures(images, torch.cat(features))
 

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 
 from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.errors import UserError
+from openjepa.core.registry import name_of, names
 from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Layout
 from openjepa.masking.region import index_mask
-from openjepa.recipes.registry import RECIPES, load_recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.viz.canvas import COLOR_MAP, COLORS, CaptionedFigure, draw_tiles, fade, outline
 from openjepa.viz.inputs import ImageBatch, load_images
@@ -54,7 +56,7 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
 
 def load_config_or_recipe(name: str) -> Pretrain:
     """Load the config of a run, an export or a recipe. Raises UserError if `name` is neither."""
-    if name in RECIPES:
+    if name in names("recipe"):
         return load_recipe(name)
     if not is_run_folder(Path(name)):
         raise UserError(f"{name} is neither a run nor a recipe: jepa recipes lists the recipes")
@@ -63,8 +65,8 @@ def load_config_or_recipe(name: str) -> Pretrain:
 
 def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFigure:
     """Draw a row for each image: the image, its context, and each target block."""
-    masker = run.masks.build(images.data.grid)
-    mask = masker(None, None, CounterRNG.of(seed, 0, np.arange(len(images.view))), 0.0)[0]
+    rng = CounterRNG.of(seed, 0, np.arange(len(images.view)))
+    mask = run.masks(images.data.layout, None, None, rng, 0.0)[0]
     grid, patch = images.data.grid, images.data.patch
     count, blocks = grid[0] * grid[1], mask.target.shape[1]
     shown_blocks = min(blocks, MAX_BLOCKS)
@@ -80,8 +82,8 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
         labels.append(f"{images.titles[row]}\n{context.sum()} of {count}\npatches in context")
     targets = [f"target {block + 1}" if blocks > 1 else "target" for block in range(shown_blocks)]
     caption = (
-        f"Context and target masks of sampler {run.masks.sampler}, {count} patches of {patch} px: the context encoder "
-        f"gets at most {mask.context.shape[1]} patches, the predictor predicts {mask.target.shape[2]} patches"
+        f"Context and target masks of strategy {name_of('masks', run.masks)}, {count} patches of {patch} px: "
+        f"the context encoder gets at most {mask.context.shape[1]} patches, the predictor predicts {mask.target.shape[2]} patches"
         f"{f' in each of {blocks} target blocks' if blocks > 1 else ''}. Patches outside the mask are hatched."
     )
     figure = draw_tiles(rows, ["image", "context", *targets], labels)
@@ -90,12 +92,12 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
 
 def measure_coverage(run: Pretrain, grid: tuple[int, int], seed: int = 0, samples: int = COVERAGE_SAMPLES) -> Coverage:
     """Measure how often each patch is context and target, over many samples and steps."""
-    masker, count = run.masks.build(grid), grid[0] * grid[1]
+    layout, count = Layout.grid(*grid), grid[0] * grid[1]
     context, target = torch.zeros(count), torch.zeros(count)
     steps = max(1, samples // COVERAGE_BATCH)
     for step in range(steps):
         index = np.arange(COVERAGE_BATCH) + COVERAGE_BATCH * step
-        for mask in masker(None, None, CounterRNG.of(seed, step, index), 0.0):
+        for mask in run.masks(layout, None, None, CounterRNG.of(seed, step, index), 0.0):
             empty = torch.zeros(COVERAGE_BATCH, count)
             valid = torch.ones_like(mask.context) if mask.context_valid is None else mask.context_valid.long()
             context += empty.scatter_add(1, mask.context, valid.float()).clamp(max=1).sum(0)
@@ -119,8 +121,8 @@ def draw_coverage(cover: Coverage, run: Pretrain) -> CaptionedFigure:
         bar.ax.tick_params(labelsize=7)
     never = int((cover.target == 0).sum())
     caption = (
-        f"How often each patch is in the context and in a target block, over {COVERAGE_SAMPLES:,} samples of sampler "
-        f"{run.masks.sampler}. Patches are targets in {100 * cover.target.min():.0f} to {100 * cover.target.max():.0f} "
-        f"% of masks; {f'{never} patches are never targets' if never else 'every patch is a target in some masks'}."
+        f"How often each patch is in the context and in a target block, over {COVERAGE_SAMPLES:,} samples of "
+        f"{name_of('masks', run.masks)}. Patches are targets in {100 * cover.target.min():.0f} to "
+        f"{100 * cover.target.max():.0f} % of masks; {f'{never} patches are never targets' if never else 'every patch is a target in some masks'}."
     )
     return CaptionedFigure("coverage", "Mask coverage", caption, figure)

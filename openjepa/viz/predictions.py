@@ -14,7 +14,7 @@ from torch import Tensor
 from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Masks
+from openjepa.core.types import Layout, Masks
 from openjepa.masking.region import hide_region, index_mask
 from openjepa.training.config import Pretrain
 from openjepa.viz.canvas import CaptionedFigure, ColorScale, colorize, draw_tiles, fade
@@ -61,7 +61,7 @@ def prediction_masks(settings: PredictionOptions, run: Pretrain, images: ImageBa
     grid, count = images.data.grid, len(images.view)
     if settings.box:
         return hide_region(settings.box, grid, count)
-    mask = run.masks.build(grid)(None, None, CounterRNG.of(settings.seed, 0, np.arange(count)), 0.0)[0]
+    mask = run.masks(Layout.grid(*grid), None, None, CounterRNG.of(settings.seed, 0, np.arange(count)), 0.0)[0]
     return mask._replace(target=mask.target[:, :1], target_valid=None)
 
 

@@ -95,7 +95,7 @@ def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
     data = require(run.settings.data, Renders, "jepa report")
     folder, root = str(run.folder), run.settings.data.root
     encoder = load_encoder(FeaturesOptions(run=folder))
-    cost = encoder_flops(run.settings.method, encoder.data, encoder.data.grid[0] * encoder.data.grid[1])
+    cost = encoder_flops(run.settings.method, encoder.data, encoder.data.layout.count)
     affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost)))
     candidates = read_images(root, encoder.data, affordable)
     images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
@@ -107,7 +107,7 @@ def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
         yield prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
     if len(images.names) > NEIGHBOR_COUNT:
         yield draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
-        stages = training_stages(run.folder, run.settings, "target")
+        stages = training_stages(run.folder, run.settings, "")
         yield draw_spectrum(
             [(name, each.pooled(images.view)) for name, each in stages], len(images.names), plural_of(data)
         )

@@ -19,7 +19,8 @@ class FigureOptions:
     count: int = 6  # images to show, evenly spaced over the folder; at most 64
     size: tuple[int, int] | None = None  # height and width of the encoder's input; by default as in training
     eval_crop: EvalCrop = "crop"  # crop: largest centered box; margin: its central 7/8; squash: whole image, resized
-    encoder: Literal["target", "context"] = "target"  # target: the EMA encoder; context: the trained one
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
     out: Path | None = None  # .png file to write, with a page of the same name; by default RUN/figures/NAME.png
     page: bool = field(default=True)  # also write an HTML page
 

@@ -88,14 +88,16 @@ def seconds_per_step(arm: str, options: argparse.Namespace) -> float:
     mean, std = measure_mean_std(data)
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
     data = settings.data.dataset(settings.data.listing(), options.out / "packed")
-    masker = settings.masks.build(settings.data.grid)
     net = settings.method.build(settings.data, 0)
-    steps = Steps(data, masker, batch_size=settings.batch_size, total_steps=1000, seed=0, num_views=net.num_views)
+    steps = Steps(
+        data, settings.masks, settings.data.layout, batch_size=settings.batch_size, total_steps=1000, seed=0,
+        num_views=net.num_views,
+    )  # fmt: skip
     optimizer, seconds = build_optimizer(net, settings.optim), []
     for number in range(LOOKS):
         start = time.perf_counter()
         step = steps[number]
-        train_step(net, optimizer, step.batch, step.masks, settings.optim.at(number, 1000), device)
+        train_step(net, optimizer, step.batch, settings.optim.at(number, 1000), device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[3:])
 

@@ -16,8 +16,13 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.cli.pretrain import pretrain
+from openjepa.core.protocols import Masker
+from openjepa.core.registry import names
 from openjepa.data.synthetic.scenes import render
-from openjepa.masking.config import Masking
+from openjepa.masking.block import Block
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.quadrants import Quadrants
+from openjepa.masking.random import Random
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
@@ -26,13 +31,13 @@ from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.recipes.auto import choose_config
 from openjepa.recipes.ijepa_paper import (
-    vitb16,
-    vitg16_in22k,
-    vith14_in1k,
-    vith14_in22k,
-    vith16_448_in1k,
-    vitl16,
-    vits16,
+    ijepa_vitb16,
+    ijepa_vitg16_in22k,
+    ijepa_vith14_in1k,
+    ijepa_vith14_in22k,
+    ijepa_vith16_448_in1k,
+    ijepa_vitl16,
+    ijepa_vits16,
 )
 from openjepa.recipes.image_small import (
     cifar10,
@@ -43,7 +48,7 @@ from openjepa.recipes.image_small import (
     mae_cifar10,
     vicreg_cifar10,
 )
-from openjepa.recipes.registry import RECIPES, load_recipe
+from openjepa.recipes.registry import load_recipe
 from openjepa.training.checkpoint import load_newest
 from openjepa.training.config import Pretrain
 from openjepa.training.log import read_metrics
@@ -58,13 +63,13 @@ from tests.small import small
 STEPS, BATCH, SCENES = 20, 16, 96
 
 MADE: dict[str, Callable[[], Pretrain]] = {  # every recipe, under words of ours
-    "published huge, patch 14": vith14_in1k,
-    "published huge, patch 16, large pictures": vith16_448_in1k,
-    "published huge, more classes": vith14_in22k,
-    "published giant": vitg16_in22k,
-    "paper base": vitb16,
-    "paper large": vitl16,
-    "one device, small": vits16,
+    "published huge, patch 14": ijepa_vith14_in1k,
+    "published huge, patch 16, large pictures": ijepa_vith16_448_in1k,
+    "published huge, more classes": ijepa_vith14_in22k,
+    "published giant": ijepa_vitg16_in22k,
+    "paper base": ijepa_vitb16,
+    "paper large": ijepa_vitl16,
+    "one device, small": ijepa_vits16,
     "little pictures": cifar10,
     "little pictures in minutes": cifar10_minutes,
     "little pictures in hours": cifar10_hours,
@@ -203,9 +208,9 @@ def shrunk(config: Pretrain, root: tuple[str, ...]) -> Pretrain:
     return replace(config, data=replace(config.data, root=root, size=(side, side), patch=4), method=method)
 
 
-def plain(data: Image | Series, method: JEPA | MAE | VICReg | Decoder, masks: Masking | None = None) -> Pretrain:
+def plain(data: Image | Series, method: JEPA | MAE | VICReg | Decoder, masks: Masker | None = None) -> Pretrain:
     """Give a run as the tests have them."""
-    return Pretrain(data=data, method=method, masks=masks or Masking(), optim=Optim(warmup=0.1, ema_momentum=0.99))
+    return Pretrain(data=data, method=method, masks=masks or MultiBlock(), optim=Optim(warmup=0.1, ema_momentum=0.99))
 
 
 def cases(folder: Path) -> dict[str, Pretrain]:
@@ -231,11 +236,9 @@ def cases(folder: Path) -> dict[str, Pretrain]:
         "also: grey": plain(replace(image, channels=1, mean=(0.5,), std=(0.25,)), released),
         "also: rectangle": plain(replace(image, size=(24, 48)), METHODS["averaged layers"]),
         "also: cosine loss": plain(image, replace(released, loss="cosine")),
-        "also: two masks": plain(image, released, Masking(sampler="random", masks_per_sample=2, target_fraction=0.5)),
-        "also: quadrants": plain(image, released, Masking(sampler="quadrants")),
-        "also: one block, targets see it alone": plain(
-            image, replace(released, target_input="targets_only"), Masking(sampler="block")
-        ),
+        "also: two masks": plain(image, released, Random(masks_per_sample=2, target_fraction=0.5)),
+        "also: quadrants": plain(image, released, Quadrants()),
+        "also: one block, targets see it alone": plain(image, replace(released, target_input="targets_only"), Block()),
         "also: clipped, held": replace(plain(image, released), optim=clipped),
         "also: blocks computed twice": replace(plain(image, METHODS["shared context"]), activation_checkpointing=True),
         "also: another seed": replace(plain(image, released), seed=5),
@@ -323,14 +326,14 @@ def by_one_process(folder: Path, bf16: bool, names: tuple[str, ...] | None = Non
 
 def recipes() -> dict[str, Any]:
     """Give what recipes say at their full size: the work of a step, schedules, lengths."""
-    assert len(MADE) == len(RECIPES) and {make() for make in MADE.values()} == {load_recipe(name) for name in RECIPES}
+    recipes_ = {load_recipe(name) for name in names("recipe")}
+    assert len(MADE) == len(names("recipe")) and {make() for make in MADE.values()} == recipes_
     found = {}
     for name, make in MADE.items():
         config = make()
-        masker = config.masks.build(config.data.grid)
         schedule = [list(config.optim.at(step, 1000)) for step in (0, 50, 133, 500, 999)]
         found[name] = {
-            "work": list(count_flops(config.method, config.data, masker.shapes()[:4])),
+            "work": list(count_flops(config.method, config.data, config.masks.shapes(config.data.layout)[:4])),
             "rate, decay, momentum": [[float(each) for each in row] for row in schedule],
             "length": [float(config.epochs), config.batch_size],
         }

@@ -27,7 +27,7 @@ from openjepa.cli.probe import probe
 from openjepa.cli.search import search
 from openjepa.cli.settings import Cluster, Convert, Duplicates, Embed, Export, MeasureDecoder, Predict, Probe
 from openjepa.core.rng import CounterRNG, epoch_order
-from openjepa.core.types import Masks
+from openjepa.core.types import Layout, Masks
 from openjepa.data.loader import Steps
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, sample_images
@@ -39,7 +39,11 @@ from openjepa.evaluation.tasks.scenes import measure_dense as measure_patches
 from openjepa.evaluation.tasks.scenes import patch_labels as truth_of_patches
 from openjepa.interop.adapters import load_any
 from openjepa.interop.load import load
-from openjepa.masking.config import Masking
+from openjepa.masking.block import Block
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.official import Official
+from openjepa.masking.quadrants import Quadrants
+from openjepa.masking.random import Random
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.recipes.decoder import decoder_config
@@ -64,15 +68,15 @@ from tests.golden.values import bits, exact, numbers, tensors
 FIRST_FORMAT = Path(__file__).parents[1] / "formats" / "1"
 CPU = Device(torch.device("cpu"), bf16=False)
 SAMPLERS = {  # of masks, under words of ours
-    "blocks": Masking(),
-    "blocks of little context": Masking(context_fraction=0.5, targets=6),
-    "as released": Masking(sampler="official"),
-    "quadrants": Masking(sampler="quadrants"),
-    "one block": Masking(sampler="block"),
-    "random": Masking(sampler="random"),
-    "random, some asked for": Masking(sampler="random", mask_ratio=0.75, target_fraction=0.5),
-    "blocks twice": Masking(masks_per_sample=2),
-    "random twice": Masking(sampler="random", masks_per_sample=2),
+    "blocks": MultiBlock(),
+    "blocks of little context": MultiBlock(context_fraction=0.5, targets=6),
+    "as released": Official(),
+    "quadrants": Quadrants(),
+    "one block": Block(),
+    "random": Random(),
+    "random, some asked for": Random(mask_ratio=0.75, target_fraction=0.5),
+    "blocks twice": MultiBlock(masks_per_sample=2),
+    "random twice": Random(masks_per_sample=2),
 }
 
 
@@ -269,13 +273,15 @@ def masks(small: Small) -> dict[str, Any]:
     """Give the masks of three steps of every sampler, over all and as the second of two processes has them."""
     found: dict[str, Any] = {}
     for name, masking in SAMPLERS.items():
-        masker, numbers_ = masking.build((12, 14)), np.arange(48)
+        numbers_ = np.arange(48)
         whole = [CounterRNG.of(3, step, numbers_ + 48 * step) for step in range(3)]
         half = [replace(each, index=each.index[24:], offset=24) for each in whole]
-        found[name] = [drawn_masks(masker(None, None, draws, 0.1)) for draws in (*whole, *half)]
-    found["on a line"] = drawn_masks(Masking().build((1, 32))(None, None, CounterRNG.of(0, 1, np.arange(16)), 0.0))
+        found[name] = [drawn_masks(masking(Layout.grid(12, 14), None, None, draws, 0.1)) for draws in (*whole, *half)]
+    found["on a line"] = drawn_masks(
+        MultiBlock()(Layout.grid(1, 32), None, None, CounterRNG.of(0, 1, np.arange(16)), 0.0)
+    )
     found["shapes"] = {
-        name: exact(torch.tensor(masking.build((12, 14)).shapes())) for name, masking in SAMPLERS.items()
+        name: exact(torch.tensor(masking.shapes(Layout.grid(12, 14)))) for name, masking in SAMPLERS.items()
     }
     found["order"] = epoch_order(5, 2, 12).tolist()
     return found
@@ -290,7 +296,8 @@ def batches(small: Small) -> dict[str, Any]:
     for rank, ranks in ((0, 1), (1, 2)):
         steps = Steps(
             samples,
-            Masking().build(data.grid),
+            MultiBlock(),
+            data.layout,
             batch_size=16,
             total_steps=9,
             seed=2,
@@ -303,7 +310,7 @@ def batches(small: Small) -> dict[str, Any]:
             found[f"step {number}, process {rank + 1} of {ranks}"] = {
                 "pictures": bits(*step.batch.views),
                 "numbers": step.batch.index.tolist(),
-                "masks": drawn_masks(step.masks),
+                "masks": drawn_masks(step.batch.masks),
             }
     return found
 

@@ -38,7 +38,7 @@ def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict
     for number in track(range(run.steps), "steps", console=console, transient=True, disable=not console.is_terminal):
         step, loading = time_call(lambda number=number: steps[number], device)
         times = {"load": loading, **time_step_parts(run, method, optimizer, step, hyperparameters, device)}
-        shapes = mask_shapes(step.masks)
+        shapes = mask_shapes(step.batch.masks)
         if number >= 2:
             for name, seconds in times.items():
                 parts.setdefault(name, []).append(seconds)
@@ -73,15 +73,15 @@ def time_step_parts(
 
     The device finishes one part before the next starts, so the sum is a little more than the time of `train_step`.
     """
-    batch, masks = device.move(step.batch), device.move(step.masks)
+    batch = device.move(step.batch)
 
     def compute_targets() -> Any:
         with device.autocast():
-            return method.targets(batch, masks)
+            return method.targets(batch)
 
     def forward(micro: MicroBatch) -> Any:
         with device.autocast():
-            return method(micro.batch, micro.masks, micro.targets)
+            return method(micro.batch, micro.targets)
 
     def update() -> None:
         set_hyperparameters(optimizer, hyperparameters)
@@ -92,7 +92,7 @@ def time_step_parts(
 
     times = {"targets": 0.0, "forward": 0.0, "backward": 0.0, "update": 0.0}
     targets, times["targets"] = time_call(compute_targets, device)
-    for micro in micro_batches(batch, masks, targets, run.accumulate):
+    for micro in micro_batches(batch, targets, run.accumulate):
         output, seconds = time_call(lambda micro=micro: forward(micro), device)
         times["forward"] += seconds
         times["backward"] += time_call((output.loss / run.accumulate).backward, device)[1]

@@ -32,7 +32,7 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, device: Device, 
     more than 16 shapes, such as the official one, gets code for any length, compiled when it is first needed. No weight
     changes. Raises UserError if torch finds no compiler.
     """
-    shapes = settings.masks.build(settings.data.grid).shapes()
+    shapes = settings.masks.shapes(settings.data.layout)
     static = len(shapes) <= MAX_STATIC_SHAPES
     if static:  # a block beyond the limit, which counts all blocks of the process, silently runs uncompiled
         limits.recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
@@ -55,10 +55,11 @@ def warm_up(settings: Pretrain, method: Any, step: Step, sets: list[tuple[MaskSh
     batch = device.move(step.batch)
     for shapes in sets:
         masks = tuple(dummy_mask(shape, len(batch.index), device) for shape in shapes)
+        masked = batch._replace(masks=masks)
         with device.autocast():
-            targets = method.targets(batch, masks)
-            micro = next(micro_batches(batch, masks, targets, settings.accumulate))
-            loss = method(micro.batch, micro.masks, micro.targets).loss
+            targets = method.targets(masked)
+            micro = next(micro_batches(masked, targets, settings.accumulate))
+            loss = method(micro.batch, micro.targets).loss
         loss.backward()
     method.zero_grad(set_to_none=True)
 

@@ -31,7 +31,7 @@ class StepFlops(NamedTuple):
 
 def count_flops(method: Method, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
     """Return the FLOPs of one sample under these masks, which share one forward pass of the target encoder."""
-    masks, grid_tokens = list(masks), data.grid[0] * data.grid[1]
+    masks, grid_tokens = list(masks), data.layout.count
     if isinstance(method, VICReg):
         tokens = masks[0][0] if method.masked else grid_tokens
         return StepFlops(0, 2 * 3 * encoder_flops(method, data, tokens), 2 * 3 * expander_flops(method))
@@ -73,7 +73,7 @@ def predictor_flops(method: JEPA | MAE, data: Modality, context_size: int, block
 
 def decoder_flops(method: Decoder, data: Modality, mask: MaskShape) -> StepFlops:
     """Return the FLOPs of the decoder, forward and backward, and of the frozen networks that condition it, forward."""
-    grid_tokens, (context_size, _, target_size) = data.grid[0] * data.grid[1], mask
+    grid_tokens, (context_size, _, target_size) = data.layout.count, mask
     predicts, dim = method.condition == "prediction", method.decoder_dim
     tokens = target_size if predicts else grid_tokens
     frozen = encoder_flops(method, data, context_size if predicts else grid_tokens)

@@ -1,0 +1,73 @@
+"""Tell the modality of a run from its files: by suffix, and for arrays also by type of value and number of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openjepa.core import registry
+from openjepa.core.errors import UserError
+from openjepa.data.archives import ARCHIVE_SUFFIXES
+from openjepa.data.listing import path_suffix, walk_files
+
+SAMPLED_FILES = 64  # files that are looked at
+
+
+def detect_modality(root: tuple[str, ...]) -> str:
+    """Return the name of the only modality that reads the files below `root`.
+
+    Raises UserError if there is none or more than one: the user then names it.
+    """
+    modalities = {name: registry.find("modality", name) for name in registry.names("modality")}
+    suffixes = frozenset().union(*(getattr(cls, "suffixes", ()) for cls in modalities.values()))
+    readers: dict[str, str] = {}  # modality -> one of its files
+    for file in islice(sample_files(root, suffixes), SAMPLED_FILES):
+        for name, cls in modalities.items():
+            if reads(cls, file):
+                readers.setdefault(name, file)
+    if not readers:
+        raise UserError(
+            f"no modality reads the files in {' '.join(root)}: it needs files ending in "
+            f"{' '.join(sorted(each.lstrip('.') for each in suffixes))}, or --modality {' or '.join(modalities)}"
+        )
+    if len(readers) > 1:
+        examples = ", ".join(f"{name} reads {file}" for name, file in readers.items())
+        raise UserError(f"the modality is ambiguous ({examples}): add --modality {' or --modality '.join(readers)}")
+    return next(iter(readers))
+
+
+def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[str]:
+    """Yield files below folders, archives and single files; the names in a .txt file are its lines."""
+    for each in root:
+        path = Path(each).expanduser()
+        if path.suffix == ".txt" and path.is_file():
+            yield from (str(path.parent / line.strip()) for line in path.read_text().splitlines() if line.strip())
+        elif path.is_file():
+            yield str(path)
+        elif path.is_dir():
+            yield from (file for file, _ in walk_files(str(path), suffixes | ARCHIVE_SUFFIXES))
+        else:
+            raise UserError(f"{each} does not exist: give --data.root a folder or a file")
+
+
+def reads(modality: Any, file: str) -> bool:
+    """Return whether a modality reads a file: its suffix fits and, of an array, type of value and number of axes."""
+    suffix = path_suffix(file)
+    if suffix in ARCHIVE_SUFFIXES:
+        return getattr(modality, "archives", False)
+    if suffix not in getattr(modality, "suffixes", ()):
+        return False
+    return suffix != ".npy" or array_kind(file) in modality.arrays
+
+
+def array_kind(file: str) -> tuple[str, int]:
+    """Return the kind of an array's values (u: unsigned integers, f: floats …) and its number of axes."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{file} is not a .npy array that can be read ({error}): repair or remove it") from error
+    return array.dtype.kind, array.ndim

@@ -1,0 +1,89 @@
+"""Run a recipe of several stages: each is a run of its own that starts from the weights of the one before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openjepa.core.console import info
+from openjepa.core.distributed import is_main
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write, read_json
+from openjepa.training.checkpoint import list_checkpoints
+from openjepa.training.config import Pretrain, from_json, load_config, to_json
+
+STAGES_FILE = "stages.json"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The runs of a recipe, in order. A stage without `init_from` starts from the weights of the stage before.
+
+    `init_from` and a method's teacher may name an earlier stage: `Path("stage-1")`.
+    """
+
+    runs: tuple[Pretrain, ...]
+
+
+def stage_folder(out: Path, number: int) -> Path:
+    """Return the folder of a stage, numbered from 1."""
+    return out / f"stage-{number}"
+
+
+def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:
+    """Run the stages that are not finished, one after another, and return the folder of the last.
+
+    Called again with `resume`, it goes on where it stopped, inside a stage or between two. Raises UserError if the
+    folder holds the stages of another call and `resume` is not given.
+    """
+    resume = stages.runs[0].resume
+    if (out / STAGES_FILE).is_file() and resume == "no":
+        raise UserError(f"{out} already holds a run: continue it with --resume, or give another --out")
+    if is_main():
+        with atomic_write(out / STAGES_FILE) as temporary:
+            temporary.write_text(json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1))
+    for number, stage in enumerate(stages.runs, 1):
+        settings = place_stage(stage, out, number)
+        if is_finished(settings):
+            info(f"stage {number}    of {len(stages.runs)} is finished: {settings.out}")
+            continue
+        info(f"stage {number}    of {len(stages.runs)}: {settings.out}")
+        pretrain(settings)
+    return stage_folder(out, len(stages.runs))
+
+
+def place_stage(stage: Pretrain, out: Path, number: int) -> Pretrain:
+    """Return the settings of a stage with its folder, and with the folders of the earlier stages that it names."""
+    start = stage.init_from or (Path(f"stage-{number - 1}") if number > 1 else None)
+    earlier = {f"stage-{each}": str(stage_folder(out, each)) for each in range(1, number)}
+    return dataclasses.replace(
+        stage,
+        out=stage_folder(out, number),
+        init_from=None if start is None else Path(earlier.get(str(start), start)),
+        resume="no" if stage.resume == "no" else "if-any",
+        method=name_folders(stage.method, earlier),
+    )
+
+
+def name_folders(method: Any, folders: dict[str, str]) -> Any:
+    """Return a method's settings with the names of stages replaced by their folders."""
+    fields = {each.name: getattr(method, each.name) for each in dataclasses.fields(method)}
+    named = {name: folders[value] for name, value in fields.items() if isinstance(value, str) and value in folders}
+    return dataclasses.replace(method, **named)
+
+
+def is_finished(settings: Pretrain) -> bool:
+    """Return whether a stage has taken all its steps and exported its encoder."""
+    if not (settings.out / "export" / "config.json").is_file():
+        return False
+    newest = next(iter(list_checkpoints(settings.out / "checkpoints")), None)
+    return newest is not None and int(newest.name.removeprefix("step-")) >= load_config(settings.out).steps
+
+
+def load_stages(out: Path) -> Stages:
+    """Load the stages that `run_stages` wrote to a folder."""
+    return Stages(tuple(from_json(each) for each in read_json(out / STAGES_FILE)["stages"]))
