@@ -211,6 +211,16 @@ def test_an_image_has_every_capability_that_series_have_and_measures_its_statist
     assert not isinstance(MODALITIES["series"], Measures)
 
 
+def test_automatic_settings_take_channels_and_length_from_the_file(tmp_path):
+    from openjepa.recipes.auto import choose_config
+
+    np.save(tmp_path / "eeg.npy", np.zeros((9, 4, 100), np.float32))
+    config, reasons = choose_config((str(tmp_path / "eeg.npy"),), modality="series")
+    assert (config.data.channels, config.data.length, config.data.window) == (4, 96, 8)
+    assert "9 signals of 4 channels and 100 time steps: crops of 96 time steps" in reasons[0]
+    assert len(config.data.dataset(config.data.listing())) == 9
+
+
 def test_measuring_keeps_statistics_that_are_set():
     data = MODALITIES["image"]
     samples = data.synthetic(16, 0)

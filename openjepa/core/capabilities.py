@@ -81,6 +81,15 @@ class Inspects(Protocol):
 
 
 @runtime_checkable
+class Suggests(Protocol):
+    """Choose settings that fit the files: `jepa pretrain` without a recipe. Those of images are in recipes/auto.py."""
+
+    def suggest(self) -> tuple[Any, tuple[str, ...]]:
+        """Return the modality with settings for the files below its root, and the reasons, one line each."""
+        ...
+
+
+@runtime_checkable
 class Exports(Protocol):
     """Define the input of an exported program: `jepa export --format torch` and `onnx`."""
 

@@ -136,6 +136,18 @@ class Series:
     def describe(self) -> str:
         return f"{self.length} time steps in windows of {self.window}"
 
+    def suggest(self) -> tuple[Series, tuple[str, ...]]:
+        """Take the channels from an array of signals, and the length if its signals are shorter than `length`."""
+        file = self.listing().paths[0]
+        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape if file.endswith(".npy") else ()
+        if len(shape) != 3 or shape[2] < self.window:
+            return self, ()
+        length = min(self.length, shape[2] // self.window * self.window)
+        reason = (
+            f"{shape[0]:,} signals of {shape[1]} channels and {shape[2]:,} time steps: crops of {length} time steps"
+        )
+        return dataclasses.replace(self, channels=shape[1], length=length), (reason,)
+
     def baselines(self) -> dict[str, Callable[[Float[Tensor, "B C L"]], Float[Tensor, "B F"]]]:
         """Return normalized samples, and the magnitudes of their Fourier transform, which do not depend on the phase.
 
