@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch, Masks, MaskShape, Output, ParamGroup, Signal, StepFlops, Tokens
-from openjepa.nn.positions import rope_frequency_count
+from openjepa.nn.positions import rope_frequency_count, sincos_frequency_count
 
 SIGNALS = (  # docs/health.md has the measurements behind these values
     Signal("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample", 0.1, 1.0),
@@ -126,3 +126,5 @@ def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: in
         )
     if positions == "rope":
         rope_frequency_count(dim // heads, coordinates)
+    else:
+        sincos_frequency_count(dim, coordinates)
