@@ -110,7 +110,7 @@ def feature_rows(predictor: StateDict, job: ExportJob) -> StateDict:
 
     Empty if it predicts several layers side by side, which the released code cannot represent.
     """
-    width = job.encoder.config.method.dim
+    width = job.encoder.config.method.encoder.dim
     if not predictor or job.encoder.target_dim != width:
         return {}
     return {name: x[:width] if name.startswith("proj.") else x for name, x in predictor.items()}
@@ -135,8 +135,7 @@ def check_representable(encoder: PretrainedEncoder, target: str) -> None:
     """Raise UserError if the target format cannot represent a part of our encoder."""
     method, data = encoder.config.method, encoder.config.data
     parts = {
-        "rotary positions": method.positions != "sincos",
-        "registers": method.registers > 0,
+        "rotary positions": method.encoder.positions != "sincos",
         "a convolutional stem": isinstance(data, Image) and data.stem != "linear",
     }
     if unsupported := [name for name, is_used in parts.items() if is_used]:

@@ -49,7 +49,7 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
     """Return the model card in Markdown, with the front matter that the Hugging Face hub reads."""
     data, method = encoder.data, encoder.config.method
     usage = USAGE[form].format(
-        folder=folder, patches=data.grid[0] * data.grid[1], width=method.dim, channels=data.channels
+        folder=folder, patches=data.grid[0] * data.grid[1], width=method.encoder.dim, channels=data.channels
     )
     libraries = {"hf": "transformers", "timm": "timm"}
     front = [f"license: {license}"] if license else []
@@ -83,8 +83,7 @@ def encoder_facts(encoder: PretrainedEncoder) -> list[str]:
         "squash": "the whole image, squashed",
     }
     return [
-        f"Encoder: a vision transformer of width {method.dim}, depth {method.depth}, {method.num_heads} heads; "
-        f"patches of {data.patch} px, no class token",
+        f"Encoder: a vision transformer, {method.encoder.describe()}; patches of {data.patch} px, no class token",
         f"Images: {data.size[0]}×{data.size[1]} px, {views[data.eval_crop]}, bilinear; "
         f"pixel values in [0, 1] with {statistics}",
     ]
