@@ -22,9 +22,10 @@ from openjepa.nn.pooling import AttentivePool
 from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_frequency_count, sincos
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.regularizers import covariance_loss, variance_loss
-from openjepa.nn.target_transforms import center, global_mean_var, zca_whiten
+from openjepa.nn.target_transforms import center, global_mean_var
 from openjepa.nn.vit import ViT
 from openjepa.training.config import check_heads
+from studies.small_data.jepa_variants import zca_whiten
 from tests.ranks import rank_environments
 from tests.ready import Ready
 

@@ -17,6 +17,7 @@ from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.programs import write_onnx, write_torch_program
 from openjepa.interop.timm import write_timm
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import ViT
 from openjepa.training.run_folder import (
     CONTEXT_FILE,
     CONTEXT_PREFIX,
@@ -135,6 +136,7 @@ def check_representable(encoder: PretrainedEncoder, target: str) -> None:
     """Raise UserError if the target format cannot represent a part of our encoder."""
     method, data = encoder.config.method, encoder.config.data
     parts = {
+        "networks of a plug-in": type(encoder.network) is not ViT,
         "rotary positions": method.encoder.positions != "sincos",
         "a convolutional stem": isinstance(data, Image) and data.stem != "linear",
     }
