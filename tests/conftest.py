@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 install_import_hook("openjepa", "beartype.beartype")
 
 import gc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,19 @@ def photos(tmp_path_factory) -> Path:
         part = folder / f"class{number % 3}"
         part.mkdir(exist_ok=True)
         Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(part / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def jepa_data() -> Callable[[str], Path]:
+    """Return a function that gives a folder of real data by name, such as "series", or skips the test without it."""
+
+    def folder(name: str) -> Path:
+        root = os.environ.get("JEPA_DATA")
+        if root and (Path(root) / name).is_dir():
+            return Path(root) / name
+        pytest.skip(f"set JEPA_DATA to a folder with {name}/ unpacked (python -m scripts.unpack_data ARCHIVES FOLDER)")
+
     return folder
 
 

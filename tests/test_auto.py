@@ -34,11 +34,12 @@ def test_fewer_threads_get_smaller_batches():
 def test_the_threads_of_all_processes_are_counted(monkeypatch):
     asked = []
 
-    def record(root, budget, device, threads):
+    def record(root, budget, device, threads, modality):
         asked.append(threads)
         return AutoConfig(Pretrain(), ("none",))
 
     monkeypatch.setattr(parsing, "choose_config", record)
+    monkeypatch.setattr(parsing, "detect_modality", lambda root: "image")
     for world, flags in (("1", []), ("1", ["--threads", "2"]), ("3", ["--threads=2"]), ("1", ["--threads", "x"])):
         monkeypatch.setenv("WORLD_SIZE", world)
         default_settings(["--data.root", "photos", *flags])

@@ -23,8 +23,7 @@ from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.regularizers import covariance_loss, variance_loss
 from openjepa.nn.target_transforms import center, global_mean_var
-from openjepa.nn.vit import ViT
-from openjepa.training.config import check_heads
+from openjepa.nn.vit import ViT, check_heads
 from studies.small_data.jepa_variants import zca_whiten
 from tests.ranks import rank_environments
 from tests.ready import Ready

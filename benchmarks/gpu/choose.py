@@ -26,9 +26,7 @@ CANDIDATES = {  # settings on top of --recipe and --batch-size
     "384×6": WIDE,
     "384×6, twice the rate": f"{WIDE} --optim.lr 6e-3",
     "384×12": f"{WIDE} --method.encoder.depth 12 --method.target-layers 6 7 8 9 10 11",
-    "384×6, the paper's blocks": (
-        f"{WIDE} --masks multiblock --method.target-input whole --method.target-stride 1"
-    ),
+    "384×6, the paper's blocks": (f"{WIDE} --masks multiblock --method.target-input whole --method.target-stride 1"),
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core.fileio import read_json
+from openjepa.core.registry import name_of
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
 from openjepa.training.config import Pretrain
@@ -106,6 +107,6 @@ def describe_recipe(config: Pretrain, step: int) -> str:
     is_jepa = isinstance(method, JEPA)
     target = f"features of blocks {' '.join(map(str, method.target_layers))}" if is_jepa else "pixels"
     return (
-        f"{type(method).__name__}, targets: {target}; masks “{config.masks.sampler}”; {step:,} steps of "
+        f"{type(method).__name__}, targets: {target}; masks “{name_of('masks', config.masks)}”; {step:,} steps of "
         f"{config.batch_size} images, {optimizer} at {config.optim.lr:g}, seed {config.seed}"
     )

@@ -93,8 +93,7 @@ class JEPA(ViTMethodConfig):
                 f"--method.target-stride {self.target_stride} leaves positions without a target unless there is a "
                 "pixel loss: try --method.pixel-loss-weight 1 or --method.target-stride 1"
             )
-        blocks = {shape[1] for shape in masks.shapes(data.layout)} if self.target_input == "targets_only" else {1}
-        if blocks != {1} or (self.target_input == "targets_only" and masks.masks_per_sample > 1):
+        if self.target_input == "targets_only" and not draws_one_block(data, masks):
             raise UserError(
                 "--method.target-input targets_only requires a single target block per sample: "
                 "try --masks random --masks.masks-per-sample 1, or --method.target-input whole"
@@ -255,6 +254,11 @@ class MaskedJEPA(BaseMethod):
     ) -> Float[Tensor, "B M T E"]:
         """Return the mean target at every token: the prediction of a model that ignores its input."""
         return mean_target(targets[:, :, :: self.config.target_stride], self.subsample(valid)).expand_as(targets)
+
+
+def draws_one_block(data: Modality, masks: Any) -> bool:
+    """Return whether a sample has one mask with one target block, as far as the settings tell."""
+    return masks.masks_per_sample == 1 and {blocks for _, blocks, _ in masks.shapes(data.layout)} <= {1}
 
 
 def put_back(x: Float[Tensor, "B K E"], keep: Keep, count: int) -> Float[Tensor, "B N E"]:

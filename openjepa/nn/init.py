@@ -66,5 +66,4 @@ def scale_stem(stem: nn.Module, width: int) -> None:
         parameter.mul_(parameter[0].numel() ** -0.5 / 0.02)
     if len(matrices) > 1:
         noise = torch.randn(1, 256, width, generator=torch.Generator().manual_seed(0))
-        stem = copy.deepcopy(stem)
-        matrices[-1].div_(stem(Tokens(noise, noise.new_zeros(1, 256, 0))).x.square().mean().sqrt())
+        matrices[-1].div_(copy.deepcopy(stem)(Tokens(noise, noise.new_zeros(1, 256, 0))).x.square().mean().sqrt())

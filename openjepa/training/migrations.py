@@ -63,7 +63,10 @@ REMOVED_IN_3 = {  # setting -> its value when it has no effect
 }  # fmt: skip
 NETWORKS_DIFFER = ("registers", "target_join", "predictor_context")  # a decoder needs these of the run that it decodes
 
-VARIANTS, VARIANTS_FILE = "jepa-variants", "studies/small_data/jepa_variants.py"  # the plug-in that has what was removed
+VARIANTS, VARIANTS_FILE = (
+    "jepa-variants",
+    "studies/small_data/jepa_variants.py",
+)  # the plug-in that has what was removed
 
 
 def migrate(settings: dict[str, Any]) -> dict[str, Any]:

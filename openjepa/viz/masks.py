@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from openjepa.core.errors import UserError
-from openjepa.core.registry import names
+from openjepa.core.registry import name_of, names
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout
 from openjepa.masking.region import index_mask
@@ -83,8 +83,9 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
         rows.append(tiles)
         labels.append(f"{images.titles[row]}\n{context.sum()} of {count}\npatches in context")
     targets = [f"target {block + 1}" if blocks > 1 else "target" for block in range(shown_blocks)]
+    strategy = name_of("masks", run.masks)
     caption = (
-        f"Context and target masks of sampler {run.masks.sampler}, {count} patches of {patch} px: the context encoder "
+        f"Context and target masks of strategy {strategy}, {count} patches of {patch} px: the context encoder "
         f"gets at most {mask.context.shape[1]} patches, the predictor predicts {mask.target.shape[2]} patches"
         f"{f' in each of {blocks} target blocks' if blocks > 1 else ''}. Patches outside the mask are hatched."
     )
@@ -122,9 +123,10 @@ def draw_coverage(cover: Coverage, run: Pretrain) -> CaptionedFigure:
         bar.set_label("fraction of masks", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     never = int((cover.target == 0).sum())
+    strategy = name_of("masks", run.masks)
     caption = (
-        f"How often each patch is in the context and in a target block, over {COVERAGE_SAMPLES:,} samples of sampler "
-        f"{run.masks.sampler}. Patches are targets in {100 * cover.target.min():.0f} to {100 * cover.target.max():.0f} "
+        f"How often each patch is in the context and in a target block, over {COVERAGE_SAMPLES:,} samples of "
+        f"{strategy}. Patches are targets in {100 * cover.target.min():.0f} to {100 * cover.target.max():.0f} "
         f"% of masks; {f'{never} patches are never targets' if never else 'every patch is a target in some masks'}."
     )
     return CaptionedFigure("coverage", "Mask coverage", caption, figure)
