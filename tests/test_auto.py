@@ -66,7 +66,7 @@ def test_chosen_settings_have_a_short_ema_a_lower_learning_rate_than_the_recipe_
     config, reasons = cpu_config(Image(size=(32, 32), patch=4), 50_000, 600.0)
     named = load_recipe("cifar10-muon")
     assert config.optim == dataclasses.replace(named.optim, lr=2e-3, ema_rampup=0.1) and named.optim.lr > 2e-3
-    layers = tuple(range(config.method.depth))  # with the last four only, other images come closer to collapse
+    layers = tuple(range(config.method.encoder.depth))  # with the last four only, other images come closer to collapse
     assert config.method == dataclasses.replace(named.method, target_layers=layers) and config.masks == named.masks
     assert any("Muon with learning rate 0.002" in reason for reason in reasons)
     assert any("10% of the steps so far, at most 100" in reason for reason in reasons)

@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from openjepa.core.distributed import full_tensor, gather_ranks
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
-from openjepa.methods.base import check_heads
 from openjepa.nn.ema import update_ema
 from openjepa.nn.init import initialize, scale_stem
 from openjepa.nn.pooling import AttentivePool
@@ -24,8 +23,9 @@ from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.regularizers import covariance_loss, variance_loss
 from openjepa.nn.stems import LocalTokenizer
-from openjepa.nn.target_transforms import center, global_mean_var, zca_whiten
-from openjepa.nn.vit import ViT
+from openjepa.nn.target_transforms import center, global_mean_var
+from openjepa.nn.vit import ViT, check_heads
+from studies.small_data.jepa_variants import zca_whiten
 from tests.ranks import rank_environments
 from tests.ready import Ready
 

@@ -1,4 +1,4 @@
-"""Transforms of target features: normalize, center, standardize, whiten.   B batch  N tokens  E width"""
+"""Transforms of target features: normalize, center, standardize.   B batch  N tokens  E width"""
 
 from __future__ import annotations
 
@@ -39,18 +39,8 @@ def global_token_count(x: Float[Tensor, "B N E"], valid: Bool[Tensor, "B N"] | N
     return all_reduce_sum(valid.sum().float()).clamp(min=1)
 
 
-def zca_whiten(
-    x: Float[Tensor, "B N E"], power: float, valid: Bool[Tensor, "B N"] | None = None
-) -> Float[Tensor, "B N E"]:
-    """Whiten centered targets (ZCA): raise the std of each principal direction to the power 1 - `power`.
-
-    `power` is 1 for full whitening, 0 for none. The covariance is that of the valid tokens of the global batch, and
-    everything is in fp32. Directions with less than a thousandth of the mean variance are scaled as if they had that
-    much.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        rows = zero_padding(x.float(), valid).flatten(0, 1)
-        covariance = all_reduce_sum(rows.T @ rows) / global_token_count(x, valid)
-        variance, axes = torch.linalg.eigh(covariance)
-        variance = torch.maximum(variance, 1e-3 * variance.mean())
-        return x.float() @ (axes * variance ** (-power / 2)) @ axes.T
+def mean_target(x: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None) -> Float[Tensor, "E"]:
+    """Return the mean of the valid targets of a batch: what a model predicts that ignores its input."""
+    if valid is None:
+        return x.mean((0, 1, 2))
+    return zero_padding(x.flatten(0, 1), valid.flatten(0, 1)).sum((0, 1)) / valid.sum().clamp(min=1)

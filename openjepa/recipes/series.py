@@ -6,6 +6,8 @@ import dataclasses
 
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.series import Series
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.image_small import tune_for_minutes
 from openjepa.training.config import Pretrain
 
@@ -25,5 +27,5 @@ def series_small() -> Pretrain:
     Source: Assran et al., CVPR 2023, arXiv 2301.08243, for the method; the settings are this project's.
     """
     data = Series(length=336, window=12, channels=7, stride=5)
-    method = JEPA(dim=128, depth=4, num_heads=4, predictor_dim=64)
+    method = JEPA(ViTConfig(dim=128, depth=4, num_heads=4), PredictorConfig(dim=64))
     return dataclasses.replace(tune_for_minutes(Pretrain(data), method), epochs=75.0)
