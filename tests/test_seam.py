@@ -93,12 +93,13 @@ def build(settings: Pretrain):
 def test_the_loss_falls(name, teacher):
     settings = settings_of(name, teacher)
     method, steps = build(replace(settings, steps=12))
-    optimizer = build_optimizer(method, settings.optim)
+    fixed = replace(settings.optim, ema_momentum=1.0)  # targets that do not move
+    optimizer = build_optimizer(method, fixed)
     first: dict[int, float] = {}
     last: dict[int, float] = {}
-    for number in range(80):
+    for number in range(100):
         batch = steps[number % 4].batch  # the same few batches again and again
-        loss = float(train_step(method, optimizer, batch, settings.optim.at(0, 12), CPU, clip=1.0).output.loss)
+        loss = float(train_step(method, optimizer, batch, fixed.at(0, 12), CPU, clip=1.0).output.loss)
         first.setdefault(batch.stream, loss)
         last[batch.stream] = loss
     assert all(last[stream] < 0.85 * first[stream] for stream in first), (first, last)
@@ -227,5 +228,6 @@ def test_two_processes_train_as_one_does(teacher, tmp_path):
             load_newest_method(folder, load_config(folder))[0].state_dict()
             for folder in (tmp_path / "one" / settings.out.name, settings.out)
         )
-        for key in one:
-            torch.testing.assert_close(one[key], other[key], atol=2e-5, rtol=1e-3, msg=f"{settings.out.name}: {key}")
+        start = settings.method.build(settings.data, settings.seed).state_dict()
+        one, other, start = (torch.cat([x.float().flatten() for x in each.values()]) for each in (one, other, start))
+        assert (one - other).norm() < 0.02 * (one - start).norm(), settings.out.name
