@@ -16,6 +16,8 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.features import baseline_features, baselines_of, raw_features
 from openjepa.evaluation.index import open_index
 from openjepa.masking.random import Random
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.viz.thumbnails import thumbnail
 from tests.conftest import JEPA, MODALITIES, Optim, Pretrain, Series, replace
 
