@@ -50,6 +50,6 @@ def probe_tables(run: Path) -> str:
     for file in sorted((run / "probes").glob("*.json")):
         scores = read_scores(file)["scores"]
         if scores:
-            title = f"{file.stem}, accuracy on test images with its 95 % interval:"
+            title = f"{file.stem}, scores on test images with their 95 % intervals:"
             tables.append(f"{title}\n\n{format_scores(scores)}")
     return "\n\n".join(tables)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
-from openjepa.evaluation.scores import format_cell, read_scores, table_axes
+from openjepa.evaluation.scores import read_scores, table_rows
 from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
 from openjepa.training.collapse import CollapseAlarm
@@ -131,9 +131,8 @@ def format_probes(run: RunRecord, named: bool) -> str:
     for file in sorted((run.folder / "probes").glob("*.json")):
         content = read_scores(file)
         if scores := content["scores"]:
-            names, kinds = table_axes(scores)
-            lines = [(name, *(format_cell(scores, name, kind) for kind in kinds)) for name in names]
-            parts.append(format_table(("features", *(f"{kind}, accuracy in %" for kind in kinds)), lines))
+            head_row, *rows = table_rows(scores)
+            parts.append(format_table(tuple(head_row), [tuple(row) for row in rows]))
             split = html.escape(str(content.get("split", "")))
             parts.append(f"<p>{html.escape(file.stem)}: {split}; 95 % confidence intervals.</p>")
     command = f"<code>jepa probe {html.escape(str(run.folder))} --data.root LABELED</code>"
