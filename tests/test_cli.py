@@ -1,6 +1,7 @@
 """The tool as a user types it: what it prints, how it fails, what it leaves behind."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess

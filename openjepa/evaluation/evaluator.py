@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -88,6 +88,7 @@ class ProbeInput:
         return torch.cat([self.groups[fold.test] for fold in self.folds])
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """Measures features; a frozen dataclass in evaluation/probes/, whose file's name is its name in --probes.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from openjepa.core.catalog import find_named
 from openjepa.core.errors import UserError
@@ -31,6 +31,7 @@ class Split(NamedTuple):
 Baselines = Mapping[str, Callable[[Dataset], Features]]  # name in the scores -> features without an encoder
 
 
+@runtime_checkable
 class Task(Protocol):
     """A kind of labeled data; a frozen dataclass in evaluation/tasks/, whose file's name begins its names.
 

@@ -28,7 +28,7 @@ def probe_names() -> list[str]:
 
 
 def create_probes(settings: ProbeSettings) -> dict[str, Evaluator]:
-    """Create the requested evaluators. Raises UserError if there are none or a name is unknown."""
+    """Create the requested evaluators. Raises UserError if the list is empty or a name is unknown."""
     if not settings.probes:
         raise UserError("--probes is empty: give at least one, e.g. --probes logistic knn")
     return {name: create_probe(find_named(PROBES, name, "probe"), settings) for name in settings.probes}

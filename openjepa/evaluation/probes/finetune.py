@@ -25,7 +25,7 @@ from openjepa.evaluation.evaluator import (
 )
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe, FinetuneRecipeName
-from openjepa.evaluation.probes.lowshot import Answer, FewLabels, lowshot_scores
+from openjepa.evaluation.probes.lowshot import Answer, LabelSubsets, lowshot_scores
 from openjepa.evaluation.probes.mixup import mix_batch
 from openjepa.interop.pretrained import PretrainedEncoder
 
@@ -200,7 +200,7 @@ class Finetune:
             return Prediction(answer_of(part)(torch.arange(len(part.train.y))), chosen)
 
         if self.finetune == "lowshot":
-            few = FewLabels(self.shots, self.repeats, self.seed)
-            yield from lowshot_scores(subject, "finetune", answer_of, few, chosen)
+            subsets = LabelSubsets(self.shots, self.repeats, self.seed)
+            yield from lowshot_scores(subject, "finetune", answer_of, subsets, chosen)
         else:
             yield from classification_score(subject, metric_name("finetune", self.finetune), predict)

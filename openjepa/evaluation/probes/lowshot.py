@@ -74,7 +74,7 @@ Answer = Callable[[Tensor], Tensor]  # rows of the training data that keep their
 
 
 @dataclass(frozen=True)
-class FewLabels:
+class LabelSubsets:
     """Random subsets of labels: how many labels, how often, from which seed."""
 
     shots: tuple[float, ...]
@@ -86,7 +86,7 @@ def lowshot_scores(
     subject: ProbeInput,
     metric: str,
     answer_of: Callable[[SplitFeatures], Answer],
-    few: FewLabels,
+    subsets: LabelSubsets,
     chosen: dict[str, Any],
 ) -> Iterator[Score]:
     """Yield for each number of shots the mean accuracy over random subsets of labels, with its interval.
@@ -94,12 +94,12 @@ def lowshot_scores(
     The interval is over the subsets or, with only one of them, over the test samples.
     """
     check_classes(subject, metric or "lowshot")
-    for shots in few.shots:
+    for shots in subsets.shots:
         repeats = []
         for part in subject.parts():
             y, truth = part.train.y, part.test.y
             answer = answer_of(part)
-            repeats.append(lowshot_probe(answer, y, truth, subject.classes, shots, few.repeats, few.seed))
+            repeats.append(lowshot_probe(answer, y, truth, subject.classes, shots, subsets.repeats, subsets.seed))
         correct = [torch.cat([fold.correct for fold in repeat]) for repeat in zip(*repeats, strict=True)]
         values = torch.tensor([each.mean().item() for each in correct])
         label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
@@ -131,5 +131,5 @@ class LowShot:
             x, y, test = part.train[kind], part.train.y, part.test[kind]
             return lambda rows: fit_logistic(x[rows], y[rows], subject.classes, STRENGTH).predict(test)
 
-        few = FewLabels(self.shots, self.repeats, self.seed)
-        return lowshot_scores(subject, "" if kind == "last" else kind, answer_of, few, {"kind": kind})
+        subsets = LabelSubsets(self.shots, self.repeats, self.seed)
+        return lowshot_scores(subject, "" if kind == "last" else kind, answer_of, subsets, {"kind": kind})
