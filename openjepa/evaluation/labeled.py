@@ -10,7 +10,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.settings import LabeledData
-from openjepa.evaluation.splits import sample_values
+from openjepa.evaluation.splits import check_folds, sample_values
 
 TASKS = "openjepa.evaluation.tasks"  # one file per task
 
@@ -62,6 +62,8 @@ def find_task(labels: str) -> Task:
 def split_labeled(modality: Any, labeled: LabeledData, seed: int) -> Split:
     """Split labeled data into training and test data as its task says. Raises UserError if that is impossible."""
     split = find_task(labeled.labels).split(modality, labeled, seed)
+    if split.divided:
+        check_folds(labeled.folds, len(split.train), "samples")
     if labeled.split == "groups" and sample_values(split.train, "groups") is None:
         raise UserError(
             "--data.split groups: this data does not say which samples belong together; its dataset has no `groups`"

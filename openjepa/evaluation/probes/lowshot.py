@@ -106,8 +106,7 @@ def lowshot_scores(
         spread = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": repeats[0][0].shots}
         name, details = metric_name(label, metric), {**chosen, **spread}
         if len(correct) == 1:
-            score = percent_score(subject, name, correct[0], details)
-            yield score._replace(value=100 * float(values.mean()))
+            yield percent_score(subject, name, correct[0], details)
         else:
             low, high = bootstrap_interval(values)
             value = 100 * float(values.mean())
