@@ -143,7 +143,7 @@ class Brightness:
 
 @pytest.fixture
 def brightness(monkeypatch):
-    find = catalog.find_named
+    find = find_named
     monkeypatch.setattr(
         tasks,
         "find_named",
