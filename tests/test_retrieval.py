@@ -425,7 +425,7 @@ def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
     for row in rows[::9]:
         (best,) = classify(row["file"])
         assert best["label"] == row["class"] and best["score"] == pytest.approx(float(row["chance"]), abs=1e-3)
-    assert "accuracy on test images" in (tmp_path / "hf" / "README.md").read_text()
+    assert "accuracy on test data" in (tmp_path / "hf" / "README.md").read_text()
     capsys.readouterr()
     other = run.with_name("other")
     if not other.exists():

@@ -9,13 +9,13 @@ from openjepa.cli.settings import DEMOS, Demo
 from openjepa.core.catalog import find_named
 from openjepa.core.console import info
 from openjepa.core.types import Score
-from openjepa.evaluation.scores import print_scores, write_scores
+from openjepa.evaluation.scores import describe_scores, print_scores, write_scores
 
 
 def demo(settings: Demo) -> list[Score]:
     """Run a demo, print its scores next to baselines, and write them to demo.json in the folder `out`."""
     scores = find_named(DEMOS, settings.name, "demo")(settings)
-    print_scores(scores, "held-out data (95 % interval)")
+    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
     about = {"demo": settings.name, "settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str))}
     info(f"written    {write_scores(settings.out / 'demo.json', scores, about)}")
     return scores

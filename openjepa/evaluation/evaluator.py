@@ -41,16 +41,18 @@ class SplitFeatures(NamedTuple):
 
     def select(self, fold: Fold) -> SplitFeatures:
         """Return one fold of labeled rows, without computing features again."""
-        rows = [self.train.labeled[fold.train], self.test.labeled[fold.test]]
-        parts = [
-            Features({kind: x[index] for kind, x in part.kinds.items()}, part.label[index])
-            for part, index in zip((self.train, self.test), rows, strict=True)
-        ]
+        rows, own = (self.train.labeled[fold.train], self.test.labeled[fold.test]), self.targets
         views = self.views and EncoderPair(
-            *(view._replace(data=Subset(view.data, index)) for view, index in zip(self.views, rows, strict=True))
+            self.views.train._replace(data=Subset(self.views.train.data, rows[0])),
+            self.views.test._replace(data=Subset(self.views.test.data, rows[1])),
         )
-        targets = self.targets and (self.targets[0][fold.train], self.targets[1][fold.test])
-        return SplitFeatures(*parts, views, targets)
+        targets = own and (own[0][fold.train], own[1][fold.test])
+        return SplitFeatures(select_rows(self.train, rows[0]), select_rows(self.test, rows[1]), views, targets)
+
+
+def select_rows(features: Features, index: Int[Tensor, "R"]) -> Features:
+    """Return some rows of features."""
+    return Features({kind: x[index] for kind, x in features.kinds.items()}, features.label[index])
 
 
 class Evidence(NamedTuple):

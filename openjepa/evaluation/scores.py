@@ -80,6 +80,11 @@ def table_rows(scores: list[Score]) -> list[list[str]]:
     return [head, *([name, *(cells.get((name, *each), "") for each in columns)] for name in names)]
 
 
+def describe_scores(scores: list[Score]) -> str:
+    """Return the title of a table: accuracies if all are percentages, else scores."""
+    return f"{'accuracy' if all(each.unit == '%' for each in scores) else 'scores'} on test data"
+
+
 def print_label_free(free: dict[str, dict[str, float]], title: str = "without labels") -> None:
     """Print a table of metrics that need no labels, with a row per encoder."""
     names = list(next(iter(free.values())))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
-from openjepa.evaluation.scores import read_scores, table_rows
+from openjepa.evaluation.scores import describe_scores, read_scores, table_rows
 from openjepa.methods.decoder import Decoder
 from openjepa.modalities.image import Image
 from openjepa.training.collapse import CollapseAlarm
@@ -134,7 +134,8 @@ def format_probes(run: RunRecord, named: bool) -> str:
             head_row, *rows = table_rows(scores)
             parts.append(format_table(tuple(head_row), [tuple(row) for row in rows]))
             split = html.escape(str(content.get("split", "")))
-            parts.append(f"<p>{html.escape(file.stem)}: {split}; 95 % confidence intervals.</p>")
+            what = f"{html.escape(file.stem)}, {describe_scores(scores)}"
+            parts.append(f"<p>{what}: {split}; 95 % confidence intervals.</p>")
     command = f"<code>jepa probe {html.escape(str(run.folder))} --data.root LABELED</code>"
     return head + ("".join(parts) or f"<p>No probes yet. With a folder of labeled images: {command}</p>")
 

@@ -19,6 +19,7 @@ from openjepa.evaluation.probes.logistic import LinearClassifier
 from openjepa.evaluation.probing import ProbeResult
 from openjepa.evaluation.scores import (
     confusion_matrix,
+    describe_scores,
     format_class_table,
     format_label_free,
     format_scores,
@@ -53,7 +54,7 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
     title = describe_split(result)
     info(title)
     scores = [each.score for each in result.results]
-    print_scores(scores, "scores on test images (95 % interval)")
+    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
     print_label_free(result.label_free)
 
     out.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,7 @@ class Ridge:
             raise UserError(f"ridge needs real-valued targets, and {subject.task} has classes: use --probes logistic")
         kind = subject.features.kind(self.features)
         parts = [self.predict(part, kind) for part in subject.parts()]
-        predicted, truth = (torch.cat([part[side] for part in parts]) for side in (0, 1))
+        predicted, truth = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         chosen, groups = merge_chosen([{"strength": part[2], "kind": kind} for part in parts]), subject.test_groups()
         about, name = (subject.task, subject.name), metric_name("ridge", kind)
         explained = bootstrap_statistic(lambda rows: r_squared(predicted[rows], truth[rows]), len(truth), groups=groups)
