@@ -188,6 +188,17 @@ def test_an_interval_over_groups_is_wider_than_over_samples_that_repeat_each_oth
     assert own == pytest.approx((low, high), abs=0.01)  # groups of one sample are samples
 
 
+def test_a_score_of_grouped_folds_has_the_interval_of_its_groups():
+    groups = torch.arange(60) // 20
+    part = Features({"last": torch.randn(60, 4, generator=torch.Generator().manual_seed(0))}, torch.arange(60) % 2)
+    plain = ProbeInput("blobs", "x", SplitFeatures(part, part), 2, tuple(leave_group_out(groups)))
+    (alone,), (grouped,) = KNN().run(plain), KNN().run(replace(plain, groups=groups))
+    correct = (plain.evidence["kNN"].predicted == plain.evidence["kNN"].truth).float()
+    expected = bootstrap_interval(correct, groups=groups)
+    assert (grouped.low, grouped.high) == pytest.approx(tuple(100 * end for end in expected))
+    assert (alone.low, alone.high) != (grouped.low, grouped.high) and alone.value == grouped.value
+
+
 def test_groups_are_refused_for_data_without_them_and_folds_for_data_with_test_data(photos, tmp_path):
     image = MODALITIES["image"]
     with pytest.raises(UserError, match="does not say which samples belong together"):
