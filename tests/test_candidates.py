@@ -60,7 +60,7 @@ def test_the_same_weights_in_hugging_faces_clothes_score_the_same(tmp_path, phot
     scores = {}
     for each in (this, theirs):
         found = measure_and_publish([replace(each, name="x")], settings, tmp_path / "out", pixels=False)
-        scores[each is this] = [(score.probe, score.accuracy) for score in found]
+        scores[each is this] = [(score.metric, score.value) for score in found]
     assert len(scores[True]) == 6 and scores[True] == scores[False]
 
 
@@ -110,7 +110,7 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
         out=tmp_path / "out",
     )  # fmt: skip
     scores = compare(settings)
-    assert [(each.features, each.probe) for each in scores[:2]] == [
+    assert [(each.features, each.metric) for each in scores[:2]] == [
         ("mine:encoder", "kNN"),
         ("mine:encoder", "1 a class"),
     ]

@@ -1,6 +1,7 @@
 """The tool as a user types it: what it prints, how it fails, what it leaves behind."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -306,10 +307,14 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
 
     small = replace(Demo(), out=tmp_path / "demo", scenes=160, labeled=160, test=64, epochs=1.0)
     result = demo(small)
-    assert set(result) == {"this encoder", "before training", "raw pixels", "most frequent class"}
-    assert all(0 <= score <= 1 for scores in result.values() for score in scores.values())
+    rows = ("this encoder", "before training", "raw pixels", "most frequent class")
+    tasks = ("scenes-count", "scenes-distance", "scenes-kind")
+    assert [(each.features, each.task) for each in result] == [(row, task) for row in rows for task in tasks]
+    assert all(0 <= each.low <= each.value <= each.high <= 100 for each in result)
+    written = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert written["demo"] == "scenes" and written["scores"] == [each._asdict() for each in result]
     assert (tmp_path / "demo" / "features.png").stat().st_size > 10_000
-    assert "top-1 accuracy" in capsys.readouterr().out
+    assert "scenes-count %" in capsys.readouterr().out
 
 
 def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, capsys):

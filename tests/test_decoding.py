@@ -181,7 +181,10 @@ def test_decoder_train_sample_and_measure_commands_work(condition, run, photos, 
 
     assert main(["decoder", "measure", str(folder), str(photos), "--count", "30", "--steps", "3"]) == 0
     assert "chance 3.3 %" in capsys.readouterr().out
-    assert json.loads((folder / "agreement.json").read_text())["step"] == 3
+    written = json.loads((folder / "agreement.json").read_text())
+    chance = next(each for each in written["scores"] if each["features"] == "chance")
+    assert written["step"] == 3 and (chance["metric"], chance["unit"]) == ("retrieval", "%")
+    assert chance["value"] == pytest.approx(100 / 30)
 
 
 def test_sampling_a_box_leaves_the_rest_of_the_image_unchanged(run, tmp_path):

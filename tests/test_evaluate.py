@@ -14,6 +14,7 @@ from openjepa.cli.probe import probe
 from openjepa.cli.settings import Probe
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Score
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
@@ -26,7 +27,7 @@ from openjepa.evaluation.probes.linear_heads import schedule_factor, trust_ratio
 from openjepa.evaluation.probes.linear_recipes import LinearRecipe
 from openjepa.evaluation.probes.logistic import Problem, accuracy, fit_logistic, logistic_probe
 from openjepa.evaluation.probes.lowshot import STRENGTH, choose_labeled, lowshot_probe
-from openjepa.evaluation.scores import Score, bootstrap_interval
+from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.tasks.clevr import ClevrImages, scene_label
 from openjepa.interop.adapters import load_any
@@ -97,7 +98,7 @@ def test_the_minimum_does_not_depend_on_the_start():
 
 def test_labels_used_in_different_ways_are_different_lines(tmp_path):
     def score(labels: int, **chosen) -> Score:
-        return Score("this encoder", f"{labels} {chosen}", 0.5, 0.4, 0.6, {"labels": labels, **chosen})
+        return Score("photos", "this encoder", f"{labels} {chosen}", 50, 40, 60, chosen={"labels": labels, **chosen})
 
     both = [score(10, kind="last"), score(100, kind="last"), score(10, recipe="lowshot"), score(100, recipe="lowshot")]
     assert curve_groups(both) == [("this encoder", "last"), ("this encoder", "lowshot")]
@@ -112,7 +113,7 @@ def test_one_draw_has_the_interval_of_its_test_images(tiny, photos, tmp_path):
         out=tmp_path, device="cpu", precision="fp32",
     )  # fmt: skip
     (score,) = probe(asked)
-    assert score.low < score.accuracy < score.high
+    assert score.low < score.value < score.high
 
 
 def test_the_strength_is_chosen_without_the_test_data(monkeypatch, every_strength):
@@ -139,8 +140,8 @@ def test_labels_that_mean_nothing_are_learnt_no_better_than_chance(every_strengt
 def test_a_probe_prints_the_encoder_beside_its_baselines(tiny, photos, capsys):
     pretrain(tiny)
     scores = probe(Probe(run=str(tiny.out), data=LabeledData((str(photos),)), device="cpu", precision="fp32"))
-    assert {score.features: score.probe for score in scores} == dict.fromkeys(NAMES, "kNN")
-    assert all(0 <= score.low <= score.accuracy <= score.high <= 1 for score in scores)
+    assert {score.features: score.metric for score in scores} == dict.fromkeys(NAMES, "kNN")
+    assert all(0 <= score.low <= score.value <= score.high <= 100 for score in scores)
     said = capsys.readouterr().out
     assert "a random fifth, held out" in said and "raw pixels" in said
     written = json.loads((tiny.out / "probes" / f"{photos.name}.json").read_text())
@@ -158,7 +159,7 @@ def test_a_test_folder_is_used_and_its_classes_are_matched_by_name(tiny, photos,
     (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
     said = capsys.readouterr()
     assert "96 images to train on, 64 to test (test/)" in said.out and "no images of 1 classes" in said.err
-    assert score.accuracy > 0.2
+    assert score.value > 20
 
 
 def test_a_class_that_chance_held_none_of_out_is_named(tmp_path, capsys):
@@ -512,7 +513,7 @@ def test_a_clevr_folder_is_probed_by_its_scenes(tiny, photos, tmp_path):
         (tmp_path / "CLEVR" / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": entries}))
     data = LabeledData((str(tmp_path / "CLEVR"),), "clevr-count", "squash")
     (score,) = probe(Probe(run=str(tiny.out), data=data, probes=("knn",), baselines=False, device="cpu"))
-    assert 0 <= score.accuracy <= 1
+    assert 0 <= score.value <= 100
     with pytest.raises(UserError, match="is not a CLEVR_v1.0 folder"):
         probe(Probe(run=str(tiny.out), data=replace(data, root=(str(photos),)), device="cpu"))
 
@@ -527,7 +528,7 @@ def test_heads_on_crops_learn_and_crops_differ_between_epochs(tmp_path, photos):
     assert not torch.equal(first.last, next(seen_in(1))[0].last)
     settings = ProbeSettings(data=LabeledData((str(photos),)), probes=("linear",), augment=True, device="cpu")
     (score,) = measure_and_publish([this], settings, tmp_path, pixels=False)
-    assert score.probe == "linear crops" and score.chosen["recipe"] == "default"
+    assert score.metric == "linear crops" and score.chosen["recipe"] == "default"
 
 
 def test_marks_without_their_file_count_for_nothing(tmp_path, small_chunks):
@@ -581,7 +582,7 @@ def test_scores_of_other_probes_stay_in_the_file_and_those_of_other_images_do_no
 
     def kept(**changes) -> list[str]:
         probe(replace(asked, **changes))
-        return [each["probe"] for each in json.loads((tmp_path / f"{photos.name}.json").read_text())["scores"]]
+        return [each["metric"] for each in json.loads((tmp_path / f"{photos.name}.json").read_text())["scores"]]
 
     assert kept(probes=("knn",)) == ["kNN"]
     assert kept(probes=("lowshot",), shots=(2.0,)) == ["kNN", "2 a class"]

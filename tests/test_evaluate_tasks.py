@@ -14,8 +14,8 @@ from openjepa.cli.suite import suite
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluation import labeled as labelled
 from openjepa.evaluation import suites as suite_suites
+from openjepa.evaluation.dense import PatchLabels, mean_iou, measure_dense, patch_labels
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes import attentive, finetune
 from openjepa.evaluation.probes.attentive import SweepPoint, attentive_probe
@@ -28,16 +28,10 @@ from openjepa.evaluation.probes.finetune import (
 )
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from openjepa.evaluation.probes.mixup import mix_batch
+from openjepa.evaluation.probes.ridge import r_squared, ridge_regression
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.suites import SUITES
-from openjepa.evaluation.tasks.scenes import (
-    PatchLabels,
-    mean_iou,
-    measure_dense,
-    patch_labels,
-    r_squared,
-    ridge_regression,
-)
+from openjepa.evaluation.tasks import scenes as rendered
 from openjepa.interop.pretrained import PretrainedEncoder, untrained_encoder
 from openjepa.nn.pooling import AttentivePool
 from openjepa.training.checkpoint import list_checkpoints
@@ -124,7 +118,7 @@ def test_patches_that_hold_the_answer_are_read():
 
 def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, capsys):
     pretrain(tiny)
-    monkeypatch.setattr(labelled, "SCENES", (60, 30))
+    monkeypatch.setattr(rendered, "SCENES", (60, 30))
     monkeypatch.setattr(suite_suites, "SCENES", (40, 20))
     tasks = SUITES["small"]
     monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
@@ -144,8 +138,8 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     scores = suite(settings)
     assert seen == ["cifar", "scenes-count", "scenes-distance", "scenes-distance", "scenes-kind"]
     assert "cifar10: already measured, skipped" in capsys.readouterr().out
-    assert {each.probe for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "2 a class"}
-    table = (tiny.out / "suite" / "small.md").read_text().split("## Patches of scenes")[1]
+    assert {each.metric for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "2 a class"}
+    table = (tiny.out / "suite" / "small.md").read_text().split("## scenes-patches")[1]
     assert all(f"| {name} |" in table for name in ("this encoder", "before training", "raw pixels"))
     assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["about"]["encoder"]
     assert (tiny.out / "suite" / "cifar10" / "cifar-labels.png").exists()
@@ -164,7 +158,7 @@ def test_an_attentive_probe_stands_beside_the_others(tiny, photos, monkeypatch):
     monkeypatch.setattr(attentive, "EPOCHS", 1)
     data = LabeledData((str(photos),))
     scores = probe(Probe(run=str(tiny.out), data=data, probes=("attentive", "knn"), device="cpu", precision="fp32"))
-    assert [each.probe for each in scores] == ["attentive", "kNN", "attentive", "kNN", "kNN"]
+    assert [each.metric for each in scores] == ["attentive", "kNN", "attentive", "kNN", "kNN"]
 
 
 def test_a_run_is_the_same_with_probes_and_without(tiny, photos):
@@ -244,6 +238,6 @@ def test_fine_tuning_on_few_labels_is_measured_over_draws(tiny, photos, monkeypa
         repeats=2, baselines=False, device="cpu", precision="fp32",
     )  # fmt: skip
     scores = probe(asked)
-    assert [each.probe for each in scores] == ["2 a class finetune", "10 % of labels finetune"]
+    assert [each.metric for each in scores] == ["2 a class finetune", "10 % of labels finetune"]
     assert all(len(each.chosen["draws"]) == 2 for each in scores)
     assert len(seen) == 4 and seen[0] != seen[1] and len(seen[0]) == 2 * 3

@@ -400,13 +400,13 @@ def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
                 (folder / part / own.name / file.name).symlink_to(file)
     out = ["--out", str(run / "probes"), "--precision", "fp32", "--device", "cpu"]
     assert main(["probe", str(run), "--data.root", str(folder), "--probes", "logistic", *out]) == 0
-    told = json.loads((run / "probes" / "labelled.json").read_text())["scores"][0]["accuracy"]
+    told = json.loads((run / "probes" / "labelled.json").read_text())["scores"][0]["value"]
     answers = tmp_path / "answers.csv"
     line = ["predict", str(run), str(folder / "test"), "--out", str(answers), "--precision", "fp32", "--device", "cpu"]
     assert main(line) == 0
     rows = list(csv.DictReader(answers.open()))
     right = np.mean([row["file"].split("/")[-2] == row["class"] for row in rows])
-    assert right == pytest.approx(told) and len(rows) == 36
+    assert 100 * right == pytest.approx(told) and len(rows) == 36
     assert all(float(row["chance"]) >= float(row["second chance"]) for row in rows)
     assert (
         main(
@@ -426,7 +426,7 @@ def test_predict_says_what_the_probe_would(run, photos, tmp_path, capsys):
     for row in rows[::9]:
         (best,) = classify(row["file"])
         assert best["label"] == row["class"] and best["score"] == pytest.approx(float(row["chance"]), abs=1e-3)
-    assert "accuracy on test images" in (tmp_path / "hf" / "README.md").read_text()
+    assert "accuracy on test data" in (tmp_path / "hf" / "README.md").read_text()
     capsys.readouterr()
     other = run.with_name("other")
     if not other.exists():

@@ -54,7 +54,7 @@ def main() -> None:
             labeled = LabeledData((str(options.data / "train"),))
             scores = probe(Probe(run=str(folder), data=labeled, device=options.device, baselines=False))
             steps = json.loads((folder / "config.json").read_text())["steps"]
-            found[name] = {"steps": steps, **{score.probe: 100 * score.accuracy for score in scores}}
+            found[name] = {"steps": steps, **{score.metric: score.value for score in scores}}
     for name, row in found.items():
         cells = "  ".join(f"{probe} {value:.1f}" for probe, value in row.items() if probe != "steps")
         print(f"{name:48} {row['steps']:7,} steps  {cells}")

@@ -61,7 +61,7 @@ def main() -> None:
             baselines=seed == options.seeds[0],
         )
         for score in probe(settings):
-            found.setdefault(f"{score.features}, {score.probe}", []).append(100 * score.accuracy)
+            found.setdefault(f"{score.features}, {score.metric}", []).append(score.value)
     for name, values in found.items():
         print(f"{name:40} {statistics.mean(values):6.1f}  ({', '.join(f'{value:.1f}' for value in values)})")
     if options.json:

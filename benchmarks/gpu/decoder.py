@@ -47,7 +47,8 @@ def main() -> None:
     found = json.loads((run / "decoder" / "agreement.json").read_text())
     for name, seconds in took.items():
         print(f"{name:16} {seconds:6.1f} s")
-    print(f"retrieval {found['retrieval']:.3f}, shuffled {found['shuffled']:.3f}, chance {found['chance']:.3f}")
+    for each in found["scores"]:
+        print(f"{each['metric']}, {each['features']}: {each['value']:.3g} {each['unit']}")
     if options.json:
         options.json.write_text(
             json.dumps({**vars(options), "seconds": took, "agreement": found}, indent=1, default=str)

@@ -6,13 +6,13 @@ import dataclasses
 
 from openjepa.cli.settings import Compare
 from openjepa.core.errors import UserError
-from openjepa.evaluation.scores import Score
+from openjepa.core.types import Score
 from openjepa.interop.adapters import load_any
 from openjepa.viz.scores import measure_and_publish
 
 
 def compare(settings: Compare) -> list[Score]:
-    """Measure several encoders and raw pixels; print the accuracies in one table and write it."""
+    """Measure several encoders and raw pixels; print the scores in one table and write it."""
     if not settings.runs:
         raise UserError(
             "nothing to compare: give runs, exports, Hugging Face folders, hf:REPOSITORY or module:function"

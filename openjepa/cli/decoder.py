@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from jaxtyping import Float, UInt8
@@ -12,7 +11,7 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import MeasureDecoder, SampleDecoder
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.types import Score
 from openjepa.evaluation.decoder import (
     LoadedDecoder,
     decoder_conditions,
@@ -22,6 +21,7 @@ from openjepa.evaluation.decoder import (
     sample_images,
 )
 from openjepa.evaluation.decoder_agreement import CENTER_BOX, MIN_IMAGES, Agreement, derangement, measure_agreement
+from openjepa.evaluation.scores import write_scores
 from openjepa.nn.flow import Conditions
 from openjepa.recipes.decoder import decoder_config
 from openjepa.recipes.settings import TrainDecoder
@@ -88,9 +88,17 @@ def measure_decoder(settings: MeasureDecoder) -> Agreement:
         f"{result.cosine:.2f} with the own image, {result.cosine_other:.2f} with others"
     )
     about = {"step": decoder.step, "count": len(images.view), "images": list(roots), "seed": settings.seed}
-    with atomic_write(Path(settings.decoder) / "agreement.json") as temporary:
-        temporary.write_text(json.dumps({**result._asdict(), **about}, indent=1))
+    write_scores(Path(settings.decoder) / "agreement.json", agreement_scores(result), about)
     return result
+
+
+def agreement_scores(result: Agreement) -> list[Score]:
+    """Return an agreement as scores: of samples from the own features, of the control, and by chance."""
+    task, own, control = "decoder", "own features", "another image's features"
+    retrieval = {own: result.retrieval, control: result.shuffled, "chance": result.chance}
+    scores = [Score(task, name, "retrieval", 100 * value) for name, value in retrieval.items()]
+    cosines = {own: result.cosine, "other images": result.cosine_other}
+    return scores + [Score(task, name, "cosine", value, unit="") for name, value in cosines.items()]
 
 
 def compare_with_control(decoder: LoadedDecoder, view: UInt8[Tensor, "B C H W"], seed: int, steps: int) -> Agreement:

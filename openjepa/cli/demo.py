@@ -1,122 +1,21 @@
-"""Command `jepa demo`: render scenes, train an encoder on them and measure it."""
+"""Command `jepa demo`: generate data, train an encoder on it and measure it; one file per demo in cli/demos/."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
-import torch
-from PIL import Image as Pillow
-from rich.progress import track
-from rich.table import Table
-
-from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
-from openjepa.core.console import console, info
-from openjepa.data.image_files import ImageArray
-from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
-from openjepa.evaluation.features import compute_features, raw_pixel_features
-from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
-from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
-from openjepa.modalities.image import Image
-from openjepa.recipes.image_small import small_jepa, tune_for_folders
-from openjepa.training.budget import limit_to_budget
-from openjepa.training.config import Pretrain
-from openjepa.training.device import choose_device
-from openjepa.viz.canvas import save_figure
-from openjepa.viz.features import BASIS_IMAGES, features_figure
-from openjepa.viz.inputs import ImageBatch
-
-SIDE = 48  # width and height of a scene in pixels
-
-HELD_OUT = 10_000_000  # first number of the test scenes; training scenes have lower numbers
+from openjepa.core import registry
+from openjepa.core.console import info
+from openjepa.core.types import Score
+from openjepa.evaluation.scores import describe_scores, print_scores, write_scores
 
 
-Result = dict[str, dict[str, float]]  # features -> task -> accuracy
-
-
-def demo(settings: Demo) -> Result:
-    """Return the accuracy per task of the trained encoder, the untrained encoder and raw pixels.
-
-    Also writes them to demo.json in the folder `out`.
-    """
-    folder = settings.out / "scenes"
-    train = render_scenes(folder, settings)
-    config = demo_config(settings, folder)
-    if not (settings.out / "run" / "export" / "config.json").exists():
-        pretrain(limit_to_budget(dataclasses.replace(config, resume="if-any"), settings.budget))
-    trained = load_run(settings.out / "run" / "export")
-
-    test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
-    labeled = Scenes(*(part[: settings.labeled] for part in train))
-    result = measure_features(trained, labeled, test, settings.seed)
-    print_accuracies(result)
-    (settings.out / "demo.json").write_text(json.dumps(result, indent=1))
-    figure = features_figure(trained, upscale_scenes(trained, test), foreground=True)
-    file = save_figure(figure, settings.out / "features.png")
-    info(f"figure     {file}: scenes, and the features of their patches as colors")
-    return result
-
-
-def upscale_scenes(trained: PretrainedEncoder, test: Scenes) -> ImageBatch:
-    """Return held-out scenes at twice the size, which gives more patches per object; the figure shows six of them."""
-    view = test.image[:BASIS_IMAGES]
-    size = (2 * SIDE, 2 * SIDE)
-    large = torch.nn.functional.interpolate(view.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
-    blank = ("",) * len(view)
-    data = dataclasses.replace(trained.data, size=size)
-    return ImageBatch(large, blank, blank, data, len(test.image)).move_to_front(6)
-
-
-def demo_config(settings: Demo, folder: Path) -> Pretrain:
-    """Return the settings that are chosen for a folder on a CPU: a ViT of width 192 and depth 6; here on a 6×6 grid."""
-    method = small_jepa()
-    data = Image(root=(str(folder),), size=(SIDE, SIDE), patch=8)
-    return tune_for_folders(
-        Pretrain(data, method, epochs=settings.epochs, seed=settings.seed, out=settings.out / "run"), method
-    )
-
-
-def render_scenes(folder: Path, settings: Demo) -> Scenes:
-    """Render the training scenes and write them as PNG files, like a user's images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for first in track(range(0, settings.scenes, CHUNK), "rendering scenes", console=console):
-        part = render(min(CHUNK, settings.scenes - first), (SIDE, SIDE), settings.seed, first)
-        for number, image in enumerate(part.image, first):
-            file = folder / f"{number:06d}.png"
-            if not file.exists():
-                Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(file, compress_level=1)
-        parts.append(part)
-    return Scenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def measure_features(trained: PretrainedEncoder, labeled: Scenes, test: Scenes, seed: int) -> Result:
-    """Return the accuracy of L2 logistic regression on three kinds of features, for each task.
-
-    The strength of the regularization is chosen on a validation split.
-    """
-    config = trained.config.data
-    sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labeled, test)]  # type: ignore[arg-type]
-    device = choose_device("cpu")
-    encoders = {"this encoder": trained, "before training": untrained_encoder(trained.config)}
-    features = {
-        name: [compute_features(encoder, part, device)["last"] for part in sets] for name, encoder in encoders.items()
-    }
-    features["raw pixels"] = [raw_pixel_features(part)["last"] for part in sets]
-    result: Result = {}
-    for name, (train_features, test_features) in features.items():
-        result[name] = {}
-        for task, classes in TASKS.items():
-            probe = logistic_probe(train_features, getattr(labeled, task), test_features, classes, seed)
-            result[name][task] = accuracy(probe.predicted, getattr(test, task))
-    most_frequent = {task: getattr(test, task).bincount().max().item() / len(test.count) for task in TASKS}
-    return {**result, "most frequent class": most_frequent}
-
-
-def print_accuracies(result: Result) -> None:
-    table = Table("features", *(f"{task} %" for task in TASKS), title="held-out scenes, top-1 accuracy")
-    for name, scores in result.items():
-        table.add_row(name, *(f"{100 * scores[task]:.1f}" for task in TASKS))
-    console.print(table)
+def demo(settings: Demo) -> list[Score]:
+    """Run a demo, print its scores next to baselines, and write them to demo.json in the folder `out`."""
+    scores = registry.find("demo", settings.name)(settings)
+    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
+    about = {"demo": settings.name, "settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str))}
+    info(f"written    {write_scores(settings.out / 'demo.json', scores, about)}")
+    return scores

@@ -9,7 +9,7 @@ from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.evaluation.classifier import find_classifier
-from openjepa.evaluation.scores import format_scores, read_scores
+from openjepa.evaluation.scores import describe_scores, format_scores, read_scores
 from openjepa.interop.export import EXPORTERS, ExportJob, atomic_folder
 from openjepa.interop.load import load
 from openjepa.interop.model_card import model_card
@@ -50,6 +50,6 @@ def probe_tables(run: Path) -> str:
     for file in sorted((run / "probes").glob("*.json")):
         scores = read_scores(file)["scores"]
         if scores:
-            title = f"{file.stem}, accuracy on test images with its 95 % interval:"
+            title = f"{file.stem}, {describe_scores(scores)} with 95 % intervals:"
             tables.append(f"{title}\n\n{format_scores(scores)}")
     return "\n\n".join(tables)

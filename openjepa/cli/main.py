@@ -16,7 +16,7 @@ from openjepa.training.perf.allocator import retain_freed_memory
 COMMANDS = {
     "Train": {
         "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images"),
-        "demo": ("", "render scenes, train on them and measure the encoder, in minutes"),
+        "demo": ("[DEMO]", "render scenes, train on them and measure the encoder, in minutes"),
         "doctor": ("FOLDER", "check a folder of images before training on it"),
         "shards": ("FOLDER OUT", "pack a folder into tar shards; every command reads them"),
         "bench": ("[RECIPE]", "images/s, and the share of what this machine can do"),

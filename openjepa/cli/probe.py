@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 from openjepa.cli.settings import Probe
-from openjepa.evaluation.scores import Score
+from openjepa.core.types import Score
 from openjepa.interop.adapters import load_any
 from openjepa.viz.scores import measure_and_publish
 
 
 def probe(settings: Probe) -> list[Score]:
-    """Measure an encoder and its baselines; print the accuracies and write them to RUN/probes."""
+    """Measure an encoder and its baselines; print the scores and write them to RUN/probes."""
     encoder = dataclasses.replace(load_any(settings.run, settings.encoder), name="this encoder")
     compared = [encoder]
     if settings.baselines and encoder.untrained:

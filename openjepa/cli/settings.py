@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
 
 from openjepa.core.arguments import Exported, Features, Folder, Folders, Images, Repository, Run, Runs, Source
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
+from openjepa.core.registry import summaries
 from openjepa.data.settings import Shards
 from openjepa.evaluation.settings import ProbeSettings, Search
 from openjepa.recipes.settings import TrainDecoder
@@ -27,11 +30,15 @@ class Doctor:
     near_duplicates: bool = True  # also look for near duplicates
 
 
+DemoName = Annotated[str, Positional, arg(metavar="DEMO", help=summaries("demo"))]
+
+
 @dataclass(frozen=True)
 class Demo:
-    """Renders scenes, pretrains on them without labels, and probes the encoder: a table and a figure."""
+    """Generates data, pretrains on it without labels, and probes the encoder: a table and a figure."""
 
-    out: Path = Path("demo")  # folder for the scenes, the run, demo.json and features.png
+    name: DemoName = "scenes"
+    out: Path = Path("demo")  # folder for the data, the run, demo.json and features.png
     scenes: int = 8_000  # rendered for pretraining, without labels
     labeled: int = 8_000  # of these scenes, with labels, to train the probes
     test: int = 2_000  # held-out scenes
@@ -42,7 +49,7 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(ProbeSettings):
-    """Measure a frozen encoder on labeled images: probes' accuracies with 95 % intervals, next to baselines.
+    """Measure a frozen encoder on labeled images: probes' scores with 95 % intervals, next to baselines.
 
     Example: jepa probe runs/photos --data.root labeled/ --probes logistic knn
     """

@@ -13,20 +13,15 @@ from openjepa.cli.settings import Probe, Suite
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
+from openjepa.core.types import Score
 from openjepa.data.synthetic.scenes import render
+from openjepa.evaluation.dense import DENSE_TASK, DenseScores, measure_dense, patch_labels
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.evaluation.labeled import HELD_OUT, rendered_size, scene_dataset, split_labeled
-from openjepa.evaluation.scores import (
-    Score,
-    format_label_free,
-    format_scores,
-    print_label_free,
-    read_scores,
-    write_text,
-)
+from openjepa.evaluation.labeled import find_task, split_labeled
+from openjepa.evaluation.scores import format_scores, print_scores, read_scores, write_scores, write_text
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.suites import SCENES, SUITES, SuiteTask
-from openjepa.evaluation.tasks.scenes import DenseScores, measure_dense, patch_labels
+from openjepa.evaluation.tasks.scenes import HELD_OUT, rendered_size, scene_dataset
 from openjepa.interop.adapters import load_any
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.training.device import choose_device
@@ -51,18 +46,18 @@ def run_tasks(settings: Suite) -> dict[str, list[Score]]:
     folders = task_folders(settings)
     scores: dict[str, list[Score]] = {}
     for name, task in SUITES[settings.suite].items():
-        if task.labels in ("folders", "clevr-count", "clevr-dist") and name not in folders:
+        if find_task(task.labels).needs_root and name not in folders:
             warn(f"skipping {name}: it needs data, give --folders {name}=FOLDER")
             continue
         scores[name] = run_task(name, task, folders.get(name, ()), encoder, settings, out)
     if not is_main():
         return scores
     compared = [encoder, *([encoder.untrained()] if encoder.untrained else [])]
-    rows = dense_scores(compared, settings) if settings.suite == "small" else {}
-    text = "\n\n".join(f"## {name}\n\n{format_scores(results)}" for name, results in scores.items())
-    if rows:
-        print_label_free(rows, "patches of rendered scenes: R² of depth, mean IoU of shapes")
-        text += f"\n\n## Patches of scenes\n\n{format_label_free(rows)}"
+    if settings.suite == "small":
+        scores[DENSE_TASK] = dense_scores(compared, settings)
+        print_scores(scores[DENSE_TASK], "patches of rendered scenes: R² of depth, mean IoU of shapes")
+    text = "\n\n".join(f"## {name}\n\n{format_scores(each)}" for name, each in scores.items())
+    write_scores(out / f"{settings.suite}.json", [each for part in scores.values() for each in part], {})
     file = write_text(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
     info(f"written    {file}")
     return scores
@@ -101,21 +96,21 @@ def run_task(
         info(f"{name}: already measured, skipped")
         return content["scores"]
     compared = [encoder, *([encoder.untrained()] if encoder.untrained else [])]
-    scores = measure_and_publish(compared, probe, out / name, pixels=True)
+    scores = [each._replace(task=name) for each in measure_and_publish(compared, probe, out / name, pixels=True)]
     if is_main():
-        write_text(file, json.dumps({"about": about, "scores": [each._asdict() for each in scores]}, indent=1))
+        write_scores(file, scores, {"about": about})
     return scores
 
 
-def dense_scores(compared: list[PretrainedEncoder], settings: Suite) -> dict[str, dict[str, float]]:
+def dense_scores(compared: list[PretrainedEncoder], settings: Suite) -> list[Score]:
     """Measure depth and segmentation of rendered scenes from each encoder's patch tokens and from raw pixels."""
     data = compared[0].data
     pixels = PretrainedEncoder("raw pixels", data, torch.nn.Identity(), lambda view: (data.tokens(view).x,))
-    rows = {}
+    scores = []
     for encoder in (*compared, pixels):
         info(f"probing    {encoder.name}: depth and shape of patches")
-        rows[encoder.name] = dense_scores_of(encoder, settings)._asdict()
-    return rows
+        scores += dense_scores_of(encoder, settings).scores(encoder.name)
+    return scores
 
 
 def dense_scores_of(encoder: PretrainedEncoder, settings: Suite) -> DenseScores:

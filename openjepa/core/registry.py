@@ -1,8 +1,8 @@
-"""Find modalities, methods, mask strategies, probes, tasks and recipes by the name of their file.
+"""Find modalities, methods, mask strategies, probes, tasks, recipes and demos by the name of their file.
 
-`modalities/audio.py` is the modality `audio` if it has a class of this name, in any case (`Audio`); `four_rooms.py` is
-`four-rooms`. Listing names imports nothing. Outside the package: an entry point of the group `openjepa.KIND`, or a file
-or module that the user names with `--plugin`.
+`modalities/audio.py` is the modality `audio` if it has a class (of a demo: a function) of this name, in any case
+(`Audio`); `four_rooms.py` is `four-rooms`. A recipe is a function. Listing names imports nothing. Outside the package:
+an entry point of the group `openjepa.KIND`, or a file or module that the user names with `--plugin`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ FOLDERS = {  # kind -> folder in the package
     "probe": "evaluation/probes",
     "task": "evaluation/tasks",
     "recipe": "recipes",
+    "demo": "cli/demos",
 }
 # kind -> what a plug-in's class must have to be of this kind
 ATTRIBUTES = {
@@ -37,8 +38,9 @@ ATTRIBUTES = {
     "method": ("build", "check", "cost"),
     "masks": ("__call__", "shapes"),
     "probe": ("run",),
-    "task": ("split",),
+    "task": ("split", "baselines"),
 }
+DEFINITION = re.compile(r"^(?:class|def) (\w+)", re.MULTILINE)
 RECIPE = re.compile(r"^def (\w+)\(\) -> (?:Pretrain|Stages)\b", re.MULTILINE)
 
 
@@ -88,6 +90,12 @@ def name_of(kind: str, value: Any) -> str:
     raise UserError(f"{cls.__name__} is not registered as a {kind}: name its file with --plugin FILE")
 
 
+def summaries(kind: str) -> str:
+    """Return a line for each name of a kind, with the first line of its file's docstring; imports nothing."""
+    lines = ((name, source_file(kind, name).read_text().split('"""')[1].splitlines()[0]) for name in names(kind))
+    return "\n".join(f"{name}: {line}" for name, line in lines)
+
+
 def source_file(kind: str, name: str) -> Path:
     """Return the file that defines a registered class or function, without importing it if it is the package's own."""
     modules = package_modules(kind)
@@ -127,10 +135,9 @@ def object_name(kind: str, file: Path, name: str) -> str:
 
 @lru_cache
 def defined_name(file: Path) -> str | None:
-    """Return the class of a file that has the file's name, in any case and without underscores; None without one."""
+    """Return the class or function of a file that has the file's name, in any case and without underscores."""
     name = file.stem.replace("_", "").lower()
-    classes = re.findall(r"^class (\w+)", file.read_text(), re.MULTILINE)
-    return next((each for each in classes if each.lower() == name), None)
+    return next((each for each in DEFINITION.findall(file.read_text()) if each.replace("_", "").lower() == name), None)
 
 
 def dashed(name: str) -> str:

@@ -192,3 +192,17 @@ class FileList(NamedTuple):
 
     paths: list[str]
     fingerprint: str
+
+
+class Score(NamedTuple):
+    """One value that an evaluator measured, with its 95 % interval."""
+
+    task: str  # the labeled data: a folder's name, or a task's such as clevr-count
+    features: str  # what was measured: "this encoder", "raw pixels", the name of a run
+    metric: str  # the evaluator and its options, such as "logistic" or "kNN last4"; unique within a table
+    value: float  # in `unit`: accuracies are percentages from 0 to 100, never fractions
+    low: float | None = None  # 95 % interval, in `unit`; None: not computed
+    high: float | None = None
+    unit: str = "%"  # "%", "R²", "m" …; "" for plain numbers
+    higher_is_better: bool = True
+    chosen: dict[str, Any] = {}  # noqa: RUF012  what was selected, such as a strength; never written to

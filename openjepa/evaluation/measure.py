@@ -1,4 +1,4 @@
-"""Measure encoders on labeled data: features, probes, label-free metrics."""
+"""Measure encoders on labeled data: features, evaluators, label-free metrics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.protocols import Dataset
+from openjepa.evaluation.evaluator import EncoderPair, Evaluator, ProbeInput, SplitFeatures
 from openjepa.evaluation.feature_store import Features
-from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
+from openjepa.evaluation.features import DatasetEncoder, compute_features
 from openjepa.evaluation.label_free import label_free_metrics
-from openjepa.evaluation.labeled import Split, split_labeled
-from openjepa.evaluation.probing import EncoderPair, ProbeInput, ProbeResult, SplitFeatures, run_probes
-from openjepa.evaluation.settings import ProbeSettings
+from openjepa.evaluation.labeled import Split, find_task, split_labeled
+from openjepa.evaluation.probing import ProbeResult, create_probes, run_probes
+from openjepa.evaluation.settings import LabeledData, ProbeSettings
+from openjepa.evaluation.splits import choose_folds, innermost, sample_values
 from openjepa.interop.pretrained import POOLED_KINDS, PretrainedEncoder
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
@@ -25,66 +27,94 @@ class Measurement(NamedTuple):
 
     results: list[ProbeResult]  # the first one's confusion matrix is plotted
     label_free: dict[str, dict[str, float]]  # encoder -> metrics that need no labels
-    about: dict[str, Any]  # what all scores depend on: images, crop, precision, seed
+    about: dict[str, Any]  # what all scores depend on: images, split, crop, precision, seed
     encoders: dict[str, str]  # encoder -> fingerprint
     split: Split
 
 
 def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings, pixels: bool) -> Measurement | None:
-    """Run every probe and every label-free metric on every encoder, each with its own image preparation.
+    """Run every evaluator and every label-free metric on every encoder, each with its own image preparation.
 
-    Under torchrun all ranks compute features; rank 0 alone trains the probes, the other ranks return None.
+    With `pixels`, also run the evaluators on the task's baselines. Under torchrun all ranks compute features; rank 0
+    alone trains the probes, the other ranks return None.
     """
-    if not settings.probes:
-        raise UserError("--probes is empty: give at least one, e.g. --probes logistic knn")
+    probes, task = create_probes(settings), find_task(settings.data.labels)
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device):
         if rank_and_size()[1] > 1:
             if not settings.cache:
                 raise UserError("under torchrun the ranks share features through a folder: give --cache FOLDER")
             for encoder in compared:
-                split_features_of(encoder, settings, device)
+                split_features_of(encoder, settings, probes, device)
         if not is_main():
             return None
     results: list[ProbeResult] = []
     label_free: dict[str, dict[str, float]] = {}
     for encoder in compared:
-        split, features = split_features_of(encoder, settings, device)
-        results += run_probes(ProbeInput(encoder.name, features, len(split.train.classes), settings))
+        split, features = split_features_of(encoder, settings, probes, device)
+        results += run_probes(probe_input(encoder.name, split, features, settings), probes)
         train = DatasetEncoder(encoder, split.train, device)
         label_free[encoder.name] = label_free_metrics(train, features.test["last"], settings.seed)
     split = split_labeled(compared[0].data, settings.data, settings.seed)
-    if pixels:
-        features = SplitFeatures(raw_pixel_features(split.train), raw_pixel_features(split.test))
-        results += run_probes(ProbeInput("raw pixels", features, len(split.train.classes), settings))
+    for name, compute in task.baselines.items() if pixels else ():
+        train = compute(split.train)
+        features = SplitFeatures(train, train if split.divided else compute(split.test))
+        results += run_probes(probe_input(name, split, features, settings), probes)
+    encoders = {encoder.name: encoder.fingerprint for encoder in compared}
+    return Measurement(results, label_free, describe_measurement(split, settings, device), encoders, split)
+
+
+def describe_measurement(split: Split, settings: ProbeSettings, device: Device) -> dict[str, Any]:
+    """Return what all scores depend on; how the data was split only if --data.split says so, as in earlier files."""
+    labeled: LabeledData = settings.data
     about = {
         "images": [part.fingerprint for part in split[:2]],
-        "labels": settings.data.labels,
-        "fit": settings.data.eval_crop,
+        "labels": labeled.labels,
+        "fit": labeled.eval_crop,
         "precision": device.precision,
         "seed": settings.seed,
     }
-    encoders = {encoder.name: encoder.fingerprint for encoder in compared}
-    return Measurement(results, label_free, about, encoders, split)
+    return about if labeled.split == "auto" else about | {"split": [labeled.split, labeled.folds, labeled.gap]}
+
+
+def probe_input(name: str, split: Split, features: SplitFeatures, settings: ProbeSettings) -> ProbeInput:
+    """Collect what evaluators need: the features, the real-valued targets if the data has them, and the folds."""
+    targets = [sample_values(part, "targets") for part in split[:2]]
+    if targets[0] is not None and targets[1] is not None:
+        rows = (features.train.labeled, features.test.labeled)
+        features = features._replace(targets=(targets[0][rows[0]], targets[1][rows[1]]))
+    groups = sample_values(split.train, "groups") if split.divided else None
+    groups = groups[features.train.labeled] if groups is not None else None
+    folds = choose_folds(settings.data, features.train.y, groups, settings.seed) if split.divided else ()
+    unit = getattr(innermost(split.train), "target_unit", "")
+    return ProbeInput(settings.data.name, name, features, len(split.train.classes), folds, groups, unit)
 
 
 def split_features_of(
-    encoder: PretrainedEncoder, settings: ProbeSettings, device: Device
+    encoder: PretrainedEncoder, settings: ProbeSettings, probes: dict[str, Evaluator], device: Device
 ) -> tuple[Split, SplitFeatures]:
     """Split the data with the encoder's image preparation and compute its features."""
     data = dataclasses.replace(encoder.data, flip=settings.augment or encoder.data.flip)
     split = split_labeled(data, settings.data, settings.seed)
-    return split, cached_features(encoder, split, settings, device)
+    every_layer = settings.features == "last4" or needs_all_layers(probes)
+    kinds: tuple[PooledKind, ...] = POOLED_KINDS if every_layer else POOLED_KINDS[:1]
+    return split, cached_features(encoder, split, settings, kinds, device)
 
 
-def cached_features(encoder: PretrainedEncoder, split: Split, settings: ProbeSettings, device: Device) -> SplitFeatures:
+def needs_all_layers(probes: dict[str, Evaluator]) -> bool:
+    """Tell whether an evaluator uses more than the last layer's features."""
+    return any(getattr(each, "uses_all_layers", False) for each in probes.values())
+
+
+def cached_features(
+    encoder: PretrainedEncoder, split: Split, settings: ProbeSettings, kinds: tuple[PooledKind, ...], device: Device
+) -> SplitFeatures:
     """Compute the features of training and test data, or read them from --cache."""
-    both = "linear" in settings.probes or settings.features == "last4"
-    kinds: tuple[PooledKind, ...] = POOLED_KINDS if both else POOLED_KINDS[:1]
 
     def compute(data: Dataset) -> Features:
         name = f"{data.fingerprint}-{encoder.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
         return compute_features(encoder, data, device, kinds, settings.cache / name if settings.cache else None)
 
     views = EncoderPair(DatasetEncoder(encoder, split.train, device), DatasetEncoder(encoder, split.test, device))
-    return SplitFeatures(compute(split.train), compute(split.test), views)
+    train = compute(split.train)
+    return SplitFeatures(train, train if split.divided else compute(split.test), views)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,26 +15,38 @@ from torch import Tensor
 from openjepa.core.console import console
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
+from openjepa.core.types import Score
 
 RESAMPLES = 1000  # bootstrap resamples
 
-
-class Score(NamedTuple):
-    """Top-1 accuracy in [0, 1] of one probe on one encoder's features of held-out test data."""
-
-    features: str
-    probe: str
-    accuracy: float
-    low: float  # 95 % interval: bootstrap over test images or, with several label subsets, over the subsets
-    high: float
-    chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never written to)
+EARLIER_FIELDS = frozenset({"probe", "accuracy"})  # of scores in files that earlier versions wrote
 
 
-def bootstrap_interval(values: Float[Tensor, "R"], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `values` by the percentile bootstrap with 1,000 resamples."""
+def bootstrap_interval(
+    values: Float[Tensor, "R"], seed: int = 0, groups: Int[Tensor, "R"] | None = None
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `values` by the percentile bootstrap with 1,000 resamples.
+
+    With `groups`, whole groups are resampled, as their samples are not independent.
+    """
+    return bootstrap_statistic(lambda rows: values[rows].mean(), len(values), seed, groups)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[Int[Tensor, "Q"]], Any], count: int, seed: int = 0, groups: Int[Tensor, "R"] | None = None
+) -> tuple[float, float]:
+    """Return the 95 % interval of a function of resampled rows: samples or, with `groups`, whole groups of them."""
     generator = torch.Generator().manual_seed(seed)
-    means = [values[torch.randint(len(values), (len(values),), generator=generator)].mean() for _ in range(RESAMPLES)]
-    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+    members = [torch.where(groups == each)[0] for each in groups.unique()] if groups is not None else []
+
+    def resample() -> Tensor:
+        if not members:
+            return torch.randint(count, (count,), generator=generator)
+        picked = torch.randint(len(members), (len(members),), generator=generator)
+        return torch.cat([members[each] for each in picked.tolist()])
+
+    results = torch.stack([torch.as_tensor(statistic(resample())) for _ in range(RESAMPLES)])
+    low, high = results.quantile(torch.tensor([0.025, 0.975], dtype=results.dtype)).tolist()
     return low, high
 
 
@@ -43,25 +56,37 @@ def confusion_matrix(predicted: Int[Tensor, "R"], truth: Int[Tensor, "R"], class
 
 
 def print_scores(scores: list[Score], title: str) -> None:
-    """Print a table with a row per encoder and a column per probe."""
-    names, probes = table_axes(scores)
-    table = Table(Column("features", no_wrap=True), *(f"{probe} %" for probe in probes), title=title)
-    for name in names:
-        table.add_row(name, *(format_cell(scores, name, probe) for probe in probes))
+    """Print a table with a row per encoder and a column per metric."""
+    head, *rows = table_rows(scores)
+    table = Table(Column(head[0], no_wrap=True), *head[1:], title=title)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 
 def format_scores(scores: list[Score]) -> str:
     """Format the table of `print_scores` as Markdown."""
-    names, probes = table_axes(scores)
-    rows = [["features", *(f"{probe} %" for probe in probes)]]
-    rows += [[name, *(format_cell(scores, name, probe) for probe in probes)] for name in names]
+    rows = table_rows(scores)
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|---" * (len(probes) + 1) + "|", *body])
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+def table_rows(scores: list[Score]) -> list[list[str]]:
+    """Return the cells of the table of scores, the heading first: a row per encoder, a column per task and metric."""
+    columns = {(each.task, each.metric): each for each in scores}
+    cells = {(each.features, each.task, each.metric): format_value(each) for each in scores}
+    head = ["features", *(column_heading(scores, each) for each in columns.values())]
+    names = dict.fromkeys(each.features for each in scores)
+    return [head, *([name, *(cells.get((name, *each), "") for each in columns)] for name in names)]
+
+
+def describe_scores(scores: list[Score]) -> str:
+    """Return the title of a table: accuracies if all are percentages, else scores."""
+    return f"{'accuracy' if all(each.unit == '%' for each in scores) else 'scores'} on test data"
 
 
 def print_label_free(free: dict[str, dict[str, float]], title: str = "without labels") -> None:
-    """Print a table of metrics that are not accuracies, with a row per encoder."""
+    """Print a table of metrics that need no labels, with a row per encoder."""
     names = list(next(iter(free.values())))
     table = Table(Column("features", no_wrap=True), *(name.replace("_", " ") for name in names), title=title)
     for name, values in free.items():
@@ -79,17 +104,19 @@ def format_label_free(free: dict[str, dict[str, float]]) -> str:
     return "\n".join([*head, *rows])
 
 
-def table_axes(scores: list[Score]) -> tuple[list[str], list[str]]:
-    """Return the rows (features) and the columns (probes) of a table of scores, in order of appearance."""
-    return list(dict.fromkeys(each.features for each in scores)), list(dict.fromkeys(each.probe for each in scores))
+def column_heading(scores: list[Score], score: Score) -> str:
+    """Return the heading of a score's column: what differs between columns, the unit, an arrow if lower is better."""
+    tasks, metrics = {each.task for each in scores}, {each.metric for each in scores}
+    task = [score.task] if len(tasks) > 1 else []
+    metric = [score.metric] if len(metrics) > 1 or not task else []
+    return " ".join([*task, *metric, *([score.unit] if score.unit else []), *([] if score.higher_is_better else ["↓"])])
 
 
-def format_cell(scores: list[Score], name: str, probe: str) -> str:
-    """Format one accuracy in percent with its interval; empty if it was not measured."""
-    for each in scores:
-        if (each.features, each.probe) == (name, probe):
-            return f"{100 * each.accuracy:.1f} ({100 * each.low:.1f}–{100 * each.high:.1f})"
-    return ""
+def format_value(score: Score) -> str:
+    """Format a value with its interval, if it has one."""
+    digits = ".1f" if score.unit == "%" else ".3g"
+    interval = "" if score.low is None or score.high is None else f" ({score.low:{digits}}–{score.high:{digits}})"
+    return f"{score.value:{digits}}{interval}"
 
 
 def format_class_table(table: Int[Tensor, "K K"], classes: tuple[str, ...]) -> str:
@@ -103,11 +130,10 @@ def format_class_table(table: Int[Tensor, "K K"], classes: tuple[str, ...]) -> s
     return "\n".join(lines)
 
 
-def write_scores(folder: Path, name: str, metadata: dict[str, Any], scores: list[Score], text: str) -> Path:
-    """Write NAME.json and NAME.md to a folder, each atomically; return the path of the Markdown."""
-    content = {**metadata, "scores": [each._asdict() for each in scores]}
-    write_text(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
-    return write_text(folder / f"{name}.md", text)
+def write_scores(file: Path, scores: list[Score], about: dict[str, Any]) -> Path:
+    """Write scores as JSON, atomically: {"scores": [...]} and what they depend on; every command writes this layout."""
+    content = {**about, "scores": [each._asdict() for each in scores]}
+    return write_text(file, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def read_earlier_scores(
@@ -129,9 +155,21 @@ def read_scores(file: Path) -> dict[str, Any]:
     """Read a file of scores; return no scores if it does not exist. Raises UserError if it is damaged."""
     try:
         content = json.loads(file.read_text()) if file.exists() else {}
-        return {**content, "scores": [Score(**each) for each in content.get("scores", [])]}
+        return {**content, "scores": [read_score(each, file.stem) for each in content.get("scores", [])]}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}): remove it, and the next call writes a new one") from error
+
+
+def read_score(plain: dict[str, Any], task: str) -> Score:
+    """Convert one score from JSON; one of the earlier layout held a fraction and no task, which named the file."""
+    if plain.keys() & EARLIER_FIELDS:
+        unknown = sorted(plain.keys() - {"features", "probe", "accuracy", "low", "high", "chosen"})
+        missing = sorted({"features", "probe", "accuracy", "low", "high"} - plain.keys())
+        if unknown or missing:
+            raise ValueError(f"a score has the fields {', '.join(plain)}")
+        value, low, high = (100 * plain[name] for name in ("accuracy", "low", "high"))
+        return Score(task, plain["features"], plain["probe"], value, low, high, chosen=plain.get("chosen", {}))
+    return Score(**plain)
 
 
 def write_text(file: Path, text: str) -> Path:

@@ -12,7 +12,7 @@ from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
 
-LabelSource = Literal["folders", "clevr-count", "clevr-dist", "scenes-count", "scenes-distance", "scenes-kind"]
+SplitName = Literal["auto", "random", "k-fold", "groups", "time-blocks"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,16 @@ class LabeledData:
 
     # folder with one sub-folder per class, or with train/ and test/ (or val/) that contain such sub-folders
     root: tuple[str, ...] = ()
-    # folders: sub-folder names are labels; clevr-*: root is a CLEVR_v1.0 folder; scenes-*: rendered, needs no root
-    labels: LabelSource = "folders"
+    # folders: sub-folder names are labels; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
+    # scenes-distance, scenes-kind: rendered, needs no root
+    labels: str = "folders"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
+    # auto: the test folder, else a random fifth; k-fold: every sample is tested once, in folds with the same classes;
+    # groups: the same, folds hold whole groups (subjects, recordings); time-blocks: folds are contiguous in time
+    split: SplitName = "auto"
+    folds: int = 5  # folds of k-fold, groups and time-blocks
+    gap: int = 1  # of time-blocks: samples left out of training on each side of a test block, so that none overlaps it
 
     @property
     def name(self) -> str:
@@ -33,17 +39,14 @@ class LabeledData:
         return folder if self.labels == "folders" else self.labels
 
 
-ProbeName = Literal["logistic", "linear", "knn", "lowshot", "attentive", "finetune"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
     """What to measure an encoder with."""
 
     data: LabeledData = dataclasses.field(default_factory=LabeledData)
     # logistic, linear (sweep of heads, as the paper), knn: frozen, pooled features; lowshot: logistic with few labels;
-    # attentive: learned pooling of patch tokens; finetune: trains the whole encoder (slow)
-    probes: tuple[ProbeName, ...] = ("logistic", "linear", "knn")
+    # attentive: learned pooling of patch tokens; finetune: trains the whole encoder (slow); ridge: real-valued targets
+    probes: tuple[str, ...] = ("logistic", "linear", "knn")
     augment: bool = False  # train linear and attentive heads on random crops and flips; slower, as in the paper
     linear: LinearRecipeName = "default"  # recipe of the linear probe: optimizer, schedule and sweep; default is fast
     finetune: FinetuneRecipeName = "default"  # recipe of the finetune probe; lowshot: with the few labels of --shots

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from openjepa.core.options import EvalCrop
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
-from openjepa.evaluation.settings import LabelSource, ProbeName
 
 SCENES = (2_000, 500)  # training and test scenes of the dense tasks
 
@@ -14,15 +13,15 @@ SCENES = (2_000, 500)  # training and test scenes of the dense tasks
 class SuiteTask(NamedTuple):
     """One task of a suite: labels, crop and probes."""
 
-    labels: LabelSource
+    labels: str
     eval_crop: EvalCrop
-    probes: tuple[ProbeName, ...]
+    probes: tuple[str, ...]
     linear: LinearRecipeName = "default"
     augment: bool = False
     shots: tuple[float, ...] = (1.0, 10.0)
 
 
-SMALL_PROBES: tuple[ProbeName, ...] = ("logistic", "linear", "knn")
+SMALL_PROBES: tuple[str, ...] = ("logistic", "linear", "knn")
 
 SUITES: dict[str, dict[str, SuiteTask]] = {
     "small": {

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from openjepa.core.capabilities import Describes, plural_of
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
-from openjepa.evaluation.scores import format_cell, read_scores, table_axes
+from openjepa.evaluation.scores import describe_scores, read_scores, table_rows
 from openjepa.methods.decoder import Decoder
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import RUN_SETTINGS, Pretrain, load_config, to_json
@@ -131,11 +131,11 @@ def format_probes(run: RunRecord, named: bool) -> str:
     for file in sorted((run.folder / "probes").glob("*.json")):
         content = read_scores(file)
         if scores := content["scores"]:
-            names, kinds = table_axes(scores)
-            lines = [(name, *(format_cell(scores, name, kind) for kind in kinds)) for name in names]
-            parts.append(format_table(("features", *(f"{kind}, accuracy in %" for kind in kinds)), lines))
+            head_row, *rows = table_rows(scores)
+            parts.append(format_table(tuple(head_row), [tuple(row) for row in rows]))
             split = html.escape(str(content.get("split", "")))
-            parts.append(f"<p>{html.escape(file.stem)}: {split}; 95 % confidence intervals.</p>")
+            what = f"{html.escape(file.stem)}, {describe_scores(scores)}"
+            parts.append(f"<p>{what}: {split}; 95 % confidence intervals.</p>")
     command = f"<code>jepa probe {html.escape(str(run.folder))} --data.root LABELED</code>"
     return head + (
         "".join(parts) or f"<p>No probes yet. With a folder of labeled {plural_of(run.settings.data)}: {command}</p>"

@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from openjepa.core.console import info
+from openjepa.core.types import Score
 from openjepa.evaluation.classifier import CLASSIFIER_SUFFIX, fold_classifier, save_classifier
 from openjepa.evaluation.measure import Measurement, measure_encoders
+from openjepa.evaluation.probes.logistic import LinearClassifier
+from openjepa.evaluation.probing import ProbeResult
 from openjepa.evaluation.scores import (
-    Score,
     confusion_matrix,
+    describe_scores,
     format_class_table,
     format_label_free,
     format_scores,
@@ -24,6 +27,7 @@ from openjepa.evaluation.scores import (
     print_scores,
     read_earlier_scores,
     write_scores,
+    write_text,
 )
 from openjepa.evaluation.settings import ProbeSettings
 from openjepa.interop.pretrained import PretrainedEncoder
@@ -41,29 +45,24 @@ def measure_and_publish(
 
 
 def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> None:
-    """Print the scores and write them to `out` as JSON and Markdown, with plots and the classifier of the first score.
+    """Print the scores and write them to `out` as JSON and Markdown, with plots and the first encoder's classifier.
 
     The files are named after the data. Scores of other probes from earlier calls stay in the files if encoders and
     images are the same.
     """
-    (train, test, how), first = result.split, result.results[0]
-    name, classes = settings.data.name, train.classes
-    title = f"{len(classes)} classes, {len(train):,} images to train on, {len(test):,} to test ({how})"
+    name, classes = settings.data.name, result.split.train.classes
+    title = describe_split(result)
     info(title)
     scores = [each.score for each in result.results]
-    print_scores(scores, "top-1 accuracy on test images (95 % interval)")
+    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
     print_label_free(result.label_free)
 
     out.mkdir(parents=True, exist_ok=True)
     older, encoders = read_earlier_scores(out / f"{name}.json", result.about, result.encoders)
-    new = {(each.features, each.probe) for each in scores}
-    scores = [*(each for each in older if (each.features, each.probe) not in new), *scores]
+    new = {(each.features, each.metric) for each in scores}
+    scores = [*(each for each in older if (each.features, each.metric) not in new), *scores]
     text = f"# {name}\n\n{title}\n\n{format_scores(scores)}\n\n{format_label_free(result.label_free)}\n"
-    if first.predicted is not None:
-        table = confusion_matrix(first.predicted, first.truth, len(classes))
-        heading = f"{first.score.features}, {first.score.probe}"
-        file = draw_confusion(table, classes, heading, out / f"{name}.png")
-        text += f"\n## {heading}\n\n![confusion]({file.name})\n\n{format_class_table(table, classes)}\n"
+    text += confusion_section(result.results[0], classes, out / f"{name}.png")
     if file := draw_label_curve(scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({file.name})\n"
     about = {
@@ -73,12 +72,37 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
         "split": title,
         "label_free": result.label_free,
     }
-    best = next((each for each in result.results if each.model and each.score.features == first.score.features), None)
-    if best and best.model:
-        encoder = result.encoders[best.score.features]
-        save_classifier(fold_classifier(best.model, classes, encoder), out / f"{name}{CLASSIFIER_SUFFIX}")
-    file = write_scores(out, name, about, scores, text)
-    info(f"written    {file}")
+    keep_classifier(result, classes, out / f"{name}{CLASSIFIER_SUFFIX}")
+    write_scores(out / f"{name}.json", scores, about)
+    info(f"written    {write_text(out / f'{name}.md', text)}")
+
+
+def describe_split(result: Measurement) -> str:
+    """Return how many images there are to train on and to test, in one line."""
+    train, test, how = result.split
+    classes = f"{len(train.classes)} classes, " if train.classes else ""
+    if result.split.divided:
+        return f"{classes}{len(train):,} images ({how})"
+    return f"{classes}{len(train):,} images to train on, {len(test):,} to test ({how})"
+
+
+def confusion_section(first: ProbeResult, classes: tuple[str, ...], out: Path) -> str:
+    """Draw the confusion matrix of a result and return its section in Markdown; empty without predictions."""
+    if first.evidence is None:
+        return ""
+    table = confusion_matrix(first.evidence.predicted, first.evidence.truth, len(classes))
+    heading = f"{first.score.features}, {first.score.metric}"
+    file = draw_confusion(table, classes, heading, out)
+    return f"\n## {heading}\n\n![confusion]({file.name})\n\n{format_class_table(table, classes)}\n"
+
+
+def keep_classifier(result: Measurement, classes: tuple[str, ...], file: Path) -> None:
+    """Save the linear classifier of the first encoder, if an evaluator fitted one."""
+    encoder = result.results[0].score.features
+    for score, evidence in result.results:
+        if score.features == encoder and evidence and isinstance(evidence.model, LinearClassifier):
+            save_classifier(fold_classifier(evidence.model, classes, result.encoders[encoder]), file)
+            return
 
 
 MAX_READABLE_CLASSES = 30  # with more classes names and percentages do not fit
@@ -140,8 +164,8 @@ def draw_label_curve(scores: list[Score], out: Path) -> Path | None:
     for name, group in curve_groups(lowshot):
         curve = [each for each in lowshot if (each.features, label_group(each)) == (name, group)]
         curve.sort(key=label_count)
-        labels, accuracies = [label_count(each) for each in curve], [100 * each.accuracy for each in curve]
-        low, high = ([100 * getattr(each, end) for each in curve] for end in ("low", "high"))
+        labels, accuracies = [label_count(each) for each in curve], [each.value for each in curve]
+        low, high = ([getattr(each, end) for each in curve] for end in ("low", "high"))
         (line,) = axes.plot(labels, accuracies, marker="o", label=f"{name}, {group}" if len(groups) > 1 else name)
         axes.fill_between(labels, low, high, alpha=0.2, color=line.get_color())
     axes.set(xscale="log", xlabel="number of labels", ylabel="top-1 accuracy, %")

@@ -19,10 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.cli.demo import HELD_OUT, SIDE, demo_config, measure_features, print_accuracies, render_scenes
+from openjepa.cli.demos.scenes import HELD_OUT, SIDE, demo_config, measure_features, render_scenes
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
 from openjepa.data.synthetic.scenes import Scenes, render
+from openjepa.evaluation.scores import print_scores
 from openjepa.interop.pretrained import load_run
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.budget import time_step
@@ -95,7 +96,7 @@ def main() -> None:
     side = (SIDE, SIDE)
     test = render(demo.test, side, demo.seed, first=HELD_OUT)
     labeled = Scenes(*(part[: demo.labeled] for part in train))
-    print_accuracies(measure_features(load_run(run / "export"), labeled, test, demo.seed))
+    print_scores(measure_features(load_run(run / "export"), labeled, test, demo.seed), "held-out scenes")
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ from openjepa.data.loader import Steps
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.decoder import decoder_conditions, decoder_mask, sample_images
 from openjepa.evaluation.decoder import load_decoder as opened_decoder
+from openjepa.evaluation.dense import measure_dense as measure_patches
+from openjepa.evaluation.dense import patch_labels as truth_of_patches
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.label_free import label_free_metrics
 from openjepa.evaluation.settings import LabeledData, Search
-from openjepa.evaluation.tasks.scenes import measure_dense as measure_patches
-from openjepa.evaluation.tasks.scenes import patch_labels as truth_of_patches
 from openjepa.interop.adapters import load_any
 from openjepa.interop.load import load
 from openjepa.masking.block import Block
@@ -172,7 +172,7 @@ def probe_of(small: Small) -> Probe:
 
 def scores(asked: Probe) -> list[list[float]]:
     """Return accuracies with their intervals: of the encoder and, with baselines, before training and of pixels."""
-    return [[float(each.accuracy), float(each.low), float(each.high)] for each in probe(asked)]
+    return [[value / 100 for value in each[3:6]] for each in probe(asked)]
 
 
 def quick_probes(small: Small) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from openjepa.core.types import Score
+from openjepa.evaluation.evaluator import (
+    Prediction,
+    ProbeInput,
+    SplitFeatures,
+    classification_score,
+    metric_name,
+)
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes.finetune import warmup_cosine
 from openjepa.evaluation.probes.split import validation_split
@@ -128,3 +137,26 @@ def predict_classes(
             with data.device.autocast():
                 parts.append(model(patches).argmax(1).cpu())
     return iter([torch.cat(parts) for parts in answers])
+
+
+@dataclass(frozen=True)
+class Attentive:
+    """Measure learned pooling of patch tokens; baselines without tokens are skipped."""
+
+    augment: bool = False  # train on random crops
+    seed: int = 0
+
+    def run(self, subject: ProbeInput) -> Iterator[Score]:
+        """Yield the accuracy of the sweep point that validation selected."""
+        if subject.features.views is None:
+            return
+
+        def predict(part: SplitFeatures) -> Prediction:
+            assert part.views
+            (train, test, *_), label = part, part.train.y
+            result = attentive_probe(
+                *part.views, (train.labeled, label), test.labeled, subject.classes, seed=self.seed, augment=self.augment
+            )
+            return Prediction(result.predicted, {**result.head._asdict(), "validation": result.validation})
+
+        yield from classification_score(subject, metric_name("attentive", "crops" if self.augment else ""), predict)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +15,17 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG, epoch_order
+from openjepa.core.types import Score
+from openjepa.evaluation.evaluator import (
+    Prediction,
+    ProbeInput,
+    SplitFeatures,
+    classification_score,
+    metric_name,
+)
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
+from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe, FinetuneRecipeName
+from openjepa.evaluation.probes.lowshot import Answer, LabelSubsets, lowshot_scores
 from openjepa.evaluation.probes.mixup import mix_batch
 from openjepa.interop.pretrained import PretrainedEncoder
 
@@ -161,3 +171,36 @@ def drop_paths(network: nn.Module, last: float, generator: torch.Generator) -> I
     finally:
         for handle in handles:
             handle.remove()
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Measure the fine-tuned encoder; baselines without weights are skipped.
+
+    For the encoder before training this measures a supervised network of the same size, trained from scratch.
+    """
+
+    finetune: FinetuneRecipeName = "default"
+    shots: tuple[float, ...] = (1.0, 10.0)  # of the recipe lowshot
+    repeats: int = 5
+    seed: int = 0
+
+    def run(self, subject: ProbeInput) -> Iterator[Score]:
+        """Yield the accuracy; of the recipe lowshot, one for each number of shots."""
+        if subject.features.views is None:
+            return
+        recipe, chosen = FINETUNE_RECIPES[self.finetune], {"recipe": self.finetune}
+
+        def answer_of(part: SplitFeatures) -> Answer:
+            views, index, y, test = part.views, part.train.labeled, part.train.y, part.test.labeled
+            assert views
+            return lambda rows: finetune_probe(*views, (index[rows], y[rows]), test, subject.classes, recipe, self.seed)
+
+        def predict(part: SplitFeatures) -> Prediction:
+            return Prediction(answer_of(part)(torch.arange(len(part.train.y))), chosen)
+
+        if self.finetune == "lowshot":
+            subsets = LabelSubsets(self.shots, self.repeats, self.seed)
+            yield from lowshot_scores(subject, "finetune", answer_of, subsets, chosen)
+        else:
+            yield from classification_score(subject, metric_name("finetune", self.finetune), predict)

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from openjepa.core.options import PooledKind
+from openjepa.core.types import Score
+from openjepa.evaluation.evaluator import (
+    Prediction,
+    ProbeInput,
+    SplitFeatures,
+    classification_score,
+    metric_name,
+)
 
 
 def knn_predict(
@@ -39,3 +50,23 @@ def nearest_by_cosine(
     for part in query.split(1024):
         cosine, nearest = (part @ rows.T).topk(min(k, len(rows)), dim=1)
         yield cosine, nearest
+
+
+@dataclass(frozen=True)
+class KNN:
+    """Measure the accuracy of the nearest neighbors' vote; nothing is trained."""
+
+    features: PooledKind = "last"
+    k: int = 20
+    temperature: float = 0.07
+
+    def run(self, subject: ProbeInput) -> Iterator[Score]:
+        """Yield the accuracy."""
+        kind = subject.features.kind(self.features)
+
+        def predict(part: SplitFeatures) -> Prediction:
+            train, test = part.train, part.test
+            predicted = knn_predict(train[kind], train.y, test[kind], subject.classes, self.k, self.temperature)
+            return Prediction(predicted, {"k": self.k, "temperature": self.temperature, "kind": kind})
+
+        return classification_score(subject, metric_name("kNN", kind), predict)

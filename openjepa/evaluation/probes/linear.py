@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa.core.errors import UserError
+from openjepa.core.types import Score
+from openjepa.evaluation.evaluator import (
+    Prediction,
+    ProbeInput,
+    SplitFeatures,
+    classification_score,
+    metric_name,
+)
 from openjepa.evaluation.probes.linear_heads import HeadGroup, LinearHead, create_groups, schedule_factor, update_group
-from openjepa.evaluation.probes.linear_recipes import LINEAR_RECIPES, LinearRecipe
+from openjepa.evaluation.probes.linear_recipes import LINEAR_RECIPES, LinearRecipe, LinearRecipeName
 from openjepa.evaluation.probes.split import validation_split
+from openjepa.interop.pretrained import POOLED_KINDS
 
 Batches = Callable[[int], Iterator[tuple[dict[str, Tensor], Tensor]]]  # epoch -> (features of each kind, labels)
 
@@ -117,3 +127,47 @@ def linear_probe(
             predicted = torch.cat([group.predict(part)[0] for part in test.kinds[best.kind].split(4096)])
             return LinearResult(best, scores[best], predicted)
     raise UserError("every head of the linear probe diverged: check that the encoder's features are finite")
+
+
+def crop_batches(part: SplitFeatures, recipe: LinearRecipe, seed: int) -> Callable[[Tensor], Batches]:
+    """Return a function from training rows to batches of features of random crops, different in each epoch."""
+    assert part.views
+    encoder, train = part.views.train, part.train
+
+    def crops(index: Tensor) -> Batches:
+        samples, y = train.labeled[index], train.label[index]
+        outputs_of = encoder.epochs(samples, recipe.batch_size, seed, True, patches=False)
+
+        def batches_of(epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+            for output, rows in outputs_of(epoch):
+                yield {kind: getattr(output, kind) for kind in POOLED_KINDS}, y[rows]
+
+        return batches_of
+
+    return crops
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Measure the sweep of linear heads, on stored features or on random crops."""
+
+    uses_all_layers: ClassVar[bool] = True
+    linear: LinearRecipeName = "default"
+    augment: bool = False  # train on random crops; a baseline without an encoder trains on its stored features
+    seed: int = 0
+
+    def run(self, subject: ProbeInput) -> Iterator[Score]:
+        """Yield the accuracy of the head that validation selected."""
+        recipe, augmented = LINEAR_RECIPES[self.linear], self.augment and subject.features.views is not None
+
+        def predict(part: SplitFeatures) -> Prediction:
+            train, test = (
+                LabeledFeatures({kind: each[kind] for kind in each.kinds}, each.y) for each in (part.train, part.test)
+            )
+            crops = crop_batches(part, recipe, self.seed) if augmented else None
+            device = part.views.train.device.device if part.views else None
+            result = linear_probe(train, test, subject.classes, recipe, self.seed, crops, device)
+            chosen = {**result.head._asdict(), "validation": result.validation, "recipe": self.linear}
+            return Prediction(result.predicted, chosen)
+
+        return classification_score(subject, metric_name("linear", self.linear, "crops" if augmented else ""), predict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.options import PooledKind
+from openjepa.core.types import Score
+from openjepa.evaluation.evaluator import (
+    Prediction,
+    ProbeInput,
+    SplitFeatures,
+    classification_score,
+    metric_name,
+)
 from openjepa.evaluation.probes.split import validation_split
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # L2 regularization λ, from strong to weak
@@ -130,3 +141,23 @@ def logistic_probe(
 def accuracy(predicted: Int[Tensor, "S"], label: Int[Tensor, "S"]) -> float:
     """Return the fraction of correct predictions."""
     return (predicted == label).float().mean().item()
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """Measure the accuracy of logistic regression on pooled features."""
+
+    features: PooledKind = "last"
+    seed: int = 0  # of the validation split on which the strength is selected
+
+    def run(self, subject: ProbeInput) -> Iterator[Score]:
+        """Yield the accuracy of the strength that validation selected; record the classifier of the last layer."""
+        kind = subject.features.kind(self.features)
+
+        def predict(part: SplitFeatures) -> Prediction:
+            train, label = part.train, part.train.y
+            result = logistic_probe(train[kind], label, part.test[kind], subject.classes, self.seed)
+            chosen = {"strength": result.strength, "validation": result.validation, "labels": len(label), "kind": kind}
+            return Prediction(result.predicted, chosen, result.model if kind == "last" else None)
+
+        return classification_score(subject, metric_name("logistic", kind), predict)

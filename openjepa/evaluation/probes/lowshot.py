@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa.core.errors import UserError
+from openjepa.core.options import PooledKind
+from openjepa.core.types import Score
+from openjepa.evaluation.evaluator import ProbeInput, SplitFeatures, check_classes, metric_name, percent_score
+from openjepa.evaluation.probes.logistic import fit_logistic
+from openjepa.evaluation.scores import bootstrap_interval
 
 STRENGTH = 1e-2  # regularization of logistic regression on standardized features; too few labels to select it
 
@@ -62,3 +68,67 @@ def choose_labeled(
             raise UserError(f"class {number} has {len(rows)} images, fewer than {count} shots: try --shots {len(rows)}")
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
     return torch.cat(chosen)
+
+
+Answer = Callable[[Tensor], Tensor]  # rows of the training data that keep their label -> predictions of the test data
+
+
+@dataclass(frozen=True)
+class LabelSubsets:
+    """Random subsets of labels: how many labels, how often, from which seed."""
+
+    shots: tuple[float, ...]
+    repeats: int
+    seed: int
+
+
+def lowshot_scores(
+    subject: ProbeInput,
+    metric: str,
+    answer_of: Callable[[SplitFeatures], Answer],
+    subsets: LabelSubsets,
+    chosen: dict[str, Any],
+) -> Iterator[Score]:
+    """Yield for each number of shots the mean accuracy over random subsets of labels, with its interval.
+
+    The interval is over the subsets or, with only one of them, over the test samples.
+    """
+    check_classes(subject, metric or "lowshot")
+    for shots in subsets.shots:
+        repeats = []
+        for part in subject.parts():
+            y, truth = part.train.y, part.test.y
+            answer = answer_of(part)
+            repeats.append(lowshot_probe(answer, y, truth, subject.classes, shots, subsets.repeats, subsets.seed))
+        correct = [torch.cat([fold.correct for fold in repeat]) for repeat in zip(*repeats, strict=True)]
+        values = torch.tensor([each.mean().item() for each in correct])
+        label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
+        spread = {"draws": values.tolist(), "deviation": float(values.std(correction=0)), "labels": repeats[0][0].shots}
+        name, details = metric_name(label, metric), {**chosen, **spread}
+        if len(correct) == 1:
+            yield percent_score(subject, name, correct[0], details)
+        else:
+            low, high = bootstrap_interval(values)
+            value = 100 * float(values.mean())
+            yield Score(subject.task, subject.name, name, value, 100 * low, 100 * high, chosen=details)
+
+
+@dataclass(frozen=True)
+class LowShot:
+    """Measure logistic regression on few labels, over several random subsets of labels."""
+
+    features: PooledKind = "last"
+    shots: tuple[float, ...] = (1.0, 10.0)
+    repeats: int = 5
+    seed: int = 0
+
+    def run(self, subject: ProbeInput) -> Iterator[Score]:
+        """Yield the mean accuracy for each number of shots."""
+        kind = subject.features.kind(self.features)
+
+        def answer_of(part: SplitFeatures) -> Answer:
+            x, y, test = part.train[kind], part.train.y, part.test[kind]
+            return lambda rows: fit_logistic(x[rows], y[rows], subject.classes, STRENGTH).predict(test)
+
+        subsets = LabelSubsets(self.shots, self.repeats, self.seed)
+        return lowshot_scores(subject, "" if kind == "last" else kind, answer_of, subsets, {"kind": kind})

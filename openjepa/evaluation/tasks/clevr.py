@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageFiles
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
+from openjepa.data.wrappers import ThreadedDataset
+from openjepa.evaluation.features import raw_pixel_features
+from openjepa.evaluation.labeled import Baselines, Split, require_own_split
+from openjepa.evaluation.settings import LabeledData
 from openjepa.modalities.image import Image
 
-ClevrTask = Literal["count", "dist"]
+ClevrOption = Literal["count", "dist"]
 
 
-def scene_label(scene: dict, task: ClevrTask) -> int:
+def scene_label(scene: dict, task: ClevrOption) -> int:
     """Return the class of a scene for a task.
 
     count: the number of objects minus 3, 8 classes. dist: the depth of the nearest object's center, in 6 bins.
@@ -38,7 +44,7 @@ def scene_label(scene: dict, task: ClevrTask) -> int:
 class ClevrImages(ImageFiles):
     """One split of CLEVR, labeled for a task. To resize the whole image as VISSL does, use `eval_crop="squash"`."""
 
-    def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: ClevrTask):
+    def __init__(self, config: Image, root: Path, part: Literal["train", "val"], task: ClevrOption):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"
         if not file.is_file():
             raise UserError(f"{root} is not a CLEVR_v1.0 folder: {file.relative_to(root)} is missing")
@@ -58,3 +64,25 @@ class ClevrImages(ImageFiles):
     @property
     def label(self) -> torch.Tensor:
         return self.labels
+
+
+@dataclass(frozen=True)
+class Clevr:
+    """Clevr/Count or Clevr/Dist: trained on the folder's training images, tested on its validation images."""
+
+    options: ClassVar[tuple[str, ...]] = ("count", "dist")
+    needs_root: ClassVar[bool] = True
+    baselines: ClassVar[Baselines] = {"raw pixels": raw_pixel_features}
+    option: ClevrOption
+
+    def split(self, modality: Image, labeled: LabeledData, seed: int) -> Split:
+        """Load both parts. Raises UserError unless --data.root is one CLEVR_v1.0 folder."""
+        require_own_split(labeled)
+        if len(labeled.root) != 1:
+            got = f"--data.labels {labeled.labels}, got {list(labeled.root)}"
+            raise UserError(f"--data.root must be one CLEVR_v1.0 folder for {got}")
+        (root,) = labeled.root
+        modality = dataclasses.replace(modality, root=(root,), eval_crop=labeled.eval_crop)
+        folder = Path(root).expanduser()
+        train, val = (ThreadedDataset(ClevrImages(modality, folder, part, self.option)) for part in ("train", "val"))
+        return Split(train, val, "val")

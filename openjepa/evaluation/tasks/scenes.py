@@ -1,104 +1,69 @@
-"""Depth and segmentation of rendered scenes from patch tokens."""
+"""Rendered scenes, labeled with the count, the nearest distance or the kind of their objects."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
-from openjepa.data.synthetic.scenes import MATERIALS, SHAPES, TEXTURES, Scenes
-from openjepa.evaluation.probes.knn import knn_predict, nearest_by_cosine
-from openjepa.evaluation.probes.logistic import logistic_probe
-from openjepa.evaluation.probes.split import validation_split
+from openjepa.core.errors import UserError
+from openjepa.data.image_files import ImageArray
+from openjepa.data.synthetic import scenes as synthetic
+from openjepa.evaluation.features import raw_pixel_features
+from openjepa.evaluation.labeled import Baselines, Split, require_own_split
+from openjepa.evaluation.settings import LabeledData
+from openjepa.modalities.image import Image
 
-CLASSES = ("floor", *SHAPES)
+SCENES = (6_000, 2_000)  # rendered scenes to train and test on
 
-MAX_PATCHES = 40_000  # random patches to train on; a quarter as many to test on
-
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # ridge penalties, relative to a feature's variance
-
-
-class PatchLabels(NamedTuple):
-    """Labels of each patch."""
-
-    depth: Float[Tensor, "S N"]  # mean over its pixels, in CLEVR's units
-    shape: Int[Tensor, "S N"]  # what most of its pixels show: 0 = floor, else the shape of the scene's objects
+HELD_OUT = 10_000_000  # number of the first test scene; training scenes are numbered from 0
 
 
-class DenseScores(NamedTuple):
-    """Scores on patches of scenes that the probes were not trained on."""
+@dataclass(frozen=True)
+class Scenes:
+    """Training scenes, numbered from 0, and test scenes, numbered from `HELD_OUT`."""
 
-    depth_linear: float  # R², the explained fraction of the variance of depth
-    depth_knn: float
-    shape_linear: float  # mean intersection over union of the four classes, over patches
-    shape_knn: float
+    options: ClassVar[tuple[str, ...]] = tuple(synthetic.TASKS)
+    needs_root: ClassVar[bool] = False
+    baselines: ClassVar[Baselines] = {"raw pixels": raw_pixel_features}
+    option: str
 
-
-def patch_labels(scenes: Scenes, grid: tuple[int, int]) -> PatchLabels:
-    """Compute depth and shape of each cell of the grid, in raster order."""
-    depth = F.adaptive_avg_pool2d(scenes.depth[:, None], grid)
-    covered = F.adaptive_avg_pool2d((scenes.instance > 0).float()[:, None], grid)
-    kind = scenes.kind // (len(MATERIALS) * len(TEXTURES)) + 1  # all objects of a scene are of one kind
-    shape = torch.where(covered > 0.5, kind[:, None, None, None], 0)
-    return PatchLabels(depth.flatten(1), shape.flatten(1))
-
-
-def measure_dense(
-    train: tuple[Float[Tensor, "R D"], PatchLabels], test: tuple[Float[Tensor, "Q D"], PatchLabels], seed: int = 0
-) -> DenseScores:
-    """Compute all scores from features and labels of the patches of training and test scenes."""
-    x, depth, shape = sample_patches(*train, MAX_PATCHES, seed)
-    query, true_depth, true_shape = sample_patches(*test, MAX_PATCHES // 4, seed)
-    classes = len(CLASSES)
-    return DenseScores(
-        r_squared(ridge_regression(x, depth, seed)(query), true_depth),
-        r_squared(knn_regression(x, depth, query), true_depth),
-        mean_iou(logistic_probe(x, shape, query, classes, seed).predicted, true_shape, classes),
-        mean_iou(knn_predict(x, shape, query, classes), true_shape, classes),
-    )
+    def split(self, modality: Image, labeled: LabeledData, seed: int) -> Split:
+        """Render training and test scenes at the size of the encoder's input."""
+        require_own_split(labeled)
+        parts, classes = [], tuple(map(str, range(synthetic.TASKS[self.option])))
+        for count, first in zip(SCENES, (0, HELD_OUT), strict=True):
+            scenes = render_cached(count, rendered_size(modality), seed, first)
+            fingerprint = f"scenes-{self.option}-{count}-{first}-{seed}"
+            parts.append(scene_dataset(scenes, modality, getattr(scenes, self.option), fingerprint, classes))
+        return Split(parts[0], parts[1], "rendered")
 
 
-def sample_patches(
-    features: Float[Tensor, "R D"], labels: PatchLabels, limit: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw at most `limit` patches without replacement; return features, depths and shapes."""
-    pick = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:limit]
-    return features[pick], labels.depth.flatten()[pick], labels.shape.flatten()[pick]
+render_cached = functools.lru_cache(maxsize=len(SCENES))(synthetic.render)  # tasks and encoders share the scenes
 
 
-def ridge_regression(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], seed: int):
-    """Fit ridge regression on standardized features, its penalty selected on 10 % of them; return the predictor."""
-    mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
-    z, offset = ((x - mean) / std).double(), y.double().mean()
-    shuffled, validation, training = validation_split(len(z), seed)
-
-    def solve(rows: Tensor, strength: float) -> Tensor:
-        gram = z[rows].T @ z[rows] / len(rows) + strength * torch.eye(z.shape[1], dtype=z.dtype)
-        return torch.linalg.solve(gram, z[rows].T @ (y[rows].double() - offset) / len(rows))
-
-    errors = [
-        float((z[validation] @ solve(training, strength) + offset - y[validation]).square().mean())
-        for strength in STRENGTHS
-    ]
-    weight = solve(shuffled, STRENGTHS[errors.index(min(errors))])
-    return lambda q: (((q - mean) / std).double() @ weight + offset).float()
-
-
-def knn_regression(x: Float[Tensor, "R D"], y: Float[Tensor, "R"], q: Float[Tensor, "Q D"], k: int = 20) -> Tensor:
-    """Predict the mean of y over the k nearest rows by cosine."""
-    return torch.cat([y[nearest].mean(1) for _, nearest in nearest_by_cosine(x, q, k)])
+def scene_dataset(
+    scenes: synthetic.Scenes,
+    modality: Image,
+    label: Int[torch.Tensor, "S"],
+    fingerprint: str,
+    classes: tuple[str, ...] = (),
+) -> ImageArray:
+    """Convert rendered scenes to labeled images, RGB or grayscale. Raises UserError for other numbers of channels."""
+    if modality.channels not in (1, 3):
+        raise UserError(
+            f"rendered scenes have 3 channels or 1, this encoder needs {modality.channels}: give --data.root FOLDER"
+        )
+    image = scenes.image
+    if modality.channels == 1:
+        image = image.float().mean(1, keepdim=True).round().to(torch.uint8)
+    return ImageArray(dataclasses.replace(modality, eval_crop="squash"), image, label, fingerprint, classes)
 
 
-def r_squared(predicted: Float[Tensor, "Q"], truth: Float[Tensor, "Q"]) -> float:
-    """Return R²: 1 for perfect predictions, 0 for always predicting the mean."""
-    return float(1 - (predicted - truth).square().sum() / (truth - truth.mean()).square().sum())
-
-
-def mean_iou(predicted: Int[Tensor, "Q"], truth: Int[Tensor, "Q"], classes: int) -> float:
-    """Return the mean intersection over union of the classes that occur."""
-    table = torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).double()
-    union = table.sum(0) + table.sum(1) - table.diagonal()
-    return float((table.diagonal()[union > 0] / union[union > 0]).mean())
+def rendered_size(modality: Image) -> tuple[int, int]:
+    """Return the size to render scenes at: the encoder's input size, at most 96 pixels; larger inputs are upscaled."""
+    return min(96, modality.size[0]), min(96, modality.size[1])
