@@ -116,8 +116,8 @@ def start_from_other_run(settings: Pretrain, method: Any, folder: Path) -> None:
 def print_summary(settings: Pretrain, device: Device, count: int, start: int) -> None:
     """Print what the run will do, with every automatic setting as chosen."""
     data, method = settings.data, settings.method
-    size = f", {data.describe()}" if isinstance(data, Describes) else ""
     cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
+    size = f", {data.describe()}" if isinstance(data, Describes) else ""
     targets = f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else ""
     info(f"data       {count:,} samples{size}: a grid of {cells}")
     info(
