@@ -54,7 +54,11 @@ def batch(size: int) -> float:
 
 
 def width(dim: int) -> float:
-    method = dataclasses.replace(BASE.method, dim=dim, num_heads=dim // 64, predictor_dim=dim // 2)
+    method = dataclasses.replace(
+        BASE.method,
+        encoder=dataclasses.replace(BASE.method.encoder, dim=dim, num_heads=dim // 64),
+        predictor=dataclasses.replace(BASE.method.predictor, dim=dim // 2),
+    )
     return step(dataclasses.replace(BASE, method=method))
 
 

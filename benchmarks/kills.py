@@ -27,6 +27,8 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.data.synthetic.scenes import render
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 from openjepa.training.perf import hardware as machine
@@ -57,7 +59,8 @@ def small(folder: Path) -> Pretrain:
     return Pretrain(
         data=Image(root=(str(photos),), size=(32, 32), patch=8),
         method=JEPA(
-            dim=32, depth=2, num_heads=2, predictor_dim=16, predictor_depth=1, target_layers=(0, 1), standardize=True
+            ViTConfig(dim=32, depth=2, num_heads=2), PredictorConfig(dim=16, depth=1), target_layers=(0, 1),
+            target_transforms=("standardize",),
         ),
         optim=Optim(warmup=0.1, ema_momentum=0.99), steps=9, batch_size=16, device="cpu", precision="fp32", threads=1,
         workers=0, log_every=2, save_every=3, keep_last=1, resume="if-any", report=False,

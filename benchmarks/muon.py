@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.training import muon
 from openjepa.training.muon import Muon, block_matrices
 
@@ -34,7 +36,7 @@ def build_optimizers(dim: int, depth: int) -> dict[str, torch.optim.Optimizer]:
     data = Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for name in ("ours", "ours, five steps", "torch", "torch, split"):
-        network = JEPA(dim=dim, depth=depth, num_heads=3, predictor_dim=96, predictor_depth=1).build(data)
+        network = JEPA(ViTConfig(dim=dim, depth=depth, num_heads=3), PredictorConfig(dim=96, depth=1)).build(data)
         pieces = block_matrices(network.context_encoder)
         generator = torch.Generator().manual_seed(0)
         for p in pieces:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from openjepa.data.loader import Step, Steps
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.nn.vit import VIT_SIZES
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.device import choose_device
@@ -50,7 +50,7 @@ def main() -> None:
     where, base = choose_device(options.device), load_recipe("cifar10")
     data = Image(size=(224, 224), patch=16, mean=(0.5,) * 3, std=(0.25,) * 3)
     config = dataclasses.replace(
-        base, data=data, method=JEPA(**VIT_SIZES[options.model]), batch_size=options.batch, keep_last=1
+        base, data=data, method=JEPA(ViTConfig(**VIT_SIZES[options.model])), batch_size=options.batch, keep_last=1
     )
     method = config.method.build(data).to(where.device)
     optimizer = build_optimizer(method, config.optim)

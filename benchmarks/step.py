@@ -3,12 +3,10 @@
     python benchmarks/step.py                       ViT-S/16, 224 px, batch 32, Official, predictor 384×6
 
 Prints for each the share of the matmul rate measured in the same run. Only matmuls count as work: 2·m·n·k each,
-backward as twice forward. "shared" is the package with a context that the predictor computes once for all blocks,
-which is less work and a different computation. Threads: torch's default, or --threads.
+backward as twice forward. Threads: torch's default, or --threads.
 """
 
 import argparse
-import dataclasses
 import json
 import platform
 import statistics
@@ -26,13 +24,14 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.loader import Step
 from openjepa.masking.official import Official
+from openjepa.masking.stack import mask_shapes
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.nn.vit import VIT_SIZES
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.training.device import Device, choose_device
 from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.perf.allocator import retain_freed_memory
-from openjepa.training.perf.flops import count_flops, mask_shapes
 from openjepa.training.perf.hardware import matmul_rate, time_call
 from openjepa.training.step import train_step
 
@@ -47,8 +46,9 @@ def package(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[]
 
 def reference(data: Image, method: JEPA, step: Step, where: Device) -> Callable[[], object]:
     """Return the same step in plain fp32, from minimal/ijepa.py."""
-    sizes = (method.dim, method.depth, method.num_heads, method.predictor_dim, method.predictor_depth)
-    net = plain.IJEPA(data.grid, data.patch, *sizes).to(where.device)
+    encoder, predictor = method.encoder, method.predictor
+    sizes = encoder.dim, encoder.depth, encoder.num_heads, predictor.dim, predictor.depth
+    net = plain.IJEPA(data.layout.shape, data.patch, *sizes).to(where.device)
     optimizer, (mask,) = plain.build_optimizer(net), where.move(step.batch.masks)
     images = (step.batch.views[0].float() / 255 - 0.45).div(0.225).to(where.device)
     return lambda: plain.train_step(net, optimizer, 1, 1000, 100, images, mask.context, mask.target)
@@ -67,8 +67,7 @@ def main() -> None:
     where = choose_device()
 
     data = Image(size=(224, 224), patch=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    method = JEPA(**VIT_SIZES["small"], predictor_dim=384, predictor_depth=6)
-    shared = dataclasses.replace(method, predictor_context="shared")
+    method = JEPA(ViTConfig(**VIT_SIZES["small"]), PredictorConfig(dim=384, depth=6))
     (masks,) = Official()(data.layout, None, None, CounterRNG.of(0, 2, np.arange(options.batch)), 0.0)
     view = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     step = Step(0, Batch((view,), torch.arange(options.batch), (masks,)), ())
@@ -77,7 +76,6 @@ def main() -> None:
     steps = {
         "plain": reference(data, method, step, where),
         "package": package(data, method, step, where),
-        "shared": package(data, shared, step, where),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(options.rounds + 1):
@@ -87,24 +85,21 @@ def main() -> None:
                 times[name].append(seconds)
 
     ((context, blocks, tokens),) = shapes = mask_shapes(step.batch.masks)
-    kind = where.precision
-    listed = {"plain": ("fp32", method), "package": (kind, method), "shared": (kind, shared)}
+    precisions, work = {"plain": "fp32", "package": where.precision}, method.cost(data, shapes).total
     print(f"{where.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
     print(
         f"ViT-S/16, batch {options.batch}: context {context}, targets {blocks}×{tokens}, "
-        f"{count_flops(method, data, shapes).total / 1e9:.1f} GFLOP per image"
+        f"{work / 1e9:.1f} GFLOP per image"
     )
-    for name, (kind, counted) in listed.items():
-        value, work = statistics.median(times[name]), options.batch * count_flops(counted, data, shapes).total
-        speed = f"{value:7.3f} s  {options.batch / value:8.2f} images/s  {work / value / 1e9:7.0f} GFLOP/s"
-        print(f"{name:8} {kind}  {speed}  {work / value / rates[kind]:5.1%} of {rates[kind] / 1e9:.0f}")
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(times["plain"], times[name], strict=True))
-        for name in ("package", "shared")
-    }
-    print(f"the package is {ratios['package']:.2f} times as fast, {ratios['shared']:.2f} times with a shared context")
+    for name, kind in precisions.items():
+        value = statistics.median(times[name])
+        rate = options.batch * work / value
+        speed = f"{value:7.3f} s  {options.batch / value:8.2f} images/s  {rate / 1e9:7.0f} GFLOP/s"
+        print(f"{name:8} {kind}  {speed}  {rate / rates[kind]:5.1%} of {rates[kind] / 1e9:.0f}")
+    ratio = statistics.median(a / b for a, b in zip(times["plain"], times["package"], strict=True))
+    print(f"the package is {ratio:.2f} times as fast")
     if options.json:
-        options.json.write_text(json.dumps({"seconds": times, "ratios": ratios, "rates": rates}, indent=1))
+        options.json.write_text(json.dumps({"seconds": times, "ratio": ratio, "rates": rates}, indent=1))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ MODULES = {  # public name -> module, imported at first use
     "Series": "openjepa.modalities.series",
     "JEPA": "openjepa.methods.jepa",
     "MAE": "openjepa.methods.mae",
+    "ViTConfig": "openjepa.nn.vit",
+    "PredictorConfig": "openjepa.nn.predictor",
     "MultiBlock": "openjepa.masking.multiblock",
     "Optim": "openjepa.training.optim",
 }

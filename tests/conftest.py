@@ -9,8 +9,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("openjepa", "beartype.beartype")
 
-import dataclasses
 import gc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import VICReg
+from openjepa.methods.vicreg import ExpanderConfig, VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.training import budget
 from openjepa.training import run as runs
 from openjepa.training import setup as preparing
@@ -67,48 +70,23 @@ MODALITIES = {
     "rectangle": Image(size=(24, 48), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3),
     "series": Series(length=256, window=8),
 }
+SMALL, SMALL_PREDICTOR = ViTConfig(dim=48, depth=2, num_heads=2), PredictorConfig(dim=24, depth=1)
+DEEPER = ViTConfig(dim=48, depth=3, num_heads=2)
+SMALL_DECODER = Decoder(SMALL, SMALL_PREDICTOR, decoder_dim=48, decoder_depth=2)
 METHODS = {
-    "released": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1),
-    "averaged": JEPA(
-        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardize=True
-    ),
-    "joined": JEPA(
-        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"
-    ),
-    "pixels": JEPA(
-        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardize=True, pixel_loss_weight=0.5
-    ),
-    "mae": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalize_targets=False),
+    "released": JEPA(SMALL, SMALL_PREDICTOR),
+    "averaged": JEPA(DEEPER, SMALL_PREDICTOR, target_layers=(0, 1, 2), target_transforms=("standardize",)),
+    "pixels": JEPA(SMALL, SMALL_PREDICTOR, target_transforms=("standardize",), pixel_loss_weight=0.5),
+    "mae": MAE(SMALL, SMALL_PREDICTOR, normalize_targets=False),
     "rotary": JEPA(
-        dim=48,
-        depth=2,
-        num_heads=2,
-        predictor_dim=24,
-        predictor_depth=1,
-        positions="rope",
-        center=True,
-        whiten=0.5,
-        init="scaled",
-        stem_init="scaled",
-        standardize=True,
+        replace(SMALL, positions="rope", init="scaled", stem_init="scaled"),
+        replace(SMALL_PREDICTOR, init="scaled"),
+        target_transforms=("center", "standardize"),
     ),
-    "shared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared"),
-    "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, sigreg_weight=0.5),
-    "vicreg": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
-    "decoder": Decoder(
-        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, decoder_dim=48, decoder_depth=2
-    ),
-    "decoder of predictions": Decoder(
-        dim=48,
-        depth=2,
-        num_heads=2,
-        predictor_dim=24,
-        predictor_depth=1,
-        condition="prediction",
-        decoder_dim=48,
-        decoder_depth=2,
-    ),
-    "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
+    "vicreg": VICReg(SMALL, ExpanderConfig(dim=64, depth=2)),
+    "decoder": SMALL_DECODER,
+    "decoder of predictions": replace(SMALL_DECODER, condition="prediction"),
+    "squared": JEPA(SMALL, SMALL_PREDICTOR, loss="squared_l2"),
 }
 TINY = METHODS["averaged"]
 CPU = Device(torch.device("cpu"), bf16=False)
@@ -124,6 +102,19 @@ def photos(tmp_path_factory) -> Path:
         part = folder / f"class{number % 3}"
         part.mkdir(exist_ok=True)
         Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(part / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def jepa_data() -> Callable[[str], Path]:
+    """Return a function that gives a folder of real data by name, such as "series", or skips the test without it."""
+
+    def folder(name: str) -> Path:
+        root = os.environ.get("JEPA_DATA")
+        if root and (Path(root) / name).is_dir():
+            return Path(root) / name
+        pytest.skip(f"set JEPA_DATA to a folder with {name}/ unpacked (python -m scripts.unpack_data ARCHIVES FOLDER)")
+
     return folder
 
 
@@ -150,6 +141,3 @@ def tiny(photos, tmp_path) -> Pretrain:
 
 def numbers(*values: int) -> np.ndarray:
     return np.array(values)
-
-
-replace = dataclasses.replace

@@ -34,11 +34,12 @@ def test_fewer_threads_get_smaller_batches():
 def test_the_threads_of_all_processes_are_counted(monkeypatch):
     asked = []
 
-    def record(root, budget, device, threads):
+    def record(root, budget, device, threads, modality):
         asked.append(threads)
         return AutoConfig(Pretrain(), ("none",))
 
     monkeypatch.setattr(parsing, "choose_config", record)
+    monkeypatch.setattr(parsing, "detect_modality", lambda root: "image")
     for world, flags in (("1", []), ("1", ["--threads", "2"]), ("3", ["--threads=2"]), ("1", ["--threads", "x"])):
         monkeypatch.setenv("WORLD_SIZE", world)
         default_settings(["--data.root", "photos", *flags])
@@ -65,7 +66,7 @@ def test_chosen_settings_have_a_short_ema_a_lower_learning_rate_than_the_recipe_
     config, reasons = cpu_config(Image(size=(32, 32), patch=4), 50_000, 600.0)
     named = load_recipe("cifar10-muon")
     assert config.optim == dataclasses.replace(named.optim, lr=2e-3, ema_rampup=0.1) and named.optim.lr > 2e-3
-    layers = tuple(range(config.method.depth))  # with the last four only, other images come closer to collapse
+    layers = tuple(range(config.method.encoder.depth))  # with the last four only, other images come closer to collapse
     assert config.method == dataclasses.replace(named.method, target_layers=layers) and config.masks == named.masks
     assert any("Muon with learning rate 0.002" in reason for reason in reasons)
     assert any("10% of the steps so far, at most 100" in reason for reason in reasons)

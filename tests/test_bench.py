@@ -8,11 +8,11 @@ import torch
 
 from openjepa.cli.bench import Bench, bench
 from openjepa.cli.main import main
+from openjepa.core.types import StepFlops
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.perf.bench import data_wait_share, time_step_parts
-from openjepa.training.perf.flops import StepFlops
 from openjepa.training.setup import build_steps
 from openjepa.training.step import train_step
 from tests.conftest import METHODS, MODALITIES

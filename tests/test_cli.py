@@ -27,15 +27,15 @@ FAST = [
     "3",
     "--batch-size",
     "8",
-    "--method.dim",
+    "--method.encoder.dim",
     "24",
-    "--method.depth",
+    "--method.encoder.depth",
     "1",
-    "--method.num-heads",
+    "--method.encoder.num-heads",
     "1",
-    "--method.predictor-dim",
+    "--method.predictor.dim",
     "24",
-    "--method.predictor-depth",
+    "--method.predictor.depth",
     "1",
     "--method.target-layers",
     "0",
@@ -73,10 +73,11 @@ def test_help_of_pretrain_begins_with_the_ten_settings_that_people_change(capsys
     beginning, settings = re.split(r"^\W*options\b", capsys.readouterr().out, maxsplit=1, flags=re.MULTILINE)
     flags = [line.split()[0] for line in beginning.splitlines() if line.startswith("  --")]
     assert flags == [
-        "--data.root", "--out", "--budget", "--resume", "--batch-size", "--optim.lr", "--device", "--seed",
-        "--init-from", "--dry-run",
+        "--data.root", "--modality", "--method", "--masks", "--out", "--budget", "--resume", "--batch-size",
+        "--optim.lr", "--device", "--seed", "--init-from", "--plugin", "--dry-run",
     ]  # fmt: skip
-    assert all(f" {flag}" in settings for flag in flags)
+    chosen_first = {"--modality", "--method", "--masks", "--plugin"}  # they decide which settings there are
+    assert all(f" {flag}" in settings for flag in flags if flag not in chosen_first)
     assert "(default: 44.0)" in settings  # epochs of the recipe
     groups = re.findall(r"^\W*(\w+) options\b", settings, re.MULTILINE)
     assert groups[:5] == ["training", "execution", "resources", "output", "guards"]
@@ -193,9 +194,8 @@ def bad(folder, name, photos):
 SETTINGS = {
     "size": ["--data.size", "30", "30"],
     "grid": ["--data.size", "4", "4"],
-    "heads": ["--method.dim", "25", "--method.num-heads", "2"],
-    "turns": ["--method.dim", "26", "--method.positions", "rope"],
-    "registers": ["--method.registers", "-1"],
+    "heads": ["--method.encoder.dim", "25", "--method.encoder.num-heads", "2"],
+    "turns": ["--method.encoder.dim", "27", "--method.encoder.positions", "rope"],
     "unwritable": ["--out", "/dev/null/run"],
     "batch": ["--batch-size", "0"],
     "hold": ["--optim.warmup", "0.3", "--optim.constant-fraction", "0.9"],
@@ -219,8 +219,8 @@ SETTINGS = {
         ("no pictures", "none of the 12 files inspected is an image"),
         ("size", "not a multiple of patch"),
         ("grid", "is too small"),
-        ("heads", "--method.dim must be a multiple of its 2 attention heads, got 25: try --method.dim 24"),
-        ("turns", "divisible by 4, got 26: try 24"),
+        ("heads", "must be a multiple of its 2 attention heads, got 25: try --method.encoder.dim 24"),
+        ("turns", "an even head width (dim / num_heads) of at least 4, got 27: try 26"),
         ("unwritable", "/dev/null"),
         ("batch", "--batch-size must be >= 1, got 0"),
         ("layers", "--method.target-layers 4 5 must be layers of the encoder, numbered 0 to "),
@@ -246,8 +246,8 @@ def test_bad_input_is_one_sentence_and_a_status(folder, photos, tmp_path, capsys
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("--method.center=false", "--method.no-center"),
-        ("--method.center=True", "--method.center"),
+        ("--method.masked=false", "--method.no-masked"),
+        ("--method.masked=True", "--method.masked"),
         ("--report=false", "--no-report"),
         ("--out=runs/true", "--out=runs/true"),
         ("true", "true"),

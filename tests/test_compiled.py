@@ -32,6 +32,8 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     from openjepa.methods.jepa import JEPA
     from openjepa.modalities.image import Image
     from openjepa.nn import cpu_kernels as products
+    from openjepa.nn.predictor import PredictorConfig
+    from openjepa.nn.vit import ViTConfig
     from openjepa.training.config import OnlineProbe, Pretrain
     from openjepa.training.device import Device
     from openjepa.training.optim import build_optimizer
@@ -42,7 +44,7 @@ def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
     torch.set_num_threads(1)
     products.uses_torch_kernels = lambda x: True  # torch's own, which the compiler sees, on both sides
     cpu, data = Device(torch.device("cpu"), False), Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.25,) * 3)
-    small = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
+    small = JEPA(ViTConfig(dim=48, depth=2, num_heads=2), PredictorConfig(dim=24, depth=1))
     settings = Pretrain(
         data,
         small,

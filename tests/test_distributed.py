@@ -64,7 +64,7 @@ def figures_of(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param("released", marks=slow), pytest.param("averaged", marks=slow), "rotary"]
+    "method", [pytest.param("released", marks=slow), pytest.param("averaged", marks=slow), "rotary", "vicreg"]
 )
 def test_two_ranks_equal_one(tiny, method):
     tiny = replace(tiny, method=METHODS[method], steps=20)

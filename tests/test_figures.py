@@ -160,7 +160,7 @@ def plain_errors(method, run, found, mask):
     (context,) = method.context_encoder(tokens.take(mask.context))
     predicted = method.predictor(context, where=tokens.take(mask.target[:, 0]).pos[:, None])[:, 0]
     asked = torch.stack([targets[row, mask.target[row, 0]] for row in range(len(targets))])
-    width = run.method.dim
+    width = run.method.encoder.dim
     asked, predicted = asked[..., :width], predicted[..., :width]
     mean = asked.mean((0, 1))
     variance = ((asked - mean) ** 2).mean()

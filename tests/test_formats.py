@@ -8,8 +8,9 @@ import torch
 
 from openjepa.core.fileio import MAX_JSON_BYTES
 from openjepa.interop.pretrained import load_run
-from openjepa.training.checkpoint import FORMAT, load_newest, optimizer_state, restore_checkpoint
+from openjepa.training.checkpoint import load_newest, optimizer_state, restore_checkpoint
 from openjepa.training.config import load_config
+from openjepa.training.migrations import FORMAT
 from openjepa.training.optim import build_optimizer
 
 FORMATS = sorted(Path(__file__).parent.glob("formats/*"))
@@ -35,8 +36,9 @@ def test_a_checkpoint_of_every_format_can_be_resumed(folder):
     assert optimizer_state(method, optimizer).keys() == checkpoint.optimizer.keys()
 
 
-def test_there_is_a_run_of_every_format_up_to_the_current_one():
-    assert {folder.name for folder in FORMATS} == {str(number) for number in range(1, FORMAT + 1)}
+def test_there_is_a_run_of_every_older_format():
+    """Every other test writes the current format."""
+    assert {folder.name for folder in FORMATS} == {str(number) for number in range(1, FORMAT)}
 
 
 def test_written_json_files_are_smaller_than_the_limit_for_reading():

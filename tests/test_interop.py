@@ -26,7 +26,8 @@ from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn.positions import grid_positions, sincos
-from openjepa.nn.vit import VIT_SIZES
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.training.config import Pretrain
 from openjepa.training.run_folder import (
     CONTEXT_FILE,
@@ -40,7 +41,7 @@ from openjepa.training.run_folder import (
 from tests.conftest import replace
 
 SQUARE = Image(size=(32, 32), patch=8, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
-METHOD = JEPA(48, 3, 4, predictor_dim=24, predictor_depth=2)
+METHOD = JEPA(ViTConfig(48, 3, 4), PredictorConfig(24, 2))
 HEADS = ImportOptions(num_heads=4)
 
 
@@ -128,11 +129,11 @@ def official_checkpoint(method: JEPA, data: Image, prefix: str = "module.") -> d
             made[f"{prefix}{name}.bias"] = torch.randn(shape[:1], generator=generator) * 0.1
         return made
 
-    dim, narrow = method.dim, method.predictor_dim
+    sizes, dim, narrow = method.encoder, method.encoder.dim, method.predictor.dim
     encoder = {"patch_embed.proj": (dim, 3, data.patch, data.patch), "norm": (dim,)}
-    encoder |= blocks("blocks", method.depth, dim, int(dim * method.mlp_ratio))
+    encoder |= blocks("blocks", sizes.depth, dim, int(dim * sizes.mlp_ratio))
     predictor = {"predictor_embed": (narrow, dim), "predictor_norm": (narrow,), "predictor_proj": (dim, narrow)}
-    predictor |= blocks("predictor_blocks", method.predictor_depth, narrow, 4 * narrow)
+    predictor |= blocks("predictor_blocks", method.predictor.depth, narrow, 4 * narrow)
     return {
         "encoder": {f"{prefix}pos_embed": table(dim)} | filled(encoder),
         "predictor": {
@@ -160,7 +161,7 @@ def test_official_checkpoint_gives_the_target_encoder_and_keeps_all_networks(tmp
         found.networks["predictor"]["embed.weight"], content["predictor"][f"{prefix}predictor_embed.weight"]
     )
     assert found.provenance.license == "cc-by-nc-4.0" and found.provenance.notes == ("after 300 epochs",)
-    assert found.settings.data.mean == (0.485, 0.456, 0.406) and found.settings.method.predictor_depth == 2
+    assert found.settings.data.mean == (0.485, 0.456, 0.406) and found.settings.method.predictor.depth == 2
     trained = openjepa.load(
         convert(Convert(source=str(tmp_path / "jepa-ep300.pth.tar"), out=tmp_path / "c", num_heads=4))
     )
@@ -203,8 +204,8 @@ def test_released_checkpoints_have_the_expected_shapes(name):
     )
     assert settings.data.size == (pixels, pixels) and settings.data.patch == patch and known.positions == positions
     method = settings.method
-    assert (method.dim, method.depth, method.num_heads) == (dim, VIT_SIZES[size]["depth"], 16)
-    assert (method.predictor_dim, method.predictor_depth, method.predictor_heads) == (384, depth, 0)
+    assert method.encoder == ViTConfig(**VIT_SIZES[size] | {"mlp_ratio": method.encoder.mlp_ratio})
+    assert method.predictor == PredictorConfig(384, depth)
     state = to_our_names(encoder, TIMM, settings, "target", name)
     assert {each: x.shape for each, x in state.items()} == {
         each: x.shape for each, x in empty_network(settings, "target").state_dict().items()
@@ -406,7 +407,8 @@ def test_a_single_timm_file_is_read(tmp_path):
 def test_onnxruntime_computes_the_same_features_at_any_batch_and_size(tmp_path, positions):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")
     data = replace(SQUARE, size=(24, 32))
-    source, _ = write_folder(tmp_path / "ours", data, replace(METHOD, num_heads=3, positions=positions))
+    method = replace(METHOD, encoder=replace(METHOD.encoder, num_heads=3, positions=positions))
+    source, _ = write_folder(tmp_path / "ours", data, method)
     folder = export(Export(run=str(source), format="onnx", out=tmp_path / "onnx"))
     session, trained = onnxruntime.InferenceSession(str(folder / "model.onnx")), openjepa.load(source)
     for count, size in ((1, (24, 32)), (5, (24, 32)), (2, (32, 48))):
@@ -426,9 +428,10 @@ def test_torch_program_computes_the_same_features(tmp_path):
 
 
 def test_a_format_that_cannot_represent_the_encoder_is_refused(tmp_path):
-    source, _ = write_folder(tmp_path / "ours", SQUARE, replace(METHOD, num_heads=3, positions="rope", registers=2))
+    rotary = replace(METHOD, encoder=replace(METHOD.encoder, num_heads=3, positions="rope"))
+    source, _ = write_folder(tmp_path / "ours", SQUARE, rotary)
     for form in ("hf", "timm", "official"):
-        with pytest.raises(UserError, match=r"has no rotary positions and no registers: try --format onnx"):
+        with pytest.raises(UserError, match=r"has no rotary positions: try --format onnx"):
             export(Export(run=str(source), format=form, out=tmp_path / form))
         assert not (tmp_path / form).exists() and not list(tmp_path.glob(".*"))
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.recipes.image_small import SMALL_VIT, small_jepa
 from tests.conftest import Optim, Pretrain
 from tests.test_interop import official_checkpoint
 
@@ -29,7 +32,7 @@ def workshop(photos, tmp_path, monkeypatch):
     for number, file in enumerate(sorted(photos.rglob("*.png"))[:24]):
         name = {0: "cat", 1: "dog"}.get(number, f"{number:02d}")
         Pillow.open(file).save(tmp_path / "photos" / f"{name}.png")
-    method = JEPA(192, 6, 3, predictor_dim=96, predictor_depth=1)
+    method = small_jepa(predictor_depth=1)
     data = Image(root=("photos",), size=(32, 32), patch=4)
     pretrain(
         Pretrain(
@@ -45,7 +48,8 @@ def workshop(photos, tmp_path, monkeypatch):
             report=False,
         )
     )
-    content = official_checkpoint(JEPA(192, 2, 3, predictor_dim=96, predictor_depth=1), Image(size=(32, 32), patch=4))
+    published = JEPA(replace(SMALL_VIT, depth=2), PredictorConfig(dim=96, depth=1))
+    content = official_checkpoint(published, Image(size=(32, 32), patch=4))
     torch.save(content, "jepa-ep300.pth.tar")
 
 

@@ -11,6 +11,8 @@ from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.training.optim import Optim, build_optimizer, clip_gradients, set_hyperparameters, step_if_finite
 
 NAMES = {"mlp.": "", "attn.": "", "patch_embed.proj": "patch_embed", "context_encoder": "encoder"}
@@ -26,7 +28,7 @@ def minimal_name(name: str) -> str:
 @pytest.mark.parametrize("masker", [MultiBlock(), Official(min_keep=8)])
 def test_five_steps_give_the_same_losses_as_minimal_ijepa(masker):
     data = Image(size=(32, 32), patch=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-    ours = JEPA(dim=48, depth=3, num_heads=3, predictor_dim=24, predictor_depth=2).build(data)
+    ours = JEPA(ViTConfig(dim=48, depth=3, num_heads=3), PredictorConfig(dim=24, depth=2)).build(data)
     reference = plain.IJEPA((8, 8), 4, 48, 3, 3, 24, 2)
     reference.load_state_dict({minimal_name(name): value for name, value in ours.state_dict().items()})
     config = Optim(warmup=0.4)

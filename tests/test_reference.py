@@ -6,18 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from openjepa.core.types import Tokens
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
 from openjepa.nn import cpu_kernels
 from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16, Linear, attention, self_attention
 from openjepa.nn.losses import LOSSES, cosine, smooth_l1, squared_l2
-from openjepa.nn.positions import grid_positions, rope_angles, sincos
+from openjepa.nn.positions import grid_positions, sincos
+from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.stems import PatchEmbed
 from openjepa.nn.target_transforms import global_mean_var
-from openjepa.nn.vit import VIT_SIZES, ViT
+from openjepa.nn.vit import VIT_SIZES, ViT, ViTConfig
 from openjepa.training.optim import (
     Hyperparameters,
     Optim,
@@ -51,7 +50,7 @@ def test_an_encoder_has_the_published_number_of_parameters(size, patch):
 @pytest.mark.parametrize(("size", "depth"), PREDICTORS)
 def test_a_predictor_has_the_published_number_of_parameters(size, depth):
     with torch.device("meta"):
-        predictor = JEPA(**VIT_SIZES[size], predictor_depth=depth).predictor(Image())
+        predictor = JEPA(ViTConfig(**VIT_SIZES[size]), PredictorConfig(depth=depth)).build_predictor(Image())
     assert sum(p.numel() for p in predictor.parameters()) == PREDICTORS[size, depth]
 
 
@@ -213,32 +212,10 @@ def test_linear_in_bf16_and_its_gradients_equal_torchs(leading, sizes, monkeypat
 @pytest.mark.parametrize("patch", [4, 16])
 def test_whitened_patches_become_tokens_of_unit_size(stem, patch):
     data = Image(size=(2 * patch, 2 * patch), patch=patch, stem=stem)
-    method = JEPA(dim=96, depth=1, num_heads=2, stem_init="scaled", predictor_dim=24, predictor_depth=1)
+    method = JEPA(ViTConfig(dim=96, depth=1, num_heads=2, stem_init="scaled"), PredictorConfig(dim=24, depth=1))
     patch_embed = method.build(data, 0).context_encoder.patch_embed
     size = patch_embed.embed(torch.randn(8, 64, data.token_dim)).square().mean().sqrt()
     assert size.item() == pytest.approx(1, abs=0.05)
-
-
-@pytest.mark.parametrize("positions", ["sincos", "rope"])
-def test_tokens_attend_to_registers_which_are_not_returned(positions):
-    """Compare with the blocks applied to [registers; tokens] and the final norm; registers have rotary angle 0."""
-    torch.manual_seed(0)
-    encoder = ViT(PatchEmbed(3, 4, 48), 48, 2, 2, positions=positions, registers=3)
-    nn.init.normal_(encoder.reg_token)
-    tokens = Tokens(torch.randn(2, 5, 48), 3 + torch.rand(2, 5, 2), torch.arange(5) < torch.tensor([[5], [3]]))
-    (features,) = encoder(tokens)
-
-    x = torch.cat([encoder.reg_token.expand(2, -1, -1), encoder.patch_embed(tokens).x], 1)
-    pos, valid = torch.cat([torch.zeros(2, 3, 2), tokens.pos], 1), torch.cat([torch.ones(2, 3).bool(), tokens.valid], 1)
-    if positions == "sincos":
-        x = torch.cat([x[:, :3], x[:, 3:] + sincos(tokens.pos, 48)], 1)
-    for block in encoder.blocks:
-        x = block(x, valid[:, None], rope_angles(pos, 24) if positions == "rope" else None)
-    assert torch.equal(features.x, encoder.norm(x)[:, 3:])
-    (repadded,) = encoder(tokens._replace(x=tokens.x.where(tokens.valid[..., None], 7.0)))
-    assert torch.equal(features.x[tokens.valid], repadded.x[tokens.valid])
-    features.x.sum().backward()
-    assert encoder.reg_token.grad.abs().sum() > 0
 
 
 def test_weight_decay_applies_to_matrices_but_not_to_biases_and_norms():
@@ -253,7 +230,7 @@ def test_weight_decay_applies_to_matrices_but_not_to_biases_and_norms():
 
 
 def test_initialization_is_that_in_effect_in_the_official_runs():
-    method = JEPA(dim=192, depth=2, num_heads=3, predictor_dim=96, predictor_depth=2).build(
+    method = JEPA(ViTConfig(dim=192, depth=2, num_heads=3), PredictorConfig(dim=96, depth=2)).build(
         Image(size=(32, 32), patch=4, mean=(0.5,) * 3, std=(0.2,) * 3)
     )
     for name, parameter in method.named_parameters():

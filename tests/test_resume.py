@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import Interrupted, RunError, UserError
 from openjepa.core.fileio import lock_folder
+from openjepa.core.types import Signal
 from openjepa.interop.pretrained import load_run
+from openjepa.methods.jepa import JEPA
 from openjepa.nn.cpu_kernels import HAS_ONEDNN_BF16
 from openjepa.training import checkpoint
 from openjepa.training import run as runs
 from openjepa.training.checkpoint import list_checkpoints, load_newest
-from openjepa.training.collapse import Threshold
 from openjepa.training.config import from_json, to_json
 from openjepa.training.run_folder import initialize_from
 from tests.conftest import METHODS, replace
@@ -259,9 +260,7 @@ def test_non_finite_gradients_stop_the_run_with_advice(tiny, monkeypatch):
 
 
 def test_stop_on_collapse_ends_the_run(tiny, monkeypatch):
-    from openjepa.training import collapse
-
-    monkeypatch.setattr(collapse, "THRESHOLDS", (Threshold("rankme", "more", 1e9, "a test"),))
+    monkeypatch.setattr(JEPA, "signals", lambda _: (Signal("rankme", "more", 1e9, "a test"),))
     with pytest.raises(RunError, match="stopped at step 6 by --stop-on-collapse: the representation is collapsing"):
         pretrain(replace(tiny, stop_on_collapse=True))
 
@@ -292,7 +291,7 @@ def test_settings_survive_a_round_trip_through_json(tiny):
         ({"epoch": 3}, "no setting 'epoch'"),
         ({"steps": "many"}, "steps cannot be 'many'"),
         ({"precision": "fp8"}, "precision cannot be 'fp8'"),
-        ({"data": {"type": "hologram"}}, "unknown type 'hologram': choose one of image, series"),
+        ({"data": {"type": "hologram"}}, "unknown modality 'hologram': choose one of image, series"),
     ],
 )
 def test_an_unknown_key_or_invalid_value_in_a_config_is_refused(tiny, change, message):

@@ -70,7 +70,8 @@ def test_a_job_that_is_told_in_time_saves_is_put_back_and_goes_on(tiny, monkeypa
     """submitit starts it on this machine, as Slurm would on others."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
     settings = replace(tiny, slurm=Slurm(nodes=1, gpus=0, cpus=1))
-    small = "--method.dim 48 --method.depth 2 --method.num-heads 2 --method.target-layers -1 --method.predictor-dim 24"
+    encoder = "--method.encoder.dim 48 --method.encoder.depth 2 --method.encoder.num-heads 2"
+    small = f"{encoder} --method.target-layers -1 --method.predictor.dim 24"
     paths = f"--data.root {tiny.data.root[0]} --out {tiny.out}"
     flags = f"cifar10 {small} {paths} --steps 200 --save-every 1000 --batch-size 16"
     typed = ["pretrain", *flags.split(), "--device", "cpu", "--threads", "1", "--slurm.nodes", "1"]

@@ -19,16 +19,14 @@ from openjepa.cli.probe import probe
 from openjepa.cli.settings import Probe
 from openjepa.evaluation.settings import LabeledData
 
-WIDE = "--method.dim 384 --method.num-heads 6 --method.predictor-dim 192"
+WIDE = "--method.encoder.dim 384 --method.encoder.num-heads 6 --method.predictor.dim 192"
 CANDIDATES = {  # settings on top of --recipe and --batch-size
     "192×6": "",
     "192×6, 4 times the images a step": "--batch-size 2048 --optim.lr 6e-3",
     "384×6": WIDE,
     "384×6, twice the rate": f"{WIDE} --optim.lr 6e-3",
-    "384×12": f"{WIDE} --method.depth 12 --method.target-layers 6 7 8 9 10 11",
-    "384×6, the paper's blocks": (
-        f"{WIDE} --masks.sampler multiblock --method.target-input whole --method.target-stride 1"
-    ),
+    "384×12": f"{WIDE} --method.encoder.depth 12 --method.target-layers 6 7 8 9 10 11",
+    "384×6, the paper's blocks": (f"{WIDE} --masks multiblock --method.target-input whole --method.target-stride 1"),
 }
 
 

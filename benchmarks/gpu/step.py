@@ -18,15 +18,16 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.loader import Step
 from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.stack import mask_shapes
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.nn.vit import VIT_SIZES
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.optim import build_optimizer
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.perf.compile import compile_blocks
-from openjepa.training.perf.flops import count_flops, mask_shapes
 from openjepa.training.perf.hardware import matmul_rate, time_call
 from openjepa.training.step import train_step
 
@@ -44,7 +45,7 @@ def measure(
     """Time one model's steps with the masks that occur: the median of ten, after three warm-up steps."""
     where = choose_device(device)
     data = Image(size=(224, 224), patch=patch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    method = JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth)
+    method = JEPA(ViTConfig(**VIT_SIZES[size]), PredictorConfig(dim=384, depth=predictor_depth))
     run = Pretrain(data, method, MultiBlock(), batch_size=batch)
     view = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8)
     numbers = np.arange(batch)
@@ -72,7 +73,7 @@ def measure(
         batch_ = where.move(step.batch)
         hyper = run.optim.at(step.step, 1000)
         seconds.append(time_call(lambda b=batch_, h=hyper: train_step(net, optimizer, b, h, where), where)[1])
-        work.append(batch * count_flops(method, data, mask_shapes(batch_.masks)).total)
+        work.append(batch * method.cost(data, mask_shapes(batch_.masks)).total)
     rate = float(np.median([done / took for done, took in zip(work[3:], seconds[3:], strict=True)]))
     gib = torch.cuda.max_memory_allocated() / 2**30 if where.device.type == "cuda" else float("nan")
     return {

@@ -56,12 +56,10 @@ def bench(settings: Bench) -> dict[str, Any]:
     }
     with console.status("measuring the machine"):
         machine = measure_machine(device)
-    rate = result["flops"]["total"] * result["samples_per_second"]
-    result |= {
-        "machine": machine._asdict(),
-        "flops_per_second": rate,
-        "share_of_ceiling": rate / machine.matrices,
-    }
+    result["machine"] = machine._asdict()
+    if result["flops"]:
+        rate = result["flops"]["total"] * result["samples_per_second"]
+        result |= {"flops_per_second": rate, "share_of_ceiling": rate / machine.matrices}
     try:
         print_bench(result, run.workers, plural_of(run.data))
     finally:  # the JSON is written even if the reader of our output has left
@@ -83,17 +81,25 @@ def print_bench(result: dict[str, Any], workers: int, plural: str) -> None:
         f"step       {result['step']:.3f} s, {result['samples_per_second']:,.1f} {plural}/s; "
         f"{result['data_wait']:.0%} of a run waits for data; peak memory {result['peak_memory'] / 2**30:.1f} GiB"
     )
-    info(
-        f"reached    {result['flops_per_second'] / 1e9:,.0f} GFLOP/s, "
-        f"{result['share_of_ceiling']:.0%} of the matmul rate"
-    )
+    if result["flops"]:
+        info(
+            f"reached    {result['flops_per_second'] / 1e9:,.0f} GFLOP/s, "
+            f"{result['share_of_ceiling']:.0%} of the matmul rate"
+        )
+    else:
+        info("reached    unknown: this method does not count its FLOPs")
     table = Table("part", "ms", "share of the step", title="parts of a step")
     for name, seconds in result["seconds"].items():
         loading = "in parallel" if workers else "before the step"
         share = loading if name == "load" else f"{seconds / result['step']:.0%}"
         table.add_row(name, f"{1000 * seconds:.1f}", share)
     console.print(table)
-    work = result["flops"]
+    if result["flops"]:
+        print_flops(result["flops"], plural)
+
+
+def print_flops(work: dict[str, int], plural: str) -> None:
+    """Print a table of the FLOPs of each network."""
     table = Table("network", f"GFLOP per {plural[:-1]}", "share", title="work, with backward counted as twice forward")
     for name in ("target", "context", "predictor", "total"):
         table.add_row(name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")

@@ -19,9 +19,8 @@ from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.evaluation.features import compute_features, raw_pixel_features
 from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
 from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
-from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.recipes.image_small import tune_for_folders
+from openjepa.recipes.image_small import small_jepa, tune_for_folders
 from openjepa.training.budget import limit_to_budget
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
@@ -72,7 +71,7 @@ def upscale_scenes(trained: PretrainedEncoder, test: Scenes) -> ImageBatch:
 
 def demo_config(settings: Demo, folder: Path) -> Pretrain:
     """Return the settings that are chosen for a folder on a CPU: a ViT of width 192 and depth 6; here on a 6×6 grid."""
-    method = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
+    method = small_jepa()
     data = Image(root=(str(folder),), size=(SIDE, SIDE), patch=8)
     return tune_for_folders(
         Pretrain(data, method, epochs=settings.epochs, seed=settings.seed, out=settings.out / "run"), method

@@ -66,6 +66,8 @@ def convert_value(hint: Any, value: Any, name: str) -> Any:
         return Path(str(value))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_plain(hint, value)  # type: ignore[arg-type]
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise UserError(f"{name} cannot be {value!r}: its type is {getattr(hint, '__name__', hint)}")

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -30,6 +32,34 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     if rank_and_size()[1] > 1:
         dist.all_reduce(value)
     return value
+
+
+def gather_ranks(x: Tensor) -> Tensor:
+    """Concatenate the rows that every rank holds, in the order of ranks, with gradient; x itself in one process.
+
+    For losses that compare the samples of the whole batch, such as VICReg's. Every rank must call this with a tensor of
+    the same shape and compute the same loss on the result. The gradient is then exactly that of one process with the
+    whole batch: the backward pass gives each rank's rows the sum of the R equal losses' gradients, R times the gradient
+    of one loss, and DDP and FSDP divide the sum over ranks by R. Terms that are a mean over a rank's own rows can be
+    added to it as usual.
+    """
+    return GatherRanks.apply(x) if rank_and_size()[1] > 1 else x  # pyright: ignore
+
+
+class GatherRanks(torch.autograd.Function):
+    """all_gather whose backward pass sums the gradients of all ranks for this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rank, size = rank_and_size()
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return all_reduce_sum(grad.contiguous().clone()).chunk(rank_and_size()[1])[ctx.rank]
 
 
 def barrier() -> None:

@@ -21,6 +21,11 @@ def gather(values: Float[Tensor, "B N E"], index: Int[Tensor, "B *K"]) -> Float[
     return rows.view(*index.shape, width)
 
 
+def zero_padding(values: Float[Tensor, "B N E"], valid: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N E"]:
+    """Set padding to 0, whatever it holds, so that a sum over tokens ignores it; None: no padding."""
+    return values if valid is None else values.masked_fill(~valid[..., None], 0.0)
+
+
 class Layout(NamedTuple):
     """How the tokens of a view are arranged: a grid of equal cells with any number of axes, or a set of points."""
 
@@ -80,7 +85,7 @@ class Tokens(NamedTuple):
         """Average the valid tokens of each sample, in fp32."""
         if self.valid is None:
             return self.x.float().mean(1)
-        return (self.x.float() * self.valid[..., None]).sum(1) / self.valid.sum(1, keepdim=True).clamp(min=1)
+        return zero_padding(self.x.float(), self.valid).sum(1) / self.valid.sum(1, keepdim=True).clamp(min=1)
 
 
 class Keep(NamedTuple):

@@ -18,6 +18,7 @@ from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.programs import write_onnx, write_torch_program
 from openjepa.interop.timm import write_timm
 from openjepa.modalities.image import Image
+from openjepa.nn.vit import ViT
 from openjepa.training.run_folder import (
     CONTEXT_FILE,
     CONTEXT_PREFIX,
@@ -111,7 +112,7 @@ def feature_rows(predictor: StateDict, job: ExportJob) -> StateDict:
 
     Empty if it predicts several layers side by side, which the released code cannot represent.
     """
-    width = job.encoder.config.method.dim
+    width = job.encoder.config.method.encoder.dim
     if not predictor or job.encoder.target_dim != width:
         return {}
     return {name: x[:width] if name.startswith("proj.") else x for name, x in predictor.items()}
@@ -141,8 +142,8 @@ def check_representable(encoder: PretrainedEncoder, target: str) -> None:
             f"{target} takes images, this encoder takes {modality_name(data)}: try --format safetensors or torch"
         )
     parts = {
-        "rotary positions": method.positions != "sincos",
-        "registers": method.registers > 0,
+        "networks of a plug-in": type(encoder.network) is not ViT,
+        "rotary positions": method.encoder.positions != "sincos",
         "a convolutional stem": data.stem != "linear",
     }
     if unsupported := [name for name, is_used in parts.items() if is_used]:

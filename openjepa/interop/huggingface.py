@@ -144,7 +144,7 @@ def write_huggingface(
 ) -> None:
     """Write a folder for AutoModel and AutoImageProcessor; with a head, for AutoModelForImageClassification."""
     rows, columns = encoder.config.data.grid
-    table = position_table(rows, columns, encoder.config.method.dim)
+    table = position_table(rows, columns, encoder.config.method.encoder.dim)
     tensors, config = HF4.to_external(state, table), ijepa_config(encoder)
     if head:
         tensors = {PREFIX + name: x for name, x in tensors.items()}
@@ -171,14 +171,14 @@ def write_json(content: dict[str, Any], file: Path) -> None:
 
 def ijepa_config(encoder: PretrainedEncoder) -> dict[str, Any]:
     """Return the fields of transformers' IJepaConfig."""
-    method, data = encoder.config.method, encoder.data
+    sizes, data = encoder.config.method.encoder, encoder.data
     return {
         "architectures": ["IJepaModel"],
         "model_type": "ijepa",
-        "hidden_size": method.dim,
-        "num_hidden_layers": method.depth,
-        "num_attention_heads": method.num_heads,
-        "intermediate_size": int(method.dim * method.mlp_ratio),
+        "hidden_size": sizes.dim,
+        "num_hidden_layers": sizes.depth,
+        "num_attention_heads": sizes.num_heads,
+        "intermediate_size": int(sizes.dim * sizes.mlp_ratio),
         "hidden_act": "gelu",
         "layer_norm_eps": EPS,
         "qkv_bias": True,

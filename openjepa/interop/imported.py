@@ -23,7 +23,8 @@ from openjepa.interop.pretrained import PretrainedEncoder, from_network
 from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.nn.vit import VIT_SIZES
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.training.config import Pretrain
 from openjepa.training.run_folder import CONTEXT_FILE, ENCODER_FILE, PREDICTOR_FILE, Provenance, write_weights
 
@@ -63,11 +64,11 @@ class ImportedWeights(NamedTuple):
         assert isinstance(method, JEPA)
         predictor = self.networks.get("predictor")
         return from_network(
-            load_state(method.encoder(data), self.networks[which]),
+            load_state(method.build_encoder(data), self.networks[which]),
             self.settings,
             self.provenance.source,
             step=self.step,
-            predictor=load_state(method.predictor(data), predictor) if predictor else None,
+            predictor=load_state(method.build_predictor(data), predictor) if predictor else None,
             provenance=self.provenance,
         )
 
@@ -109,9 +110,9 @@ def config_of_sizes(
             f"{source} has {encoder.positions} positions for patches of {format_shape(encoder.stem[2:])} pixels: "
             "not a square grid, and its config states no image size"
         )
-    method = JEPA(dim=encoder.dim, depth=encoder.depth, num_heads=heads, mlp_ratio=encoder.mlp_ratio)
+    method = JEPA(ViTConfig(encoder.dim, encoder.depth, heads, encoder.mlp_ratio))
     if predictor:
-        method = dataclasses.replace(method, predictor_dim=predictor.dim, predictor_depth=predictor.depth)
+        method = dataclasses.replace(method, predictor=PredictorConfig(predictor.dim, predictor.depth))
     if len(preprocessing.mean) != channels:
         preprocessing = preprocessing._replace(mean=(0.5,) * channels, std=(0.5,) * channels)
     return Pretrain(
@@ -125,7 +126,7 @@ def empty_network(settings: Pretrain, name: str) -> nn.Module:
     """Build one of the networks on the meta device: names and shapes of its tensors, without values."""
     assert isinstance(settings.method, JEPA)
     with torch.device("meta"):
-        build = settings.method.predictor if name == "predictor" else settings.method.encoder
+        build = settings.method.build_predictor if name == "predictor" else settings.method.build_encoder
         return build(settings.data)
 
 
@@ -137,4 +138,4 @@ def to_our_names(state: StateDict, key_map: KeyMap, settings: Pretrain, name: st
 
 def network_width(settings: Pretrain, name: str) -> int:
     """Return the width of the encoder or the predictor."""
-    return settings.method.predictor_dim if name == "predictor" else settings.method.dim
+    return (settings.method.predictor if name == "predictor" else settings.method.encoder).dim

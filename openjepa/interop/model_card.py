@@ -10,6 +10,7 @@ from openjepa.core.fileio import read_json
 from openjepa.core.registry import name_of
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
+from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain
 
 USAGE = {
@@ -79,7 +80,7 @@ def format_usage(encoder: PretrainedEncoder, form: str, folder: Path) -> str:
     return USAGE[form].format(
         folder=folder,
         patches=data.layout.count,
-        width=encoder.config.method.dim,
+        width=encoder.encoder.dim,
         channels=getattr(data, "channels", ""),
         input_name=program.input_name if program else "",
         program_input=program.input_text if program else "",
@@ -90,9 +91,10 @@ def format_usage(encoder: PretrainedEncoder, form: str, folder: Path) -> str:
 def encoder_facts(encoder: PretrainedEncoder) -> list[str]:
     """Describe the architecture and the preprocessing."""
     data, method = encoder.data, encoder.config.method
-    architecture = (
-        f"Encoder: a vision transformer of width {method.dim}, depth {method.depth}, {method.num_heads} heads"
+    networks = (
+        f"a vision transformer, {method.encoder.describe()}" if type(encoder.network) is ViT else method.describe()
     )
+    architecture = f"Encoder: {networks}"
     if not isinstance(data, PatchGrid):
         size = f", {data.describe()}" if isinstance(data, Describes) else ""
         return [architecture.replace("vision ", ""), f"Input: {modality_name(data)}{size}"]

@@ -131,7 +131,9 @@ def write_official(networks: dict[str, StateDict], encoder: PretrainedEncoder, f
     method, content = encoder.config.method, {}
     assert isinstance(method, JEPA)
     for name, state in networks.items():
-        table = position_table(*encoder.config.data.grid, method.predictor_dim if name == "predictor" else method.dim)
+        table = position_table(
+            *encoder.config.data.grid, (method.predictor if name == "predictor" else method.encoder).dim
+        )
         external = KEY_MAPS[name].to_external(state, table)
         content[NETWORKS[name]] = {PREFIX + key: x.clone() for key, x in external.items()}
     with atomic_write(file) as temporary:

@@ -194,8 +194,7 @@ class PretrainedEncoder:
     def target_dim(self) -> int:
         """Return the width of the predicted features; predicted pixels follow after them in the predictor's output."""
         method = self.config.method
-        joined = isinstance(method, JEPA) and method.target_join == "concat"
-        return method.dim * (len(method.target_layers) if isinstance(method, JEPA) and joined else 1)
+        return method.target_dim if isinstance(method, JEPA) else method.encoder.dim
 
     @torch.no_grad()
     def targets(self, sources: Any) -> Float[Tensor, "B N D"]:
@@ -264,8 +263,8 @@ def load_export(folder: Path, settings: Pretrain, which: str) -> PretrainedEncod
         raise UserError(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
     predictor = None
     if (folder / PREDICTOR_FILE).is_file():
-        predictor = load_weights_into(settings.method.predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
-    network = load_weights_into(settings.method.encoder(settings.data), file)
+        predictor = load_weights_into(settings.method.build_predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
+    network = load_weights_into(settings.method.build_encoder(settings.data), file)
     step = int(read_step_metadata(file).get("step", settings.steps))
     return from_network(
         network, settings, folder.name, step=step, predictor=predictor, provenance=read_provenance(folder)

@@ -72,22 +72,22 @@ def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
 def write_timm(state: StateDict, encoder: PretrainedEncoder, folder: Path, license: str) -> None:
     """Write a folder with the weights and timm's config."""
     data, method = encoder.data, encoder.config.method
-    tensors = TIMM.to_external(state, position_table(*data.grid, method.dim))
+    tensors = TIMM.to_external(state, position_table(*data.grid, method.encoder.dim))
     with atomic_write(folder / WEIGHTS_FILE) as temporary:
         save_file(tensors, temporary, {"format": "pt"})
     config = {
         "architecture": "vit_base_patch16_224",
         "num_classes": 0,
-        "num_features": method.dim,
+        "num_features": method.encoder.dim,
         "global_pool": "avg",
         "model_args": {
             "img_size": list(data.size),
             "patch_size": data.patch,
             "in_chans": data.channels,
-            "embed_dim": method.dim,
-            "depth": method.depth,
-            "num_heads": method.num_heads,
-            "mlp_ratio": method.mlp_ratio,
+            "embed_dim": method.encoder.dim,
+            "depth": method.encoder.depth,
+            "num_heads": method.encoder.num_heads,
+            "mlp_ratio": method.encoder.mlp_ratio,
             "class_token": False,
             "global_pool": "avg",
             "fc_norm": False,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa.core.types import Keep, Masks, Tokens, gather
+from openjepa.core.types import Keep, Masks, MaskShape, Tokens, gather
 
 
 class MaskedBatch(NamedTuple):
@@ -50,3 +50,8 @@ def stack_equal_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: t
         gather(features, target).flatten(0, 1),
         valid,
     )
+
+
+def mask_shapes(masks: tuple[Masks, ...]) -> list[MaskShape]:
+    """Return the shape of each mask of a step."""
+    return [(mask.context.shape[1], mask.target.shape[1], mask.target.shape[2]) for mask in masks]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
+from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, MaskShape, Output, ParamGroup, Signal, StepFlops, Tokens
-from openjepa.nn.positions import rope_frequency_count
+from openjepa.nn.flops import vit_flops
+from openjepa.nn.vit import ViT, ViTConfig
 
 SIGNALS = (  # docs/health.md has the measurements behind these values
     Signal("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample", 0.1, 1.0),
@@ -33,10 +34,17 @@ class MethodConfig:
 
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if these settings do not fit the data or the masks."""
-        check_widths(self, data.layout.coordinates)
+
+    def describe(self) -> str:
+        """Describe the networks in one line, for the summary of a run, reports and model cards."""
+        return type(self).__name__
 
     def cost(self, data: Any, masks: Iterable[MaskShape]) -> StepFlops | None:
-        """Return the FLOPs of one sample under these masks; None: not counted."""
+        """Return the FLOPs of a training step for one sample under these masks; None: not counted."""
+        return None
+
+    def encoder_cost(self, data: Any) -> int | None:
+        """Return the FLOPs of encoding one view, forward; None: not counted."""
         return None
 
     def signals(self) -> tuple[Signal, ...]:
@@ -54,6 +62,29 @@ class MethodConfig:
     def build_encoder(self, modality: Any, which: str = "") -> nn.Module:
         """Build one of the encoders alone, to load weights into."""
         return self.build(modality).encoder(which)
+
+
+@dataclass(frozen=True)
+class ViTMethodConfig(MethodConfig):
+    """Settings of a method whose encoders are Vision Transformers."""
+
+    encoder: ViTConfig = field(default_factory=ViTConfig)
+
+    def check(self, data: Modality, masks: Any) -> None:
+        """Raise UserError if these settings do not fit the data or the masks."""
+        self.encoder.check(data.layout.coordinates, "--method.encoder")
+
+    def describe(self) -> str:
+        """Describe the networks in one line, for the summary of a run, reports and model cards."""
+        return self.encoder.describe()
+
+    def encoder_cost(self, data: Modality) -> int:
+        """Return the FLOPs of encoding one view, forward."""
+        return vit_flops(self.encoder, data, data.layout.count)
+
+    def build_encoder(self, modality: Modality, which: str = "") -> ViT:
+        """Build an encoder alone, to load weights into: it has torch's default initialization."""
+        return self.encoder.build(modality.tokenizer(self.encoder.dim))
 
 
 class FrozenTeacher:
@@ -106,23 +137,3 @@ class BaseMethod(nn.Module):
     def param_groups(self) -> list[ParamGroup]:
         """Return all parameters that have a gradient as one group."""
         return [ParamGroup([p for p in self.parameters() if p.requires_grad])]
-
-
-def check_widths(method: Any, coordinates: int) -> None:
-    """Raise UserError unless the widths of encoder and predictor divide into their heads."""
-    if hasattr(method, "num_heads"):
-        heads = method.predictor_heads or method.num_heads
-        check_heads("--method.dim", method.dim, method.num_heads, method.positions, coordinates)
-        check_heads("--method.predictor-dim", method.predictor_dim, heads, method.positions, coordinates)
-
-
-def check_heads(flag: str, dim: int, heads: int, positions: str, coordinates: int) -> None:
-    """Raise UserError unless the width divides into heads, and a rotary head into coordinates."""
-    if dim % heads:
-        unit = math.lcm(heads, 2 * coordinates)  # of sine-cosine positions: a sine and a cosine per coordinate
-        raise UserError(
-            f"{flag} must be a multiple of its {heads} attention heads, got {dim}: "
-            f"try {flag} {dim // unit * unit or unit}"
-        )
-    if positions == "rope":
-        rope_frequency_count(dim // heads, coordinates)

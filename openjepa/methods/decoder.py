@@ -9,8 +9,9 @@ B batch  T sampled tokens  E raw token width  D encoder width  C condition width
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +21,17 @@ from torch import Tensor, nn
 from openjepa.core.options import Condition
 from openjepa.core.protocols import Modality
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Batch, Masks, Output, Tokens
-from openjepa.methods.base import BaseMethod
-from openjepa.methods.jepa import JEPA
+from openjepa.core.types import Batch, Keep, Masks, MaskShape, Output, StepFlops, Tokens
+from openjepa.methods.base import BaseMethod, ViTMethodConfig
 from openjepa.nn.ema import update_ema
+from openjepa.nn.flops import predictor_flops, transformer_flops, vit_flops
 from openjepa.nn.flow import MIN_TIME_LEFT, Conditions, FlowTransformer, normal_samples, sample_times, velocity
 from openjepa.nn.init import initialize
+from openjepa.nn.predictor import Predictor, PredictorConfig
 
 
 @dataclass(frozen=True)
-class Decoder(JEPA):
+class Decoder(ViTMethodConfig):
     """Train a network that samples pixels from the representations of a frozen JEPA or MAE.
 
     features: sample the whole image from the target encoder's output, mean over tokens. prediction: sample the target
@@ -40,19 +42,47 @@ class Decoder(JEPA):
     Differs: flow matching with a transformer on patches, where the paper has RCDM's diffusion with a U-Net.
     """
 
-    whole_batch: ClassVar[bool] = False  # type: ignore[misc]
-
-    condition: Condition = (
-        "features"  # what the samples are drawn from: features of a whole image, or a predicted block
-    )
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)  # of the run that is decoded
+    predicts_pixels: bool = False  # whether that run has a pixel loss, so that its predictor also outputs pixels
+    # what the samples are drawn from: features of a whole image, or a predicted block
+    condition: Condition = "features"
     pooled: bool = True  # with condition prediction: the block's mean token as in the paper; False: one token per patch
     decoder_dim: int = 256  # width of the decoder
     decoder_depth: int = 8  # number of transformer blocks of the decoder
     decoder_heads: int = 4  # attention heads of the decoder; decoder_dim must be a multiple of 4 · heads
 
-    def build(self, modality: Modality, seed: int = 0) -> FlowDecoder:  # type: ignore[override]
+    def check(self, data: Modality, masks: Any) -> None:
+        """Raise UserError unless the widths have room for heads and positions."""
+        super().check(data, masks)
+        self.predictor.check(data.layout.coordinates, "--method.predictor", self.encoder)
+
+    def build(self, modality: Modality, seed: int = 0) -> FlowDecoder:
         """Build the method with freshly initialized weights; --init-from replaces those of the frozen networks."""
         return FlowDecoder(self, modality, torch.Generator().manual_seed(seed))
+
+    def build_predictor(self, modality: Modality) -> Predictor:
+        """Build the predictor alone, with torch's default initialization."""
+        return self.predictor.build(self.encoder, self.output_dim(modality))
+
+    def output_dim(self, modality: Modality) -> int:
+        """Return the width of a prediction: features, then (with a pixel loss) pixels."""
+        return self.encoder.dim + (modality.token_dim if self.predicts_pixels else 0)
+
+    def describe(self) -> str:
+        """Describe the networks in one line."""
+        return f"{super().describe()}; decoder {self.decoder_dim}×{self.decoder_depth} from {self.condition}"
+
+    def cost(self, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
+        """Return the FLOPs of the decoder, forward and backward, and of the frozen networks, forward, as targets."""
+        context, _, block_tokens = next(iter(masks))
+        predicts, dim = self.condition == "prediction", self.decoder_dim
+        tokens = block_tokens if predicts else data.layout.count
+        frozen = vit_flops(self.encoder, data, context if predicts else data.layout.count)
+        if predicts:
+            one_block = context, 1, block_tokens
+            frozen += predictor_flops(self.predictor, self.encoder.dim, self.output_dim(data), one_block)
+        decoder = 4 * tokens * data.token_dim * dim + transformer_flops(self.decoder_depth, dim, tokens)
+        return StepFlops(target=frozen, context=0, predictor=3 * decoder)
 
 
 class FlowDecoder(BaseMethod):
@@ -61,12 +91,14 @@ class FlowDecoder(BaseMethod):
     def __init__(self, config: Decoder, modality: Modality, generator: torch.Generator):
         super().__init__()
         self.config, self.modality = config, modality
-        self.target_encoder = config.encoder(modality)
-        condition_dim = config.dim
+        self.target_encoder = config.build_encoder(modality)
+        initialize(self.target_encoder, generator, config.encoder.init)
+        condition_dim = config.encoder.dim
         if config.condition == "prediction":
-            self.context_encoder, self.predictor = config.encoder(modality), config.predictor(modality)
-            condition_dim = self.predictor.proj.out_features
-        initialize(self, generator, config.init)
+            self.context_encoder, self.predictor = config.build_encoder(modality), config.build_predictor(modality)
+            initialize(self.context_encoder, generator, config.encoder.init)
+            initialize(self.predictor, generator, config.predictor.init)
+            condition_dim = config.output_dim(modality)
         self.requires_grad_(False)
         sizes = config.decoder_dim, config.decoder_depth, config.decoder_heads
         self.drawer = FlowTransformer(condition_dim, modality.token_dim, *sizes)
@@ -85,11 +117,12 @@ class FlowDecoder(BaseMethod):
     def mean_features(self, tokens: Tokens) -> Float[Tensor, "B D"]:
         """Return the target encoder's output for these tokens, mean over them."""
         (features,) = self.target_encoder(tokens)
-        return features.x.float().mean(1)
+        return features.mean()
 
     def predict_block(self, tokens: Tokens, mask: Masks) -> Float[Tensor, "B K C"]:
         """Return the predictor's output for the first target block: its mean, or every token."""
-        (context,) = self.context_encoder(tokens.take(mask.context, mask.context_valid))
+        valid = None if mask.context_valid is None else mask.context_valid[:, None]
+        (context,) = self.context_encoder(tokens, Keep(mask.context[:, None], valid))
         where = tokens.take(mask.target[:, 0]).pos[:, None]
         predicted = self.predictor(context, where=where)[:, 0].float()
         return predicted.mean(1, keepdim=True) if self.config.pooled else predicted

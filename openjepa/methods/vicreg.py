@@ -5,25 +5,38 @@ B batch  N tokens  D encoder width  E expander width
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.distributed import gather_ranks
 from openjepa.core.protocols import Modality
-from openjepa.core.types import Batch, Output
-from openjepa.methods.base import BaseMethod, MethodConfig
-from openjepa.nn.init import Init, initialize, scale_stem
-from openjepa.nn.positions import Positions
+from openjepa.core.types import Batch, Keep, MaskShape, Output, StepFlops
+from openjepa.methods.base import BaseMethod, ViTMethodConfig
+from openjepa.nn.flops import vit_flops
+from openjepa.nn.init import initialize
 from openjepa.nn.regularizers import covariance_loss, variance_loss
-from openjepa.nn.vit import ViT
 
 
 @dataclass(frozen=True)
-class VICReg(MethodConfig):
+class ExpanderConfig:
+    """Sizes of the expander, an MLP."""
+
+    dim: int = 2048  # width (paper: 8192)
+    depth: int = 3  # number of linear layers; 3 as in the paper
+
+    def flops(self, input_dim: int) -> int:
+        """Return the forward FLOPs of one vector and of its share of the output's covariance matrix."""
+        return 2 * self.dim * (input_dim + self.depth * self.dim)
+
+
+@dataclass(frozen=True)
+class VICReg(ViTMethodConfig):
     """VICReg: pull two views of an image together; keep features spread out and decorrelated.
 
     L = invariance · mse(z1, z2) + variance · (v(z1) + v(z2)) / 2 + covariance · (c(z1) + c(z2))
@@ -38,20 +51,7 @@ class VICReg(MethodConfig):
 
     whole_batch: ClassVar[bool] = True  # the loss compares samples, so a batch cannot be split into micro-batches
 
-    dim: int = 384  # width of the encoder: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
-    depth: int = 12  # number of transformer blocks of the encoder
-    num_heads: int = 6  # attention heads of the encoder; must divide dim (usually dim / 64)
-    mlp_ratio: float = 4.0  # hidden width of the MLPs, as a multiple of dim
-    # sincos: fixed embedding added to the tokens; rope: rotary embedding in every attention layer
-    positions: Positions = "sincos"
-    registers: int = 0  # extra learned tokens without a position in the encoder
-    # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow encoders, short runs
-    init: Init = "paper"
-    # patch embedding. paper: std 0.02; scaled: whitened patches give tokens of unit variance, better for small patches
-    stem_init: Literal["paper", "scaled"] = "paper"
-    predictor_dim: int = 2048  # width of the expander (paper: 8192)
-    predictor_depth: int = 3  # number of linear layers of the expander; 3 as in the paper
-    predictor_heads: int = 1  # unused: the expander has no attention
+    expander: ExpanderConfig = field(default_factory=ExpanderConfig)
     invariance: float = 25.0  # weight of the squared distance between the two views; 25 as in the paper
     variance: float = 25.0  # weight of the hinge that keeps each feature's std above 1; 25 as in the paper
     covariance: float = 1.0  # weight of the squared off-diagonal covariances; 1 as in the paper
@@ -61,10 +61,15 @@ class VICReg(MethodConfig):
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return JointEmbedding(self, modality, torch.Generator().manual_seed(seed))
 
-    def encoder(self, modality: Modality) -> ViT:
-        """Build the encoder alone, to load weights into: it has torch's default initialization."""
-        sizes = self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions, self.registers
-        return ViT(modality.tokenizer(self.dim), *sizes)
+    def describe(self) -> str:
+        """Describe the networks in one line."""
+        return f"{super().describe()}; expander {self.expander.dim}×{self.expander.depth}"
+
+    def cost(self, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
+        """Return the FLOPs of one sample, whose two views are encoded."""
+        tokens = next(iter(masks))[0] if self.masked else data.layout.count
+        encoder, expander = vit_flops(self.encoder, data, tokens), self.expander.flops(self.encoder.dim)
+        return StepFlops(target=0, context=2 * 3 * encoder, predictor=2 * 3 * expander)
 
 
 class Expander(nn.Module):
@@ -91,21 +96,15 @@ class JointEmbedding(BaseMethod):
     def __init__(self, config: VICReg, modality: Modality, generator: torch.Generator):
         super().__init__()
         self.config, self.modality = config, modality
-        self.context_encoder = config.encoder(modality)
-        self.predictor = Expander(config.dim, config.predictor_dim, config.predictor_depth)
-        initialize(self.context_encoder, generator, config.init)
-        initialize(self.predictor, generator, config.init)
-        if config.stem_init == "scaled":
-            scale_stem(self.context_encoder.patch_embed, modality.token_dim)
+        self.context_encoder = config.build_encoder(modality)
+        self.predictor = Expander(config.encoder.dim, config.expander.dim, config.expander.depth)
+        config.encoder.initialize(self.context_encoder, generator, modality.token_dim)
+        initialize(self.predictor, generator, config.encoder.init)
 
     def forward(self, batch: Batch, targets: None) -> Output:
-        """Compute the weighted sum of the paper's three terms."""
-        tokens = [self.modality.tokens(view) for view in batch.views]
-        if self.config.masked:
-            view_masks = [batch.masks[view % len(batch.masks)] for view in range(len(tokens))]
-            tokens = [x.take(mask.context, mask.context_valid) for x, mask in zip(tokens, view_masks, strict=True)]
-        features = [self.context_encoder(x)[0].mean() for x in tokens]
-        z1, z2 = (self.predictor(x).float() for x in features)
+        """Compute the weighted sum of the paper's three terms, over the whole batch also on several ranks."""
+        features = [self.encode(batch, number) for number in range(len(batch.views))]
+        z1, z2 = (self.predictor(gather_ranks(x)).float() for x in features)
 
         invariance = F.mse_loss(z1, z2)
         variance = (variance_loss(z1) + variance_loss(z2)) / 2
@@ -118,6 +117,15 @@ class JointEmbedding(BaseMethod):
             "covariance": covariance.detach(),
         }
         return Output(loss, metrics, features[0].detach())
+
+    def encode(self, batch: Batch, number: int) -> Float[Tensor, "B D"]:
+        """Return the mean feature of a view, of its context tokens alone if `masked`; each view has its own mask."""
+        keep = None
+        if self.config.masked:
+            mask = batch.masks[number % len(batch.masks)]
+            keep = Keep(mask.context[:, None], None if mask.context_valid is None else mask.context_valid[:, None])
+        (tokens,) = self.context_encoder(self.modality.tokens(batch.views[number]), keep)
+        return tokens.mean()
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"context": self.context_encoder}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from torch.export import Dim
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Tokenizer
-from openjepa.core.rng import CounterRNG
 from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.listing import list_files
-from openjepa.data.series_files import SeriesArray
+from openjepa.data.series_files import SeriesArray, SeriesFiles
 from openjepa.data.series_plot import SIZE, draw_signal
+from openjepa.data.synthetic.sines import generate_sines
 from openjepa.nn.stems import WindowEmbed
 
 SeriesInput = np.ndarray | Tensor | str | Path
@@ -30,23 +29,43 @@ SeriesInput = np.ndarray | Tensor | str | Path
 
 @dataclass(frozen=True)
 class Series:
-    """Time series: the file, the length of a training crop, and the windows it is cut into."""
+    """Time series: the files, the length of a training crop, and the windows it is cut into.
 
-    suffixes: ClassVar = frozenset({".npy"})
-    arrays: ClassVar = (("f", 3),)  # .npy files that are signals: kind of value and number of axes
+    Each channel of each crop is scaled to mean 0, variance 1, so the encoder sees shapes, not levels.
+    """
 
-    root: tuple[str, ...] = ()  # one .npy file of shape (signals, channels, samples)
+    suffixes: ClassVar = frozenset({".npy", ".csv"})
+    # .npy files that are signals: kind of value and number of axes
+    arrays: ClassVar = (("f", 1), ("f", 2), ("f", 3))
+
+    # folders of .npy files, or of .csv files if they hold no .npy files; sub-folders are labels. An array has shape
+    # (signals, channels, samples), or (channels, samples) or (samples,) for one recording; a .csv file has a header
+    # line, a column per channel and a row per sample, and may have a column of dates
+    root: tuple[str, ...] = ()
     length: int = 256  # time steps of a crop, taken at a random start in training; a multiple of --data.window
     window: int = 8  # time steps per token; more: fewer tokens, faster, coarser
-    channels: int = 1  # channels per signal, as in the file
+    channels: int = 1  # channels per signal, as in the files
+    columns: tuple[str, ...] = ()  # columns of .csv files to read as channels; empty: all that hold numbers
+    # time steps from one segment of a recording to the next; each segment of --data.length steps is a sample. 0:
+    # --data.length, and for arrays of shape (signals, channels, samples) the first segment of each signal alone
+    stride: int = 0
     input_name: ClassVar[str] = "signals"  # of an exported program
     input_text: ClassVar[str] = "signals (batch, channels, time steps), as they are"
 
     def __post_init__(self):
-        if self.window < 1 or self.length % self.window:
-            better = max(1, self.length // max(1, self.window)) * self.window
+        if self.window < 1 or self.length < 1 or self.length % self.window:
+            better = max(1, self.length // max(1, self.window)) * max(1, self.window)
             raise UserError(
                 f"length {self.length} is not a multiple of window {self.window}: try --data.length {better}"
+            )
+        if self.channels < 1:
+            raise UserError(f"--data.channels must be >= 1, got {self.channels}: try --data.channels 1")
+        if self.stride < 0:
+            raise UserError(f"--data.stride must be >= 0 (0 = --data.length), got {self.stride}")
+        if self.columns and len(self.columns) != self.channels:
+            raise UserError(
+                f"--data.columns names {len(self.columns)} columns, but --data.channels is {self.channels}: "
+                f"type --data.channels {len(self.columns)}"
             )
 
     @property
@@ -59,29 +78,19 @@ class Series:
         return self.channels * self.window
 
     def listing(self) -> FileList:
-        return list_files(self.root, frozenset({".npy"}), include_archives=False)
+        """List the .npy files, or the .csv files if there are no others: beside arrays they hold labels."""
+        files = list_files(self.root, frozenset({".npy", ".csv"}), include_archives=False)
+        kinds = {path.lower().endswith(".csv") for path in files.paths}
+        return list_files(self.root, frozenset({".npy"}), include_archives=False) if len(kinds) == 2 else files
 
-    def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
-        """Memory-map the signals of a .npy file. Raises UserError if it is not one array of such signals."""
-        if len(source.paths) != 1:
-            raise UserError(
-                f"--data.root must hold one .npy file of shape (signals, {self.channels}, samples), "
-                f"got {len(source.paths)}"
-            )
-        signals = np.load(source.paths[0], mmap_mode="r", allow_pickle=False)
-        if signals.ndim != 3 or signals.shape[1] != self.channels or signals.shape[2] < self.length:
-            expected = f"(signals, {self.channels}, {self.length} or more)"
-            raise UserError(f"{source.paths[0]} must have shape {expected}, got {signals.shape}")
-        return SeriesArray(self.length, signals, torch.full((len(signals),), -1), source.fingerprint, source.paths[0])
+    def dataset(self, source: FileList, cache: Path | None = None) -> SeriesFiles:
+        """Open the recordings and list their segments. Raises UserError if they do not fit these settings."""
+        return SeriesFiles(self, source.paths, source.fingerprint)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
-        """Generate sines of four frequencies (the label) with random phase and a third harmonic of random strength."""
-        rng = CounterRNG.of(seed, 0, np.arange(size))
-        label = (rng.uniform("label") * 4).long()
-        phase, strength = rng.uniform("shape", self.channels, 2, 1).mul(2 * math.pi).unbind(2)
-        angle = torch.arange(2 * self.length) * (2 * math.pi * (label + 2) / self.length)[:, None, None] + phase
-        signals = angle.sin() + 0.1 * strength * (3 * angle).sin()
-        return SeriesArray(self.length, signals.numpy(), label, f"sines-{size}-{seed}")
+        """Generate sines of four frequencies; the label is the frequency."""
+        sines = generate_sines(size, self.channels, self.length, seed)
+        return SeriesArray(self.length, sines.signals.numpy(), sines.label, f"sines-{size}-{seed}")
 
     def tokens(self, view: Float[Tensor, "B C L"]) -> Tokens:
         """Normalize each signal to mean 0, variance 1 and cut it into windows, rows of C·window values.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openjepa.core.types import zero_padding
 from openjepa.nn.cpu_kernels import attention
 from openjepa.nn.transformer import Mlp
 
@@ -27,9 +28,12 @@ class AttentivePool(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+    def forward(self, tokens: Float[Tensor, "B N D"], valid: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B D"]:
+        """Pool the valid tokens of each sample; a sample without any gives the vector that zeros would give."""
+        tokens = zero_padding(tokens, valid)
         batch, count, dim = tokens.shape
         k, v = self.kv(self.norm1(tokens)).view(batch, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q = self.q(self.query).view(1, 1, self.num_heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
-        x = self.query + self.proj(attention(q, k, v, None).transpose(1, 2).reshape(batch, 1, dim))
+        attn_mask = None if valid is None else (valid | ~valid.any(1, keepdim=True))[:, None, None]  # B 1 1 N
+        x = self.query + self.proj(attention(q, k, v, attn_mask).transpose(1, 2).reshape(batch, 1, dim))
         return (x + self.mlp(self.norm2(x)))[:, 0]

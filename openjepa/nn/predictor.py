@@ -5,7 +5,7 @@ B batch  C context tokens  M target blocks  T tokens per block  P coordinates  D
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,17 +13,41 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Tokens
 from openjepa.nn.cpu_kernels import Linear
+from openjepa.nn.init import Init
 from openjepa.nn.positions import Positions, rope_angles, sincos
 from openjepa.nn.transformer import Block
+from openjepa.nn.vit import ViTConfig, check_heads
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """Sizes and first weights of a predictor; its positions are those of the encoder."""
+
+    dim: int = 384  # width; less than the encoder's makes it a bottleneck (the small recipes: half)
+    depth: int = 6  # number of transformer blocks; I-JEPA: 6 for ViT-B, 12 for ViT-L and H
+    num_heads: int = 0  # attention heads; 0: as many as the encoder, as in the official code
+    # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow networks, short runs
+    init: Init = "paper"
+
+    def build(self, encoder: ViTConfig, output_dim: int) -> Predictor:
+        """Build the network with torch's default initialization, to initialize or to load weights into."""
+        heads = self.num_heads or encoder.num_heads
+        return Predictor(encoder.dim, output_dim, self.dim, self.depth, heads, positions=encoder.positions)
+
+    def check(self, coordinates: int, flag: str, encoder: ViTConfig) -> None:
+        """Raise UserError unless the width divides into heads and has room for positions."""
+        check_heads(f"{flag}.dim", self.dim, self.num_heads or encoder.num_heads, encoder.positions, coordinates)
+
+    def describe(self) -> str:
+        """Return the sizes as text."""
+        return f"{self.dim}×{self.depth}"
 
 
 class Predictor(nn.Module):
     """A narrow transformer over [context tokens; queries].
 
-    A query is the mask token plus the embedding of a target position. With `context_mode="each"`, every target block is
-    a sequence of its own with a copy of the context (I-JEPA paper, section 3). With "shared", all blocks are one
-    sequence: queries attend to the context and to their own block, and the context attends to itself only, so it is
-    computed once. Target blocks never see each other in either mode.
+    A query is the mask token plus the embedding of a target position. Every target block is a sequence of its own with
+    a copy of the context (I-JEPA paper, section 3), so target blocks never see each other.
     """
 
     def __init__(
@@ -35,10 +59,9 @@ class Predictor(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
-        context_mode: Literal["each", "shared"] = "each",
     ):
         super().__init__()
-        self.dim, self.head_dim, self.positions, self.context_mode = dim, dim // num_heads, positions, context_mode
+        self.dim, self.head_dim, self.positions = dim, dim // num_heads, positions
         self.embed = Linear(input_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
@@ -46,26 +69,26 @@ class Predictor(nn.Module):
         self.proj = Linear(dim, output_dim)
 
     def forward(
-        self, context: Tokens, where: Float[Tensor, "B M T P"], conditions: Float[Tensor, "B H A"] | None = None
+        self,
+        context: Tokens,
+        where: Float[Tensor, "B M T P"],
+        conditions: Float[Tensor, "B H A"] | None = None,
+        valid: Bool[Tensor, "B M T"] | None = None,
     ) -> Float[Tensor, "B M T E"]:
-        """Predict the features at every target position `where`.
+        """Predict the features at every target position `where`; `valid` is False on padded targets.
 
         Context tokens get their positional embedding a second time here, as in the official code.
         """
         batch, blocks, block_tokens, _ = where.shape
-        shared = self.context_mode == "shared"
-        repeats = 1 if shared else blocks  # sequences per sample
-        query_pos = where.reshape(batch * repeats, -1, where.shape[-1])
-        embedded = repeat_samples(self.embed(context.x) + sincos(context.pos, self.dim), repeats)
+        query_pos = where.flatten(0, 1)
+        embedded = repeat_samples(self.embed(context.x) + sincos(context.pos, self.dim), blocks)
         query = self.mask_token + sincos(query_pos, self.dim)
         rope = None
         if self.positions == "rope":  # in addition to sincos, without which all queries would be equal
-            pos = torch.cat([repeat_samples(context.pos, repeats), query_pos], dim=1)
-            rope = rope_angles(pos, self.head_dim)
+            rope = rope_angles(torch.cat([repeat_samples(context.pos, blocks), query_pos], dim=1), self.head_dim)
 
-        x = torch.cat([embedded, query.to(embedded.dtype)], dim=1)  # B·M C+T D, or B C+M·T D if shared
-        valid = None if context.valid is None else repeat_samples(context.valid, repeats)
-        attn_mask = attention_mask(embedded.shape[1], query.shape[1], blocks if shared else 0, valid, x.device)
+        x = torch.cat([embedded, query.to(embedded.dtype)], dim=1)  # B·M C+T D
+        attn_mask = attention_mask(context, where, valid)
         for block in self.blocks:
             x = block(x, attn_mask, rope)
 
@@ -74,22 +97,14 @@ class Predictor(nn.Module):
 
 
 def attention_mask(
-    num_context: int, num_queries: int, blocks: int, valid: Bool[Tensor, "B C"] | None, device: torch.device
-) -> Bool[Tensor, "#B #N N"] | None:
-    """Return which tokens each token of [context; queries] attends to; None means all.
-
-    Padded context tokens are masked out. If `blocks` > 0, the queries form that many blocks, and a token attends only
-    to the context and to its own block.
-    """
-    attn_mask = None
-    if blocks:
-        query_block = torch.arange(1, blocks + 1, device=device).repeat_interleave(num_queries // blocks)
-        block = torch.cat([query_block.new_zeros(num_context), query_block])  # 0 is the context
-        attn_mask = ((block == 0) | (block == block[:, None]))[None]
-    if valid is None:
-        return attn_mask
-    is_token = torch.cat([valid, valid.new_ones(len(valid), num_queries)], dim=1)[:, None]
-    return is_token if attn_mask is None else attn_mask & is_token
+    context: Tokens, where: Float[Tensor, "B M T P"], valid: Bool[Tensor, "B M T"] | None
+) -> Bool[Tensor, "R 1 N"] | None:
+    """Return which tokens of [context; queries] are attended to, in each of R = B · M sequences; None: all."""
+    if context.valid is None and valid is None:
+        return None
+    in_context = context.x.new_ones(context.x.shape[:2], dtype=torch.bool) if context.valid is None else context.valid
+    in_target = where.new_ones(where.shape[:3], dtype=torch.bool) if valid is None else valid
+    return torch.cat([repeat_samples(in_context, where.shape[1]), in_target.flatten(0, 1)], dim=1)[:, None]
 
 
 def repeat_samples(x: Tensor, repeats: int) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Tokenizer
 from openjepa.core.types import Keep, Tokens
-from openjepa.nn.positions import Positions, rope_angles, sincos
+from openjepa.nn.init import Init, initialize, scale_stem
+from openjepa.nn.positions import Positions, rope_angles, rope_frequency_count, sincos, sincos_frequency_count
 from openjepa.nn.transformer import Block
 
 VIT_SIZES: dict[str, dict] = {  # the sizes of the paper; giant's hidden width is 6144
@@ -22,13 +26,60 @@ VIT_SIZES: dict[str, dict] = {  # the sizes of the paper; giant's hidden width i
 }
 
 
+@dataclass(frozen=True)
+class ViTConfig:
+    """Sizes, positions and first weights of a Vision Transformer."""
+
+    dim: int = 384  # width: 192 ViT-Ti, 384 ViT-S, 768 ViT-B, 1024 ViT-L, 1280 ViT-H
+    depth: int = 12  # number of transformer blocks
+    num_heads: int = 6  # attention heads; must divide dim (usually dim / 64)
+    mlp_ratio: float = 4.0  # hidden width of the MLPs, as a multiple of dim
+    # sincos: fixed embedding added to the tokens (official code); rope: rotary embedding in every attention layer
+    positions: Positions = "sincos"
+    # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow encoders, short runs
+    init: Init = "paper"
+    # patch embedding. paper: std 0.02; scaled: whitened patches give tokens of unit variance, better for small patches
+    stem_init: Literal["paper", "scaled"] = "paper"
+
+    def build(self, tokenizer: Tokenizer) -> ViT:
+        """Build the network with torch's default initialization, to initialize or to load weights into."""
+        return ViT(tokenizer, self.dim, self.depth, self.num_heads, self.mlp_ratio, self.positions)
+
+    def initialize(self, network: ViT, generator: torch.Generator, token_dim: int) -> None:
+        """Give the network its first weights; `token_dim` is the width of a raw token."""
+        initialize(network, generator, self.init)
+        if self.stem_init == "scaled":
+            scale_stem(network.patch_embed, token_dim)
+
+    def check(self, coordinates: int, flag: str) -> None:
+        """Raise UserError unless the width divides into heads and has room for positions."""
+        check_heads(f"{flag}.dim", self.dim, self.num_heads, self.positions, coordinates)
+
+    def describe(self) -> str:
+        """Return the sizes as text."""
+        return f"width {self.dim}, depth {self.depth}, {self.num_heads} heads"
+
+
+def check_heads(flag: str, dim: int, heads: int, positions: Positions, coordinates: int) -> None:
+    """Raise UserError unless the width divides into heads and has room for positions with this many coordinates."""
+    if dim % heads:
+        unit = math.lcm(heads, 2 * coordinates)  # of sine-cosine positions: a sine and a cosine per coordinate
+        raise UserError(
+            f"{flag} must be a multiple of its {heads} attention heads, got {dim}: "
+            f"try {flag} {dim // unit * unit or unit}"
+        )
+    if positions == "rope":
+        rope_frequency_count(dim // heads, coordinates)
+    else:
+        sincos_frequency_count(dim, coordinates)
+
+
 class ViT(nn.Module):
     """A Vision Transformer that returns features of every input token.
 
     There is no class token; pool the tokens instead. The tokenizer is a child (`patch_embed`); a local one maps only
     the tokens to keep, so masked patches are never embedded. In half-precision runs, sine-cosine positions are added in
-    fp32 and keep the tokens between blocks in fp32; with RoPE they are bf16. Registers are learned tokens without a
-    position (Darcet et al., arXiv 2309.16588): all tokens attend to them, and they are not returned.
+    fp32 and keep the tokens between blocks in fp32; with RoPE they are bf16.
     """
 
     def __init__(
@@ -39,14 +90,10 @@ class ViT(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
-        registers: int = 0,
     ):
         super().__init__()
-        if registers < 0:
-            raise UserError(f"--method.registers must be >= 0 (0 = no registers), got {registers}")
-        self.dim, self.head_dim, self.positions, self.registers = dim, dim // num_heads, positions, registers
+        self.dim, self.head_dim, self.positions = dim, dim // num_heads, positions
         self.patch_embed = tokenizer
-        self.reg_token = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
@@ -58,21 +105,21 @@ class ViT(nn.Module):
         """
         depths = [range(len(self.blocks))[layer] for layer in layers]
         tokens = embed(self.patch_embed, tokens, keep)
-        (x, pos, valid, _), extra = tokens, self.registers
         if self.positions == "sincos":
-            x = x + sincos(pos, self.dim)
-        if self.reg_token is not None:
-            x = torch.cat([self.reg_token.expand(len(x), -1, -1).to(x.dtype), x], 1)
-            pos, valid = F.pad(pos, (0, 0, extra, 0)), None if valid is None else F.pad(valid, (extra, 0), value=True)
+            tokens = tokens._replace(x=tokens.x + sincos(tokens.pos, self.dim))
+        outputs = self.run_blocks(tokens, depths)
+        return tuple(tokens._replace(x=outputs[depth], edges=None) for depth in depths)
 
-        rope = rope_angles(pos, self.head_dim) if self.positions == "rope" else None
-        attn_mask = None if valid is None else valid[:, None]
-        outputs: dict[int, torch.Tensor] = {}
+    def run_blocks(self, tokens: Tokens, depths: list[int]) -> dict[int, torch.Tensor]:
+        """Pass tokens through the blocks; return the normalized output of those in `depths`."""
+        rope = rope_angles(tokens.pos, self.head_dim) if self.positions == "rope" else None
+        attn_mask = None if tokens.valid is None else tokens.valid[:, None]
+        x, outputs = tokens.x, {}
         for depth, block in enumerate(self.blocks[: max(depths) + 1]):
             x = block(x, attn_mask, rope)
             if depth in depths:
-                outputs[depth] = self.norm(x[:, extra:])
-        return tuple(Tokens(outputs[depth], tokens.pos, tokens.valid) for depth in depths)
+                outputs[depth] = self.norm(x)
+        return outputs
 
 
 def embed(tokenizer: Tokenizer, tokens: Tokens, keep: Keep | None) -> Tokens:

@@ -19,11 +19,11 @@ from openjepa.data.listing import list_files
 from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.nn.vit import VIT_SIZES
-from openjepa.recipes.image_small import small_objective, small_schedule, tune_for_folders
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
+from openjepa.recipes.image_small import small_jepa, small_objective, small_schedule, tune_for_folders
 from openjepa.training.config import Pretrain
 from openjepa.training.device import has_native_bf16
-from openjepa.training.perf.flops import count_flops
 
 SAMPLED_IMAGES = 64  # images whose size and channels are inspected
 
@@ -97,9 +97,9 @@ def start_from_run(chosen: AutoConfig, run: Pretrain, folder: Path) -> AutoConfi
 
 def cpu_config(data: Image, count: int, time: float, threads: int = 0) -> AutoConfig:
     """Choose the settings for `count` images and `time` seconds (0: no budget) on a CPU; more time: larger batches."""
-    small = JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96)
+    small = small_jepa()
     config = tune_for_folders(Pretrain(data, small), small)
-    flops_per_image = count_flops(config.method, data, config.masks.shapes(data.layout)).total
+    flops_per_image = config.method.cost(data, config.masks.shapes(data.layout)).total
     flops_per_second = CORE_FLOPS[has_native_bf16(torch.device("cpu"))] * (threads or available_cores())
     images = round(time * flops_per_second / flops_per_image) if time else min(IMAGES_SEEN["cpu"], MAX_EPOCHS * count)
     epochs = max(1, round(images / count))
@@ -132,7 +132,7 @@ def power_of_two(size: float) -> int:
 
 def gpu_config(data: Image, count: int) -> AutoConfig:
     """Choose the settings for `count` images on a GPU."""
-    method = small_objective(JEPA(**VIT_SIZES["small"], predictor_dim=192, predictor_depth=6))
+    method = small_objective(JEPA(ViTConfig(**VIT_SIZES["small"]), PredictorConfig(dim=192, depth=6)))
     batch = min(256 if data.size[0] > 96 else 128, power_of_two(count / 4))
     epochs = float(max(1, min(MAX_EPOCHS, round(IMAGES_SEEN["gpu"] / count))))
     config = Pretrain(data, method, optim=small_schedule(), epochs=epochs, batch_size=batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from openjepa.core.capabilities import Inverts, PatchGrid, require
 from openjepa.core.errors import UserError
@@ -51,16 +50,18 @@ def decoder_config(settings: TrainDecoder) -> Pretrain:
     )
 
 
-def decoder_method(settings: TrainDecoder, source: Any) -> Decoder:
+def decoder_method(settings: TrainDecoder, source: JEPA | MAE) -> Decoder:
     """Build the method: the source's networks under the settings of the decoder."""
-    shared = {field.name for field in dataclasses.fields(JEPA)} & vars(source).keys()
-    networks = {name: getattr(source, name) for name in shared} | {"target_input": "whole", "target_stride": 1}
-    sizes: dict[str, Any] = {
-        "decoder_dim": settings.dim,
-        "decoder_depth": settings.depth,
-        "decoder_heads": settings.num_heads,
-    }
-    return Decoder(**networks, **sizes, condition=settings.condition, pooled=settings.pooled)
+    return Decoder(
+        source.encoder,
+        source.predictor,
+        predicts_pixels=isinstance(source, JEPA) and source.pixel_loss_weight > 0,
+        condition=settings.condition,
+        pooled=settings.pooled,
+        decoder_dim=settings.dim,
+        decoder_depth=settings.depth,
+        decoder_heads=settings.num_heads,
+    )
 
 
 def decoder_optim(lr: float) -> Optim:
@@ -82,7 +83,7 @@ def check_source(settings: TrainDecoder, source: Pretrain) -> None:
     """Raise UserError unless the source run has the networks that the decoder is conditioned on."""
     run, method = Path(settings.run), source.method
     require(require(source.data, Inverts, "jepa decoder"), PatchGrid, "jepa decoder")
-    if not isinstance(method, JEPA | MAE) or isinstance(method, Decoder):
+    if not isinstance(method, JEPA | MAE):
         raise UserError(f"{run} is not a JEPA or MAE run on images: give the folder of one")
     if settings.condition == "features":
         return

@@ -20,7 +20,8 @@ SAMPLED_FILES = 64  # files that are looked at
 def detect_modality(root: tuple[str, ...]) -> str:
     """Return the name of the only modality that reads the files below `root`.
 
-    Raises UserError if there is none or more than one: the user then names it.
+    Without a file that any modality reads it is `image`, whose listing says what it looked for. Raises UserError if
+    several modalities read them: the user then names one.
     """
     modalities = {name: registry.find("modality", name) for name in registry.names("modality")}
     suffixes = frozenset().union(*(getattr(cls, "suffixes", ()) for cls in modalities.values()))
@@ -29,15 +30,10 @@ def detect_modality(root: tuple[str, ...]) -> str:
         for name, cls in modalities.items():
             if reads(cls, file):
                 readers.setdefault(name, file)
-    if not readers:
-        raise UserError(
-            f"no modality reads the files in {' '.join(root)}: it needs files ending in "
-            f"{' '.join(sorted(each.lstrip('.') for each in suffixes))}, or --modality {' or '.join(modalities)}"
-        )
     if len(readers) > 1:
         examples = ", ".join(f"{name} reads {file}" for name, file in readers.items())
         raise UserError(f"the modality is ambiguous ({examples}): add --modality {' or --modality '.join(readers)}")
-    return next(iter(readers))
+    return next(iter(readers), "image")
 
 
 def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[str]:
@@ -50,8 +46,6 @@ def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[st
             yield str(path)
         elif path.is_dir():
             yield from (file for file, _ in walk_files(str(path), suffixes | ARCHIVE_SUFFIXES))
-        else:
-            raise UserError(f"{each} does not exist: give --data.root a folder or a file")
 
 
 def reads(modality: Any, file: str) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
-from openjepa.nn.vit import VIT_SIZES
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 
@@ -24,7 +25,7 @@ def released_config(
     """Return what the official configs share."""
     return Pretrain(
         data=imagenet(pixels, patch),
-        method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth),
+        method=JEPA(ViTConfig(**VIT_SIZES[size]), PredictorConfig(dim=384, depth=predictor_depth)),
         masks=Official(),
         optim=Optim(warmup=warmup / epochs),
         epochs=epochs,
@@ -36,7 +37,7 @@ def paper_config(size: str, *, predictor_depth: int) -> Pretrain:
     """Return the settings of the paper's text for its smaller models, where it differs from the official configs."""
     return Pretrain(
         data=imagenet(224, 16),
-        method=JEPA(**VIT_SIZES[size], predictor_dim=384, predictor_depth=predictor_depth, loss="squared_l2"),
+        method=JEPA(ViTConfig(**VIT_SIZES[size]), PredictorConfig(dim=384, depth=predictor_depth), loss="squared_l2"),
         masks=Official(),
         optim=Optim(start_lr=1e-4, warmup=15 / 600, weight_decay_shape="linear"),
         epochs=600.0,
@@ -116,7 +117,7 @@ def ijepa_vits16() -> Pretrain:
     """
     return Pretrain(
         data=Image(size=(224, 224), patch=16),
-        method=JEPA(**VIT_SIZES["small"], predictor_dim=384, predictor_depth=6),
+        method=JEPA(ViTConfig(**VIT_SIZES["small"]), PredictorConfig(dim=384, depth=6)),
         optim=Optim(warmup=0.1),
         epochs=300.0,
         batch_size=256,

@@ -10,10 +10,19 @@ import dataclasses
 from openjepa.masking.random import Random
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import VICReg
+from openjepa.methods.vicreg import ExpanderConfig, VICReg
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
+
+SMALL_VIT = ViTConfig(dim=192, depth=6, num_heads=3)
+
+
+def small_jepa(predictor_depth: int = 6) -> JEPA:
+    """Return a JEPA with an encoder of width 192 and depth 6 and a predictor of half its width."""
+    return JEPA(SMALL_VIT, PredictorConfig(dim=96, depth=predictor_depth))
 
 
 def small_objective(method: JEPA) -> JEPA:
@@ -21,7 +30,12 @@ def small_objective(method: JEPA) -> JEPA:
 
     Targets are averaged over all blocks and standardized; patch embeddings have the scale of the position embeddings.
     """
-    return dataclasses.replace(method, target_layers=tuple(range(method.depth)), standardize=True, stem_init="scaled")
+    return dataclasses.replace(
+        method,
+        encoder=dataclasses.replace(method.encoder, stem_init="scaled"),
+        target_layers=tuple(range(method.encoder.depth)),
+        target_transforms=("standardize",),
+    )
 
 
 def small_schedule() -> Optim:
@@ -39,7 +53,7 @@ def cifar10() -> Pretrain:
     """
     return Pretrain(
         data=Image(size=(32, 32), patch=4),
-        method=small_objective(JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=4)),
+        method=small_objective(small_jepa(predictor_depth=4)),
         optim=small_schedule(),
         epochs=44.0,
         batch_size=128,
@@ -59,16 +73,18 @@ def tune_for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
     55.6 / 43.4 the target encoder sees the targets alone;
     57.2 / 43.7 a higher learning rate once more.
     """
+    method = small_objective(method)
     return dataclasses.replace(
         base,
         masks=Random(mask_ratio=0.75, target_fraction=0.5),
         method=dataclasses.replace(
-            small_objective(method),
+            method,
+            encoder=dataclasses.replace(method.encoder, init="scaled"),
+            predictor=dataclasses.replace(method.predictor, depth=2, init="scaled"),
+            # centered, since the network otherwise first learns the mean token of each image
+            target_transforms=("center", "standardize"),
             target_input="targets_only",  # 3/8 of the work of the target encoder, equally good at equal steps
-            center=True,  # otherwise the network first learns the mean token of each image
-            init="scaled",
             pixel_loss_weight=1.0,  # an auxiliary target that does not change during training
-            predictor_depth=2,
         ),
         optim=dataclasses.replace(small_schedule(), lr=1e-3, beta2=0.95, final_ema_momentum=0.99),
         batch_size=64,
@@ -102,7 +118,7 @@ def cifar10_minutes() -> Pretrain:
     Command: jepa pretrain cifar10-minutes --data.root cifar10/train --out runs/minutes --budget 20m
     Takes: as long as --budget says. Results: docs/small-data.md.
     """
-    config = tune_for_minutes(cifar10(), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    config = tune_for_minutes(cifar10(), small_jepa())
     return dataclasses.replace(config, method=dataclasses.replace(config.method, target_layers=(2, 3, 4, 5)))
 
 
@@ -159,7 +175,8 @@ def mae_cifar10() -> Pretrain:
     return dataclasses.replace(
         base,
         method=MAE(
-            dim=192, depth=6, num_heads=3, predictor_dim=96, predictor_depth=2, init="scaled", stem_init="scaled"
+            dataclasses.replace(SMALL_VIT, init="scaled", stem_init="scaled"),
+            PredictorConfig(dim=96, depth=2, init="scaled"),
         ),
         masks=Random(mask_ratio=0.75),
         optim=dataclasses.replace(base.optim, lr=2e-3, beta2=0.95),
@@ -176,7 +193,8 @@ def vicreg_cifar10() -> Pretrain:
     Takes: as long as --budget says. Results: docs/small-data.md.
     """
     base = cifar10()
-    method = VICReg(dim=192, depth=6, num_heads=3, predictor_dim=1024, init="scaled", stem_init="scaled", masked=True)
+    encoder = dataclasses.replace(SMALL_VIT, init="scaled", stem_init="scaled")
+    method = VICReg(encoder, ExpanderConfig(dim=1024), masked=True)
     return dataclasses.replace(
         base,
         data=dataclasses.replace(base.data, flip=True),
@@ -198,4 +216,4 @@ def laptop() -> Pretrain:
     64.7 (docs/folders.md).
     """
     data = Image(size=(96, 96), patch=8)
-    return tune_for_folders(Pretrain(data, epochs=100.0), JEPA(dim=192, depth=6, num_heads=3, predictor_dim=96))
+    return tune_for_folders(Pretrain(data, epochs=100.0), small_jepa())

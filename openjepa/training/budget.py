@@ -17,12 +17,12 @@ from openjepa.core.distributed import all_reduce_max, is_main, local_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.data.loader import Step
+from openjepa.masking.stack import mask_shapes
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.device import Device, choose_device
 from openjepa.training.loop import train
 from openjepa.training.optim import build_optimizer
-from openjepa.training.perf.flops import count_flops, mask_shapes
 from openjepa.training.perf.hardware import matmul_rate, peak_memory
 from openjepa.training.setup import build_model, check_batch_size, prepare_data
 from openjepa.training.signals import StopSignals
@@ -38,7 +38,7 @@ class StepTiming(NamedTuple):
     load_seconds: float  # to load its batch, with all workers busy
     compute_seconds: float
     workers: int
-    flops: float
+    flops: float | None  # None: the method does not count them
     core_seconds: float = 0.0  # for both together on all cores of this process, which workers share with the step
 
     @property
@@ -60,14 +60,15 @@ def time_step(settings: Pretrain, data: Dataset, device: Device, count: int = 6)
     load_seconds = (time.perf_counter() - start_time) / count / max(1, settings.workers)
     with torch.random.fork_rng():
         compute_seconds = median_step_seconds(shortened, method, optimizer, batches, device)
-    flops = [count_flops(settings.method, settings.data, mask_shapes(step.batch.masks)).total for step in batches]
+    costs = [settings.method.cost(settings.data, mask_shapes(step.batch.masks)) for step in batches]
+    flops = [cost.total for cost in costs if cost is not None]
     cores = available_cores() / local_size()
     busy_seconds = compute_seconds * torch.get_num_threads() + load_seconds * settings.workers  # summed over cores
     return StepTiming(
         load_seconds,
         compute_seconds,
         settings.workers,
-        sum(flops) / count * len(batches[0].batch.index),
+        sum(flops) / count * len(batches[0].batch.index) if flops else None,
         busy_seconds / cores if device.device.type == "cpu" else 0.0,
     )
 
@@ -173,11 +174,18 @@ def dry_run(settings: Pretrain, device: Device) -> Path:
         f"a step     {timing.compute_seconds:.3f} s to compute, {timing.load_seconds:.3f} s to load with "
         f"{settings.workers} workers: {settings.batch_size / timing.step_seconds:.0f} {plural_of(settings.data)}/s"
     )
-    rate = timing.flops / timing.compute_seconds
-    info(f"throughput {rate / 1e9:,.0f} GFLOP/s, {rate / matmul_rate(device):.0%} of a plain matmul's on this machine")
+    info(f"throughput {describe_throughput(timing, device)}")
     info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * timing.step_seconds)}")
     info(f"memory     {memory / 2**30:.1f} GiB")
     keeps_up = timing.load_seconds < timing.compute_seconds or not settings.workers
     advice = "keeps up" if keeps_up else f"does not keep up: try --workers {2 * max(1, settings.workers)}"
     info(f"loader     {advice}")
     return settings.out
+
+
+def describe_throughput(timing: StepTiming, device: Device) -> str:
+    """Return the FLOP/s of a step and their share of a plain matmul's, or that the method does not count FLOPs."""
+    if timing.flops is None:
+        return "unknown: this method does not count its FLOPs"
+    rate = timing.flops / timing.compute_seconds
+    return f"{rate / 1e9:,.0f} GFLOP/s, {rate / matmul_rate(device):.0%} of a plain matmul's on this machine"

@@ -11,13 +11,13 @@ from openjepa.core.console import warn
 from openjepa.core.distributed import all_reduce_sum, is_main, rank_and_size
 from openjepa.core.errors import RunError
 from openjepa.core.types import Batch, Skipped
+from openjepa.masking.stack import mask_shapes
 from openjepa.nn.rank import feature_spread, rankme
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 from openjepa.training.log import RunLog, log_skipped
 from openjepa.training.optim import Hyperparameters
-from openjepa.training.perf.flops import count_flops, mask_shapes
 from openjepa.training.step import StepResult
 
 MAX_NONFINITE_STEPS = 5  # consecutive steps without a finite gradient after which the run stops
@@ -35,7 +35,8 @@ class Meters:
         self.samples, self.skipped = 0, 0  # since the start, of this rank
         self.skipped_files: set[Skipped] = set()  # those already listed in skipped.jsonl
         self.report_step, self.report_time = start, time.perf_counter()  # of the last log row
-        self.wait_seconds, self.flops = 0.0, 0  # since the last log row
+        self.wait_seconds = 0.0  # since the last log row
+        self.flops: int | None = 0  # since the last log row; None: the method does not count them
         self.step_end = time.perf_counter()
 
     def on_batch(self, skipped: tuple[Skipped, ...]) -> None:
@@ -58,8 +59,8 @@ class Meters:
 
     def on_step(self, finite: Tensor, batch: Batch) -> None:
         """Count the FLOPs of a step, and, on the device, steps without a finite gradient."""
-        flops = count_flops(self.settings.method, self.settings.data, mask_shapes(batch.masks)).total
-        self.flops += self.samples_per_step * flops
+        cost = self.settings.method.cost(self.settings.data, mask_shapes(batch.masks))
+        self.flops = None if cost is None or self.flops is None else self.flops + self.samples_per_step * cost.total
         self.nonfinite_steps = torch.where(finite, 0.0, self.nonfinite_steps + 1)
 
     def on_end(self) -> None:
@@ -100,7 +101,7 @@ class Meters:
             "samples_per_second": steps * self.settings.batch_size / seconds,
             "data_wait": self.wait_seconds / seconds,
         }
-        if self.ceiling:
+        if self.ceiling and self.flops is not None:
             row["share_of_ceiling"] = self.flops / seconds / self.ceiling
         self.report_time, self.report_step = now, done
         self.wait_seconds, self.flops = 0.0, 0

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-FORMAT = 3  # 1: before the settings had the field's names; 2: one class of masks for all strategies
+from openjepa.core import registry
+from openjepa.core.errors import UserError
+
+# 1: before the settings had the field's names; 2: one class of masks for all strategies, sizes of networks not nested
+FORMAT = 3
 
 RENAMED_IN_2 = {  # group -> old name -> new name; "" is the top level
     "": {
@@ -43,13 +47,36 @@ MASKS_IN_3 = {  # strategy -> settings that it has, beside masks_per_sample
 }
 
 
+ENCODER_IN_3 = ("dim", "depth", "num_heads", "mlp_ratio", "positions", "init", "stem_init")  # now of `encoder`
+PREDICTOR_IN_3 = {"predictor_dim": "dim", "predictor_depth": "depth", "predictor_heads": "num_heads", "init": "init"}
+EXPANDER_IN_3 = {"predictor_dim": "dim", "predictor_depth": "depth"}  # of VICReg
+
+OWN_IN_3 = {  # method -> settings that it still has beside its networks
+    "jepa": ("loss", "target_layers", "target_input", "target_stride", "pixel_loss_weight"),
+    "mae": ("normalize_targets",),
+    "vicreg": ("invariance", "variance", "covariance", "masked"),
+    "decoder": ("condition", "pooled", "decoder_dim", "decoder_depth", "decoder_heads"),
+}
+
+REMOVED_IN_3 = {  # setting -> its value when it has no effect
+    "registers": 0, "target_join": "average", "predictor_context": "each", "whiten": 0.0, "sigreg_weight": 0.0,
+}  # fmt: skip
+NETWORKS_DIFFER = ("registers", "target_join", "predictor_context")  # a decoder needs these of the run that it decodes
+
+VARIANTS, VARIANTS_FILE = (
+    "jepa-variants",
+    "studies/small_data/jepa_variants.py",
+)  # the plug-in that has what was removed
+
+
 def migrate(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings of an older format under today's names, all others unchanged."""
     if settings.get("format") == 1:
         groups = {name: rename(name, value) for name, value in settings.items() if isinstance(value, dict)}
         settings = rename("", settings | groups | {"format": 2})
     if settings.get("format") == 2:
-        settings = settings | {"masks": split_masks(settings["masks"]), "format": 3}
+        method, masks = nest_networks(settings["method"]), split_masks(settings["masks"])
+        settings = settings | {"method": method, "masks": masks, "format": 3}
     return settings
 
 
@@ -58,6 +85,42 @@ def split_masks(masks: dict[str, Any]) -> dict[str, Any]:
     strategy = masks.get("sampler", "multiblock")
     names = {"masks_per_sample", *MASKS_IN_3.get(strategy, masks)} - {"sampler"}
     return {"type": strategy, **{name: value for name, value in masks.items() if name in names}}
+
+
+def nest_networks(method: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's settings with the sizes of each network in a group of its own; those of plug-ins unchanged.
+
+    Raises UserError if the run used a setting that is now in a plug-in which is not loaded.
+    """
+    kind = method.get("type", "")
+    if kind not in OWN_IN_3:
+        return method
+    nested = {"type": kind, **{name: value for name, value in method.items() if name in OWN_IN_3[kind]}}
+    nested["encoder"] = {name: value for name, value in method.items() if name in ENCODER_IN_3}
+    names = EXPANDER_IN_3 if kind == "vicreg" else PREDICTOR_IN_3
+    nested["expander" if kind == "vicreg" else "predictor"] = {
+        new: method[old] for old, new in names.items() if old in method
+    }
+    if kind == "jepa":
+        nested["target_transforms"] = [name for name in ("center", "standardize") if method.get(name)]
+    if kind == "decoder":
+        nested["predicts_pixels"] = bool(method.get("pixel_loss_weight"))
+    return restore_removed(method, nested)
+
+
+def restore_removed(method: dict[str, Any], nested: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the plug-in that has what was removed, if the run used it, else `nested`."""
+    used = {name: method[name] for name, off in REMOVED_IN_3.items() if method.get(name, off) != off}
+    if nested["type"] == "decoder":
+        used = {name: value for name, value in used.items() if name in NETWORKS_DIFFER}
+    if not used:
+        return nested
+    flags = " ".join(f"--method.{name.replace('_', '-')} {value}" for name, value in used.items())
+    if nested["type"] != "jepa":
+        raise UserError(f"this {nested['type']} run used {flags}, which openjepa 0.1 was the last version to have")
+    if VARIANTS not in registry.names("method"):
+        raise UserError(f"this run used {flags}, which is now in a plug-in: add --plugin {VARIANTS_FILE}")
+    return {**nested, **used, "type": VARIANTS}
 
 
 def rename(group: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
 from openjepa.data.loader import load_steps
 from openjepa.methods.decoder import Decoder
-from openjepa.methods.jepa import JEPA
 from openjepa.training.budget import (
     check_steps_or_budget,
     dry_run,
@@ -115,15 +114,11 @@ def start_from_other_run(settings: Pretrain, method: Any, folder: Path) -> None:
 
 def print_summary(settings: Pretrain, device: Device, count: int, start: int) -> None:
     """Print what the run will do, with every automatic setting as chosen."""
-    data, method = settings.data, settings.method
-    cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
+    data = settings.data
     size = f", {data.describe()}" if isinstance(data, Describes) else ""
-    targets = f"; targets of blocks {' '.join(map(str, method.target_layers))}" if isinstance(method, JEPA) else ""
+    cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
     info(f"data       {count:,} samples{size}: a grid of {cells}")
-    info(
-        f"encoder    width {method.dim}, depth {method.depth}, {method.num_heads} heads; "
-        f"predictor {method.predictor_dim}×{method.predictor_depth}{targets}"
-    )
+    info(f"encoder    {settings.method.describe()}")
     info(
         f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), "
         f"{settings.precision} on {device.device}, {settings.threads} threads, {settings.workers} workers"

@@ -40,10 +40,10 @@ def check_batch_size(settings: Pretrain) -> None:
         raise UserError(
             f"{method} compares the samples of a batch, so it requires a batch size of 2 or more: try --batch-size 128"
         )
-    if settings.method.whole_batch and parts > 1:
+    if settings.method.whole_batch and settings.accumulate > 1:
         raise UserError(
-            f"{method} compares the samples of a batch, so the batch cannot be split: "
-            "run it in one process, without --accumulate"
+            f"{method} compares the samples of a batch, so the batch cannot be split into micro-batches: "
+            "leave --accumulate out, or spread the batch over several processes"
         )
     if settings.batch_size % parts:
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from openjepa.core.errors import UserError
-from openjepa.training.collapse import THRESHOLDS
+from openjepa.core.types import Signal
+from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.log import read_metrics
 from openjepa.viz.canvas import COLORS, INK, CaptionedFigure, save_figure, style_axes
 from openjepa.viz.html import to_svg
@@ -40,13 +41,17 @@ CURVES_CAPTION = "Shaded: range of a healthy run. Dashed line: the collapse alar
 
 RunLogs = Sequence[tuple[str, list[dict[str, Any]]]]
 
+Signals = dict[str, Signal]  # what methods watch for collapse, by the name of the metric
+
 
 def show_curves(settings: CurvesOptions) -> list[CaptionedFigure]:
     """Draw one figure with a panel for each metric. Raises UserError if a run has no log."""
-    logs = load_logs([Path(each) for each in settings.runs])
+    runs = [Path(each) for each in settings.runs]
+    logs, signals = load_logs(runs), load_signals(runs)
     names = ", ".join(name for name, _ in logs)
     caption = f"Metrics of {names} over training steps. {CURVES_CAPTION} (docs/health.md)."
-    return [CaptionedFigure("curves", "Training curves", caption, draw_panels(logs), page=format_charts(logs))]
+    figure, page = draw_panels(logs, signals), format_charts(logs, signals)
+    return [CaptionedFigure("curves", "Training curves", caption, figure, page=page)]
 
 
 def load_logs(runs: Sequence[Path]) -> RunLogs:
@@ -66,10 +71,16 @@ def load_logs(runs: Sequence[Path]) -> RunLogs:
     return logs
 
 
+def load_signals(runs: Iterable[Path]) -> Signals:
+    """Return what the methods of the runs watch for collapse; nothing for a folder that has a log alone."""
+    methods = (load_config(run).method for run in runs if is_run_folder(run))
+    return {signal.name: signal for method in methods for signal in method.signals()}
+
+
 def save_curves(runs: list[Path], out: Path) -> Path:
     """Write a PNG with a panel for each metric and a line for each run; return its path."""
     logs = [(run.name, read_metrics(run / "metrics.jsonl")) for run in runs]
-    return save_figure(CaptionedFigure("curves", "", "", draw_panels(logs)), out)
+    return save_figure(CaptionedFigure("curves", "", "", draw_panels(logs, load_signals(runs))), out)
 
 
 def select_panels(logs: RunLogs) -> list[tuple[str, str, str]]:
@@ -77,27 +88,29 @@ def select_panels(logs: RunLogs) -> list[tuple[str, str, str]]:
     return [panel for panel in PANELS if any(panel[0] in row for _, log in logs for row in log)]
 
 
-def draw_panels(logs: RunLogs) -> Figure:
+def draw_panels(logs: RunLogs, signals: Signals) -> Figure:
     """Draw all panels in two rows."""
     panels = select_panels(logs)
     columns = max(1, math.ceil(len(panels) / 2))
     figure = Figure(figsize=(3.25 * columns, 5.6), layout="constrained")
     for number, panel in enumerate(panels):
-        draw_panel(figure.add_subplot(2, columns, number + 1), panel, logs, "black", legend=number == 0)
+        draw_panel(figure.add_subplot(2, columns, number + 1), panel, logs, signals, "black", legend=number == 0)
     return figure
 
 
-def format_charts(logs: RunLogs) -> str:
+def format_charts(logs: RunLogs, signals: Signals) -> str:
     """Return each panel as an SVG chart, as HTML for a page."""
     parts = []
     for number, panel in enumerate(select_panels(logs)):
         figure = Figure(figsize=(3.6, 2.5), layout="constrained")
-        draw_panel(figure.add_subplot(), panel, logs, INK, legend=number == 0)
+        draw_panel(figure.add_subplot(), panel, logs, signals, INK, legend=number == 0)
         parts.append(f"<figure>{to_svg(figure)}</figure>")
     return f'<div class="charts">{"".join(parts)}</div>'
 
 
-def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: RunLogs, ink: str, legend: bool) -> None:
+def draw_panel(
+    axes: Axes, panel: tuple[str, str, str], logs: RunLogs, signals: Signals, ink: str, legend: bool
+) -> None:
     """Draw one metric over steps, a line for each run, with its healthy range and alarm threshold."""
     name, title, unit = panel
     for number, (run, log) in enumerate(logs):
@@ -111,19 +124,18 @@ def draw_panel(axes: Axes, panel: tuple[str, str, str], logs: RunLogs, ink: str,
     axes.set_xlabel("step", fontsize=8, color=ink)
     axes.set_ylabel(unit, fontsize=8, color=ink)
     axes.set_ylim(bottom=0)
-    draw_threshold(axes, name)
+    draw_threshold(axes, signals.get(name))
     style_axes(axes, ink)
     if legend and len(logs) > 1:
         axes.legend(fontsize=8, labelcolor=ink, framealpha=0)
 
 
-def draw_threshold(axes: Axes, name: str) -> None:
+def draw_threshold(axes: Axes, signal: Signal | None) -> None:
     """Shade the healthy range of a metric and draw its alarm threshold, if it has one."""
-    threshold = next((each for each in THRESHOLDS if each.signal == name), None)
-    if threshold is None:
+    if signal is None:
         return
     high = axes.get_ylim()[1]
-    if threshold.low < high:
-        axes.axhspan(threshold.low, min(threshold.high, high), color=COLORS[2], alpha=0.12, linewidth=0)
-    axes.axhline(threshold.alarm, color=COLORS[5], linewidth=1, linestyle="--")
+    if signal.low < high:
+        axes.axhspan(signal.low, min(signal.high, high), color=COLORS[2], alpha=0.12, linewidth=0)
+    axes.axhline(signal.alarm, color=COLORS[5], linewidth=1, linestyle="--")
     axes.set_ylim(0, high)

@@ -81,10 +81,10 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
         rows.append(tiles)
         labels.append(f"{images.titles[row]}\n{context.sum()} of {count}\npatches in context")
     targets = [f"target {block + 1}" if blocks > 1 else "target" for block in range(shown_blocks)]
+    strategy = name_of("masks", run.masks)
     caption = (
-        f"Context and target masks of strategy {name_of('masks', run.masks)}, {count} patches of {patch} px: "
-        f"the context encoder gets at most {mask.context.shape[1]} patches, the predictor predicts "
-        f"{mask.target.shape[2]} patches"
+        f"Context and target masks of strategy {strategy}, {count} patches of {patch} px: the context encoder "
+        f"gets at most {mask.context.shape[1]} patches, the predictor predicts {mask.target.shape[2]} patches"
         f"{f' in each of {blocks} target blocks' if blocks > 1 else ''}. Patches outside the mask are hatched."
     )
     figure = draw_tiles(rows, ["image", "context", *targets], labels)
@@ -121,10 +121,10 @@ def draw_coverage(cover: Coverage, run: Pretrain) -> CaptionedFigure:
         bar.set_label("fraction of masks", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     never = int((cover.target == 0).sum())
+    strategy = name_of("masks", run.masks)
     caption = (
         f"How often each patch is in the context and in a target block, over {COVERAGE_SAMPLES:,} samples of "
-        f"{name_of('masks', run.masks)}. Patches are targets in {100 * cover.target.min():.0f} to "
-        f"{100 * cover.target.max():.0f} % of masks; "
-        f"{f'{never} patches are never targets' if never else 'every patch is a target in some masks'}."
+        f"{strategy}. Patches are targets in {100 * cover.target.min():.0f} to {100 * cover.target.max():.0f} "
+        f"% of masks; {f'{never} patches are never targets' if never else 'every patch is a target in some masks'}."
     )
     return CaptionedFigure("coverage", "Mask coverage", caption, figure)

@@ -10,9 +10,8 @@ from openjepa.core.capabilities import PatchGrid, Renders, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.training.log import read_metrics
-from openjepa.training.perf.flops import encoder_flops
 from openjepa.viz.canvas import CaptionedFigure
-from openjepa.viz.curves import CURVES_CAPTION, format_charts
+from openjepa.viz.curves import CURVES_CAPTION, format_charts, load_signals
 from openjepa.viz.features import features_figure
 from openjepa.viz.html import format_figure, format_section, write_page
 from openjepa.viz.inputs import evenly_spaced, load_encoder, read_images
@@ -68,7 +67,7 @@ def format_sections(runs: Sequence[RunRecord], pictures: bool) -> Iterator[str]:
         yield format_section("warnings", "Warnings", f'<div class="warning">{"".join(warnings)}</div>')
     if len(runs) > 1:
         yield format_section("side", "Side by side", format_comparison(runs))
-    charts = format_charts([(run.name, run.log) for run in runs])
+    charts = format_charts([(run.name, run.log) for run in runs], load_signals(run.folder for run in runs))
     yield format_section("curves", "Training curves", f"{charts}<p>{CURVES_CAPTION}.</p>")
     yield format_section("probes", "Probes", "".join(format_probes(run, len(runs) > 1) for run in runs))
     for run in runs if pictures else ():
@@ -95,8 +94,8 @@ def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
     data = require(run.settings.data, Renders, "jepa report")
     folder, root = str(run.folder), run.settings.data.root
     encoder = load_encoder(FeaturesOptions(run=folder))
-    cost = encoder_flops(run.settings.method, encoder.data, encoder.data.layout.count)
-    affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost)))
+    cost = run.settings.method.encoder_cost(encoder.data)
+    affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost))) if cost else MIN_IMAGES
     candidates = read_images(root, encoder.data, affordable)
     images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
     patches = isinstance(data, PatchGrid)

@@ -77,7 +77,7 @@ def summarize_run(run: RunRecord) -> str:
     samples = f"{run.data['count']:,} samples" if run.data.get("count") else "samples"
     shape = f" ({data.describe()})" if isinstance(data, Describes) else ""
     return (
-        f"{run.name}: {type(method).__name__} with an encoder of width {method.dim} and depth {method.depth}, "
+        f"{run.name}: {type(method).__name__} ({method.describe()}), "
         f"trained on {samples}{shape}. {done:,} of {run.settings.steps:,} steps at batch size "
         f"{run.settings.batch_size} are done ({run.settings.epochs:.3g} epochs in total)."
     )

@@ -91,7 +91,7 @@ def one(folder: Path, change: str, options: argparse.Namespace) -> None:
         pretrain(settings_of(folder, change, options))
     seconds = time.perf_counter() - start
     trained = load_run(out)
-    alarm = CollapseAlarm()
+    alarm = CollapseAlarm(trained.config.method)
     log = list(read_metrics(out / "metrics.jsonl"))
     alarms = [row["step"] for row in log if alarm.check(row)]
     scores = {

