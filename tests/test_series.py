@@ -16,11 +16,13 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.features import baseline_features, baselines_of, raw_features
 from openjepa.evaluation.index import open_index
 from openjepa.masking.random import Random
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.viz.thumbnails import thumbnail
 from tests.conftest import JEPA, MODALITIES, Optim, Pretrain, Series, replace
 
 COUNT, LENGTH = 48, 64
-SMALL = JEPA(dim=48, depth=2, num_heads=2, predictor_dim=24, predictor_depth=1)
+SMALL = JEPA(ViTConfig(dim=48, depth=2, num_heads=2), PredictorConfig(dim=24, depth=1))
 
 
 def write_signals(file, count=COUNT):
