@@ -71,7 +71,7 @@ def test_two_ranks_equal_one(tiny, method):
     one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
     pretrain(one)
     torchrun(two)
-    np.testing.assert_allclose(losses(two.out), losses(one.out), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(losses(two.out), losses(one.out), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(features(two.out), features(one.out), atol=1e-4, rtol=0)
 
 
