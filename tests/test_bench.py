@@ -27,12 +27,12 @@ def test_the_figures_hang_together(tmp_path, capsys, modality, method):
     )
     found = bench(settings)
     assert json.loads((tmp_path / "new" / "bench.json").read_text()) == found
-    assert found["images_per_second"] == pytest.approx(8 / found["step"])
+    assert found["samples_per_second"] == pytest.approx(8 / found["step"])
     assert found["flops"]["total"] == sum(found["flops"][part] for part in StepFlops._fields)
-    assert found["flops_per_second"] == pytest.approx(found["flops"]["total"] * found["images_per_second"])
+    assert found["flops_per_second"] == pytest.approx(found["flops"]["total"] * found["samples_per_second"])
     assert found["share_of_ceiling"] == pytest.approx(found["flops_per_second"] / found["machine"]["matrices"])
     assert set(found["seconds"]) == {"load", "targets", "forward", "backward", "update"}
-    assert "images/s" in capsys.readouterr().out
+    assert ("images/s" if modality == "image" else "samples/s") in capsys.readouterr().out
 
 
 def test_a_folder_of_images_is_what_is_timed_if_there_is_one(photos, tmp_path):

@@ -100,7 +100,7 @@ def test_a_run_says_what_share_of_the_ceiling_it_reaches(tiny, monkeypatch):
     assert len(set(work)) > 1
     for row in read_metrics(out / "metrics.jsonl"):
         mean = (work[row["step"] - 2] + work[row["step"] - 1]) / 2
-        assert row["share_of_ceiling"] == pytest.approx(row["images_per_second"] * mean / 1e9)
+        assert row["share_of_ceiling"] == pytest.approx(row["samples_per_second"] * mean / 1e9)
 
 
 @pytest.mark.parametrize("condition", ["features", "prediction"])

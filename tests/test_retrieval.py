@@ -455,7 +455,7 @@ BAD = {
     "INDEX row:1 --box 0 0 0 1": "LEFT TOP RIGHT BOTTOM are fractions of the image, from 0 to 1",
     "INDEX notes.png": "notes.png: not an image in a supported format",
     "CUT row:1": "cut.safetensors is truncated",
-    "ALONE row:1": "alone.safetensors.csv, the list of image files, is missing",
+    "ALONE row:1": "alone.safetensors.csv, the list of its files, is missing",
     "SHORT row:1": "has 96 rows but 2 file names: they do not belong together",
     "OTHER a.png --run RUN2": "was made with another encoder than",
     "NPY row:1": "is damaged",

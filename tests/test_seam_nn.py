@@ -22,6 +22,7 @@ from openjepa.nn.pooling import AttentivePool
 from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_frequency_count, sincos
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.regularizers import covariance_loss, variance_loss
+from openjepa.nn.stems import LocalTokenizer
 from openjepa.nn.target_transforms import center, global_mean_var
 from openjepa.nn.vit import ViT, check_heads
 from studies.small_data.jepa_variants import zca_whiten
@@ -134,11 +135,22 @@ def test_the_order_of_random_draws_is_that_of_the_parameters():
         assert torch.equal(layer.weight, expected)
 
 
+class Layers(LocalTokenizer):
+    """Apply layers to the values of tokens."""
+
+    def __init__(self, layers: nn.Module):
+        super().__init__()
+        self.layers = layers
+
+    def embed(self, x):
+        return self.layers(x)
+
+
 def test_scaling_a_stem_leaves_its_norms_and_running_statistics_alone():
     stem = initialized(
         nn.Sequential(nn.Linear(12, 32), nn.LayerNorm((256, 32)), nn.BatchNorm1d(256), nn.Linear(32, 16))
     )
-    scale_stem(stem, 12)
+    scale_stem(Layers(stem), 12)
     assert (stem[1].weight == 1).all()
     assert not stem[2].running_mean.any() and stem[2].num_batches_tracked == 0
     assert stem(torch.randn(1, 256, 12)).square().mean().sqrt().item() == pytest.approx(1, abs=0.3)
@@ -202,7 +214,7 @@ def test_heads_of_large_vits_rotate_by_three_coordinates(head_dim):
 @pytest.mark.parametrize("positions", ["sincos", "rope"])
 def test_networks_encode_and_predict_in_three_coordinates(positions):
     check_heads("--method.dim", 64, 4, positions, 3)
-    encoder = ViT(nn.Linear(5, 64), 64, 1, 4, positions=positions)
+    encoder = ViT(Layers(nn.Linear(5, 64)), 64, 1, 4, positions=positions)
     predictor = Predictor(64, 64, 32, 1, 2, positions=positions)
     pos = grid_positions(2, 3, 4)[None]
     (features,) = encoder(Tokens(torch.randn(1, 24, 5), pos))

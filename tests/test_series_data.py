@@ -316,5 +316,5 @@ def test_the_recipe_trains_on_a_table_of_seven_channels(tmp_path):
     data = Series(**{**vars(config.data), "root": (str(tmp_path),)})
     segments = data.dataset(data.listing())
     assert set(hour_labels(segments.times).tolist()) == set(range(24)) and len(segments) >= config.batch_size
-    steps = Steps(segments, config.masks.build(data.grid), batch_size=config.batch_size, total_steps=2, seed=0)
-    assert steps[0].batch.views[0].shape == (64, 7, 336) and len(steps[0].masks) == 1
+    steps = Steps(segments, config.masks, data.layout, batch_size=config.batch_size, total_steps=2, seed=0)
+    assert steps[0].batch.views[0].shape == (64, 7, 336) and len(steps[0].batch.masks) == 1

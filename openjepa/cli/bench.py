@@ -12,6 +12,7 @@ from rich.table import Table
 
 from openjepa.cli.grouped import parse_grouped
 from openjepa.cli.parsing import default_settings
+from openjepa.core.capabilities import plural_of
 from openjepa.core.console import console, info
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
@@ -34,7 +35,7 @@ class Bench(Pretrain):
 
 
 def bench(settings: Bench) -> dict[str, Any]:
-    """Measure images/s, FLOPs by network, and the share of the measured ceiling; print and return them.
+    """Measure samples/s, FLOPs by network, and the share of the measured ceiling; print and return them.
 
     Also writes them as JSON if `settings.json` names a file.
     """
@@ -57,10 +58,10 @@ def bench(settings: Bench) -> dict[str, Any]:
         machine = measure_machine(device)
     result["machine"] = machine._asdict()
     if result["flops"]:
-        rate = result["flops"]["total"] * result["images_per_second"]
+        rate = result["flops"]["total"] * result["samples_per_second"]
         result |= {"flops_per_second": rate, "share_of_ceiling": rate / machine.matrices}
     try:
-        print_bench(result, run.workers)
+        print_bench(result, run.workers, plural_of(run.data))
     finally:  # the JSON is written even if the reader of our output has left
         if settings.json:
             with atomic_write(settings.json) as temporary:
@@ -68,7 +69,7 @@ def bench(settings: Bench) -> dict[str, Any]:
     return result
 
 
-def print_bench(result: dict[str, Any], workers: int) -> None:
+def print_bench(result: dict[str, Any], workers: int, plural: str) -> None:
     """Print the machine's rates, the step's speed, and tables of the step's parts and of the FLOPs."""
     machine = result["machine"]
     info(
@@ -77,7 +78,7 @@ def print_bench(result: dict[str, Any], workers: int) -> None:
         f"{machine['decode']:.0f} JPEGs/s decoded per core"
     )
     info(
-        f"step       {result['step']:.3f} s, {result['images_per_second']:,.1f} images/s; "
+        f"step       {result['step']:.3f} s, {result['samples_per_second']:,.1f} {plural}/s; "
         f"{result['data_wait']:.0%} of a run waits for data; peak memory {result['peak_memory'] / 2**30:.1f} GiB"
     )
     if result["flops"]:
@@ -94,12 +95,12 @@ def print_bench(result: dict[str, Any], workers: int) -> None:
         table.add_row(name, f"{1000 * seconds:.1f}", share)
     console.print(table)
     if result["flops"]:
-        print_flops(result["flops"])
+        print_flops(result["flops"], plural)
 
 
-def print_flops(work: dict[str, int]) -> None:
+def print_flops(work: dict[str, int], plural: str) -> None:
     """Print a table of the FLOPs of each network."""
-    table = Table("network", "GFLOP per image", "share", title="work, with backward counted as twice forward")
+    table = Table("network", f"GFLOP per {plural[:-1]}", "share", title="work, with backward counted as twice forward")
     for name in ("target", "context", "predictor", "total"):
         table.add_row(name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")
     console.print(table)

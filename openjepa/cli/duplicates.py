@@ -1,4 +1,4 @@
-"""Command `jepa duplicates`: group images that are nearly the same."""
+"""Command `jepa duplicates`: group samples that are nearly the same."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.duplicates import group_pairs, nearest_pairs, write_groups
 from openjepa.evaluation.index import Index, open_index
 from openjepa.viz.duplicates import SHOWN_PAIRS, draw_pairs
-from openjepa.viz.thumbnails import shorten_path
+from openjepa.viz.thumbnails import can_draw, shorten_path
 
 
 def duplicates(settings: Duplicates) -> list[list[int]]:
     """Group the rows of an index, the largest group first; write a CSV file and a figure of pairs.
 
-    Features are whitened first, with power 0.5 if the index has few rows: a direction in which all images vary says
-    little about two of them being the same. All images of a group are duplicates of its first one; groups are not
+    Features are whitened first, with power 0.5 if the index has few rows: a direction in which all samples vary says
+    little about two of them being the same. All samples of a group are duplicates of its first one; groups are not
     chained.
     """
     if not -1 < settings.threshold <= 1:
         raise UserError(f"--threshold must be a cosine between -1 and 1, e.g. 0.85, got {settings.threshold:g}")
     index = open_index(settings.index)
     if not index.pooled:
-        raise UserError(f"{index.file} has one vector per patch: run jepa embed with --features last")
+        raise UserError(f"{index.file} has one vector per token: run jepa embed with --features last")
     pairs = nearest_pairs(index)
     groups = group_pairs(pairs, settings.threshold)
     out = settings.out or index.sibling_path("duplicates")
     write_groups(groups, index, out.with_name(f"{out.name}.csv"))
-    figure = draw_pairs(pairs, settings.threshold, index, out.with_name(f"{out.name}.png"))
+    pictures = can_draw(index.modality, "jepa duplicates")
+    figure = draw_pairs(pairs, settings.threshold, index, out.with_name(f"{out.name}.png"), pictures)
     print_groups(groups, index, settings.threshold)
     below = int(((pairs.cosine < settings.threshold) & (pairs.cosine >= settings.threshold - 0.1)).sum()) // 2
     if below:
@@ -41,9 +42,8 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
 def print_groups(groups: list[list[int]], index: Index, threshold: float) -> None:
     """Print the largest groups."""
     spare = sum(len(group) - 1 for group in groups)
-    table = Table(
-        "images", "files", title=f"{len(groups)} groups with cosine >= {threshold:g}; {spare} images are redundant"
-    )
+    title = f"{len(groups)} groups with cosine >= {threshold:g}; {spare} {index.plural} are redundant"
+    table = Table(index.plural, "files", title=title)
     for group in groups[:SHOWN_PAIRS]:
         table.add_row(str(len(group)), "\n".join(shorten_path(index.files[row]) for row in group[:3]))
     console.print(table)

@@ -1,13 +1,13 @@
-"""Command `jepa embed`: write a row of features for every image."""
+"""Command `jepa embed`: write a row of features for every sample."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 from openjepa.cli.settings import Embed
+from openjepa.core.capabilities import Inspects, plural_of
 from openjepa.core.console import info
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
@@ -17,6 +17,7 @@ from openjepa.evaluation.feature_export import (
     FEATURE_SUFFIXES,
     FEATURES_KEY,
     ROWS_FILE,
+    UNDECODABLE,
     WRITERS,
     absolute_source,
     nan_if_undecodable,
@@ -26,16 +27,17 @@ from openjepa.evaluation.feature_export import (
 from openjepa.evaluation.feature_store import FeatureWriter, store_features
 from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.interop.adapters import load_any
+from openjepa.interop.inputs import modality_to_text, replace_root
 from openjepa.training.device import choose_device
 from openjepa.training.parallel.launch import process_group
 
 
 def embed(settings: Embed) -> Path:
-    """Write the features of all images to a file and return its path.
+    """Write the features of all samples to a file and return its path.
 
-    Next to .safetensors and .npy files, a CSV file (photos.npy.csv) lists the image and its folder for each row. Images
-    that cannot be decoded have a row of NaN. Memory does not grow with the number of images. Under torchrun the ranks
-    share the work. Raises UserError if the file exists, or was begun with another encoder or other images.
+    Next to .safetensors and .npy files, a CSV file (photos.npy.csv) lists the file and its folder for each row. Samples
+    that cannot be decoded have a row of NaN. Memory does not grow with the number of samples. Under torchrun the ranks
+    share the work. Raises UserError if the file exists, or was begun with another encoder or other files.
     """
     out = settings.out
     if out.suffix not in FEATURE_SUFFIXES:
@@ -50,18 +52,18 @@ def embed(settings: Embed) -> Path:
         if file.exists():
             raise UserError(f"{file} already exists: give another --out, or remove it")
     device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
-    data = dataclasses.replace(encoder.data, root=(settings.data,), eval_crop=settings.eval_crop)
+    data = replace_root(encoder.modality, (settings.data,), settings.eval_crop)
     samples = ThreadedDataset(data.dataset(data.listing()))
     about = {
         "encoder": encoder.fingerprint, "data": samples.fingerprint, "precision": device.precision,
         "kind": settings.features, "run": str(absolute_source(settings.run)), "which": settings.encoder,
-        "fit": settings.eval_crop,
+        "fit": settings.eval_crop, "modality": modality_to_text(data),
     }  # fmt: skip
     with process_group(device.device):
         with lock_folder(work, "embedding") if is_main() else nullcontext():
             encode = feature_encoder(encoder, device, {settings.features: FEATURES_KEY}, settings.batch)
             features = store_features(
-                FeatureWriter(view_reader(samples), nan_if_undecodable(encode)), len(samples), about, work
+                FeatureWriter(view_reader(samples), nan_if_undecodable(encode, samples)), len(samples), about, work
             )
             if is_main():
                 write_rows(samples, features.label, work / ROWS_FILE)
@@ -69,7 +71,8 @@ def embed(settings: Embed) -> Path:
         if is_main():
             shutil.rmtree(work)
             shape = "×".join(map(str, features.kinds[FEATURES_KEY].shape))
-            failed = int((features.label < 0).sum())
-            note = f"; {failed} images could not be decoded (rows of NaN), jepa doctor says why" if failed else ""
+            failed = int((features.label == UNDECODABLE).sum())
+            note = f"; {failed} {plural_of(data)} could not be decoded (rows of NaN)" if failed else ""
+            note += ", jepa doctor says why" if failed and isinstance(data, Inspects) else ""
             info(f"written    {out}: {shape}{note}")
     return out

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from openjepa.cli.settings import Predict
+from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
@@ -38,6 +39,7 @@ def predict(settings: Predict) -> list[Prediction]:
     if settings.out and settings.out.exists():
         raise UserError(f"{settings.out} already exists: give another --out, or remove it")
     device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
+    require(encoder.modality, PatchGrid, "jepa predict")
     head = find_classifier(Path(settings.run), settings.head, encoder.fingerprint)
     data = dataclasses.replace(encoder.data, root=(settings.images,), eval_crop=settings.eval_crop)
     samples, predictions = ThreadedDataset(data.dataset(data.listing())), []

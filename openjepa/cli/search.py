@@ -1,11 +1,11 @@
-"""Command `jepa search`: find the images of an index that are most similar to one."""
+"""Command `jepa search`: find the samples of an index that are most similar to one."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 from rich.table import Table
 
+from openjepa.core.capabilities import PatchGrid, Reads, require
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.options import Box
@@ -21,16 +22,16 @@ from openjepa.evaluation.nearest import ExactSearch, Neighbors
 from openjepa.evaluation.search import Hit, PooledSearch, best_patch_cosines, patch_means, top_hits
 from openjepa.evaluation.settings import Search
 from openjepa.interop.adapters import load_any
-from openjepa.interop.inputs import evaluation_view
+from openjepa.interop.inputs import replace_root, source_exists
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.masking.region import covered_patches
 from openjepa.viz.gallery import NeighborsOf, PageQuery, write_gallery
 from openjepa.viz.thumbnails import (
     SIDE,
+    can_draw,
     contact_sheet,
-    image_exists,
-    image_label,
     jpeg_data_url,
+    short_label,
     shorten_path,
     thumbnail,
     warn_of_missing,
@@ -40,95 +41,118 @@ ROW_PATTERN = re.compile(r"row:(\d+)")
 
 
 class Query(NamedTuple):
-    """The features of the image or region to search for."""
+    """The features of the sample or region to search for."""
 
     vector: Float[np.ndarray, "D"]
     file: str
     row: int | None  # its row in the index, which is left out of the results; None = not in the index
-    picture: Pillow.Image
+    picture: Pillow.Image | None  # None if the modality draws none
 
 
 def search(settings: Search) -> list[Hit]:
-    """Find the nearest images by the cosine of their features, the nearest first; write a sheet and a page.
+    """Find the nearest samples by the cosine of their features, the nearest first; write a sheet and a page.
 
     Features are centered, and the standard deviation along each principal direction is replaced by its square root:
-    then more of the 10 nearest neighbors are of the same class (docs/interop.md). An image of the index is not among
+    then more of the 10 nearest neighbors are of the same class (docs/interop.md). A sample of the index is not among
     its own results. A region of an image is the mean of the features of its patches. In an index of patches, an image
     is as near as its nearest patch. Raises UserError if the query, the index or its encoder cannot be used.
     """
     if settings.count < 1:
         raise UserError(f"--count must be >= 1, got {settings.count}")
     index = open_index(settings.index)
-    query = read_query(settings, index)
+    drawable = can_draw(index.modality, "jepa search")
+    query = read_query(settings, index, drawable)
     hits, how = find_hits(settings, index, query)
     if not hits:
-        raise UserError(f"{settings.index} has no other decodable image: run jepa embed on more images")
-    print_hits(hits, f"{shorten_path(query.file)}: the nearest of {len(index.files):,} images ({how})")
-    out = settings.out or index.sibling_path("search")
-    warn_of_missing(hit.file for hit in hits)
-    cells = [(thumbnail(hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
-    title = f"most similar to {image_label(query.file)}"
-    info(f"sheet      {contact_sheet(query.picture, cells, title, out.with_name(f'{out.name}.png'))}")
-    if settings.page and index.pooled:
-        info(f"page       {write_page(settings, index, query, hits, how, out.with_name(f'{out.name}.html'))}")
+        raise UserError(f"{settings.index} has no other decodable {index.plural[:-1]}: run jepa embed on more")
+    print_hits(hits, f"{shorten_path(query.file)}: the nearest of {len(index.files):,} {index.plural} ({how})")
+    if query.picture is not None:
+        write_pictures(settings, index, query, query.picture, hits, how)
     return hits
 
 
-def write_page(settings: Search, index: Index, query: Query, hits: list[Hit], how: str, out: Path) -> Path:
+def write_pictures(
+    settings: Search, index: Index, query: Query, picture: Pillow.Image, hits: list[Hit], how: str
+) -> None:
+    """Write the contact sheet and the page of the results."""
+    out, modality = settings.out or index.sibling_path("search"), index.modality
+    warn_of_missing((hit.file for hit in hits), index.plural)
+    cells = [(thumbnail(modality, hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
+    title = f"most similar to {short_label(query.file)}"
+    info(f"sheet      {contact_sheet(picture, cells, title, out.with_name(f'{out.name}.png'))}")
+    if settings.page and index.pooled:
+        first = PageQuery(jpeg_data_url(picture), query.file, [(hit.row, hit.cosine) for hit in hits])
+        info(f"page       {write_page(settings, index, first, how, out.with_name(f'{out.name}.html'))}")
+
+
+def write_page(settings: Search, index: Index, query: PageQuery, how: str, out: Path) -> Path:
     """Write the HTML page of the results and return its path."""
     texts = {
-        "title": f"Most similar to {image_label(query.file)}",
-        "caption": f"{len(index.files):,} images, {how}. Below each image: the cosine of "
-        f"{'whitened' if settings.whiten else 'plain'} features. Click an image to search with it; "
-        "the neighbors of faded images are not on this page.",
+        "title": f"Most similar to {short_label(query.file)}",
+        "caption": f"{len(index.files):,} {index.plural}, {how}. Below each picture: the cosine of "
+        f"{'whitened' if settings.whiten else 'plain'} features. Click a picture to search with it; "
+        "the neighbors of faded pictures are not on this page.",
         "again": f"jepa search {settings.index} row:ROW",
     }
-    first = PageQuery(jpeg_data_url(query.picture), query.file, [(hit.row, hit.cosine) for hit in hits])
-    return write_gallery(first, neighbors_of_rows(settings, index), index_rows(index), texts, out)
+    draw = functools.partial(thumbnail, index.modality)
+    return write_gallery(query, neighbors_of_rows(settings, index), index_rows(index), draw, texts, out)
 
 
-def read_query(settings: Search, index: Index) -> Query:
-    """Read the query of the command line. Raises UserError if the image or row does not exist or the box is empty."""
+def read_query(settings: Search, index: Index, drawable: bool) -> Query:
+    """Read the query of the command line. Raises UserError if the file or row does not exist or the box is empty."""
     match = ROW_PATTERN.fullmatch(settings.query)
     row = int(match[1]) if match else None
     if row is not None and row >= len(index.files):
         raise UserError(f"{settings.index} has rows 0 to {len(index.files) - 1}, got row:{row}")
     file = index.files[row] if row is not None else settings.query
-    if not image_exists(file) and row is None:
-        raise UserError(f"{file} is not an image file: give a path, or row:17 for an image of the index")
-    if not image_exists(file) and settings.box:
+    if not source_exists(file) and row is None:
+        kind = "an image file" if index.plural == "images" else "a file"
+        raise UserError(f"{file} is not {kind}: give a path, or row:17 for a row of the index")
+    if not source_exists(file) and settings.box:
         raise UserError(f"{file} (row {row}) is missing: put it back, or give the path of the image")
     if row is not None and not settings.box and index.pooled:
         vector = np.asarray(index.features[row])
         if not np.isfinite(vector).all():
             raise UserError(f"row {row} is {file}, which could not be decoded: give another row")
-        return Query(vector, file, row, thumbnail(file, 2 * SIDE))
-    vector, picture = encode_query(settings, index, file)
+        return Query(vector, file, row, thumbnail(index.modality, file, 2 * SIDE) if drawable else None)
+    vector, picture = encode_query(settings, index, file, drawable)
     return Query(vector, file, row_of_file(file, index) if row is None else row, picture)
 
 
 def row_of_file(file: str, index: Index) -> int | None:
     """Return the row of the index that belongs to the same file, if there is one."""
-    name = Path(file).name
+    name = Path(file).name  # also of FILE#NUMBER
     rows = (row for row, path in enumerate(index.files) if path.endswith(name))
     return next((row for row in rows if Path(index.files[row]).resolve() == Path(file).resolve()), None)
 
 
-def encode_query(settings: Search, index: Index, file: str) -> tuple[Float[np.ndarray, "D"], Pillow.Image]:
-    """Encode an image or a region of it with the index's encoder; return features and picture."""
+def encode_query(
+    settings: Search, index: Index, file: str, drawable: bool
+) -> tuple[Float[np.ndarray, "D"], Pillow.Image | None]:
+    """Encode a sample or a region of an image with the index's encoder; return features and picture."""
     encoder = index_encoder(settings, index)
-    data = dataclasses.replace(encoder.data, eval_crop=index.metadata.get("fit", encoder.data.eval_crop))
-    view = evaluation_view(file, data, data.size)
-    picture = Pillow.fromarray(data.to_rgb(view)).resize((2 * SIDE, 2 * SIDE))
+    crop = index.metadata.get("fit", getattr(encoder.modality, "eval_crop", "crop"))
+    data: Any = replace_root(encoder.modality, (), crop)
+    view = require(data, Reads, "jepa search with a file").read(file)
+    picture = draw_query(data.picture(view), settings) if drawable else None
     with torch.no_grad():
         features = encoder.encode(view[None])
     if not settings.box:
         pooled = features.last4 if index.metadata.get("kind") == "last4" else features.last
         return pooled[0].numpy(), picture
+    require(data, PatchGrid, "jepa search --box")
     if index.metadata.get("kind") == "last4":
         raise UserError("--box needs features of the last layer: run jepa embed with --features last")
     inside = covered_patches(settings.box, data.grid)
-    return features.patches[0, inside.ravel()].mean(0).numpy(), frame_region(picture, settings.box)
+    return features.patches[0, inside.ravel()].mean(0).numpy(), picture
+
+
+def draw_query(picture: np.ndarray, settings: Search) -> Pillow.Image:
+    """Return the picture of the query at the size of the sheet, faded outside the box if there is one."""
+    longer = max(picture.shape[:2])
+    size = round(2 * SIDE * picture.shape[1] / longer), round(2 * SIDE * picture.shape[0] / longer)
+    large = Pillow.fromarray(picture).resize(size)
+    return frame_region(large, settings.box) if settings.box else large
 
 
 def frame_region(picture: Pillow.Image, box: Box) -> Pillow.Image:

@@ -47,12 +47,12 @@ def draw_overview(settings: Show) -> list[Path]:
     out = output_file(settings, "overview")
     shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(FigureOptions)}
     figures: dict[str, list[CaptionedFigure]] = {}
-    # every encoder allows features and similarity: they come first, and their errors are the user's
+    # every encoder allows features: they come first, and their errors are the user's
     for name in ("features", "similarity", "masks", "prediction"):
         try:
             figures[name] = FIGURES[name](FIGURE_OPTIONS[name](**shared))
         except UserError as error:
-            if name in ("features", "similarity"):
+            if name == "features":
                 raise
             info(f"{name:<10} left out: {error}")
     ordered = [each for name in ("masks", "features", "similarity", "prediction") for each in figures.get(name, [])]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -90,7 +90,15 @@ class Steps(torch.utils.data.Dataset):
         return Step(step, Batch(views, torch.from_numpy(index[local]), masks, first.conditions), first.skipped)
 
 
-def load_steps(steps: Steps, start: int, workers: int, pin: bool) -> Iterator[Step]:
+@runtime_checkable
+class StepSource(Protocol):
+    """Steps by number, of one data set or of several."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, step: int) -> Step: ...
+
+
+def load_steps(steps: StepSource, start: int, workers: int, pin: bool) -> Iterator[Step]:
     """Yield the steps from `start` on, in order.
 
     `workers` processes prefetch them; with 0 workers this process loads them. An error in a worker
@@ -140,7 +148,7 @@ class StepOrError(torch.utils.data.Dataset):
     A worker that returns an error, instead of raising it, hands it over unchanged.
     """
 
-    def __init__(self, steps: torch.utils.data.Dataset, workers: int):
+    def __init__(self, steps: StepSource, workers: int):
         self.steps, self.workers = steps, workers
 
     def __reduce__(self):

@@ -51,14 +51,16 @@ class SeriesArray:
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, length: int, signals: np.ndarray, label: Int[Tensor, "S"], fingerprint: str):
-        self.length, self.signals, self.label, self.fingerprint = length, signals, label, fingerprint
+    def __init__(self, length: int, signals: np.ndarray, label: Int[Tensor, "S"], fingerprint: str, file: str = ""):
+        self.length, self.signals, self.label, self.fingerprint, self.file = length, signals, label, fingerprint, file
 
     def __len__(self) -> int:
         return len(self.signals)
 
     def source(self, index: int) -> str:
-        return str(index)
+        """Return the file of a signal, as FILE#NUMBER if the file has several."""
+        several = f"{self.file}#{index}" if self.file else str(index)
+        return several if len(self) > 1 else self.file or several
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         count = torch.full((len(index),), self.signals.shape[2] - self.length + 1)  # possible starts

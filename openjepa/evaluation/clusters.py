@@ -23,7 +23,7 @@ STARTS = 4  # initializations of k-means; the best result is used
 class Clustering(NamedTuple):
     """The cluster of each row, and how well clusters agree with class folders."""
 
-    cluster: Int[np.ndarray, "S"]  # -1 where the image could not be decoded
+    cluster: Int[np.ndarray, "S"]  # -1 where the sample could not be decoded
     cosine: Float[np.ndarray, "S"]  # to the cluster's center
     agreement: dict[str, float]  # empty without class folders
 

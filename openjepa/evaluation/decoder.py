@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from openjepa.core.capabilities import Inverts, PatchGrid, require
 from openjepa.core.errors import UserError
 from openjepa.core.options import FLOW_STEPS, Box, Precision
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Masks, Tokens
 from openjepa.masking.region import hide_region
 from openjepa.methods.decoder import Decoder, FlowDecoder, image_rng
-from openjepa.modalities.image import Image
 from openjepa.nn.flow import Conditions
 from openjepa.recipes.decoder import BLOCK_MASK
 from openjepa.training.config import Pretrain, load_config
@@ -32,9 +32,8 @@ class LoadedDecoder(NamedTuple):
     device: Device
 
     @property
-    def data(self) -> Image:
-        """Return the image modality of the decoder."""
-        assert isinstance(self.settings.data, Image)
+    def data(self) -> Any:
+        """Return the modality of the decoder, which assembles images from patches."""
         return self.settings.data
 
     @property
@@ -48,6 +47,7 @@ def load_decoder(folder: Path, device: str = "auto", precision: Precision = "aut
     settings = load_config(folder)
     if not isinstance(settings.method, Decoder):
         raise UserError(f"{folder} is not a decoder: train one with jepa decoder train {folder}")
+    require(require(settings.data, Inverts, "jepa decoder"), PatchGrid, "jepa decoder")
     (method, step), chosen = load_newest_method(folder, settings), choose_device(device, precision)
     return LoadedDecoder(settings, method.to(chosen.device), step, chosen)
 

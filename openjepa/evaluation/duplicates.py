@@ -14,7 +14,7 @@ from openjepa.evaluation.index import Index
 from openjepa.evaluation.nearest import NO_COSINE, Neighbors, choose_finder
 from openjepa.evaluation.whitening import WhitenedView, Whitening
 
-MAX_NEIGHBORS = 16  # nearest images per image that are compared
+MAX_NEIGHBORS = 16  # nearest rows per row that are compared
 
 FULL_WHITENING_ROWS = 10  # rows per feature dimension; with fewer, whitening uses power 0.5 instead of 1
 
@@ -44,7 +44,7 @@ def nearest_pairs(index: Index) -> Pairs:
 
 
 def unique_pairs(rows: Int[np.ndarray, "Q"], near: Neighbors) -> Pairs:
-    """List the pairs of rows and their neighbors, without a row's match to itself and undecodable images."""
+    """List the pairs of rows and their neighbors, without a row's match to itself and undecodable ones."""
     one = np.repeat(rows, near.rows.shape[1])
     other, cosine = near.rows.reshape(-1), near.cosine.reshape(-1)
     real = (other != one) & (other >= 0) & (cosine > NO_COSINE + 0.5)
@@ -71,7 +71,7 @@ def group_pairs(pairs: Pairs, threshold: float) -> list[list[int]]:
 
 
 def write_groups(groups: list[list[int]], index: Index, file: Path) -> None:
-    """Write a CSV file with a line per image that has a duplicate: group, row, file, class."""
+    """Write a CSV file with a line per row that has a duplicate: group, row, file, class."""
     with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("group", "row", "file", "class"))

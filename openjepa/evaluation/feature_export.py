@@ -1,4 +1,4 @@
-"""Write features as safetensors, npy or Parquet, with the image file of each row."""
+"""Write features as safetensors, npy or Parquet, with the file of each row."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ FEATURES_KEY = "features"  # name of the tensor and of the Parquet column
 
 ROWS_FILE = "rows.csv"
 
+UNDECODABLE = -2  # label of such a sample in an index that is being written; -1: no label
+
 FEATURE_SUFFIXES = (".safetensors", ".npy", ".parquet")
 
 
@@ -31,7 +33,7 @@ def path_beside(out: Path, ending: str) -> Path:
 
 
 def write_rows(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
-    """Write a CSV file with each image's absolute path and, if there are several folders, the name of its folder."""
+    """Write a CSV file with each sample's absolute path and, if there are several folders, the name of its folder."""
     several = len(data.classes) > 1
     with file.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
@@ -46,13 +48,17 @@ def absolute_source(run: str) -> Path | str:
     return Path(run).resolve() if Path(run).exists() else run
 
 
-def nan_if_undecodable(encode: Callable[[int, Samples], FeatureChunk]) -> Callable[[int, Samples], FeatureChunk]:
-    """Wrap an encoding function to return NaN for samples that could not be decoded."""
+def nan_if_undecodable(
+    encode: Callable[[int, Samples], FeatureChunk], data: Dataset
+) -> Callable[[int, Samples], FeatureChunk]:
+    """Wrap an encoding function to return NaN, and the label UNDECODABLE, for samples that could not be decoded."""
 
     def encode_or_nan(first: int, samples: Samples) -> FeatureChunk:
         chunk = encode(first, samples)
-        chunk.kinds[FEATURES_KEY][chunk.label < 0] = torch.nan
-        return chunk
+        skipped = {each.path for each in samples.skipped}
+        bad = torch.tensor([data.source(first + row) in skipped for row in range(len(chunk.label))])
+        chunk.kinds[FEATURES_KEY][bad] = torch.nan
+        return chunk._replace(label=torch.where(bad, UNDECODABLE, chunk.label))
 
     return encode_or_nan
 

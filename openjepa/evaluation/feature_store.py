@@ -27,7 +27,7 @@ from openjepa.core.types import Samples
 
 CHUNK_ROWS = 1024  # samples per chunk; an interruption loses one chunk at most
 
-IGNORED_METADATA = frozenset({"run", "which"})  # keys that do not change the features
+IGNORED_METADATA = frozenset({"run", "which", "modality"})  # keys that do not change the features
 
 FEATURES_FILE, PARTIAL_FILE, INDEX_FILE = "features.safetensors", "features.part", "index.csv"
 
@@ -179,7 +179,7 @@ def create_file(folder: Path, sample: FeatureChunk, count: int, about: dict[str,
 
 
 def write_index(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
-    """Write a CSV file with the image file and the class of each row of the features."""
+    """Write a CSV file with the file and the class of each row of the features."""
     with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class"))

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.capabilities import Baselines, modality_name
 from openjepa.core.distributed import is_main
 from openjepa.core.fileio import lock_folder
 from openjepa.core.options import PooledKind
-from openjepa.core.protocols import Dataset
+from openjepa.core.protocols import Dataset, Modality
 from openjepa.core.rng import CounterRNG, epoch_order
 from openjepa.core.types import Samples
 from openjepa.evaluation.feature_store import (
@@ -30,7 +31,9 @@ from openjepa.evaluation.feature_store import (
 from openjepa.interop.pretrained import EncoderOutput, PretrainedEncoder
 from openjepa.training.device import Device
 
-RAW_PIXELS_SIDE = 32  # the raw-pixel baseline downsamples larger images to this side by averaging
+RAW_SIDE = 32  # the raw baseline downsamples larger images to this side by averaging
+
+Baseline = Callable[[Any], Float[Tensor, "B F"]]  # a batch of evaluation views -> features
 
 Epochs = Callable[[int], Iterator[tuple[EncoderOutput, Int[Tensor, "B"]]]]  # epoch -> (features, rows)
 
@@ -119,13 +122,33 @@ class DatasetEncoder(NamedTuple):
         return EncoderOutput(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def raw_pixel_features(data: Dataset) -> Features:
-    """Return pixels as features, images downsampled to 32×32: the baseline without an encoder."""
+def raw_features(data: Dataset) -> Features:
+    """Return the values of evaluation views as features: the baseline without an encoder."""
+    return baseline_features(data, raw_values)
 
-    def flatten(first: int, samples: Samples) -> FeatureChunk:
-        view = samples.views[0].float()
-        if view.dim() == 4 and max(view.shape[2:]) > RAW_PIXELS_SIDE:
-            view = torch.nn.functional.adaptive_avg_pool2d(view, RAW_PIXELS_SIDE)
-        return FeatureChunk(first, {"last": view.flatten(1)}, samples.label)
 
-    return collect_chunks(FeatureWriter(view_reader(data), flatten), len(data))
+def raw_values(view: Tensor) -> Float[Tensor, "B F"]:
+    """Flatten views; images are downsampled to 32×32 first."""
+    view = view.float()
+    if view.dim() == 4 and max(view.shape[2:]) > RAW_SIDE:
+        view = torch.nn.functional.adaptive_avg_pool2d(view, RAW_SIDE)
+    return view.flatten(1)
+
+
+def baselines_of(modality: Modality) -> dict[str, Baseline]:
+    """Return by name the baselines without an encoder: those of the modality, or else its raw values."""
+    if isinstance(modality, Baselines):
+        return modality.baselines()
+    return {"raw pixels" if modality_name(modality) == "image" else "raw values": raw_values}
+
+
+def baseline_features(data: Dataset, baseline: Baseline) -> Features:
+    """Compute a baseline's features of each sample's evaluation view."""
+
+    def compute(first: int, samples: Samples) -> FeatureChunk:
+        return FeatureChunk(first, {"last": baseline(samples.views[0])}, samples.label)
+
+    return collect_chunks(FeatureWriter(view_reader(data), compute), len(data))
+
+
+raw_pixel_features = raw_features

@@ -1,4 +1,4 @@
-"""Open an index that `jepa embed` wrote: features and the image file of each row.   S images  D width  N patches"""
+"""Open an index that `jepa embed` wrote: features and the file of each row.   S rows  D width  N tokens"""
 
 from __future__ import annotations
 
@@ -10,24 +10,39 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from openjepa.core.capabilities import plural_of
 from openjepa.core.errors import UserError
+from openjepa.core.protocols import Modality
 from openjepa.evaluation.feature_export import FEATURE_SUFFIXES, FEATURES_KEY, path_beside
 from openjepa.evaluation.feature_store import map_arrays, read_header
+from openjepa.interop.inputs import modality_from_text
+from openjepa.modalities.image import Image
 
 
 class Index(NamedTuple):
-    """Memory-mapped features with a row per image."""
+    """Memory-mapped features with a row per sample."""
 
     file: Path
-    features: Float[np.ndarray, "S *F"]  # NaN where the image could not be decoded
-    files: list[str]  # image of each row
-    classes: list[str]  # name of the image's folder; "" where it is unknown
+    features: Float[np.ndarray, "S *F"]  # NaN where the sample could not be decoded
+    files: list[str]  # file of each row, as FILE#NUMBER where a file has several samples
+    classes: list[str]  # name of the file's folder; "" where it is unknown
     metadata: dict[str, Any]  # encoder and settings that made the features
 
     @property
     def pooled(self) -> bool:
-        """Tell whether an image is one vector, not one per patch."""
+        """Tell whether a sample is one vector, not one per token."""
         return self.features.ndim == 2
+
+    @property
+    def modality(self) -> Modality:
+        """Return the modality of the encoder that made the index; older indexes are of images."""
+        text = self.metadata.get("modality")
+        return modality_from_text(text) if text else Image()
+
+    @property
+    def plural(self) -> str:
+        """Return what the rows are called in messages."""
+        return plural_of(self.modality)
 
     def sibling_path(self, ending: str) -> Path:
         """Return the path of a file next to the index: photos.safetensors -> photos-ENDING."""
@@ -46,7 +61,7 @@ def open_index(file: Path) -> Index:
         counts = f"{len(index.features)} rows but {len(index.files)} file names"
         raise UserError(f"{file} has {counts}: they do not belong together, run jepa embed again")
     if not len(index.features):
-        raise UserError(f"{file} is empty: run jepa embed on a folder of images")
+        raise UserError(f"{file} is empty: run jepa embed on a folder with files")
     return index
 
 
@@ -80,10 +95,10 @@ READERS = {".safetensors": read_safetensors, ".npy": read_npy, ".parquet": read_
 
 
 def read_rows(file: Path) -> tuple[list[str], list[str]]:
-    """Read the image file and the class of each row from the CSV file next to the features."""
+    """Read the file and the class of each row from the CSV file next to the features."""
     csv_file = path_beside(file, ".csv")
     if not csv_file.is_file():
-        raise UserError(f"{csv_file}, the list of image files, is missing: put it back, or run jepa embed again")
+        raise UserError(f"{csv_file}, the list of its files, is missing: put it back, or run jepa embed again")
     with csv_file.open(newline="", errors="surrogateescape") as stream:
         lines = list(csv.reader(stream))[1:]
     return [line[0] for line in lines], [line[1] for line in lines]

@@ -1,4 +1,4 @@
-"""Probe the encoder during a run, on labeled images that the run does not train on."""
+"""Probe the encoder during a run, on labeled samples that the run does not train on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import torch
 
-from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Method
 from openjepa.core.rng import epoch_order
 from openjepa.data.wrappers import Subset
@@ -16,17 +15,14 @@ from openjepa.evaluation.probes.knn import knn_predict
 from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
 from openjepa.evaluation.settings import LabeledData
 from openjepa.interop.pretrained import from_network
-from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 
 
 class OnlineEvaluator:
-    """Measures kNN and logistic accuracy of the target encoder on some images of a labeled folder."""
+    """Measures kNN and logistic accuracy of the target encoder on some samples of a labeled folder."""
 
     def __init__(self, config: Pretrain, device: Device):
-        if not isinstance(config.data, Image):
-            raise UserError("online probes require images, not time series: leave --online-probe.root out")
         self.config, self.device, samples = config, device, config.online_probe.samples
         parts = split_labeled(config.data, LabeledData(config.online_probe.root), seed=0)
         self.classes = len(parts.train.classes)
@@ -43,7 +39,7 @@ class OnlineEvaluator:
         modes = [(module, module.training) for module in encoder.modules()]
         pretrained = from_network(encoder, self.config, "now")  # pyright: ignore[reportArgumentType]
         eager = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
-        with eager:  # whole images have other shapes than a training step, which would trigger a compilation
+        with eager:  # whole samples have other shapes than a training step, which would trigger a compilation
             train, test = (compute_features(pretrained, part, self.device) for part in (self.train, self.test))
         for module, training in modes:
             module.training = training

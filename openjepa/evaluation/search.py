@@ -1,4 +1,4 @@
-"""Search an index by the features of an image or of a part of it.   D width  N patches"""
+"""Search an index by the features of a sample or of a part of it.   D width  N tokens"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openjepa.evaluation.whitening import WhitenedView, Whitening
 
 
 class Hit(NamedTuple):
-    """An image that was found."""
+    """A sample that was found."""
 
     row: int
     cosine: float
@@ -23,7 +23,7 @@ class Hit(NamedTuple):
 
 
 class PooledSearch(NamedTuple):
-    """Search in an index with one vector per image, with or without whitening."""
+    """Search in an index with one vector per sample, with or without whitening."""
 
     finder: Finder
     whitening: Whitening | None  # None = plain features
@@ -42,13 +42,13 @@ class PooledSearch(NamedTuple):
 
 
 def patch_means(features: Float[np.ndarray, "S N D"]) -> Float[np.ndarray, "S D"]:
-    """Average the patch features of each image."""
+    """Average the token features of each sample."""
     parts = [np.asarray(features[first : first + 256]).mean(1) for first in range(0, len(features), 256)]
     return np.concatenate(parts)
 
 
 def best_patch_cosines(features: Float[np.ndarray, "S N D"], vector: Float[np.ndarray, "D"]) -> Float[np.ndarray, "S"]:
-    """Return for each image the highest cosine of any of its patches to a vector."""
+    """Return for each sample the highest cosine of any of its tokens to a vector."""
     best = np.empty(len(features), np.float32)
     for first in range(0, len(features), 256):
         part = normalize_rows(features[first : first + 256])
@@ -58,7 +58,7 @@ def best_patch_cosines(features: Float[np.ndarray, "S N D"], vector: Float[np.nd
 
 
 def top_hits(index: Index, near: Neighbors, row: int | None, count: int) -> list[Hit]:
-    """List the first query's neighbors, without the query itself and without undecodable images."""
+    """List the first query's neighbors, without the query itself and without undecodable samples."""
     pairs = zip(near.rows[0].tolist(), near.cosine[0].tolist(), strict=True)
     valid = [(other, cosine) for other, cosine in pairs if other >= 0 and other != row and cosine > NO_COSINE + 0.5]
     return [Hit(other, cosine, index.files[other], index.classes[other]) for other, cosine in valid[:count]]

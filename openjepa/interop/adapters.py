@@ -1,4 +1,4 @@
-"""Adapt any encoder to one interface: images in, patch features and pooled features out."""
+"""Adapt any encoder to one interface: views in, features of tokens and pooled features out."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def load_any(spec: str, which: str = "") -> PretrainedEncoder:
     which returns a PretrainedEncoder.
 
     Raises:
-        UserError: there is no such encoder, or it does not take images.
+        UserError: there is no such encoder.
     """
     folder = Path(spec)
     if folder.is_file() or (folder.is_dir() and not is_huggingface_folder(folder)):
-        return require_images(dataclasses.replace(load(folder, which), name=folder.name))
+        return dataclasses.replace(load(folder, which), name=folder.name)
     if which:
         raise UserError(f"{spec} has only one encoder: omit --encoder")
     if spec.startswith("hf:") or folder.is_dir():
@@ -43,12 +43,6 @@ def load_any(spec: str, which: str = "") -> PretrainedEncoder:
     if not function:
         raise UserError(f"{spec} is not an encoder: give a run, a Hugging Face folder, hf:ID, or module:function")
     return from_function(module, function)
-
-
-def require_images(encoder: PretrainedEncoder) -> PretrainedEncoder:
-    """Return the encoder; raise UserError if it does not take images."""
-    encoder.data  # noqa: B018 (the property raises)
-    return encoder
 
 
 def from_function(module: str, function: str) -> PretrainedEncoder:

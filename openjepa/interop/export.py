@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from openjepa.core.capabilities import modality_name
 from openjepa.core.errors import UserError
 from openjepa.interop.huggingface import read_config, write_huggingface, write_processor
 from openjepa.interop.official import write_official
@@ -128,17 +129,22 @@ EXPORTERS: dict[str, Callable[[ExportJob], str]] = {
 
 
 def write_image_processor(job: ExportJob) -> None:
-    """Write how to prepare images for a program, as a Hugging Face processor config."""
-    write_processor(job.encoder.data, job.folder)
+    """Write how to prepare images for a program, as a Hugging Face processor config; nothing for other inputs."""
+    if isinstance(job.encoder.modality, Image):
+        write_processor(job.encoder.modality, job.folder)
 
 
 def check_representable(encoder: PretrainedEncoder, target: str) -> None:
     """Raise UserError if the target format cannot represent a part of our encoder."""
     method, data = encoder.config.method, encoder.config.data
+    if not isinstance(data, Image):
+        raise UserError(
+            f"{target} takes images, this encoder takes {modality_name(data)}: try --format safetensors or torch"
+        )
     parts = {
         "networks of a plug-in": type(encoder.network) is not ViT,
         "rotary positions": method.encoder.positions != "sincos",
-        "a convolutional stem": isinstance(data, Image) and data.stem != "linear",
+        "a convolutional stem": data.stem != "linear",
     }
     if unsupported := [name for name, is_used in parts.items() if is_used]:
         raise UserError(f"{target} has no {' and no '.join(unsupported)}: try --format onnx, torch or safetensors")

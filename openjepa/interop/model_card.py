@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from openjepa.core.capabilities import Describes, Exports, PatchGrid, modality_name, plural_of
 from openjepa.core.fileio import read_json
 from openjepa.core.registry import name_of
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
+from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain
 
 USAGE = {
@@ -29,18 +31,18 @@ features = model(images)  # normalized images (batch, {channels}, height, width)
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{folder}/model.onnx")
-patches, pooled = session.run(None, {{"pixel_values": images}})  # normalized float32 (batch, {channels}, height, width)
+patches, pooled = session.run(None, {{"{input_name}": inputs}})  # float32: {program_input}
 ```""",
     "torch": """```python
 import torch
 
 encoder = torch.export.load("{folder}/model.pt2").module()
-patches, pooled = encoder(images)  # normalized float32 (batch, {channels}, height, width)
+patches, pooled = encoder(inputs)  # float32: {program_input}
 ```""",
     "safetensors": """```python
 import openjepa
 
-features = openjepa.load("{folder}").features("photo.jpg")  # (1, {width}), mean over patches
+features = openjepa.load("{folder}").features("{example}")  # (1, {width}), mean over tokens
 ```""",
     "official": "The released code's `load_checkpoint` reads `{folder}/model.pth.tar`.",
 }
@@ -48,24 +50,22 @@ features = openjepa.load("{folder}").features("photo.jpg")  # (1, {width}), mean
 
 def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str, run: Path, results: str) -> str:
     """Return the model card in Markdown, with the front matter that the Hugging Face hub reads."""
-    data, method = encoder.data, encoder.config.method
-    usage = USAGE[form].format(
-        folder=folder, patches=data.grid[0] * data.grid[1], width=method.encoder.dim, channels=data.channels
-    )
+    images, kind = plural_of(encoder.modality) == "images", modality_name(encoder.modality)
     libraries = {"hf": "transformers", "timm": "timm"}
     front = [f"license: {license}"] if license else []
     front += [f"library_name: {libraries[form]}"] if form in libraries else []
-    front += ["pipeline_tag: image-feature-extraction", "tags:", "- jepa", "- self-supervised-learning"]
+    front += ["pipeline_tag: image-feature-extraction"] if images else []
+    front += ["tags:", "- jepa", "- self-supervised-learning"]
     facts = [*encoder_facts(encoder), *training_facts(encoder, run)]
     facts += [f"Note: {note}." for note in encoder.provenance.notes]
     sections = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {run.name or 'encoder'}",
-        "An image encoder trained without labels by a joint-embedding predictive architecture "
-        "(I-JEPA, arXiv 2301.08243).",
+        f"An encoder of {'images' if images else kind} trained without labels by a joint-embedding predictive "
+        "architecture (I-JEPA, arXiv 2301.08243).",
         "\n".join(f"* {fact}" for fact in facts),
         "## Use",
-        usage,
+        format_usage(encoder, form, folder),
         "## Results",
         results or "Not measured yet.",
         "## License",
@@ -74,20 +74,45 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
     return "\n\n".join(sections) + "\n"
 
 
+def format_usage(encoder: PretrainedEncoder, form: str, folder: Path) -> str:
+    """Return an example of how to use the weights, in Python."""
+    data, program = encoder.data, encoder.modality if isinstance(encoder.modality, Exports) else None
+    return USAGE[form].format(
+        folder=folder,
+        patches=data.layout.count,
+        width=encoder.encoder.dim,
+        channels=getattr(data, "channels", ""),
+        input_name=program.input_name if program else "",
+        program_input=program.input_text if program else "",
+        example="photo.jpg" if plural_of(data) == "images" else "FILE",
+    )
+
+
 def encoder_facts(encoder: PretrainedEncoder) -> list[str]:
     """Describe the architecture and the preprocessing."""
     data, method = encoder.data, encoder.config.method
+    networks = (
+        f"a vision transformer, {method.encoder.describe()}" if type(encoder.network) is ViT else method.describe()
+    )
+    architecture = f"Encoder: {networks}"
+    if not isinstance(data, PatchGrid):
+        size = f", {data.describe()}" if isinstance(data, Describes) else ""
+        return [architecture.replace("vision ", ""), f"Input: {modality_name(data)}{size}"]
+    return [f"{architecture}; patches of {data.patch} px, no class token", image_facts(data)]
+
+
+def image_facts(data: Any) -> str:
+    """Describe how images are cropped and normalized."""
     statistics = ", ".join(f"{name} {' '.join(f'{x:g}' for x in getattr(data, name))}" for name in ("mean", "std"))
     views = {
         "crop": "the largest centered box",
         "margin": "the middle 7/8 of the largest centered box",
         "squash": "the whole image, squashed",
     }
-    return [
-        f"Encoder: a vision transformer, {method.encoder.describe()}; patches of {data.patch} px, no class token",
+    return (
         f"Images: {data.size[0]}×{data.size[1]} px, {views[data.eval_crop]}, bilinear; "
-        f"pixel values in [0, 1] with {statistics}",
-    ]
+        f"pixel values in [0, 1] with {statistics}"
+    )
 
 
 def training_facts(encoder: PretrainedEncoder, run: Path) -> list[str]:
@@ -96,7 +121,9 @@ def training_facts(encoder: PretrainedEncoder, run: Path) -> list[str]:
     if provenance.source:
         return [f"Source: {provenance.source}, converted from the layout “{provenance.layout}”"]
     data = read_json(run / "data.json") if (run / "data.json").is_file() else {}
-    count = f"{data['count']:,} images, no labels" if type(data.get("count")) is int else "not known"
+    count = (
+        f"{data['count']:,} {plural_of(encoder.modality)}, no labels" if type(data.get("count")) is int else "not known"
+    )
     return [f"Data: {count}", f"Training: {describe_recipe(encoder.config, encoder.step)}"]
 
 
@@ -105,8 +132,9 @@ def describe_recipe(config: Pretrain, step: int) -> str:
     method: Any = config.method
     optimizer = "Muon" if config.optim.optimizer == "muon" else "AdamW"
     is_jepa = isinstance(method, JEPA)
-    target = f"features of blocks {' '.join(map(str, method.target_layers))}" if is_jepa else "pixels"
+    target = f"features of blocks {' '.join(map(str, method.target_layers))}" if is_jepa else "the input"
+    target = "pixels" if not is_jepa and plural_of(config.data) == "images" else target
     return (
         f"{type(method).__name__}, targets: {target}; masks “{name_of('masks', config.masks)}”; {step:,} steps of "
-        f"{config.batch_size} images, {optimizer} at {config.optim.lr:g}, seed {config.seed}"
+        f"{config.batch_size} {plural_of(config.data)}, {optimizer} at {config.optim.lr:g}, seed {config.seed}"
     )

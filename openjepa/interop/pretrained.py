@@ -1,6 +1,6 @@
-"""A pretrained encoder of images from anywhere: features, predictions, targets.
+"""A pretrained encoder from anywhere: features, predictions, targets.
 
-B batch  C channels  H height  W width  N tokens  D width  M blocks  T tokens per block
+B batch  N tokens  D width  M blocks  T tokens per block
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.capabilities import Reads, plural_of, require
 from openjepa.core.errors import UserError
 from openjepa.core.options import FeatureKind, PooledKind
 from openjepa.core.protocols import Modality
-from openjepa.interop.inputs import ImageInput, evaluation_view, iter_images
 from openjepa.methods.jepa import JEPA
-from openjepa.modalities.image import Image
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain, load_config
@@ -39,18 +38,19 @@ from openjepa.training.run_folder import (
 )
 
 LAST_LAYERS = 4  # layers of "last4", the paper's appendix A.2
-BATCH = 64  # images per forward pass
+BATCH = 64  # samples per forward pass
 OWN_RUN = Provenance()
 
 POOLED_KINDS: tuple[PooledKind, ...] = ("last", "last4")
-PatchIndices = Sequence[int] | Tensor  # in raster order
+PatchIndices = Sequence[int] | Tensor  # of tokens; of images: patches in raster order
+View = Tensor  # a batch of evaluation views, of a shape and dtype that the modality chooses
 LayerFeatures = tuple[Float[Tensor, "B N D"], ...]
 
 
 class EncoderOutput(NamedTuple):
-    """Features of a batch of images, in fp32."""
+    """Features of a batch, in fp32."""
 
-    patches: Float[Tensor, "B N D"]  # last layer, in raster order, no class token
+    patches: Float[Tensor, "B N D"]  # of each token in the last layer, without a class token; images: in raster order
     last: Float[Tensor, "B D"]  # last layer, pooled
     last4: Float[Tensor, "B F"]  # last four layers, each pooled, concatenated, the earliest first
 
@@ -59,14 +59,14 @@ class EncoderOutput(NamedTuple):
 class PretrainedEncoder:
     """An encoder in evaluation mode: ours, another project's, or yours.
 
-    `layers` returns the final-normed tokens of the last four blocks, the earliest first, for a uint8 batch. Pooling is
-    the mean over patches, as in the paper; for a model trained with a class token, that token.
+    `layers` returns the final-normed tokens of the last four blocks, the earliest first, for a batch of evaluation
+    views. Pooling is the mean over tokens, as in the paper; for a model trained with a class token, that token.
     """
 
     name: str
-    modality: Modality  # how inputs are cropped, normalized and cut into tokens
+    modality: Modality  # how inputs are read, normalized and cut into tokens
     network: nn.Module
-    layers: Callable[[UInt8[Tensor, "B C H W"]], LayerFeatures]
+    layers: Callable[[View], LayerFeatures]
     prefix: int = 0  # leading tokens that are not patches: class token, registers
     pool: Literal["mean", "class"] = "mean"
     untrained: Callable[[], PretrainedEncoder] | None = None  # the same encoder before training, as a baseline
@@ -77,10 +77,8 @@ class PretrainedEncoder:
     provenance: Provenance = OWN_RUN
 
     @property
-    def data(self) -> Image:
-        """Return how images are cropped, normalized and cut into patches; raise UserError for an encoder of signals."""
-        if not isinstance(self.modality, Image):
-            raise UserError(f"{self.name} was trained on signals: only encoders of images can be used here so far")
+    def data(self) -> Any:
+        """Return the modality, with the fields of its own class."""
         return self.modality
 
     @property
@@ -106,7 +104,7 @@ class PretrainedEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash the weights and the preprocessing of images."""
+        """Hash the weights and the preprocessing."""
         digest = hashlib.sha256(
             repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool, self.made_by)).encode()
         )
@@ -115,7 +113,7 @@ class PretrainedEncoder:
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
-    def encode(self, view: UInt8[Tensor, "B C H W"]) -> EncoderOutput:
+    def encode(self, view: View) -> EncoderOutput:
         """Compute the features of a batch of evaluation views."""
         layers = [tokens.float() for tokens in self.layers(view)]
         if not layers or layers[-1].ndim != 3 or len(layers[-1]) != len(view):
@@ -123,64 +121,66 @@ class PretrainedEncoder:
         pooled = [x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1) for x in layers[-LAST_LAYERS:]]
         return EncoderOutput(layers[-1][:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
 
-    def encode_batches(self, view: UInt8[Tensor, "B C H W"], batch: int = BATCH) -> Iterator[EncoderOutput]:
+    def encode_batches(self, view: View, batch: int = BATCH) -> Iterator[EncoderOutput]:
         """Yield the features of many evaluation views, `batch` at a time."""
         for part in view.split(batch):
             with torch.no_grad():  # here and not as a decorator, which fails on a generator that is wrapped
                 output = self.encode(part)
             yield output
 
-    def pooled(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+    def pooled(self, view: View) -> Float[Tensor, "B D"]:
         """Compute the pooled features of the last layer for many evaluation views."""
         return torch.cat([output.last for output in self.encode_batches(view)])
 
-    def transform(self, image: ImageInput, size: tuple[int, int] | None = None) -> UInt8[Tensor, "C h w"]:
-        """Crop an image as for evaluation: its largest centered box at the trained size, or at `size`, as bytes.
+    def transform(self, source: Any, size: Any = None) -> Tensor:
+        """Read one source as for evaluation, at the trained size or at `size`.
 
-        Takes a path, a PIL image, a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W). A tensor that has the
-        size already is returned as it is. Raises UserError for anything else, and for files that cannot be decoded.
+        Of images: their largest centered box as bytes, from a path, a PIL image, a uint8 array (H, W) or (H, W, C), or
+        a uint8 tensor (C, H, W); one that has the size already is returned as it is. Of signals: a path or an array
+        (channels, samples). Raises UserError for anything else, and for files that cannot be decoded.
         """
-        return evaluation_view(image, self.data, size or self.data.size)
+        return self.reader.read(source, size)
+
+    @property
+    def reader(self) -> Reads:
+        """Return the modality, if it reads single sources."""
+        return require(self.modality, Reads, "an encoder's features")
 
     @torch.no_grad()
     def features(
-        self,
-        images: ImageInput | Sequence[ImageInput],
-        kind: FeatureKind = "last",
-        size: tuple[int, int] | None = None,
-        batch: int = BATCH,
+        self, sources: Any, kind: FeatureKind = "last", size: Any = None, batch: int = BATCH
     ) -> Float[Tensor, "B *F"]:
-        """Compute features of images, in fp32 on the CPU.
+        """Compute features of sources, in fp32 on the CPU.
 
-        Returns (B, D) for "last", the mean over patches as in the paper; (B, 4 D) for "last4", four layers concatenated
-        (appendix A.2); (B, N, D) for "patches", in raster order. Takes one image or many, each as for `transform`, or a
-        uint8 tensor (B, C, H, W) or array (B, H, W, C). At another `size` than trained, positions are rescaled to the
-        trained extent.
+        Returns (B, D) for "last", the mean over tokens as in the paper; (B, 4 D) for "last4", four layers concatenated
+        (appendix A.2); (B, N, D) for "patches": every token, of images in raster order. Takes one source or many, each
+        as for `transform`, or a batch of them in one tensor or array. At another `size` than trained, positions of
+        patches are rescaled to the trained extent.
         """
         if kind not in get_args(FeatureKind):
             raise UserError(f"unknown features {kind!r}: use last, last4 or patches")
-        rows, queue = [], iter_images(images)
+        rows, queue = [], self.reader.iterate(sources)
         while part := list(islice(queue, batch)):
-            view = torch.stack([self.transform(image, size) for image in part]).to(self.device)
+            view = torch.stack([self.transform(source, size) for source in part]).to(self.device)
             rows.append(getattr(self.encode(view), kind).cpu())
         if not rows:
-            raise UserError("no image was given")
+            raise UserError(f"no {plural_of(self.modality).removesuffix('s')} was given")
         return torch.cat(rows)
 
     @torch.no_grad()
     def predict(
-        self, image: ImageInput, context: PatchIndices, targets: PatchIndices | Sequence[Sequence[int]]
+        self, source: Any, context: PatchIndices, targets: PatchIndices | Sequence[Sequence[int]]
     ) -> Float[Tensor, "M T D"]:
-        """Predict the features at `targets`, one block of patches (T) or several (M, T), from the `context` patches.
+        """Predict the features at `targets`, one block of tokens (T) or several (M, T), from the `context` tokens.
 
-        Patches are numbered in raster order. Compare with `layer_norm` of the features there: the training target.
-        Raises UserError if the weights come without a predictor.
+        Patches are numbered in raster order, windows from the first. Compare with `layer_norm` of the features there:
+        the training target. Raises UserError if the weights come without a predictor.
         """
         if self.predictor is None or not isinstance(self.config.method, JEPA):
             raise UserError(
                 "these weights have no predictor of features: load the run's folder, or a file that has one"
             )
-        tokens = self.data.tokens(self.transform(image)[None].to(self.device))
+        tokens = self.data.tokens(self.transform(source)[None].to(self.device))
         inputs, outputs = (patch_indices(indices).to(self.device) for indices in (context, targets))
         count = tokens.x.shape[1]
         for indices in (inputs, outputs):
@@ -197,9 +197,9 @@ class PretrainedEncoder:
         return method.target_dim if isinstance(method, JEPA) else method.encoder.dim
 
     @torch.no_grad()
-    def targets(self, images: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "B N D"]:
-        """Compute what `predict` is compared with: LayerNorm without affine on every patch, as released."""
-        x = self.features(images, "patches")
+    def targets(self, sources: Any) -> Float[Tensor, "B N D"]:
+        """Compute what `predict` is compared with: LayerNorm without affine on every token, as released."""
+        x = self.features(sources, "patches")
         return F.layer_norm(x, x.shape[-1:])
 
 

@@ -1,7 +1,4 @@
-"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.
-
-B batch  C channels  H height  W width  N tokens  D width
-"""
+"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.   B batch  N tokens  D width"""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from openjepa.core.capabilities import Exports, require
 from openjepa.core.errors import UserError
 from openjepa.interop.pretrained import PretrainedEncoder
 
@@ -23,28 +21,32 @@ ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 
 TOLERANCE = 1e-4  # largest accepted difference from our own features
 
-INPUT_NAME, OUTPUT_NAMES = "pixel_values", ("last_hidden_state", "pooled")
+OUTPUT_NAMES = ("last_hidden_state", "pooled")
 
 
 class ExportedEncoder(nn.Module):
-    """Map normalized images to the features of all patches and their mean."""
+    """Map a program's input, such as normalized images, to the features of all tokens and their mean."""
 
     def __init__(self, encoder: PretrainedEncoder):
         super().__init__()
-        self.encoder, self.patchify = encoder.encoder, encoder.data.patchify
+        self.encoder, self.input_tokens = encoder.encoder, exported_input(encoder).input_tokens
 
-    def forward(self, pixel_values: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
-        (tokens,) = self.encoder(self.patchify(pixel_values))
+    def forward(self, inputs: Tensor) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+        (tokens,) = self.encoder(self.input_tokens(inputs))
         return tokens.x, tokens.x.mean(1)
 
 
+def exported_input(encoder: PretrainedEncoder) -> Exports:
+    """Return the modality, which defines a program's input. Raises UserError if it does not."""
+    return require(encoder.modality, Exports, "jepa export")
+
+
 def trace_encoder(encoder: PretrainedEncoder) -> ExportedProgram:
-    """Trace the encoder for any batch size and any height and width that are multiples of the patch."""
-    data = encoder.data
-    rows, columns = Dim("rows", min=2, max=4096), Dim("columns", min=2, max=4096)
-    shapes = {INPUT_NAME: {0: Dim("batch", min=1, max=65536), 2: data.patch * rows, 3: data.patch * columns}}
+    """Trace the encoder for any batch size and any length of the axes that may vary."""
+    data = exported_input(encoder)
+    shapes = {"inputs": {0: Dim("batch", min=1, max=65536), **data.free_axes()}}
     with silence_exporter():
-        return torch.export.export(ExportedEncoder(encoder), (random_input(encoder, 2),), dynamic_shapes=shapes)
+        return torch.export.export(ExportedEncoder(encoder), (data.example_input(2),), dynamic_shapes=shapes)
 
 
 @contextmanager
@@ -58,15 +60,6 @@ def silence_exporter() -> Iterator[None]:
             yield
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
-
-
-def random_input(encoder: PretrainedEncoder, count: int, more: int = 0) -> Float[Tensor, "B C H W"]:
-    """Return normalized images of noise, of the trained size or `more` patches larger."""
-    data = encoder.data
-    height, width = (side + more * data.patch for side in data.size)
-    generator = torch.Generator().manual_seed(count)
-    view = torch.randint(0, 256, (count, data.channels, height, width), generator=generator, dtype=torch.uint8)
-    return data.normalize(view)
 
 
 def write_torch_program(encoder: PretrainedEncoder, folder: Path) -> float:
@@ -83,10 +76,11 @@ def write_onnx(encoder: PretrainedEncoder, folder: Path) -> float:
         import onnxscript  # noqa: F401 (torch's exporter requires it)
     except ImportError as error:
         raise UserError("ONNX export needs an extra: pip install 'openjepa[onnx]'") from error
+    name = exported_input(encoder).input_name
     with silence_exporter():
         program = torch.onnx.export(
             trace_encoder(encoder),
-            input_names=[INPUT_NAME],
+            input_names=[name],
             output_names=list(OUTPUT_NAMES),
             dynamo=True,
             verbose=False,
@@ -94,9 +88,7 @@ def write_onnx(encoder: PretrainedEncoder, folder: Path) -> float:
         assert program is not None
         program.save(str(folder / ONNX_FILE))
     session = onnxruntime.InferenceSession(str(folder / ONNX_FILE), providers=["CPUExecutionProvider"])
-    return check_outputs(
-        encoder, lambda x: torch.from_numpy(session.run([OUTPUT_NAMES[0]], {INPUT_NAME: x.numpy()})[0])
-    )
+    return check_outputs(encoder, lambda x: torch.from_numpy(session.run([OUTPUT_NAMES[0]], {name: x.numpy()})[0]))
 
 
 @torch.no_grad()
@@ -104,7 +96,7 @@ def check_outputs(encoder: PretrainedEncoder, program: Callable[[Tensor], Tensor
     """Return the largest difference of features over batches and sizes. Raises UserError if it exceeds TOLERANCE."""
     reference, worst = ExportedEncoder(encoder), 0.0
     for count, more in ((1, 0), (3, 0), (2, 1)):
-        x = random_input(encoder, count, more)
+        x = exported_input(encoder).example_input(count, more)
         worst = max(worst, (program(x) - reference(x)[0]).abs().max().item())
     if not worst <= TOLERANCE:
         raise UserError(f"the exported program differs from the encoder by {worst:.1e}: please report this as a bug")

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.protocols import Modality
@@ -20,6 +19,7 @@ from openjepa.masking.stack import stack_masks
 from openjepa.methods.base import BaseMethod, ViTMethodConfig
 from openjepa.nn.flops import predictor_flops, vit_flops
 from openjepa.nn.init import initialize
+from openjepa.nn.losses import mean_squared_error
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.target_transforms import mean_target, normalize_patches
 
@@ -104,13 +104,3 @@ class MaskedAutoencoder(BaseMethod):
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"context": self.context_encoder}
-
-
-def mean_squared_error(
-    predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
-) -> Float[Tensor, ""]:
-    """Average the squared differences over the values of all valid tokens."""
-    if valid is None:
-        return F.mse_loss(predicted, target)
-    per_token = (predicted - target).square().mean(-1)
-    return per_token.where(valid, 0.0).sum() / valid.sum().clamp(min=1)

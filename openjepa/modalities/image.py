@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.export import Dim
 
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
@@ -18,9 +21,12 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.augment import color_jitter
 from openjepa.data.crops import Crops, center_crops, random_crops
+from openjepa.data.doctor import FileFacts, examine_files
 from openjepa.data.image_files import ImageArray, ImageFiles, is_worth_packing, pack_images
-from openjepa.data.image_io import IMAGE_SUFFIXES, MODES
+from openjepa.data.image_inputs import ImageInput, evaluation_view, iter_images, thumbnail_of
+from openjepa.data.image_io import IMAGE_SUFFIXES, MODES, Undecodable
 from openjepa.data.listing import MappedPathList, list_files
+from openjepa.data.normalization import measure_mean_std
 from openjepa.nn.positions import grid_positions
 from openjepa.nn.stems import ConvStem, PatchEmbed
 
@@ -52,6 +58,8 @@ class Image:
     eval_crop: EvalCrop = "crop"
     mean: tuple[float, ...] = ()  # mean of each channel, of pixel values in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()  # standard deviation of each channel, likewise; empty: measured on the data
+    input_name: ClassVar[str] = "pixel_values"  # of an exported program
+    input_text: ClassVar[str] = "normalized images (batch, channels, height, width)"
 
     def __post_init__(self):
         for side in self.size:
@@ -149,11 +157,6 @@ class Image:
     def tokenizer_flops(self, dim: int) -> int:
         return 2 * self.token_dim * dim if self.stem == "linear" else ConvStem.flops(self.channels, self.patch, dim)
 
-    def to_rgb(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
-        """Return an (H, W, 3) array to display: the first three channels, or one channel repeated as gray."""
-        rgb = view[:3] if len(view) >= 3 else view[:1].expand(3, -1, -1)
-        return rgb.permute(1, 2, 0).cpu().numpy()
-
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], rng: CounterRNG | None) -> Crops:
         """Draw training crops for images of these sizes; without `rng`, return the evaluation crops."""
         if rng is None:
@@ -163,3 +166,65 @@ class Image:
     def augment(self, views: UInt8[Tensor, "B C H W"], rng: CounterRNG | None) -> UInt8[Tensor, "B C H W"]:
         """Apply color jitter to training views; without `rng` or jitter, return them unchanged."""
         return color_jitter(views, self.color_jitter, rng) if rng and self.color_jitter else views
+
+    def read(self, source: ImageInput, size: tuple[int, int] | None = None) -> UInt8[Tensor, "C h w"]:
+        """Crop an image as for evaluation, at the trained size or at `size`.
+
+        Takes a path, a PIL image, a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W).
+        """
+        return evaluation_view(source, self, size or self.size)
+
+    def iterate(self, sources: Any) -> Iterator[ImageInput]:
+        """Yield single images, also from a uint8 tensor (B, C, H, W) or array (B, H, W, C)."""
+        return iter_images(sources)
+
+    def picture(self, view: UInt8[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Return the first three channels, or one channel repeated as gray."""
+        rgb = view[:3] if len(view) >= 3 else view[:1].expand(3, -1, -1)
+        return rgb.permute(1, 2, 0).cpu().numpy()
+
+    def paint(self, view: UInt8[Tensor, "C H W"], colors: Float[Tensor, "N 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """Return an image with one pixel per patch."""
+        grid = view.shape[1] // self.patch, view.shape[2] // self.patch
+        return (colors.view(*grid, 3) * 255).round().to(torch.uint8).numpy()
+
+    def thumbnail(self, source: str, side: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Return the whole image, its longer side of `side` pixels."""
+        try:
+            return np.asarray(thumbnail_of(source, side))
+        except Undecodable as error:
+            raise UserError(f"{source}: {error}") from error
+
+    @property
+    def statistics(self) -> dict[str, tuple[float, ...]]:
+        return {"mean": self.mean, "std": self.std}
+
+    def measure(self, data: Dataset) -> Image:
+        """Return the modality with the mean and the standard deviation of each channel."""
+        if self.mean:
+            return self
+        mean, std = measure_mean_std(data)
+        return dataclasses.replace(self, mean=mean, std=std)
+
+    def describe(self) -> str:
+        return f"{self.size[0]}×{self.size[1]} px, patch {self.patch}"
+
+    def inspect(self, paths: list[str], workers: int) -> Iterator[FileFacts]:
+        """Yield size, hashes and problems of every image file."""
+        return examine_files(paths, workers)
+
+    def example_input(self, batch: int, more: int = 0) -> Float[Tensor, "B C H W"]:
+        """Return normalized images of noise, of the trained size or `more` patches larger."""
+        height, width = (side + more * self.patch for side in self.size)
+        generator = torch.Generator().manual_seed(batch)
+        view = torch.randint(0, 256, (batch, self.channels, height, width), generator=generator, dtype=torch.uint8)
+        return self.normalize(view)
+
+    def input_tokens(self, inputs: Float[Tensor, "B C H W"]) -> Tokens:
+        """Return the patches of normalized images."""
+        return self.patchify(inputs)
+
+    def free_axes(self) -> dict[int, Any]:
+        """Return height and width, in multiples of the patch."""
+        rows, columns = Dim("rows", min=2, max=4096), Dim("columns", min=2, max=4096)
+        return {2: self.patch * rows, 3: self.patch * columns}

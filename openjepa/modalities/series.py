@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.export import Dim
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.listing import list_files
 from openjepa.data.series_files import SeriesArray, SeriesFiles
+from openjepa.data.series_plot import SIZE, draw_signal
 from openjepa.data.synthetic.sines import generate_sines
 from openjepa.nn.stems import WindowEmbed
+
+SeriesInput = np.ndarray | Tensor | str | Path
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Series:
     # time steps from one segment of a recording to the next; each segment of --data.length steps is a sample. 0:
     # --data.length, and for arrays of shape (signals, channels, samples) the first segment of each signal alone
     stride: int = 0
+    input_name: ClassVar[str] = "signals"  # of an exported program
+    input_text: ClassVar[str] = "signals (batch, channels, time steps), as they are"
 
     def __post_init__(self):
         if self.window < 1 or self.length < 1 or self.length % self.window:
@@ -88,13 +98,124 @@ class Series:
         A token's position is the index of its window.
         """
         batch, channels, length = view.shape
-        x = (view - view.mean(-1, keepdim=True)) / view.std(-1, keepdim=True).clamp(min=1e-6)
-        x = x.view(batch, channels, length // self.window, self.window).transpose(1, 2).flatten(2)
+        x = normalize_signals(view).view(batch, channels, length // self.window, self.window)
         pos = torch.arange(length // self.window, device=view.device, dtype=torch.float32)[:, None]
-        return Tokens(x, pos.expand(batch, -1, -1))
+        return Tokens(x.transpose(1, 2).flatten(2), pos.expand(batch, -1, -1))
 
     def tokenizer(self, dim: int) -> Tokenizer:
         return WindowEmbed(self.token_dim, dim)
 
     def tokenizer_flops(self, dim: int) -> int:
         return 2 * self.token_dim * dim
+
+    def read(self, source: SeriesInput, size: int | None = None) -> Float[Tensor, "C L"]:
+        """Return the first `length` samples of a signal, or the window that FILE#NUMBER names; `size`: another length.
+
+        Takes a path, or an array or tensor (channels, samples).
+        """
+        if size is not None:
+            return dataclasses.replace(self, length=size).read(source)
+        if isinstance(source, str | Path):
+            return read_window(dataclasses.replace(self, root=()), str(source))
+        if not isinstance(source, np.ndarray | Tensor):
+            raise UserError(f"a {type(source).__name__} is not a signal: give a path or an array (channels, samples)")
+        signal = torch.as_tensor(source)
+        if signal.ndim != 2 or len(signal) != self.channels or signal.shape[1] < self.length:
+            expected = f"({self.channels}, {self.length} or more)"
+            raise UserError(f"a signal must have shape {expected}, got {tuple(signal.shape)}")
+        return signal[:, : self.length].float()
+
+    def iterate(self, sources: Any) -> Iterator[SeriesInput]:
+        """Yield single signals, also from an array or tensor (B, C, L)."""
+        if isinstance(sources, str | Path) or (isinstance(sources, np.ndarray | Tensor) and sources.ndim == 2):
+            yield sources
+        elif isinstance(sources, Iterable) and not isinstance(sources, bytes):
+            yield from sources
+        else:
+            raise UserError(f"a {type(sources).__name__} is not a signal: give a path or an array (channels, samples)")
+
+    def picture(self, view: Float[Tensor, "C L"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw a line for each channel."""
+        return draw_signal(view.cpu().numpy())
+
+    def paint(self, view: Float[Tensor, "C L"], colors: Float[Tensor, "N 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw a black line for each channel, on the colors of its windows."""
+        return draw_signal(view.cpu().numpy(), colors.cpu().numpy(), SIZE, "black")
+
+    def describe(self) -> str:
+        return f"{self.length} time steps in windows of {self.window}"
+
+    def suggest(self) -> tuple[Series, tuple[str, ...]]:
+        """Take the channels from an array of signals, and the length if its signals are shorter than `length`."""
+        file = self.listing().paths[0]
+        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape if file.endswith(".npy") else ()
+        if len(shape) != 3 or shape[2] < self.window:
+            return self, ()
+        length = min(self.length, shape[2] // self.window * self.window)
+        reason = (
+            f"{shape[0]:,} signals of {shape[1]} channels and {shape[2]:,} time steps: crops of {length} time steps"
+        )
+        return dataclasses.replace(self, channels=shape[1], length=length), (reason,)
+
+    def baselines(self) -> dict[str, Callable[[Float[Tensor, "B C L"]], Float[Tensor, "B F"]]]:
+        """Return normalized samples, and the magnitudes of their Fourier transform, which do not depend on the phase.
+
+        They read what the encoder reads: signals of mean 0 and variance 1.
+        """
+        return {
+            "raw windows": lambda view: normalize_signals(view).flatten(1),
+            "Fourier magnitudes": lambda view: torch.fft.rfft(normalize_signals(view)).abs().flatten(1),
+        }
+
+    def example_input(self, batch: int, more: int = 0) -> Float[Tensor, "B C L"]:
+        """Return noise of the trained length, or `more` windows longer."""
+        generator = torch.Generator().manual_seed(batch)
+        return torch.randn(batch, self.channels, self.length + more * self.window, generator=generator)
+
+    def input_tokens(self, inputs: Float[Tensor, "B C L"]) -> Tokens:
+        """Return the windows of signals; the program normalizes them."""
+        return self.tokens(inputs)
+
+    def free_axes(self) -> dict[int, Any]:
+        """Return time, in multiples of the window."""
+        return {2: self.window * Dim("windows", min=2, max=65536)}
+
+
+def normalize_signals(view: Float[Tensor, "B C L"]) -> Float[Tensor, "B C L"]:
+    """Scale each channel of each signal to mean 0 and variance 1."""
+    return (view - view.mean(-1, keepdim=True)) / view.std(-1, keepdim=True).clamp(min=1e-6)
+
+
+class OpenFile(NamedTuple):
+    """The samples of one file, and the index of each by its source."""
+
+    data: Dataset
+    rows: dict[str, int]
+
+
+@functools.lru_cache(maxsize=8)
+def open_file(modality: Series, file: str, modified: int) -> OpenFile:
+    """Open one file as a dataset; the newest ones stay open, because pages read their windows one by one.
+
+    `modified` is the file's time of modification: a changed file is opened again.
+    """
+    modality = dataclasses.replace(modality, root=(file,))
+    data = modality.dataset(modality.listing())
+    return OpenFile(data, {data.source(row): row for row in range(len(data))})
+
+
+def read_window(modality: Series, source: str) -> Float[Tensor, "C L"]:
+    """Read the window that FILE#NUMBER names, or the only one of a file.
+
+    Raises UserError if there is no such window, or if a file has several and none is named.
+    """
+    file, _, number = source.rpartition("#")
+    file = file if number.isdecimal() and not Path(source).is_file() else source
+    if not Path(file).is_file():
+        raise UserError(f"{file} is not a file: give the path of a signal")
+    data, rows = open_file(modality, file, Path(file).stat().st_mtime_ns)
+    row = 0 if file == source and len(data) == 1 else rows.get(source)
+    if row is None:
+        names = list(rows)
+        raise UserError(f"{file} has {len(data)} windows: name one, from {names[0]} to {names[-1]}, got {source}")
+    return data.read(torch.tensor([row]), None).views[0][0]

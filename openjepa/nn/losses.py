@@ -15,8 +15,7 @@ def smooth_l1(
     """Compute the Huber loss with threshold 1, averaged over all elements, as in the official code."""
     if valid is None:
         return F.smooth_l1_loss(predicted.float(), target.float())
-    per_token = F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").mean(-1)
-    return (per_token * valid).sum() / valid.sum().clamp(min=1)
+    return mean_of_valid(F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").mean(-1), valid)
 
 
 def squared_l2(
@@ -40,7 +39,21 @@ def cosine(
     This is half of BYOL's loss (Grill et al., 2020, equation 2).
     """
     per_token = 1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1)  # B M T
-    return per_token.mean() if valid is None else (per_token * valid).sum() / valid.sum().clamp(min=1)
+    return per_token.mean() if valid is None else mean_of_valid(per_token, valid)
+
+
+def mean_squared_error(
+    predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None
+) -> Float[Tensor, ""]:
+    """Average squared differences over values, tokens and samples."""
+    if valid is None:
+        return F.mse_loss(predicted.float(), target.float())
+    return mean_of_valid((predicted.float() - target.float()).square().mean(-1), valid)
+
+
+def mean_of_valid(per_token: Float[Tensor, "B M T"], valid: Bool[Tensor, "B M T"]) -> Float[Tensor, ""]:
+    """Average the valid tokens of each sample, then the samples: micro-batches then give the mean of the batch."""
+    return (per_token.where(valid, 0.0).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)).mean()
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"smooth_l1": smooth_l1, "squared_l2": squared_l2, "cosine": cosine}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from openjepa.core import registry
+from openjepa.core.capabilities import Suggests
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
@@ -54,7 +55,9 @@ def choose_config(
     Raises UserError if the folder has fewer than 8 images.
     """
     if modality != "image":
-        return AutoConfig(Pretrain(registry.find("modality", modality)(root=root)), ())
+        data = registry.find("modality", modality)(root=root)
+        data, reasons = data.suggest() if isinstance(data, Suggests) else (data, ())
+        return AutoConfig(Pretrain(data), reasons)
     paths = list_files(root, IMAGE_SUFFIXES).paths
     if len(paths) < 8:
         raise UserError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from openjepa.core.capabilities import Inverts, PatchGrid, require
 from openjepa.core.errors import UserError
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.modalities.image import Image
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.optim import Optim
@@ -82,7 +82,8 @@ def decoder_optim(lr: float) -> Optim:
 def check_source(settings: TrainDecoder, source: Pretrain) -> None:
     """Raise UserError unless the source run has the networks that the decoder is conditioned on."""
     run, method = Path(settings.run), source.method
-    if not isinstance(source.data, Image) or not isinstance(method, JEPA | MAE):
+    require(require(source.data, Inverts, "jepa decoder"), PatchGrid, "jepa decoder")
+    if not isinstance(method, JEPA | MAE):
         raise UserError(f"{run} is not a JEPA or MAE run on images: give the folder of one")
     if settings.condition == "features":
         return

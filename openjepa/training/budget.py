@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from openjepa.core.capabilities import plural_of
 from openjepa.core.config import format_duration, parse_duration
 from openjepa.core.console import info, warn
 from openjepa.core.cpus import available_cores
@@ -171,7 +172,7 @@ def dry_run(settings: Pretrain, device: Device) -> Path:
     memory = peak_memory(device)
     info(
         f"a step     {timing.compute_seconds:.3f} s to compute, {timing.load_seconds:.3f} s to load with "
-        f"{settings.workers} workers: {settings.batch_size / timing.step_seconds:.0f} images/s"
+        f"{settings.workers} workers: {settings.batch_size / timing.step_seconds:.0f} {plural_of(settings.data)}/s"
     )
     info(f"throughput {describe_throughput(timing, device)}")
     info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * timing.step_seconds)}")

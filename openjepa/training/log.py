@@ -21,15 +21,17 @@ DISPLAYED_METRICS = (
     "relative_loss",
     "target_std",
     "rankme",
-    "images_per_second",
+    "samples_per_second",
     "data_wait",
     "share_of_ceiling",
     "online_knn",
     "online_logistic",
 )
 
+OLD_METRICS = {"images_per_second": "samples_per_second"}  # name in logs of earlier versions -> name
+
 # these differ from run to run; all other metrics are reproducible
-TIMING_METRICS = frozenset({"images_per_second", "data_wait", "share_of_ceiling", "seconds"})
+TIMING_METRICS = frozenset({"samples_per_second", "data_wait", "share_of_ceiling", "seconds"})
 
 
 @runtime_checkable
@@ -171,13 +173,13 @@ def log_skipped(folder: Path, samples: Iterable[Skipped]) -> None:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Read the rows of a metrics file, without lines that a kill or a crash cut short."""
+    """Read the rows of a metrics file, also of earlier versions, without lines that a kill or a crash cut short."""
     rows = []
     for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
+                rows.append({OLD_METRICS.get(name, name): value for name, value in row.items()})
     return rows
 
 

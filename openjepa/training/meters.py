@@ -98,7 +98,7 @@ class Meters:
             "rankme": rankme(result.output.features),
             "grad_norm": float(result.grad_norm),
             **hyperparameters._asdict(),
-            "images_per_second": steps * self.settings.batch_size / seconds,
+            "samples_per_second": steps * self.settings.batch_size / seconds,
             "data_wait": self.wait_seconds / seconds,
         }
         if self.ceiling and self.flops is not None:

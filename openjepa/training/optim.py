@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from openjepa.core.distributed import full_tensor, local_shards
 from openjepa.core.errors import UserError
+from openjepa.core.types import ParamGroup
+from openjepa.methods.base import BaseMethod
 from openjepa.training.muon import Muon, block_matrices
 from openjepa.training.schedules import ema_momentum, learning_rate, weight_decay
 
@@ -80,25 +83,31 @@ class Hyperparameters(NamedTuple):
     momentum: float  # of the EMA
 
 
-def build_optimizer(method: nn.Module, settings: Optim) -> torch.optim.AdamW:
+def build_optimizer(method: BaseMethod, settings: Optim) -> torch.optim.AdamW:
     """Build fused AdamW, with Muon for the matrices of blocks if requested.
 
     Weight decay applies to matrices, not to biases and norms.
     Source: appendix A.1. As in the official code, the mask token, which is 3-D, has weight decay.
     """
-    trained = [p for p in method.parameters() if p.requires_grad]
     blocks = block_matrices(method) if settings.optimizer == "muon" else {}
-    decayed = [p for p in trained if p.ndim > 1 and p not in blocks]
-    not_decayed = [p for p in trained if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "decays": True},
-        {"params": not_decayed, "weight_decay": 0.0, "decays": False},
-    ]
-    if blocks:
-        groups.append({"params": list(blocks), "decays": True, "pieces": list(blocks.values())})
-    fused = trained[0].device.type in ("cpu", "cuda")
+    groups = [each for group in method.param_groups() for each in split_group(group, blocks)]
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     optimizer = Muon if blocks else torch.optim.AdamW
     return optimizer(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused)
+
+
+def split_group(group: ParamGroup, blocks: dict[nn.Parameter, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a group that differ in weight decay or optimizer: matrices, biases and norms, Muon's."""
+    decayed = [p for p in group.params if p.ndim > 1 and p not in blocks]
+    not_decayed = [p for p in group.params if p.ndim <= 1]
+    own = {id(p) for p in group.params}
+    muon = [p for p in blocks if id(p) in own]
+    if decayed:
+        yield {"params": decayed, "decays": True, "lr_scale": group.lr_scale}
+    if not_decayed:
+        yield {"params": not_decayed, "weight_decay": 0.0, "decays": False, "lr_scale": group.lr_scale}
+    if muon:
+        yield {"params": muon, "decays": True, "pieces": [blocks[p] for p in muon], "lr_scale": group.lr_scale}
 
 
 def optimizer_state_shapes(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, tuple[int, ...]]]:
@@ -115,7 +124,7 @@ def optimizer_state_shapes(optimizer: torch.optim.Optimizer) -> dict[Tensor, dic
 def set_hyperparameters(optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters) -> None:
     """Set the learning rate and weight decay of this step."""
     for group in optimizer.param_groups:
-        group["lr"] = hyperparameters.lr
+        group["lr"] = hyperparameters.lr * group["lr_scale"]
         group["weight_decay"] = hyperparameters.weight_decay if group["decays"] else 0.0
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import PIL
 import torch
 
+from openjepa.core.capabilities import Measures
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import barrier, is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
 from openjepa.core.types import FileList
-from openjepa.modalities.image import Image
 from openjepa.training.checkpoint import list_checkpoints, load_newest, restore_checkpoint
 from openjepa.training.config import Pretrain, config_differences, load_config, to_json
 from openjepa.training.log import read_metrics
@@ -120,8 +120,8 @@ def environment_versions() -> dict[str, Any]:
 def write_metadata(settings: Pretrain, listing: FileList, count: int, method: Any) -> None:
     """Write config.json, environment.json and data.json."""
     data: dict[str, Any] = {"fingerprint": listing.fingerprint, "count": count}
-    if isinstance(settings.data, Image):
-        data |= {"mean": settings.data.mean, "std": settings.data.std}
+    if isinstance(settings.data, Measures):
+        data |= settings.data.statistics
     if method.teachers:
         data["teachers"] = {name: teacher.fingerprint for name, teacher in method.teachers.items()}
     files = {"environment": environment_versions(), "data": data, "config": to_json(settings)}

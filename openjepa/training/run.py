@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from openjepa.core.capabilities import Describes
 from openjepa.core.config import parse_duration
 from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
@@ -17,7 +18,6 @@ from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
 from openjepa.data.loader import load_steps
 from openjepa.methods.decoder import Decoder
-from openjepa.modalities.image import Image
 from openjepa.training.budget import (
     check_steps_or_budget,
     dry_run,
@@ -115,11 +115,9 @@ def start_from_other_run(settings: Pretrain, method: Any, folder: Path) -> None:
 def print_summary(settings: Pretrain, device: Device, count: int, start: int) -> None:
     """Print what the run will do, with every automatic setting as chosen."""
     data = settings.data
-    size = (
-        f"{data.size[0]}×{data.size[1]} px, patch {data.patch}" if isinstance(data, Image) else f"{data.length} samples"
-    )
+    size = f", {data.describe()}" if isinstance(data, Describes) else ""
     cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
-    info(f"data       {count:,} samples, {size}: a grid of {cells}")
+    info(f"data       {count:,} samples{size}: a grid of {cells}")
     info(f"encoder    {settings.method.describe()}")
     info(
         f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from openjepa.core.capabilities import Measures
 from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size, rank_and_size
@@ -17,9 +18,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import FileList
 from openjepa.data.loader import Steps
-from openjepa.data.normalization import measure_mean_std
 from openjepa.data.streams import StreamSteps, choose_streams
-from openjepa.modalities.image import Image
 from openjepa.nn.transformer import checkpoint_activations
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
@@ -67,16 +66,16 @@ def check_fsdp(settings: Pretrain) -> None:
 def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: Path | None) -> tuple[Dataset, Pretrain]:
     """Build the dataset and resolve every automatic setting.
 
-    These are steps, epochs, device, precision, threads, workers, mean and std.
+    These are steps, epochs, device, precision, threads, workers and the statistics that normalize views.
     """
     if is_main() or cache is None:
         data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others read its result
     barrier()
     data = settings.data.dataset(listing, cache)
-    if isinstance(settings.data, Image) and not settings.data.mean:
-        mean, std = measure_mean_std(data)
-        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, mean=mean, std=std))
-        data = settings.data.dataset(listing, cache)
+    if isinstance(settings.data, Measures):
+        measured = settings.data.measure(data)
+        data = data if measured is settings.data else measured.dataset(listing, cache)
+        settings = dataclasses.replace(settings, data=measured)
     steps_per_epoch = max(1, len(data) // settings.batch_size)
     packed = not hasattr(data, "paths")
     on_cpu = device.device.type == "cpu"

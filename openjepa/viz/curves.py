@@ -31,7 +31,7 @@ PANELS = (  # metric, title, label of the y axis
     ("rankme", "RankMe", "effective rank"),
     ("grad_norm", "gradient norm", ""),
     ("lr", "learning rate", ""),
-    ("images_per_second", "throughput", "images / s"),
+    ("samples_per_second", "throughput", "samples / s"),
     ("share_of_ceiling", "share of the matmul ceiling", "fraction"),
     ("online_knn", "online kNN accuracy", "fraction"),
     ("online_logistic", "online logistic accuracy", "fraction"),

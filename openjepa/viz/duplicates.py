@@ -17,13 +17,14 @@ from openjepa.viz.thumbnails import thumbnail
 SHOWN_PAIRS = 12  # groups listed in the table
 
 
-def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path) -> Path:
-    """Write a PNG with a histogram of nearest-neighbor cosines above pairs near the threshold; return its path."""
+def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path, pictures: bool = True) -> Path:
+    """Write a PNG with a histogram of nearest-neighbor cosines, and pictures of pairs near the threshold below it."""
     matplotlib.use("agg")
     once = pairs.one < pairs.other  # each pair is listed in both orders
     order = np.argsort(-pairs.cosine[once], kind="stable")
     one, other, cosine = (each[once][order] for each in pairs)
-    chosen = pairs_around(cosine, threshold)
+    modality = index.modality
+    chosen = pairs_around(cosine, threshold) if pictures else []
     figure = Figure(figsize=(2.6 + 1.15 * max(len(chosen), 2), 6.2), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     upper, lower = halves
@@ -33,7 +34,9 @@ def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path) -> Path:
         axes.hist(best[best > -1], bins=100, color="#3b6ea5")
         axes.set_yscale("log")
     axes.axvline(threshold, color="#c8401a", linestyle="--", label=f"threshold {threshold:g}")
-    axes.set(xlabel="cosine similarity to the nearest other image (whitened features)", ylabel="images")
+    axes.set(
+        xlabel=f"cosine similarity to the nearest other {index.plural[:-1]} (whitened features)", ylabel=index.plural
+    )
     axes.legend(loc="best")
     lower.suptitle(
         "pairs and their cosine: red = duplicates, blue = below the threshold" if chosen else "no pairs", fontsize=9
@@ -41,7 +44,7 @@ def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path) -> Path:
     for column, pair in enumerate(chosen):
         for line, row in enumerate((one[pair], other[pair])):
             tile = lower.add_subplot(2, len(chosen), line * len(chosen) + column + 1)
-            tile.imshow(thumbnail(index.files[row]))
+            tile.imshow(thumbnail(modality, index.files[row]))
             tile.set_axis_off()
             if line == 0:
                 duplicate = cosine[pair] >= threshold

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image as Pillow
 
+from openjepa.core.capabilities import plural_of
 from openjepa.core.errors import UserError
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.viz.canvas import COLORS, CaptionedFigure, enlarge
@@ -33,7 +34,7 @@ def show_map(settings: MapOptions) -> list[CaptionedFigure]:
     encoder = load_encoder(settings)
     images = read_images(tuple(settings.images), figure_data(settings, encoder.data), settings.count)
     if len(images.view) < MIN_IMAGES:
-        raise UserError(f"a map needs at least {MIN_IMAGES} images, got {len(images.view)}")
+        raise UserError(f"a map needs at least {MIN_IMAGES} {plural_of(images.data)}, got {len(images.view)}")
     xy = project_features(encoder.pooled(images.view).numpy(), settings.layout, settings.seed)
     return [draw_map(Plane(xy, images, neighbor_agreement(xy, images.labels)), settings)]
 
@@ -86,20 +87,23 @@ def draw_map(plane: Plane, settings: MapOptions) -> CaptionedFigure:
     if 1 < len(classes) <= 20:
         axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     method = "UMAP" if settings.layout == "umap" else "t-SNE"
-    caption = f"{len(labels):,} images by {method} of their features. Only neighborhoods have a meaning, not distances."
+    plural = plural_of(plane.images.data)
+    caption = (
+        f"{len(labels):,} {plural} by {method} of their features. Only neighborhoods have a meaning, not distances."
+    )
     if plane.agreement is not None:
         chance = (np.unique(np.array(labels), return_counts=True)[1] / len(labels)) ** 2
         caption += (
             f" {100 * plane.agreement:.0f} % of an image's 10 nearest neighbors on the map are in its folder; "
             f"{100 * chance.sum():.0f} % would be by chance."
         )
-    return CaptionedFigure("map", "Map of the images", caption, figure, page=interactive_map(plane))
+    return CaptionedFigure("map", f"Map of the {plural}", caption, figure, page=interactive_map(plane))
 
 
 def draw_thumbnails(axes: Axes, plane: Plane, classes: list[str]) -> None:
     """Draw thumbnails that do not overlap, framed in the colors of their folders."""
     for row in non_overlapping(plane.xy):
-        picture = enlarge(plane.images.data.to_rgb(plane.images.view[row]), 32)
+        picture = enlarge(plane.images.data.picture(plane.images.view[row]), 32)
         small = OffsetImage(np.asarray(Pillow.fromarray(picture).resize((30, 30))), zoom=0.72)
         edge = COLORS[classes.index(plane.images.labels[row]) % 7] if classes else "#444444"
         frame = {"edgecolor": edge, "linewidth": 1.4}

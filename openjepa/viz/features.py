@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from openjepa.core.capabilities import PatchGrid, plural_of, require
 from openjepa.interop.pretrained import PretrainedEncoder
-from openjepa.modalities.image import Image
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles, fade
 from openjepa.viz.inputs import (
     MIN_REFERENCE,
@@ -69,6 +69,8 @@ def show_features(settings: FeaturesOptions) -> list[CaptionedFigure]:
     """Draw one figure: images above the colors of their patches."""
     settings = with_default_images(settings)  # type: ignore[assignment]
     encoder = load_encoder(settings)
+    if settings.foreground:
+        require(encoder.modality, PatchGrid, "jepa show features --foreground")
     images = load_images(settings, encoder.data, BASIS_IMAGES)
     return [draw_features(patch_features(settings, encoder, images, settings.layer), settings)]
 
@@ -83,14 +85,16 @@ def draw_features(features: ImageFeatures, settings: FeaturesOptions) -> Caption
     """Draw the images to show in columns, above the colors of their patches."""
     basis, images = Basis.of(features.x), features.images
     x, pictures = features.x[: images.num_shown], images.pictures[: images.num_shown]
-    rows = [pictures, [color_tile(each, features.grid) for each in basis.colors(x)]]
-    labels = ["image", f"features of\nblock {settings.layer}" if settings.layer != -1 else "features"]
+    rows = [pictures, [images.paint(row, colors) for row, colors in enumerate(basis.colors(x))]]
+    plural = plural_of(images.data)
+    token, tokens = ("patch", "patches") if isinstance(images.data, PatchGrid) else ("token", "tokens")
+    labels = [plural[:-1], f"features of\nblock {settings.layer}" if settings.layer != -1 else "features"]
     by_position = len(basis.mean) > 1
     mean = ", mean at each position subtracted" if by_position else ""
     caption = (
-        "First three principal components of patch features as red, green and blue, one basis computed over "
-        f"{len(features.x)} images ({100 * basis.share:.0f} % of the variance{mean}). "
-        "Patches of similar color have similar features."
+        f"First three principal components of {token} features as red, green and blue, one basis computed over "
+        f"{len(features.x)} {plural} ({100 * basis.share:.0f} % of the variance{mean}). "
+        f"{tokens.capitalize()} of similar color have similar features."
     )
     if settings.foreground:
         rows += foreground_rows(basis, x, pictures, images.data)
@@ -102,16 +106,17 @@ def draw_features(features: ImageFeatures, settings: FeaturesOptions) -> Caption
 
 
 def foreground_rows(
-    basis: Basis, x: Float[Tensor, "B N D"], pictures: list[np.ndarray], data: Image
+    basis: Basis, x: Float[Tensor, "B N D"], pictures: list[np.ndarray], data: Any
 ) -> list[list[np.ndarray]]:
     """Draw the foreground of each image, and its principal components as colors on white."""
-    front = foreground_mask(basis, x, data.grid)
+    grid = data.grid
+    front = foreground_mask(basis, x, grid)
     x = x - basis.mean
     inner = Basis.of(x[front][None], by_position=False) if front.sum() > 3 else basis
     faded, colored = [], []
     for picture, colors, mask in zip(pictures, inner.colors(x), front, strict=True):
-        faded.append(fade(picture, mask.numpy().reshape(data.grid), data.patch))
-        colored.append(color_tile(colors * mask[:, None] + ~mask[:, None], data.grid))
+        faded.append(fade(picture, mask.numpy().reshape(grid), data.patch))
+        colored.append(color_tile(colors * mask[:, None] + ~mask[:, None], grid))
     return [faded, colored]
 
 

@@ -1,4 +1,4 @@
-"""Write a page of nearest neighbors that contains all its images: a click on one searches from it."""
+"""Write a page of nearest neighbors that contains all its pictures: a click on one searches from it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.viz.html import fill_template
-from openjepa.viz.thumbnails import jpeg_data_url, thumbnail
+from PIL import Image as Pillow
 
-MAX_IMAGES = 1500  # images on a page
+from openjepa.viz.html import fill_template
+from openjepa.viz.thumbnails import jpeg_data_url
+
+MAX_IMAGES = 1500  # pictures on a page
+
+DrawSource = Callable[[str], Pillow.Image]  # path -> thumbnail
 
 NeighborsOf = Callable[[list[int]], list[list[tuple[int, float]]]]  # rows -> (nearest other row, cosine) of each
 
@@ -28,6 +32,7 @@ def write_gallery(
     query: PageQuery,
     neighbors_of: NeighborsOf,
     describe_row: Callable[[int], tuple[str, str]],
+    draw: DrawSource,
     words: dict[str, str],
     out: Path,
 ) -> Path:
@@ -35,7 +40,7 @@ def write_gallery(
 
     `describe_row` returns path and class of a row; `words` holds the title, the caption and, under "again", the command
     that searches from a row. The page contains the query's neighbors, their neighbors and the neighbors of those,
-    nearest first, up to MAX_IMAGES. An image whose neighbors are all on the page can be searched from with a click;
+    nearest first, up to MAX_IMAGES. A sample whose neighbors are all on the page can be searched from with a click;
     for the others the page shows the command.
     """
     rows, near = reachable_rows([row for row, _ in query.near], neighbors_of)
@@ -45,7 +50,7 @@ def write_gallery(
     ]
     for row in rows:
         path, label = describe_row(row)
-        entry = {"row": row, "src": jpeg_data_url(thumbnail(path)), "file": path, "label": label}
+        entry = {"row": row, "src": jpeg_data_url(draw(path)), "file": path, "label": label}
         if row in near:
             entry["near"] = link_neighbors(near[row], positions)
         pictures.append(entry)

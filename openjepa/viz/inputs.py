@@ -1,4 +1,4 @@
-"""Load the encoder and the images of a figure.   B images  C channels  H height  W width  N patches  D features"""
+"""Load the encoder and the images, or other samples, of a figure.   B images  N patches  D features"""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
+from openjepa.core.capabilities import PatchGrid, Renders, modality_name, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.data.archives import parse_address
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.interop.adapters import load_any
+from openjepa.interop.inputs import replace_root
 from openjepa.interop.pretrained import PretrainedEncoder
-from openjepa.modalities.image import Image
 from openjepa.training.config import is_run_folder, load_config
 from openjepa.viz.settings import FigureOptions
 
@@ -32,19 +33,27 @@ BATCH_IMAGES = 64  # images per forward pass
 
 
 class ImageBatch(NamedTuple):
-    """Images as the encoder gets them. The first `num_shown` are drawn; all are used for means and axes."""
+    """Images, or samples that can be drawn, as the encoder gets them.
 
-    view: UInt8[Tensor, "B C H W"]
+    The first `num_shown` are drawn; all are used for means and axes.
+    """
+
+    view: Tensor
     names: tuple[str, ...]  # paths
     labels: tuple[str, ...]  # names of their folders; "" without subfolders
-    data: Image
+    data: Any  # the modality
     total: int  # images in the folders that these were chosen from
     num_shown: int = 0
 
     @property
     def pictures(self) -> list[np.ndarray]:
-        """Convert the images to uint8 arrays (H, W, 3)."""
-        return [self.data.to_rgb(each) for each in self.view]
+        """Convert the images to uint8 arrays (H, W, 3). Raises UserError if the modality draws nothing."""
+        renders = require(self.data, Renders, "a figure")
+        return [renders.picture(each) for each in self.view]
+
+    def paint(self, row: int, colors: Float[Tensor, "N 3"]) -> np.ndarray:
+        """Draw the colors of the tokens of one image."""
+        return require(self.data, Renders, "a figure").paint(self.view[row], colors)
 
     @property
     def titles(self) -> list[str]:
@@ -71,8 +80,12 @@ class ImageBatch(NamedTuple):
         return self._replace(view=view, names=names, labels=labels)
 
 
-def figure_data(settings: FigureOptions, data: Image) -> Image:
-    """Return the image modality with the figure's size and crop. Raises UserError if patches do not fit the size."""
+def figure_data(settings: FigureOptions, data: Any) -> Any:
+    """Return the modality with the figure's size and crop. Raises UserError if patches do not fit the size."""
+    if not isinstance(data, PatchGrid):
+        if settings.size:
+            raise UserError(f"--size is for images, not for {modality_name(data)}: leave it out")
+        return replace_root(data, (), settings.eval_crop)
     sides = settings.size or data.size
     if any(side < data.patch or side % data.patch for side in sides):
         better = " ".join(str(max(1, round(side / data.patch)) * data.patch) for side in sides)
@@ -80,7 +93,7 @@ def figure_data(settings: FigureOptions, data: Image) -> Image:
     return dataclasses.replace(data, size=settings.size or data.size, eval_crop=settings.eval_crop)
 
 
-def load_images(settings: FigureOptions, data: Image, reference: int = 0, roots: Sequence[str] = ()) -> ImageBatch:
+def load_images(settings: FigureOptions, data: Any, reference: int = 0, roots: Sequence[str] = ()) -> ImageBatch:
     """Load evenly spaced images to show, and behind them others, up to `reference` in all.
 
     With fewer than MIN_REFERENCE images in all, training images of the run are appended if they still exist. Images
@@ -111,10 +124,10 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 def training_images(run: str) -> tuple[str, ...]:
     """Return the folders of a run's training images; empty if they are unknown."""
     data = load_config(Path(run)).data if is_run_folder(Path(run)) else None
-    return data.root if isinstance(data, Image) else ()
+    return data.root if data else ()
 
 
-def read_images(roots: tuple[str, ...], data: Image, count: int, num_shown: int = 0) -> ImageBatch:
+def read_images(roots: tuple[str, ...], data: Any, count: int, num_shown: int = 0) -> ImageBatch:
     """Read images of files and folders: `num_shown` to be drawn, then others up to `count`, both evenly spaced.
 
     If all roots are files, they keep their order.
@@ -127,11 +140,12 @@ def read_images(roots: tuple[str, ...], data: Image, count: int, num_shown: int 
     front = evenly_spaced(len(samples), num_shown)
     rows = front + [each for each in evenly_spaced(len(samples), count) if each not in set(front)]
     read = samples.read(torch.tensor(rows), None)
-    good = torch.where(read.label >= 0)[0].tolist()
+    skipped = {each.path for each in read.skipped}
+    good = [row for row in range(len(rows)) if samples.source(rows[row]) not in skipped]
     for bad in read.skipped:
         warn(f"{bad.path} cannot be decoded ({bad.reason}): it is left out")
     if not good:
-        raise UserError(f"no image in {' '.join(roots)} can be decoded: jepa doctor tells why")
+        raise UserError(f"no {plural_of(data)[:-1]} in {' '.join(roots)} can be decoded: jepa doctor tells why")
     names = tuple(samples.source(rows[row]) for row in good)
     labels = tuple(samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good)
     num_shown = sum(row < len(front) for row in good) or min(num_shown, len(good))

@@ -40,7 +40,7 @@ def thumbnail_sprite(images: ImageBatch) -> tuple[str, int]:
     across = int(np.ceil(np.sqrt(len(images.view))))
     sheet = Pillow.new("RGB", (across * SPRITE_SIDE, -(-len(images.view) // across) * SPRITE_SIDE))
     for number, each in enumerate(images.view):
-        picture = Pillow.fromarray(images.data.to_rgb(each))
+        picture = Pillow.fromarray(images.data.picture(each))
         small = picture.resize((SPRITE_SIDE, SPRITE_SIDE), Pillow.Resampling.BICUBIC)
         sheet.paste(small, (number % across * SPRITE_SIDE, number // across * SPRITE_SIDE))
     stream = io.BytesIO()

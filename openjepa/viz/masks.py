@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.errors import UserError
 from openjepa.core.registry import name_of, names
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout
 from openjepa.masking.region import index_mask
-from openjepa.modalities.image import Image
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.viz.canvas import COLOR_MAP, COLORS, CaptionedFigure, draw_tiles, fade, outline
@@ -42,9 +42,7 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
     Raises UserError if the run has no images or its image folder is unknown.
     """
     run = load_config_or_recipe(settings.run)
-    if not isinstance(run.data, Image):
-        raise UserError(f"{settings.run} is not trained on images: jepa show masks draws masks over images")
-    data = run.data
+    data: Any = require(run.data, PatchGrid, "jepa show masks")
     if not settings.images and not data.root:
         raise UserError(
             f"{settings.run} names no image folder: give images, as in jepa show masks {settings.run} photos/"

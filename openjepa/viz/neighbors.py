@@ -1,10 +1,11 @@
-"""Draw images and their nearest neighbors, for a report.   S images  D features  Q queries  K neighbors"""
+"""Draw samples and their nearest neighbors, for a report.   S images  D features  Q queries  K neighbors"""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from openjepa.core.capabilities import plural_of
 from openjepa.evaluation.nearest import ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles
@@ -24,12 +25,12 @@ def draw_neighbors(images: ImageBatch, features: Float[np.ndarray, "S D"]) -> Ca
     """Draw a row for each of QUERY_COUNT evenly spaced images: the image and its nearest neighbors."""
     queries = evenly_spaced(len(features), QUERY_COUNT)
     near = nearest_rows(features, queries, min(NEIGHBOR_COUNT, len(features) - 1))
-    pictures = images.pictures
+    pictures, plural = images.pictures, plural_of(images.data)
     rows = [[pictures[row] for row in (query, *others)] for query, others in zip(queries, near, strict=True)]
     columns = ["query", *(f"neighbor {rank + 1}" for rank in range(near.shape[1]))]
     caption = (
-        f"The nearest of {len(features)} images by cosine similarity of whitened features. "
-        "To search all images: jepa embed, then jepa search."
+        f"The nearest of {len(features)} {plural} by cosine similarity of whitened features. "
+        f"To search all {plural}: jepa embed, then jepa search."
     )
     figure = draw_tiles(rows, columns, [images.titles[row] for row in queries])
     return CaptionedFigure("neighbors", "Nearest neighbors", caption, figure)

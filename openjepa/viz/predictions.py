@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout, Masks
@@ -38,6 +39,7 @@ def show_prediction(settings: PredictionOptions) -> list[CaptionedFigure]:
     if settings.size:
         raise UserError("the predictor works only at the size it was trained at: leave --size out")
     run, method = load_predictive_method(Path(settings.run))
+    require(run.data, PatchGrid, "jepa show prediction")
     images = load_images(settings, run.data, GALLERY_IMAGES)  # type: ignore[arg-type]
     return [predict_and_draw(method, run, images, settings)]
 
@@ -131,7 +133,7 @@ def fill_region(
     x = torch.zeros(1, grid[0] * grid[1], patches.shape[-1])
     x[0, target] = patches.float()
     inside = index_mask(target, None, grid[0] * grid[1])
-    new = images.data.to_rgb(images.data.unpatchify(x)[0])
+    new = images.data.picture(images.data.unpatchify(x)[0])
     mask = np.kron(inside.reshape(grid), np.ones((patch, patch))).astype(bool)[..., None]
     return np.where(mask, new, hole)
 

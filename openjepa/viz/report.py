@@ -6,9 +6,9 @@ import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from openjepa.core.capabilities import PatchGrid, Renders, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
-from openjepa.modalities.image import Image
 from openjepa.training.log import read_metrics
 from openjepa.viz.canvas import CaptionedFigure
 from openjepa.viz.curves import CURVES_CAPTION, format_charts, load_signals
@@ -78,7 +78,7 @@ def format_sections(runs: Sequence[RunRecord], pictures: bool) -> Iterator[str]:
 
 
 def format_figures(run: RunRecord, named: bool) -> Iterator[str]:
-    """Yield masks, features, predictions, neighbors and spectrum of the run's images, or why they are missing."""
+    """Yield masks, features, predictions, neighbors and spectrum of the run's samples, or why they are missing."""
     suffix = f", {run.name}" if named else ""
     try:
         for each in draw_figures(run):
@@ -90,24 +90,26 @@ def format_figures(run: RunRecord, named: bool) -> Iterator[str]:
 
 
 def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
-    """Draw the figures that this run allows, on images of its training data."""
-    if not isinstance(run.settings.data, Image):
-        raise UserError(f"{run.name} is not trained on images")
+    """Draw the figures that this run allows, on its training data; masks and predictions only on images."""
+    data = require(run.settings.data, Renders, "jepa report")
     folder, root = str(run.folder), run.settings.data.root
     encoder = load_encoder(FeaturesOptions(run=folder))
     cost = run.settings.method.encoder_cost(encoder.data)
     affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost))) if cost else MIN_IMAGES
     candidates = read_images(root, encoder.data, affordable)
     images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
-    if has_predictor(run.settings):
+    patches = isinstance(data, PatchGrid)
+    if has_predictor(run.settings) and patches:
         yield draw_masks(run.settings, images.select(evenly_spaced(len(images.names), 3)))
     yield features_figure(encoder, images.move_to_front(SHOWN_IMAGES))
-    if has_predictor(run.settings) and any((run.folder / "checkpoints").glob("step-*")):
+    if has_predictor(run.settings) and patches and any((run.folder / "checkpoints").glob("step-*")):
         yield prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
     if len(images.names) > NEIGHBOR_COUNT:
         yield draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
         stages = training_stages(run.folder, run.settings, "")
-        yield draw_spectrum([(name, each.pooled(images.view)) for name, each in stages], len(images.names))
+        yield draw_spectrum(
+            [(name, each.pooled(images.view)) for name, each in stages], len(images.names), plural_of(data)
+        )
 
 
 def write_report_at_end(folder: Path) -> Path | None:

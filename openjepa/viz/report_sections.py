@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from openjepa.core.capabilities import Describes, plural_of
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
 from openjepa.evaluation.scores import format_cell, read_scores, table_axes
 from openjepa.methods.decoder import Decoder
-from openjepa.modalities.image import Image
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import RUN_SETTINGS, Pretrain, load_config, to_json
 from openjepa.viz.curves import load_logs
@@ -25,16 +25,16 @@ FACTS = (  # metric, label, format
     ("loss", "loss", "{:.3g}"),
     ("relative_loss", "loss / loss of the mean target", "{:.2f}"),
     ("rankme", "RankMe (effective rank)", "{:.0f}"),
-    ("images_per_second", "images per second", "{:.0f}"),
+    ("samples_per_second", "samples per second", "{:.0f}"),
     ("share_of_ceiling", "of the matmul ceiling", "{:.0%}"),
     ("online_knn", "online kNN accuracy", "{:.1%}"),
 )
 
-SPEED = {"images_per_second": "{:.1f}", "data_wait": "{:.1%}", "share_of_ceiling": "{:.1%}"}  # metric -> format
+SPEED = {"samples_per_second": "{:.1f}", "data_wait": "{:.1%}", "share_of_ceiling": "{:.1%}"}  # metric -> format
 
-SPEED_COLUMNS = ("run", "images / s", "time waiting for data", "of the matmul ceiling")
+SPEED_COLUMNS = ("run", "samples / s", "time waiting for data", "of the matmul ceiling")
 
-COMPARED = ("step", "loss", "relative_loss", "target_std", "feature_spread", "rankme", "images_per_second")
+COMPARED = ("step", "loss", "relative_loss", "target_std", "feature_spread", "rankme", "samples_per_second")
 
 
 class RunRecord(NamedTuple):
@@ -75,7 +75,7 @@ def summarize_run(run: RunRecord) -> str:
     """Summarize method, encoder, data and progress of a run."""
     data, method, done = run.settings.data, run.settings.method, run.log[-1]["step"]
     samples = f"{run.data['count']:,} samples" if run.data.get("count") else "samples"
-    shape = f", {data.size[0]}×{data.size[1]} px in patches of {data.patch} px" if isinstance(data, Image) else ""
+    shape = f" ({data.describe()})" if isinstance(data, Describes) else ""
     return (
         f"{run.name}: {type(method).__name__} ({method.describe()}), "
         f"trained on {samples}{shape}. {done:,} of {run.settings.steps:,} steps at batch size "
@@ -85,7 +85,7 @@ def summarize_run(run: RunRecord) -> str:
 
 def format_facts(run: RunRecord) -> str:
     """Return the most important metrics as HTML; throughput is the median over the log."""
-    medians = {name: median(run, name) for name in ("images_per_second", "share_of_ceiling") if name in run.last}
+    medians = {name: median(run, name) for name in ("samples_per_second", "share_of_ceiling") if name in run.last}
     values = run.last | medians
     items = [
         f"<li><b>{form.format(values[name])}</b><span>{label}</span></li>"
@@ -137,7 +137,9 @@ def format_probes(run: RunRecord, named: bool) -> str:
             split = html.escape(str(content.get("split", "")))
             parts.append(f"<p>{html.escape(file.stem)}: {split}; 95 % confidence intervals.</p>")
     command = f"<code>jepa probe {html.escape(str(run.folder))} --data.root LABELED</code>"
-    return head + ("".join(parts) or f"<p>No probes yet. With a folder of labeled images: {command}</p>")
+    return head + (
+        "".join(parts) or f"<p>No probes yet. With a folder of labeled {plural_of(run.settings.data)}: {command}</p>"
+    )
 
 
 def format_speed(run: RunRecord) -> tuple[str, ...]:
@@ -158,6 +160,15 @@ def list_commands(run: RunRecord) -> str:
         return (
             f"jepa decoder sample {folder} IMAGES            # several samples for each image\n"
             f"jepa decoder measure {folder} OTHER_IMAGES     # do samples agree with their image? with a control"
+        )
+    if plural_of(run.settings.data) != "images":
+        return "\n".join(
+            (
+                f"jepa probe {folder} --data.root LABELED       # next to the untrained encoder and other baselines",
+                f"jepa embed {folder} FILES --out features.safetensors && jepa search features.safetensors row:0",
+                f"jepa export {folder} --format safetensors     # export for openjepa.load and other tools",
+                f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
+            )
         )
     return "\n".join(
         (

@@ -34,7 +34,7 @@ def samples_figure(decoder: LoadedDecoder, images: ImageBatch, mask: Masks, samp
     rows = []
     for row, picture in enumerate(images.pictures):
         inside = index_mask(mask.target[row, 0], None, grid[0] * grid[1]).reshape(grid)
-        tiles = [data.to_rgb(view[row]) for view in samples.views]
+        tiles = [data.picture(view[row]) for view in samples.views]
         if decoder.decodes_predictions:
             tiles = [fade(picture, ~inside, patch), *(frame_block(each, inside, patch) for each in tiles)]
         if std is not None:

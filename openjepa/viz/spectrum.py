@@ -11,9 +11,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from openjepa.core.capabilities import plural_of
 from openjepa.core.errors import UserError
 from openjepa.interop.pretrained import PretrainedEncoder, from_network, load_run, untrained_encoder
-from openjepa.modalities.image import Image
 from openjepa.nn.rank import rankme
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import Pretrain, is_run_folder, load_config
@@ -33,12 +33,16 @@ def show_spectrum(settings: SpectrumOptions) -> list[CaptionedFigure]:
     folder = Path(settings.run)
     run = load_config(folder) if is_run_folder(folder) else None
     encoder = load_encoder(settings)
-    data = figure_data(settings, run.data if run and isinstance(run.data, Image) else encoder.data)
+    data = figure_data(settings, run.data if run else encoder.data)
     images = read_images(tuple(settings.images), data, settings.count)
     if len(images.view) < MIN_SAMPLES:
-        raise UserError(f"a spectrum needs at least {MIN_SAMPLES} images, better hundreds, got {len(images.view)}")
+        raise UserError(
+            f"a spectrum needs at least {MIN_SAMPLES} {plural_of(data)}, better hundreds, got {len(images.view)}"
+        )
     stages = training_stages(folder, run, settings.encoder) if run else iter([(settings.run, encoder)])
-    return [draw_spectrum([(name, each.pooled(images.view)) for name, each in stages], len(images.view))]
+    return [
+        draw_spectrum([(name, each.pooled(images.view)) for name, each in stages], len(images.view), plural_of(data))
+    ]
 
 
 def training_stages(folder: Path, run: Pretrain, which: str) -> Iterator[tuple[str, PretrainedEncoder]]:
@@ -62,11 +66,11 @@ def variance_shares(features: Float[Tensor, "S D"]) -> Float[np.ndarray, "R"]:
     return (values / values.sum().clamp(min=1e-30)).numpy()
 
 
-def draw_spectrum(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int) -> CaptionedFigure:
+def draw_spectrum(stages: list[tuple[str, Float[Tensor, "S D"]]], samples: int, plural: str) -> CaptionedFigure:
     """Draw the spectra of several training stages in one chart, with RankMe in the caption."""
     ranks = ", ".join(f"{name} {rankme(features):.0f}" for name, features in stages)
     caption = (
-        f"Variance of pooled features along each principal direction, over {samples} images. "
+        f"Variance of pooled features along each principal direction, over {samples} {plural}. "
         f"A flat line uses many directions, a steep one few. RankMe (effective rank): {ranks}."
     )
     figure, page = spectrum_chart(stages, "black"), to_svg(spectrum_chart(stages, INK))

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa.core.console import warn
-from openjepa.data.archives import parse_address
-from openjepa.data.image_io import Undecodable, load_npy, open_image, upright_image
+from openjepa.core.capabilities import Reads, Renders, Thumbnails, require
+from openjepa.core.console import info, warn
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Modality
+from openjepa.interop.inputs import source_exists
 from openjepa.viz.html import encode_data_url
 
 SIDE = 128  # pixels of the longer side
@@ -22,38 +25,41 @@ GRAY = (128, 128, 128)
 MAX_LABEL = 60  # characters of a path in a table or title
 
 
-def thumbnail(path: str, side: int = SIDE) -> Pillow.Image:
-    """Load an image at thumbnail size in RGB; return a gray tile if it is missing or cannot be decoded."""
-    if not image_exists(path):
+def can_draw(modality: Modality, command: str) -> bool:
+    """Return whether thumbnails can be drawn of files; if not, print the missing capability in one line."""
+    try:
+        require(require(modality, Renders, command), Reads, command)
+    except UserError as error:
+        info(f"no picture  {error}")
+        return False
+    return True
+
+
+def thumbnail(modality: Modality, source: str, side: int = SIDE) -> Pillow.Image:
+    """Draw a sample at thumbnail size in RGB; return a gray tile if its file is missing or cannot be decoded."""
+    if not source_exists(source):
         return Pillow.new("RGB", (side, side), GRAY)
     try:
-        picture = upright_image(open_image(path), 3, 1.0) if not path.endswith(".npy") else array_thumbnail(path)
-    except (Undecodable, OSError):
+        if isinstance(modality, Thumbnails):
+            return Pillow.fromarray(modality.thumbnail(source, side))
+        view = require(modality, Reads, "a page").read(source)
+        return fit_square(require(modality, Renders, "a page").picture(view), side)
+    except (UserError, OSError):
         return Pillow.new("RGB", (side, side), GRAY)
-    scale = side / max(picture.size)
-    size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
-    return picture.resize(size, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST, reducing_gap=2)
 
 
-def image_exists(path: str) -> bool:
-    """Return whether the image file, or the archive that contains it, exists."""
-    address = parse_address(path)
-    return Path(address.archive if address else path).is_file()
+def fit_square(picture: np.ndarray, side: int) -> Pillow.Image:
+    """Scale a picture so that its longer side has `side` pixels."""
+    scale = side / max(picture.shape[:2])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return Pillow.fromarray(picture).resize(size, Pillow.Resampling.BILINEAR)
 
 
-def warn_of_missing(paths: Iterable[str]) -> None:
-    """Warn if images no longer exist."""
-    every = list(paths)
-    if missing := [path for path in every if not image_exists(path)]:
-        warn(f"{len(missing)} of {len(every)} images are missing, e.g. {missing[0]}: shown as gray tiles")
-
-
-def array_thumbnail(path: str) -> Pillow.Image:
-    """Load the first three channels of a .npy file, or the first one if it has fewer."""
-    array = load_npy(path)
-    if array.dtype != "uint8" or array.ndim != 3:
-        raise Undecodable(f"{array.dtype} of shape {array.shape}")
-    return Pillow.fromarray(array[..., :3] if array.shape[2] >= 3 else array[..., 0]).convert("RGB")
+def warn_of_missing(sources: Iterable[str], plural: str) -> None:
+    """Warn if files no longer exist."""
+    every = list(sources)
+    if missing := [source for source in every if not source_exists(source)]:
+        warn(f"{len(missing)} of {len(every)} {plural} are missing, e.g. {missing[0]}: shown as gray tiles")
 
 
 def jpeg_data_url(picture: Pillow.Image) -> str:
@@ -81,8 +87,8 @@ def contact_sheet(
     return out
 
 
-def image_label(path: str) -> str:
-    """Return the folder and file name of an image."""
+def short_label(path: str) -> str:
+    """Return the folder and the name of a file."""
     return "/".join(Path(path).parts[-2:])
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from openjepa.core.capabilities import Measures
 from openjepa.core.console import console
 from openjepa.core.protocols import Dataset
 from openjepa.data.loader import Step
-from openjepa.data.normalization import measure_mean_std
 from openjepa.masking.stack import mask_shapes
-from openjepa.modalities.image import Image
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 from openjepa.training.optim import (
@@ -45,7 +44,7 @@ def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict
                 parts.setdefault(name, []).append(seconds)
     medians = {name: statistics.median(each) for name, each in parts.items()}
     computing = statistics.median(map(sum, zip(*(each for name, each in parts.items() if name != "load"), strict=True)))
-    result: dict[str, Any] = {"seconds": medians, "step": computing, "images_per_second": run.batch_size / computing}
+    result: dict[str, Any] = {"seconds": medians, "step": computing, "samples_per_second": run.batch_size / computing}
     result["data_wait"] = data_wait_share(medians["load"] / max(1, run.workers), computing, run.workers)
     cost = run.method.cost(run.data, shapes)
     return {**result, "flops": None if cost is None else {**cost._asdict(), "total": cost.total}}
@@ -56,9 +55,8 @@ def prepare_bench_data(run: Pretrain, device: Device) -> tuple[Dataset, Pretrain
     if run.data.root:
         return prepare_data(run, device, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
-    if isinstance(run.data, Image) and not run.data.mean:
-        mean, std = measure_mean_std(data)
-        run = dataclasses.replace(run, data=dataclasses.replace(run.data, mean=mean, std=std))
+    if isinstance(run.data, Measures):
+        run = dataclasses.replace(run, data=run.data.measure(data))
         data = run.data.synthetic(2 * run.batch_size, run.seed)
     return data, dataclasses.replace(run, workers=max(0, run.workers))
 

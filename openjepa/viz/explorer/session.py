@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
+from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.options import Box
@@ -19,7 +20,6 @@ from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decod
 from openjepa.evaluation.feature_store import shows_progress
 from openjepa.evaluation.nearest import NO_COSINE, ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
-from openjepa.interop.inputs import evaluation_view
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.masking.region import covered_patches, hide_region
 from openjepa.training.config import Pretrain
@@ -107,6 +107,7 @@ class Session:
             raise UserError(f"--map must be 0 or {MIN_IMAGES} to {MAX_IMAGES:,}, got {settings.map:,}: try --map 2000")
         options = with_default_images(FigureOptions(run=settings.run, images=settings.images))
         encoder = load_encoder(options)
+        require(encoder.modality, PatchGrid, "jepa explore")
         images = read_images(tuple(options.images), figure_data(options, encoder.data), settings.count)
         self = cls(encoder, images, settings.seed)
         try:
@@ -130,11 +131,11 @@ class Session:
 
     def display(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
         """Return an image in RGB, enlarged for the page."""
-        return enlarge(self.images.data.to_rgb(view), VIEW_SIDE)
+        return enlarge(self.images.data.picture(view), VIEW_SIDE)
 
     def load_upload(self, file: Path) -> UInt8[Tensor, "C H W"]:
         """Load an uploaded file as the encoder's input. Raises UserError if it is not an image or is too large."""
-        return evaluation_view(file, self.images.data, self.images.data.size)
+        return self.images.data.read(file)
 
     def patch_at(self, x: float, y: float) -> int:
         """Return the index of the patch at a point, in pixels of the displayed image."""
@@ -190,7 +191,7 @@ class Session:
         images = self.images._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
         result = predict_hidden(method, run, images, hide_region(box, self.grid, len(images.view)))
         target = result.target[0]
-        hole = fade(images.data.to_rgb(view), ~covered_patches(box, self.grid), images.data.patch)
+        hole = fade(images.data.picture(view), ~covered_patches(box, self.grid), images.data.patch)
         patches = gather_patches(images.data.tokens(images.view).x, result.target)
         nearest = nearest_patches(result.predicted[0], result.truth[1:].flatten(0, 1))
         predicted = fill_region(hole, patches[1:].flatten(0, 1)[nearest], target, images)
@@ -211,7 +212,7 @@ class Session:
         mask = decoder_mask(self.decoder, count, box if self.decoder.decodes_predictions else None, self.seed)
         conditions = decoder_conditions(self.decoder, views, mask)
         samples = sample_images(self.decoder, views, conditions, mask, 1, self.seed, steps=FLOW_STEPS)
-        return tuple(enlarge(self.decoder.data.to_rgb(each), VIEW_SIDE) for each in samples.views[0])
+        return tuple(enlarge(self.decoder.data.picture(each), VIEW_SIDE) for each in samples.views[0])
 
     def map_features(self, count: int) -> tuple[list[int], Float[np.ndarray, "M D"]]:
         """Return evenly spaced rows for the map and their features."""

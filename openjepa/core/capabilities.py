@@ -1,0 +1,173 @@
+"""What a modality may be able to do beyond `Modality`: small protocols that commands test for and name when missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
+from openjepa.core.types import Tokens
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """Turn what a user has in hand into evaluation views: features of single samples, and `jepa search` by a file."""
+
+    def read(self, source: Any, size: Any = None) -> Tensor:
+        """Return the evaluation view of a path, an array or an object, at another size if one is given.
+
+        Raises UserError for anything else, and for files that cannot be read.
+        """
+        ...
+
+    def iterate(self, sources: Any) -> Iterator[Any]:
+        """Yield one source after the other, from one source, a batch or a sequence."""
+        ...
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """Draw a view: sheets and pages of `jepa search`, `duplicates` and `cluster`, and the figures of `jepa report`."""
+
+    def picture(self, view: Any) -> UInt8[np.ndarray, "H W 3"]: ...
+
+    def paint(self, view: Any, colors: Float[Tensor, "N 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw the colors of a view's tokens, each from 0 to 1, where the tokens are."""
+        ...
+
+
+@runtime_checkable
+class Thumbnails(Protocol):
+    """Draw a source without cropping it to a view, for sheets and pages."""
+
+    def thumbnail(self, source: str, side: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Return a picture whose longer side has `side` pixels. Raises UserError if the source cannot be read."""
+        ...
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """Measure the statistics that normalize views: `jepa pretrain` and `jepa bench`, before the first step."""
+
+    @property
+    def statistics(self) -> dict[str, tuple[float, ...]]:
+        """Return the statistics by name, for the run's data.json; empty tuples before they are measured."""
+        ...
+
+    def measure(self, data: Dataset) -> Any:
+        """Return the modality with its statistics filled in; those that are set stay."""
+        ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """Say the size of a view and of a token in a few words: the summaries of `jepa pretrain` and `jepa report`."""
+
+    def describe(self) -> str: ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """Check files before training on them: `jepa doctor`."""
+
+    def inspect(self, paths: list[str], workers: int) -> Iterator[Any]:
+        """Yield what was found in each file, in order; `workers`: processes, -1 for one per core."""
+        ...
+
+
+@runtime_checkable
+class Suggests(Protocol):
+    """Choose settings that fit the files: `jepa pretrain` without a recipe. Those of images are in recipes/auto.py."""
+
+    def suggest(self) -> tuple[Any, tuple[str, ...]]:
+        """Return the modality with settings for the files below its root, and the reasons, one line each."""
+        ...
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """Define the input of an exported program: `jepa export --format torch` and `onnx`."""
+
+    input_name: ClassVar[str]
+    input_text: ClassVar[str]  # what the input is, with its axes, for the model card
+
+    def example_input(self, batch: int, more: int = 0) -> Tensor:
+        """Return random input of the trained size, or `more` tokens longer along every axis."""
+        ...
+
+    def input_tokens(self, inputs: Any) -> Tokens:
+        """Return the raw tokens of a program's input."""
+        ...
+
+    def free_axes(self) -> dict[int, Any]:
+        """Return the axes, beside the batch, whose length may vary, as torch.export takes them."""
+        ...
+
+
+@runtime_checkable
+class PatchGrid(Protocol):
+    """Cut a view into square patches: figures that hatch and frame patches, `jepa explore`, `jepa search --box`."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Return rows and columns of patches."""
+        ...
+
+    @property
+    def patch(self) -> int:
+        """Return the side of a patch in pixels."""
+        ...
+
+
+@runtime_checkable
+class Inverts(Protocol):
+    """Assemble a view from raw tokens: `jepa decoder` and the real patches in `jepa show prediction`."""
+
+    def unpatchify(self, x: Float[Tensor, "B N E"], grid: tuple[int, int] | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Baselines(Protocol):
+    """Offer features without an encoder, which probes measure beside the encoder's."""
+
+    def baselines(self) -> dict[str, Callable[[Any], Float[Tensor, "B F"]]]:
+        """Return by name the functions from a batch of evaluation views to features."""
+        ...
+
+
+C = TypeVar("C")
+
+ACTIONS = {  # what a modality without the capability cannot be
+    "Reads": "read",
+    "Renders": "drawn",
+    "Inspects": "checked",
+    "Exports": "exported",
+    "Inverts": "decoded",
+}
+
+
+def require(modality: object, capability: type[C], command: str) -> C:
+    """Return the modality. Raises UserError, which names the capability, if its class does not have it."""
+    if isinstance(modality, capability):
+        return modality
+    name = capability.__name__
+    methods = [each for each in {**capability.__annotations__, **vars(capability)} if not each.startswith("_")]
+    raise UserError(
+        f"{modality_name(modality)} cannot be {ACTIONS.get(name, 'used')} by {command}: its class needs the capability "
+        f"{name} ({', '.join(methods)}), see docs/architecture.md"
+    )
+
+
+def modality_name(modality: object) -> str:
+    """Return what a modality is called in messages: its class, which has the name of its file."""
+    return type(modality).__name__.lower()
+
+
+def plural_of(modality: object) -> str:
+    """Return what the samples of a modality are called in messages."""
+    return "images" if modality_name(modality) == "image" else "samples"
