@@ -85,12 +85,12 @@ def test_more_padding_changes_nothing(method):
 
 
 def pad_masks(masks: Masks) -> Masks:
-    """Append a padded token, whose index is that of a real one, to contexts and targets."""
+    """Append a padded token, whose index is that of the first one, to contexts and targets."""
     context, target, context_valid, target_valid = masks
     assert context_valid is not None and target_valid is not None
     return Masks(
-        nn.functional.pad(context, (0, 1)),
-        nn.functional.pad(target, (0, 1)),
+        torch.cat([context, context[..., :1]], -1),
+        torch.cat([target, target[..., :1]], -1),
         nn.functional.pad(context_valid, (0, 1)),
         nn.functional.pad(target_valid, (0, 1)),
     )
