@@ -33,6 +33,12 @@ RUN = ["pretrain", "tiny-points", "--steps", "120", "--save-every", "10", "--log
        "--device", "cpu", "--precision", "fp32", "--threads", "1"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def plugins():
+    """Load the plug-ins in this process, which reads what the commands have written."""
+    registry.load_plugins(PLUGINS[1:])
+
+
 def weights(folder: Path) -> torch.Tensor:
     """Return the weights of the newest checkpoint of a run, which is at its end."""
     method, step = load_newest_method(folder, load_config(folder))

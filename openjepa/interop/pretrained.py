@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.core.capabilities import Reads, plural_of, require
+from openjepa.core.capabilities import Reads, plural_of, require, with_root
 from openjepa.core.errors import UserError
 from openjepa.core.options import FeatureKind, PooledKind
 from openjepa.core.protocols import Encoder, Modality
@@ -106,9 +106,7 @@ class PretrainedEncoder:
     @property
     def fingerprint(self) -> str:
         """Hash the weights and the preprocessing."""
-        digest = hashlib.sha256(
-            repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool, self.made_by)).encode()
-        )
+        digest = hashlib.sha256(repr((with_root(self.data, ()), self.prefix, self.pool, self.made_by)).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
