@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from openjepa.core.types import Score
-from openjepa.evaluation.evaluator import ProbeInput, classification_score
+from openjepa.evaluation.evaluator import Prediction, ProbeInput, SplitFeatures, classification_score
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,10 @@ class Centroid:
 
     def run(self, subject: ProbeInput) -> Iterator[Score]:
         """Yield the accuracy on held-out data."""
-        raise NotImplementedError
+
+        def predict(part: SplitFeatures) -> Prediction:
+            x, y = part.train["last"], part.train.y
+            means = torch.stack([x[y == each].mean(0) for each in range(subject.classes)])
+            return Prediction(torch.cdist(part.test["last"], means).argmin(1), {})
+
+        return classification_score(subject, "centroid", predict)
