@@ -115,7 +115,7 @@ class PretrainedEncoder:
     def encode(self, view: View) -> EncoderOutput:
         """Compute the features of a batch of evaluation views."""
         layers = self.layers(view)
-        last = layers[-1].x if layers and isinstance(layers[-1], Tokens) else layers[-1] if layers else None
+        last = token_values(layers[-1]) if layers else None
         if last is None or last.ndim != 3 or len(last) != len(view):
             raise UserError(f"{self.name} must return tokens of shape (batch, tokens, width): see docs/evaluation.md")
         pooled = [self.pool_tokens(x) for x in layers[-LAST_LAYERS:]]
@@ -208,6 +208,11 @@ class PretrainedEncoder:
         """Compute what `predict` is compared with: LayerNorm without affine on every token, as released."""
         x = self.features(sources, "patches")
         return F.layer_norm(x, x.shape[-1:])
+
+
+def token_values(tokens: Tensor | Tokens) -> Tensor:
+    """Return the features of tokens, padding included."""
+    return tokens.x if isinstance(tokens, Tokens) else tokens
 
 
 def patch_indices(patches: PatchIndices | Sequence[Sequence[int]]) -> Tensor:
