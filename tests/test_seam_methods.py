@@ -176,7 +176,7 @@ def test_a_method_without_a_count_of_flops_is_timed_and_logged_without_them(tiny
     assert own.method.describe() == "Mean" and own.method.cost(own.data, []) is None
     timing = time_step(own, own.data.synthetic(64, 0), CPU, count=3)
     assert timing.flops is None and "does not count" in describe_throughput(timing, CPU)
-    meters = Meters(own, CPU, 0, ceiling=1e9)
+    meters = Meters(own, CPU, ceiling=1e9)
     net = own.method.build(own.data)
     step = Steps(own.data.synthetic(64, 0), own.masks, own.data.layout, batch_size=16, total_steps=2, seed=0)[0]
     result = train_step(net, build_optimizer(net, own.optim), step.batch, own.optim.at(0, 2), CPU)
