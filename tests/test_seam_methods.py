@@ -181,7 +181,7 @@ def test_a_method_without_a_count_of_flops_is_timed_and_logged_without_them(tiny
     step = Steps(own.data.synthetic(64, 0), own.masks, own.data.layout, batch_size=16, total_steps=2, seed=0)[0]
     result = train_step(net, build_optimizer(net, own.optim), step.batch, own.optim.at(0, 2), CPU)
     meters.on_step(result.finite, step.batch)
-    row = meters.row(1, 0.5, result, own.optim.at(0, 2))
+    row = meters.row({0: 0.5}, {0: result}, own.optim.at(0, 2))
     assert "share_of_ceiling" not in row and row["loss"] == 0.5
     found = bench(Bench(own.data, own.method, batch_size=8, count=3, threads=1, device="cpu"))
     assert found["flops"] is None and "share_of_ceiling" not in found
