@@ -11,7 +11,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.registry import find, load_plugins
 from openjepa.core.types import Batch, Keep, Masks, Output, Shared
 from openjepa.data.streams import choose_streams
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import load_run, untrained_encoder
+from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.methods.base import BaseMethod
 from openjepa.training import loop
@@ -151,6 +152,20 @@ def test_padding_of_ragged_sets_changes_nothing(method):
     torch.testing.assert_close(one.features, other.features, atol=1e-5, rtol=1e-4)
     for metric, value in one.metrics.items():
         torch.testing.assert_close(value, other.metrics[metric], atol=1e-4, rtol=1e-3)
+
+
+def test_a_method_without_masks_gets_none_and_does_not_need_a_grid_that_fits_them():
+    for settings in (CASES["crop with conditions"], case("ring", METHODS["vicreg"], MultiBlock())):
+        assert build(settings)[1][0].batch.masks == ()
+    with pytest.raises(UserError, match="--masks multiblock requires a grid with 1 or 2 axes, got a set of tokens"):
+        build(case("ring", METHODS["averaged"], MultiBlock()))
+
+
+def test_pooling_for_probes_ignores_padding():
+    settings = case("points", METHODS["averaged"])
+    encoder, view = untrained_encoder(settings), settings.data.synthetic(8, 0).views[0]
+    padded = torch.nn.functional.pad(view, (0, 0, 0, 5))
+    torch.testing.assert_close(encoder.encode(view).last4, encoder.encode(padded).last4, atol=1e-5, rtol=1e-4)
 
 
 def test_maskers_get_positions_validity_and_progress():

@@ -45,7 +45,7 @@ class Steps(torch.utils.data.Dataset):
     def __init__(
         self,
         data: Dataset,
-        masker: Masker,
+        masker: Masker | None,
         layout: Layout,
         *,
         batch_size: int,
@@ -65,7 +65,8 @@ class Steps(torch.utils.data.Dataset):
                 f"the dataset has {len(data)} samples, fewer than --batch-size {batch_size}: "
                 f"try --batch-size {max(1, len(data) // 2)}"
             )
-        masker.shapes(layout)  # raises now if the masks do not fit the layout
+        if masker:
+            masker.shapes(layout)  # raises now if the masks do not fit the layout
         self.data, self.masker, self.layout, self.num_views = data, masker, layout, num_views
         self.seed, self.total_steps = seed, total_steps
         self.batch_size, self.rank, self.local_batch_size = batch_size, rank, batch_size // world_size
@@ -86,7 +87,8 @@ class Steps(torch.utils.data.Dataset):
         samples = torch.from_numpy(self.order[positions[local]])
         reads = [self.data.read(samples, rng.fold_in(view)) for view in range(self.num_views)]
         first = reads[0]
-        masks = self.masker(self.layout, first.pos, first.valid, rng, step / self.total_steps)
+        progress = step / self.total_steps
+        masks = self.masker(self.layout, first.pos, first.valid, rng, progress) if self.masker else ()
         views = tuple(view for read in reads for view in read.views)
         return Step(step, Batch(views, torch.from_numpy(index[local]), masks, first.conditions), first.skipped)
 

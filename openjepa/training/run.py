@@ -53,7 +53,8 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
-        settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
+        if settings.method.needs_masks:
+            settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
         if settings.dry_run:
             return dry_run(settings, device)
         main = is_main()

@@ -159,7 +159,7 @@ def stream_steps(
     rank, ranks = rank_and_size()
     return Steps(
         data,
-        owner.masks,
+        owner.masks if settings.method.needs_masks else None,
         owner.data.layout,
         batch_size=owner.batch_size,
         total_steps=total,
