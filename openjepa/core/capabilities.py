@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -161,6 +162,12 @@ def require(modality: object, capability: type[C], command: str) -> C:
         f"{modality_name(modality)} cannot be {ACTIONS.get(name, 'used')} by {command}: its class needs the capability "
         f"{name} ({', '.join(methods)}), see docs/architecture.md"
     )
+
+
+def with_root(modality: Any, root: tuple[str, ...]) -> Any:
+    """Return the modality for other files; one that generates its samples has no `root` and stays as it is."""
+    has_root = any(each.name == "root" for each in dataclasses.fields(modality))
+    return dataclasses.replace(modality, root=root) if has_root else modality
 
 
 def modality_name(modality: object) -> str:

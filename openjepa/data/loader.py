@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import threading
@@ -170,7 +171,7 @@ class StepOrError(torch.utils.data.Dataset):
 def restore_in_worker(plugins: tuple[str, ...], state: Any) -> StepOrError:
     """Load the plug-ins, then the steps, which may be of classes that the plug-ins define."""
     load_plugins(plugins)
-    return StepOrError(*ForkingPickler.loads(state))
+    return StepOrError(*pickle.loads(state))  # of this machine's own process, never from a file
 
 
 def check_shared_memory(size: int, workers: int) -> None:

@@ -94,7 +94,8 @@ def split_features_of(
     encoder: PretrainedEncoder, settings: ProbeSettings, probes: dict[str, Evaluator], device: Device
 ) -> tuple[Split, SplitFeatures]:
     """Split the data with the encoder's image preparation and compute its features."""
-    data = dataclasses.replace(encoder.data, flip=settings.augment or encoder.data.flip)
+    data, mirrors = encoder.data, any(each.name == "flip" for each in dataclasses.fields(encoder.data))
+    data = dataclasses.replace(data, flip=True) if settings.augment and mirrors else data
     split = split_labeled(data, settings.data, settings.seed)
     every_layer = settings.features == "last4" or needs_all_layers(probes)
     kinds: tuple[PooledKind, ...] = POOLED_KINDS if every_layer else POOLED_KINDS[:1]

@@ -37,6 +37,8 @@ CONTEXT_FILE, PREDICTOR_FILE = "context_encoder.safetensors", "predictor.safeten
 
 CONTEXT_PREFIX, TARGET_PREFIX, PREDICTOR_PREFIX = "context_encoder.", "target_encoder.", "predictor."
 
+DEFAULT_ENCODER = "target"  # name of the encoder in exports that do not say it
+
 StateDict = dict[str, torch.Tensor]
 
 
@@ -67,24 +69,32 @@ def export_encoder(method: Method, settings: Pretrain, step: int, folder: Path) 
         for name, encoder in method.encoders().items()
     }
     if is_main():
-        files = {encoder_file(name, list(states)): state for name, state in states.items()}
-        write_weights(folder, files, settings, step, read_provenance(settings.out))
+        default = next(iter(states))
+        files = {ENCODER_FILE if name == default else f"{name}_{ENCODER_FILE}": state for name, state in states.items()}
+        write_weights(folder, files, settings, step, read_provenance(settings.out), default)
     return folder
 
 
-def encoder_file(name: str, names: list[str]) -> str:
-    """Return the file of an encoder in an export: that of the first of `names` is ENCODER_FILE."""
-    return ENCODER_FILE if name == names[0] else f"{name}_{ENCODER_FILE}"
+def exported_encoders(folder: Path) -> dict[str, str]:
+    """Return the file of each encoder of an export by the encoder's name, the default one first."""
+    default = read_weights_metadata(folder / ENCODER_FILE).get("encoder", DEFAULT_ENCODER)
+    others = sorted(file.name for file in folder.glob(f"*_{ENCODER_FILE}"))
+    return {default: ENCODER_FILE, **{name.removesuffix(f"_{ENCODER_FILE}"): name for name in others}}
 
 
 def write_weights(
-    folder: Path, files: dict[str, StateDict], settings: Pretrain, step: int, provenance: Provenance
+    folder: Path,
+    files: dict[str, StateDict],
+    settings: Pretrain,
+    step: int,
+    provenance: Provenance,
+    encoder: str = DEFAULT_ENCODER,
 ) -> Path:
-    """Write a folder of weights: the encoder, perhaps other networks, config and provenance."""
+    """Write a folder of weights: the encoder of this name, perhaps other networks, config and provenance."""
     plain = to_json(dataclasses.replace(settings, out=Path(), init_from=None))
     for name, state in files.items():
         with atomic_write(folder / name) as temporary:
-            save_file(state, temporary, {"step": str(step)})
+            save_file(state, temporary, {"step": str(step)} | ({"encoder": encoder} if name == ENCODER_FILE else {}))
     if provenance != Provenance():
         with atomic_write(folder / PROVENANCE_FILE) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(provenance), indent=1))
@@ -129,8 +139,8 @@ def load_newest_method(folder: Path, settings: Pretrain) -> tuple[Any, int]:
     raise UserError(f"{folder} has no checkpoint yet: continue the run with jepa pretrain --out {folder} --resume yes")
 
 
-def read_step_metadata(file: Path) -> dict[str, str]:
-    """Read the metadata of a file of weights, which holds the step."""
+def read_weights_metadata(file: Path) -> dict[str, str]:
+    """Read the metadata of a file of weights: the step, and the name of the encoder."""
     with safe_open(file, "pt") as weights:
         return weights.metadata() or {}
 

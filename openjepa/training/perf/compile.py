@@ -32,7 +32,7 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, device: Device, 
     changes. Raises UserError if torch finds no compiler.
     """
     shapes = settings.masks.shapes(settings.data.layout)
-    static = len(shapes) <= MAX_STATIC_SHAPES
+    static = 0 < len(shapes) <= MAX_STATIC_SHAPES
     if static:  # a block beyond the limit, which counts all blocks of the process, silently runs uncompiled
         limits.recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
         limits.accumulated_recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
