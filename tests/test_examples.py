@@ -16,6 +16,8 @@ from openjepa.interop.load import load
 from openjepa.training.config import load_config
 from openjepa.training.teachers import load_teacher
 from tests.conftest import numbers
+from tests.small import small
+from tests.test_language import complaints, texts
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -44,7 +46,9 @@ def registered():
 def system(registered, tmp_path_factory) -> Path:
     """Run the recipe of two stages for a few steps, with every example as a plug-in; no file of the package changes."""
     out, before = tmp_path_factory.mktemp("examples") / "tones", state_of_package()
-    assert main(["pretrain", "tones-distilled", *PLUGIN, "--out", str(out), *QUICK]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        small(patch.setattr)
+        assert main(["pretrain", "tones-distilled", *PLUGIN, "--out", str(out), *QUICK]) == 0
     assert state_of_package() == before
     return out
 
@@ -53,12 +57,17 @@ def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_page_shows_every_example_as_it_is_and_the_command_that_runs_it():
-    shown = dict(re.findall(r"`docs/examples/(\w+\.py)`[^\n]*\n\n```python\n(.*?)```", PAGE, re.DOTALL))
-    assert shown.keys() == {file.name for file in EXAMPLES}
+def test_the_page_shows_every_example_as_it_is():
+    blocks = dict(re.findall(r"`docs/examples/(\w+\.py)`[^\n]*\n\n```python\n(.*?)```", PAGE, re.DOTALL))
+    assert blocks.keys() == {file.name for file in EXAMPLES}
     for file in EXAMPLES:
-        assert shown[file.name] == file.read_text(), f"copy {file} into docs/architecture.md again"
+        assert blocks[file.name] == file.read_text(), f"copy {file} into docs/architecture.md again"
         assert len(file.read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_examples_are_plain_english(file):
+    assert not [each for _, text in texts(file) for each in complaints(text)]
 
 
 def test_every_kind_that_plugins_can_add_has_an_example(registered):
@@ -67,9 +76,9 @@ def test_every_kind_that_plugins_can_add_has_an_example(registered):
 
 
 def test_both_stages_learn_and_the_second_from_the_first_ones_frozen_encoder(system):
-    for stage in ("stage-1", "stage-2"):
-        losses = [each["loss"] for each in log_of(system / stage)]
-        assert losses[-1] < 0.95 * losses[0], (stage, losses)
+    for stage, metric, share in (("stage-1", "relative_loss", 0.97), ("stage-2", "loss", 0.6)):
+        first, *_, last = (each[metric] for each in log_of(system / stage))
+        assert last < share * first, (stage, first, last)
     noted = json.loads((system / "stage-2" / "data.json").read_text())["teachers"]["teacher"]
     assert noted == load_teacher("teacher", str(system / "stage-1")).fingerprint
     student, teacher = (load(system / stage).network.state_dict() for stage in ("stage-2", "stage-1"))
@@ -91,8 +100,8 @@ def test_the_probe_measures_the_encoder_beside_its_baselines_on_the_task(system,
     scores = read_scores(tmp_path / "glides-clean.json")["scores"]
     assert {(each.task, each.metric, each.unit) for each in scores} == {("glides-clean", "nearest centroid", "%")}
     value = {each.features: each.value for each in scores}
-    assert value["raw values"] < 42 < value["this encoder"]  # chance is 33 %; after 600 steps: 82
-    assert value["this encoder"] == pytest.approx(nearest_mean_accuracy(system / "stage-2"))
+    assert value["raw values"] < 42 < value["this encoder"]  # chance is 33 %; after 600 steps: 98
+    assert value["this encoder"] == pytest.approx(nearest_mean_accuracy(system / "stage-2"), abs=0.3)  # a tie or two
 
 
 def nearest_mean_accuracy(folder: Path) -> float:

@@ -56,5 +56,5 @@ def tones_distilled() -> Stages:
     """Predict hidden values of tones, then the features that the first stage's encoder gives hidden tokens."""
     sizes = ViTConfig(dim=48, depth=2, num_heads=4, init="scaled", stem_init="scaled")
     parts = find("modality", "tones")(), find("method", "masked-l1")(sizes), find("masks", "stripes")()
-    first = Pretrain(*parts, Optim(lr=6e-3, clip=1.0), steps=300, batch_size=32)  # type: ignore[misc]
+    first = Pretrain(*parts, Optim(lr=6e-3, clip=1.0), steps=600, batch_size=32, precision="fp32")
     return Stages((first, replace(first, method=Distill(sizes, teacher="stage-1"))))

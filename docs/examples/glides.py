@@ -1,4 +1,4 @@
-"""Tell rising, steady and falling tones apart: a task for the modality `tones`."""
+"""Distinguish rising, steady and falling tones: a task for the modality `tones`."""
 
 import dataclasses
 from dataclasses import dataclass
