@@ -31,13 +31,25 @@ def series_small() -> Pretrain:
     51.1, Fourier magnitudes 5.7, chance 4.2. So the mean features of this run hold less of the phase than the values.
     Source: Assran et al., CVPR 2023, arXiv 2301.08243, for the method; the settings are this project's.
     """
-    return dataclasses.replace(tune_for_series(Series(length=336, window=12, channels=7, stride=5)), epochs=75.0)
+    return dataclasses.replace(tune_for_series(Series(length=336, window=24, channels=7, stride=5)), epochs=75.0)
 
 
 def tune_for_series(data: Series) -> Pretrain:
-    """Return the networks, the objective and the masks of small runs on series."""
+    """Return the networks, the objective and the masks of small runs on series.
+
+    Those of `cifar10-minutes` but for two settings. Targets are not centered: what all tokens of a crop share, such as
+    the hour at which its days begin, is what centering would remove from them. Muon learns more in few steps.
+    Hour of the day on the last fifth of ETTh2 after 500 steps on its first year, logistic regression / kNN: 98.8 / 99.7;
+    with AdamW at 1e-3 96.9 / 96.3, also with centered targets 96.1 / 99.1; untrained 95.6 / 88.3 (seed 0). Tokens of 12
+    hours, centered, AdamW: 44.0, untrained 48.8, as half of the tokens begin at another hour.
+    """
     method = JEPA(ViTConfig(dim=128, depth=4, num_heads=4), PredictorConfig(dim=64))
-    return tune_for_minutes(Pretrain(data), method)
+    config = tune_for_minutes(Pretrain(data), method)
+    return dataclasses.replace(
+        config,
+        method=dataclasses.replace(config.method, target_transforms=("standardize",)),
+        optim=dataclasses.replace(config.optim, optimizer="muon", lr=2e-3),
+    )
 
 
 def choose_settings(data: Series) -> tuple[Pretrain, tuple[str, ...]]:

@@ -55,7 +55,7 @@ class Folders:
         data = load_labeled(modality, root)
         if labeled.split in ("auto", "random"):
             return split_at_random(data, seed, plural_of(modality))
-        return Split(data, data, f"{labeled.split}, every sample tested once")
+        return Split(data, data, f"{labeled.split}, every {plural_of(modality)[:-1]} tested once")
 
 
 def separate_parts(root: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str] | None:
