@@ -42,7 +42,8 @@ class Survey(NamedTuple):
 
     def describe(self) -> str:
         kind = ("signal" if self.of_signals else "recording") + "s" * (self.count > 1)
-        return f"{self.count:,} {kind} of {self.channels} channel{'s' * (self.channels > 1)} and {self.samples:,} time steps"
+        channels = "channel" + "s" * (self.channels > 1)
+        return f"{self.count:,} {kind} of {self.channels} {channels} and {self.samples:,} time steps"
 
 
 def survey_files(paths: Sequence[str], columns: tuple[str, ...]) -> Survey:

@@ -68,7 +68,7 @@ def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings,
 
 
 def describe_measurement(split: Split, settings: ProbeSettings, device: Device) -> dict[str, Any]:
-    """Return what all scores depend on; the folds only if the task or --data.split chooses them, as in earlier files."""
+    """Return what all scores depend on; folds only if the task or --data.split chooses them, as in old files."""
     labeled: LabeledData = settings.data
     about = {
         "images": [part.fingerprint for part in split[:2]],
@@ -77,7 +77,11 @@ def describe_measurement(split: Split, settings: ProbeSettings, device: Device) 
         "precision": device.precision,
         "seed": settings.seed,
     }
-    return about if labeled.split == "auto" and not split.folds else about | {"split": [labeled.split, labeled.folds, labeled.gap]}
+    return (
+        about
+        if labeled.split == "auto" and not split.folds
+        else about | {"split": [labeled.split, labeled.folds, labeled.gap]}
+    )
 
 
 def probe_input(name: str, split: Split, features: SplitFeatures, settings: ProbeSettings) -> ProbeInput:

@@ -1,4 +1,4 @@
-"""Choose the settings of a run for its images and this machine."""
+"""Choose the settings of a run for its files and this machine."""
 
 from __future__ import annotations
 

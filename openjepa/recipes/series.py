@@ -12,7 +12,7 @@ from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.image_small import tune_for_minutes
 from openjepa.training.config import Pretrain
 
-SEGMENTS_SEEN = 128_000  # crops over all epochs of a run without --budget: minutes on one core
+SEGMENTS_SEEN = 64_000  # crops over all epochs of a run without --budget: as in `series-small`
 
 FEWEST = 8  # segments, to have a batch of several
 
@@ -31,7 +31,7 @@ def series_small() -> Pretrain:
     51.1, Fourier magnitudes 5.7, chance 4.2. So the mean features of this run hold less of the phase than the values.
     Source: Assran et al., CVPR 2023, arXiv 2301.08243, for the method; the settings are this project's.
     """
-    return dataclasses.replace(tune_for_series(Series(length=336, window=24, channels=7, stride=5)), epochs=75.0)
+    return dataclasses.replace(tune_for_series(Series(length=336, window=24, channels=7, stride=5)), epochs=40.0)
 
 
 def tune_for_series(data: Series) -> Pretrain:
@@ -61,13 +61,15 @@ def choose_settings(data: Series) -> tuple[Pretrain, tuple[str, ...]]:
     if count < FEWEST:
         raise UserError(
             f"too few signals to learn from: {count} segments of {data.length} time steps in {' '.join(data.root)}; "
-            "give longer recordings or more of them, or a shorter --data.length"
+            "give longer recordings or more of them"
         )
     config = tune_for_series(data)
     batch = min(config.batch_size, 2 ** (count.bit_length() - 1))
     steps_per_epoch = count // batch
     epochs = max(1, round(SEGMENTS_SEEN / (batch * steps_per_epoch)))
-    masked = f"{config.masks.mask_ratio:.0%} of each crop is masked at random; its values and its features are predicted"
+    masked = (
+        f"{config.masks.mask_ratio:.0%} of each crop is masked at random; its values and its features are predicted"
+    )
     steps = f"no --budget: {epochs * steps_per_epoch:,} steps with batch size {batch}, about {SEGMENTS_SEEN:,} crops"
     return dataclasses.replace(config, batch_size=batch, epochs=float(epochs)), (
         f"a ViT of width {config.method.encoder.dim} and depth {config.method.encoder.depth}; {masked}",

@@ -9,6 +9,7 @@ from typing import Any
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
 from openjepa.core.console import info
+from openjepa.core.errors import UserError
 from openjepa.core.types import Score
 from openjepa.data.synthetic.sines import write_sines
 from openjepa.evaluation.measure import measure_encoders
@@ -50,12 +51,20 @@ def series(settings: Demo) -> list[Score]:
 
 
 def write_signals(folder: Path, settings: Demo) -> None:
-    """Write files like a user's: train/ and test/ with a folder per frequency, unlabeled/ with all other signals."""
+    """Write files like a user's: train/ and test/ with a folder per frequency, unlabeled/ with all other signals.
+
+    Raises UserError if the folder holds another number of signals.
+    """
     labeled = min(settings.labeled, settings.samples)
-    parts = {"train": (labeled, 0), "unlabeled": (settings.samples - labeled, labeled), "test": (settings.test, HELD_OUT)}
-    for name, (count, first) in parts.items():
-        if count and not (folder / name).exists():
-            write_sines(folder / name, count, 1, LENGTH, settings.seed, first, NOISE)
+    rest = settings.samples - labeled
+    for name, count, first in (("train", labeled, 0), ("unlabeled", rest, labeled), ("test", settings.test, HELD_OUT)):
+        part, unfinished = folder / name, folder / f"{name}-unfinished"
+        if count and not part.exists():
+            write_sines(unfinished, count, 1, LENGTH, settings.seed, first, NOISE)
+            unfinished.rename(part)
+        stored = len(list(part.glob("*/*.npy")))
+        if stored != count:
+            raise UserError(f"{part} has {stored} signals of an earlier demo, not {count}: give another --out")
 
 
 def demo_config(settings: Demo, folder: Path) -> Pretrain:

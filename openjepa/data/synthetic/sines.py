@@ -23,9 +23,7 @@ class Sines(NamedTuple):
     label: Int[Tensor, "S"]
 
 
-def generate_sines(
-    size: int, channels: int, length: int, seed: int, first: int = 0, noise: float = 0.0
-) -> Sines:
+def generate_sines(size: int, channels: int, length: int, seed: int, first: int = 0, noise: float = 0.0) -> Sines:
     """Generate sines with random phase and a third harmonic of random strength, for crops of `length` samples.
 
     Signal n is a function of (seed, n); `first` is the number of the first one. `noise` is the standard deviation of

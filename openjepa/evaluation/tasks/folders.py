@@ -72,7 +72,7 @@ def separate_parts(root: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, .
 
 
 def split_at_random(data: Dataset, seed: int, plural: str) -> Split:
-    """Hold out a random fifth of the data for testing; of recordings with several windows, a fifth of the recordings."""
+    """Hold out a random fifth of the data for testing, or of the recordings if they have several windows."""
     groups = sample_values(data, "groups")
     (fold,), how = random_split(len(data), seed), "a random fifth, held out"
     if groups is not None and len(groups.unique()) < len(data):
@@ -114,7 +114,9 @@ def split_folders(modality: Modality, train: tuple[str, ...], test: tuple[str, .
 def warn_of_missing_classes(classes: tuple[str, ...], tested: set[str], how: str, plural: str) -> None:
     """Warn of classes without test samples."""
     if missing := sorted(set(classes) - tested):
-        warn(f"test data ({how}): no {plural} of {len(missing)} classes, e.g. {missing[0]}; accuracy is over the others")
+        warn(
+            f"test data ({how}): no {plural} of {len(missing)} classes, e.g. {missing[0]}; accuracy is over the others"
+        )
 
 
 def load_labeled(modality: Modality, root: tuple[str, ...]) -> Dataset:
@@ -128,7 +130,11 @@ def load_labeled(modality: Modality, root: tuple[str, ...]) -> Dataset:
     folders = {Path(each).resolve() for each in root}
     loose = [path for path in listing.paths if Path(path).parent.resolve() in folders]
     if len(data.classes) < 2:
-        raise UserError(f"{root[0]} has only one class: --data.root needs a sub-folder of {plural_of(modality)} for each class")
+        raise UserError(
+            f"{root[0]} has only one class: --data.root needs a sub-folder of {plural_of(modality)} for each class"
+        )
     if loose:
-        raise UserError(f"{len(loose)} {plural_of(modality)}, e.g. {loose[0]}, are outside the class folders: move or remove them")
+        raise UserError(
+            f"{len(loose)} {plural_of(modality)}, e.g. {loose[0]}, are outside the class folders: move or remove them"
+        )
     return data

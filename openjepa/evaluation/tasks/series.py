@@ -56,7 +56,7 @@ class HourSegments:
 
 @dataclass(frozen=True)
 class Series:
-    """Segments labeled with the hour of the day; every block of time is tested once, by probes trained on the others."""
+    """Segments labeled with the hour of the day; each block of time is tested once, by probes of the others."""
 
     options: ClassVar[tuple[str, ...]] = ("hour",)
     needs_root: ClassVar[bool] = True
