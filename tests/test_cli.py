@@ -305,7 +305,7 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
     from openjepa.cli.demo import demo
     from openjepa.cli.settings import Demo
 
-    small = replace(Demo(), out=tmp_path / "demo", scenes=160, labeled=160, test=64, epochs=1.0)
+    small = replace(Demo(), out=tmp_path / "demo", samples=160, labeled=160, test=64, epochs=1.0)
     result = demo(small)
     rows = ("this encoder", "before training", "raw pixels", "most frequent class")
     tasks = ("scenes-count", "scenes-distance", "scenes-kind")

@@ -5,9 +5,10 @@ Those that other rooms use, too, are in data/, recipes/, evaluation/ and viz/set
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -39,12 +40,17 @@ class Demo:
 
     name: DemoName = "scenes"
     out: Path = Path("demo")  # folder for the data, the run, demo.json and features.png
-    scenes: int = 8_000  # rendered for pretraining, without labels
-    labeled: int = 8_000  # of these scenes, with labels, to train the probes
-    test: int = 2_000  # held-out scenes
-    epochs: float = 32.0
-    budget: str = "5m"  # time limit for pretraining: a slow machine trains fewer epochs
+    # the sizes depend on the demo; 0 or empty: its own, of scenes 8,000, 8,000 and 2,000 samples, 32 epochs and 5m
+    samples: int = 0  # for pretraining, without labels
+    labeled: int = 0  # of these samples, with labels, to train the probes
+    test: int = 0  # held-out samples
+    epochs: float = 0.0
+    budget: str = ""  # time limit for pretraining: a slow machine trains fewer epochs
     seed: int = 0
+
+    def with_defaults(self, defaults: dict[str, Any]) -> Demo:
+        """Return the settings with a demo's own values where none is given."""
+        return dataclasses.replace(self, **{name: getattr(self, name) or value for name, value in defaults.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from openjepa.core.errors import UserError
 from openjepa.data.series_csv import Table, read_table
 
 MAX_OPEN = 256  # memory maps at a time; each uses one of the process's file handles
+
+OPENING = Lock()  # held while a file is opened
 
 CHUNK_VALUES = 2**24  # values that are searched for gaps at a time
 
@@ -150,17 +153,22 @@ def warn_once(message: str) -> None:
 
 
 class OpenArrays:
-    """Memory maps of the latest files, opened when they are read; a worker process opens its own."""
+    """Memory maps of the latest files, opened when they are read; a worker process opens its own.
+
+    Threads may read at the same time, as probes do. They open files one after another, because numpy parses the header
+    of an array with `ast`, which raises SystemError in several threads of Python 3.11 at once.
+    """
 
     def __init__(self, channels: int):
         self.channels, self.maps = channels, {}
 
     def __getitem__(self, path: str) -> Shaped[np.ndarray, "R C L"]:
-        if path not in self.maps:
-            if len(self.maps) >= MAX_OPEN:
-                self.maps.pop(next(iter(self.maps)))
-            self.maps[path] = as_signals(load_array(path), path, self.channels)
-        return self.maps[path]
+        with OPENING:
+            if path not in self.maps:
+                if len(self.maps) >= MAX_OPEN:
+                    self.maps.pop(next(iter(self.maps)))
+                self.maps[path] = as_signals(load_array(path), path, self.channels)
+            return self.maps[path]
 
     def __reduce__(self):
         return OpenArrays, (self.channels,)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from openjepa.core import registry
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.evaluation.feature_store import Features
+from openjepa.evaluation.features import baseline_features, baselines_of
 from openjepa.evaluation.settings import LabeledData
-from openjepa.evaluation.splits import check_folds, sample_values
+from openjepa.evaluation.splits import Fold, check_folds, sample_values
 
 
 class Split(NamedTuple):
@@ -19,6 +21,7 @@ class Split(NamedTuple):
     train: Dataset
     test: Dataset
     how: str  # how the test data was chosen, for the output
+    folds: tuple[Fold, ...] = ()  # of a task with a rule of its own; empty: --data.split chooses them
 
     @property
     def divided(self) -> bool:
@@ -40,7 +43,7 @@ class Task(Protocol):
 
     options: tuple[str, ...]  # what may follow the name and a dash; ("",) if nothing does
     needs_root: bool  # whether --data.root must be given
-    baselines: Baselines
+    baselines: Baselines  # empty: those of the modality
 
     def split(self, modality: Any, labeled: LabeledData, seed: int) -> Split:
         """Load training and test data, prepared as `modality` says."""
@@ -55,6 +58,12 @@ def find_task(labels: str) -> Task:
         choices = ", ".join(f"{name}-{each}".rstrip("-") for each in cls.options)
         raise UserError(f"unknown --data.labels {labels!r}: choose from {choices}")
     return cls(option)
+
+
+def task_baselines(task: Task, modality: Any) -> Baselines:
+    """Return the baselines of a task, or else those of the modality."""
+    own = {name: partial(baseline_features, baseline=compute) for name, compute in baselines_of(modality).items()}
+    return task.baselines or own
 
 
 def split_labeled(modality: Any, labeled: LabeledData, seed: int) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+from openjepa.core.capabilities import plural_of
 from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
@@ -13,7 +14,7 @@ from openjepa.evaluation.evaluator import EncoderPair, Evaluator, ProbeInput, Sp
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features
 from openjepa.evaluation.label_free import label_free_metrics
-from openjepa.evaluation.labeled import Split, find_task, split_labeled
+from openjepa.evaluation.labeled import Split, find_task, split_labeled, task_baselines
 from openjepa.evaluation.probing import ProbeResult, create_probes, run_probes
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.splits import choose_folds, innermost, sample_values
@@ -30,6 +31,7 @@ class Measurement(NamedTuple):
     about: dict[str, Any]  # what all scores depend on: images, split, crop, precision, seed
     encoders: dict[str, str]  # encoder -> fingerprint
     split: Split
+    plural: str  # what the samples are called
 
 
 def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings, pixels: bool) -> Measurement | None:
@@ -56,16 +58,17 @@ def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings,
         train = DatasetEncoder(encoder, split.train, device)
         label_free[encoder.name] = label_free_metrics(train, features.test["last"], settings.seed)
     split = split_labeled(compared[0].data, settings.data, settings.seed)
-    for name, compute in task.baselines.items() if pixels else ():
+    for name, compute in task_baselines(task, compared[0].data).items() if pixels else ():
         train = compute(split.train)
         features = SplitFeatures(train, train if split.divided else compute(split.test))
         results += run_probes(probe_input(name, split, features, settings), probes)
     encoders = {encoder.name: encoder.fingerprint for encoder in compared}
-    return Measurement(results, label_free, describe_measurement(split, settings, device), encoders, split)
+    about, plural = describe_measurement(split, settings, device), plural_of(compared[0].data)
+    return Measurement(results, label_free, about, encoders, split, plural)
 
 
 def describe_measurement(split: Split, settings: ProbeSettings, device: Device) -> dict[str, Any]:
-    """Return what all scores depend on; how the data was split only if --data.split says so, as in earlier files."""
+    """Return what all scores depend on; folds only if the task or --data.split chooses them, as in old files."""
     labeled: LabeledData = settings.data
     about = {
         "images": [part.fingerprint for part in split[:2]],
@@ -74,7 +77,11 @@ def describe_measurement(split: Split, settings: ProbeSettings, device: Device) 
         "precision": device.precision,
         "seed": settings.seed,
     }
-    return about if labeled.split == "auto" else about | {"split": [labeled.split, labeled.folds, labeled.gap]}
+    return (
+        about
+        if labeled.split == "auto" and not split.folds
+        else about | {"split": [labeled.split, labeled.folds, labeled.gap]}
+    )
 
 
 def probe_input(name: str, split: Split, features: SplitFeatures, settings: ProbeSettings) -> ProbeInput:
@@ -85,7 +92,8 @@ def probe_input(name: str, split: Split, features: SplitFeatures, settings: Prob
         features = features._replace(targets=(targets[0][rows[0]], targets[1][rows[1]]))
     groups = sample_values(split.train, "groups") if split.divided else None
     groups = groups[features.train.labeled] if groups is not None else None
-    folds = choose_folds(settings.data, features.train.y, groups, settings.seed) if split.divided else ()
+    chosen = choose_folds(settings.data, features.train.y, groups, settings.seed) if split.divided else ()
+    folds = split.folds or chosen
     unit = getattr(innermost(split.train), "target_unit", "")
     return ProbeInput(settings.data.name, name, features, len(split.train.classes), folds, groups, unit)
 
@@ -94,12 +102,15 @@ def split_features_of(
     encoder: PretrainedEncoder, settings: ProbeSettings, probes: dict[str, Evaluator], device: Device
 ) -> tuple[Split, SplitFeatures]:
     """Split the data with the encoder's image preparation and compute its features."""
-    data, mirrors = encoder.data, any(each.name == "flip" for each in dataclasses.fields(encoder.data))
-    data = dataclasses.replace(data, flip=True) if settings.augment and mirrors else data
-    split = split_labeled(data, settings.data, settings.seed)
+    split = split_labeled(with_flips(encoder.data, settings.augment), settings.data, settings.seed)
     every_layer = settings.features == "last4" or needs_all_layers(probes)
     kinds: tuple[PooledKind, ...] = POOLED_KINDS if every_layer else POOLED_KINDS[:1]
     return split, cached_features(encoder, split, settings, kinds, device)
+
+
+def with_flips(modality: Any, flips: bool) -> Any:
+    """Return the modality with random flips in training, if it has that setting."""
+    return dataclasses.replace(modality, flip=True) if flips and hasattr(modality, "flip") else modality
 
 
 def needs_all_layers(probes: dict[str, Evaluator]) -> bool:

@@ -22,7 +22,8 @@ class LabeledData:
     # folder with one sub-folder per class, or with train/ and test/ (or val/) that contain such sub-folders
     root: tuple[str, ...] = ()
     # folders: sub-folder names are labels; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
-    # scenes-distance, scenes-kind: rendered, needs no root
+    # scenes-distance, scenes-kind: rendered, needs no root; series-hour: hour of the day at which a segment of a .csv
+    # file with dates starts, tested in blocks of time
     labels: str = "folders"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +20,8 @@ from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.listing import list_files
 from openjepa.data.series_files import SeriesArray, SeriesFiles
 from openjepa.data.series_plot import SIZE, draw_signal
+from openjepa.data.series_reading import read_window
+from openjepa.data.series_survey import choose_lengths, survey_files
 from openjepa.data.synthetic.sines import generate_sines
 from openjepa.nn.stems import WindowEmbed
 
@@ -146,16 +147,14 @@ class Series:
         return f"{self.length} time steps in windows of {self.window}"
 
     def suggest(self) -> tuple[Series, tuple[str, ...]]:
-        """Take the channels from an array of signals, and the length if its signals are shorter than `length`."""
-        file = self.listing().paths[0]
-        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape if file.endswith(".npy") else ()
-        if len(shape) != 3 or shape[2] < self.window:
-            return self, ()
-        length = min(self.length, shape[2] // self.window * self.window)
-        reason = (
-            f"{shape[0]:,} signals of {shape[1]} channels and {shape[2]:,} time steps: crops of {length} time steps"
-        )
-        return dataclasses.replace(self, channels=shape[1], length=length), (reason,)
+        """Take the channels from the files, and the lengths of crops and tokens that fit them."""
+        survey = survey_files(self.listing().paths, self.columns)
+        length, window = choose_lengths(survey, self.length, self.window)
+        crops = f"crops of {length} time steps, tokens of {window}"
+        if window == survey.rows_per_day:
+            crops += ", a day"
+        data = dataclasses.replace(self, channels=survey.channels, length=length, window=window)
+        return data, (f"{survey.describe()}: {crops}",)
 
     def baselines(self) -> dict[str, Callable[[Float[Tensor, "B C L"]], Float[Tensor, "B F"]]]:
         """Return normalized samples, and the magnitudes of their Fourier transform, which do not depend on the phase.
@@ -184,38 +183,3 @@ class Series:
 def normalize_signals(view: Float[Tensor, "B C L"]) -> Float[Tensor, "B C L"]:
     """Scale each channel of each signal to mean 0 and variance 1."""
     return (view - view.mean(-1, keepdim=True)) / view.std(-1, keepdim=True).clamp(min=1e-6)
-
-
-class OpenFile(NamedTuple):
-    """The samples of one file, and the index of each by its source."""
-
-    data: Dataset
-    rows: dict[str, int]
-
-
-@functools.lru_cache(maxsize=8)
-def open_file(modality: Series, file: str, modified: int) -> OpenFile:
-    """Open one file as a dataset; the newest ones stay open, because pages read their windows one by one.
-
-    `modified` is the file's time of modification: a changed file is opened again.
-    """
-    modality = dataclasses.replace(modality, root=(file,))
-    data = modality.dataset(modality.listing())
-    return OpenFile(data, {data.source(row): row for row in range(len(data))})
-
-
-def read_window(modality: Series, source: str) -> Float[Tensor, "C L"]:
-    """Read the window that FILE#NUMBER names, or the only one of a file.
-
-    Raises UserError if there is no such window, or if a file has several and none is named.
-    """
-    file, _, number = source.rpartition("#")
-    file = file if number.isdecimal() and not Path(source).is_file() else source
-    if not Path(file).is_file():
-        raise UserError(f"{file} is not a file: give the path of a signal")
-    data, rows = open_file(modality, file, Path(file).stat().st_mtime_ns)
-    row = 0 if file == source and len(data) == 1 else rows.get(source)
-    if row is None:
-        names = list(rows)
-        raise UserError(f"{file} has {len(data)} windows: name one, from {names[0]} to {names[-1]}, got {source}")
-    return data.read(torch.tensor([row]), None).views[0][0]

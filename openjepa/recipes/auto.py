@@ -1,8 +1,10 @@
-"""Choose the settings of a run for its images and this machine."""
+"""Choose the settings of a run for its files and this machine."""
 
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,9 +57,7 @@ def choose_config(
     Raises UserError if the folder has fewer than 8 images.
     """
     if modality != "image":
-        data = registry.find("modality", modality)(root=root)
-        data, reasons = data.suggest() if isinstance(data, Suggests) else (data, ())
-        return AutoConfig(Pretrain(data), reasons)
+        return choose_for_modality(modality, root)
     paths = list_files(root, IMAGE_SUFFIXES).paths
     if len(paths) < 8:
         raise UserError(
@@ -79,6 +79,16 @@ def choose_config(
     if len(paths) < FEW_IMAGES:
         reasons += (f"{len(paths)} images are few: these settings were tested with {FEW_IMAGES:,} images or more",)
     return AutoConfig(config, (geometry, *reasons))
+
+
+def choose_for_modality(name: str, root: tuple[str, ...]) -> AutoConfig:
+    """Choose what the modality suggests for the files, and what `choose_settings` in recipes/NAME.py adds to that."""
+    data = registry.find("modality", name)(root=root)
+    data, reasons = data.suggest() if isinstance(data, Suggests) else (data, ())
+    module = f"openjepa.recipes.{name.replace('-', '_')}"
+    choose = getattr(import_module(module), "choose_settings", None) if find_spec(module) else None
+    config, more = choose(data) if choose else (Pretrain(data), ())
+    return AutoConfig(config, (*reasons, *more))
 
 
 def start_from_run(chosen: AutoConfig, run: Pretrain, folder: Path) -> AutoConfig:

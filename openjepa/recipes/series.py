@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+from openjepa.core.errors import UserError
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.series import Series
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.image_small import tune_for_minutes
 from openjepa.training.config import Pretrain
+
+SEGMENTS_SEEN = 64_000  # crops over all epochs of a run without --budget: as in `series-small`
+
+FEWEST = 8  # segments, to have a batch of several
 
 
 def series_small() -> Pretrain:
@@ -26,6 +31,47 @@ def series_small() -> Pretrain:
     51.1, Fourier magnitudes 5.7, chance 4.2. So the mean features of this run hold less of the phase than the values.
     Source: Assran et al., CVPR 2023, arXiv 2301.08243, for the method; the settings are this project's.
     """
-    data = Series(length=336, window=12, channels=7, stride=5)
+    return dataclasses.replace(tune_for_series(Series(length=336, window=24, channels=7, stride=5)), epochs=40.0)
+
+
+def tune_for_series(data: Series) -> Pretrain:
+    """Return the networks, the objective and the masks of small runs on series.
+
+    Those of `cifar10-minutes` but for two settings. Targets are not centered: what all tokens of a crop share, such as
+    the hour at which its days begin, is what centering would remove from them. Muon learns more in few steps.
+    Hour of the day on the last fifth of ETTh2 after 500 steps on its first year, logistic regression / kNN: 98.8 / 99.7;
+    with AdamW at 1e-3 96.9 / 96.3, also with centered targets 96.1 / 99.1; untrained 95.6 / 88.3 (seed 0). Tokens of 12
+    hours, centered, AdamW: 44.0, untrained 48.8, as half of the tokens begin at another hour.
+    """
     method = JEPA(ViTConfig(dim=128, depth=4, num_heads=4), PredictorConfig(dim=64))
-    return dataclasses.replace(tune_for_minutes(Pretrain(data), method), epochs=75.0)
+    config = tune_for_minutes(Pretrain(data), method)
+    return dataclasses.replace(
+        config,
+        method=dataclasses.replace(config.method, target_transforms=("standardize",)),
+        optim=dataclasses.replace(config.optim, optimizer="muon", lr=2e-3),
+    )
+
+
+def choose_settings(data: Series) -> tuple[Pretrain, tuple[str, ...]]:
+    """Choose the settings of a run without a recipe, and return them with the reasons, one line each.
+
+    Raises UserError if the files have fewer than `FEWEST` segments.
+    """
+    count = len(data.dataset(data.listing()))
+    if count < FEWEST:
+        raise UserError(
+            f"too few signals to learn from: {count} segments of {data.length} time steps in {' '.join(data.root)}; "
+            "give longer recordings or more of them"
+        )
+    config = tune_for_series(data)
+    batch = min(config.batch_size, 2 ** (count.bit_length() - 1))
+    steps_per_epoch = count // batch
+    epochs = max(1, round(SEGMENTS_SEEN / (batch * steps_per_epoch)))
+    masked = (
+        f"{config.masks.mask_ratio:.0%} of each crop is masked at random; its values and its features are predicted"
+    )
+    steps = f"no --budget: {epochs * steps_per_epoch:,} steps with batch size {batch}, about {SEGMENTS_SEEN:,} crops"
+    return dataclasses.replace(config, batch_size=batch, epochs=float(epochs)), (
+        f"a ViT of width {config.method.encoder.dim} and depth {config.method.encoder.depth}; {masked}",
+        f"{count:,} segments; {steps}",
+    )

@@ -78,12 +78,12 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
 
 
 def describe_split(result: Measurement) -> str:
-    """Return how many images there are to train on and to test, in one line."""
-    train, test, how = result.split
+    """Return how many samples there are to train on and to test, in one line."""
+    train, test, how, *_ = result.split
     classes = f"{len(train.classes)} classes, " if train.classes else ""
     if result.split.divided:
-        return f"{classes}{len(train):,} images ({how})"
-    return f"{classes}{len(train):,} images to train on, {len(test):,} to test ({how})"
+        return f"{classes}{len(train):,} {result.plural} ({how})"
+    return f"{classes}{len(train):,} {result.plural} to train on, {len(test):,} to test ({how})"
 
 
 def confusion_section(first: ProbeResult, classes: tuple[str, ...], out: Path) -> str:

@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.cli.demos.scenes import HELD_OUT, SIDE, demo_config, measure_features, render_scenes
+from openjepa.cli.demos.scenes import DEFAULTS, HELD_OUT, SIDE, demo_config, measure_features, render_scenes
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
 from openjepa.data.synthetic.scenes import Scenes, render
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     options = parser.parse_args()
     retain_freed_memory()  # as `jepa` does
-    demo = Demo(out=options.out, seed=options.seed)
+    demo = Demo(out=options.out, seed=options.seed).with_defaults(DEFAULTS)
     train = render_scenes(options.out / "scenes", demo)
     config = demo_config(demo, options.out / "scenes")
     typed = without_none(

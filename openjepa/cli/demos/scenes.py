@@ -35,6 +35,8 @@ SIDE = 48  # width and height of a scene in pixels
 
 HELD_OUT = 10_000_000  # first number of the test scenes; training scenes have lower numbers
 
+DEFAULTS: dict[str, Any] = {"samples": 8_000, "labeled": 8_000, "test": 2_000, "epochs": 32.0, "budget": "5m"}
+
 
 def scenes(settings: Demo) -> list[Score]:
     """Return the accuracy per task of the trained encoder, the untrained encoder and raw pixels; draw a figure."""
@@ -77,8 +79,8 @@ def render_scenes(folder: Path, settings: Demo) -> Scenes:
     """Render the training scenes and write them as PNG files, like a user's images."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for first in track(range(0, settings.scenes, CHUNK), "rendering scenes", console=console):
-        part = render(min(CHUNK, settings.scenes - first), (SIDE, SIDE), settings.seed, first)
+    for first in track(range(0, settings.samples, CHUNK), "rendering scenes", console=console):
+        part = render(min(CHUNK, settings.samples - first), (SIDE, SIDE), settings.seed, first)
         for number, image in enumerate(part.image, first):
             file = folder / f"{number:06d}.png"
             if not file.exists():
