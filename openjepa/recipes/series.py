@@ -39,7 +39,7 @@ def tune_for_series(data: Series) -> Pretrain:
 
     Those of `cifar10-minutes` but for two settings. Targets are not centered: what all tokens of a crop share, such as
     the hour at which its days begin, is what centering would remove from them. Muon learns more in few steps.
-    Hour of the day on the last fifth of ETTh2 after 500 steps on its first year, logistic regression / kNN: 98.8 / 99.7;
+    Hour of the day on the last fifth of ETTh2 after 500 steps on its first year, logistic regression, kNN: 98.8, 99.7;
     with AdamW at 1e-3 96.9 / 96.3, also with centered targets 96.1 / 99.1; untrained 95.6 / 88.3 (seed 0). Tokens of 12
     hours, centered, AdamW: 44.0, untrained 48.8, as half of the tokens begin at another hour.
     """
