@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import re
 import shutil
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -155,8 +153,8 @@ class StepOrError(torch.utils.data.Dataset):
         self.steps, self.workers = steps, workers
 
     def __reduce__(self):
-        """Load the plug-ins in a worker before what they define."""
-        return restore_in_worker, (tuple(PLUGINS.sources), bytes(ForkingPickler.dumps((self.steps, self.workers))))
+        """Let a worker load the plug-ins first: the steps may be of classes that they define."""
+        return restore_in_worker, (PluginsInWorker(tuple(PLUGINS.sources)), self.steps, self.workers)
 
     def __getitem__(self, step: int) -> Step | UserError | OSError:
         try:
@@ -170,10 +168,18 @@ class StepOrError(torch.utils.data.Dataset):
             return error
 
 
-def restore_in_worker(plugins: tuple[str, ...], state: Any) -> StepOrError:
-    """Load the plug-ins, then the steps, which may be of classes that the plug-ins define."""
-    load_plugins(plugins)
-    return StepOrError(*pickle.loads(state))  # of this machine's own process, never from a file
+class PluginsInWorker(NamedTuple):
+    """The plug-ins of this process; arriving in another one, they are loaded there."""
+
+    sources: tuple[str, ...]
+
+    def __reduce__(self):
+        return load_plugins, (self.sources,)
+
+
+def restore_in_worker(plugins: None, steps: StepSource, workers: int) -> StepOrError:
+    """Return the steps in a worker, whose plug-ins are loaded by now."""
+    return StepOrError(steps, workers)
 
 
 def check_shared_memory(size: int, workers: int) -> None:
