@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from openjepa import Optim, PredictorConfig, Pretrain, ViTConfig
 from openjepa.core.protocols import Modality
@@ -27,11 +25,11 @@ class Distill(ViTMethodConfig):
         return {"teacher": self.teacher}
 
     def build(self, modality: Modality, seed: int = 0) -> "Student":
-        return Student(self, modality, torch.Generator().manual_seed(seed))
+        return Student(self, modality, Generator().manual_seed(seed))
 
 
 class Student(BaseMethod):
-    def __init__(self, config: Distill, modality: Modality, generator: torch.Generator):
+    def __init__(self, config: Distill, modality: Modality, generator: Generator):
         super().__init__()
         self.modality, self.context_encoder = modality, config.build_encoder(modality)
         self.predictor = config.predictor.build(config.encoder, config.encoder.dim)
@@ -39,14 +37,16 @@ class Student(BaseMethod):
         initialize(self.predictor, generator, config.predictor.init)
 
     def targets(self, batch: Batch) -> Tensor:
-        (features,) = self.teachers["teacher"](batch.views[0])  # without gradient; not among this method's weights
-        return F.layer_norm(features.x.float(), features.x.shape[-1:])
+        teacher = self.teachers["teacher"]  # without gradient; not among this method's weights
+        (features,) = teacher(batch.views[0])
+        return nn.functional.layer_norm(features.x.float(), features.x.shape[-1:])
 
     def forward(self, batch: Batch, targets: Tensor) -> Output:
         tokens = self.modality.tokens(batch.views[0])
         (masked,) = stack_masks(tokens, targets, batch.masks)
         (context,) = self.context_encoder(tokens, masked.keep)
-        return Output(F.l1_loss(self.predictor(context, masked.where), masked.targets), {}, context.mean().detach())
+        loss = nn.functional.l1_loss(self.predictor(context, masked.where), masked.targets)
+        return Output(loss, {}, context.mean().detach())
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"student": self.context_encoder}
