@@ -1,7 +1,9 @@
 """Series from the command line alone: files to settings, a run, probes, search, pages and an export."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -226,16 +228,29 @@ def test_windows_of_one_recording_are_not_divided_between_training_and_test(tmp_
     assert len(split.train) + len(split.test) == 10 * 13 and "of the recordings" in split.how
 
 
-def test_threads_read_more_files_than_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(series_recordings, "MAX_OPEN", 2)
-    for number in range(40):
+def test_threads_open_files_one_after_another_and_read_more_than_stay_open(tmp_path, monkeypatch):
+    load, opening, most = series_recordings.load_array, [], []
+
+    def slow(path):
+        opening.append(path)
+        most.append(len(opening))
+        sleep(0.002)
+        opening.remove(path)
+        return load(path)
+
+    for number in range(24):
         np.save(tmp_path / f"{number:02d}.npy", np.full((1, 8), number, np.float32))
     config = Series(root=(str(tmp_path),), length=8, window=4)
     data = ThreadedDataset(config.dataset(config.listing()))
-    monkeypatch.setattr(ThreadedDataset, "PIECE", 1)
-    for _ in range(5):
-        read = data.read(torch.arange(40), None).views[0]
-        assert torch.equal(read[:, 0, 0], torch.arange(40.0))
+    data.pool = ThreadPoolExecutor(4)
+    for module, name, value in (
+        (series_recordings, "load_array", slow),
+        (series_recordings, "MAX_OPEN", 2),
+        (ThreadedDataset, "PIECE", 1),
+    ):
+        monkeypatch.setattr(module, name, value)
+    assert torch.equal(data.read(torch.arange(24), None).views[0][:, 0, 0], torch.arange(24.0))
+    assert max(most) == 1
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,15 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class CountsFlops(Protocol):
+    """Count the work of the tokenizer: the share of the machine's ceiling in the log, and `jepa bench`."""
+
+    def tokenizer_flops(self, dim: int) -> int:
+        """Return the forward FLOPs (multiplications plus additions) of the tokenizer for one raw token."""
+        ...
+
+
+@runtime_checkable
 class Inspects(Protocol):
     """Check files before training on them: `jepa doctor`."""
 

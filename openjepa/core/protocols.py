@@ -96,10 +96,6 @@ class Modality(Protocol):
     def tokens(self, view: Any) -> Tokens: ...
     def tokenizer(self, dim: int) -> Tokenizer: ...
 
-    def tokenizer_flops(self, dim: int) -> int:
-        """Return the forward FLOPs (multiplications plus additions) of the tokenizer for one raw token."""
-        ...
-
 
 class Encoder(nn.Module):
     """Map tokens to features of each token: a transformer, a convolutional network, a graph network …"""

@@ -31,8 +31,8 @@ def detect_modality(root: tuple[str, ...]) -> str:
         for name, cls in modalities.items():
             if reads(cls, file):
                 readers.setdefault(name, []).append(file)
-    most = max(map(len, readers.values()), default=0)
-    candidates = [name for name, files in readers.items() if 4 * len(files) > most]
+    largest = max(map(len, readers.values()), default=0)
+    candidates = [name for name, files in readers.items() if 4 * len(files) > largest]
     if len(candidates) > 1:
         examples = ", ".join(f"{name} reads {readers[name][0]}" for name in candidates)
         raise UserError(f"the modality is ambiguous ({examples}): add --modality {' or --modality '.join(candidates)}")

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from openjepa.core.config import from_plain
 from openjepa.core.distributed import distribute_like, full_tensor, is_main
@@ -174,7 +173,7 @@ def read_valid_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def initialize_from(method: nn.Module, folder: Path) -> list[str]:
+def initialize_from(method: Any, folder: Path) -> list[str]:
     """Load the weights of another run that fit; describe each tensor or network that does not.
 
     If the other run has only one encoder, as a masked autoencoder does, it also becomes the target encoder.
@@ -189,7 +188,7 @@ def initialize_from(method: nn.Module, folder: Path) -> list[str]:
         }
     fitting = {name: x for name, x in source.items() if name in target and target[name].shape == x.shape}
     method.load_state_dict({name: distribute_like(x, target[name]) for name, x in fitting.items()}, strict=False)
-    if not has_prefix(fitting, CONTEXT_PREFIX, TARGET_PREFIX):
+    if not has_prefix(fitting, *encoder_prefixes(method)):
         raise UserError(
             f"no weights of the encoder in {folder} fit this one: give --init-from a run with the same encoder"
         )
@@ -197,6 +196,12 @@ def initialize_from(method: nn.Module, folder: Path) -> list[str]:
     networks = describe_missing_networks(missing, source.keys(), target.keys())
     tensors = [name for name in missing if name.split(".")[0] not in networks]
     return [*networks.values(), *(describe_mismatch(name, source.get(name), target.get(name)) for name in tensors)]
+
+
+def encoder_prefixes(method: Any) -> list[str]:
+    """Return what the names of the encoders' weights begin with."""
+    encoders = {id(encoder) for encoder in method.encoders().values()}
+    return [f"{name}." for name, module in method.named_modules() if id(module) in encoders]
 
 
 def has_prefix(names: Iterable[str], *prefixes: str) -> bool:
