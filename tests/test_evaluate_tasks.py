@@ -141,7 +141,7 @@ def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, c
     assert {each.metric for each in scores["cifar10"]} == {"logistic", "linear", "kNN", "1 a class", "2 a class"}
     table = (tiny.out / "suite" / "small.md").read_text().split("## scenes-patches")[1]
     assert all(f"| {name} |" in table for name in ("this encoder", "before training", "raw pixels"))
-    assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["about"]["encoder"]
+    assert json.loads((tiny.out / "suite" / "cifar10.json").read_text())["about"]["fingerprint"]
     assert (tiny.out / "suite" / "cifar10" / "cifar-labels.png").exists()
 
 

@@ -258,7 +258,7 @@ def test_the_linear_stem_equals_a_convolution():
     stem = config.tokenizer(24)
     view = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     expected = stem.proj((view.float() / 255 - 0.5) / 0.25).flatten(2).mT
-    torch.testing.assert_close(stem(config.tokens(view).x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(stem(config.tokens(view)).x, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_any_path_can_be_stored_in_a_mapped_list(tmp_path):
@@ -271,11 +271,11 @@ def test_any_path_can_be_stored_in_a_mapped_list(tmp_path):
 def test_a_convolutional_stem_embeds_each_patch_independently(patch):
     stem = Image(size=(4 * patch, patch), patch=patch, stem="convolutions").tokenizer(24)
     x = torch.randn(2, 4, 3 * patch**2)
-    features = stem(x)
+    features = stem.embed(x)
     assert features.shape == (2, 4, 24)
     other = x.clone()
     other[0, 1] += 1
-    assert (stem(other) != features).any(-1).tolist() == [[False, True, False, False], [False] * 4]
+    assert (stem.embed(other) != features).any(-1).tolist() == [[False, True, False, False], [False] * 4]
 
     y = x[1, 2].view(1, 3, patch, patch)
     for layer in stem.layers:

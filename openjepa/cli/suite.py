@@ -86,7 +86,7 @@ def run_task(
     )  # fmt: skip
     split = split_labeled(encoder.data, data, settings.seed) if root else ()
     about = {
-        "encoder": encoder.fingerprint,
+        "fingerprint": encoder.fingerprint,
         "images": [part.fingerprint for part in split[:2]],
         **json.loads(json.dumps(dataclasses.asdict(probe), default=str)),
     }
