@@ -47,7 +47,7 @@ class Survey(NamedTuple):
 
 
 def survey_files(paths: Sequence[str], columns: tuple[str, ...]) -> Survey:
-    """Look at up to `SURVEYED` files. Raises UserError if there are none, or if one cannot be read."""
+    """Look at up to `SURVEYED` files. Raises UserError without files, or if one cannot be read."""
     if not paths:
         raise UserError("--data.root has no .npy and no .csv files: give the folder of the signals")
     rows = np.linspace(0, len(paths) - 1, min(SURVEYED, len(paths))).astype(int)
@@ -84,7 +84,9 @@ def choose_lengths(survey: Survey, length: int, window: int) -> tuple[int, int]:
     """
     if ROWS_PER_DAY[0] <= survey.rows_per_day <= ROWS_PER_DAY[1]:
         length, window = DAYS * survey.rows_per_day, survey.rows_per_day
-    most = survey.samples if survey.of_signals else min(survey.samples, survey.count * survey.samples // MIN_SEGMENTS)
-    length = min(length, max(most, 1))
+    longest = (
+        survey.samples if survey.of_signals else min(survey.samples, survey.count * survey.samples // MIN_SEGMENTS)
+    )
+    length = min(length, max(longest, 1))
     window = min(window, max(1, length // MIN_TOKENS))
     return length // window * window, window
