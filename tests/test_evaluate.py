@@ -219,14 +219,15 @@ def test_last4_is_the_normed_output_of_the_last_four_blocks_pooled():
     this = untrained_encoder(replace_method(depth=6))
     view = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     seen = this.encode(view)
-    expected = [x.x.mean(1) for x in this.network(this.data.tokens(view), (2, 3, 4, 5))]
+    expected = [x.x.mean(1) for x in this.network(this.data.tokens(view), layers=(2, 3, 4, 5))]
     torch.testing.assert_close(seen.last4, torch.cat(expected, 1))
     torch.testing.assert_close(seen.last, expected[-1])
     assert seen.patches.shape == (3, 64, 48)
 
 
 def replace_method(**sizes) -> Pretrain:
-    return Pretrain(data=MODALITIES["image"], method=replace(METHODS["released"], **sizes))
+    method = METHODS["released"]
+    return Pretrain(data=MODALITIES["image"], method=replace(method, encoder=replace(method.encoder, **sizes)))
 
 
 @pytest.fixture
@@ -560,9 +561,15 @@ def test_a_tilde_is_a_home(tiny, photos, tmp_path, monkeypatch):
     assert split_labeled(tiny.data, LabeledData(("~/data",)), 0).how == "test/"
 
 
-def test_the_context_encoder_of_an_export_is_refused(tiny):
+def test_the_context_encoder_of_an_export_is_that_of_the_run(tiny):
     pretrain(tiny)
-    with pytest.raises(UserError, match="holds the target encoder alone"):
+    view = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    exported, own, target = (load_run(*each).encode(view).last for each in (
+        (tiny.out / "export", "context"), (tiny.out, "context"), (tiny.out / "export",)
+    ))  # fmt: skip
+    assert torch.equal(exported, own) and not torch.equal(exported, target)
+    (tiny.out / "export" / "context_encoder.safetensors").unlink()  # as exports of earlier versions
+    with pytest.raises(UserError, match="has no encoder 'context': try --encoder target"):
         load_run(tiny.out / "export", "context")
 
 

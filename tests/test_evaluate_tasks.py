@@ -192,7 +192,11 @@ def test_fine_tuning_learns_and_gives_the_weights_back(monkeypatch):
 
 
 def test_rates_fall_with_depth():
-    this = untrained_encoder(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=4)))
+    this = untrained_encoder(
+        Pretrain(
+            data=COLOURS, method=replace(METHODS["released"], encoder=replace(METHODS["released"].encoder, depth=4))
+        )
+    )
     model = FinetuneClassifier(this, 48, 2)
     shares = {
         id(group["params"][0]): group["share"] for group in layerwise_groups(model, FinetuneRecipe(layer_decay=0.5))
@@ -204,7 +208,11 @@ def test_rates_fall_with_depth():
 
 
 def test_paths_are_dropped_as_often_as_asked_and_the_mean_stays():
-    this = untrained_encoder(Pretrain(data=COLOURS, method=replace(METHODS["released"], depth=2)))
+    this = untrained_encoder(
+        Pretrain(
+            data=COLOURS, method=replace(METHODS["released"], encoder=replace(METHODS["released"].encoder, depth=2))
+        )
+    )
     part, seen = this.network.blocks[1].mlp, []
     x = torch.ones(4000, 1, 48)
     with torch.no_grad():

@@ -197,7 +197,7 @@ def test_released_checkpoints_have_the_expected_shapes(name):
             "patch_embed.proj.weight": torch.empty(dim, 3, patch, patch), "patch_embed.proj.bias": torch.empty(dim),
             "norm.weight": torch.empty(dim), "norm.bias": torch.empty(dim),
         }  # fmt: skip
-    encoder["pos_embed"] = position_table(pixels // patch, pixels // patch, dim)
+    encoder["pos_embed"] = position_table((pixels // patch, pixels // patch), dim)
     known = read_sizes(encoder, TIMM, name)
     settings = config_of_sizes(
         known, TransformerSizes(384, depth, 1536, positions, (384, dim)), 0, Preprocessing(), name
@@ -353,7 +353,7 @@ def test_tensor_names_of_transformers_5_are_read(tmp_path):
     """Its models in memory have other names than its files."""
     source, states = write_folder(tmp_path / "ours")
     folder = export(Export(run=str(source), out=tmp_path / "hf"))
-    theirs = HF5.to_external(states[ENCODER_FILE], position_table(4, 4, 48))
+    theirs = HF5.to_external(states[ENCODER_FILE], position_table((4, 4), 48))
     save_file(
         {f"ijepa.{name}": x for name, x in theirs.items()} | {"classifier.bias": torch.zeros(3)},
         folder / "model.safetensors",
@@ -570,7 +570,7 @@ def test_published_weights_give_the_published_features(name):
 @pytest.mark.parametrize("side", [14, 16, 28])
 def test_our_positions_equal_the_released_table(side):
     own = sincos(grid_positions(side, side), 1280)
-    assert (position_table(side, side, 1280) - own).abs().max() < 2e-6
+    assert (position_table((side, side), 1280) - own).abs().max() < 2e-6
 
 
 def test_model_card_reports_only_facts_of_the_exported_encoder(tmp_path):

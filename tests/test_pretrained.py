@@ -75,7 +75,7 @@ def test_another_size_than_trained_gives_another_grid(run, photos):
 def test_predict_and_targets_give_the_training_loss(run, photos):
     """The loss of a step from `predict` and `targets`, without normalization over the batch."""
     trained = openjepa.load(run, "context")
-    config = replace(trained.config.method, standardize=False, target_layers=(-1,))
+    config = replace(trained.config.method, target_transforms=(), target_layers=(-1,))
     net = config.build(trained.data)
     net.context_encoder.load_state_dict(trained.encoder.state_dict())
     net.target_encoder.load_state_dict(trained.encoder.state_dict())

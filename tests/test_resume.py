@@ -229,8 +229,9 @@ def test_old_checkpoints_are_deleted_except_every_nth(tiny):
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_first_difference(tiny):
     pretrain(tiny)
+    shallow = replace(tiny.method, encoder=replace(tiny.method.encoder, depth=2), target_layers=(0, 1))
     with pytest.raises(UserError, match=r"another network: .*blocks\.\d.* in the file and .* in this model"):
-        pretrain(replace(tiny, resume="yes", steps=14, method=replace(tiny.method, depth=2, target_layers=(0, 1))))
+        pretrain(replace(tiny, resume="yes", steps=14, method=shallow))
 
 
 def test_a_run_can_start_from_the_weights_of_another(tiny, capsys):
@@ -300,10 +301,11 @@ def test_an_unknown_key_or_invalid_value_in_a_config_is_refused(tiny, change, me
 
 
 def test_both_encoders_start_from_the_encoder_of_a_masked_autoencoder(tiny):
-    first = replace(tiny, method=replace(METHODS["mae"], dim=96), out=tiny.out.with_name("first"))
+    wide = replace(METHODS["released"].encoder, dim=96)
+    first = replace(tiny, method=replace(METHODS["mae"], encoder=wide), out=tiny.out.with_name("first"))
     pretrain(first)
     learned = load_run(first.out).encoder.state_dict()
-    net = replace(METHODS["released"], dim=96).build(tiny.data)
+    net = replace(METHODS["released"], encoder=wide).build(tiny.data)
     differences = initialize_from(net, first.out)
     for which in ("target", "context"):
         assert all(torch.equal(value, learned[name]) for name, value in net.encoder(which).state_dict().items())
@@ -311,7 +313,7 @@ def test_both_encoders_start_from_the_encoder_of_a_masked_autoencoder(tiny):
         "predictor.proj.bias: shape 48 in the source, 96 here",
         "predictor.proj.weight: shape 48×24 in the source, 96×24 here",
     ]
-    deeper = replace(METHODS["released"], dim=96, depth=3).build(tiny.data)
+    deeper = replace(METHODS["released"], encoder=replace(wide, depth=3)).build(tiny.data)
     added = "target_encoder.blocks.2.norm1.bias: missing in the source, initialized at random"
     assert added in initialize_from(deeper, first.out)
 

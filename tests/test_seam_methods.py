@@ -85,12 +85,12 @@ def test_more_padding_changes_nothing(method):
 
 
 def pad_masks(masks: Masks) -> Masks:
-    """Append a padded token, whose index is that of a real one, to contexts and targets."""
+    """Append a padded token, whose index is that of the first one, to contexts and targets."""
     context, target, context_valid, target_valid = masks
     assert context_valid is not None and target_valid is not None
     return Masks(
-        nn.functional.pad(context, (0, 1)),
-        nn.functional.pad(target, (0, 1)),
+        torch.cat([context, context[..., :1]], -1),
+        torch.cat([target, target[..., :1]], -1),
         nn.functional.pad(context_valid, (0, 1)),
         nn.functional.pad(target_valid, (0, 1)),
     )
@@ -176,13 +176,13 @@ def test_a_method_without_a_count_of_flops_is_timed_and_logged_without_them(tiny
     assert own.method.describe() == "Mean" and own.method.cost(own.data, []) is None
     timing = time_step(own, own.data.synthetic(64, 0), CPU, count=3)
     assert timing.flops is None and "does not count" in describe_throughput(timing, CPU)
-    meters = Meters(own, CPU, 0, ceiling=1e9)
+    meters = Meters(own, CPU, ceiling=1e9)
     net = own.method.build(own.data)
     step = Steps(own.data.synthetic(64, 0), own.masks, own.data.layout, batch_size=16, total_steps=2, seed=0)[0]
     result = train_step(net, build_optimizer(net, own.optim), step.batch, own.optim.at(0, 2), CPU)
     meters.on_step(result.finite, step.batch)
-    row = meters.row(1, 0.5, result, own.optim.at(0, 2))
-    assert "share_of_ceiling" not in row and "images_per_second" in row
+    row = meters.row({0: 0.5}, {0: result}, own.optim.at(0, 2))
+    assert "share_of_ceiling" not in row and row["loss"] == 0.5
     found = bench(Bench(own.data, own.method, batch_size=8, count=3, threads=1, device="cpu"))
     assert found["flops"] is None and "share_of_ceiling" not in found
     assert "does not count its FLOPs" in capsys.readouterr().out

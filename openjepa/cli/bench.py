@@ -22,6 +22,7 @@ from openjepa.training.device import choose_device
 from openjepa.training.perf.bench import prepare_bench_data, time_steps
 from openjepa.training.perf.hardware import measure_machine, peak_memory
 from openjepa.training.setup import check_batch_size
+from openjepa.training.stages import Stages
 
 DESCRIPTION = "Time the training step of a run, on rendered samples without --data.root, and measure this machine."
 
@@ -109,4 +110,5 @@ def print_flops(work: dict[str, int], plural: str) -> None:
 def main(arguments: list[str]) -> None:
     """Parse the flags on top of a recipe or the automatic choice, and measure."""
     default, rest = default_settings(arguments)
+    default = default.runs[0] if isinstance(default, Stages) else default  # of a recipe of stages: the first
     bench(parse_grouped(Bench(**vars(default)), rest, "jepa bench [RECIPE]", DESCRIPTION))

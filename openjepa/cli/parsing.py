@@ -16,6 +16,16 @@ from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import PARTS, Pretrain, load_config
 from openjepa.training.stages import STAGES_FILE, Stages, load_stages
 
+RENAMED_FLAGS = {  # of earlier versions -> flag of today
+    "--masks.sampler": "--masks",
+    "--method.dim": "--method.encoder.dim",
+    "--method.depth": "--method.encoder.depth",
+    "--method.num-heads": "--method.encoder.num-heads",
+    "--method.positions": "--method.encoder.positions",
+    "--method.predictor-dim": "--method.predictor.dim",
+    "--method.predictor-depth": "--method.predictor.depth",
+}
+
 
 def default_settings(arguments: list[str]) -> tuple[Pretrain | Stages, list[str]]:
     """Return the settings that the flags then override, and the arguments without the recipe's name.
@@ -59,9 +69,14 @@ def chosen_settings(modality: str, arguments: list[str]) -> Pretrain:
 
 def pop_choices(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Return the values of --modality, --method and --masks by kind, and the arguments without them."""
+    for old, new in RENAMED_FLAGS.items():
+        if flag_values(arguments, old) or old in arguments:
+            raise UserError(f"{old} is now {new}: type {new} {' '.join(flag_values(arguments, old))}".rstrip())
     choices, rest = {}, list(arguments)
     for kind in PARTS.values():
-        name = flag_value(rest, f"--{kind}")
+        flag, name = f"--{kind}", flag_value(rest, f"--{kind}")
+        if name is None and flag in rest:
+            raise UserError(f"{flag} needs a name: choose one of {', '.join(registry.names(kind))}")
         if name is not None:
             choices[kind] = name
             rest = without_flag(rest, f"--{kind}")

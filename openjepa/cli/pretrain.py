@@ -79,21 +79,30 @@ def main(arguments: list[str]) -> None:
     recipe = arguments[0] if arguments and not arguments[0].startswith("-") else ""
     start = f"Recipe {recipe}: the defaults below are its settings.\n\n" if recipe else ""
     if isinstance(default, Stages):
-        train_stages(default, rest, start)
+        train_stages(default, rest, start, typed)
         return
     settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", start + description())
     if settings.slurm.nodes and not settings.dry_run:
-        from openjepa.cli.main import main as jepa
-
-        submit_to_slurm(settings, typed, jepa)
+        submit(settings, typed)
         return
     print_changed(default, settings)
     pretrain(settings)
 
 
-def train_stages(stages: Stages, arguments: list[str], start: str) -> None:
+def submit(settings: Pretrain, typed: list[str]) -> None:
+    """Submit the command to Slurm; the job runs it with the same plug-ins."""
+    from openjepa.cli.main import main as jepa
+
+    plugins = [f"--plugin={source}" for source in registry.PLUGINS.sources]
+    submit_to_slurm(settings, [*typed, *plugins], jepa)
+
+
+def train_stages(stages: Stages, arguments: list[str], start: str, typed: list[str]) -> None:
     """Apply the flags to every stage of a recipe and run the stages one after another."""
     runs = [parse_grouped(each, arguments, "jepa pretrain RECIPE", start + description()) for each in stages.runs]
+    if runs[0].slurm.nodes and not runs[0].dry_run:
+        submit(runs[0], typed)
+        return
     folder = run_stages(Stages(tuple(runs)), runs[0].out, pretrain)
     info(f"finished   all stages; the last one is {folder}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -69,6 +70,15 @@ class Describes(Protocol):
     """Say the size of a view and of a token in a few words: the summaries of `jepa pretrain` and `jepa report`."""
 
     def describe(self) -> str: ...
+
+
+@runtime_checkable
+class CountsFlops(Protocol):
+    """Count the work of the tokenizer: the share of the machine's ceiling in the log, and `jepa bench`."""
+
+    def tokenizer_flops(self, dim: int) -> int:
+        """Return the forward FLOPs (multiplications plus additions) of the tokenizer for one raw token."""
+        ...
 
 
 @runtime_checkable
@@ -161,6 +171,12 @@ def require(modality: object, capability: type[C], command: str) -> C:
         f"{modality_name(modality)} cannot be {ACTIONS.get(name, 'used')} by {command}: its class needs the capability "
         f"{name} ({', '.join(methods)}), see docs/architecture.md"
     )
+
+
+def with_root(modality: Any, root: tuple[str, ...]) -> Any:
+    """Return the modality for other files; one that generates its samples has no `root` and stays as it is."""
+    has_root = any(each.name == "root" for each in dataclasses.fields(modality))
+    return dataclasses.replace(modality, root=root) if has_root else modality
 
 
 def modality_name(modality: object) -> str:

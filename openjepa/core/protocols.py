@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Batch, FileList, Layout, Masks, MaskShape, Output, ParamGroup, Samples, Tokens
+from openjepa.core.types import Batch, FileList, Keep, Layout, Masks, MaskShape, Output, ParamGroup, Samples, Tokens
 
 
 @runtime_checkable
@@ -96,9 +96,15 @@ class Modality(Protocol):
     def tokens(self, view: Any) -> Tokens: ...
     def tokenizer(self, dim: int) -> Tokenizer: ...
 
-    def tokenizer_flops(self, dim: int) -> int:
-        """Return the forward FLOPs (multiplications plus additions) of the tokenizer for one raw token."""
-        ...
+
+class Encoder(nn.Module):
+    """Map tokens to features of each token: a transformer, a convolutional network, a graph network …"""
+
+    depth: int = 1  # number of layers that return features
+
+    def forward(self, tokens: Tokens, keep: Keep | None = None, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
+        """Encode all tokens, or the groups of them in `keep` as samples; return the features of each of `layers`."""
+        raise NotImplementedError
 
 
 @runtime_checkable

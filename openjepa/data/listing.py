@@ -64,7 +64,7 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str], include_archives:
         UserError: no root is given, a root does not exist, or nothing has one of the suffixes.
     """
     if not roots:
-        raise UserError("no data given: name a folder of images (for a run: --data.root FOLDER)")
+        raise UserError("no data given: name a folder or a file (for a run: --data.root FOLDER)")
     all_sizes: dict[str, int] = {}
     for root in roots:
         all_sizes.update(files_under(root, suffixes, ARCHIVE_SUFFIXES if include_archives else frozenset()))

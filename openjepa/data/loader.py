@@ -9,7 +9,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -44,7 +43,7 @@ class Steps(torch.utils.data.Dataset):
     def __init__(
         self,
         data: Dataset,
-        masker: Masker,
+        masker: Masker | None,
         layout: Layout,
         *,
         batch_size: int,
@@ -64,7 +63,8 @@ class Steps(torch.utils.data.Dataset):
                 f"the dataset has {len(data)} samples, fewer than --batch-size {batch_size}: "
                 f"try --batch-size {max(1, len(data) // 2)}"
             )
-        masker.shapes(layout)  # raises now if the masks do not fit the layout
+        if masker:
+            masker.shapes(layout)  # raises now if the masks do not fit the layout
         self.data, self.masker, self.layout, self.num_views = data, masker, layout, num_views
         self.seed, self.total_steps = seed, total_steps
         self.batch_size, self.rank, self.local_batch_size = batch_size, rank, batch_size // world_size
@@ -85,7 +85,8 @@ class Steps(torch.utils.data.Dataset):
         samples = torch.from_numpy(self.order[positions[local]])
         reads = [self.data.read(samples, rng.fold_in(view)) for view in range(self.num_views)]
         first = reads[0]
-        masks = self.masker(self.layout, first.pos, first.valid, rng, step / self.total_steps)
+        progress = step / self.total_steps
+        masks = self.masker(self.layout, first.pos, first.valid, rng, progress) if self.masker else ()
         views = tuple(view for read in reads for view in read.views)
         return Step(step, Batch(views, torch.from_numpy(index[local]), masks, first.conditions), first.skipped)
 
@@ -152,8 +153,8 @@ class StepOrError(torch.utils.data.Dataset):
         self.steps, self.workers = steps, workers
 
     def __reduce__(self):
-        """Load the plug-ins in a worker before what they define."""
-        return restore_in_worker, (tuple(PLUGINS.sources), bytes(ForkingPickler.dumps((self.steps, self.workers))))
+        """Let a worker load the plug-ins first: the steps may be of classes that they define."""
+        return restore_in_worker, (PluginsInWorker(tuple(PLUGINS.sources)), self.steps, self.workers)
 
     def __getitem__(self, step: int) -> Step | UserError | OSError:
         try:
@@ -167,10 +168,18 @@ class StepOrError(torch.utils.data.Dataset):
             return error
 
 
-def restore_in_worker(plugins: tuple[str, ...], state: Any) -> StepOrError:
-    """Load the plug-ins, then the steps, which may be of classes that the plug-ins define."""
-    load_plugins(plugins)
-    return StepOrError(*ForkingPickler.loads(state))
+class PluginsInWorker(NamedTuple):
+    """The plug-ins of this process; arriving in another one, they are loaded there."""
+
+    sources: tuple[str, ...]
+
+    def __reduce__(self):
+        return load_plugins, (self.sources,)
+
+
+def restore_in_worker(plugins: None, steps: StepSource, workers: int) -> StepOrError:
+    """Return the steps in a worker, whose plug-ins are loaded by now."""
+    return StepOrError(steps, workers)
 
 
 def check_shared_memory(size: int, workers: int) -> None:

@@ -26,8 +26,9 @@ def draw_signal(
     height, width = size[0] * 2, size[1] * 2  # twice as large, and reduced at the end, for smooth lines
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
-    for number, color in enumerate([] if colors is None else colors):
-        left, right = (round(width * edge / len(colors)) for edge in (number, number + 1))
+    tints = [] if colors is None else colors
+    for number, color in enumerate(tints):
+        left, right = (round(width * edge / len(tints)) for edge in (number, number + 1))
         draw.rectangle((left, 0, right, height), fill=tuple((color * 255).round().astype(int).tolist()))
     strips = signal[:MAX_CHANNELS]
     for channel, values in enumerate(strips):

@@ -78,8 +78,8 @@ def decoder_mask(decoder: LoadedDecoder, count: int, box: Box | None, seed: int)
 @torch.no_grad()
 def decoder_conditions(decoder: LoadedDecoder, view: UInt8[Tensor, "B C H W"], mask: Masks) -> Conditions:
     """Compute the condition from which each image is sampled."""
-    batch = Batch((view,), torch.arange(len(view)))
-    return Conditions(decoder.method.targets(*decoder.device.move((batch, (mask,)))).x.cpu())
+    batch = Batch((view,), torch.arange(len(view)), (mask,))
+    return Conditions(decoder.method.targets(decoder.device.move(batch)).x.cpu())
 
 
 @torch.no_grad()

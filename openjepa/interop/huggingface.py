@@ -143,8 +143,7 @@ def write_huggingface(
     state: StateDict, encoder: PretrainedEncoder, folder: Path, head: dict[str, Any] | None = None
 ) -> None:
     """Write a folder for AutoModel and AutoImageProcessor; with a head, for AutoModelForImageClassification."""
-    rows, columns = encoder.config.data.grid
-    table = position_table(rows, columns, encoder.config.method.encoder.dim)
+    table = position_table(encoder.config.data.grid, encoder.config.method.encoder.dim)
     tensors, config = HF4.to_external(state, table), ijepa_config(encoder)
     if head:
         tensors = {PREFIX + name: x for name, x in tensors.items()}

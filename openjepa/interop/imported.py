@@ -133,7 +133,7 @@ def empty_network(settings: Pretrain, name: str) -> nn.Module:
 def to_our_names(state: StateDict, key_map: KeyMap, settings: Pretrain, name: str, source: str) -> StateDict:
     """Return an external network under our names, checked tensor by tensor."""
     network, grid = empty_network(settings, name), settings.data.grid
-    return check_and_rename(state, key_map, network, position_table(*grid, network_width(settings, name)), source)
+    return check_and_rename(state, key_map, network, position_table(grid, network_width(settings, name)), source)
 
 
 def network_width(settings: Pretrain, name: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core import registry
-from openjepa.core.capabilities import modality_name
+from openjepa.core.capabilities import modality_name, with_root
 from openjepa.core.config import from_plain
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
@@ -22,12 +22,12 @@ def replace_root(modality: Any, root: tuple[str, ...], eval_crop: EvalCrop = "cr
         return dataclasses.replace(modality, root=root, eval_crop=eval_crop)
     if eval_crop != "crop":
         raise UserError(f"--eval-crop {eval_crop} is for images, not for {modality_name(modality)}: leave it out")
-    return dataclasses.replace(modality, root=root)
+    return with_root(modality, root)
 
 
 def modality_to_text(modality: Any) -> str:
     """Return the settings of a modality without its files as JSON."""
-    plain = dataclasses.asdict(dataclasses.replace(modality, root=()))
+    plain = dataclasses.asdict(with_root(modality, ()))
     return json.dumps({"type": registry.name_of("modality", modality), **plain})
 
 

@@ -181,13 +181,13 @@ def format_shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def position_table(rows: int, columns: int, dim: int) -> Float[Tensor, "1 N D"]:
+def position_table(grid: tuple[int, int], dim: int) -> Float[Tensor, "1 N D"]:
     """Return the positional embedding of the released code: sin and cos of the column, then of the row, from fp64.
 
     Our own positions are computed in fp32 in the forward pass, and differ by less than 2e-6 on grids up to 28×28.
     """
     frequency = 1.0 / 10000.0 ** (np.arange(dim // 4) / (dim / 4))
-    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    y, x = np.meshgrid(*(np.arange(count) for count in grid), indexing="ij")
     halves = [np.concatenate([np.sin(angle), np.cos(angle)], 1) for angle in (np.outer(t, frequency) for t in (x, y))]
     return torch.from_numpy(np.concatenate(halves, 1).astype(np.float32))[None]
 

@@ -132,7 +132,7 @@ def write_official(networks: dict[str, StateDict], encoder: PretrainedEncoder, f
     assert isinstance(method, JEPA)
     for name, state in networks.items():
         table = position_table(
-            *encoder.config.data.grid, (method.predictor if name == "predictor" else method.encoder).dim
+            encoder.config.data.grid, (method.predictor if name == "predictor" else method.encoder).dim
         )
         external = KEY_MAPS[name].to_external(state, table)
         content[NETWORKS[name]] = {PREFIX + key: x.clone() for key, x in external.items()}

@@ -18,23 +18,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.core.capabilities import Reads, plural_of, require
+from openjepa.core.capabilities import Reads, plural_of, require, with_root
 from openjepa.core.errors import UserError
 from openjepa.core.options import FeatureKind, PooledKind
-from openjepa.core.protocols import Modality
+from openjepa.core.protocols import Encoder, Modality
+from openjepa.core.types import Tokens
 from openjepa.methods.jepa import JEPA
 from openjepa.nn.predictor import Predictor
 from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.run_folder import (
-    CONTEXT_FILE,
     ENCODER_FILE,
     PREDICTOR_FILE,
     Provenance,
+    exported_encoders,
     load_newest_method,
     load_weights_into,
     read_provenance,
-    read_step_metadata,
+    read_weights_metadata,
 )
 
 LAST_LAYERS = 4  # layers of "last4", the paper's appendix A.2
@@ -44,7 +45,7 @@ OWN_RUN = Provenance()
 POOLED_KINDS: tuple[PooledKind, ...] = ("last", "last4")
 PatchIndices = Sequence[int] | Tensor  # of tokens; of images: patches in raster order
 View = Tensor  # a batch of evaluation views, of a shape and dtype that the modality chooses
-LayerFeatures = tuple[Float[Tensor, "B N D"], ...]
+LayerFeatures = tuple[Float[Tensor, "B N D"] | Tokens, ...]  # Tokens where some are padding
 
 
 class EncoderOutput(NamedTuple):
@@ -105,9 +106,7 @@ class PretrainedEncoder:
     @property
     def fingerprint(self) -> str:
         """Hash the weights and the preprocessing."""
-        digest = hashlib.sha256(
-            repr((dataclasses.replace(self.data, root=()), self.prefix, self.pool, self.made_by)).encode()
-        )
+        digest = hashlib.sha256(repr((with_root(self.data, ()), self.prefix, self.pool, self.made_by)).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -115,11 +114,19 @@ class PretrainedEncoder:
 
     def encode(self, view: View) -> EncoderOutput:
         """Compute the features of a batch of evaluation views."""
-        layers = [tokens.float() for tokens in self.layers(view)]
-        if not layers or layers[-1].ndim != 3 or len(layers[-1]) != len(view):
+        layers = self.layers(view)
+        last = token_values(layers[-1]) if layers else None
+        if last is None or last.ndim != 3 or len(last) != len(view):
             raise UserError(f"{self.name} must return tokens of shape (batch, tokens, width): see docs/evaluation.md")
-        pooled = [x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1) for x in layers[-LAST_LAYERS:]]
-        return EncoderOutput(layers[-1][:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
+        pooled = [self.pool_tokens(x) for x in layers[-LAST_LAYERS:]]
+        return EncoderOutput(last.float()[:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
+
+    def pool_tokens(self, tokens: Tensor | Tokens) -> Float[Tensor, "B D"]:
+        """Pool the tokens of each sample; padding does not count."""
+        if isinstance(tokens, Tokens):
+            return tokens.mean()
+        x = tokens.float()
+        return x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1)
 
     def encode_batches(self, view: View, batch: int = BATCH) -> Iterator[EncoderOutput]:
         """Yield the features of many evaluation views, `batch` at a time."""
@@ -203,6 +210,11 @@ class PretrainedEncoder:
         return F.layer_norm(x, x.shape[-1:])
 
 
+def token_values(tokens: Tensor | Tokens) -> Tensor:
+    """Return the features of tokens, padding included."""
+    return tokens.x if isinstance(tokens, Tokens) else tokens
+
+
 def patch_indices(patches: PatchIndices | Sequence[Sequence[int]]) -> Tensor:
     """Convert patch numbers, or a boolean mask over all patches, to indices."""
     indices = torch.as_tensor(patches)
@@ -214,21 +226,22 @@ def patch_indices(patches: PatchIndices | Sequence[Sequence[int]]) -> Tensor:
 
 
 def from_network(
-    network: ViT,
+    network: Encoder,
     settings: Pretrain,
     name: str,
     step: int = 0,
     predictor: Predictor | None = None,
     provenance: Provenance = OWN_RUN,
+    which: str = "",
 ) -> PretrainedEncoder:
-    """Wrap an encoder of our architecture."""
-    layers, tokens = tuple(range(max(-LAST_LAYERS, -len(network.blocks)), 0)), settings.data.tokens
+    """Wrap one of a method's encoders; `which` is its name, empty for the default one."""
+    layers, tokens = tuple(range(max(-LAST_LAYERS, -network.depth), 0)), settings.data.tokens
     return PretrainedEncoder(
         name,
         settings.data,
         network,
-        lambda view: tuple(output.x for output in network(tokens(view), layers=layers)),
-        untrained=lambda: untrained_encoder(settings),
+        lambda view: tuple(x.x if x.valid is None else x for x in network(tokens(view), layers=layers)),
+        untrained=lambda: untrained_encoder(settings, which),
         made_by=repr(settings.method),
         settings=settings,
         step=step,
@@ -237,10 +250,10 @@ def from_network(
     )
 
 
-def untrained_encoder(settings: Pretrain) -> PretrainedEncoder:
+def untrained_encoder(settings: Pretrain, which: str = "") -> PretrainedEncoder:
     """Build the encoder with the weights that the run's seed gives it; a run with --init-from started elsewhere."""
-    network = settings.method.build(settings.data, settings.seed).encoder().eval()
-    return from_network(network, settings, "before training")
+    network = settings.method.build(settings.data, settings.seed).encoder(which).eval()
+    return from_network(network, settings, "before training", which=which)
 
 
 def load_run(folder: Path, which: str = "") -> PretrainedEncoder:
@@ -251,21 +264,19 @@ def load_run(folder: Path, which: str = "") -> PretrainedEncoder:
     method, step = load_newest_method(folder, settings)
     predictor = getattr(method, "predictor", None)  # for joint embedding an expander, which predicts nothing
     predictor = predictor if isinstance(predictor, Predictor) else None
-    return from_network(
-        method.encoder(which), settings, folder.name, step=step, predictor=predictor, provenance=read_provenance(folder)
-    )
+    provenance = read_provenance(folder)
+    return from_network(method.encoder(which), settings, folder.name, step, predictor, provenance, which)
 
 
 def load_export(folder: Path, settings: Pretrain, which: str) -> PretrainedEncoder:
     """Load an encoder from a folder of weights."""
-    file = folder / (ENCODER_FILE if which in ("", "target") else CONTEXT_FILE)
-    if not file.is_file():
-        raise UserError(f"{folder} is an export, which holds the target encoder alone: give the run's folder")
+    files = exported_encoders(folder)
+    if which and which not in files:
+        raise UserError(f"{folder} has no encoder {which!r}: try --encoder {' or '.join(files)}, or the run's folder")
+    file = folder / (files[which] if which else ENCODER_FILE)
     predictor = None
     if (folder / PREDICTOR_FILE).is_file():
         predictor = load_weights_into(settings.method.build_predictor(settings.data), folder / PREDICTOR_FILE)  # type: ignore[union-attr]
-    network = load_weights_into(settings.method.build_encoder(settings.data), file)
-    step = int(read_step_metadata(file).get("step", settings.steps))
-    return from_network(
-        network, settings, folder.name, step=step, predictor=predictor, provenance=read_provenance(folder)
-    )
+    network = load_weights_into(settings.method.build_encoder(settings.data, which), file)
+    step = int(read_weights_metadata(file).get("step", settings.steps))
+    return from_network(network, settings, folder.name, step, predictor, read_provenance(folder), which)

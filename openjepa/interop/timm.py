@@ -72,7 +72,7 @@ def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
 def write_timm(state: StateDict, encoder: PretrainedEncoder, folder: Path, license: str) -> None:
     """Write a folder with the weights and timm's config."""
     data, method = encoder.data, encoder.config.method
-    tensors = TIMM.to_external(state, position_table(*data.grid, method.encoder.dim))
+    tensors = TIMM.to_external(state, position_table(data.grid, method.encoder.dim))
     with atomic_write(folder / WEIGHTS_FILE) as temporary:
         save_file(tensors, temporary, {"format": "pt"})
     config = {

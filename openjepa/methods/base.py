@@ -28,6 +28,11 @@ class MethodConfig:
     # whether the loss compares samples, so that a batch cannot be split into micro-batches
     whole_batch: ClassVar[bool] = False
 
+    @property
+    def needs_masks(self) -> bool:
+        """Return whether the loader draws masks; a method without a masked part overrides it."""
+        return True
+
     def build(self, modality: Any, seed: int = 0) -> BaseMethod:
         """Build the networks with freshly initialized weights; the same seed gives the same weights."""
         raise NotImplementedError

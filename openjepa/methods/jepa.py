@@ -168,8 +168,8 @@ class MaskedJEPA(BaseMethod):
         keep = self.target_tokens(batch.masks) if self.config.target_input == "targets_only" else None
         *layers, output = self.target_encoder(tokens, keep, layers=(*self.config.target_layers, -1))
         x, std = self.transform(self.average_layers(layers), output.valid)
-        if keep is not None:
-            x = put_back(x, keep, tokens.x.shape[1])
+        if keep is not None:  # back to one row per token of the image; padding repeats tokens, so it changes none
+            x = x.new_zeros(*tokens.x.shape[:2], x.shape[-1]).scatter(1, keep.index[:, 0, :, None].expand_as(x), x)
         if self.config.pixel_loss_weight:
             x = torch.cat([x, normalize_patches(tokens.x)], -1)
         return Targets(x, output.mean(), std)
@@ -259,12 +259,3 @@ class MaskedJEPA(BaseMethod):
 def draws_one_block(data: Modality, masks: Any) -> bool:
     """Return whether a sample has one mask with one target block, as far as the settings tell."""
     return masks.masks_per_sample == 1 and {blocks for _, blocks, _ in masks.shapes(data.layout)} <= {1}
-
-
-def put_back(x: Float[Tensor, "B K E"], keep: Keep, count: int) -> Float[Tensor, "B N E"]:
-    """Return one row per token of the image: those in `keep`, which has one group, and 0 elsewhere."""
-    index = keep.index[:, 0]
-    if keep.valid is not None:
-        index = index.where(keep.valid[:, 0], count)  # padding goes to a row that is cut off
-    rows = x.new_zeros(len(x), count + 1, x.shape[-1])
-    return rows.scatter(1, index[..., None].expand_as(x), x)[:, :count]

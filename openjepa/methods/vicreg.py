@@ -57,6 +57,10 @@ class VICReg(ViTMethodConfig):
     covariance: float = 1.0  # weight of the squared off-diagonal covariances; 1 as in the paper
     masked: bool = False  # encode only the context tokens of a mask of each view: faster, and a harder task
 
+    @property
+    def needs_masks(self) -> bool:
+        return self.masked
+
     def build(self, modality: Modality, seed: int = 0) -> JointEmbedding:
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return JointEmbedding(self, modality, torch.Generator().manual_seed(seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openjepa.core.capabilities import CountsFlops
 from openjepa.core.protocols import Modality
 from openjepa.core.types import MaskShape
 from openjepa.nn.predictor import PredictorConfig
@@ -17,8 +18,8 @@ def transformer_flops(depth: int, dim: int, tokens: int, mlp_ratio: float = 4.0)
 
 
 def vit_flops(encoder: ViTConfig, data: Modality, tokens: int) -> int:
-    """Return the FLOPs of the tokenizer and the blocks on one sequence."""
-    tokenizer = tokens * data.tokenizer_flops(encoder.dim)
+    """Return the FLOPs of the tokenizer and the blocks on one sequence; a tokenizer that is not counted adds 0."""
+    tokenizer = tokens * data.tokenizer_flops(encoder.dim) if isinstance(data, CountsFlops) else 0
     return tokenizer + transformer_flops(encoder.depth, encoder.dim, tokens, encoder.mlp_ratio)
 
 

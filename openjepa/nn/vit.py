@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from openjepa.core.errors import UserError
-from openjepa.core.protocols import Tokenizer
+from openjepa.core.protocols import Encoder, Tokenizer
 from openjepa.core.types import Keep, Tokens
 from openjepa.nn.init import Init, initialize, scale_stem
 from openjepa.nn.positions import Positions, rope_angles, rope_frequency_count, sincos, sincos_frequency_count
@@ -74,7 +74,7 @@ def check_heads(flag: str, dim: int, heads: int, positions: Positions, coordinat
         sincos_frequency_count(dim, coordinates)
 
 
-class ViT(nn.Module):
+class ViT(Encoder):
     """A Vision Transformer that returns features of every input token.
 
     There is no class token; pool the tokens instead. The tokenizer is a child (`patch_embed`); a local one maps only
@@ -92,7 +92,7 @@ class ViT(nn.Module):
         positions: Positions = "sincos",
     ):
         super().__init__()
-        self.dim, self.head_dim, self.positions = dim, dim // num_heads, positions
+        self.dim, self.depth, self.head_dim, self.positions = dim, depth, dim // num_heads, positions
         self.patch_embed = tokenizer
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)

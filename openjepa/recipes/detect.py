@@ -18,22 +18,25 @@ SAMPLED_FILES = 64  # files that are looked at
 
 
 def detect_modality(root: tuple[str, ...]) -> str:
-    """Return the name of the only modality that reads the files below `root`.
+    """Return the name of the modality that reads most of the files below `root`.
 
-    Without a file that any modality reads it is `image`, whose listing says what it looked for. Raises UserError if
-    several modalities read them: the user then names one.
+    A few files of another kind, such as a table of labels beside images, do not matter. Without a file that any
+    modality reads it is `image`, whose listing says what it looked for. Raises UserError if another modality reads
+    more than a quarter as many: the user then names one.
     """
     modalities = {name: registry.find("modality", name) for name in registry.names("modality")}
     suffixes = frozenset().union(*(getattr(cls, "suffixes", ()) for cls in modalities.values()))
-    readers: dict[str, str] = {}  # modality -> one of its files
+    readers: dict[str, list[str]] = {}  # modality -> its files
     for file in islice(sample_files(root, suffixes), SAMPLED_FILES):
         for name, cls in modalities.items():
             if reads(cls, file):
-                readers.setdefault(name, file)
-    if len(readers) > 1:
-        examples = ", ".join(f"{name} reads {file}" for name, file in readers.items())
-        raise UserError(f"the modality is ambiguous ({examples}): add --modality {' or --modality '.join(readers)}")
-    return next(iter(readers), "image")
+                readers.setdefault(name, []).append(file)
+    largest = max(map(len, readers.values()), default=0)
+    candidates = [name for name, files in readers.items() if 4 * len(files) > largest]
+    if len(candidates) > 1:
+        examples = ", ".join(f"{name} reads {readers[name][0]}" for name in candidates)
+        raise UserError(f"the modality is ambiguous ({examples}): add --modality {' or --modality '.join(candidates)}")
+    return candidates[0] if candidates else "image"
 
 
 def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[str]:

@@ -52,10 +52,6 @@ class Pretrain(Guards, Output, Resources, Execution, Training, Parts[Data, Metho
                 raise UserError(f"--{name.replace('_', '-')} must be finite, got {value}")
         for group in (Training, Execution, Resources, Output):
             group.__post_init__(self)
-        for stream in self.streams:
-            if stream.batch_size % self.accumulate:
-                size = stream.batch_size
-                raise UserError(f"a stream's batch size {size} is not a multiple of --accumulate {self.accumulate}")
         self.method.check(self.data, self.masks)  # type: ignore[attr-defined]
 
 

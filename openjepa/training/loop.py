@@ -18,7 +18,7 @@ from openjepa.training.meters import MATMUL_REPEATS, Meters
 from openjepa.training.parallel.ddp import wrap_ddp
 from openjepa.training.perf.hardware import matmul_rate
 from openjepa.training.signals import StopSignals
-from openjepa.training.step import train_step
+from openjepa.training.step import StepResult, train_step
 
 
 def train(
@@ -41,18 +41,20 @@ def train(
     """
     optim, total = settings.optim, settings.steps
     forward = method if settings.fsdp else wrap_ddp(method, device.device)
-    meters = Meters(settings, device, start, ceiling=matmul_rate(device, MATMUL_REPEATS) if log else 0.0)
+    meters = Meters(settings, device, ceiling=matmul_rate(device, MATMUL_REPEATS) if log else 0.0)
+    newest: dict[int, StepResult] = {}  # of each stream
     for step, batch, skipped in loader:
         batch = device.move(batch)
-        meters.on_batch(skipped)
+        meters.on_batch(len(batch.index), skipped)
         hyperparameters = optim.at(step, total)
         result = train_step(method, optimizer, batch, hyperparameters, device, settings.accumulate, optim.clip, forward)
         meters.on_step(result.finite, batch)
+        newest[batch.stream] = result
 
         done = step + 1
         stop_signal = signals.check(step, device.device)
         if is_due(done, settings.log_every, total):
-            meters.report(done, result, hyperparameters, log)
+            meters.report(done, newest, hyperparameters, log)
         if evaluator and log and evaluator.due(done):
             log.write_row(done, evaluator.scores(method))
         if is_due(done, settings.save_every, total) or stop_signal:

@@ -89,14 +89,14 @@ def build_optimizer(method: BaseMethod, settings: Optim) -> torch.optim.AdamW:
     Weight decay applies to matrices, not to biases and norms.
     Source: appendix A.1. As in the official code, the mask token, which is 3-D, has weight decay.
     """
-    blocks = block_matrices(method) if settings.optimizer == "muon" else {}
+    blocks: dict[Tensor, int] = block_matrices(method) if settings.optimizer == "muon" else {}
     groups = [each for group in method.param_groups() for each in split_group(group, blocks)]
     fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     optimizer = Muon if blocks else torch.optim.AdamW
     return optimizer(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused)
 
 
-def split_group(group: ParamGroup, blocks: dict[nn.Parameter, Any]) -> Iterator[dict[str, Any]]:
+def split_group(group: ParamGroup, blocks: dict[Tensor, int]) -> Iterator[dict[str, Any]]:
     """Yield the parts of a group that differ in weight decay or optimizer: matrices, biases and norms, Muon's."""
     decayed = [p for p in group.params if p.ndim > 1 and p not in blocks]
     not_decayed = [p for p in group.params if p.ndim <= 1]

@@ -53,7 +53,8 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
         torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
-        settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
+        if settings.method.needs_masks:
+            settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
         if settings.dry_run:
             return dry_run(settings, device)
         main = is_main()
@@ -114,10 +115,10 @@ def start_from_other_run(settings: Pretrain, method: Any, folder: Path) -> None:
 
 def print_summary(settings: Pretrain, device: Device, count: int, start: int) -> None:
     """Print what the run will do, with every automatic setting as chosen."""
-    data = settings.data
+    data, layout = settings.data, settings.data.layout
     size = f", {data.describe()}" if isinstance(data, Describes) else ""
-    cells = "×".join(map(str, data.layout.shape or (data.layout.count,)))
-    info(f"data       {count:,} samples{size}: a grid of {cells}")
+    tokens = f"a grid of {'×'.join(map(str, layout.shape))}" if layout.shape else f"at most {layout.count} tokens"
+    info(f"data       {count:,} samples{size}: {tokens}")
     info(f"encoder    {settings.method.describe()}")
     info(
         f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), "

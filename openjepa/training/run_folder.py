@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from openjepa.core.config import from_plain
 from openjepa.core.distributed import distribute_like, full_tensor, is_main
@@ -36,6 +35,8 @@ ENCODER_FILE, PROVENANCE_FILE = "encoder.safetensors", "about.json"
 CONTEXT_FILE, PREDICTOR_FILE = "context_encoder.safetensors", "predictor.safetensors"  # optional in an export
 
 CONTEXT_PREFIX, TARGET_PREFIX, PREDICTOR_PREFIX = "context_encoder.", "target_encoder.", "predictor."
+
+DEFAULT_ENCODER = "target"  # name of the encoder in exports that do not say it
 
 StateDict = dict[str, torch.Tensor]
 
@@ -67,24 +68,32 @@ def export_encoder(method: Method, settings: Pretrain, step: int, folder: Path) 
         for name, encoder in method.encoders().items()
     }
     if is_main():
-        files = {encoder_file(name, list(states)): state for name, state in states.items()}
-        write_weights(folder, files, settings, step, read_provenance(settings.out))
+        default = next(iter(states))
+        files = {ENCODER_FILE if name == default else f"{name}_{ENCODER_FILE}": state for name, state in states.items()}
+        write_weights(folder, files, settings, step, read_provenance(settings.out), default)
     return folder
 
 
-def encoder_file(name: str, names: list[str]) -> str:
-    """Return the file of an encoder in an export: that of the first of `names` is ENCODER_FILE."""
-    return ENCODER_FILE if name == names[0] else f"{name}_{ENCODER_FILE}"
+def exported_encoders(folder: Path) -> dict[str, str]:
+    """Return the file of each encoder of an export by the encoder's name, the default one first."""
+    default = read_weights_metadata(folder / ENCODER_FILE).get("encoder", DEFAULT_ENCODER)
+    others = sorted(file.name for file in folder.glob(f"*_{ENCODER_FILE}"))
+    return {default: ENCODER_FILE, **{name.removesuffix(f"_{ENCODER_FILE}"): name for name in others}}
 
 
 def write_weights(
-    folder: Path, files: dict[str, StateDict], settings: Pretrain, step: int, provenance: Provenance
+    folder: Path,
+    files: dict[str, StateDict],
+    settings: Pretrain,
+    step: int,
+    provenance: Provenance,
+    encoder: str = DEFAULT_ENCODER,
 ) -> Path:
-    """Write a folder of weights: the encoder, perhaps other networks, config and provenance."""
+    """Write a folder of weights: the encoder of this name, perhaps other networks, config and provenance."""
     plain = to_json(dataclasses.replace(settings, out=Path(), init_from=None))
     for name, state in files.items():
         with atomic_write(folder / name) as temporary:
-            save_file(state, temporary, {"step": str(step)})
+            save_file(state, temporary, {"step": str(step)} | ({"encoder": encoder} if name == ENCODER_FILE else {}))
     if provenance != Provenance():
         with atomic_write(folder / PROVENANCE_FILE) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(provenance), indent=1))
@@ -129,8 +138,8 @@ def load_newest_method(folder: Path, settings: Pretrain) -> tuple[Any, int]:
     raise UserError(f"{folder} has no checkpoint yet: continue the run with jepa pretrain --out {folder} --resume yes")
 
 
-def read_step_metadata(file: Path) -> dict[str, str]:
-    """Read the metadata of a file of weights, which holds the step."""
+def read_weights_metadata(file: Path) -> dict[str, str]:
+    """Read the metadata of a file of weights: the step, and the name of the encoder."""
     with safe_open(file, "pt") as weights:
         return weights.metadata() or {}
 
@@ -164,7 +173,7 @@ def read_valid_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def initialize_from(method: nn.Module, folder: Path) -> list[str]:
+def initialize_from(method: Any, folder: Path) -> list[str]:
     """Load the weights of another run that fit; describe each tensor or network that does not.
 
     If the other run has only one encoder, as a masked autoencoder does, it also becomes the target encoder.
@@ -179,7 +188,7 @@ def initialize_from(method: nn.Module, folder: Path) -> list[str]:
         }
     fitting = {name: x for name, x in source.items() if name in target and target[name].shape == x.shape}
     method.load_state_dict({name: distribute_like(x, target[name]) for name, x in fitting.items()}, strict=False)
-    if not has_prefix(fitting, CONTEXT_PREFIX, TARGET_PREFIX):
+    if not has_prefix(fitting, *encoder_prefixes(method)):
         raise UserError(
             f"no weights of the encoder in {folder} fit this one: give --init-from a run with the same encoder"
         )
@@ -187,6 +196,12 @@ def initialize_from(method: nn.Module, folder: Path) -> list[str]:
     networks = describe_missing_networks(missing, source.keys(), target.keys())
     tensors = [name for name in missing if name.split(".")[0] not in networks]
     return [*networks.values(), *(describe_mismatch(name, source.get(name), target.get(name)) for name in tensors)]
+
+
+def encoder_prefixes(method: Any) -> list[str]:
+    """Return what the names of the encoders' weights begin with."""
+    encoders = {id(encoder) for encoder in method.encoders().values()}
+    return [f"{name}." for name, module in method.named_modules() if id(module) in encoders]
 
 
 def has_prefix(names: Iterable[str], *prefixes: str) -> bool:

@@ -45,6 +45,12 @@ def check_batch_size(settings: Pretrain) -> None:
             f"{method} compares the samples of a batch, so the batch cannot be split into micro-batches: "
             "leave --accumulate out, or spread the batch over several processes"
         )
+    for stream in settings.streams:
+        if stream.batch_size % parts:
+            raise UserError(
+                f"the batch size {stream.batch_size} of a stream does not divide over {ranks} processes × --accumulate "
+                f"{settings.accumulate}: choose a multiple of {parts}"
+            )
     if settings.batch_size % parts:
         raise UserError(
             f"--batch-size {settings.batch_size} does not divide over {ranks} processes × --accumulate "
@@ -68,14 +74,11 @@ def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: P
 
     These are steps, epochs, device, precision, threads, workers and the statistics that normalize views.
     """
-    if is_main() or cache is None:
-        data = settings.data.dataset(listing, cache)  # the main process packs and measures; the others read its result
-    barrier()
-    data = settings.data.dataset(listing, cache)
-    if isinstance(settings.data, Measures):
-        measured = settings.data.measure(data)
-        data = data if measured is settings.data else measured.dataset(listing, cache)
-        settings = dataclasses.replace(settings, data=measured)
+    data, modality = open_data(settings.data, listing, cache)
+    streams = tuple(
+        dataclasses.replace(each, data=open_data(each.data, each.data.listing(), cache)[1]) for each in settings.streams
+    )
+    settings = dataclasses.replace(settings, data=modality, streams=streams)
     steps_per_epoch = max(1, len(data) // settings.batch_size)
     packed = not hasattr(data, "paths")
     on_cpu = device.device.type == "cpu"
@@ -89,6 +92,18 @@ def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: P
         threads=torch.get_num_threads() if on_cpu else settings.threads,
         workers=workers if settings.workers < 0 else settings.workers,
     )
+
+
+def open_data(modality: Any, listing: FileList, cache: Path | None) -> tuple[Dataset, Any]:
+    """Open the files as a dataset; also return the modality with the statistics that it measures on them."""
+    if is_main() or cache is None:
+        modality.dataset(listing, cache)  # the main process packs and measures; the others read its result
+    barrier()
+    data = modality.dataset(listing, cache)
+    if not isinstance(modality, Measures):
+        return data, modality
+    measured = modality.measure(data)
+    return data if measured is modality else measured.dataset(listing, cache), measured
 
 
 def combine_listings(listing: FileList, settings: Pretrain) -> FileList:
@@ -144,7 +159,7 @@ def stream_steps(
     rank, ranks = rank_and_size()
     return Steps(
         data,
-        owner.masks,
+        owner.masks if settings.method.needs_masks else None,
         owner.data.layout,
         batch_size=owner.batch_size,
         total_steps=total,

@@ -21,9 +21,10 @@ STAGES_FILE = "stages.json"
 
 @dataclass(frozen=True)
 class Stages:
-    """The runs of a recipe, in order. A stage without `init_from` starts from the weights of the stage before.
+    """The runs of a recipe, in order.
 
-    `init_from` and a method's teacher may name an earlier stage: `Path("stage-1")`.
+    A stage starts from the weights of the stage before, unless it has an `init_from` or a teacher of its own; both may
+    name an earlier stage, such as "stage-1".
     """
 
     runs: tuple[Pretrain, ...]
@@ -58,7 +59,8 @@ def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -
 
 def place_stage(stage: Pretrain, out: Path, number: int) -> Pretrain:
     """Return the settings of a stage with its folder, and with the folders of the earlier stages that it names."""
-    start = stage.init_from or (Path(f"stage-{number - 1}") if number > 1 else None)
+    follows = number > 1 and not stage.method.teachers()
+    start = stage.init_from or (Path(f"stage-{number - 1}") if follows else None)
     earlier = {f"stage-{each}": str(stage_folder(out, each)) for each in range(1, number)}
     return dataclasses.replace(
         stage,

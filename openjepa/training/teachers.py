@@ -26,7 +26,7 @@ def attach_teachers(settings: Pretrain, method: Any, device: torch.device) -> No
 
 
 def load_teacher(name: str, folder: str) -> FrozenTeacher:
-    """Load the default encoder of a run or an export, frozen. Raises UserError if there is none."""
+    """Load the default encoder of a run or an export, frozen. Raises UserError if the folder holds no encoder."""
     if not folder:
         raise UserError(f"the method needs a frozen teacher: give the folder of an earlier run, --method.{name} RUN")
     path = Path(folder)

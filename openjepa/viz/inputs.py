@@ -82,10 +82,15 @@ class ImageBatch(NamedTuple):
 
 def figure_data(settings: FigureOptions, data: Any) -> Any:
     """Return the modality with the figure's size and crop. Raises UserError if patches do not fit the size."""
-    if not isinstance(data, PatchGrid):
-        if settings.size:
-            raise UserError(f"--size is for images, not for {modality_name(data)}: leave it out")
-        return replace_root(data, (), settings.eval_crop)
+    if isinstance(data, PatchGrid):
+        return resize_view(settings, data)
+    if settings.size:
+        raise UserError(f"--size is for images, not for {modality_name(data)}: leave it out")
+    return replace_root(data, (), settings.eval_crop)
+
+
+def resize_view(settings: FigureOptions, data: Any) -> Any:
+    """Return the modality with the figure's size and crop, if patches fit the size."""
     sides = settings.size or data.size
     if any(side < data.patch or side % data.patch for side in sides):
         better = " ".join(str(max(1, round(side / data.patch)) * data.patch) for side in sides)

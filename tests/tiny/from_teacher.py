@@ -22,6 +22,10 @@ class FromTeacher(MethodConfig):
     dim: int = 32
     teacher: str = ""  # folder of the run whose encoder is the frozen teacher
 
+    @property
+    def needs_masks(self) -> bool:
+        return False
+
     def build(self, modality: Any, seed: int = 0) -> FromTeacherMethod:
         return FromTeacherMethod(self.dim, modality, torch.Generator().manual_seed(seed))
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openjepa.core.protocols import Encoder
 from openjepa.core.types import Batch, Keep, Output, Tokens
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.base import BaseMethod, MethodConfig
@@ -29,7 +30,7 @@ class TwoLevels(MethodConfig):
         return TwoLevelsMethod(self.dim, modality, torch.Generator().manual_seed(seed))
 
 
-class HighLevel(nn.Module):
+class HighLevel(Encoder):
     """The low encoder and a block on top."""
 
     def __init__(self, low: ViT):

@@ -21,6 +21,10 @@ class World(MethodConfig):
 
     dim: int = 32
 
+    @property
+    def needs_masks(self) -> bool:
+        return False
+
     def build(self, modality: Any, seed: int = 0) -> WorldMethod:
         return WorldMethod(self.dim, modality, torch.Generator().manual_seed(seed))
 

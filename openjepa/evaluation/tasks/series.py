@@ -83,7 +83,7 @@ class Series:
         gap = max(labeled.gap, count_overlaps(data.starts, data.ends))
         if (len(data) - len(data) // labeled.folds) // 2 <= gap:
             raise UserError(
-                f"{len(data)} segments that overlap {gap} later ones are too few for {labeled.folds} "
+                f"{len(data)} segments that each overlap {gap} later ones are too few for {labeled.folds} "
                 "blocks of time: give longer recordings"
             )
         folds = tuple(time_blocks(len(data), labeled.folds, gap))

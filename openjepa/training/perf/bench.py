@@ -52,7 +52,7 @@ def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict
 
 def prepare_bench_data(run: Pretrain, device: Device) -> tuple[Dataset, Pretrain]:
     """Load the run's data, or render synthetic samples for two steps; also return the run with no setting left open."""
-    if run.data.root:
+    if getattr(run.data, "root", ()):
         return prepare_data(run, device, run.data.listing(), None)
     data = run.data.synthetic(2 * run.batch_size, run.seed)
     if isinstance(run.data, Measures):

@@ -31,8 +31,9 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, device: Device, 
     more than 16 shapes, such as the official one, gets code for any length, compiled when it is first needed. No weight
     changes. Raises UserError if torch finds no compiler.
     """
-    shapes = settings.masks.shapes(settings.data.layout)
-    static = len(shapes) <= MAX_STATIC_SHAPES
+    layout = settings.data.layout
+    shapes = settings.masks.shapes(layout) if settings.method.needs_masks else [(layout.count, 0, 0)]
+    static = 0 < len(shapes) <= MAX_STATIC_SHAPES
     if static:  # a block beyond the limit, which counts all blocks of the process, silently runs uncompiled
         limits.recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
         limits.accumulated_recompile_limit += VARIANTS_PER_SHAPE * len(shapes)
