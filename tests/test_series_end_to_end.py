@@ -200,7 +200,7 @@ def test_hours_belong_to_the_segments_that_are_read(tmp_path):
     [
         ({"split": "random"}, "series-hour overlap: use --data.split time-blocks, got random"),
         ({"eval_crop": "squash"}, "--eval-crop squash is for images, not for series"),
-        ({}, "17 segments, each of which overlaps 16 later ones, are too few for 5 blocks of time"),
+        ({}, "17 segments that each overlap 16 later ones are too few for 5 blocks of time"),
     ],
 )
 def test_what_cannot_be_split_honestly_is_an_error(tmp_path, settings, sentence):

@@ -24,7 +24,7 @@ def series_small() -> Pretrain:
     that all hours of the day occur among them.
 
     Command: jepa pretrain series-small --data.root first_year.csv --out runs/series --threads 1 --steps 1000
-    Takes: 5 minutes on one core that other work shared; less than two alone.
+    Takes: 5 minutes on one core that other work shared.
     Result: hour of the day at which a segment of ETTh1's second year starts, 24 classes, in five blocks of time,
     logistic regression / kNN (seed 0): 90.2 / 90.1 %, before training 93.4 / 90.2, raw windows 97.9 / 87.6, Fourier
     magnitudes 4.7 / 4.7, chance 4.2. Training does not help there, and values have the hour anyway: docs/series.md.
