@@ -16,6 +16,7 @@ from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size
 from openjepa.core.fileio import lock_folder
+from openjepa.core.registry import PLUGINS
 from openjepa.data.loader import load_steps
 from openjepa.methods.decoder import Decoder
 from openjepa.training.budget import (
@@ -135,5 +136,6 @@ def export_run(settings: Pretrain, method: Any, callbacks: Callbacks) -> None:
     next_command = f"jepa probe {settings.out} --data.root LABELED_FOLDER"
     if isinstance(settings.method, Decoder):
         next_command = f"jepa decoder sample {settings.out} IMAGES"
+    next_command += "".join(f" --plugin {source}" for source in PLUGINS.sources)
     curves = f"\ncurves     {callbacks.curves([settings.out], settings.out / 'curves.png')}" if callbacks.curves else ""
     info(f"\nencoder    {folder}{curves}\nnext       {next_command}")

@@ -44,6 +44,8 @@ def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -
     resume = stages.runs[0].resume
     if (out / STAGES_FILE).is_file() and resume == "no":
         raise UserError(f"{out} already holds a run: continue it with --resume, or give another --out")
+    if stages.runs[0].dry_run:
+        return dry_run_stages(stages, out, pretrain)
     if is_main():
         with atomic_write(out / STAGES_FILE) as temporary:
             temporary.write_text(json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1))
@@ -53,6 +55,18 @@ def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -
             info(f"stage {number}    of {len(stages.runs)} is finished: {settings.out}")
             continue
         info(f"stage {number}    of {len(stages.runs)}: {settings.out}")
+        pretrain(settings)
+    return stage_folder(out, len(stages.runs))
+
+
+def dry_run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:
+    """Time a few steps of each stage; one with a teacher that is an earlier stage can be timed only after that."""
+    for number, stage in enumerate(stages.runs, 1):
+        settings = place_stage(stage, out, number)
+        if any(not Path(folder).exists() for folder in settings.method.teachers().values()):
+            info(f"stage {number}    of {len(stages.runs)}: cannot be timed before its teacher is trained")
+            continue
+        info(f"stage {number}    of {len(stages.runs)}:")
         pretrain(settings)
     return stage_folder(out, len(stages.runs))
 
