@@ -202,7 +202,7 @@ def test_target_fraction_chooses_masked_tokens_uniformly():
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
 def test_an_invalid_target_fraction_is_a_user_error(fraction):
-    with pytest.raises(UserError, match=r"must be > 0 and <= 1, got .*: try --masks.target-fraction 0.5"):
+    with pytest.raises(UserError, match=r"must be > 0 and <= 1, got .*: try --masks.target-fraction 1"):
         Random(target_fraction=fraction)
 
 
