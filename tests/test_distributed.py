@@ -282,7 +282,7 @@ def test_ranks_share_a_suite(tiny):
     pretrain(tiny)
     torchrun(tiny, code=SUITE)
     text = (tiny.out / "suite" / "small.md").read_text()
-    assert all(f"## {name}" in text for name in ("scenes-count", "scenes-distance", "scenes-kind", "Patches of scenes"))
+    assert all(f"## {name}" in text for name in ("scenes-count", "scenes-distance", "scenes-kind", "scenes-patches"))
     kept = json.loads((tiny.out / "suite" / "scenes-count.json").read_text())["scores"]
     assert len(kept) == 9
 
