@@ -66,13 +66,15 @@ WORKER = """
 import json, os, signal, sys
 from openjepa.cli.pretrain import pretrain
 from openjepa.training.config import from_json
+from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.meters import Meters
 from tests.small import small
 small()
 init, on_step = Meters.__init__, Meters.on_step
-def init_and_note_start(self, settings, device, start, ceiling):
-    init(self, settings, device, start, ceiling)
-    count_and_kill.steps = start
+def init_and_note_start(self, settings, device, ceiling):
+    init(self, settings, device, ceiling)
+    taken = list_checkpoints(settings.out / "checkpoints")
+    count_and_kill.steps = int(taken[0].name.removeprefix("step-")) if taken else 0
 def count_and_kill(self, finite, masks):
     on_step(self, finite, masks)
     count_and_kill.steps += 1
@@ -321,8 +323,9 @@ def test_both_encoders_start_from_the_encoder_of_a_masked_autoencoder(tiny):
 def test_initial_weights_that_do_not_fit_or_are_damaged_are_refused(tiny):
     first = replace(tiny, steps=1, out=tiny.out.with_name("first"))
     pretrain(first)
+    wide = replace(METHODS["released"], encoder=replace(METHODS["released"].encoder, dim=96))
     with pytest.raises(UserError, match="no weights of the encoder in .* fit this one"):
-        initialize_from(torch.nn.Linear(2, 2), first.out)
+        initialize_from(wide.build(tiny.data), first.out)
     (list_checkpoints(first.out / "checkpoints")[0] / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="is damaged .*resume the run"):
         initialize_from(tiny.method.build(tiny.data), first.out)
