@@ -182,14 +182,14 @@ class Weights:
         self.folder, self.seed = folder, seed
         torch.save(official_checkpoint(METHOD, SQUARE), folder / "whole.pth.tar")
         self.content = (folder / "whole.pth.tar").read_bytes()
-        self.expected = read_official(folder / "whole.pth.tar", ImportOptions(METHOD.num_heads)).networks
+        self.expected = read_official(folder / "whole.pth.tar", ImportOptions(METHOD.encoder.num_heads)).networks
 
     def __call__(self, number: int) -> str:
         dice = random.Random(f"{self.seed} weights {number}")
         file, content = self.folder / "case.pth.tar", mutate(self.content, dice, self.content)
         file.write_bytes(content)
         try:
-            found = read_official(file, ImportOptions(METHOD.num_heads)).networks
+            found = read_official(file, ImportOptions(METHOD.encoder.num_heads)).networks
         except UserError as error:
             assert str(error) and "\n" not in str(error)
             return "refused"

@@ -12,7 +12,7 @@ from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.recipes.auto import choose_config, start_from_run
 from openjepa.recipes.detect import detect_modality
-from openjepa.recipes.registry import load_recipe
+from openjepa.recipes.registry import make_recipe
 from openjepa.training.config import PARTS, Pretrain, load_config
 from openjepa.training.stages import STAGES_FILE, Stages, load_stages
 
@@ -42,7 +42,7 @@ def default_settings(arguments: list[str]) -> tuple[Pretrain | Stages, list[str]
     if resume in ("yes", "if-any") and (out / STAGES_FILE).is_file():
         return load_stages(out), rest
     if name:
-        recipe = load_recipe(name)
+        recipe = make_recipe(name)
         return recipe if isinstance(recipe, Stages) else choose_classes(recipe, choices), rest
     asks_help = "-h" in rest or "--help" in rest
     # a Slurm job chooses its settings on the machine where it runs

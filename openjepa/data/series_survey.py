@@ -51,7 +51,7 @@ def survey_files(paths: Sequence[str], columns: tuple[str, ...]) -> Survey:
     if not paths:
         raise UserError("--data.root has no .npy and no .csv files: give the folder of the signals")
     rows = np.linspace(0, len(paths) - 1, min(SURVEYED, len(paths))).astype(int)
-    files = [survey_file(paths[row], columns) for row in rows.tolist()]
+    files = [survey_file(str(paths[row]), columns) for row in rows.tolist()]
     samples = int(np.percentile([each.samples for each in files], 10, method="lower"))
     count = sum(each.count for each in files) * len(paths) // len(files)
     of_signals = paths[0].lower().endswith(".npy") and load_array(paths[0]).ndim == 3

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from openjepa.training.stages import Stages
 
 
-def load_recipe(name: str) -> Pretrain | Stages:
-    """Return the config of a recipe, or its stages. Raises UserError for an unknown name."""
+def make_recipe(name: str) -> Pretrain | Stages:
+    """Return what a recipe returns: the config of a run, or several stages. Raises UserError for an unknown name."""
     check_recipe(name)
     return registry.find("recipe", name)()
+
+
+def load_recipe(name: str) -> Pretrain:
+    """Return the config of a recipe; of stages the first. Raises UserError for an unknown name."""
+    from openjepa.training.stages import Stages  # here, because listing recipes needs no torch
+
+    recipe = make_recipe(name)
+    return recipe.runs[0] if isinstance(recipe, Stages) else recipe
 
 
 def check_recipe(name: str) -> None:

@@ -18,7 +18,6 @@ from openjepa.core.types import Layout
 from openjepa.masking.region import index_mask
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain, is_run_folder, load_config
-from openjepa.training.stages import Stages
 from openjepa.viz.canvas import COLOR_MAP, COLORS, CaptionedFigure, draw_tiles, fade, outline
 from openjepa.viz.inputs import ImageBatch, load_images
 from openjepa.viz.settings import MasksOptions
@@ -58,8 +57,7 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
 def load_config_or_recipe(name: str) -> Pretrain:
     """Load the config of a run, an export or a recipe. Raises UserError if `name` is neither."""
     if name in names("recipe"):
-        recipe = load_recipe(name)
-        return recipe.runs[0] if isinstance(recipe, Stages) else recipe
+        return load_recipe(name)
     if not is_run_folder(Path(name)):
         raise UserError(f"{name} is neither a run nor a recipe: jepa recipes lists the recipes")
     return load_config(Path(name))
