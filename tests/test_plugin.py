@@ -110,7 +110,7 @@ def test_help_shows_exactly_the_settings_of_the_chosen_classes(capsys):
     flags = set(re.findall(r"^\W*(--(?:data|method|masks)\.[\w-]+)", text, re.MULTILINE))
     flags.discard("--data.root")  # of the introduction
     assert flags == {"--data.size", "--method.dim", "--masks.count", "--masks.masks-per-sample"}
-    choices = re.findall(r"--(modality|method|masks) NAME (.*?) --", re.sub(r"\s+", " ", text))
+    choices = re.findall(r"--(modality|method|masks) NAME (.*?)(?= --)", re.sub(r"\s+", " ", text))
     assert [("points" in names, "undo" in names, "nearest" in names) for _, names in choices] == [
         (True, False, False),
         (False, True, False),
