@@ -123,15 +123,22 @@ def test_help_shows_exactly_the_settings_of_the_chosen_classes(capsys):
     [
         ("missing.py", r"--plugin .*missing.py does not exist: give a file \(plugin.py\) or an installed module"),
         ("no_such_lab.audio", "No module named 'no_such_lab'"),
+        ("mae.py", "defines the method 'mae', which exists already: rename the file"),
         ("empty.py", "defines nothing to register: it needs a class with the file's name"),
     ],
 )
 def test_a_plug_in_that_cannot_be_used_is_one_sentence(source, sentence, tmp_path, capsys):
     (tmp_path / "empty.py").write_text("x = 1\n")
+    (tmp_path / "mae.py").write_text("class MAE:\n    build = check = cost = None\n")
     path = str(tmp_path / source) if source.endswith(".py") else source
     assert main(["recipes", "--plugin", path]) == 1
     text = capsys.readouterr().err
     assert re.search(sentence, text) and text.count("\n") == 1
+
+
+def test_plugin_without_a_value_says_what_to_type(capsys):
+    assert main(["recipes", "--plugin"]) == 1
+    assert "--plugin needs a file or a module: type --plugin my_plugin.py" in capsys.readouterr().err
 
 
 def test_an_installed_package_registers_by_its_entry_point(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from openjepa.cli.grouped import parse_grouped
 from openjepa.core.errors import UserError
 from openjepa.core.registry import find, load_plugins
 from openjepa.core.types import Batch, Keep, Masks, Output, Shared
@@ -272,6 +273,16 @@ def test_a_step_of_a_stream_has_its_batch_size_its_masks_and_its_own_samples():
     assert own == [list(range(8 * number, 8 * number + 8)) for number in range(len(own))]
     again = build(replace(CASES["two streams"], steps=12))[1][5].batch
     assert all(torch.equal(one, other) for one, other in zip(again.views, batches[5].views, strict=True))
+
+
+def test_streams_of_a_recipe_have_flags_and_survive_json(recwarn):
+    """Each has its own; no flag loses what the recipe says, and tyro has nothing to warn of."""
+    flags = ["--streams.0.weight", "0.25", "--streams.0.data.size", "40", "--streams.0.masks.mask-ratio", "0.75"]
+    settings = parse_grouped(CASES["two streams"], flags, "jepa pretrain", "")
+    (stream,) = settings.streams
+    assert stream == Stream(tiny("modality", "shifted", size=40), Random(0.75), batch_size=8, weight=0.25)
+    assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
+    assert not [each for each in recwarn if "type parameter" in str(each.message)]
 
 
 def test_micro_batches_cut_what_has_a_row_per_sample_and_nothing_else():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Generic
+from typing import Annotated, Any, Generic, get_type_hints
 
 import tyro
 
@@ -21,9 +21,7 @@ def parse_grouped(default: Any, arguments: list[str], prog: str, description: st
         each.name for each in dataclasses.fields(cls) if each.name not in grouped and getattr(default, each.name) != ()
     ]
     fields: list[tuple[str, Any, Any]] = [
-        (name, annotate_group(concrete, group), extract_group(concrete, default))
-        for name, group in groups.items()
-        for concrete in [concrete_group(group, default)]
+        (name, annotate_group(group, default), extract_group(group, default)) for name, group in groups.items()
     ]
     fields += [(name, concrete_type(getattr(default, name)), getattr(default, name)) for name in own]
     view = dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
@@ -36,7 +34,19 @@ def parse_grouped(default: Any, arguments: list[str], prog: str, description: st
 
 def concrete_type(value: Any) -> Any:
     """Return the type of a value; of a tuple also the type of each of its items, which then get flags `--name.0.…`."""
-    return tuple[tuple(type(each) for each in value)] if isinstance(value, tuple) else type(value)  # type: ignore[misc]
+    if isinstance(value, tuple):
+        return tuple[tuple(narrow_generic(type(each), each) for each in value)]  # type: ignore[misc]
+    return type(value)
+
+
+def narrow_generic(cls: Any, settings: Any) -> Any:
+    """Return a generic dataclass for the types that its fields' values have, whose flags are then shown."""
+    fields = get_type_hints(cls)
+    types = [
+        next(type(getattr(settings, name)) for name, hint in fields.items() if hint is parameter)
+        for parameter in getattr(cls, "__parameters__", ())
+    ]
+    return cls[tuple(types)] if types else cls
 
 
 def settings_groups(cls: type) -> list[type]:
@@ -57,17 +67,10 @@ def has_dataclasses(group: type) -> bool:
     return any(dataclasses.is_dataclass(each.default_factory) for each in dataclasses.fields(group))
 
 
-def concrete_group(group: type, settings: Any) -> type:
-    """Return the group with its generic fields narrowed to the types of their values, whose flags are then shown."""
-    if Generic not in group.__bases__:
-        return group
-    fields = [(each, type(getattr(settings, each))) for each in field_names(group)]
-    return dataclasses.make_dataclass(group.__name__, fields, frozen=True)
-
-
-def annotate_group(concrete: type, group: type) -> Any:
+def annotate_group(group: type, settings: Any) -> Any:
     """Annotate a group so that its flags have no prefix; a group of plain values also gets a heading."""
-    return Annotated[concrete, tyro.conf.arg(name="") if has_dataclasses(group) else tyro.conf.OmitArgPrefixes]
+    prefix = tyro.conf.arg(name="") if has_dataclasses(group) else tyro.conf.OmitArgPrefixes
+    return Annotated[narrow_generic(group, settings), prefix]
 
 
 def extract_group(group: type, settings: Any) -> Any:

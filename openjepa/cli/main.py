@@ -76,6 +76,7 @@ def load_named_plugins(arguments: list[str]) -> list[str]:
 
     --plugin takes one value, and after it any number of further .py files; it can be repeated.
     """
+    from openjepa.core.errors import UserError
     from openjepa.core.registry import load_plugins
 
     rest: list[str] = []
@@ -92,6 +93,8 @@ def load_named_plugins(arguments: list[str]) -> list[str]:
         else:
             expects_file = False
             rest.append(each)
+    if expects_value:
+        raise UserError("--plugin needs a file or a module: type --plugin my_plugin.py")
     load_plugins(sources)
     return rest
 

@@ -153,9 +153,9 @@ def points(kind: str) -> tuple[EntryPoint, ...]:
 def load_plugins(sources: list[str] | tuple[str, ...]) -> None:
     """Import files or modules and register what they define; those that are loaded already stay as they are.
 
-    Raises UserError if one does not exist or defines nothing that can be registered.
+    Raises UserError if one does not exist, defines nothing that can be registered, or takes a name that exists.
     """
-    for source in sources:
+    for source in map(absolute_source, sources):
         if source in PLUGINS.sources:
             continue
         new = dict(registered_by(source))
@@ -165,8 +165,16 @@ def load_plugins(sources: list[str] | tuple[str, ...]) -> None:
                 f"{', '.join(ATTRIBUTES)}, or a function without arguments that returns a Pretrain (a recipe); "
                 "see docs/architecture.md"
             )
+        for kind, name in new:
+            if name in names(kind):
+                raise UserError(f"--plugin {source} defines the {kind} {name!r}, which exists already: rename the file")
         PLUGINS.sources.append(source)
         PLUGINS.registered |= new
+
+
+def absolute_source(source: str) -> str:
+    """Return the absolute path of a file, and a module's name as it is."""
+    return str(Path(source).expanduser().resolve()) if source.endswith(".py") else source
 
 
 def registered_by(source: str) -> Iterator[tuple[tuple[str, str], Any]]:
@@ -195,7 +203,7 @@ def import_plugin(source: str) -> Any:
             return importlib.import_module(source)
         except ModuleNotFoundError as error:
             raise UserError(f"--plugin {source}: {error}: give a file (plugin.py) or an installed module") from error
-    file = Path(source).expanduser().resolve()
+    file = Path(source)
     if not file.is_file():
         raise UserError(f"--plugin {source} does not exist: give a file (plugin.py) or an installed module")
     name = f"openjepa_plugin_{file.stem}"

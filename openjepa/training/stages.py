@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openjepa.core.console import info
-from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
 from openjepa.training.checkpoint import list_checkpoints
@@ -41,14 +41,10 @@ def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -
     Called again with `resume`, it goes on where it stopped, inside a stage or between two. Raises UserError if the
     folder holds the stages of another call and `resume` is not given.
     """
-    resume = stages.runs[0].resume
-    if (out / STAGES_FILE).is_file() and resume == "no":
-        raise UserError(f"{out} already holds a run: continue it with --resume, or give another --out")
     if stages.runs[0].dry_run:
         return dry_run_stages(stages, out, pretrain)
-    if is_main():
-        with atomic_write(out / STAGES_FILE) as temporary:
-            temporary.write_text(json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1))
+    if os.environ.get("RANK", "0") == "0":  # the processes form a group only inside a stage
+        record_stages(stages, out)
     for number, stage in enumerate(stages.runs, 1):
         settings = place_stage(stage, out, number)
         if is_finished(settings):
@@ -57,6 +53,14 @@ def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -
         info(f"stage {number}    of {len(stages.runs)}: {settings.out}")
         pretrain(settings)
     return stage_folder(out, len(stages.runs))
+
+
+def record_stages(stages: Stages, out: Path) -> None:
+    """Write the settings of all stages. Raises UserError if a run is there already and `resume` is not given."""
+    if (out / STAGES_FILE).is_file() and stages.runs[0].resume == "no":
+        raise UserError(f"{out} already holds a run: continue it with --resume, or give another --out")
+    with atomic_write(out / STAGES_FILE) as temporary:
+        temporary.write_text(json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1))
 
 
 def dry_run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:
@@ -93,11 +97,12 @@ def name_folders(method: Any, folders: dict[str, str]) -> Any:
 
 
 def is_finished(settings: Pretrain) -> bool:
-    """Return whether a stage has taken all its steps and exported its encoder."""
+    """Return whether a stage has taken all its steps, also if it is given more now, and exported its encoder."""
     if not (settings.out / "export" / "config.json").is_file():
         return False
     newest = next(iter(list_checkpoints(settings.out / "checkpoints")), None)
-    return newest is not None and int(newest.name.removeprefix("step-")) >= load_config(settings.out).steps
+    steps = max(settings.steps, load_config(settings.out).steps)
+    return newest is not None and int(newest.name.removeprefix("step-")) >= steps
 
 
 def load_stages(out: Path) -> Stages:

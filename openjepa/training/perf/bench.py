@@ -74,6 +74,7 @@ def time_step_parts(
     The device finishes one part before the next starts, so the sum is a little more than the time of `train_step`.
     """
     batch = device.move(step.batch)
+    batch = batch._replace(masks=method.masks(batch))
 
     def compute_targets() -> Any:
         with device.autocast():
