@@ -68,6 +68,20 @@ def test_a_run_of_plug_ins_on_two_ranks_with_loader_processes_is_killed_and_resu
     assert torch.equal(weights(whole), weights(killed))
 
 
+def test_stages_run_on_two_ranks_and_train_on_when_more_steps_are_given(tmp_path):
+    """Then the teacher is another one: the second stage, which began with the earlier one, refuses to go on."""
+    quick = ["--workers", "0", "--device", "cpu", "--precision", "fp32", "--threads", "1", "--no-report"]
+    command = ["pretrain", "second-then-first", *quick, *PLUGINS, "--out", str(tmp_path / "run")]
+
+    def steps_taken() -> list[str]:
+        return [list_checkpoints(tmp_path / "run" / f"stage-{number}" / "checkpoints")[0].name for number in (1, 2)]
+
+    assert [each.wait(120) for each in start([*command, "--steps", "4"], 2)] == [0, 0]
+    assert steps_taken() == ["step-00000004", "step-00000004"]
+    assert [each.wait(120) for each in start([*command, "--steps", "6", "--resume"], 2)] == [1, 1]
+    assert steps_taken() == ["step-00000006", "step-00000004"]
+
+
 @pytest.fixture
 def run(tmp_path) -> Path:
     """Train on the command line with every plug-in named."""
