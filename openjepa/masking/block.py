@@ -35,4 +35,4 @@ class Block(GridStrategy):
 
     def sampler(self) -> MultiBlock:
         """Return the multi-block sampler with one target and a context of everything else."""
-        return MultiBlock(1, 1, (0.6, 0.6), self.target_aspect, (1.0, 1.0), context_fraction=1.0)
+        return MultiBlock(1, (0.6, 0.6), self.target_aspect, (1.0, 1.0), context_fraction=1.0)

@@ -11,11 +11,11 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout, Masks, MaskShape
-from openjepa.masking.strategy import require_at_least, require_fraction
+from openjepa.masking.strategy import Strategy, require_fraction
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Strategy):
     """A random fraction of the tokens is masked, the rest is the context (the I-JEPA paper's Table 6).
 
     All masked tokens are targets, or a random fraction of them, which shortens the predictor's sequences. Takes any
@@ -26,32 +26,28 @@ class Random:
     # fraction of the masked tokens that are targets, chosen at random; the rest is neither seen nor predicted, which is
     # faster
     target_fraction: float = 1.0
-    masks_per_sample: int = 1  # masks drawn per sample in each step; one pass of the target encoder serves all of them
 
     def __post_init__(self):
+        super().__post_init__()
         require_fraction(self, "mask_ratio", "target_fraction")
-        require_at_least(self, 1, "masks_per_sample")
 
-    def __call__(
+    def draw_mask(
         self,
         layout: Layout,
         pos: Float[Tensor, "B N P"] | None,
         valid: Bool[Tensor, "B N"] | None,
         rng: CounterRNG,
         progress: float,
-    ) -> tuple[Masks, ...]:
-        draw = self.draw if valid is None else self.draw_ragged
-        return tuple(draw(layout, valid, rng.fold_in(repeat)) for repeat in range(self.masks_per_sample))  # type: ignore[arg-type]
-
-    def draw(self, layout: Layout, valid: None, rng: CounterRNG) -> Masks:
-        """Draw one mask of every sample."""
+    ) -> Masks:
+        if valid is not None:
+            return self.draw_ragged(valid, rng)
         context_count, target_count = self.counts(layout.count)
         shuffled = rng.uniform("order", layout.count).argsort(dim=1)
         context = shuffled[:, :context_count].sort(dim=1).values
         target = shuffled[:, context_count : context_count + target_count].sort(dim=1).values
         return Masks(context, target[:, None])
 
-    def draw_ragged(self, layout: Layout, valid: Bool[Tensor, "B N"], rng: CounterRNG) -> Masks:
+    def draw_ragged(self, valid: Bool[Tensor, "B N"], rng: CounterRNG) -> Masks:
         """Draw one mask of every sample, of its valid tokens; masks are padded to the longest of the batch."""
         order = torch.where(valid, rng.uniform("order", valid.shape[1]), 2.0).argsort(dim=1)
         counts = [self.counts(count) for count in valid.sum(1).tolist()]

@@ -1,8 +1,8 @@
-"""What mask strategies on a grid share: several masks of a sample, the size of the grid, checks of settings."""
+"""What mask strategies share: several masks of a sample, the size of a grid, checks of settings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,10 +14,11 @@ from openjepa.masking.geometry import MAX_ASPECT, GridSize
 
 
 @dataclass(frozen=True)
-class GridStrategy:
-    """Draws masks on a grid with one or two axes; a subclass draws one mask of every sample (`draw`)."""
+class Strategy:
+    """Draws one or several masks of every sample; a subclass draws one (`draw_mask`)."""
 
-    masks_per_sample: int = 1  # masks drawn per sample in each step; one pass of the target encoder serves all of them
+    # masks drawn per sample in each step; one pass of the target encoder serves all of them
+    masks_per_sample: int = field(default=1, kw_only=True)
 
     def __post_init__(self):
         require_at_least(self, 1, "masks_per_sample")
@@ -30,8 +31,34 @@ class GridStrategy:
         rng: CounterRNG,
         progress: float,
     ) -> tuple[Masks, ...]:
-        grid = grid_size(layout, self)
-        return tuple(self.draw(grid, rng.fold_in(repeat)) for repeat in range(self.masks_per_sample))
+        repeats = (rng.fold_in(repeat) for repeat in range(self.masks_per_sample))
+        return tuple(self.draw_mask(layout, pos, valid, each, progress) for each in repeats)
+
+    def draw_mask(
+        self,
+        layout: Layout,
+        pos: Float[Tensor, "B N P"] | None,
+        valid: Bool[Tensor, "B N"] | None,
+        rng: CounterRNG,
+        progress: float,
+    ) -> Masks:
+        """Draw one mask of every sample; the arguments are those of `Masker`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GridStrategy(Strategy):
+    """Draws masks on a grid with one or two axes, the same at every step of the run; a subclass writes `draw`."""
+
+    def draw_mask(
+        self,
+        layout: Layout,
+        pos: Float[Tensor, "B N P"] | None,
+        valid: Bool[Tensor, "B N"] | None,
+        rng: CounterRNG,
+        progress: float,
+    ) -> Masks:
+        return self.draw(grid_size(layout, self), rng)
 
     def draw(self, grid: GridSize, rng: CounterRNG) -> Masks:
         """Draw one mask of every sample."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
 
+from openjepa.core.protocols import Tokenizer
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import FileList, Samples
+from openjepa.nn.stems import WindowEmbed
 
 
 class Generated(NamedTuple):
@@ -36,4 +40,21 @@ class Generated(NamedTuple):
         return Samples(views, self.label[index], (), rows(self.pos), rows(self.valid), rows(self.conditions))
 
 
-GENERATED_FILES = FileList(["generated"], "generated")
+@dataclass(frozen=True)
+class GeneratedModality:
+    """A modality without files; a subclass writes `layout`, `token_dim`, `synthetic` and `tokens`."""
+
+    size: int = 64  # number of generated samples
+
+    def listing(self) -> FileList:
+        return FileList(["generated"], "generated")
+
+    def dataset(self, source: FileList, cache: Path | None = None) -> Generated:
+        return self.synthetic(self.size, 0)
+
+    def synthetic(self, size: int, seed: int) -> Generated:
+        """Generate labeled samples."""
+        raise NotImplementedError
+
+    def tokenizer(self, dim: int) -> Tokenizer:
+        return WindowEmbed(self.token_dim, dim)  # type: ignore[attr-defined]

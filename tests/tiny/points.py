@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from openjepa.core.types import FileList, Layout, Tokens
-from openjepa.nn.stems import WindowEmbed
-from tests.tiny.generated import GENERATED_FILES, Generated
+from openjepa.core.types import Layout, Tokens
+from tests.tiny.generated import Generated, GeneratedModality
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(GeneratedModality):
     """Points in space. A view is (B, N, 4): coordinates and 1; padding is 0."""
-
-    size: int = 64  # number of generated samples
 
     @property
     def layout(self) -> Layout:
@@ -27,12 +22,6 @@ class Points:
     @property
     def token_dim(self) -> int:
         return 4
-
-    def listing(self) -> FileList:
-        return GENERATED_FILES
-
-    def dataset(self, source: FileList, cache: Path | None = None) -> Generated:
-        return self.synthetic(self.size, 0)
 
     def synthetic(self, size: int, seed: int) -> Generated:
         generator = torch.Generator().manual_seed(seed)
@@ -46,9 +35,3 @@ class Points:
 
     def tokens(self, view: Tensor) -> Tokens:
         return Tokens(view, view[..., :3], view[..., 3] != 0)
-
-    def tokenizer(self, dim: int) -> Any:
-        return WindowEmbed(4, dim)
-
-    def tokenizer_flops(self, dim: int) -> int:
-        return 2 * 4 * dim

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from openjepa.core.protocols import Tokenizer
-from openjepa.core.types import FileList, Layout, Tokens
-from tests.tiny.generated import GENERATED_FILES, Generated
+from openjepa.core.types import Layout, Tokens
+from tests.tiny.generated import Generated, GeneratedModality
 
 NODES = 16
 
 
 @dataclass(frozen=True)
-class Ring:
+class Ring(GeneratedModality):
     """Nodes on a ring. A view is (B, 16, 3): three values at each node."""
-
-    size: int = 64  # number of generated samples
 
     @property
     def layout(self) -> Layout:
@@ -28,12 +25,6 @@ class Ring:
     @property
     def token_dim(self) -> int:
         return 3
-
-    def listing(self) -> FileList:
-        return GENERATED_FILES
-
-    def dataset(self, source: FileList, cache: Path | None = None) -> Generated:
-        return self.synthetic(self.size, 0)
 
     def synthetic(self, size: int, seed: int) -> Generated:
         generator = torch.Generator().manual_seed(seed)
@@ -54,9 +45,6 @@ class Ring:
 
     def tokenizer(self, dim: int) -> Tokenizer:
         return NeighborMean(dim)
-
-    def tokenizer_flops(self, dim: int) -> int:
-        return 2 * 6 * dim
 
 
 class NeighborMean(Tokenizer):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import FileList, Layout, Samples, Tokens
-from openjepa.nn.stems import WindowEmbed
-from tests.tiny.generated import GENERATED_FILES, Generated
+from openjepa.core.types import Layout, Samples, Tokens
+from tests.tiny.generated import Generated, GeneratedModality
 
 
 class ShiftedPairs(Generated):
@@ -30,10 +27,8 @@ class ShiftedPairs(Generated):
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(GeneratedModality):
     """Signals of 32 values. Views are (B, 32); conditions (B, 1, 2) are gain and offset of the second view."""
-
-    size: int = 64  # number of generated samples
 
     @property
     def layout(self) -> Layout:
@@ -42,12 +37,6 @@ class Shifted:
     @property
     def token_dim(self) -> int:
         return 4
-
-    def listing(self) -> FileList:
-        return GENERATED_FILES
-
-    def dataset(self, source: FileList, cache: Path | None = None) -> ShiftedPairs:
-        return self.synthetic(self.size, 0)
 
     def synthetic(self, size: int, seed: int) -> ShiftedPairs:
         generator = torch.Generator().manual_seed(seed)
@@ -58,9 +47,3 @@ class Shifted:
     def tokens(self, view: Tensor) -> Tokens:
         pos = torch.arange(8, device=view.device, dtype=torch.float32)[:, None]
         return Tokens(view.unflatten(1, (8, 4)), pos.expand(len(view), -1, -1))
-
-    def tokenizer(self, dim: int) -> Any:
-        return WindowEmbed(4, dim)
-
-    def tokenizer_flops(self, dim: int) -> int:
-        return 2 * 4 * dim

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from openjepa.core.types import FileList, Layout, Tokens
-from openjepa.nn.stems import WindowEmbed
-from tests.tiny.generated import GENERATED_FILES, Generated
+from openjepa.core.types import Layout, Tokens
+from tests.tiny.generated import Generated, GeneratedModality
 
 STEPS = 8
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(GeneratedModality):
     """States over time. A view is (B, 8, 2); conditions are the 7 actions (B, 7, 2) between the states."""
-
-    size: int = 64  # number of generated samples
 
     @property
     def layout(self) -> Layout:
@@ -29,12 +24,6 @@ class Trajectory:
     @property
     def token_dim(self) -> int:
         return 2
-
-    def listing(self) -> FileList:
-        return GENERATED_FILES
-
-    def dataset(self, source: FileList, cache: Path | None = None) -> Generated:
-        return self.synthetic(self.size, 0)
 
     def synthetic(self, size: int, seed: int) -> Generated:
         generator = torch.Generator().manual_seed(seed)
@@ -46,9 +35,3 @@ class Trajectory:
     def tokens(self, view: Tensor) -> Tokens:
         pos = torch.arange(view.shape[1], device=view.device, dtype=torch.float32)[:, None]
         return Tokens(view, pos.expand(len(view), -1, -1))
-
-    def tokenizer(self, dim: int) -> Any:
-        return WindowEmbed(2, dim)
-
-    def tokenizer_flops(self, dim: int) -> int:
-        return 2 * 2 * dim

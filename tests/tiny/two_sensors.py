@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from openjepa.core.types import FileList, Layout, Tokens
-from openjepa.nn.stems import WindowEmbed
-from tests.tiny.generated import GENERATED_FILES, Generated
+from openjepa.core.types import Layout, Tokens
+from tests.tiny.generated import Generated, GeneratedModality
 
 
 @dataclass(frozen=True)
-class TwoSensors:
+class TwoSensors(GeneratedModality):
     """Two signals per sample, (B, 64) and (B, 32). `second=True` reads the second one alone, for its own run."""
 
-    size: int = 64  # number of generated samples
     second: bool = False
 
     @property
@@ -28,12 +24,6 @@ class TwoSensors:
     @property
     def token_dim(self) -> int:
         return 4 if self.second else 8
-
-    def listing(self) -> FileList:
-        return GENERATED_FILES
-
-    def dataset(self, source: FileList, cache: Path | None = None) -> Generated:
-        return self.synthetic(self.size, 0)
 
     def synthetic(self, size: int, seed: int) -> Generated:
         generator = torch.Generator().manual_seed(seed)
@@ -46,9 +36,3 @@ class TwoSensors:
         x = view.unflatten(1, (8, -1))
         pos = torch.arange(8, device=view.device, dtype=torch.float32)[:, None]
         return Tokens(x, pos.expand(len(view), -1, -1))
-
-    def tokenizer(self, dim: int) -> Any:
-        return WindowEmbed(self.token_dim, dim)
-
-    def tokenizer_flops(self, dim: int) -> int:
-        return 2 * self.token_dim * dim

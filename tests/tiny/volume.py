@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from openjepa.core.types import FileList, Layout, Tokens
-from openjepa.nn.stems import WindowEmbed
-from tests.tiny.generated import GENERATED_FILES, Generated
+from openjepa.core.types import Layout, Tokens
+from tests.tiny.generated import Generated, GeneratedModality
 
 SHAPE = (2, 4, 4)
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(GeneratedModality):
     """A short gray video. A view is (B, 4, 8, 8)."""
-
-    size: int = 64  # number of generated samples
 
     @property
     def layout(self) -> Layout:
@@ -29,12 +24,6 @@ class Volume:
     @property
     def token_dim(self) -> int:
         return 8
-
-    def listing(self) -> FileList:
-        return GENERATED_FILES
-
-    def dataset(self, source: FileList, cache: Path | None = None) -> Generated:
-        return self.synthetic(self.size, 0)
 
     def synthetic(self, size: int, seed: int) -> Generated:
         generator = torch.Generator().manual_seed(seed)
@@ -50,9 +39,3 @@ class Volume:
         axes = torch.meshgrid(*(torch.arange(count, device=view.device) for count in SHAPE), indexing="ij")
         pos = torch.stack(axes, -1).flatten(0, 2).float()
         return Tokens(x, pos.expand(len(view), -1, -1))
-
-    def tokenizer(self, dim: int) -> Any:
-        return WindowEmbed(8, dim)
-
-    def tokenizer_flops(self, dim: int) -> int:
-        return 2 * 8 * dim
