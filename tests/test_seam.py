@@ -22,12 +22,13 @@ from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.run import pretrain
 from openjepa.training.run_folder import load_newest_method
 from openjepa.training.settings import Stream
-from openjepa.training.setup import build_model
+from openjepa.training.setup import build_model, prepare_data
 from openjepa.training.stages import Stages, load_stages, run_stages
 from openjepa.training.step import micro_batches, train_step
 from tests.conftest import CPU, METHODS
 from tests.ranks import rank_environments
 from tests.ready import Ready
+from tests.tiny.generated import Generated
 
 TINY = Path(__file__).with_name("tiny")
 PLUGINS = [
@@ -283,6 +284,21 @@ def test_streams_of_a_recipe_have_flags_and_survive_json(recwarn):
     assert stream == Stream(tiny("modality", "shifted", size=40), Random(0.75), batch_size=8, weight=0.25)
     assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
     assert not [each for each in recwarn if "type parameter" in str(each.message)]
+
+
+class Decoded(Generated):
+    """Samples that take long to read."""
+
+    decodes_files = True
+
+
+def test_a_data_set_says_whether_loader_processes_pay(monkeypatch):
+    settings = replace(CASES["volume, jepa"], workers=-1)
+    listing = settings.data.listing()
+    assert prepare_data(settings, CPU, listing, None)[1].workers == 0
+    dataset = type(settings.data).dataset
+    monkeypatch.setattr(type(settings.data), "dataset", lambda *arguments: Decoded(*dataset(*arguments)))
+    assert prepare_data(settings, CPU, listing, None)[1].workers == 1
 
 
 def test_micro_batches_cut_what_has_a_row_per_sample_and_nothing_else():

@@ -150,6 +150,13 @@ class Baselines(Protocol):
         ...
 
 
+@runtime_checkable
+class DecodesFiles(Protocol):
+    """Mark a data set whose `read` decodes files, so that loader processes pay: `jepa pretrain --workers -1`."""
+
+    decodes_files: ClassVar[bool]
+
+
 C = TypeVar("C")
 
 ACTIONS = {  # what a modality without the capability cannot be

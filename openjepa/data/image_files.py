@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -104,6 +104,8 @@ class ImageFiles:
 
     Training replaces an undecodable file by one that depends only on (seed, n, attempt).
     """
+
+    decodes_files: ClassVar[bool] = True
 
     def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str):
         self.config, self.paths, self.fingerprint = config, paths, fingerprint

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from openjepa.core.capabilities import Measures
+from openjepa.core.capabilities import DecodesFiles, Measures
 from openjepa.core.console import info
 from openjepa.core.cpus import available_cores
 from openjepa.core.distributed import barrier, is_main, local_size, rank_and_size
@@ -80,9 +80,10 @@ def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: P
     )
     settings = dataclasses.replace(settings, data=modality, streams=streams)
     steps_per_epoch = max(1, len(data) // settings.batch_size)
-    packed = not hasattr(data, "paths")
     on_cpu = device.device.type == "cpu"
-    workers = 0 if packed else min(8, max(1, available_cores() // local_size() - (not on_cpu)))
+    workers = (
+        0 if not isinstance(data, DecodesFiles) else min(8, max(1, available_cores() // local_size() - (not on_cpu)))
+    )
     return data, dataclasses.replace(
         settings,
         steps=settings.steps or max(1, round(settings.epochs * steps_per_epoch)),
