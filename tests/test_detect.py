@@ -45,6 +45,7 @@ def test_classes_are_chosen_by_name_and_keep_what_they_share():
         (["--method"], "--method needs a name: choose one of decoder, jepa, mae, vicreg"),
         (["--method", "jepp"], "unknown method 'jepp': did you mean jepa? choose one of"),
         (["--masks.sampler", "random"], "--masks.sampler is now --masks: type --masks random"),
+        (["--method.standardize"], "--method.standardize is now --method.target-transforms standardize"),
         (["--method.dim", "192"], "--method.dim is now --method.encoder.dim: type --method.encoder.dim 192"),
     ],
 )

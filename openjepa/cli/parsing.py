@@ -24,6 +24,11 @@ RENAMED_FLAGS = {  # of earlier versions -> flag of today
     "--method.positions": "--method.encoder.positions",
     "--method.predictor-dim": "--method.predictor.dim",
     "--method.predictor-depth": "--method.predictor.depth",
+    "--method.predictor-heads": "--method.predictor.num-heads",
+    "--method.mlp-ratio": "--method.encoder.mlp-ratio",
+    "--method.stem-init": "--method.encoder.stem-init",
+    "--method.center": "--method.target-transforms center",
+    "--method.standardize": "--method.target-transforms standardize",
 }
 
 
@@ -39,7 +44,7 @@ def default_settings(arguments: list[str]) -> tuple[Pretrain | Stages, list[str]
         config = dataclasses.replace(load_config(out), out=out)
         check_same_choices(config, choices)
         return config, rest
-    if resume in ("yes", "if-any") and (out / STAGES_FILE).is_file():
+    if resume in ("yes", "if-any") and not name and (out / STAGES_FILE).is_file():
         return load_stages(out), rest
     if name:
         recipe = make_recipe(name)

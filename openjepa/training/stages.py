@@ -106,5 +106,13 @@ def is_finished(settings: Pretrain) -> bool:
 
 
 def load_stages(out: Path) -> Stages:
-    """Load the stages that `run_stages` wrote to a folder."""
-    return Stages(tuple(from_json(each) for each in read_json(out / STAGES_FILE)["stages"]))
+    """Load the stages that `run_stages` wrote to a folder. Raises UserError if their file is damaged."""
+    file = out / STAGES_FILE
+    try:
+        return Stages(tuple(from_json(each) for each in read_json(file)["stages"]))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}): name the recipe again, jepa pretrain RECIPE --resume"
+        ) from error

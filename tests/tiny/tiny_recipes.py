@@ -1,4 +1,4 @@
-"""Recipes: one run, and two stages of which the second learns from the first one's frozen encoder."""
+"""Recipes: one run, and two stages; the second stage learns from the frozen encoder of the first."""
 
 from __future__ import annotations
 
