@@ -394,7 +394,7 @@ def test_a_run_killed_in_any_stage_ends_with_the_weights_of_one_that_was_not(tmp
     with pytest.raises(UserError, match="already holds a run: continue it with --resume"):
         run_stages(stages, tmp_path / "killed", pretrain)
     (tmp_path / "killed" / "stages.json").write_text("{}")
-    with pytest.raises(UserError, match=r"stages.json cannot be read .*; name the recipe again"):
+    with pytest.raises(UserError, match=r"stages.json cannot be read .*: name the recipe again"):
         load_stages(tmp_path / "killed")
 
 
