@@ -18,6 +18,7 @@ COMMANDS = {
         "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images"),
         "demo": ("[DEMO]", "render scenes, train on them and measure the encoder, in minutes"),
         "doctor": ("FOLDER", "check a folder of images before training on it"),
+        "labels": ("FOLDER", "describe labeled data: classes, splits, what is left out"),
         "shards": ("FOLDER OUT", "pack a folder into tar shards; every command reads them"),
         "bench": ("[RECIPE]", "images/s, and the share of what this machine can do"),
         "recipes": ("[NAME]", "list the recipes, or describe one"),

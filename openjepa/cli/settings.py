@@ -12,7 +12,18 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from openjepa.core.arguments import Exported, Features, Folder, Folders, Images, Repository, Run, Runs, Source
+from openjepa.core.arguments import (
+    Exported,
+    Features,
+    Folder,
+    Folders,
+    Images,
+    OptionalFolders,
+    Repository,
+    Run,
+    Runs,
+    Source,
+)
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Shards
@@ -29,6 +40,27 @@ class Doctor:
     out: Path = Path("runs/doctor")  # folder for doctor.json, which names every file, and the histograms doctor.png
     workers: int = -1  # processes; -1: one per core
     near_duplicates: bool = True  # also look for near duplicates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Describe labeled data: classes, splits, how they were found, what is left out and why, and what looks wrong.
+
+    probe, compare and suite use the same description.
+
+    Example: jepa labels photos/ --labels photos.csv --label species --group animal
+    """
+
+    folder: OptionalFolders = ()  # folders, archives or lists of paths; none with --train and --test
+    labels: str = "auto"  # a table of labels: .csv, .json, .jsonl or .parquet; auto: what is found; folders: no table
+    label: str = ""  # column of classes in that table
+    group: str = ""  # its column of subjects, patients …, for --data.split groups
+    pattern: str = ""  # regular expression whose first group is the class in a file's path, e.g. '^([a-z]+)_'
+    class_depth: int = 1  # which folder is the class: 1 the first one below FOLDER, train/ or test/; 2 the one below
+    train: tuple[str, ...] = ()  # folders of training data, in place of FOLDER; with --test
+    test: tuple[str, ...] = ()  # folders of test data
+    modality: str = ""  # of the files; default: as the files tell
+    count: int = 20  # classes to print
 
 
 DemoName = Annotated[str, Positional, arg(metavar="DEMO", help=summaries("demo"))]
@@ -263,6 +295,7 @@ class Push:
 SETTINGS: dict[str, type] = {
     "demo": Demo,
     "doctor": Doctor,
+    "labels": Labels,
     "shards": Shards,
     "probe": Probe,
     "compare": Compare,

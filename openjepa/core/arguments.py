@@ -27,4 +27,6 @@ Images = Annotated[tuple[str, ...], Positional, arg(metavar="IMAGES …")]
 
 Folders = Annotated[tuple[str, ...], Positional, arg(metavar="FOLDER …")]
 
+OptionalFolders = Annotated[tuple[str, ...], Positional, arg(metavar="FOLDER …")]
+
 Output = Annotated[Path, Positional, arg(metavar="OUT")]

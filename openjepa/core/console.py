@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Literal
@@ -14,6 +15,12 @@ console = Console(highlight=False, stderr=False)
 def info(message: str) -> None:
     """Print a message for the user on standard output."""
     console.print(message, soft_wrap=True, markup=False)
+
+
+@functools.cache  # data is listed more than once
+def info_once(message: str) -> None:
+    """Print a message for the user on standard output, once in a process."""
+    info(message)
 
 
 def warn(message: str) -> None:

@@ -188,10 +188,17 @@ class Signal(NamedTuple):
 
 
 class FileList(NamedTuple):
-    """The files of a source in a fixed order, and a fingerprint of their names and sizes."""
+    """The files of a source in a fixed order, and a fingerprint of them; of labeled files also what they are labeled.
+
+    Without `labels` a dataset takes the names of the folders that the files are in.
+    """
 
     paths: list[str]
     fingerprint: str
+    left_out: tuple[Any, ...] = ()  # LeftOut: how many files beside them are not read, and why
+    roots: tuple[str, ...] = ()  # the folders and files that were listed
+    labels: tuple[str, ...] = ()  # class of each file; "" of a file without one
+    groups: tuple[str, ...] = ()  # of each file: subject, patient, recording …
 
 
 class Score(NamedTuple):

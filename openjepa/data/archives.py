@@ -13,7 +13,9 @@ from typing import NamedTuple
 from openjepa.core.console import warn
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
+from openjepa.data.never_data import NO_SUFFIX, SECOND_PICTURE, LeftOutFiles, reason_in_path
 from openjepa.data.parquet import list_rows, read_row
+from openjepa.data.webdataset import LABEL_SUFFIXES, MAX_LABEL_BYTES, LabelFiles, find_second_pictures
 
 ARCHIVE_SUFFIXES = frozenset({".tar", ".parquet"})
 
@@ -21,11 +23,9 @@ COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 ADDRESS = re.compile(r"(.+?\.(?:tar|parquet))/(\d{1,18})\+(\d{1,18})/(.+)", re.DOTALL | re.IGNORECASE)
 
-FORMAT = 1  # of the index files
+FORMAT = 2  # of the index files
 
 MAX_INDEX_BYTES = 2**30  # larger index files are ignored and rebuilt
-
-MAX_LABEL_LENGTH = 256  # bytes of a label file (KEY.cls) in a tar
 
 TAR_BLOCK = tarfile.BLOCKSIZE
 
@@ -87,16 +87,31 @@ def is_parquet(archive: str) -> bool:
     return archive.lower().endswith(".parquet")
 
 
-def list_addresses(archive: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """Yield address and size of every image in an archive, in the archive's order.
+def list_addresses(archive: str, suffixes: frozenset[str], left_out: LeftOutFiles) -> Iterator[tuple[str, int]]:
+    """Yield address and size of every image in an archive, in the archive's order: one of each sample of a webdataset.
 
     Raises:
         UserError: the archive is damaged.
     """
     any_name = is_parquet(archive)  # its rows are images whatever their names
-    for first, second, size, name in list_members(archive):
-        if any_name or PurePosixPath(name).suffix.lower() in suffixes:
-            yield f"{archive}/{first}+{second}/{name}", size
+    members = list_members(archive)
+    pictures = [each for each in members if any_name or PurePosixPath(each.name).suffix.lower() in suffixes]
+    seconds = set() if any_name else find_second_pictures(each.name for each in pictures if not reason_of(each))
+    for each in members:
+        suffix = PurePosixPath(each.name).suffix.lower()
+        is_picture = any_name or suffix in suffixes
+        if any_name or not (reason := reason_of(each) or (SECOND_PICTURE if each.name in seconds else "")):
+            if is_picture:
+                yield f"{archive}/{each.first}+{each.second}/{each.name}", each.size
+            elif suffix not in LABEL_SUFFIXES:
+                left_out.add(suffix or NO_SUFFIX, f"{archive}/{each.name}")
+        else:
+            left_out.add(reason, f"{archive}/{each.name}")
+
+
+def reason_of(member: Member) -> str:
+    """Return why a member is never data; empty if it may be."""
+    return reason_in_path(part for part in PurePosixPath(member.name).parts if part not in (".", ".."))
 
 
 def check_complete(folder: Path) -> None:
@@ -150,18 +165,18 @@ def read_index(file: Path, stamp: dict[str, int]) -> list[Member] | None:
 def list_tar_members(archive: str) -> Iterator[Member]:
     """Yield the regular files of a tar, without links and devices.
 
-    Of two files with the same name the later one counts, as when extracting. As in webdataset, the content of KEY.cls
-    is the label of KEY.jpg; the label becomes the folder of the image.
+    Of two files with the same name the later one counts, as when extracting. As in webdataset, the content of KEY.cls,
+    or of KEY.json, is the label of KEY.jpg; the label becomes the folder of the image.
     """
     extents = {name: extent for name, extent in list_tar_files(archive) if extent}
-    labels = {
-        name.removesuffix(".cls"): read_bytes(archive, *extent).decode(errors="replace").strip().replace("/", "-")
-        for name, extent in extents.items()
-        if name.endswith(".cls") and extent[1] <= MAX_LABEL_LENGTH
-    }
+    labels = LabelFiles()
+    for name in sorted(extents, key=lambda name: not name.lower().endswith(".cls")):  # KEY.cls before KEY.json
+        offset, count = extents[name]
+        if PurePosixPath(name).suffix.lower() in LABEL_SUFFIXES and count <= MAX_LABEL_BYTES:
+            labels.add(name, read_bytes(archive, offset, count))
     for name, (offset, count) in extents.items():
-        folder, slash, last = name.rpartition("/")
-        label = labels.get(f"{folder}{slash}{last.split('.')[0]}")
+        last = name.rpartition("/")[2]
+        label = "" if PurePosixPath(name).suffix.lower() in LABEL_SUFFIXES else labels.label_of(name)
         yield Member(offset, count, count, f"{label}/{last}" if label else name)
 
 

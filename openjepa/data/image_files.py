@@ -24,6 +24,7 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples, Skipped
 from openjepa.data.archives import label_folder
 from openjepa.data.crops import Crops, resample
+from openjepa.data.file_labels import FileLabels, number_names
 from openjepa.data.image_io import EncodedImage, Undecodable, crop_file, decode_image, image_size, read_image_file
 from openjepa.data.listing import MappedPathList
 
@@ -107,8 +108,15 @@ class ImageFiles:
 
     decodes_files: ClassVar[bool] = True
 
-    def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str):
-        self.config, self.paths, self.fingerprint = config, paths, fingerprint
+    def __init__(
+        self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str, labels: FileLabels | None = None
+    ):
+        self.config, self.paths, self.fingerprint, self.labels = config, paths, fingerprint, labels
+
+    @property
+    def groups(self) -> Int[Tensor, "S"] | None:
+        """Return the number of each image's group, if groups are known."""
+        return self.labels.groups if self.labels else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,11 +128,10 @@ class ImageFiles:
 
     @cached_property
     def folder_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
-        """Return the sorted names of the files' folders, and each file's index into them."""
-        names = [label_folder(path) for path in self.paths]
-        classes = tuple(sorted(set(names)))
-        class_index = {name: position for position, name in enumerate(classes)}
-        return classes, torch.tensor([class_index[name] for name in names])
+        """Return the sorted names of the classes, or of the files' folders, and each file's index into them."""
+        if self.labels and self.labels.names:
+            return number_names(self.labels.names)
+        return number_names([label_folder(path) for path in self.paths])
 
     def __len__(self) -> int:
         return len(self.paths)

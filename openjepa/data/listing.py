@@ -6,15 +6,31 @@ import errno
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from openjepa.core.console import info_once
+from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
+from openjepa.core.outputs import MARK, is_output_folder, output_names
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
+from openjepa.data.never_data import (
+    LINKED,
+    NO_SUFFIX,
+    OUTPUT,
+    LeftOutFiles,
+    describe_left_out,
+    needs_sniffing,
+    reason_to_leave_out,
+)
+
+SNIFFED_BYTES = 64  # of a file whose name does not tell its format
+
+Sniff = Callable[[bytes], bool]  # the first bytes of a file -> whether the modality reads it
 
 
 class MappedPathList(Sequence[str]):
@@ -53,12 +69,15 @@ class MappedPathList(Sequence[str]):
         return MappedPathList(file)
 
 
-def list_files(roots: Sequence[str], suffixes: frozenset[str], include_archives: bool = True) -> FileList:
-    """List the files with these suffixes in folders, or named in text files, sorted.
+def list_files(
+    roots: Sequence[str], suffixes: frozenset[str], include_archives: bool = True, sniff: Sniff | None = None
+) -> FileList:
+    """List the files with these suffixes in folders, or named in text files, sorted; say what is left out and why.
 
     Symlinks are followed, each folder once. With `include_archives`, also list the members of tar and Parquet files
     that are named, or that lie in a folder without loose files of these suffixes. Archives are sorted; members keep
-    their order.
+    their order. Files whose names do not tell their format are read if `sniff` accepts their first bytes. Hidden
+    files, companions, thumbnails and the outputs of commands are never data: see data/never_data.py.
 
     Raises:
         UserError: no root is given, a root does not exist, or nothing has one of the suffixes.
@@ -66,23 +85,35 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str], include_archives:
     if not roots:
         raise UserError("no data given: name a folder or a file (for a run: --data.root FOLDER)")
     all_sizes: dict[str, int] = {}
+    left_out = LeftOutFiles()
     for root in roots:
-        all_sizes.update(files_under(root, suffixes, ARCHIVE_SUFFIXES if include_archives else frozenset()))
+        archive_suffixes = ARCHIVE_SUFFIXES if include_archives else frozenset()
+        all_sizes.update(files_under(root, suffixes, archive_suffixes, left_out, sniff))
     archives = sorted(path for path in all_sizes if path_suffix(path) in ARCHIVE_SUFFIXES)
     loose = sorted(all_sizes.keys() - set(archives))
     sizes = {path: all_sizes[path] for path in loose}
     for archive in archives:
-        sizes.update(list_addresses(archive, suffixes))
+        sizes.update(list_addresses(archive, suffixes, left_out))
+    reasons = left_out.listed()
     if not sizes:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
-        raise UserError(f"no images in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}")
+        others = f"; left out: {describe_left_out(reasons)}" if reasons else ""
+        raise UserError(f"no images in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}")
     digest = hashlib.sha256(
         "\0".join(f"{path}\0{size}" for path, size in sizes.items()).encode("utf-8", "surrogateescape")
     )
-    return FileList(list(sizes), digest.hexdigest()[:32])
+    if reasons and is_main():
+        info_once(f"left out   {describe_left_out(reasons)}")
+    return FileList(list(sizes), digest.hexdigest()[:32], reasons, tuple(roots))
 
 
-def files_under(root: str, suffixes: frozenset[str], archive_suffixes: frozenset[str]) -> dict[str, int]:
+def files_under(
+    root: str,
+    suffixes: frozenset[str],
+    archive_suffixes: frozenset[str],
+    left_out: LeftOutFiles,
+    sniff: Sniff | None = None,
+) -> dict[str, int]:
     """Return path and size of the files of one root: those with the suffixes, or else its archives.
 
     Raises:
@@ -90,13 +121,15 @@ def files_under(root: str, suffixes: frozenset[str], archive_suffixes: frozenset
     """
     path = Path(root).expanduser()
     if path.is_dir():
-        if loose := dict(walk_files(str(path), suffixes)):
-            return loose
+        loose = LeftOutFiles()
+        if files := dict(walk_files(str(path), suffixes, loose, sniff)):
+            left_out.merge(loose)
+            return files
         check_complete(path)
-        return dict(walk_files(str(path), archive_suffixes))
+        return dict(walk_files(str(path), archive_suffixes, left_out))
     if path.is_file() and path.suffix.lower() == ".txt":
         return dict(read_path_list(path))
-    if path.is_file() and path.suffix.lower() in suffixes | archive_suffixes:
+    if path.is_file() and (path.suffix.lower() in suffixes | archive_suffixes or (sniff and accepts(path, sniff))):
         return {str(path): path.stat().st_size}
     if path.is_file() and path.name.lower().endswith(COMPRESSED_SUFFIXES):
         raise UserError(f"{root} is compressed, so single images cannot be read from it: decompress it to a .tar file")
@@ -111,23 +144,61 @@ def path_suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()  # noqa: PTH122 (speed)
 
 
-def walk_files(root: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """Yield path and size of each regular file below a folder that has one of the suffixes."""
+def walk_files(
+    root: str, suffixes: frozenset[str], left_out: LeftOutFiles | None = None, sniff: Sniff | None = None
+) -> Iterator[tuple[str, int]]:
+    """Yield path and size of each regular file below a folder that is data and has one of the suffixes."""
+    left_out = LeftOutFiles() if left_out is None else left_out
     folders = [(root, os.path.realpath(root))]
     visited = {folders[0][1]}
     while folders:
         folder, real_folder = folders.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if is_symlink_loop(entry):
-                    continue
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{real_folder}{os.sep}{entry.name}"
-                    if real not in visited:
-                        visited.add(real)
-                        folders.append((entry.path, real))
-                elif path_suffix(entry.name) in suffixes and entry.is_file():
-                    yield entry.path, entry.stat().st_size
+        entries = sorted_entries(folder)
+        names = frozenset(entry.name for entry in entries)
+        if folder != root and is_output_folder(folder, names):
+            left_out.add_folder(OUTPUT, folder)
+            continue
+        outputs = output_names(folder) if MARK in names else frozenset()
+        for entry in entries:
+            if is_symlink_loop(entry) or entry.name == MARK:
+                continue
+            is_folder = entry.is_dir()
+            if reason := OUTPUT if entry.name in outputs else reason_to_leave_out(entry.name, is_folder):
+                (left_out.add_folder if is_folder else left_out.add)(reason, entry.path)
+            elif is_folder:
+                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{real_folder}{os.sep}{entry.name}"
+                if real in visited:
+                    left_out.add_folder(LINKED, entry.path)
+                else:
+                    visited.add(real)
+                    folders.append((entry.path, real))
+            elif is_data_file(entry, suffixes, sniff):
+                yield entry.path, entry.stat().st_size
+            elif entry.is_file():
+                left_out.add(path_suffix(entry.name) or NO_SUFFIX, entry.path)
+
+
+def sorted_entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder by name, links last, so that nothing depends on the order of their creation."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
+
+
+def is_data_file(entry: os.DirEntry[str], suffixes: frozenset[str], sniff: Sniff | None) -> bool:
+    """Return whether an entry is a regular file that the modality reads."""
+    suffix = path_suffix(entry.name)
+    if suffix in suffixes:
+        return entry.is_file()
+    return bool(sniff) and needs_sniffing(suffix) and entry.is_file() and accepts(Path(entry.path), sniff)
+
+
+def accepts(file: Path, sniff: Sniff) -> bool:
+    """Return whether the first bytes of a file are those of a format that the modality reads."""
+    try:
+        with file.open("rb") as stream:
+            return sniff(stream.read(SNIFFED_BYTES))
+    except OSError:
+        return False
 
 
 def is_symlink_loop(entry: os.DirEntry[str]) -> bool:

@@ -17,6 +17,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples
 from openjepa.data.archives import label_folder
+from openjepa.data.file_labels import FileLabels, number_names
 from openjepa.data.series_recordings import (
     OpenArrays,
     Recordings,
@@ -87,12 +88,13 @@ class SeriesFiles:
     are left out, with a warning; training starts at none of them either.
 
     Attributes:
-        groups: number of each sample's recording: a file, or a signal of a file that holds several
-        classes: names of the folders that the files are in, if they are in several; otherwise nothing is labeled
+        groups: number of each sample's group if groups are given, or of its recording: a file, or a signal of one
+        classes: the given classes, or the folders that the files are in if these are several; else nothing is labeled
         label: each sample's index into `classes`, or -1
     """
 
-    def __init__(self, config: SeriesViews, paths: list[str], fingerprint: str):
+    def __init__(self, config: SeriesViews, paths: list[str], fingerprint: str, labels: FileLabels | None = None):
+        self.labels = labels
         self.config, self.files, self.open_arrays = config, paths, OpenArrays(config.channels)
         self.recordings = [open_recordings(path, config.channels, config.columns) for path in paths]
         check_lengths(paths, self.recordings, config.length, config.window)
@@ -105,12 +107,14 @@ class SeriesFiles:
         for recording, starts in self.clean_starts.items():
             self.start_count[recording] = len(starts)
         self.segments = self.list_segments()
-        self.groups = torch.from_numpy(self.segments.recording)
-        self.classes, self.label = self.folder_labels()
+        self.recording = torch.from_numpy(self.segments.recording)  # of each sample
+        groups = labels.groups if labels else None
+        self.groups = self.recording if groups is None else groups[torch.from_numpy(self.file)[self.recording]]
+        self.classes, self.label = self.sample_labels()
         self.fingerprint = self.fingerprint_segments(fingerprint)
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.recording)
 
     @property
     def times(self) -> Shaped[np.ndarray, "S"]:
@@ -129,7 +133,7 @@ class SeriesFiles:
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Read each sample's segment, or with `rng` one from a random start in the same recording."""
-        recordings = self.groups[index]
+        recordings = self.recording[index]
         starts = self.random_starts(recordings, rng) if rng else self.segments.start[index.numpy()].tolist()
         views = [
             self.values(recording)[:, start : start + self.config.length]
@@ -189,15 +193,13 @@ class SeriesFiles:
             clean[own] = np.isin(segments.start[own], starts)
         return clean
 
-    def folder_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
-        """Return the sorted names of the files' folders, and each sample's index into them."""
-        names = [label_folder(path) for path in self.files]
-        classes = tuple(sorted(set(names)))
-        if len(classes) == 1:
+    def sample_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
+        """Return the sorted names of the classes, or of the files' folders, and each sample's index into them."""
+        own = self.labels.names if self.labels else ()
+        classes, by_file = number_names(own or [label_folder(path) for path in self.files])
+        if len(classes) == 1 and not own:
             return (), torch.full((len(self),), -1)
-        class_index = {name: number for number, name in enumerate(classes)}
-        by_file = torch.tensor([class_index[name] for name in names])
-        return classes, by_file[torch.from_numpy(self.file)[self.groups]]
+        return classes, by_file[torch.from_numpy(self.file)[self.recording]]
 
     def fingerprint_segments(self, files: str) -> str:
         """Return the hash of the files, and of how they are cut if that changes the samples."""

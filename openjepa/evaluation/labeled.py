@@ -52,6 +52,8 @@ class Task(Protocol):
 
 def find_task(labels: str) -> Task:
     """Return the task of a value of --data.labels. Raises UserError if there is no such task."""
+    if LabeledData(labels=labels).has_classes:
+        labels = "folders"
     name, _, option = (labels, "", "") if labels in registry.names("task") else labels.partition("-")
     cls = registry.find("task", name)
     if option not in cls.options:

@@ -72,7 +72,7 @@ def describe_measurement(split: Split, settings: ProbeSettings, device: Device) 
     labeled: LabeledData = settings.data
     about = {
         "images": [part.fingerprint for part in split[:2]],
-        "labels": labeled.labels,
+        "labels": "folders" if labeled.labels == "auto" else labeled.labels,
         "fit": labeled.eval_crop,
         "precision": device.precision,
         "seed": settings.seed,

@@ -5,26 +5,31 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from openjepa.core.arguments import Features, Query
 from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
 
+LABEL_TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")  # endings of tables of labels
+
 SplitName = Literal["auto", "random", "k-fold", "groups", "time-blocks"]
 
 
 @dataclass(frozen=True)
 class LabeledData:
-    """Labeled data: a folder whose sub-folders are classes, a CLEVR_v1.0 folder, or rendered scenes."""
+    """Labeled data: folders or a table of classes, a CLEVR_v1.0 folder, or rendered scenes. See jepa labels."""
 
     # folder with one sub-folder per class, or with train/ and test/ (or val/) that contain such sub-folders
     root: tuple[str, ...] = ()
-    # folders: sub-folder names are labels; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
+    # auto: what is found in root, see jepa labels; folders: sub-folder names alone; FILE: a .csv, .json, .jsonl or
+    # .parquet with a row for each file; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
     # scenes-distance, scenes-kind: rendered, needs no root; series-hour: hour of the day at which a segment of a .csv
     # file with dates starts, tested in blocks of time
-    labels: str = "folders"
+    labels: Annotated[str, arg(aliases=["--labels"])] = "auto"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
     # auto: the test folder, else a random fifth; k-fold: every sample is tested once, in folds with the same classes;
@@ -32,12 +37,25 @@ class LabeledData:
     split: SplitName = "auto"
     folds: int = 5  # folds of k-fold, groups and time-blocks
     gap: int = 1  # of time-blocks: samples left out of training on each side of a test block, so that none overlaps it
+    train: tuple[str, ...] = ()  # folders of training data, in place of root; with --data.test
+    test: tuple[str, ...] = ()  # folders of test data
+    label: Annotated[str, arg(aliases=["--label"])] = ""  # column of classes in the table of --data.labels
+    group: Annotated[str, arg(aliases=["--group"])] = ""  # its column of subjects, patients …, for --data.split groups
+    # regular expression whose first group is the class in a file's path, e.g. '^([a-z]+)_' for cat_001.jpg
+    pattern: Annotated[str, arg(aliases=["--pattern"])] = ""
+    class_depth: int = 1  # which folder is the class: 1 the first one below root, train/ or test/; 2 the one below
 
     @property
     def name(self) -> str:
         """Return the name of the result files."""
-        folder = Path(self.root[0]).absolute().name if self.root else ""
-        return folder if self.labels == "folders" else self.labels
+        folders = self.root or self.test
+        folder = Path(folders[0]).absolute().name if folders else ""
+        return folder if self.has_classes else self.labels
+
+    @property
+    def has_classes(self) -> bool:
+        """Return whether the labels are classes of files: not those of a task with a rule of its own."""
+        return self.labels in ("auto", "folders") or Path(self.labels).suffix.lower() in LABEL_TABLES
 
 
 @dataclass(frozen=True, kw_only=True)

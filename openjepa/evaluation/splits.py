@@ -30,6 +30,27 @@ def random_split(count: int, seed: int) -> list[Fold]:
     return [Fold(shuffled[held_out:], shuffled[:held_out])]
 
 
+def balanced_split(label: Int[Tensor, "S"], seed: int) -> list[Fold]:
+    """Hold out a random fifth such that every class with at least two samples is in both parts; the only fold.
+
+    That of `random_split` if it already is such, otherwise a fifth of each class, at least one sample. Samples of a
+    class that has only one are trained on.
+    """
+    (fold,) = random_split(len(label), seed)
+    counts = label[label >= 0].bincount()
+    trained, tested = (label[rows][label[rows] >= 0].bincount(minlength=len(counts)) > 0 for rows in fold)
+    if trained.all() and tested[counts > 1].all():
+        return [fold]
+    order = torch.cat([fold.test, fold.train])  # a random order
+    held_out = torch.zeros(len(label), dtype=torch.bool)
+    for number, count in enumerate(counts.tolist()):
+        rows = order[label[order] == number]
+        held_out[rows[: max(1, int(count * HELD_OUT_FRACTION)) if count > 1 else 0]] = True
+    if not held_out.any():
+        return [fold]
+    return [Fold(order[~held_out[order]], order[held_out[order]])]
+
+
 def k_fold(count: int, folds: int, seed: int, label: Int[Tensor, "S"] | None = None) -> list[Fold]:
     """Deal the samples into folds at random; with labels, each class is spread evenly over the folds."""
     check_folds(folds, count, "samples")

@@ -22,6 +22,7 @@ from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.augment import color_jitter
 from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.doctor import FileFacts, examine_files
+from openjepa.data.file_labels import FileLabels
 from openjepa.data.image_files import ImageArray, ImageFiles, is_worth_packing, pack_images
 from openjepa.data.image_inputs import ImageInput, evaluation_view, iter_images, thumbnail_of
 from openjepa.data.image_io import IMAGE_SUFFIXES, MODES, Undecodable
@@ -105,7 +106,7 @@ class Image:
                 "give .npy files or --data.channels 3"
             )
         paths = MappedPathList.write(cache / f"{source.fingerprint}.paths", source.paths) if cache else source.paths
-        files = ImageFiles(self, paths, source.fingerprint)
+        files = ImageFiles(self, paths, source.fingerprint, FileLabels.of(source))
         return pack_images(files, cache) if cache and is_worth_packing(files) else files
 
     def synthetic(self, size: int, seed: int) -> Dataset:

@@ -17,6 +17,7 @@ from torch.export import Dim
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.types import FileList, Layout, Tokens
+from openjepa.data.file_labels import FileLabels
 from openjepa.data.listing import list_files
 from openjepa.data.series_files import SeriesArray, SeriesFiles
 from openjepa.data.series_plot import SIZE, draw_signal
@@ -86,7 +87,7 @@ class Series:
 
     def dataset(self, source: FileList, cache: Path | None = None) -> SeriesFiles:
         """Open the recordings and list their segments. Raises UserError if they do not fit these settings."""
-        return SeriesFiles(self, source.paths, source.fingerprint)
+        return SeriesFiles(self, source.paths, source.fingerprint, FileLabels.of(source))
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Generate sines of four frequencies; the label is the frequency."""
