@@ -362,7 +362,7 @@ def test_an_address_cannot_point_outside_its_archive(tmp_path, monkeypatch):
     status = file.stat()
     members = [[512, 10**17, 5, "huge.jpg"], [4, 100, 5, "../../../etc/passwd.jpg"], [10**15, 4, 4, "far.jpg"]]
     (tmp_path / ".a.tar.index").write_text(
-        json.dumps({"format": 1, "bytes": status.st_size, "time": status.st_mtime_ns, "members": members})
+        json.dumps({"format": archives.FORMAT, "bytes": status.st_size, "time": status.st_mtime_ns, "members": members})
     )
     huge, passwd, far = list_paths(file)
     with pytest.raises(Undecodable, match="larger than 512 MiB"):

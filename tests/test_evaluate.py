@@ -206,7 +206,7 @@ def test_the_untrained_encoder_is_where_the_run_began(tiny):
 
 def test_a_folder_with_one_class_is_refused(tiny, photos):
     pretrain(tiny)
-    with pytest.raises(UserError, match="has only one class"):
+    with pytest.raises(UserError, match="has no labels"):
         probe(Probe(run=str(tiny.out), data=LabeledData((str(photos / "class0"),)), device="cpu"))
 
 

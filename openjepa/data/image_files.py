@@ -111,12 +111,12 @@ class ImageFiles:
     def __init__(
         self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str, labels: FileLabels | None = None
     ):
-        self.config, self.paths, self.fingerprint, self.labels = config, paths, fingerprint, labels
+        self.config, self.paths, self.fingerprint, self.file_labels = config, paths, fingerprint, labels
 
     @property
     def groups(self) -> Int[Tensor, "S"] | None:
         """Return the number of each image's group, if groups are known."""
-        return self.labels.groups if self.labels else None
+        return self.file_labels.groups if self.file_labels else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -129,8 +129,8 @@ class ImageFiles:
     @cached_property
     def folder_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
         """Return the sorted names of the classes, or of the files' folders, and each file's index into them."""
-        if self.labels and self.labels.names:
-            return number_names(self.labels.names)
+        if self.file_labels and self.file_labels.names:
+            return number_names(self.file_labels.names)
         return number_names([label_folder(path) for path in self.paths])
 
     def __len__(self) -> int:

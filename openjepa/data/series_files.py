@@ -94,7 +94,7 @@ class SeriesFiles:
     """
 
     def __init__(self, config: SeriesViews, paths: list[str], fingerprint: str, labels: FileLabels | None = None):
-        self.labels = labels
+        self.file_labels = labels
         self.config, self.files, self.open_arrays = config, paths, OpenArrays(config.channels)
         self.recordings = [open_recordings(path, config.channels, config.columns) for path in paths]
         check_lengths(paths, self.recordings, config.length, config.window)
@@ -195,7 +195,7 @@ class SeriesFiles:
 
     def sample_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
         """Return the sorted names of the classes, or of the files' folders, and each sample's index into them."""
-        own = self.labels.names if self.labels else ()
+        own = self.file_labels.names if self.file_labels else ()
         classes, by_file = number_names(own or [label_folder(path) for path in self.files])
         if len(classes) == 1 and not own:
             return (), torch.full((len(self),), -1)

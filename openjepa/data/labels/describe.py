@@ -150,7 +150,7 @@ def with_tables_beside(listing: FileList, files: list[Parts], folders: Assignmen
     if not by_folders:
         return by_table
     if same_partition(folders.labels, by_table.labels):
-        return folders
+        return by_table if any(by_table.splits) and not any(folders.splits) else folders
     raise UserError(
         f"the folders and {table.file} give different classes: type --data.labels {table.file} or --data.labels folders"
     )

@@ -112,18 +112,18 @@ def coco_table(file: Path, content: dict[str, Any]) -> Table:
     for each in content["annotations"]:
         categories[each["image_id"]].add(names[each["category_id"]])
     files = {each["id"]: str(each["file_name"]) for each in content["images"]}
-    if several := next((number for number, own in categories.items() if len(own) > 1), None):
-        own = ", ".join(sorted(categories[several])[:4])
-        raise UserError(
-            f"{file} gives {files.get(several, several)} several categories ({own}): probes need one class for each "
-            "image, give a table of one as --data.labels FILE"
-        )
+    for number, own in categories.items():
+        if len(own) > 1:
+            raise UserError(
+                f"{file} gives {files.get(number, number)} several categories ({', '.join(sorted(own)[:4])}): probes "
+                "need one class for each image, give a table of one as --data.labels FILE"
+            )
     columns = {
-        "file": [files[number] for number in files if number in categories],
-        "label": [next(iter(categories[number])) for number in files if number in categories],
+        "file_name": [files[number] for number in files if number in categories],
+        "category": [next(iter(categories[number])) for number in files if number in categories],
     }
     if split := read_split_name(file.stem):
-        columns["split"] = [split.split] * len(columns["file"])
+        columns["split"] = [split.split] * len(columns["file_name"])
     return Table(file, columns)
 
 

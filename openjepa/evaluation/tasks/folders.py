@@ -21,6 +21,8 @@ from openjepa.data.labels.overlap import find_overlap
 from openjepa.data.labels.parts import join_parts
 from openjepa.data.labels.paths import relative_parts
 from openjepa.data.labels.patterns import advise
+from openjepa.data.labels.words import find_splits
+from openjepa.data.never_data import reason_to_leave_out
 from openjepa.data.wrappers import Relabeled, Subset, ThreadedDataset
 from openjepa.evaluation.labeled import Baselines, Split
 from openjepa.evaluation.settings import LabeledData
@@ -81,9 +83,20 @@ def describe_data(modality: Any, labeled: LabeledData) -> LabeledFiles:
 
 
 def list_root(modality: Any, root: tuple[str, ...]) -> FileList:
-    """List the files of some folders."""
+    """List the files of some folders; those of splits one by one, so that a link to the same files is in both."""
     root = tuple(str(Path(each).expanduser()) for each in root)
-    return dataclasses.replace(modality, root=root).listing()
+    folders = split_folders(root)
+    listing = dataclasses.replace(modality, root=folders or root).listing()
+    return listing._replace(roots=root)
+
+
+def split_folders(root: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the folders below a root if some of them are splits, but not those that are never data."""
+    if len(root) != 1 or not Path(root[0]).is_dir():
+        return ()
+    names = [each.name for each in sorted(Path(root[0]).iterdir()) if each.is_dir()]
+    names = [name for name in names if not reason_to_leave_out(name, is_folder=True)]
+    return tuple(str(Path(root[0]) / name) for name in names) if find_splits(names) else ()
 
 
 def choose_parts(files: LabeledFiles) -> tuple[FileList, FileList | None, str]:
@@ -154,13 +167,13 @@ def split_at_random(data: Dataset, seed: int, plural: str) -> Split:
         warn_of_missing_classes(data.classes, present[1], how, plural)
         if untrained := sorted(set(data.classes) - present[0]):
             warn(f"training data: no {plural} of {len(untrained)} classes, e.g. {untrained[0]}: all of them are tested")
-        warn_of_overlap([data.source(row) for row in fold.train], [data.source(row) for row in fold.test])
+        warn_of_overlap(*([data.source(row) for row in rows.tolist()] for rows in fold))
     return Split(train, test, how)
 
 
 def group_word(data: Dataset) -> str:
     """Return what groups of samples are called."""
-    labels = getattr(innermost(data), "labels", None)
+    labels = getattr(innermost(data), "file_labels", None)
     return "groups" if labels is not None and labels.groups is not None else "recordings"
 
 
