@@ -65,6 +65,21 @@ def sha256_of_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_version(path: str | Path) -> tuple[int, int, int, int]:
+    """Return size, time of modification, time of any change, and inode: one differs after a file has changed.
+
+    Programs can set the time of modification back, but not the time of change.
+    """
+    status = os.stat(path)  # noqa: PTH116 (speed)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def absolute_path(path: str) -> str:
+    """Return the absolute path of an existing file or folder; links keep their names, other text stays as it is."""
+    expanded = os.path.expanduser(path)  # noqa: PTH111 (a Path would drop a leading ./ of text that is no path)
+    return os.path.abspath(expanded) if path and os.path.exists(expanded) else path  # noqa: PTH100, PTH110
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents and make their names durable."""
     if not folder.is_dir():

@@ -6,6 +6,8 @@ B batch  N tokens  E width  P coordinates  M target blocks  T tokens per block  
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -187,11 +189,29 @@ class Signal(NamedTuple):
     high: float = float("inf")
 
 
-class FileList(NamedTuple):
-    """The files of a source in a fixed order, and a fingerprint of their names and sizes."""
+class FileList:
+    """The files of a source in a fixed order, and a fingerprint of their names and contents.
 
-    paths: list[str]
-    fingerprint: str
+    Instead of the fingerprint a function may be given that computes it when it is first needed: that reads the files.
+    `earlier` returns the fingerprint that versions before content fingerprints recorded, given the roots as typed then.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        fingerprint: str | Callable[[], str],
+        earlier: Callable[[Sequence[str]], str] | None = None,
+    ):
+        self.paths, self.compute, self.earlier = paths, fingerprint, earlier
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.compute if isinstance(self.compute, str) else self.compute()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FileList) and (self.paths, self.fingerprint) == (other.paths, other.fingerprint)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Score(NamedTuple):

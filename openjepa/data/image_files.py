@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -107,8 +107,16 @@ class ImageFiles:
 
     decodes_files: ClassVar[bool] = True
 
-    def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str):
-        self.config, self.paths, self.fingerprint = config, paths, fingerprint
+    def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str | Callable[[], str]):
+        self.config, self.paths, self.compute_fingerprint = config, paths, fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the files; figures do not need it, and it takes time."""
+        return self.compute_fingerprint if isinstance(self.compute_fingerprint, str) else self.compute_fingerprint()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "compute_fingerprint": self.fingerprint}  # without the list of files behind it
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ B batch  S samples, i.e. evaluation segments  K segments of a recording  C chann
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -92,7 +94,8 @@ class SeriesFiles:
         label: each sample's index into `classes`, or -1
     """
 
-    def __init__(self, config: SeriesViews, paths: list[str], fingerprint: str):
+    def __init__(self, config: SeriesViews, paths: list[str], fingerprint: str | Callable[[], str]):
+        self.compute_fingerprint = fingerprint  # of the files
         self.config, self.files, self.open_arrays = config, paths, OpenArrays(config.channels)
         self.recordings = [open_recordings(path, config.channels, config.columns) for path in paths]
         check_lengths(paths, self.recordings, config.length, config.window)
@@ -107,7 +110,6 @@ class SeriesFiles:
         self.segments = self.list_segments()
         self.groups = torch.from_numpy(self.segments.recording)
         self.classes, self.label = self.folder_labels()
-        self.fingerprint = self.fingerprint_segments(fingerprint)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -199,12 +201,14 @@ class SeriesFiles:
         by_file = torch.tensor([class_index[name] for name in names])
         return classes, by_file[torch.from_numpy(self.file)[self.groups]]
 
-    def fingerprint_segments(self, files: str) -> str:
-        """Return the hash of the files, and of how they are cut if that changes the samples."""
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the files, and of how they are cut if that changes the samples."""
+        files = self.compute_fingerprint if isinstance(self.compute_fingerprint, str) else self.compute_fingerprint()
         if not self.config.stride and all(each.is_array for each in self.recordings):
             return files
         cut = (files, self.config.length, self.config.stride, self.config.columns)
-        return hashlib.sha256(repr(cut).encode()).hexdigest()[:32]
+        return hashlib.sha256(repr(cut).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def draw_starts(count: Int[Tensor, "B"], rng: CounterRNG) -> Int[Tensor, "B"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from openjepa.core.capabilities import PatchGrid, Renders, modality_name, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
+from openjepa.core.types import FileList
 from openjepa.data.archives import parse_address
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.interop.adapters import load_any
@@ -140,7 +141,7 @@ def read_images(roots: tuple[str, ...], data: Any, count: int, num_shown: int = 
     data = dataclasses.replace(data, root=roots)
     source = data.listing()
     if sorted(roots) == source.paths:
-        source = source._replace(paths=list(roots))
+        source = FileList(list(roots), source.compute)
     samples = ThreadedDataset(data.dataset(source))
     front = evenly_spaced(len(samples), num_shown)
     rows = front + [each for each in evenly_spaced(len(samples), count) if each not in set(front)]

@@ -6,6 +6,7 @@ import bisect
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,6 +15,8 @@ import torch
 
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageFiles
+from openjepa.data.image_io import IMAGE_SUFFIXES
+from openjepa.data.listing import list_files
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.features import raw_pixel_features
@@ -51,11 +54,14 @@ class ClevrImages(ImageFiles):
         scenes = json.loads(file.read_text())["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
         self.labels = torch.tensor([scene_label(scene, task) for scene in scenes])
-        content = "\0".join(
-            [task, *(f"{path}\0{number}" for path, number in zip(paths, self.labels.tolist(), strict=True))]
-        )
-        super().__init__(config, paths, hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32])
+        super().__init__(config, paths, lambda: self.hash_scenes(root, part, task))
         self.names = tuple(str(number) for number in range(*{"count": (3, 11), "dist": (0, 6)}[task]))
+
+    def hash_scenes(self, root: Path, part: str, task: ClevrOption) -> str:
+        """Return the fingerprint of the images and their labels."""
+        files = list_files((str(root / "images" / part),), IMAGE_SUFFIXES).fingerprint
+        labels = zip(map(os.path.basename, self.paths), self.labels.tolist(), strict=True)
+        return hashlib.sha256(repr((files, task, list(labels))).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     @property
     def classes(self) -> tuple[str, ...]:
