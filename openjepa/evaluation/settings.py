@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,9 +36,11 @@ class LabeledData:
 
     @property
     def name(self) -> str:
-        """Return the name of the result files."""
-        folder = Path(self.root[0]).absolute().name if self.root else ""
-        return folder if self.labels == "folders" else self.labels
+        """Return what the data is called in results: its folders, or the task."""
+        folders = [os.path.basename(os.path.abspath(os.path.expanduser(root))) for root in self.root]  # noqa: PTH100, PTH111, PTH119
+        if self.labels != "folders":
+            return self.labels
+        return "+".join(folders if len(folders) <= 3 else [folders[0], f"{len(folders) - 1} more"]) or "data"
 
 
 @dataclass(frozen=True, kw_only=True)

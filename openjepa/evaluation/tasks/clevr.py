@@ -6,7 +6,6 @@ import bisect
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,9 +13,8 @@ from typing import ClassVar, Literal
 import torch
 
 from openjepa.core.errors import UserError
+from openjepa.data.identity import FileGroup, content_fingerprint, safe_version
 from openjepa.data.image_files import ImageFiles
-from openjepa.data.image_io import IMAGE_SUFFIXES
-from openjepa.data.listing import list_files
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.features import raw_pixel_features
@@ -59,9 +57,9 @@ class ClevrImages(ImageFiles):
 
     def hash_scenes(self, root: Path, part: str, task: ClevrOption) -> str:
         """Return the fingerprint of the images and their labels."""
-        files = list_files((str(root / "images" / part),), IMAGE_SUFFIXES).fingerprint
-        labels = zip(map(os.path.basename, self.paths), self.labels.tolist(), strict=True)
-        return hashlib.sha256(repr((files, task, list(labels))).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        sizes = [safe_version(path)[0] for path in self.paths]
+        files = content_fingerprint([FileGroup(0, str(root / "images" / part), self.paths, sizes)])
+        return hashlib.sha256(repr((files, task, self.labels.tolist())).encode()).hexdigest()[:32]
 
     @property
     def classes(self) -> tuple[str, ...]:
