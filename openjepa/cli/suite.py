@@ -70,7 +70,7 @@ def task_folders(settings: Suite) -> dict[str, tuple[str, ...]]:
     folders = {}
     for each in settings.folders:
         name, equals, folder = each.partition("=")
-        if not equals or name not in SUITES[settings.suite]:
+        if not equals or not folder.strip() or name not in SUITES[settings.suite]:
             raise UserError(f"--folders {each}: write NAME=FOLDER with one of {', '.join(SUITES[settings.suite])}")
         folders[name] = (folder,)
     return folders

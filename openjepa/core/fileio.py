@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,12 @@ def absolute_path(path: str) -> str:
     """Return the absolute path of an existing file or folder; links keep their names, other text stays as it is."""
     expanded = os.path.expanduser(path)  # noqa: PTH111 (a Path would drop a leading ./ of text that is no path)
     return os.path.abspath(expanded) if path and os.path.exists(expanded) else path  # noqa: PTH100, PTH110
+
+
+def check_roots(roots: Sequence[str]) -> None:
+    """Raise UserError if a path of data is empty, which Python takes for the working folder."""
+    if any(not root.strip() for root in roots):
+        raise UserError("--data.root is empty: give a path (. is the working folder)")
 
 
 def make_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import atomic_write, check_roots
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
 from openjepa.data.identity import FileGroup, content_fingerprint, earlier_fingerprint, order_key
@@ -67,10 +67,13 @@ def list_files(roots: Sequence[str], suffixes: frozenset[str], include_archives:
     """
     if not roots:
         raise UserError("no data given: name a folder or a file (for a run: --data.root FOLDER)")
+    check_roots(roots)
     groups, listed = [], set()
     for number, root in enumerate(roots):
         files = files_under(root, suffixes, ARCHIVE_SUFFIXES if include_archives else frozenset())
-        groups += group_files(number, root, {path: size for path, size in files.items() if path not in listed}, suffixes)
+        groups += group_files(
+            number, root, {path: size for path, size in files.items() if path not in listed}, suffixes
+        )
         listed |= files.keys()
     groups.sort(key=lambda group: bool(group.archive))  # loose files first
     paths = [path for group in groups for path in group.paths]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from openjepa.core.arguments import Features, Query
+from openjepa.core.fileio import check_roots
 from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
@@ -33,6 +34,9 @@ class LabeledData:
     split: SplitName = "auto"
     folds: int = 5  # folds of k-fold, groups and time-blocks
     gap: int = 1  # of time-blocks: samples left out of training on each side of a test block, so that none overlaps it
+
+    def __post_init__(self):
+        check_roots(self.root)
 
     @property
     def name(self) -> str:

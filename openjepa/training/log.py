@@ -77,8 +77,8 @@ class WandB:
             )  # fmt: skip
         except wandb.Error as error:
             raise UserError(
-                f"Weights & Biases refused the run ({error}): if it was deleted there, remove {folder / WANDB_FILE} and "
-                f"{folder / 'wandb'}, and it continues under a new id; or leave --loggers wandb out"
+                f"Weights & Biases refused the run ({error}): if it was deleted there, remove {folder / WANDB_FILE} "
+                f"and {folder / 'wandb'}, and it continues under a new id; or leave --loggers wandb out"
             ) from error
 
     def write_row(self, step: int, metrics: dict[str, float]) -> None:

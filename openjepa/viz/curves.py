@@ -62,9 +62,7 @@ def load_logs(runs: Sequence[Path]) -> RunLogs:
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
-    logs = [
-        (name, read_metrics(run / "metrics.jsonl")) for name, run in zip(distinct_labels(runs), runs, strict=True)
-    ]
+    logs = [(name, read_metrics(run / "metrics.jsonl")) for name, run in zip(distinct_labels(runs), runs, strict=True)]
     for run, (_, log) in zip(runs, logs, strict=True):
         if not log:
             raise UserError(

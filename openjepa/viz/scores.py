@@ -48,8 +48,8 @@ def measure_and_publish(
 def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> None:
     """Print the scores and write them to `out` as JSON and Markdown, with plots and the first encoder's classifier.
 
-    The files are named after the data; another data set of that name keeps its own. Scores of other probes from earlier calls stay in the files if encoders and
-    images are the same.
+    The files are named after the data; other data of that name keep theirs. Scores of other probes from earlier calls
+    stay in the files if encoders and images are the same.
     """
     name, classes = choose_name(out, settings.data, result.about["images"]), result.split.train.classes
     title = describe_split(result)
