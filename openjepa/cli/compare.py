@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openjepa.cli.settings import Compare
 from openjepa.core.errors import UserError
+from openjepa.core.labels import distinct_labels
 from openjepa.core.types import Score
 from openjepa.interop.adapters import load_any
 from openjepa.viz.scores import measure_and_publish
@@ -20,7 +21,7 @@ def compare(settings: Compare) -> list[Score]:
             "nothing to compare: give runs, exports, Hugging Face folders, hf:REPOSITORY or module:function"
         )
     names = [os.path.normpath(run) if Path(run).exists() else run for run in settings.runs]
-    if len({os.path.realpath(name) for name in names}) < len(names):
+    if len(set(distinct_labels(names))) < len(names):
         raise UserError(f"a run is given twice among {' '.join(settings.runs)}: give each once")
     compared = [
         dataclasses.replace(load_any(run, settings.encoder), name=name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -204,9 +203,11 @@ class FileList:
     ):
         self.paths, self.compute, self.earlier = paths, fingerprint, earlier
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        return self.compute if isinstance(self.compute, str) else self.compute()
+        if not isinstance(self.compute, str):
+            self.compute = self.compute()
+        return self.compute
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FileList) and (self.paths, self.fingerprint) == (other.paths, other.fingerprint)

@@ -110,10 +110,12 @@ class ImageFiles:
     def __init__(self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str | Callable[[], str]):
         self.config, self.paths, self.compute_fingerprint = config, paths, fingerprint
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Return the fingerprint of the files; figures do not need it, and it takes time."""
-        return self.compute_fingerprint if isinstance(self.compute_fingerprint, str) else self.compute_fingerprint()
+        if not isinstance(self.compute_fingerprint, str):
+            self.compute_fingerprint = self.compute_fingerprint()
+        return self.compute_fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "compute_fingerprint": self.fingerprint}  # without the list of files behind it

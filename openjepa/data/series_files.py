@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -201,10 +200,12 @@ class SeriesFiles:
         by_file = torch.tensor([class_index[name] for name in names])
         return classes, by_file[torch.from_numpy(self.file)[self.groups]]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Return the fingerprint of the files, and of how they are cut if that changes the samples."""
-        files = self.compute_fingerprint if isinstance(self.compute_fingerprint, str) else self.compute_fingerprint()
+        if not isinstance(self.compute_fingerprint, str):
+            self.compute_fingerprint = self.compute_fingerprint()
+        files = self.compute_fingerprint
         if not self.config.stride and all(each.is_array for each in self.recordings):
             return files
         cut = (files, self.config.length, self.config.stride, self.config.columns)

@@ -38,9 +38,9 @@ def choose_name(folder: Path, labeled: LabeledData, images: Sequence[str]) -> st
     `images` are the fingerprints of the data, which stay the same when the data set is moved. Names that differ in
     nothing but upper and lower case count as one, as they do on other systems.
     """
-    taken = {portable_name(file.stem).casefold(): file for file in sorted(folder.glob("*.json"))}
+    existing = {portable_name(file.stem).casefold(): file for file in sorted(folder.glob("*.json"))}
     for name in possible_names(labeled):
-        file = taken.get(portable_name(name).casefold())
+        file = existing.get(portable_name(name).casefold())
         if file is None:
             return name
         if holds_same_data(file, labeled, images):

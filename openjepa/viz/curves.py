@@ -60,9 +60,10 @@ def load_logs(runs: Sequence[Path]) -> RunLogs:
 
     Raises UserError if a run is given twice or has no log rows.
     """
-    if len({run.resolve() for run in runs}) < len(runs):
+    names = distinct_labels(runs)
+    if len(set(names)) < len(runs):
         raise UserError(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
-    logs = [(name, read_metrics(run / "metrics.jsonl")) for name, run in zip(distinct_labels(runs), runs, strict=True)]
+    logs = [(name, read_metrics(run / "metrics.jsonl")) for name, run in zip(names, runs, strict=True)]
     for run, (_, log) in zip(runs, logs, strict=True):
         if not log:
             raise UserError(

@@ -16,8 +16,12 @@ from openjepa.training.config import load_config
 from openjepa.training.signals import StopSignals
 from openjepa.training.stages import Stages, load_stages, record_stages
 from tests.cases.inputs import fill
-from tests.conftest import replace
+from tests.conftest import replace, slow
 from tests.faults import load_outcome, same_outcome
+
+
+def slow_case(value: str):
+    return pytest.param(value, marks=slow)
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def change_pixels(file: Path) -> None:
     assert file.stat().st_size == status.st_size
 
 
-@pytest.mark.parametrize("way", ["absolute", "link", "dots", "moved", "typed"])
+@pytest.mark.parametrize("way", ["absolute", slow_case("link"), slow_case("dots"), "moved", "typed"])
 def test_a_run_resumes_bit_exact_on_the_same_folder_under_another_path(run, tmp_path, monkeypatch, way, capsys):
     pretrain(replace(run, out=tmp_path / "whole"))
     stop_early(run)
@@ -92,7 +96,7 @@ def test_a_folder_that_moved_says_what_to_type(run, tmp_path, monkeypatch, capsy
     assert main(["pretrain", "--out", str(run.out), "--resume", "yes", "--data.root", str(tmp_path / "moved")]) == 0
 
 
-@pytest.mark.parametrize("change", ["pixels", "name", "swap", "added"])
+@pytest.mark.parametrize("change", ["pixels", slow_case("name"), slow_case("swap"), "added"])
 def test_a_run_on_changed_data_is_not_resumed_unless_allowed(run, tmp_path, change, capsys):
     stop_early(run)
     first, second = (tmp_path / "here" / "photos" / f"{number:03d}.bmp" for number in (0, 1))
@@ -113,7 +117,7 @@ def test_a_run_on_changed_data_is_not_resumed_unless_allowed(run, tmp_path, chan
     assert "not exact" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", ["typed", "absolute", "moved"])
+@pytest.mark.parametrize("way", ["typed", slow_case("absolute"), "moved"])
 def test_a_run_of_an_earlier_version_resumes_bit_exact(run, tmp_path, monkeypatch, way, capsys):
     """Its data.json holds a hash of the paths as they were typed."""
     pretrain(replace(run, out=tmp_path / "whole"))
