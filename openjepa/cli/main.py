@@ -127,6 +127,9 @@ def command(name: str) -> Callable[[list[str]], object]:
     """
 
     def call(arguments: list[str]) -> object:
+        from openjepa.core.arguments import check_no_path_is_empty
+
+        check_no_path_is_empty(arguments)
         arguments = load_named_plugins(arguments)
         if name in OWN_PARSERS:
             return import_module(f"openjepa.cli.{name}").main(arguments)

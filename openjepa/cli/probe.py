@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from openjepa.cli.settings import Probe
 from openjepa.core.types import Score
+from openjepa.evaluation.result_files import results_folder
 from openjepa.interop.adapters import load_any
 from openjepa.viz.scores import measure_and_publish
 
@@ -17,6 +17,5 @@ def probe(settings: Probe) -> list[Score]:
     compared = [encoder]
     if settings.baselines and encoder.untrained:
         compared.append(encoder.untrained())
-    folder = Path(settings.run)
-    out = settings.out or (folder / "probes" if folder.is_dir() else Path("probes"))
+    out = settings.out or results_folder(settings.run, "probes")
     return measure_and_publish(compared, settings, out, pixels=settings.baselines)

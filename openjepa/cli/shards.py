@@ -33,8 +33,9 @@ def shards(settings: Shards) -> Path:
     listing = list_files((settings.root,), IMAGE_SUFFIXES)
     check_output_folder(settings)
     with lock_folder(settings.out, "writing"):
+        earlier = listing.earlier((settings.root,)) if listing.earlier else ""
         check_settings_unchanged(
-            settings, {"data": listing.fingerprint, "count": len(listing.paths), **shard_settings(settings)}
+            settings, {"data": listing.fingerprint, "count": len(listing.paths), **shard_settings(settings)}, earlier
         )
         for partial in settings.out.glob(".*.tar.[0-9]*"):  # left by a process that was killed
             partial.unlink()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,8 @@ from openjepa.core.types import Score
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.dense import DENSE_TASK, DenseScores, measure_dense, patch_labels
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.evaluation.labeled import find_task, split_labeled
+from openjepa.evaluation.labeled import find_task, labeled_fingerprint, split_labeled
+from openjepa.evaluation.result_files import absolute_roots, results_folder
 from openjepa.evaluation.scores import format_scores, print_scores, read_scores, write_scores, write_text
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.suites import SCENES, SUITES, SuiteTask
@@ -42,7 +44,7 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
 def run_tasks(settings: Suite) -> dict[str, list[Score]]:
     """Run every task that has data, then write the table of all of them."""
     encoder = dataclasses.replace(load_any(settings.run, settings.encoder), name="this encoder")
-    out = settings.out or (Path(settings.run) / "suite" if Path(settings.run).is_dir() else Path("suite"))
+    out = settings.out or results_folder(settings.run, "suite")
     folders = task_folders(settings)
     scores: dict[str, list[Score]] = {}
     for name, task in SUITES[settings.suite].items():
@@ -68,7 +70,7 @@ def task_folders(settings: Suite) -> dict[str, tuple[str, ...]]:
     folders = {}
     for each in settings.folders:
         name, equals, folder = each.partition("=")
-        if not equals or name not in SUITES[settings.suite]:
+        if not equals or not folder.strip() or name not in SUITES[settings.suite]:
             raise UserError(f"--folders {each}: write NAME=FOLDER with one of {', '.join(SUITES[settings.suite])}")
         folders[name] = (folder,)
     return folders
@@ -87,7 +89,7 @@ def run_task(
     split = split_labeled(encoder.data, data, settings.seed) if root else ()
     about = {
         "fingerprint": encoder.fingerprint,
-        "images": [part.fingerprint for part in split[:2]],
+        "images": [labeled_fingerprint(part) for part in split[:2]],
         **json.loads(json.dumps(dataclasses.asdict(probe), default=str)),
     }
     file = out / f"{name}.json"
@@ -95,11 +97,22 @@ def run_task(
     if content.get("about") == about:
         info(f"{name}: already measured, skipped")
         return content["scores"]
+    check_same_folder(file, name, content.get("about", {}), about)
     compared = [encoder, *([encoder.untrained()] if encoder.untrained else [])]
     scores = [each._replace(task=name) for each in measure_and_publish(compared, probe, out / name, pixels=True)]
     if is_main():
         write_scores(file, scores, {"about": about})
     return scores
+
+
+def check_same_folder(file: Path, name: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UserError if a file holds scores of this task on data of another place and with other contents."""
+    roots = [each.get("data", {}).get("root") or () for each in (before, now)]
+    if before and before.get("images") != now["images"] and absolute_roots(roots[0]) != absolute_roots(roots[1]):
+        raise UserError(
+            f"{file} holds scores of {name}={' '.join(roots[0])}, not of {' '.join(roots[1])}: "
+            "give another --out, or remove it"
+        )
 
 
 def dense_scores(compared: list[PretrainedEncoder], settings: Suite) -> list[Score]:

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,27 @@ def sha256_of_file(file: Path) -> str:
     """Return the SHA-256 of a file's contents as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_version(path: str | Path) -> tuple[int, int, int, int]:
+    """Return size, time of modification, time of any change, and inode: one differs after a file has changed.
+
+    Programs can set the time of modification back, but not the time of change.
+    """
+    status = os.stat(path)  # noqa: PTH116 (speed)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def absolute_path(path: str) -> str:
+    """Return the absolute path of an existing file or folder; links keep their names, other text stays as it is."""
+    expanded = os.path.expanduser(path)  # noqa: PTH111 (a Path would drop a leading ./ of text that is no path)
+    return os.path.abspath(expanded) if path and os.path.exists(expanded) else path  # noqa: PTH100, PTH110
+
+
+def check_roots(roots: Sequence[str]) -> None:
+    """Raise UserError if a path of data is empty, which Python takes for the working folder."""
+    if any(not root.strip() for root in roots):
+        raise UserError("--data.root is empty: give a path (. is the working folder)")
 
 
 def make_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ class Dataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash that changes when the list of samples changes."""
+        """Return a hash that changes when the samples change, and not when their folder moves."""
         ...
 
     @property

@@ -8,11 +8,11 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openjepa.core.console import warn
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write, read_json
+from openjepa.core.fileio import atomic_write, file_version, read_json
 from openjepa.data.never_data import NO_SUFFIX, SECOND_PICTURE, LeftOutFiles, reason_in_path
 from openjepa.data.parquet import list_rows, read_row
 from openjepa.data.webdataset import LABEL_SUFFIXES, MAX_LABEL_BYTES, LabelFiles, find_second_pictures
@@ -23,7 +23,7 @@ COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 ADDRESS = re.compile(r"(.+?\.(?:tar|parquet))/(\d{1,18})\+(\d{1,18})/(.+)", re.DOTALL | re.IGNORECASE)
 
-FORMAT = 2  # of the index files
+FORMAT = 3  # of the index files; 1 knew an archive by its size and modification time, 2 read other labels
 
 MAX_INDEX_BYTES = 2**30  # larger index files are ignored and rebuilt
 
@@ -134,10 +134,10 @@ def check_complete(folder: Path) -> None:
 def list_members(archive: str) -> list[Member]:
     """List the members of an archive: from its index file, else by scanning it and writing the index.
 
-    An index is ignored when the size or the modification time of its archive has changed.
+    An index is ignored when its archive has been changed or replaced, also if size and modification time are the same.
     """
-    status, file = Path(archive).stat(), Path(archive).with_name(f".{Path(archive).name}.index")
-    stamp = {"format": FORMAT, "bytes": status.st_size, "time": status.st_mtime_ns}
+    file = Path(archive).with_name(f".{Path(archive).name}.index")
+    stamp = {"format": FORMAT, "version": list(file_version(archive))}
     if (indexed := read_index(file, stamp)) is not None:
         return indexed
     members = [Member(*each) for each in (list_rows if is_parquet(archive) else list_tar_members)(archive)]
@@ -149,7 +149,7 @@ def list_members(archive: str) -> list[Member]:
     return members
 
 
-def read_index(file: Path, stamp: dict[str, int]) -> list[Member] | None:
+def read_index(file: Path, stamp: dict[str, Any]) -> list[Member] | None:
     """Return the members listed in an index; None if it is damaged or its stamp does not match."""
     try:
         content = read_json(file, MAX_INDEX_BYTES)

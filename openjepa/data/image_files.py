@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -109,14 +109,28 @@ class ImageFiles:
     decodes_files: ClassVar[bool] = True
 
     def __init__(
-        self, config: ImageViews, paths: MappedPathList | list[str], fingerprint: str, labels: FileLabels | None = None
+        self,
+        config: ImageViews,
+        paths: MappedPathList | list[str],
+        fingerprint: str | Callable[[], str],
+        labels: FileLabels | None = None,
     ):
-        self.config, self.paths, self.fingerprint, self.file_labels = config, paths, fingerprint, labels
+        self.config, self.paths, self.compute_fingerprint, self.file_labels = config, paths, fingerprint, labels
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the files; figures do not need it, and it takes time."""
+        if not isinstance(self.compute_fingerprint, str):
+            self.compute_fingerprint = self.compute_fingerprint()
+        return self.compute_fingerprint
 
     @property
     def groups(self) -> Int[Tensor, "S"] | None:
         """Return the number of each image's group, if groups are known."""
         return self.file_labels.groups if self.file_labels else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "compute_fingerprint": self.fingerprint}  # without the list of files behind it
 
     @property
     def classes(self) -> tuple[str, ...]:

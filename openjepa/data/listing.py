@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy as np
 from openjepa.core.console import info_once
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import atomic_write, check_roots
 from openjepa.core.outputs import MARK, is_output_folder, output_names
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
+from openjepa.data.identity import FileGroup, content_fingerprint, earlier_fingerprint, order_key
 from openjepa.data.never_data import (
     LINKED,
     NO_SUFFIX,
@@ -84,27 +86,47 @@ def list_files(
     """
     if not roots:
         raise UserError("no data given: name a folder or a file (for a run: --data.root FOLDER)")
-    all_sizes: dict[str, int] = {}
-    left_out = LeftOutFiles()
-    for root in roots:
-        archive_suffixes = ARCHIVE_SUFFIXES if include_archives else frozenset()
-        all_sizes.update(files_under(root, suffixes, archive_suffixes, left_out, sniff))
-    archives = sorted(path for path in all_sizes if path_suffix(path) in ARCHIVE_SUFFIXES)
-    loose = sorted(all_sizes.keys() - set(archives))
-    sizes = {path: all_sizes[path] for path in loose}
-    for archive in archives:
-        sizes.update(list_addresses(archive, suffixes, left_out))
-    reasons = left_out.listed()
-    if not sizes:
+    check_roots(roots)
+    groups, listed, left_out = [], set(), LeftOutFiles()
+    archive_suffixes = ARCHIVE_SUFFIXES if include_archives else frozenset()
+    for number, root in enumerate(roots):
+        files = files_under(root, suffixes, archive_suffixes, left_out, sniff)
+        new = {path: size for path, size in files.items() if path not in listed}
+        groups += group_files(number, root, new, suffixes, left_out)
+        listed |= files.keys()
+    groups.sort(key=lambda group: bool(group.archive))  # loose files first
+    paths, reasons = [path for group in groups for path in group.paths], left_out.listed()
+    if not paths:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         others = f"; left out: {describe_left_out(reasons)}" if reasons else ""
         raise UserError(f"no images in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}")
-    digest = hashlib.sha256(
-        "\0".join(f"{path}\0{size}" for path, size in sizes.items()).encode("utf-8", "surrogateescape")
-    )
     if reasons and is_main():
         info_once(f"left out   {describe_left_out(reasons)}")
-    return FileList(list(sizes), digest.hexdigest()[:32], reasons, tuple(roots))
+    fingerprint, earlier = partial(content_fingerprint, groups), partial(earlier_fingerprint, groups, tuple(roots))
+    return FileList(paths, fingerprint, earlier, reasons, tuple(roots))
+
+
+def group_files(
+    number: int, root: str, sizes: dict[str, int], suffixes: frozenset[str], left_out: LeftOutFiles
+) -> Iterator[FileGroup]:
+    """Sort the files of a root, and name them relative to it: the loose ones, then the members of each archive."""
+    folder = naming_folder(root, sizes)
+    loose = sorted((path for path in sizes if path_suffix(path) not in ARCHIVE_SUFFIXES), key=order_key)
+    if loose:
+        yield FileGroup(number, folder, loose, array("q", (sizes[path] for path in loose)))
+    for archive in sorted(sizes.keys() - set(loose), key=order_key):
+        members = dict(list_addresses(archive, suffixes, left_out))
+        if members:
+            yield FileGroup(number, folder, list(members), array("q", members.values()), archive)
+
+
+def naming_folder(root: str, paths: Iterable[str]) -> str:
+    """Return what the names of a root's files leave out: the folder, the archive, or what listed files share."""
+    path = Path(root).expanduser()
+    if path.is_dir() or path_suffix(str(path)) in ARCHIVE_SUFFIXES:
+        return str(path)
+    folders = {os.path.dirname(os.path.abspath(each)) for each in paths}  # noqa: PTH100, PTH120 (speed)
+    return os.path.commonpath(folders) if folders else ""
 
 
 def files_under(

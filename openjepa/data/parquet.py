@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import file_version
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")  # accepted names for a column of plain bytes
 
@@ -121,15 +122,15 @@ def read_row(archive: str, group: int, row: int) -> bytes:
         OSError: there is no such row.
     """
     with read_lock:
-        cells = read_group(archive, Path(archive).stat().st_mtime_ns, group)
+        cells = read_group(archive, file_version(archive), group)
     if row >= len(cells):
         raise OSError(0, f"row group {group} has no row {row}: the file has changed since it was listed")
     return cells[row].as_py() or b""
 
 
 @functools.lru_cache(CACHED_GROUPS)
-def read_group(archive: str, time: int, group: int) -> Any:
-    """Read the images of a row group. `time` is the file's mtime: a changed file is read again."""
+def read_group(archive: str, version: tuple[int, ...], group: int) -> Any:
+    """Read the images of a row group. `version` is that of the file: a changed file is read again."""
     file = open_parquet(archive)
     image, nested, *_ = find_columns(archive, file.schema_arrow)
     try:

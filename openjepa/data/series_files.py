@@ -6,6 +6,7 @@ B batch  S samples, i.e. evaluation segments  K segments of a recording  C chann
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -93,8 +94,14 @@ class SeriesFiles:
         label: each sample's index into `classes`, or -1
     """
 
-    def __init__(self, config: SeriesViews, paths: list[str], fingerprint: str, labels: FileLabels | None = None):
-        self.file_labels = labels
+    def __init__(
+        self,
+        config: SeriesViews,
+        paths: list[str],
+        fingerprint: str | Callable[[], str],
+        labels: FileLabels | None = None,
+    ):
+        self.compute_fingerprint, self.file_labels = fingerprint, labels
         self.config, self.files, self.open_arrays = config, paths, OpenArrays(config.channels)
         self.recordings = [open_recordings(path, config.channels, config.columns) for path in paths]
         check_lengths(paths, self.recordings, config.length, config.window)
@@ -111,7 +118,6 @@ class SeriesFiles:
         groups = labels.groups if labels else None
         self.groups = self.recording if groups is None else groups[torch.from_numpy(self.file)[self.recording]]
         self.classes, self.label = self.sample_labels()
-        self.fingerprint = self.fingerprint_segments(fingerprint)
 
     def __len__(self) -> int:
         return len(self.recording)
@@ -201,12 +207,16 @@ class SeriesFiles:
             return (), torch.full((len(self),), -1)
         return classes, by_file[torch.from_numpy(self.file)[self.recording]]
 
-    def fingerprint_segments(self, files: str) -> str:
-        """Return the hash of the files, and of how they are cut if that changes the samples."""
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the files, and of how they are cut if that changes the samples."""
+        if not isinstance(self.compute_fingerprint, str):
+            self.compute_fingerprint = self.compute_fingerprint()
+        files = self.compute_fingerprint
         if not self.config.stride and all(each.is_array for each in self.recordings):
             return files
         cut = (files, self.config.length, self.config.stride, self.config.columns)
-        return hashlib.sha256(repr(cut).encode()).hexdigest()[:32]
+        return hashlib.sha256(repr(cut).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def draw_starts(count: Int[Tensor, "B"], rng: CounterRNG) -> Int[Tensor, "B"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import file_version
 from openjepa.core.protocols import Dataset
 
 
@@ -23,10 +24,10 @@ class OpenFile(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def open_file(modality: Any, file: str, modified: int) -> OpenFile:
+def open_file(modality: Any, file: str, version: tuple[int, ...]) -> OpenFile:
     """Open one file as a dataset; the newest ones stay open, because pages read their windows one by one.
 
-    `modified` is the file's time of modification: a changed file is opened again.
+    `version` is that of the file: a changed file is opened again.
     """
     modality = dataclasses.replace(modality, root=(file,))
     data = modality.dataset(modality.listing())
@@ -42,7 +43,7 @@ def read_window(modality: Any, source: str) -> Float[Tensor, "C L"]:
     file = file if number.isdecimal() and not Path(source).is_file() else source
     if not Path(file).is_file():
         raise UserError(f"{file} is not a file: give the path of a signal")
-    data, rows = open_file(modality, file, Path(file).stat().st_mtime_ns)
+    data, rows = open_file(modality, file, file_version(file))
     row = 0 if file == source and len(data) == 1 else rows.get(source)
     if row is None:
         names = list(rows)

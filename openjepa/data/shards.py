@@ -63,8 +63,8 @@ def shard_settings(settings: Shards) -> dict[str, int]:
     return {"size": settings.size, "quality": settings.quality if settings.size else 0, "samples": settings.samples}
 
 
-def check_settings_unchanged(settings: Shards, origin: dict[str, str | int]) -> None:
-    """Record the data and settings of the shards in shards.json.
+def check_settings_unchanged(settings: Shards, origin: dict[str, str | int], earlier: str) -> None:
+    """Record the data and settings of the shards in shards.json; `earlier` is what earlier versions wrote as data.
 
     Raises:
         UserError: the folder holds shards of other data or settings, or shards.json is damaged.
@@ -74,6 +74,8 @@ def check_settings_unchanged(settings: Shards, origin: dict[str, str | int]) -> 
         existing = read_json(file) if file.exists() else origin
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): remove {settings.out} and write the shards again") from error
+    if existing.get("data") == earlier:
+        existing["data"] = origin["data"]
     if changed := [name for name in origin if existing.get(name) != origin[name]]:
         raise UserError(
             f"{settings.out} holds shards with a different {' and '.join(changed)}: choose another output folder"

@@ -21,8 +21,12 @@ class ThreadedDataset:
     PIECE = 16  # samples per task of a thread
 
     def __init__(self, dataset: Dataset):
-        self.dataset, self.classes, self.fingerprint = dataset, dataset.classes, dataset.fingerprint
+        self.dataset, self.classes = dataset, dataset.classes
         self.pool = ThreadPoolExecutor(available_cores())
+
+    @property
+    def fingerprint(self) -> str:
+        return self.dataset.fingerprint
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -44,7 +48,10 @@ class Subset:
 
     def __init__(self, dataset: Dataset, index: Int[Tensor, "S"]):
         self.dataset, self.index, self.classes = dataset, index, dataset.classes
-        self.fingerprint = f"{dataset.fingerprint}-{zlib.crc32(index.numpy().tobytes()):08x}"
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.dataset.fingerprint}-{zlib.crc32(self.index.numpy().tobytes()):08x}"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -61,8 +68,11 @@ class Relabeled:
 
     def __init__(self, dataset: Dataset, classes: tuple[str, ...]):
         self.dataset, self.classes = dataset, classes
-        self.fingerprint = f"{dataset.fingerprint}-{zlib.crc32(repr(classes).encode()):08x}"
         self.new_label = torch.tensor([*(classes.index(name) for name in dataset.classes), -1])
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.dataset.fingerprint}-{zlib.crc32(repr(self.classes).encode('utf-8', 'surrogateescape')):08x}"
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -45,8 +45,13 @@ class Index(NamedTuple):
         return plural_of(self.modality)
 
     def sibling_path(self, ending: str) -> Path:
-        """Return the path of a file next to the index: photos.safetensors -> photos-ENDING."""
-        return self.file.with_name(f"{self.file.stem}-{ending}")
+        """Return the path of a file next to the index: photos.safetensors -> photos-ENDING.
+
+        If photos.npy is an index, too, the name keeps the index's ending: photos.safetensors-ENDING.
+        """
+        others = [each for each in FEATURE_SUFFIXES if each != self.file.suffix]
+        ambiguous = any(self.file.with_suffix(each).is_file() for each in others)
+        return self.file.with_name(f"{self.file.name if ambiguous else self.file.stem}-{ending}")
 
 
 def open_index(file: Path) -> Index:

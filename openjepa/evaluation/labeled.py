@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -78,6 +79,14 @@ def split_labeled(modality: Any, labeled: LabeledData, seed: int) -> Split:
             "--data.split groups: this data does not say which samples belong together; its dataset has no `groups`"
         )
     return split
+
+
+def labeled_fingerprint(data: Dataset) -> str:
+    """Return the fingerprint of the files and of their labels, which other settings may take from other places."""
+    label = sample_values(data, "label")
+    labels = b"" if label is None else label.numpy().tobytes()
+    names = "\0".join(data.classes).encode("utf-8", "surrogateescape")
+    return f"{data.fingerprint}-{zlib.crc32(labels, zlib.crc32(names)):08x}"
 
 
 def require_own_split(labeled: LabeledData) -> None:

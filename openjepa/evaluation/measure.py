@@ -14,7 +14,7 @@ from openjepa.evaluation.evaluator import EncoderPair, Evaluator, ProbeInput, Sp
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features
 from openjepa.evaluation.label_free import label_free_metrics
-from openjepa.evaluation.labeled import Split, find_task, split_labeled, task_baselines
+from openjepa.evaluation.labeled import Split, find_task, labeled_fingerprint, split_labeled, task_baselines
 from openjepa.evaluation.probing import ProbeResult, create_probes, run_probes
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.splits import choose_folds, innermost, sample_values
@@ -71,7 +71,7 @@ def describe_measurement(split: Split, settings: ProbeSettings, device: Device) 
     """Return what all scores depend on; folds only if the task or --data.split chooses them, as in old files."""
     labeled: LabeledData = settings.data
     about = {
-        "images": [part.fingerprint for part in split[:2]],
+        "images": [labeled_fingerprint(part) for part in split[:2]],
         "labels": "folders" if labeled.labels == "auto" else labeled.labels,
         "fit": labeled.eval_crop,
         "precision": device.precision,
@@ -124,7 +124,7 @@ def cached_features(
     """Compute the features of training and test data, or read them from --cache."""
 
     def compute(data: Dataset) -> Features:
-        name = f"{data.fingerprint}-{encoder.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
+        name = f"{labeled_fingerprint(data)}-{encoder.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
         return compute_features(encoder, data, device, kinds, settings.cache / name if settings.cache else None)
 
     views = EncoderPair(DatasetEncoder(encoder, split.train, device), DatasetEncoder(encoder, split.test, device))

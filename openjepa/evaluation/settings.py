@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from openjepa.core.arguments import Features, Query
+from openjepa.core.fileio import check_roots
 from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
@@ -45,17 +47,26 @@ class LabeledData:
     pattern: Annotated[str, arg(aliases=["--pattern"])] = ""
     class_depth: int = 1  # which folder is the class: 1 the first one below root, train/ or test/; 2 the one below
 
+    def __post_init__(self):
+        check_roots((*self.root, *self.train, *self.test))
+
     @property
     def name(self) -> str:
-        """Return the name of the result files."""
-        folders = self.root or self.test
-        folder = Path(folders[0]).absolute().name if folders else ""
-        return folder if self.has_classes else self.labels
+        """Return what the data is called in results: its folders, or the task."""
+        if not self.has_classes:
+            return self.labels
+        folders = [base_name(root) for root in self.root or self.test]
+        return "+".join(folders if len(folders) <= 3 else [folders[0], f"{len(folders) - 1} more"]) or "data"
 
     @property
     def has_classes(self) -> bool:
         """Return whether the labels are classes of files: not those of a task with a rule of its own."""
         return self.labels in ("auto", "folders") or Path(self.labels).suffix.lower() in LABEL_TABLES
+
+
+def base_name(root: str) -> str:
+    """Return the last part of a path, also of `.`, `..` and of one that ends with a slash."""
+    return os.path.basename(os.path.abspath(os.path.expanduser(root)))  # noqa: PTH100, PTH111, PTH119
 
 
 @dataclass(frozen=True, kw_only=True)

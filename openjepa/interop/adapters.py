@@ -32,6 +32,8 @@ def load_any(spec: str, which: str = "") -> PretrainedEncoder:
     Raises:
         UserError: there is no such encoder.
     """
+    if not spec.strip():
+        raise UserError("the run is empty: give the folder of a run or an encoder, . for the working folder")
     folder = Path(spec)
     if folder.is_file() or (folder.is_dir() and not is_huggingface_folder(folder)):
         return dataclasses.replace(load(folder, which), name=folder.name)

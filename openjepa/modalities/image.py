@@ -106,7 +106,8 @@ class Image:
                 "give .npy files or --data.channels 3"
             )
         paths = MappedPathList.write(cache / f"{source.fingerprint}.paths", source.paths) if cache else source.paths
-        files = ImageFiles(self, paths, source.fingerprint, FileLabels.of(source))
+        fingerprint = source.fingerprint if cache else source.compute
+        files = ImageFiles(self, paths, fingerprint, FileLabels.of(source))
         return pack_images(files, cache) if cache and is_worth_packing(files) else files
 
     def synthetic(self, size: int, seed: int) -> Dataset:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from openjepa.core import registry
 from openjepa.core.config import flatten, from_plain
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import read_json
+from openjepa.core.fileio import absolute_path, read_json
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -131,7 +131,23 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def config_differences(old: Pretrain, new: Pretrain) -> list[str]:
-    """Return the settings that change the result and differ between two configs, as `name: old → new`."""
-    before, after = flatten(to_json(old)), flatten(to_json(new))
-    names = [name for name in before | after if name.split(".")[0] not in RUN_SETTINGS and name != "data.root"]
+    """Return the settings that change the result and differ between two configs, as `name: old → new`.
+
+    Paths of data and teachers are left out: their contents are compared.
+    """
+    before, after = comparable_settings(old), comparable_settings(new)
+    teachers = {f"method.{name}" for name in new.method.teachers()}
+    names = [
+        name
+        for name in before | after
+        if name.split(".")[0] not in RUN_SETTINGS and not name.endswith("data.root") and name not in teachers
+    ]
     return [f"{name}: {before.get(name)} → {after.get(name)}" for name in names if before.get(name) != after.get(name)]
+
+
+def comparable_settings(config: Pretrain) -> dict[str, Any]:
+    """Return all settings by name, those of streams too, with the absolute path of the initial weights."""
+    plain = to_json(config)
+    streams = {f"streams.{number}": each for number, each in enumerate(plain.pop("streams"))}
+    start = plain.pop("init_from")
+    return flatten(plain | streams | {"init_from": start and absolute_path(start)})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from openjepa.core.console import console, print_line, warn
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write, fsync_path
+from openjepa.core.fileio import atomic_write, fsync_path, read_json
 from openjepa.core.types import Skipped
 
 DISPLAYED_METRICS = (
@@ -27,6 +29,10 @@ DISPLAYED_METRICS = (
     "online_knn",
     "online_logistic",
 )
+
+WANDB_FILE = "wandb.json"  # in the run's folder: its id at Weights & Biases
+
+ILLEGAL_IN_IDS = "/\\#?%:"
 
 OLD_METRICS = {"images_per_second": "samples_per_second"}  # name in logs of earlier versions -> name
 
@@ -55,15 +61,44 @@ class TensorBoard:
 
 
 class WandB:
-    """Sends metrics to Weights & Biases; needs openjepa[wandb]."""
+    """Sends metrics to Weights & Biases; needs openjepa[wandb].
+
+    The run's id there is random and stays in RUN/wandb.json for resumes: folders of different runs may share a name.
+    An id that was deleted there can never be used again: without the file, the run continues under a new one.
+    """
 
     def __init__(self, folder: Path):
         import wandb  # type: ignore[import-not-found]
 
-        self.run = wandb.init(project="openjepa", name=folder.name, dir=str(folder), resume="allow", id=folder.name)
+        name = os.fsencode(folder.resolve().name).decode(errors="replace")
+        try:
+            self.run = wandb.init(
+                project="openjepa", name=name, dir=str(folder), resume="allow", id=wandb_id(folder)
+            )  # fmt: skip
+        except wandb.Error as error:
+            raise UserError(
+                f"Weights & Biases refused the run ({error}): if it was deleted there, remove {folder / WANDB_FILE} "
+                f"and {folder / 'wandb'}, and it continues under a new id; or leave --loggers wandb out"
+            ) from error
 
     def write_row(self, step: int, metrics: dict[str, float]) -> None:
         self.run.log(metrics, step=step)
+
+
+def wandb_id(folder: Path) -> str:
+    """Return the id of a run at Weights & Biases: the one in its folder, or a new one.
+
+    Earlier versions took the folder's name, which then ends the names in RUN/wandb, unless it was refused there.
+    """
+    file, name = folder / WANDB_FILE, folder.resolve().name
+    if not file.is_file():
+        used = any((folder / "wandb").glob(f"*run-*-{glob.escape(name)}")) and not set(name) & set(ILLEGAL_IN_IDS)
+        with atomic_write(file) as temporary:
+            temporary.write_text(json.dumps({"id": name if used else uuid.uuid4().hex}))
+    try:
+        return str(read_json(file)["id"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{file} is damaged ({error}): remove it to continue under a new id") from error
 
 
 LOGGERS: dict[str, type[TensorBoard] | type[WandB]] = {"tensorboard": TensorBoard, "wandb": WandB}

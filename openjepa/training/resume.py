@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from openjepa.core.fileio import atomic_write, read_json
 from openjepa.core.types import FileList
 from openjepa.training.checkpoint import list_checkpoints, load_newest, restore_checkpoint
 from openjepa.training.config import Pretrain, config_differences, load_config, to_json
+from openjepa.training.locations import data_roots
 from openjepa.training.log import read_metrics
+
+IDENTITY = "contents"  # what the fingerprint in data.json stands for; without this word: paths and sizes
 
 
 def is_resuming(settings: Pretrain) -> bool:
@@ -42,23 +47,42 @@ def is_resuming(settings: Pretrain) -> bool:
     return exists
 
 
-def check_same_data(settings: Pretrain, listing: FileList) -> None:
-    """Raise UserError if the files have changed since the run started.
+def check_same_data(settings: Pretrain, listings: Sequence[FileList]) -> None:
+    """Raise UserError if the files of the run's data or of its streams have changed since the run started.
 
-    With --allow-data-change, only warn.
+    With --allow-data-change, only warn. Where the files are does not matter.
     """
     recorded = read_metadata(settings.out / "data.json")
     if not recorded:
         warn(f"{settings.out} has no data.json: cannot check that the data are the same as when the run started")
-    if recorded and recorded.get("fingerprint") != listing.fingerprint:
-        then, now = recorded.get("count"), len(listing.paths)
-        difference = f"{then} files then, {now} now" if then != now else f"names or sizes of the {now} files differ"
+    if recorded and recorded.get("fingerprint") not in fingerprints_of(settings, listings, recorded):
+        then, now = recorded.get("files", recorded.get("count")), sum(len(each.paths) for each in listings)
+        difference = f"{then} files then, {now} now" if then != now else f"names or contents of the {now} files differ"
         message = f"the data have changed since the run started: {difference}"
         if not settings.allow_data_change:
             raise UserError(
                 f"{message}; give the same --data.root, or add --allow-data-change (the run is then not bit-exact)"
             )
         warn(f"{message}; the resumed run is not exact")
+
+
+def fingerprints_of(settings: Pretrain, listings: Sequence[FileList], recorded: dict[str, Any]) -> list[str]:
+    """Return what data.json may hold if the data are the same: contents or, in runs of earlier versions, paths."""
+    if recorded.get("identity") == IDENTITY:
+        return [combine_fingerprints([each.fingerprint for each in listings])]
+    before = load_config(settings.out)
+    roots = [data_roots(each) for each in (before.data, *(stream.data for stream in before.streams))]
+    earlier = [
+        each.earlier(root) if each.earlier else each.fingerprint for each, root in zip(listings, roots, strict=False)
+    ]
+    return [combine_fingerprints(earlier)]
+
+
+def combine_fingerprints(fingerprints: Sequence[str]) -> str:
+    """Return one fingerprint of the run's data and of its streams."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return hashlib.sha256("\0".join(fingerprints).encode()).hexdigest()[:32]
 
 
 def warn_if_environment_changed(settings: Pretrain) -> None:
@@ -117,9 +141,11 @@ def environment_versions() -> dict[str, Any]:
     }
 
 
-def write_metadata(settings: Pretrain, listing: FileList, count: int, method: Any) -> None:
+def write_metadata(settings: Pretrain, listings: Sequence[FileList], count: int, method: Any) -> None:
     """Write config.json, environment.json and data.json."""
-    data: dict[str, Any] = {"fingerprint": listing.fingerprint, "count": count}
+    fingerprint = combine_fingerprints([each.fingerprint for each in listings])
+    files = sum(len(each.paths) for each in listings)
+    data: dict[str, Any] = {"fingerprint": fingerprint, "identity": IDENTITY, "files": files, "count": count}
     if isinstance(settings.data, Measures):
         data |= settings.data.statistics
     if method.teachers:

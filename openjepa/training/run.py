@@ -31,13 +31,14 @@ from openjepa.training.callbacks import Callbacks
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device, choose_device
+from openjepa.training.locations import check_roots_exist, with_absolute_paths
 from openjepa.training.log import RunLog
 from openjepa.training.loop import train
 from openjepa.training.optim import build_optimizer
 from openjepa.training.parallel.launch import process_group
 from openjepa.training.resume import check_same_data, is_resuming, load_checkpoint, write_metadata
 from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
-from openjepa.training.setup import build_model, check_batch_size, combine_listings, prepare_data
+from openjepa.training.setup import build_model, check_batch_size, list_all_files, prepare_data
 from openjepa.training.signals import StopSignals
 
 NO_CALLBACKS = Callbacks()
@@ -69,15 +70,17 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
 def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     """Start a new run or resume one: prepare data and networks, train, export."""
     resuming = is_resuming(settings)
-    listing = settings.data.listing()
-    all_files = combine_listings(listing, settings)
+    settings = with_absolute_paths(settings)
     if resuming:
-        check_same_data(settings, all_files)
+        check_roots_exist(settings)
+    listings = list_all_files(settings)
+    if resuming:
+        check_same_data(settings, listings)
     if settings.budget:
         settings = restore_steps(settings) if resuming else check_steps_or_budget(settings)
     check_batch_size(settings)
     start_time = time.perf_counter()
-    data, settings = prepare_data(settings, device, listing, settings.out / "data")
+    data, settings = prepare_data(settings, device, listings[0], settings.out / "data")
     if settings.budget and not resuming:
         total = steps_in_budget(settings, time_step(settings, data, device), device, start_time)
         settings = set_steps(settings, total, len(data))
@@ -93,7 +96,7 @@ def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     if start == 0 and settings.init_from:
         start_from_other_run(settings, method, settings.init_from)
     if is_main():
-        write_metadata(settings, all_files, len(data), method)
+        write_metadata(settings, listings, len(data), method)
         print_summary(settings, device, len(data), start)
 
     probing = settings.online_probe.root and is_main()

@@ -96,7 +96,7 @@ class Guards:
 
     max_skipped: float = 0.05  # fraction of files that may be undecodable before the run stops
     stop_on_collapse: bool = False  # stop when the representation collapses, instead of a warning
-    allow_data_change: bool = False  # allow to resume although the list of files has changed
+    allow_data_change: bool = False  # allow to resume although files have changed
 
 
 @dataclass(frozen=True)

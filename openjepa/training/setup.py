@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +106,9 @@ def open_data(modality: Any, listing: FileList, cache: Path | None) -> tuple[Dat
     return data if measured is modality else measured.dataset(listing, cache), measured
 
 
-def combine_listings(listing: FileList, settings: Pretrain) -> FileList:
-    """Return the files of the run's data and of its streams, with a fingerprint of all."""
-    if not settings.streams:
-        return listing
-    listings = [listing, *(stream.data.listing() for stream in settings.streams)]
-    digest = hashlib.sha256("\0".join(each.fingerprint for each in listings).encode()).hexdigest()[:32]
-    return FileList([path for each in listings for path in each.paths], digest)
+def list_all_files(settings: Pretrain) -> list[FileList]:
+    """Return the files of the run's data and of each of its streams."""
+    return [settings.data.listing(), *(stream.data.listing() for stream in settings.streams)]
 
 
 def build_model(settings: Pretrain, data: Dataset, device: Device) -> tuple[Any, Steps | StreamSteps]:

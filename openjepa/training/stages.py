@@ -15,6 +15,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
 from openjepa.training.checkpoint import list_checkpoints
 from openjepa.training.config import Pretrain, from_json, load_config, to_json
+from openjepa.training.locations import with_absolute_paths
 
 STAGES_FILE = "stages.json"
 
@@ -59,8 +60,10 @@ def record_stages(stages: Stages, out: Path) -> None:
     """Write the settings of all stages. Raises UserError if a run is there already and `resume` is not given."""
     if (out / STAGES_FILE).is_file() and stages.runs[0].resume == "no":
         raise UserError(f"{out} already holds a run: continue it with --resume, or give another --out")
+    names = {f"stage-{number}" for number in range(1, len(stages.runs) + 1)}
+    runs = [to_json(with_absolute_paths(stage, names)) for stage in stages.runs]
     with atomic_write(out / STAGES_FILE) as temporary:
-        temporary.write_text(json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1))
+        temporary.write_text(json.dumps({"stages": runs}, indent=1))
 
 
 def dry_run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from openjepa.core.errors import UserError
+from openjepa.core.labels import distinct_labels
 from openjepa.core.types import Signal
 from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.log import read_metrics
@@ -55,14 +56,14 @@ def show_curves(settings: CurvesOptions) -> list[CaptionedFigure]:
 
 
 def load_logs(runs: Sequence[Path]) -> RunLogs:
-    """Return (name, log rows) of each run; the name is the folder's, or the path if two folders share a name.
+    """Return (name, log rows) of each run; the name is the folder's, with those above it if two share it.
 
     Raises UserError if a run is given twice or has no log rows.
     """
-    if len(set(runs)) < len(runs):
+    names = distinct_labels(runs)
+    if len(set(names)) < len(runs):
         raise UserError(f"a run is given twice among {' '.join(map(str, runs))}: give each once")
-    ambiguous = len({run.name for run in runs}) < len(runs)
-    logs = [(str(run) if ambiguous else run.name, read_metrics(run / "metrics.jsonl")) for run in runs]
+    logs = [(name, read_metrics(run / "metrics.jsonl")) for name, run in zip(names, runs, strict=True)]
     for run, (_, log) in zip(runs, logs, strict=True):
         if not log:
             raise UserError(
@@ -79,7 +80,8 @@ def load_signals(runs: Iterable[Path]) -> Signals:
 
 def save_curves(runs: list[Path], out: Path) -> Path:
     """Write a PNG with a panel for each metric and a line for each run; return its path."""
-    logs = [(run.name, read_metrics(run / "metrics.jsonl")) for run in runs]
+    names = distinct_labels(runs)
+    logs = [(name, read_metrics(run / "metrics.jsonl")) for name, run in zip(names, runs, strict=True)]
     return save_figure(CaptionedFigure("curves", "", "", draw_panels(logs, load_signals(runs))), out)
 
 

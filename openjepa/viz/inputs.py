@@ -17,8 +17,10 @@ from torch import Tensor
 from openjepa.core.capabilities import PatchGrid, Renders, modality_name, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
+from openjepa.core.types import FileList
 from openjepa.data.archives import parse_address
 from openjepa.data.wrappers import ThreadedDataset
+from openjepa.evaluation.result_files import results_folder
 from openjepa.interop.adapters import load_any
 from openjepa.interop.inputs import replace_root
 from openjepa.interop.pretrained import PretrainedEncoder
@@ -140,7 +142,7 @@ def read_images(roots: tuple[str, ...], data: Any, count: int, num_shown: int = 
     data = dataclasses.replace(data, root=roots)
     source = data.listing()
     if sorted(roots) == source.paths:
-        source = source._replace(paths=list(roots))
+        source = FileList(list(roots), source.compute)
     samples = ThreadedDataset(data.dataset(source))
     front = evenly_spaced(len(samples), num_shown)
     rows = front + [each for each in evenly_spaced(len(samples), count) if each not in set(front)]
@@ -212,9 +214,7 @@ def output_file(settings: FigureOptions, name: str) -> Path:
     """Return the path of a figure. Raises UserError, before drawing, if it is not a PNG or cannot be written."""
     if settings.out and settings.out.suffix != ".png":
         raise UserError(f"--out must end in .png, got {settings.out}: try --out {settings.out.with_suffix('.png')}")
-    folder = Path(settings.run)
-    inside = folder / "figures" if folder.is_dir() else Path("figures")
-    out = settings.out or inside / f"{name}.png"
+    out = settings.out or results_folder(settings.run, "figures") / f"{name}.png"
     parent = next(each for each in out.absolute().parents if each.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise UserError(f"{parent} is not a writable folder: try --out {out.name}")

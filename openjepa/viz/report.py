@@ -30,7 +30,7 @@ from openjepa.viz.report_sections import (
     format_table,
     list_commands,
     list_warnings,
-    read_run_record,
+    read_run_records,
     summarize_run,
 )
 from openjepa.viz.settings import FeaturesOptions
@@ -49,7 +49,7 @@ def write_report(folders: Sequence[str], out: Path | None = None, pictures: bool
     """Write the report and return its path. Raises UserError if a folder is not a run or its log is empty."""
     if not folders:
         raise UserError("jepa report needs the folder of a run, or several")
-    runs = [read_run_record(Path(each)) for each in folders]
+    runs = read_run_records([Path(each) for each in folders])
     out = out or (runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html"))
     if out.suffix != ".html":
         raise UserError(f"--out must end in .html, got {out}: try --out {out.with_suffix('.html')}")

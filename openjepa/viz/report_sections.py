@@ -41,14 +41,11 @@ class RunRecord(NamedTuple):
     """The settings, log and metadata of a run."""
 
     folder: Path
+    name: str  # unique on the page
     settings: Pretrain
     log: LogRows
     data: dict[str, Any]  # data.json
     environment: dict[str, Any]  # environment.json
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     @property
     def last(self) -> dict[str, Any]:
@@ -56,12 +53,20 @@ class RunRecord(NamedTuple):
         return {name: value for row in self.log for name, value in row.items()}
 
 
-def read_run_record(folder: Path) -> RunRecord:
-    """Read a run folder. Raises UserError if it is not a run or its log is empty."""
-    settings = load_config(folder)
-    (_, log), *_ = load_logs([folder])
+def read_run_records(folders: Sequence[Path]) -> list[RunRecord]:
+    """Read run folders. Raises UserError if one is not a run, has an empty log, or is given twice."""
+    settings = [load_config(folder) for folder in folders]
+    return [
+        RunRecord(folder, name, each, log, *read_descriptions(folder))
+        for folder, each, (name, log) in zip(folders, settings, load_logs(folders), strict=True)
+    ]
+
+
+def read_descriptions(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read data.json and environment.json of a run; {} for one that is missing."""
     files = (folder / "data.json", folder / "environment.json")
-    return RunRecord(folder, settings, log, *(read_json(file) if file.is_file() else {} for file in files))
+    data, environment = (read_json(file) if file.is_file() else {} for file in files)
+    return data, environment
 
 
 def format_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ from openjepa.evaluation.classifier import CLASSIFIER_SUFFIX, fold_classifier, s
 from openjepa.evaluation.measure import Measurement, measure_encoders
 from openjepa.evaluation.probes.logistic import LinearClassifier
 from openjepa.evaluation.probing import ProbeResult
+from openjepa.evaluation.result_files import ROOTS, absolute_roots, choose_name
 from openjepa.evaluation.scores import (
     confusion_matrix,
     describe_scores,
@@ -47,10 +48,10 @@ def measure_and_publish(
 def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> None:
     """Print the scores and write them to `out` as JSON and Markdown, with plots and the first encoder's classifier.
 
-    The files are named after the data. Scores of other probes from earlier calls stay in the files if encoders and
-    images are the same.
+    The files are named after the data; other data of that name keep theirs. Scores of other probes from earlier calls
+    stay in the files if encoders and images are the same.
     """
-    name, classes = settings.data.name, result.split.train.classes
+    name, classes = choose_name(out, settings.data, result.about["images"]), result.split.train.classes
     title = describe_split(result)
     info(title)
     scores = [each.score for each in result.results]
@@ -66,6 +67,7 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
     if file := draw_label_curve(scores, out / f"{name}-labels.png"):
         text += f"\n## Accuracy against labels\n\n![accuracy against labels]({file.name})\n"
     about = {
+        ROOTS: absolute_roots(settings.data.root),
         "about": result.about,
         "encoders": encoders | result.encoders,
         "settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)),

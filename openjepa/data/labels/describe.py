@@ -69,10 +69,14 @@ def select_files(listing: FileList, rows: list[int]) -> FileList:
     """Return some files of a list, with a fingerprint of their own, which the labels and groups change, too."""
     paths, labels = [listing.paths[row] for row in rows], tuple(listing.labels[row] for row in rows)
     groups = tuple(listing.groups[row] for row in rows) if listing.groups else ()
-    digest = hashlib.sha256(listing.fingerprint.encode())
-    digest.update(np.asarray(rows, np.int64).tobytes())
-    digest.update("\0".join([*labels, *groups]).encode("utf-8", "surrogateescape"))
-    return FileList(paths, digest.hexdigest()[:32], listing.left_out, listing.roots, labels, groups)
+
+    def fingerprint() -> str:
+        digest = hashlib.sha256(listing.fingerprint.encode())
+        digest.update(np.asarray(rows, np.int64).tobytes())
+        digest.update("\0".join([*labels, *groups]).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:32]
+
+    return FileList(paths, fingerprint, None, listing.left_out, listing.roots, labels, groups)
 
 
 def label_files(listing: FileList, options: LabelOptions = LabelOptions()) -> LabeledFiles:  # noqa: B008
@@ -84,7 +88,7 @@ def label_files(listing: FileList, options: LabelOptions = LabelOptions()) -> La
     files = relative_parts(listing)
     assigned = complete_splits(files, assign_labels(listing, files, options))
     assigned = drop_unlabeled_parts(assigned)
-    labeled = listing._replace(labels=assigned.labels, groups=assigned.groups)
+    labeled = listing.replace(labels=assigned.labels, groups=assigned.groups)
     notes = (*assigned.notes, *(linked_note(each) for each in listing.left_out if each.reason == LINKED))
     return LabeledFiles(labeled, assigned.splits, assigned.how, assigned.names, notes)
 

@@ -14,7 +14,7 @@ def join_parts(train: LabeledFiles, test: LabeledFiles) -> LabeledFiles:
     digest = hashlib.sha256(f"{one.fingerprint}\0{other.fingerprint}".encode()).hexdigest()[:32]
     groups = (*one.groups, *other.groups) if one.groups and other.groups else ()
     listing = FileList(
-        [*one.paths, *other.paths], digest, (*one.left_out, *other.left_out), (*one.roots, *other.roots),
+        [*one.paths, *other.paths], digest, None, (*one.left_out, *other.left_out), (*one.roots, *other.roots),
         (*one.labels, *other.labels), groups,
     )  # fmt: skip
     names = {"train": " ".join(one.roots), "test": " ".join(other.roots)}

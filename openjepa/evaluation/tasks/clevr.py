@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 
 from openjepa.core.errors import UserError
+from openjepa.data.identity import FileGroup, content_fingerprint, safe_version
 from openjepa.data.image_files import ImageFiles
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
 from openjepa.data.wrappers import ThreadedDataset
@@ -51,11 +52,14 @@ class ClevrImages(ImageFiles):
         scenes = json.loads(file.read_text())["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
         self.labels = torch.tensor([scene_label(scene, task) for scene in scenes])
-        content = "\0".join(
-            [task, *(f"{path}\0{number}" for path, number in zip(paths, self.labels.tolist(), strict=True))]
-        )
-        super().__init__(config, paths, hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32])
+        super().__init__(config, paths, lambda: self.hash_scenes(root, part, task))
         self.names = tuple(str(number) for number in range(*{"count": (3, 11), "dist": (0, 6)}[task]))
+
+    def hash_scenes(self, root: Path, part: str, task: ClevrOption) -> str:
+        """Return the fingerprint of the images and their labels."""
+        sizes = [safe_version(path)[0] for path in self.paths]
+        files = content_fingerprint([FileGroup(0, str(root / "images" / part), self.paths, sizes)])
+        return hashlib.sha256(repr((files, task, self.labels.tolist())).encode()).hexdigest()[:32]
 
     @property
     def classes(self) -> tuple[str, ...]:

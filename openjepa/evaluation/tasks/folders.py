@@ -87,7 +87,7 @@ def list_root(modality: Any, root: tuple[str, ...]) -> FileList:
     root = tuple(str(Path(each).expanduser()) for each in root)
     folders = split_folders(root)
     listing = dataclasses.replace(modality, root=folders or root).listing()
-    return listing._replace(roots=root)
+    return listing.replace(roots=root)
 
 
 def split_folders(root: tuple[str, ...]) -> tuple[str, ...]:

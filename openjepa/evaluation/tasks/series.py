@@ -41,7 +41,10 @@ class HourSegments:
         self.label, self.starts, self.ends = labels[self.order], unordered[order], last[order]
         longest = (self.ends - self.starts).max()
         self.groups = torch.from_numpy(((self.starts - self.starts[0]) // longest).astype(np.int64))
-        self.fingerprint = f"{data.fingerprint}-hours"
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.data.fingerprint}-hours"
 
     def __len__(self) -> int:
         return len(self.order)
