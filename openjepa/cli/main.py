@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.perf.openmp import set_openmp_defaults
 
 # heading -> command -> (arguments, summary); its function is in cli/COMMAND.py, its settings in cli/settings.py
 COMMANDS = {
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"jepa: unknown command {arguments[0]!r}{did_you_mean(arguments[0])}; see jepa --help", file=sys.stderr)
         return 2
     retain_freed_memory()
+    set_openmp_defaults()
     return run_guarded(command(arguments[0]), [normalize_switch(each) for each in arguments[1:]])
 
 

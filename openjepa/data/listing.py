@@ -15,6 +15,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
+from openjepa.data.path_list import read_path_list
 
 
 class MappedPathList(Sequence[str]):
@@ -95,7 +96,7 @@ def files_under(root: str, suffixes: frozenset[str], archive_suffixes: frozenset
         check_complete(path)
         return dict(walk_files(str(path), archive_suffixes))
     if path.is_file() and path.suffix.lower() == ".txt":
-        return dict(read_path_list(path))
+        return {each: Path(each).stat().st_size for each in read_path_list(path)}
     if path.is_file() and path.suffix.lower() in suffixes | archive_suffixes:
         return {str(path): path.stat().st_size}
     if path.is_file() and path.name.lower().endswith(COMPRESSED_SUFFIXES):
@@ -139,19 +140,3 @@ def is_symlink_loop(entry: os.DirEntry[str]) -> bool:
             return True
         raise
     return False
-
-
-def read_path_list(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield path and size of the files named in a text file, one per line, relative to the text file.
-
-    Raises:
-        UserError: a line does not name a file.
-    """
-    for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        if line.strip():
-            path = file.parent / line.strip()
-            if not path.is_file():
-                raise UserError(
-                    f"{file} names {line.strip()}, which is not a file: remove the line or correct the path"
-                )
-            yield str(path), path.stat().st_size

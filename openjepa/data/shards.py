@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ from PIL import Image as Pillow
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
+from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
 from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, open_image, read_bytes, upright_image
 from openjepa.data.listing import walk_files
@@ -118,8 +117,7 @@ def write_shards(todo: list[Shard], workers: int) -> Iterator[int]:
     if count < 2:
         yield from map(write_shard, todo)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("forkserver")) as pool:
-        yield from pool.map(write_shard, todo)
+    yield from map_in_processes(write_shard, todo, count)
 
 
 def write_shard(shard: Shard) -> int:

@@ -12,8 +12,7 @@ import torch
 from openjepa.core.capabilities import plural_of
 from openjepa.core.config import format_duration, parse_duration
 from openjepa.core.console import info, warn
-from openjepa.core.cpus import available_cores
-from openjepa.core.distributed import all_reduce_max, is_main, local_size
+from openjepa.core.distributed import all_reduce_max, is_main, process_cores
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.data.loader import Step
@@ -62,14 +61,13 @@ def time_step(settings: Pretrain, data: Dataset, device: Device, count: int = 6)
         compute_seconds = median_step_seconds(shortened, method, optimizer, batches, device)
     costs = [settings.method.cost(settings.data, mask_shapes(step.batch.masks)) for step in batches]
     flops = [cost.total for cost in costs if cost is not None]
-    cores = available_cores() / local_size()
     busy_seconds = compute_seconds * torch.get_num_threads() + load_seconds * settings.workers  # summed over cores
     return StepTiming(
         load_seconds,
         compute_seconds,
         settings.workers,
         sum(flops) / count * len(batches[0].batch.index) if flops else None,
-        busy_seconds / cores if device.device.type == "cpu" else 0.0,
+        busy_seconds / process_cores() if device.device.type == "cpu" else 0.0,
     )
 
 
