@@ -167,7 +167,7 @@ def run_guarded(call: Callable[[list[str]], object], arguments: list[str]) -> in
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + getattr(signal, "SIGPIPE", 13)  # not on Windows
     except (UserError, OSError) as error:
         print(f"jepa: {error_sentence(error)}", file=sys.stderr)
         return 1

@@ -116,7 +116,8 @@ def map_in_processes(
 
 def describe_ending(processes: Sequence[Any]) -> str:
     """Say how the first of these processes ended that ended by itself, as in "was ended by SIGSEGV"."""
-    wait([each.sentinel for each in processes], timeout=SECONDS_TO_END)  # its pipe may close before its status arrives
+    if processes:  # the pipe of a process may close before its status arrives
+        wait([each.sentinel for each in processes], timeout=SECONDS_TO_END)
     codes = [each.exitcode for each in processes if each.exitcode]
     codes = [code for code in codes if code != -signal.SIGTERM] or codes  # when one dies, the others get SIGTERM
     if not codes:

@@ -95,11 +95,11 @@ def unique_names(paths: list[str], root: str) -> Iterator[str]:
     used: set[str] = set()
     for path in paths:
         address = parse_address(path)
-        file = PurePosixPath(address.name if address else path)
+        file = PurePosixPath(address.name if address else Path(path).as_posix())
         if address:  # names in foreign archives are not trusted: extracting ours must not write elsewhere
             file = PurePosixPath(*(part for part in file.parts if part not in ("/", "//", "..")))
         elif Path(root).expanduser().is_dir():
-            file = file.relative_to(Path(root).expanduser())
+            file = file.relative_to(Path(root).expanduser().as_posix())
         else:
             file = PurePosixPath(file.parent.name, file.name)
         plain = name = str(file.with_name(file.stem.replace(".", "_")))

@@ -22,7 +22,7 @@ from openjepa.training.config import Pretrain, load_config
 from openjepa.training.device import Device, choose_device
 from openjepa.training.loop import train
 from openjepa.training.optim import build_optimizer
-from openjepa.training.perf.hardware import matmul_rate, peak_memory
+from openjepa.training.perf.hardware import describe_memory, matmul_rate, peak_memory
 from openjepa.training.setup import build_model, check_batch_size, prepare_data
 from openjepa.training.signals import StopSignals
 
@@ -174,7 +174,7 @@ def dry_run(settings: Pretrain, device: Device) -> Path:
     )
     info(f"throughput {describe_throughput(timing, device)}")
     info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * timing.step_seconds)}")
-    info(f"memory     {memory / 2**30:.1f} GiB")
+    info(f"memory     {describe_memory(memory)}")
     keeps_up = timing.load_seconds < timing.compute_seconds or not settings.workers
     advice = "keeps up" if keeps_up else f"does not keep up: try --workers {2 * max(1, settings.workers)}"
     info(f"loader     {advice}")
