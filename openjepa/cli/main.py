@@ -68,9 +68,20 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] not in NAMES:
         print(f"jepa: unknown command {arguments[0]!r}{did_you_mean(arguments[0])}; see jepa --help", file=sys.stderr)
         return 2
+    if not working_folder_exists():
+        print("jepa: the working folder has been removed: cd to a folder that exists", file=sys.stderr)
+        return 1
     retain_freed_memory()
     set_openmp_defaults()
-    return run_guarded(command(arguments[0]), [normalize_switch(each) for each in arguments[1:]])
+    return run_guarded(command(arguments[0]), [normalize_switch(expand_tilde(each)) for each in arguments[1:]])
+
+
+def working_folder_exists() -> bool:
+    """Return whether the shell's folder is still there; torch's libraries end the process without it."""
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 (pathlib would be imported for it)
+    except OSError:
+        return False
 
 
 def load_named_plugins(arguments: list[str]) -> list[str]:
@@ -145,6 +156,12 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
 
     cls, prog, rest = choose_settings(name, arguments)
     return tyro.cli(cls, prog=prog, args=rest)
+
+
+def expand_tilde(typed: str) -> str:
+    """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is."""
+    flag, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", typed, re.DOTALL).groups("")  # pyright: ignore[reportOptionalMemberAccess]
+    return flag + os.path.expanduser(path)  # noqa: PTH111 (leaves all else alone)
 
 
 def normalize_switch(typed: str) -> str:
