@@ -89,7 +89,7 @@ def process_cores() -> float:
     """
     cores, per_task = available_cores(), os.environ.get("SLURM_CPUS_PER_TASK", "")
     if per_task.isdigit() and int(per_task) and os.environ.get("SLURM_NTASKS") == os.environ.get("WORLD_SIZE", "1"):
-        return min(cores, int(per_task))
+        return float(min(cores, int(per_task)))
     return cores / local_size()
 
 

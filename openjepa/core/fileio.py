@@ -21,6 +21,8 @@ MAX_JSON_BYTES = 2**24  # a larger JSON file is refused
 
 CHUNK_BYTES = 2**23  # bytes written and hashed at a time
 
+WINDOWS = os.name == "nt"
+
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends otherwise
 
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a network folder answers that cannot flush names
@@ -57,7 +59,7 @@ def replace_file(source: Path, target: Path) -> None:
     try:
         source.replace(target)
     except PermissionError:
-        if os.name != "nt":
+        if not WINDOWS:
             raise
         if not target.exists():
             shutil.copyfile(source, target)
@@ -108,9 +110,9 @@ def fsync_path(path: Path) -> None:
     Names cannot be flushed on Windows, which opens no folders, and on some network folders.
     """
     folder = path.is_dir()
-    if os.name == "nt" and folder:
+    if WINDOWS and folder:
         return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes only what it may write
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows flushes only what it may write
     try:
         os.fsync(handle)
     except OSError as error:
