@@ -50,7 +50,7 @@ def small_machine(monkeypatch):
     """Pretend to have one core, and shorten everything that is not under test."""
     torch.set_num_threads(1)
     for module in (runs, preparing, budget):
-        monkeypatch.setattr(module, "available_cores", lambda: 1)
+        monkeypatch.setattr(module, "process_cores", lambda: 1.0)
     small(monkeypatch.setattr)
 
 

@@ -78,7 +78,7 @@ def test_workers_that_share_cores_with_the_step_make_it_slower(tiny, monkeypatch
     monkeypatch.setattr(budget.torch, "get_num_threads", lambda: 2)
     data, settings = prepare_data(replace(tiny, workers=2), CPU, tiny.data.listing(), None)
     for cores, expected in ((1, 18.0), (2, 9.0), (16, 9.0)):
-        monkeypatch.setattr(budget, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(budget, "process_cores", lambda cores=cores: cores)
         seconds = time_step(settings, data, CPU).step_seconds
         assert seconds > expected if cores < 3 else seconds == expected
         assert seconds == pytest.approx(expected, abs=1.0)

@@ -20,7 +20,7 @@ from openjepa.core.fileio import atomic_write
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.perf.bench import prepare_bench_data, time_steps
-from openjepa.training.perf.hardware import measure_machine, peak_memory
+from openjepa.training.perf.hardware import describe_memory, measure_machine, peak_memory
 from openjepa.training.setup import check_batch_size
 from openjepa.training.stages import Stages
 
@@ -80,7 +80,7 @@ def print_bench(result: dict[str, Any], workers: int, plural: str) -> None:
     )
     info(
         f"step       {result['step']:.3f} s, {result['samples_per_second']:,.1f} {plural}/s; "
-        f"{result['data_wait']:.0%} of a run waits for data; peak memory {result['peak_memory'] / 2**30:.1f} GiB"
+        f"{result['data_wait']:.0%} of a run waits for data; peak memory {describe_memory(result['peak_memory'])}"
     )
     if result["flops"]:
         info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -69,7 +70,7 @@ def embed(settings: Embed) -> Path:
                 write_rows(samples, features.label, work / ROWS_FILE)
                 WRITERS[out.suffix](features, work, out)
         if is_main():
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=os.name == "nt")  # which keeps mapped files
             shape = "×".join(map(str, features.kinds[FEATURES_KEY].shape))
             failed = int((features.label == UNDECODABLE).sum())
             note = f"; {failed} {plural_of(data)} could not be decoded (rows of NaN)" if failed else ""

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.perf.openmp import set_openmp_defaults
 
 # heading -> command -> (arguments, summary); its function is in cli/COMMAND.py, its settings in cli/settings.py
 COMMANDS = {
@@ -68,8 +69,20 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] not in NAMES:
         print(f"jepa: unknown command {arguments[0]!r}{did_you_mean(arguments[0])}; see jepa --help", file=sys.stderr)
         return 2
+    if not working_folder_exists():
+        print("jepa: the working folder has been removed: cd to a folder that exists", file=sys.stderr)
+        return 1
     retain_freed_memory()
-    return run_guarded(command(arguments[0]), [normalize_switch(each) for each in arguments[1:]])
+    set_openmp_defaults()
+    return run_guarded(command(arguments[0]), [normalize_switch(expand_tilde(each)) for each in arguments[1:]])
+
+
+def working_folder_exists() -> bool:
+    """Return whether the shell's folder is still there; torch's libraries end the process without it."""
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 (pathlib would be imported for it)
+    except OSError:
+        return False
 
 
 def load_named_plugins(arguments: list[str]) -> list[str]:
@@ -149,6 +162,12 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
     return tyro.cli(cls, prog=prog, args=rest)
 
 
+def expand_tilde(typed: str) -> str:
+    """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is."""
+    flag, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", typed, re.DOTALL).groups("")  # pyright: ignore[reportOptionalMemberAccess]
+    return flag + os.path.expanduser(path)  # noqa: PTH111 (leaves all else alone)
+
+
 def normalize_switch(typed: str) -> str:
     """Rewrite `--x.flag=false` as `--x.no-flag`, and `--x.flag=true` as `--x.flag`."""
     match = re.fullmatch(r"(--(?:[\w-]+\.)*)([\w-]+)=(true|false)", typed, re.IGNORECASE)
@@ -169,7 +188,7 @@ def run_guarded(call: Callable[[list[str]], object], arguments: list[str]) -> in
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + getattr(signal, "SIGPIPE", 13)  # not on Windows
     except (UserError, OSError) as error:
         print(f"jepa: {error_sentence(error)}", file=sys.stderr)
         return 1

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from openjepa.core.cpus import available_cores
+
 
 def rank_and_size() -> tuple[int, int]:
     """Return this process's rank and the world size; (0, 1) without a process group."""
@@ -78,6 +80,17 @@ def all_reduce_max(value: Tensor) -> Tensor:
 def local_size() -> int:
     """Return the number of processes on this machine (torchrun's LOCAL_WORLD_SIZE)."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def process_cores() -> float:
+    """Return the cores for this process alone: a fraction if there are more processes than cores.
+
+    Processes on one machine share its cores; those that are tasks of Slurm have `--cpus-per-task` cores each.
+    """
+    cores, per_task = available_cores(), os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if per_task.isdigit() and int(per_task) and os.environ.get("SLURM_NTASKS") == os.environ.get("WORLD_SIZE", "1"):
+        return float(min(cores, int(per_task)))
+    return cores / local_size()
 
 
 def is_sharded(tensor: Any) -> bool:

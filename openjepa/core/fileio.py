@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import filecmp
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from openjepa.core.console import warn
 from openjepa.core.errors import UserError
+from openjepa.core.locks import lock_file
 
 MAX_JSON_BYTES = 2**24  # a larger JSON file is refused
 
 CHUNK_BYTES = 2**23  # bytes written and hashed at a time
+
+WINDOWS = os.name == "nt"
+
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends otherwise
+
+NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a network folder answers that cannot flush names
 
 
 class atomic_write:
@@ -35,10 +45,26 @@ class atomic_write:
             if kind is None:
                 self.temporary.chmod(self.mode)
                 fsync_path(self.temporary)
-                self.temporary.replace(self.file)
+                replace_file(self.temporary, self.file)
                 fsync_path(self.file.parent)
         finally:
             self.temporary.unlink(missing_ok=True)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Give a file a name that may exist already, also on Windows, which does not rename or replace a mapped file.
+
+    There, a mapped target stays as it is if its contents are the same, and a mapped source is copied.
+    """
+    try:
+        source.replace(target)
+    except PermissionError:
+        if not WINDOWS:
+            raise
+        if not target.exists():
+            shutil.copyfile(source, target)
+        elif not filecmp.cmp(source, target, shallow=False):
+            raise
 
 
 def write_durable(file: Path, content: bytes) -> str:
@@ -47,7 +73,7 @@ def write_durable(file: Path, content: bytes) -> str:
     The file's name is durable only after its folder is fsynced, too.
     """
     digest, left = hashlib.sha256(), memoryview(content)
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
     try:
         while left:
             written = os.write(handle, left[:CHUNK_BYTES])
@@ -86,6 +112,11 @@ def check_roots(roots: Sequence[str]) -> None:
         raise UserError("--data.root is empty: give a path (. is the working folder)")
 
 
+def expand_home(path: str | Path) -> Path:
+    """Return a path with ~ replaced by the home folder; ~ stays where the user has none, as in some containers."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises an error then)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents and make their names durable."""
     if not folder.is_dir():
@@ -95,10 +126,19 @@ def make_folder(folder: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Flush a file's contents, or the names in a folder, to disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file's contents, or the names in a folder, to disk.
+
+    Names cannot be flushed on Windows, which opens no folders, and on some network folders.
+    """
+    folder = path.is_dir()
+    if WINDOWS and folder:
+        return
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows flushes only what it may write
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(handle)
 
@@ -123,13 +163,15 @@ def read_json(file: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 def lock_folder(folder: Path, activity: str) -> Iterator[None]:
     """Keep other processes out of a folder while the context is open.
 
-    `activity` says in the error message what the other process does, e.g. "training".
+    `activity` says in the error message what the other process does, e.g. "training". Where the system or the file
+    system has no locks, warns and goes on.
     Raises UserError if another process holds the lock.
     """
     make_folder(folder)
     with (folder / "lock").open("w") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            if not lock_file(stream):
+                warn(f"{folder} cannot be locked on this system: start nothing else that writes into it")
+        except (BlockingIOError, PermissionError) as error:
             raise UserError(f"another process is {activity} in {folder}: wait for it or use another folder") from error
         yield

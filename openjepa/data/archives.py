@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -220,8 +219,8 @@ def read_tar_member(address: MemberAddress) -> bytes:
 
 def read_bytes(file: str, start: int, count: int) -> bytes:
     """Return `count` bytes of a file from `start`, or as many of them as exist."""
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        return os.pread(handle, count, start) if start >= 0 else b""
-    finally:
-        os.close(handle)
+    if start < 0:
+        return b""
+    with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (speed)
+        stream.seek(start)
+        return stream.read(count)

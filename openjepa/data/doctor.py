@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path, PurePosixPath
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from openjepa.core.cpus import available_cores
+from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import ARCHIVE_SUFFIXES, SHARDS_FILE
 from openjepa.data.image_io import (
     IMAGE_SUFFIXES,
@@ -83,8 +82,7 @@ def examine_files(paths: list[str], workers: int) -> Iterator[FileFacts]:
     if count < 2 or len(paths) < MIN_FOR_PROCESSES:
         yield from map(examine_file, paths)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("forkserver")) as pool:
-        yield from pool.map(examine_file, paths, chunksize=64)
+    yield from map_in_processes(examine_file, paths, count, chunksize=64)
 
 
 def examine_file(path: str) -> FileFacts:

@@ -149,7 +149,7 @@ def earlier_fingerprint(groups: Sequence[FileGroup], now: Sequence[str], then: S
 
 def earlier_path(path: str, now: str, then: str) -> str:
     """Return the path that a file had when its root was given as `then`: a folder, an archive or a list of paths."""
-    root, before = Path(now).expanduser(), Path(then).expanduser()
+    root, before = expand_home(now), expand_home(then)
     if root.is_dir():
         return f"{before}{path.removeprefix(str(root))}"
     if path.startswith(f"{root.parent}{os.sep}"):

@@ -242,7 +242,7 @@ def pack_images(files: ImageFiles, cache: Path) -> Dataset:
         sizes, reasons = measure_sizes(files)
         if sizes.max() > MAX_PACKED_SIDE:
             return files
-        shape = (len(files), channels, *sizes.max(0))
+        shape = (len(files), channels, *sizes.max(0).tolist())
         with atomic_write(store) as temporary:
             array = np.memmap(temporary, np.uint8, "w+", shape=shape)
             for number, path in enumerate(files.paths):
@@ -252,8 +252,9 @@ def pack_images(files: ImageFiles, cache: Path) -> Dataset:
                 except Undecodable as error:
                     reasons[number] = str(error)
             array.flush()
+            del array  # Windows gives no name to a mapped file
         with atomic_write(index) as temporary:
-            temporary.write_text(json.dumps({"shape": array.shape, "sizes": sizes.tolist(), "bad": reasons}))
+            temporary.write_text(json.dumps({"shape": shape, "sizes": sizes.tolist(), "bad": reasons}))
     return PackedImages(files, store, index)
 
 

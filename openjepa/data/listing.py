@@ -15,7 +15,7 @@ import numpy as np
 from openjepa.core.console import info_once
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write, check_roots
+from openjepa.core.fileio import atomic_write, check_roots, expand_home
 from openjepa.core.outputs import MARK, is_output_folder, output_names
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
@@ -29,6 +29,7 @@ from openjepa.data.never_data import (
     needs_sniffing,
     reason_to_leave_out,
 )
+from openjepa.data.path_list import read_path_list
 
 SNIFFED_BYTES = 64  # of a file whose name does not tell its format
 
@@ -122,7 +123,7 @@ def group_files(
 
 def naming_folder(root: str, paths: Iterable[str]) -> str:
     """Return what the names of a root's files leave out: the folder, the archive, or what listed files share."""
-    path = Path(root).expanduser()
+    path = expand_home(root)
     if path.is_dir() or path_suffix(str(path)) in ARCHIVE_SUFFIXES:
         return str(path)
     folders = {os.path.dirname(os.path.abspath(each)) for each in paths}  # noqa: PTH100, PTH120 (speed)
@@ -141,7 +142,7 @@ def files_under(
     Raises:
         UserError: the root does not exist, or is not a folder, an image, an archive or a list of paths.
     """
-    path = Path(root).expanduser()
+    path = expand_home(root)
     if path.is_dir():
         loose = LeftOutFiles()
         if files := dict(walk_files(str(path), suffixes, loose, sniff)):
@@ -150,7 +151,7 @@ def files_under(
         check_complete(path)
         return dict(walk_files(str(path), archive_suffixes, left_out))
     if path.is_file() and path.suffix.lower() == ".txt":
-        return dict(read_path_list(path))
+        return {each: Path(each).stat().st_size for each in read_path_list(path)}
     if path.is_file() and (path.suffix.lower() in suffixes | archive_suffixes or (sniff and accepts(path, sniff))):
         return {str(path): path.stat().st_size}
     if path.is_file() and path.name.lower().endswith(COMPRESSED_SUFFIXES):
@@ -232,19 +233,3 @@ def is_symlink_loop(entry: os.DirEntry[str]) -> bool:
             return True
         raise
     return False
-
-
-def read_path_list(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield path and size of the files named in a text file, one per line, relative to the text file.
-
-    Raises:
-        UserError: a line does not name a file.
-    """
-    for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        if line.strip():
-            path = file.parent / line.strip()
-            if not path.is_file():
-                raise UserError(
-                    f"{file} names {line.strip()}, which is not a file: remove the line or correct the path"
-                )
-            yield str(path), path.stat().st_size

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from openjepa.core.errors import UserError
+from openjepa.core.processes import START_METHOD, describe_ending, start_processes
 from openjepa.core.protocols import Dataset, Masker
 from openjepa.core.registry import PLUGINS, load_plugins
 from openjepa.core.rng import CounterRNG, epoch_order
@@ -106,7 +107,7 @@ def load_steps(steps: StepSource, start: int, workers: int, pin: bool) -> Iterat
     is raised here unchanged.
 
     Raises:
-        UserError: a worker process was killed.
+        UserError: a worker process ended early, or the steps cannot be sent to one.
     """
     loader = DataLoader(
         StepOrError(steps, workers),
@@ -117,20 +118,20 @@ def load_steps(steps: StepSource, start: int, workers: int, pin: bool) -> Iterat
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
         worker_init_fn=init_worker,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=START_METHOD if workers else None,
     )
-    outcomes = iter(loader)
-    while outcome := next_step(outcomes, workers):
+    outcomes, processes = start_processes(lambda: iter(loader))
+    while outcome := next_step(outcomes, workers, processes):
         if isinstance(outcome, Exception):
             raise outcome
         yield outcome
 
 
-def next_step(outcomes: Iterator[Any], workers: int) -> Any:
+def next_step(outcomes: Iterator[Any], workers: int, processes: list[Any]) -> Any:
     """Return the next step or error, or None at the end.
 
     Raises:
-        UserError: a worker process was killed, and its prefetched steps are lost.
+        UserError: a worker process ended early, and its prefetched steps are lost.
     """
     try:
         return next(outcomes, None)
@@ -138,7 +139,7 @@ def next_step(outcomes: Iterator[Any], workers: int) -> Any:
         if isinstance(error, RuntimeError) and not re.search(r"DataLoader worker \(pid", str(error)):
             raise
         raise UserError(
-            "a data-loading worker was killed, perhaps because memory ran out; no progress is lost: "
+            f"a data-loading worker {describe_ending(processes)}; no progress is lost: "
             f"resume with --resume yes --workers {workers // 2}"
         ) from error
 

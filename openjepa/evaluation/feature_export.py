@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import atomic_write, replace_file
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Samples
 from openjepa.evaluation.feature_store import CHUNK_ROWS, FEATURES_FILE, FeatureChunk, Features, read_header
@@ -66,7 +66,7 @@ def nan_if_undecodable(
 def write_safetensors(features: Features, work: Path, out: Path) -> None:
     """Move the finished features and the CSV file to their final names."""
     (work / ROWS_FILE).replace(path_beside(out, ".csv"))
-    (work / FEATURES_FILE).replace(out)
+    replace_file(work / FEATURES_FILE, out)
 
 
 def write_npy(features: Features, work: Path, out: Path) -> None:
@@ -81,7 +81,8 @@ def write_npy(features: Features, work: Path, out: Path) -> None:
         for first in range(0, len(rows), CHUNK_ROWS):
             matrix[first : first + CHUNK_ROWS] = rows[first : first + CHUNK_ROWS].numpy()
         matrix.flush()
-        named.rename(temporary)
+        del matrix  # Windows gives no name to a mapped file
+        named.replace(temporary)
 
 
 def write_parquet(features: Features, work: Path, out: Path) -> None:

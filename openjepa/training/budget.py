@@ -12,8 +12,7 @@ import torch
 from openjepa.core.capabilities import plural_of
 from openjepa.core.config import format_duration, parse_duration
 from openjepa.core.console import info, warn
-from openjepa.core.cpus import available_cores
-from openjepa.core.distributed import all_reduce_max, is_main, local_size
+from openjepa.core.distributed import all_reduce_max, is_main, process_cores
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.data.loader import Step
@@ -23,7 +22,7 @@ from openjepa.training.config import Pretrain, load_config
 from openjepa.training.device import Device, choose_device
 from openjepa.training.loop import train
 from openjepa.training.optim import build_optimizer
-from openjepa.training.perf.hardware import matmul_rate, peak_memory
+from openjepa.training.perf.hardware import describe_memory, matmul_rate, peak_memory
 from openjepa.training.setup import build_model, check_batch_size, prepare_data
 from openjepa.training.signals import StopSignals
 
@@ -62,14 +61,13 @@ def time_step(settings: Pretrain, data: Dataset, device: Device, count: int = 6)
         compute_seconds = median_step_seconds(shortened, method, optimizer, batches, device)
     costs = [settings.method.cost(settings.data, mask_shapes(step.batch.masks)) for step in batches]
     flops = [cost.total for cost in costs if cost is not None]
-    cores = available_cores() / local_size()
     busy_seconds = compute_seconds * torch.get_num_threads() + load_seconds * settings.workers  # summed over cores
     return StepTiming(
         load_seconds,
         compute_seconds,
         settings.workers,
         sum(flops) / count * len(batches[0].batch.index) if flops else None,
-        busy_seconds / cores if device.device.type == "cpu" else 0.0,
+        busy_seconds / process_cores() if device.device.type == "cpu" else 0.0,
     )
 
 
@@ -176,7 +174,7 @@ def dry_run(settings: Pretrain, device: Device) -> Path:
     )
     info(f"throughput {describe_throughput(timing, device)}")
     info(f"the run    {settings.steps:,} steps, about {format_duration(settings.steps * timing.step_seconds)}")
-    info(f"memory     {memory / 2**30:.1f} GiB")
+    info(f"memory     {describe_memory(memory)}")
     keeps_up = timing.load_seconds < timing.compute_seconds or not settings.workers
     advice = "keeps up" if keeps_up else f"does not keep up: try --workers {2 * max(1, settings.workers)}"
     info(f"loader     {advice}")

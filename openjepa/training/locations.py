@@ -51,7 +51,7 @@ def check_roots_exist(settings: Pretrain) -> None:
     flags = {"--data.root": data_roots(settings.data), "--online-probe.root": settings.online_probe.root}
     flags |= {f"--streams.{number}.data.root": data_roots(each.data) for number, each in enumerate(settings.streams)}
     for flag, roots in flags.items():
-        missing = [root for root in roots if not Path(root).expanduser().exists()]
+        missing = [root for root in roots if not expand_home(root).exists()]
         if missing:
             where = "" if Path(missing[0]).is_absolute() else f" in {Path.cwd()}"
             raise UserError(

@@ -13,8 +13,8 @@ import torch
 from openjepa.core.capabilities import Describes
 from openjepa.core.config import parse_duration
 from openjepa.core.console import info
-from openjepa.core.cpus import available_cores
-from openjepa.core.distributed import barrier, is_main, local_size
+from openjepa.core.cpus import describe_quota
+from openjepa.core.distributed import barrier, is_main, process_cores
 from openjepa.core.fileio import lock_folder
 from openjepa.core.registry import PLUGINS
 from openjepa.data.loader import load_steps
@@ -54,7 +54,7 @@ def pretrain(settings: Pretrain, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     """
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device, timedelta(seconds=parse_duration(settings.rank_timeout))):
-        torch.set_num_threads(settings.threads or max(1, available_cores() // local_size()))
+        torch.set_num_threads(settings.threads or max(1, int(process_cores())))
         if settings.method.needs_masks:
             settings.masks.shapes(settings.data.layout)  # fails early if the masks do not fit
         if settings.dry_run:
@@ -124,9 +124,11 @@ def print_summary(settings: Pretrain, device: Device, count: int, start: int) ->
     tokens = f"a grid of {'×'.join(map(str, layout.shape))}" if layout.shape else f"at most {layout.count} tokens"
     info(f"data       {count:,} samples{size}: {tokens}")
     info(f"encoder    {settings.method.describe()}")
+    quota = describe_quota()
     info(
         f"training   {settings.steps:,} steps of {settings.batch_size} ({settings.epochs:.4g} epochs), "
         f"{settings.precision} on {device.device}, {settings.threads} threads, {settings.workers} workers"
+        f"{f' ({quota})' if quota else ''}"
     )
     info(f"folder     {settings.out}{f', resumed after step {start}' if start else ''}")
 

@@ -11,8 +11,7 @@ import torch
 
 from openjepa.core.capabilities import DecodesFiles, Measures
 from openjepa.core.console import info
-from openjepa.core.cpus import available_cores
-from openjepa.core.distributed import barrier, is_main, local_size, rank_and_size
+from openjepa.core.distributed import barrier, is_main, process_cores, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import FileList
@@ -80,9 +79,7 @@ def prepare_data(settings: Pretrain, device: Device, listing: FileList, cache: P
     settings = dataclasses.replace(settings, data=modality, streams=streams)
     steps_per_epoch = max(1, len(data) // settings.batch_size)
     on_cpu = device.device.type == "cpu"
-    workers = (
-        0 if not isinstance(data, DecodesFiles) else min(8, max(1, available_cores() // local_size() - (not on_cpu)))
-    )
+    workers = min(8, max(1, int(process_cores()) - (not on_cpu))) if isinstance(data, DecodesFiles) else 0
     return data, dataclasses.replace(
         settings,
         steps=settings.steps or max(1, round(settings.epochs * steps_per_epoch)),

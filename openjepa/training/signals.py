@@ -10,13 +10,9 @@ import torch
 
 from openjepa.core.distributed import all_reduce_max, rank_and_size
 
-STOP_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,  # Slurm sends this and the next
-    signal.SIGUSR2,
-)
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")  # Slurm sends the last two; Windows has the first two
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 STEPS_BETWEEN_CHECKS = 10  # with many processes: steps between two all-reduces of whether to stop
 

@@ -124,7 +124,7 @@ def assign_labels(listing: FileList, files: list[Parts], options: LabelOptions) 
 
 def label_by_named_table(files: list[Parts], options: LabelOptions) -> Assignment:
     """Assign the labels of the table that the user named."""
-    file, index = Path(options.table).expanduser(), FileIndex(files)
+    file, index = expand_home(options.table), FileIndex(files)
     table = (read_coco(file) if file.suffix.lower() == ".json" and file.is_file() else None) or read_table(file)
     column, share = find_file_column(table, index)
     if not share:
@@ -165,7 +165,7 @@ def tables_about(listing: FileList, index: FileIndex) -> list[Table]:
     if len(listing.roots) != 1:
         return []
     own = set(listing.paths) if any(path.lower().endswith(".csv") for path in listing.paths[:1]) else set()
-    tables = find_tables(Path(listing.roots[0]).expanduser()) if not own else []
+    tables = find_tables(expand_home(listing.roots[0])) if not own else []
     return [table for table in tables if len(table) and find_file_column(table, index)[1] >= MIN_SHARE]
 
 

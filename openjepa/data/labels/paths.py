@@ -25,7 +25,7 @@ def relative_parts(listing: FileList) -> list[Parts]:
 
 def root_folder(root: str) -> str:
     """Return the folder that paths of a root are relative to: the root, or the folder of a file or list."""
-    path = Path(root).expanduser()
+    path = expand_home(root)
     return str(path if path.is_dir() else path.parent)
 
 

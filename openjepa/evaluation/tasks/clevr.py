@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import expand_home
 from openjepa.data.identity import FileGroup, content_fingerprint, safe_version
 from openjepa.data.image_files import ImageFiles
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
@@ -87,6 +88,6 @@ class Clevr:
             raise UserError(f"--data.root must be one CLEVR_v1.0 folder for {got}")
         (root,) = labeled.root
         modality = dataclasses.replace(modality, root=(root,), eval_crop=labeled.eval_crop)
-        folder = Path(root).expanduser()
+        folder = expand_home(root)
         train, val = (ThreadedDataset(ClevrImages(modality, folder, part, self.option)) for part in ("train", "val"))
         return Split(train, val, "val")

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from openjepa.core.capabilities import plural_of
 from openjepa.core.console import info_once, warn
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import expand_home
 from openjepa.core.protocols import Dataset, Modality
 from openjepa.core.types import FileList
 from openjepa.data.labels.describe import LabeledFiles, LabelOptions, describe, label_files
@@ -84,7 +85,7 @@ def describe_data(modality: Any, labeled: LabeledData) -> LabeledFiles:
 
 def list_root(modality: Any, root: tuple[str, ...]) -> FileList:
     """List the files of some folders; those of splits one by one, so that a link to the same files is in both."""
-    root = tuple(str(Path(each).expanduser()) for each in root)
+    root = tuple(str(expand_home(each)) for each in root)
     folders = split_folders(root)
     listing = dataclasses.replace(modality, root=folders or root).listing()
     return listing.replace(roots=root)

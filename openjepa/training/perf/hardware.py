@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,11 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.training.device import Device
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 MATMUL_SIDES = {"cpu": (1024, 2048), "gpu": (4096, 8192)}  # sides of the square matrices that are multiplied
 
@@ -69,8 +73,15 @@ def fastest_seconds(function: Callable[[], Any], device: Device, repeats: int = 
     return min(time_call(function, device)[1] for _ in range(repeats))
 
 
-def peak_memory(device: Device) -> int:
-    """Return the peak memory in bytes: of the device on a GPU, else of this process."""
+def peak_memory(device: Device) -> int | None:
+    """Return the peak memory in bytes: of the device on a GPU, else of this process; None on Windows."""
     if device.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    if resource is None:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe_memory(peak: int | None) -> str:
+    """Return a peak memory in GiB."""
+    return "unknown on this system" if peak is None else f"{peak / 2**30:.1f} GiB"
