@@ -12,13 +12,12 @@ import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from openjepa.core.cpus import available_cores
-from openjepa.core.fileio import file_version
+from openjepa.core.fileio import expand_home, file_version
 
 MAX_HASHED_BYTES = 2**32  # of larger data sets a sample is read: hashing runs at about 1 GB/s, a disk at less
 

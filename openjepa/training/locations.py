@@ -9,7 +9,7 @@ from typing import Any
 
 from openjepa.core.capabilities import with_root
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import absolute_path
+from openjepa.core.fileio import absolute_path, expand_home
 from openjepa.training.config import Pretrain
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import expand_home
 from openjepa.core.types import FileList
 from openjepa.data.labels.columns import FileIndex, choose_columns, find_file_column, label_by_table
 from openjepa.data.labels.folders import Assignment, label_by_folders, split_by_folders

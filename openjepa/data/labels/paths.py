@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
+from openjepa.core.fileio import expand_home
 from openjepa.core.types import FileList
 from openjepa.data.archives import parse_address
 from openjepa.data.labels.words import read_split_name
