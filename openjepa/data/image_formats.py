@@ -5,18 +5,18 @@ from __future__ import annotations
 import codecs
 import re
 
-FORMAT_SUFFIXES = {  # formats that can be read -> file endings, in lower case
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"},
-    "PNG": {".png", ".apng"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp", ".dib"},
-    "TIFF": {".tif", ".tiff", ".btf"},
-    "GIF": {".gif"},
-    "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"},
-    "AVIF": {".avif", ".avifs"},
-    "HEIC": {".heic", ".heif", ".hif", ".heics"},  # with the extra heif
-    "JPEG 2000": {".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"},
-    "NumPy": {".npy"},
+FORMAT_SUFFIXES = {  # formats that can be read -> file endings in lower case, the usual one first
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff", ".btf"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIC": (".heic", ".heif", ".hif", ".heics"),  # with the extra heif
+    "JPEG 2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    "NumPy": (".npy",),
 }
 
 IMAGE_FORMATS = frozenset(FORMAT_SUFFIXES)

@@ -115,9 +115,8 @@ def load_pixels(image: Pillow.Image, scale: float = 1.0) -> Pillow.Image:
     stream = image.fp if isinstance(image, ImageFile.ImageFile) else None
     name = {"JPEG2000": "JPEG 2000", "HEIF": "HEIC"}.get(image.format or "", image.format or "image")
     try:
-        if scale > 1:
-            if name == "JPEG":  # others may choose an embedded thumbnail, whose pixels differ
-                image.draft(None, (int(image.size[0] / scale), int(image.size[1] / scale)))  # type: ignore[attr-defined]
+        if scale > 1 and name in ("JPEG", "MPO"):  # others may choose an embedded thumbnail, whose pixels differ
+            image.draft(None, (int(image.size[0] / scale), int(image.size[1] / scale)))
         image.load()
     except Pillow.DecompressionBombError as error:
         raise Undecodable("too many pixels: a decompression bomb?") from error
@@ -194,7 +193,7 @@ def boxes_size(content: bytes) -> int:
 
 
 def count_frames(content: bytes) -> int:
-    """Return how many frames or pages an image file has; 1 if later ones are damaged, and for the second image of MPO."""
+    """Return how many frames or pages an image file has; 1 if later ones are damaged."""
     name = sniff_format(content[:SNIFF_BYTES])
     if name == "PNG":
         return 2 if is_animated_png(content) else 1

@@ -99,7 +99,7 @@ class Image:
 
         Raises UserError if the files cannot have this number of channels.
         """
-        if self.channels not in MODES and not source.paths[0].endswith(".npy"):
+        if self.channels not in MODES and not source.paths[0].lower().endswith(".npy"):
             raise UserError(
                 f"images such as {source.paths[0]} have 1 or 3 channels, not {self.channels}: "
                 "give .npy files or --data.channels 3"

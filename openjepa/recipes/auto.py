@@ -154,7 +154,7 @@ def inspect_images(paths: list[str]) -> tuple[int, int]:
 
     Raises UserError if none of the inspected files is an image.
     """
-    sides, gray, channels = [], [], 3
+    sides, gray, channels, reasons = [], [], 3, []
     inspected = [paths[i] for i in np.linspace(0, len(paths) - 1, min(SAMPLED_IMAGES, len(paths))).astype(int)]
     for path in inspected:
         try:
@@ -166,11 +166,11 @@ def inspect_images(paths: list[str]) -> tuple[int, int]:
             with open_image(path) as image:
                 sides.append(min(image.size))
                 gray.append(image.mode in ("1", "L", "I", "I;16", "F"))
-        except Undecodable:
-            continue
+        except Undecodable as error:
+            reasons.append(str(error))
     if not sides:
         raise UserError(
-            f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]}: "
+            f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]} ({reasons[0]}): "
             "does --data.root name the right folder?"
         )
     return int(np.median(sides)), 1 if all(gray) else channels
