@@ -92,8 +92,7 @@ def unpack(text: bytes) -> bytes:
 
 def is_animated_png(content: bytes) -> bool:
     """Tell whether a PNG file has more than one frame."""
-    frames = (bytes(chunk.data[:4]) for chunk in read_chunks(content) if chunk.kind == b"acTL")
-    return int.from_bytes(next(frames, b"\0")) > 1
+    return sum(chunk.kind == b"fcTL" for chunk in read_chunks(content)) > 1
 
 
 def check_header(content: bytes) -> str:
