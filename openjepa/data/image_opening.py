@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile
 
 from openjepa.data.image_formats import SNIFF_BYTES, describe_format, sniff_format
-from openjepa.data.jpeg_segments import essential_jpeg
+from openjepa.data.jpeg_segments import essential_jpeg, unusual_frame
 from openjepa.data.orientation import ORIENTATION, TRANSPOSES, UPRIGHT, orientation_of, replace_metadata
 from openjepa.data.png_chunks import check_header, essential_png, is_animated_png
 
@@ -81,7 +81,7 @@ def find_reader(name: str, content: bytes) -> Callable[[io.BytesIO, str], Pillow
     """Return the class that opens a format; a class of an optional package is imported at the first such file.
 
     Raises:
-        Undecodable: there is none, or it is not installed.
+        Undecodable: no class opens this format, or its package is not installed.
     """
     if name not in READERS:
         raise Undecodable(describe_format(name, content[:SNIFF_BYTES]))
@@ -146,6 +146,10 @@ def describe_damage(name: str, content: bytes, error: Exception) -> str:
     text = str(error).strip().rstrip(".")
     if name == "PNG" and (reason := check_header(content)):
         return reason
+    if name == "JPEG" and (kind := unusual_frame(content)):
+        return f"{kind}, which Pillow cannot decode: convert it to PNG or TIFF"
+    if name == "TIFF" and text.isdecimal():  # the number that Pillow does not know
+        return f"a TIFF with compression {text}, which Pillow cannot decode: write it with LZW or Deflate"
     zeros = len(content) - len(content.rstrip(b"\0"))
     if zeros > max(SNIFF_BYTES, len(content) // 10):
         return f"the file is truncated: its last {100 * zeros // len(content)} % are zeros, an interrupted copy?"

@@ -166,7 +166,7 @@ def inspect_images(paths: list[str]) -> tuple[int, int]:
             with open_image(path) as image:
                 sides.append(min(image.size))
                 gray.append(image.mode in ("1", "L", "I", "I;16", "F"))
-        except Undecodable as error:
+        except (Undecodable, OSError) as error:  # a run stops at a file that cannot be read
             reasons.append(str(error))
     if not sides:
         raise UserError(

@@ -154,7 +154,7 @@ def read_images(roots: tuple[str, ...], data: Any, count: int, num_shown: int = 
     if len(read.skipped) > MAX_WARNINGS:
         warn(f"{len(read.skipped) - MAX_WARNINGS} more cannot be decoded: jepa doctor tells why")
     if not good:
-        raise UserError(f"no {plural_of(data)[:-1]} in {' '.join(roots)} can be decoded: jepa doctor tells why")
+        raise UserError(f"no {plural_of(data)[:-1]} in {' '.join(roots)} can be decoded ({read.skipped[0].reason})")
     names = tuple(samples.source(rows[row]) for row in good)
     labels = tuple(samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good)
     num_shown = sum(row < len(front) for row in good) or min(num_shown, len(good))
