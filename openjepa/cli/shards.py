@@ -9,8 +9,6 @@ from rich.progress import track
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import lock_folder
-from openjepa.data.image_io import IMAGE_SUFFIXES
-from openjepa.data.listing import list_files
 from openjepa.data.settings import Shards
 from openjepa.data.shards import (
     check_output_folder,
@@ -20,6 +18,7 @@ from openjepa.data.shards import (
     shard_settings,
     write_shards,
 )
+from openjepa.modalities.image import Image
 
 
 def shards(settings: Shards) -> Path:
@@ -30,7 +29,7 @@ def shards(settings: Shards) -> Path:
     webdataset requires. Raises UserError if the folder holds other shards.
     """
     check_limits(settings)
-    listing = list_files((settings.root,), IMAGE_SUFFIXES)
+    listing = Image(root=(settings.root,)).listing()
     check_output_folder(settings)
     with lock_folder(settings.out, "writing"):
         earlier = listing.earlier((settings.root,)) if listing.earlier else ""

@@ -118,7 +118,7 @@ def describe_input(image: ImageInput) -> str:
 
 def thumbnail_of(path: str, side: int) -> Pillow.Image:
     """Load a whole image in RGB, its longer side of `side` pixels. Raises Undecodable or OSError."""
-    picture = upright_image(open_image(path), 3, 1.0) if not path.endswith(".npy") else array_picture(path)
+    picture = upright_image(open_image(path), 3, 1.0) if not path.lower().endswith(".npy") else array_picture(path)
     scale = side / max(picture.size)
     size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
     return picture.resize(size, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST, reducing_gap=2)

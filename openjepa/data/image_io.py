@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import time
 import tokenize
 from pathlib import Path
@@ -13,33 +12,27 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image as Pillow
-from PIL import ImageFile, ImageOps
 
 from openjepa.data.archives import member_size, parse_address, read_member
 from openjepa.data.crops import Crops, resample
+from openjepa.data.image_formats import IMAGE_SUFFIXES, sniff_format
+from openjepa.data.image_opening import (
+    DECODE_ERRORS,
+    MAX_PIXELS,
+    Undecodable,
+    load_pixels,
+    open_content,
+    stored_orientation,
+)
+from openjepa.data.orientation import ORIENTATION
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+__all__ = ("DECODE_ERRORS", "IMAGE_SUFFIXES", "MAX_PIXELS", "ORIENTATION", "Undecodable")  # defined elsewhere
 
 MODES = {1: "L", 3: "RGB"}
 
-MAX_PIXELS = 100_000_000  # per image; more counts as a decompression bomb
-
 MAX_BYTES = 2**29  # per file
 
-ORIENTATION = 0x0112  # EXIF tag
-
-DECODE_ERRORS = (  # what Pillow raises on damaged files
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-    ZeroDivisionError, struct.error,
-)  # fmt: skip
-
 READ_ATTEMPTS = 3  # attempts to read a file before the run stops
-
-
-class Undecodable(ValueError):
-    """A file could be read but not decoded as an image; the message is the reason."""
 
 
 def read_bytes(path: str) -> bytes:
@@ -58,32 +51,30 @@ def read_bytes(path: str) -> bytes:
                 raise Undecodable(f"the file is larger than {MAX_BYTES // 2**20} MiB")
             return read_member(address) if address else Path(path).read_bytes()
         except OSError as error:
-            if attempt == READ_ATTEMPTS - 1:
-                raise OSError(
-                    f"{path} cannot be read ({error.strerror}): fix the file or its disk, then resume with --resume yes"
-                ) from error
+            if attempt == READ_ATTEMPTS - 1 or isinstance(error, PermissionError):
+                raise OSError(describe_read_error(path, error)) from error
             time.sleep(0.2 * 4**attempt)
     raise AssertionError
+
+
+def describe_read_error(path: str, error: OSError) -> str:
+    """Return one sentence on a file that cannot be read, and what to do."""
+    if isinstance(error, PermissionError):
+        repair = "let this user read it, or remove it"
+    elif isinstance(error, FileNotFoundError):
+        repair = "put it back"
+    else:
+        repair = "fix the file or its disk"
+    return f"{path} cannot be read ({error.strerror}): {repair}, then repeat the command (a run: with --resume yes)"
 
 
 def open_image(path: str) -> Pillow.Image:
     """Open an image: read and check its header without decoding the pixels.
 
     Raises:
-        Undecodable: the file is empty, of another format, or has too many pixels.
+        Undecodable: the file is empty, of another format, damaged, or has too many pixels.
     """
-    content = read_bytes(path)
-    if not content:
-        raise Undecodable("the file is empty")
-    try:
-        image = Pillow.open(io.BytesIO(content), formats=FORMATS)
-    except Pillow.DecompressionBombError as error:
-        raise Undecodable("too many pixels: a decompression bomb?") from error
-    except DECODE_ERRORS as error:
-        raise Undecodable("not an image in a supported format") from error
-    if image.size[0] * image.size[1] > min(MAX_PIXELS, Pillow.MAX_IMAGE_PIXELS or MAX_PIXELS):
-        raise Undecodable(f"{image.size[0]}×{image.size[1]} pixels: a decompression bomb?")
-    return image
+    return open_content(read_bytes(path))
 
 
 def upright_image(image: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.Image:
@@ -96,13 +87,7 @@ def upright_image(image: Pillow.Image, channels: int, scale: float = 1.0) -> Pil
     """
     if channels not in MODES:
         raise Undecodable(f"image files have 1 or 3 channels, not {channels}: store other images as .npy files")
-    try:
-        if scale > 1:
-            image.draft(None, (int(image.size[0] / scale), int(image.size[1] / scale)))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except DECODE_ERRORS as error:
-        raise Undecodable(f"cannot be decoded: {error}") from error
+    upright = load_pixels(image, scale)
     if upright.mode.startswith(("I", "F")):  # 16 bits and more: keep the upper 8
         array = np.asarray(upright).astype(np.float64)
         top = 65535.0 if upright.mode.startswith("I") else max(float(array.max()), 1e-12)
@@ -125,29 +110,24 @@ def read_image_file(path: str, channels: int) -> EncodedImage:
     """Read a file's bytes, and its height and width from the header.
 
     Raises:
-        Undecodable: the file is not an image, or its header is damaged.
+        Undecodable: the file is not an image, its header is damaged, or an array has other channels.
     """
-    if path.endswith(".npy"):
-        array = read_array(path, channels)
+    return encoded_image(read_bytes(path), channels)
+
+
+def encoded_image(content: bytes, channels: int) -> EncodedImage:
+    """Read the height and width of an image from the header in the bytes of its file.
+
+    Raises:
+        Undecodable: they are not an image, the header is damaged, or an array has other channels.
+    """
+    if sniff_format(content[:6]) == "NumPy":
+        array = read_array(content, channels)
         return EncodedImage(array.shape[1], array.shape[2], array)
-    image = open_image(path)
+    image = open_content(content)
     width, height = image.size
-    try:
-        sideways = may_have_exif(image) and image.getexif().get(ORIENTATION, 1) >= 5
-    except DECODE_ERRORS as error:
-        raise Undecodable(f"its EXIF data cannot be read: {error}") from error
+    sideways = stored_orientation(image) >= 5
     return EncodedImage(width, height, image) if sideways else EncodedImage(height, width, image)
-
-
-def may_have_exif(image: Pillow.Image) -> bool:
-    """Return whether an image may have EXIF data.
-
-    A PNG may store them after the pixels, so Pillow would decode all of a PNG without EXIF data to look for them.
-    """
-    if image.format != "PNG" or not (isinstance(image, ImageFile.ImageFile) and isinstance(image.fp, io.BytesIO)):
-        return True
-    content = image.fp.getvalue()
-    return any(chunk in content for chunk in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
 
 
 def image_size(path: str, channels: int) -> tuple[int, int]:
@@ -165,10 +145,8 @@ def decode_image(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
     Raises:
         Undecodable: the file is not an image, or its pixels cannot be decoded.
     """
-    if path.endswith(".npy"):
-        return read_array(path, channels)
-    with open_image(path) as image:
-        return to_planes(upright_image(image, channels))
+    content = read_image_file(path, channels).content
+    return content if isinstance(content, np.ndarray) else to_planes(upright_image(content, channels))
 
 
 def to_planes(image: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
@@ -177,14 +155,14 @@ def to_planes(image: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def read_array(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
-    """Load an image with any number of channels from a .npy file of uint8 (H, W, C).
+def read_array(content: bytes, channels: int) -> UInt8[np.ndarray, "C H W"]:
+    """Read an image with any number of channels from a .npy file of uint8 (H, W, C).
 
     Raises:
         Undecodable: the file holds another dtype or shape.
     """
-    array = load_npy(path)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
+    array = read_npy(content)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
         raise Undecodable(f"{array.dtype} of shape {array.shape}: must be uint8 of shape (H, W, {channels})")
     return array.transpose(2, 0, 1)
 
@@ -195,8 +173,17 @@ def load_npy(path: str) -> np.ndarray:
     Raises:
         Undecodable: the file is not a .npy file, or is damaged.
     """
+    return read_npy(read_bytes(path))
+
+
+def read_npy(content: bytes) -> np.ndarray:
+    """Read the array in the bytes of a .npy file; pickles are refused.
+
+    Raises:
+        Undecodable: they are not a .npy file, or are damaged.
+    """
     try:
-        return np.lib.format.read_array(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except (
         ValueError,
         EOFError,

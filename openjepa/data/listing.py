@@ -31,7 +31,7 @@ from openjepa.data.never_data import (
 )
 from openjepa.data.path_list import read_path_list
 
-SNIFFED_BYTES = 64  # of a file whose name does not tell its format
+SNIFFED_BYTES = 512  # of a file whose name does not tell its format
 
 Sniff = Callable[[bytes], bool]  # the first bytes of a file -> whether the modality reads it
 

@@ -16,7 +16,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, expand_home, read_json
 from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
-from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, open_image, read_bytes, upright_image
+from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
+from openjepa.data.image_io import Undecodable, open_image, read_bytes, upright_image
 from openjepa.data.listing import walk_files
 from openjepa.data.settings import Shards
 
@@ -131,7 +132,8 @@ def write_shard(shard: Shard) -> int:
     with atomic_write(shard.file) as temporary, tarfile.open(temporary, "w") as tar:
         for path, name in shard.images:
             address = parse_address(path)
-            suffix, content = file_suffix(path, address.name if address else path), read_bytes(path)
+            content = read_bytes(path)
+            suffix = file_suffix(content, address.name if address else path)
             if shard.size and suffix.lower() != ".npy":
                 try:
                     if resized := shrink_to_jpeg(path, shard.size, shard.quality):
@@ -145,19 +147,15 @@ def write_shard(shard: Shard) -> int:
     return undecodable
 
 
-def file_suffix(path: str, name: str) -> str:
-    """Return the suffix of a name, or of the image's format if the name has none (Parquet rows).
+def file_suffix(content: bytes, name: str) -> str:
+    """Return the suffix of a name, or the usual one of the image's format if the name has none (Parquet rows).
 
     Members of a tar without an image suffix are not read.
     """
     suffix = PurePosixPath(name).suffix
     if suffix.lower() in IMAGE_SUFFIXES:
         return suffix
-    try:
-        with open_image(path) as image:
-            return f".{(image.format or 'JPEG').lower()}"
-    except Undecodable:
-        return ".jpg"
+    return FORMAT_SUFFIXES.get(sniff_format(content[:SNIFF_BYTES]), (".jpg",))[0]
 
 
 def shrink_to_jpeg(path: str, size: int, quality: int) -> bytes:

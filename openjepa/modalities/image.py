@@ -24,8 +24,9 @@ from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.doctor import FileFacts, examine_files
 from openjepa.data.file_labels import FileLabels
 from openjepa.data.image_files import ImageArray, ImageFiles, is_worth_packing, pack_images
+from openjepa.data.image_formats import IMAGE_SUFFIXES, is_image
 from openjepa.data.image_inputs import ImageInput, evaluation_view, iter_images, thumbnail_of
-from openjepa.data.image_io import IMAGE_SUFFIXES, MODES, Undecodable
+from openjepa.data.image_io import MODES, Undecodable
 from openjepa.data.listing import MappedPathList, list_files
 from openjepa.data.normalization import measure_mean_std
 from openjepa.nn.positions import grid_positions
@@ -93,14 +94,14 @@ class Image:
         return self.channels * self.patch**2
 
     def listing(self) -> FileList:
-        return list_files(self.root, IMAGE_SUFFIXES)
+        return list_files(self.root, IMAGE_SUFFIXES, sniff=is_image)
 
     def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
         """Open the images of a list of files; with a cache folder, pack small images there into one file.
 
         Raises UserError if the files cannot have this number of channels.
         """
-        if self.channels not in MODES and not source.paths[0].endswith(".npy"):
+        if self.channels not in MODES and not source.paths[0].lower().endswith(".npy"):
             raise UserError(
                 f"images such as {source.paths[0]} have 1 or 3 channels, not {self.channels}: "
                 "give .npy files or --data.channels 3"
@@ -213,7 +214,7 @@ class Image:
 
     def inspect(self, paths: list[str], workers: int) -> Iterator[FileFacts]:
         """Yield size, hashes and problems of every image file."""
-        return examine_files(paths, workers)
+        return examine_files(paths, workers, self.channels)
 
     def example_input(self, batch: int, more: int = 0) -> Float[Tensor, "B C H W"]:
         """Return normalized images of noise, of the trained size or `more` patches larger."""

@@ -16,8 +16,7 @@ from openjepa.core.capabilities import Suggests
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
-from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, load_npy, open_image
-from openjepa.data.listing import list_files
+from openjepa.data.image_io import Undecodable, load_npy, open_image
 from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -58,7 +57,7 @@ def choose_config(
     """
     if modality != "image":
         return choose_for_modality(modality, root)
-    paths = list_files(root, IMAGE_SUFFIXES).paths
+    paths = Image(root=root).listing().paths
     if len(paths) < 8:
         raise UserError(
             f"too few images to learn from: {len(paths)} in {' '.join(root)}; "
@@ -154,7 +153,7 @@ def inspect_images(paths: list[str]) -> tuple[int, int]:
 
     Raises UserError if none of the inspected files is an image.
     """
-    sides, gray, channels = [], [], 3
+    sides, gray, channels, reasons = [], [], 3, []
     inspected = [paths[i] for i in np.linspace(0, len(paths) - 1, min(SAMPLED_IMAGES, len(paths))).astype(int)]
     for path in inspected:
         try:
@@ -166,11 +165,11 @@ def inspect_images(paths: list[str]) -> tuple[int, int]:
             with open_image(path) as image:
                 sides.append(min(image.size))
                 gray.append(image.mode in ("1", "L", "I", "I;16", "F"))
-        except Undecodable:
-            continue
+        except (Undecodable, OSError) as error:  # a run stops at a file that cannot be read
+            reasons.append(str(error))
     if not sides:
         raise UserError(
-            f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]}: "
+            f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]} ({reasons[0]}): "
             "does --data.root name the right folder?"
         )
     return int(np.median(sides)), 1 if all(gray) else channels
