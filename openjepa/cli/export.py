@@ -39,7 +39,7 @@ def export(settings: Export) -> Path:
         results = probe_tables(run) if settings.encoder in ("", "target") else ""
         text = model_card(encoder, settings.format, out, license, run, results)
         with atomic_write(folder / "README.md") as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     info(f"written    {out}" + (f": {note}" if note else ""))
     return out
 

@@ -60,7 +60,9 @@ def record_stages(stages: Stages, out: Path) -> None:
     if (out / STAGES_FILE).is_file() and stages.runs[0].resume == "no":
         raise UserError(f"{out} already holds a run: continue it with --resume, or give another --out")
     with atomic_write(out / STAGES_FILE) as temporary:
-        temporary.write_text(json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1))
+        temporary.write_text(
+            json.dumps({"stages": [to_json(stage) for stage in stages.runs]}, indent=1), encoding="utf-8"
+        )
 
 
 def dry_run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:

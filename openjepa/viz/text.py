@@ -1,0 +1,133 @@
+"""Draw names in figures as they are: no mathematics, fonts that have their characters, else labels with a legend."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+from openjepa.core.names import printable
+
+MAX_NAME = 32  # characters of a name along an axis or in a legend
+
+BASE_FONT = "DejaVu Sans"  # comes with matplotlib
+
+RIGHT_TO_LEFT = ("R", "AL")  # matplotlib neither joins nor turns round the letters of such scripts
+
+
+def adapt_texts(figure: Figure, word: str = "name") -> str:
+    """Make all texts of a figure drawable, and return a legend of the words that became numbers; "" without any.
+
+    No `$` starts a formula. Words with characters that no installed font has become `name 1`, `name 2` …; the same
+    word has the same number throughout the figure.
+    """
+    labels: dict[str, str] = {}
+    texts = texts_of(figure)
+    before = [text.get_text() for text in texts]
+    for text in texts:
+        adapt_text(text, labels, word)
+    if [text.get_text() for text in texts] != before:
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):  # type: ignore[attr-defined]
+                keep_tick_labels(axis)
+    return "; ".join(f"{number} = {name}" for name, number in labels.items())
+
+
+def stop_formulas(figure: Figure) -> None:
+    """Draw each `$` as it is; enough for a page, as the fonts of its reader draw the names."""
+    for text in texts_of(figure):
+        text.set_parse_math(False)
+
+
+def texts_of(figure: Figure) -> list[Text]:
+    """Return all texts of a figure but the numbers along its axes, whose powers of ten are formulas."""
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]  # type: ignore[attr-defined]
+    labels = {text for axis in axes if not has_names(axis) for text in axis.get_ticklabels(which="both")}
+    labels |= {axis.get_offset_text() for axis in axes}
+    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in labels]
+
+
+def has_names(axis: Axis) -> bool:
+    """Tell whether labels were given for an axis."""
+    return isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter)
+
+
+def keep_tick_labels(axis: Axis) -> None:
+    """Let an axis use the texts of its labels as they are now; drawing would restore the earlier ones."""
+    if has_names(axis):
+        axis.set_ticks(axis.get_ticklocs(), [text.get_text() for text in axis.get_ticklabels()])
+
+
+def adapt_text(text: Text, labels: dict[str, str], word: str) -> None:
+    """Make one text drawable: no mathematics, numbers for words that no font has, fonts for all others."""
+    text.set_parse_math(False)
+    content = text.get_text()
+    if content.isascii() and printable(content, keep_lines=True) == content:
+        return
+    content = number_words(printable(content, keep_lines=True), labels, word)
+    text.set_text(content)
+    text.set_fontfamily([BASE_FONT, *fonts_for(content)])
+
+
+def number_words(text: str, labels: dict[str, str], word: str) -> str:
+    """Replace neighboring words that cannot be drawn by a number, and note it."""
+
+    def number(match: re.Match[str]) -> str:
+        return labels.setdefault(match[0], f"{word} {len(labels) + 1}")
+
+    lacking = "".join(re.escape(each) for each in sorted(set(text)) if not is_drawable(each))
+    lacks = rf"[^\s]*[{lacking}][^\s]*"
+    return re.sub(rf"{lacks}( +{lacks})*", number, text) if lacking else text
+
+
+def is_drawable(character: str) -> bool:
+    """Tell whether a font has a character and matplotlib draws it as it is read."""
+    if character.isspace():
+        return True
+    return unicodedata.bidirectional(character) not in RIGHT_TO_LEFT and font_with(character) is not None
+
+
+def fonts_for(text: str) -> list[str]:
+    """Return the names of the fonts, other than the base font, that a text needs."""
+    fonts = dict.fromkeys(font_with(each) for each in text if not each.isspace())
+    return [name for name in fonts if name and name != BASE_FONT]
+
+
+@functools.cache
+def font_with(character: str) -> str | None:
+    """Return the name of the first installed font that has a character, the base font first."""
+    return next((name for name, _ in installed_fonts() if ord(character) in characters_of(name)), None)
+
+
+@functools.cache
+def installed_fonts() -> tuple[tuple[str, str], ...]:
+    """Return name and file of the installed fonts, the base font first."""
+    others = {each.name: each.fname for each in font_manager.fontManager.ttflist if each.style == "normal"}
+    base = font_manager.findfont(BASE_FONT)
+    return (BASE_FONT, base), *((name, file) for name, file in sorted(others.items()) if name != BASE_FONT)
+
+
+@functools.cache
+def characters_of(name: str) -> frozenset[int]:
+    """Return the characters of an installed font; none of a file that cannot be read as a font."""
+    try:
+        return frozenset(font_manager.get_font(dict(installed_fonts())[name]).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def add_legend(axes: Axes, names: Sequence[str], handles: Iterable[Any], **style: Any) -> None:
+    """Add a legend; names that begin with an underscore, which matplotlib would leave out, are in it, too."""
+    handles = list(handles)
+    legend = axes.legend(handles, [str(number) for number in range(len(handles))], **style)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
