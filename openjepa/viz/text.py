@@ -21,6 +21,8 @@ MAX_NAME = 32  # characters of a name along an axis or in a legend
 
 BASE_FONT = "DejaVu Sans"  # comes with matplotlib
 
+PLACEHOLDERS = "Last Resort"  # name of fonts that draw a box for every character
+
 RIGHT_TO_LEFT = ("R", "AL")  # matplotlib neither joins nor turns round the letters of such scripts
 
 
@@ -111,7 +113,8 @@ def font_with(character: str) -> str | None:
 @functools.cache
 def installed_fonts() -> tuple[tuple[str, str], ...]:
     """Return name and file of the installed fonts, the base font first."""
-    others = {each.name: each.fname for each in font_manager.fontManager.ttflist if each.style == "normal"}
+    every = font_manager.fontManager.ttflist
+    others = {each.name: each.fname for each in every if each.style == "normal" and PLACEHOLDERS not in each.name}
     base = font_manager.findfont(BASE_FONT)
     return (BASE_FONT, base), *((name, file) for name, file in sorted(others.items()) if name != BASE_FONT)
 
