@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, Tick
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
@@ -33,14 +33,14 @@ def adapt_texts(figure: Figure, word: str = "name") -> str:
     word has the same number throughout the figure.
     """
     labels: dict[str, str] = {}
-    texts = texts_of(figure)
-    before = [text.get_text() for text in texts]
-    for text in texts:
+    for axis in axes_of(figure):
+        if has_names(axis):
+            names = axis.get_ticklabels()
+            for text in names:
+                adapt_text(text, labels, word)
+            axis.set_ticks(axis.get_ticklocs(), [text.get_text() for text in names])  # drawing would restore the old
+    for text in texts_of(figure):
         adapt_text(text, labels, word)
-    if [text.get_text() for text in texts] != before:
-        for axes in figure.axes:
-            for axis in (axes.xaxis, axes.yaxis):  # type: ignore[attr-defined]
-                keep_tick_labels(axis)
     return "; ".join(f"{number} = {name}" for name, number in labels.items())
 
 
@@ -52,10 +52,20 @@ def stop_formulas(figure: Figure) -> None:
 
 def texts_of(figure: Figure) -> list[Text]:
     """Return all texts of a figure but the numbers along its axes, whose powers of ten are formulas."""
-    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]  # type: ignore[attr-defined]
-    labels = {text for axis in axes if not has_names(axis) for text in axis.get_ticklabels(which="both")}
-    labels |= {axis.get_offset_text() for axis in axes}
-    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in labels]
+    ticks = [tick for axis in axes_of(figure) if not has_names(axis) for tick in ticks_of(axis)]
+    numbers = {text for tick in ticks for text in (tick.label1, tick.label2)}
+    numbers |= {axis.get_offset_text() for axis in axes_of(figure)}
+    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in numbers]
+
+
+def axes_of(figure: Figure) -> list[Axis]:
+    """Return the axes of coordinates of a figure."""
+    return [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]  # type: ignore[attr-defined]
+
+
+def ticks_of(axis: Axis) -> list[Tick]:
+    """Return the ticks of an axis."""
+    return [*axis.get_major_ticks(), *axis.get_minor_ticks()]
 
 
 def has_names(axis: Axis) -> bool:
@@ -63,21 +73,15 @@ def has_names(axis: Axis) -> bool:
     return isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter)
 
 
-def keep_tick_labels(axis: Axis) -> None:
-    """Let an axis use the texts of its labels as they are now; drawing would restore the earlier ones."""
-    if has_names(axis):
-        axis.set_ticks(axis.get_ticklocs(), [text.get_text() for text in axis.get_ticklabels()])
-
-
 def adapt_text(text: Text, labels: dict[str, str], word: str) -> None:
     """Make one text drawable: no mathematics, numbers for words that no font has, fonts for all others."""
     text.set_parse_math(False)
-    content = text.get_text()
-    if content.isascii() and printable(content, keep_lines=True) == content:
-        return
-    content = number_words(printable(content, keep_lines=True), labels, word)
+    content = printable(text.get_text(), keep_lines=True).expandtabs(1)
+    if not content.isascii():
+        content = number_words(content, labels, word)
     text.set_text(content)
-    text.set_fontfamily([BASE_FONT, *fonts_for(content)])
+    if fonts := fonts_for(content):
+        text.set_fontfamily([BASE_FONT, *fonts])
 
 
 def number_words(text: str, labels: dict[str, str], word: str) -> str:
