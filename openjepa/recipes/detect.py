@@ -44,9 +44,8 @@ def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[st
     for each in root:
         path = Path(each).expanduser()
         if path.suffix == ".txt" and path.is_file():
-            yield from (
-                str(path.parent / line.strip()) for line in path.read_text("utf-8").splitlines() if line.strip()
-            )
+            lines = path.read_text(encoding="utf-8").splitlines()
+            yield from (str(path.parent / line.strip()) for line in lines if line.strip())
         elif path.is_file():
             yield str(path)
         elif path.is_dir():
