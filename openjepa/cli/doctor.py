@@ -35,7 +35,7 @@ def doctor(settings: Doctor) -> dict[str, Any]:
         raise UserError(f"--workers must be >= -1 (-1 = one process per core), got {settings.workers}")
     listing = list_files(settings.root, IMAGE_SUFFIXES)
     checks = examine_files(listing.paths, settings.workers)
-    facts = list(track(checks, "checking", len(listing.paths), console=console))
+    facts = list(track(checks, "checking", len(listing.paths), console=console, disable=not console.is_terminal))
     result = collect_findings(settings, facts)
     write_text(settings.out / "doctor.json", json.dumps(result, indent=1))
     print_findings(result, facts)

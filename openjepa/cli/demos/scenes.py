@@ -93,7 +93,9 @@ def render_scenes(folder: Path, settings: Demo) -> Scenes:
     """Render the training scenes and write them as PNG files, like a user's images."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for first in track(range(0, settings.samples, CHUNK), "rendering scenes", console=console):
+    for first in track(
+        range(0, settings.samples, CHUNK), "rendering scenes", console=console, disable=not console.is_terminal
+    ):
         part = render(min(CHUNK, settings.samples - first), (SIDE, SIDE), settings.seed, first)
         for number, image in enumerate(part.image, first):
             file = folder / f"{number:06d}.png"
