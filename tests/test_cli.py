@@ -316,6 +316,16 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
     assert (tmp_path / "demo" / "features.png").stat().st_size > 10_000
     assert "scenes-count %" in capsys.readouterr().out
 
+    page = (tmp_path / "demo" / "run" / "report.html").read_text(encoding="utf-8")  # says what the demo measured
+    assert all(f"<td>{row}</td>" in page for row in rows) and all(task in page for task in tasks)
+    values = [f"{each.value:.1f} ({each.low:.1f}–{each.high:.1f})" for each in result]
+    assert all(f"<td>{value}</td>" in page for value in values) and "No probes yet" not in page
+    command = (
+        f"jepa demo scenes --out {tmp_path}/demo --samples 160 --labeled 160 --test 64 --epochs 1 --budget 5m --seed 0"
+    )
+    assert f"160 images in {tmp_path}/demo/scenes" in page and f"<code>{command}</code>" in page
+    assert "160 scenes with labels to train on, 64 other scenes to test" in page and 'id="features"' in page
+
 
 def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, capsys):
     line = ["pretrain", "--data.root", str(photos), "--out", str(tmp_path / "run"), *FAST, "--loggers", "wandb"]

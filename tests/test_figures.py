@@ -511,12 +511,13 @@ def test_bad_report_arguments_say_what_to_type(words, said, run, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_broken_probe_file_does_not_fail_the_run(photos, tmp_path, capsys):
+def test_a_broken_probe_file_fails_neither_the_run_nor_the_rest_of_its_report(photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run")
     (run / "probes").mkdir()
     (run / "probes" / "x.json").write_text("{")
-    assert write_report_at_end(run) is None
-    assert "no report was written" in capsys.readouterr().err
+    page = write_report_at_end(run).read_text()
+    assert "x.json is damaged" in page and 'id="curves"' in page and 'id="features"' in page
+    assert "“Probes” of the report could not be drawn: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

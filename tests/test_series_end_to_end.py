@@ -137,6 +137,8 @@ def test_the_demo_writes_its_scores_and_a_figure(tmp_path):
     assert written["demo"] == "series" and written["settings"]["budget"] == "2m"
     assert [each["features"] for each in written["scores"]] == [row for row in ROWS for _ in range(2)]
     assert (tmp_path / "demo" / "features.png").stat().st_size > 10_000
+    page = (tmp_path / "demo" / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(f"<td>{each['features']}</td>" in page for each in written["scores"]) and "jepa demo series" in page
     assert len(list((tmp_path / "demo" / "signals").glob("*/*/*.npy"))) == 48 + 24
 
 

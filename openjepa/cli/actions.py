@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from openjepa.cli.settings import DECODER_ACTIONS, SETTINGS, Show
+from openjepa.core.console import print_line
 from openjepa.core.errors import UserError
 from openjepa.viz.settings import FIGURE_OPTIONS
 
@@ -45,7 +46,7 @@ def choose_decoder_action(arguments: list[str]) -> tuple[type, str, list[str]]:
     """Choose the settings of the action that is named first. Raises UserError if it is not an action."""
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
-        print(DECODER_HELP)
+        print_line(DECODER_HELP)
         raise SystemExit(0)
     if action not in DECODER_ACTIONS:
         raise UserError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from openjepa.cli.grouped import parse_grouped
 from openjepa.cli.parsing import default_settings
@@ -16,7 +15,8 @@ from openjepa.core.capabilities import plural_of
 from openjepa.core.console import console, info
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import write_text
+from openjepa.core.tables import print_table
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.perf.bench import prepare_bench_data, time_steps
@@ -61,12 +61,9 @@ def bench(settings: Bench) -> dict[str, Any]:
     if result["flops"]:
         rate = result["flops"]["total"] * result["samples_per_second"]
         result |= {"flops_per_second": rate, "share_of_ceiling": rate / machine.matrices}
-    try:
-        print_bench(result, run.workers, plural_of(run.data))
-    finally:  # the JSON is written even if the reader of our output has left
-        if settings.json:
-            with atomic_write(settings.json) as temporary:
-                temporary.write_text(json.dumps(result, indent=1))
+    if settings.json:
+        write_text(settings.json, json.dumps(result, indent=1))
+    print_bench(result, run.workers, plural_of(run.data))
     return result
 
 
@@ -89,26 +86,27 @@ def print_bench(result: dict[str, Any], workers: int, plural: str) -> None:
         )
     else:
         info("reached    unknown: this method does not count its FLOPs")
-    table = Table("part", "ms", "share of the step", title="parts of a step")
+    rows = []
     for name, seconds in result["seconds"].items():
         loading = "in parallel" if workers else "before the step"
         share = loading if name == "load" else f"{seconds / result['step']:.0%}"
-        table.add_row(name, f"{1000 * seconds:.1f}", share)
-    console.print(table)
+        rows.append((name, f"{1000 * seconds:.1f}", share))
+    print_table(("part", "ms", "share of the step"), rows, "parts of a step")
     if result["flops"]:
         print_flops(result["flops"], plural)
 
 
 def print_flops(work: dict[str, int], plural: str) -> None:
     """Print a table of the FLOPs of each network."""
-    table = Table("network", f"GFLOP per {plural[:-1]}", "share", title="work, with backward counted as twice forward")
-    for name in ("target", "context", "predictor", "total"):
-        table.add_row(name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")
-    console.print(table)
+    rows = [
+        (name, f"{work[name] / 1e9:.3f}", f"{work[name] / work['total']:.0%}")
+        for name in ("target", "context", "predictor", "total")
+    ]
+    print_table(("network", f"GFLOP per {plural[:-1]}", "share"), rows, "work, with backward counted as twice forward")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     """Parse the flags on top of a recipe or the automatic choice, and measure."""
     default, rest = default_settings(arguments)
     default = default.runs[0] if isinstance(default, Stages) else default  # of a recipe of stages: the first
-    bench(parse_grouped(Bench(**vars(default)), rest, "jepa bench [RECIPE]", DESCRIPTION))
+    return bench(parse_grouped(Bench(**vars(default)), rest, "jepa bench [RECIPE]", DESCRIPTION))

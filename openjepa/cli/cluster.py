@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from rich.table import Table
 
 from openjepa.cli.settings import Cluster
-from openjepa.core.console import console, info
+from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
+from openjepa.core.tables import print_table
 from openjepa.evaluation.clusters import Clustering, class_agreement, describe_folders, kmeans, write_clusters
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import normalize_rows
@@ -39,19 +41,30 @@ def cluster(settings: Cluster) -> Clustering:
     agreement = class_agreement(members[valid], np.array(index.classes)[valid]) if labeled else {}
     result = Clustering(members, cosine, agreement)
     out = settings.out or index.sibling_path("clusters")
-    print_clusters(result, index)
     write_clusters(result, index, out.with_name(f"{out.name}.csv"))
+    print_clusters(result, index)
     info(f"written    {out}.csv")
     if can_draw(index.modality, "jepa cluster"):
-        info(f"page       {write_cluster_page(result, index, out.with_name(f'{out.name}.html'))}")
+        html = out.with_name(f"{out.name}.html")
+        if draw_safely(f"the page {html}", lambda: write_cluster_page(result, index, html)):
+            info(f"page       {html}")
     return result
+
+
+def describe_result(settings: Cluster, result: Clustering) -> dict[str, Any]:
+    """Return the clusters with the file of each row, for --json."""
+    index = open_index(settings.index)
+    rows = zip(index.files, index.classes, result.cluster.tolist(), result.cosine.tolist(), strict=True)
+    names = ("file", "class", "cluster", "cosine")
+    return {"clusters": [dict(zip(names, row, strict=True)) for row in rows], "agreement": result.agreement}
 
 
 def print_clusters(result: Clustering, index: Index) -> None:
     """Print the size and the main class folders of each cluster."""
-    table = Table("cluster", index.plural, "folders")
-    for number in range(result.cluster.max() + 1):
-        table.add_row(str(number), str(int((result.cluster == number).sum())), describe_folders(result, index, number))
-    console.print(table)
+    rows = [
+        (str(number), str(int((result.cluster == number).sum())), describe_folders(result, index, number))
+        for number in range(result.cluster.max() + 1)
+    ]
+    print_table(("cluster", index.plural, "folders"), rows)
     for name, value in result.agreement.items():
         info(f"{name:<28} {value:.3f}")

@@ -62,7 +62,7 @@ def sample_decoder(settings: SampleDecoder) -> Path:
     conditions = decoder_conditions(decoder, images.view, mask)
     samples = sample_images(decoder, images.view, conditions, mask, settings.samples, settings.seed, settings.steps)
     figure = samples_figure(decoder, images, mask, samples)
-    info(figure.caption)
+    info(figure.words)
     save_figure(figure, out)
     info(f"figure     {out}")
     return out
@@ -82,13 +82,13 @@ def measure_decoder(settings: MeasureDecoder) -> Agreement:
     if len(images.view) < MIN_IMAGES:
         raise UserError(f"{len(images.view)} images are too few to measure retrieval: give at least {MIN_IMAGES}")
     result = compare_with_control(decoder, images.view, settings.seed, settings.steps)
+    about = {"step": decoder.step, "count": len(images.view), "images": list(roots), "seed": settings.seed}
+    write_scores(Path(settings.decoder) / "agreement.json", agreement_scores(result), about)
     info(
         f"retrieval  {100 * result.retrieval:.1f} % of {len(images.view)} images are nearest to their own sample's "
         f"features (control {100 * result.shuffled:.1f} %, chance {100 * result.chance:.1f} %); cosine "
         f"{result.cosine:.2f} with the own image, {result.cosine_other:.2f} with others"
     )
-    about = {"step": decoder.step, "count": len(images.view), "images": list(roots), "seed": settings.seed}
-    write_scores(Path(settings.decoder) / "agreement.json", agreement_scores(result), about)
     return result
 
 

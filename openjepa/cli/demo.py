@@ -1,27 +1,48 @@
 """Command `jepa demo`: generate data, train an encoder on it and measure it; one file per demo in cli/demos/.
 
-A demo is a function of its file's name, from settings to scores; `DEFAULTS` in that file has its own sizes.
+A demo is a function of its file's name, from settings to scores; `DEFAULTS` in that file has its own sizes,
+`describe_split` says what the scores were measured on, and `draw` draws a figure once they are written.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 
 from openjepa.cli.settings import Demo
 from openjepa.core import registry
-from openjepa.core.console import info
+from openjepa.core.console import draw_safely, info
 from openjepa.core.types import Score
 from openjepa.evaluation.scores import describe_scores, print_scores, write_scores
+from openjepa.viz.report import write_report_at_end
 
 
 def demo(settings: Demo) -> list[Score]:
-    """Run a demo, print its scores next to baselines, and write them to demo.json in the folder `out`."""
+    """Run a demo and write its scores to demo.json in the folder `out`; print, draw and report them beside baselines.
+
+    The report of the demo's run has the scores, too, with the data and the command.
+    """
     run = registry.find("demo", settings.name)
-    settings = settings.with_defaults(sys.modules[run.__module__].DEFAULTS)
+    module = sys.modules[run.__module__]
+    settings = settings.with_defaults(module.DEFAULTS)
     scores = run(settings)
-    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
     about = {"demo": settings.name, "settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str))}
-    info(f"written    {write_scores(settings.out / 'demo.json', scores, about)}")
+    file = write_scores(settings.out / "demo.json", scores, about)
+    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
+    info(f"written    {file}")
+    draw_safely("the figure", lambda: module.draw(settings))
+    origin = {"command": command_line(settings), "split": module.describe_split(settings)}
+    write_scores(settings.out / "run" / "probes" / f"demo-{settings.name}.json", scores, about | origin)
+    write_report_at_end(settings.out / "run")
     return scores
+
+
+def command_line(settings: Demo) -> str:
+    """Return the command that runs a demo with these settings."""
+    sizes = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings) if each.name != "name"}
+    flags = [
+        part for name, value in sizes.items() for part in (f"--{name}", f"{value:g}" if name == "epochs" else value)
+    ]
+    return shlex.join(["jepa", "demo", settings.name, *map(str, flags)])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
 from openjepa.cli.settings import Doctor
-from openjepa.core.console import console, info
+from openjepa.core.console import console, draw_safely, info
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import write_text
+from openjepa.core.tables import print_table
 from openjepa.data.archives import parse_address
 from openjepa.data.doctor import (
     FINDINGS,
@@ -38,12 +37,13 @@ def doctor(settings: Doctor) -> dict[str, Any]:
         raise UserError(f"--channels must be >= 0 (0 = as a run chooses), got {settings.channels}")
     listing = Image(root=settings.root).listing()
     checks = examine_files(listing.paths, settings.workers, settings.channels or default_channels(listing.paths))
-    facts = list(track(checks, "checking", len(listing.paths), console=console))
+    facts = list(track(checks, "checking", len(listing.paths), console=console, disable=not console.is_terminal))
     result = collect_findings(settings, facts)
-    with atomic_write(settings.out / "doctor.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+    write_text(settings.out / "doctor.json", json.dumps(result, indent=1))
     print_findings(result, facts)
-    info(f"written    {settings.out / 'doctor.json'}, {draw_histograms(facts, settings.out / 'doctor.png')}")
+    file = settings.out / "doctor.png"
+    png = draw_safely(f"the histograms {file}", lambda: draw_histograms(facts, file))
+    info(f"written    {settings.out / 'doctor.json'}{f', {png}' if png else ''}")
     if not result["fit"]:
         raise UserError(f"none of the {len(facts)} files is a readable image: see {settings.out / 'doctor.json'}")
     return result
@@ -90,10 +90,10 @@ def print_findings(result: dict[str, Any], facts: list[FileFacts]) -> None:
     if not result["findings"]:
         info("no problems found")
         return
-    table = Table("problem", "files", "example", "what a run does")
+    rows = []
     for name, paths in result["findings"].items():
         reason = result["reasons"].get(paths[0])
         partner = next((group[1] for group in result["groups"].get(name, []) if group[0] == paths[0]), None)
         about = f" ({reason})" if reason else f" and {partner}" if partner else ""
-        table.add_row(name, f"{len(paths):,}", f"{escape(paths[0] + about)}", FINDINGS[name])
-    console.print(table)
+        rows.append((name, f"{len(paths):,}", paths[0] + about, FINDINGS[name]))
+    print_table(("problem", "files", "example", "what a run does"), rows)

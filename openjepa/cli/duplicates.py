@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from rich.table import Table
 
 from openjepa.cli.settings import Duplicates
-from openjepa.core.console import console, info
+from openjepa.core.console import console, draw_safely, info
 from openjepa.core.errors import UserError
+from openjepa.core.tables import print_table
 from openjepa.evaluation.duplicates import group_pairs, nearest_pairs, write_groups
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.undecodable import report_empty_rows
@@ -32,21 +34,28 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     groups = group_pairs(pairs, settings.threshold)
     out = settings.out or index.sibling_path("duplicates")
     write_groups(groups, index, out.with_name(f"{out.name}.csv"))
-    pictures = can_draw(index.modality, "jepa duplicates")
-    figure = draw_pairs(pairs, settings.threshold, index, out.with_name(f"{out.name}.png"), pictures)
     print_groups(groups, index, settings.threshold)
     below = int(((pairs.cosine < settings.threshold) & (pairs.cosine >= settings.threshold - 0.1)).sum()) // 2
     if below:
         info(f"about {below} more pairs with --threshold {settings.threshold - 0.1:.2g}")
-    info(f"written    {out}.csv\nfigure     {figure}")
+    info(f"written    {out}.csv")
+    pictures, file = can_draw(index.modality, "jepa duplicates"), out.with_name(f"{out.name}.png")
+    if draw_safely(f"the figure {file}", lambda: draw_pairs(pairs, settings.threshold, index, file, pictures)):
+        info(f"figure     {file}")
     return groups
 
 
+def describe_result(settings: Duplicates, groups: list[list[int]]) -> dict[str, Any]:
+    """Return the groups with the file of each row, for --json."""
+    index = open_index(settings.index)
+    return {"groups": [[{"row": row, "file": index.files[row]} for row in group] for group in groups]}
+
+
 def print_groups(groups: list[list[int]], index: Index, threshold: float) -> None:
-    """Print the largest groups."""
+    """Print the largest groups; in a pipe all of them, with all their files."""
     spare = sum(len(group) - 1 for group in groups)
     title = f"{len(groups)} groups with cosine >= {threshold:g}; {spare} {index.plural} are redundant"
-    table = Table(index.plural, "files", title=title)
-    for group in groups[:SHOWN_PAIRS]:
-        table.add_row(str(len(group)), "\n".join(shorten_path(index.files[row]) for row in group[:3]))
-    console.print(table)
+    rows = [(str(len(group)), [index.files[row] for row in group]) for group in groups]
+    if console.is_terminal:
+        rows = [(count, [shorten_path(file) for file in files[:3]]) for count, files in rows[:SHOWN_PAIRS]]
+    print_table((index.plural, "files"), rows, title)

@@ -7,7 +7,8 @@ from pathlib import Path
 from openjepa.cli.settings import Export
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import write_text
+from openjepa.core.markdown import markdown_name
 from openjepa.evaluation.classifier import find_classifier
 from openjepa.evaluation.scores import describe_scores, format_scores, read_scores
 from openjepa.interop.export import EXPORTERS, ExportJob, atomic_folder
@@ -38,8 +39,7 @@ def export(settings: Export) -> Path:
         note = EXPORTERS[settings.format](job)
         results = probe_tables(run) if settings.encoder in ("", "target") else ""
         text = model_card(encoder, settings.format, out, license, run, results)
-        with atomic_write(folder / "README.md") as temporary:
-            temporary.write_text(text)
+        write_text(folder / "README.md", text)
     info(f"written    {out}" + (f": {note}" if note else ""))
     return out
 
@@ -50,6 +50,6 @@ def probe_tables(run: Path) -> str:
     for file in sorted((run / "probes").glob("*.json")):
         scores = read_scores(file)["scores"]
         if scores:
-            title = f"{file.stem}, {describe_scores(scores)} with 95 % intervals:"
+            title = f"{markdown_name(file.stem)}, {describe_scores(scores)} with 95 % intervals:"
             tables.append(f"{title}\n\n{format_scores(scores)}")
     return "\n\n".join(tables)

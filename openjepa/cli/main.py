@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from openjepa.cli.document import pop_json_switch, print_as_json
+from openjepa.core.console import prepare_streams, print_line, warn
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.perf.openmp import set_openmp_defaults
 
@@ -53,6 +54,7 @@ OWN_PARSERS = {"pretrain", "bench", "recipes"}  # commands whose module parses i
 PLUGINS = (
     "Every command takes --plugin FILE_OR_MODULE …: modalities, methods, masks, probes, tasks, recipes of your own."
 )
+JSON = "--json prints the result as one JSON document on standard output, and everything else on standard error."
 START = "Start with: jepa pretrain --data.root photos/ --out runs/photos"
 
 
@@ -62,12 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
     0: done; 1: an error that the user can fix, one sentence on standard error; 2: unknown command; 128 + n: stopped by
     signal n, with everything saved.
     """
+    prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        print_line(overview())
         return 0
     if arguments[0] not in NAMES:
-        print(f"jepa: unknown command {arguments[0]!r}{did_you_mean(arguments[0])}; see jepa --help", file=sys.stderr)
+        warn(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0])}; see jepa --help")
         return 2
     if not working_folder_exists():
         print("jepa: the working folder has been removed: cd to a folder that exists", file=sys.stderr)
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 def working_folder_exists() -> bool:
     """Return whether the shell's folder is still there; torch's libraries end the process without it."""
     try:
-        return bool(os.getcwd())  # noqa: PTH109 (pathlib would be imported for it)
+        return bool(os.getcwd())
     except OSError:
         return False
 
@@ -121,7 +124,7 @@ def overview() -> str:
         lines += [
             f"  jepa {f'{name} {arguments}'.strip():<49} {summary}" for name, (arguments, summary) in group.items()
         ]
-    return "\n".join([*lines, "", PLUGINS, f"jepa COMMAND --help lists the settings of a command. {START}"])
+    return "\n".join([*lines, "", PLUGINS, JSON, f"jepa COMMAND --help lists the settings of a command. {START}"])
 
 
 def did_you_mean(typed: str) -> str:
@@ -142,12 +145,19 @@ def command(name: str) -> Callable[[list[str]], object]:
     def call(arguments: list[str]) -> object:
         from openjepa.core.arguments import check_no_path_is_empty
 
-        check_no_path_is_empty(arguments)
-        arguments = load_named_plugins(arguments)
-        if name in OWN_PARSERS:
-            return import_module(f"openjepa.cli.{name}").main(arguments)
-        settings = parse_settings(name, arguments)
-        return getattr(import_module(f"openjepa.cli.{name}"), name)(settings)
+        as_json, arguments = pop_json_switch(name, arguments)
+        with print_as_json(name, as_json) as document:
+            check_no_path_is_empty(arguments)
+            arguments = load_named_plugins(arguments)
+            if name in OWN_PARSERS:
+                document.result = import_module(f"openjepa.cli.{name}").main(arguments)
+            else:
+                settings = parse_settings(name, arguments)
+                module = import_module(f"openjepa.cli.{name}")
+                document.result = getattr(module, name)(settings)
+                if as_json and hasattr(module, "describe_result"):
+                    document.result = module.describe_result(settings, document.result)
+        return document.result
 
     return call
 
@@ -165,7 +175,7 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
 def expand_tilde(typed: str) -> str:
     """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is."""
     flag, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", typed, re.DOTALL).groups("")  # pyright: ignore[reportOptionalMemberAccess]
-    return flag + os.path.expanduser(path)  # noqa: PTH111 (leaves all else alone)
+    return flag + os.path.expanduser(path)
 
 
 def normalize_switch(typed: str) -> str:
@@ -181,16 +191,13 @@ def run_guarded(call: Callable[[list[str]], object], arguments: list[str]) -> in
     try:
         call(arguments)
     except Interrupted as stop:
-        print(f"jepa: {stop}; resume with --resume", file=sys.stderr)
+        warn(f"{stop}; resume with --resume")
         return 128 + stop.signal_number
     except KeyboardInterrupt:
-        print("jepa: stopped", file=sys.stderr)
+        warn("stopped")
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + getattr(signal, "SIGPIPE", 13)  # not on Windows
     except (UserError, OSError) as error:
-        print(f"jepa: {error_sentence(error)}", file=sys.stderr)
+        warn(error_sentence(error))
         return 1
     return 0
 

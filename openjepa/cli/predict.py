@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.table import Table
 
 from openjepa.cli.settings import Predict
 from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
+from openjepa.core.tables import print_table
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.classifier import find_classifier, top_classes
 from openjepa.evaluation.feature_store import FeatureWriter, chunk_spans
@@ -54,27 +54,32 @@ def predict(settings: Predict) -> list[Prediction]:
             classes, probabilities = tuple(head.classes[number] for number, _ in top), tuple(value for _, value in top)
             predictions.append(Prediction(samples.source(chunk.first + row), classes, probabilities))
     report_undecodable(samples, torch.cat(labels), data, (settings.images,))
+    if settings.out:
+        write_predictions(predictions, settings.out)
     print_predictions(predictions, settings.out)
     if settings.out:
-        info(f"written    {write_predictions(predictions, settings.out)}")
+        info(f"written    {settings.out}")
     return predictions
 
 
 def print_predictions(predictions: list[Prediction], out: Path | None) -> None:
-    """Print the first predictions as a table."""
-    table = Table("file", "class", "probability %", "next best")
-    for each in predictions[:MAX_ROWS]:
+    """Print the predictions as a table, on a terminal the first ones."""
+    rows, limit = [], MAX_ROWS if console.is_terminal else len(predictions)
+    for each in predictions[:limit]:
         pairs = [f"{name} {100 * value:.0f}" for name, value in zip(each.classes, each.probabilities, strict=True)]
         first = (each.classes[0], f"{100 * each.probabilities[0]:.0f}") if pairs else ("cannot be decoded", "")
-        table.add_row(each.file, *first, ", ".join(pairs[1:]))
-    console.print(table)
-    if len(predictions) > MAX_ROWS:
-        info(f"and {len(predictions) - MAX_ROWS:,} more" + ("" if out else ": --out predictions.csv writes all"))
+        rows.append((each.file, *first, ", ".join(pairs[1:])))
+    print_table(("file", "class", "probability %", "next best"), rows)
+    if len(predictions) > limit:
+        info(f"and {len(predictions) - limit:,} more" + ("" if out else ": --out predictions.csv writes all"))
 
 
 def write_predictions(predictions: list[Prediction], file: Path) -> Path:
     """Write a CSV file with a line per image and return its path."""
-    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with (
+        atomic_write(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "chance", "second", "second chance", "third", "third chance"))
         for each in predictions:

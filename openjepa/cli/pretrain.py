@@ -8,7 +8,7 @@ from pathlib import Path
 from openjepa.cli.grouped import parse_grouped
 from openjepa.cli.parsing import default_settings
 from openjepa.core import registry
-from openjepa.core.console import info
+from openjepa.core.console import draw_safely, info
 from openjepa.training import run
 from openjepa.training.callbacks import Callbacks
 from openjepa.training.config import PARTS, Pretrain, config_differences
@@ -58,11 +58,11 @@ def build_evaluator(settings: Pretrain, device: Device):
     return OnlineEvaluator(settings, device)
 
 
-def draw_training_curves(folders: list[Path], out: Path) -> Path:
-    """Draw the training curves of one or several runs and return the file."""
+def draw_training_curves(folders: list[Path], out: Path) -> Path | None:
+    """Draw the training curves of one or several runs and return the file, or None if they could not be drawn."""
     from openjepa.viz.curves import save_curves
 
-    return save_curves(folders, out)
+    return draw_safely(f"the curves {out}", lambda: save_curves(folders, out))
 
 
 def write_report(folder: Path) -> Path | None:
@@ -72,21 +72,20 @@ def write_report(folder: Path) -> Path | None:
     return write_report_at_end(folder)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> Path | None:
     """Parse the flags on top of the recipe, the resumed run or the automatic choice; run here or submit to Slurm."""
     typed = ["pretrain", *arguments]
     default, rest = default_settings([resume_value(arguments, index) for index in range(len(arguments))])
     recipe = arguments[0] if arguments and not arguments[0].startswith("-") else ""
     start = f"Recipe {recipe}: the defaults below are its settings.\n\n" if recipe else ""
     if isinstance(default, Stages):
-        train_stages(default, rest, start, typed)
-        return
+        return train_stages(default, rest, start, typed)
     settings = parse_grouped(default, rest, "jepa pretrain [RECIPE]", start + description())
     if settings.slurm.nodes and not settings.dry_run:
         submit(settings, typed)
-        return
+        return None
     print_changed(default, settings)
-    pretrain(settings)
+    return pretrain(settings)
 
 
 def submit(settings: Pretrain, typed: list[str]) -> None:
@@ -97,14 +96,15 @@ def submit(settings: Pretrain, typed: list[str]) -> None:
     submit_to_slurm(settings, [*typed, *plugins], jepa)
 
 
-def train_stages(stages: Stages, arguments: list[str], start: str, typed: list[str]) -> None:
+def train_stages(stages: Stages, arguments: list[str], start: str, typed: list[str]) -> Path | None:
     """Apply the flags to every stage of a recipe and run the stages one after another."""
     runs = [parse_grouped(each, arguments, "jepa pretrain RECIPE", start + description()) for each in stages.runs]
     if runs[0].slurm.nodes and not runs[0].dry_run:
         submit(runs[0], typed)
-        return
+        return None
     folder = run_stages(Stages(tuple(runs)), runs[0].out, pretrain)
     info(f"finished   all stages; the last one is {folder}")
+    return folder
 
 
 def print_changed(default: Pretrain, settings: Pretrain) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image as Pillow
-from rich.table import Table
 
 from openjepa.core.capabilities import PatchGrid, Reads, require
-from openjepa.core.console import console, info
+from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
+from openjepa.core.names import shorten
 from openjepa.core.options import Box
+from openjepa.core.tables import print_table
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import ExactSearch, Neighbors
 from openjepa.evaluation.search import Hit, PooledSearch, best_patch_cosines, patch_means, top_hits
@@ -66,36 +68,42 @@ def search(settings: Search) -> list[Hit]:
     if not hits:
         raise UserError(f"{settings.index} has no other decodable {index.plural[:-1]}: run jepa embed on more")
     print_hits(hits, f"{shorten_path(query.file)}: the nearest of {len(index.files):,} {index.plural} ({how})")
-    if query.picture is not None:
-        write_pictures(settings, index, query, query.picture, hits, how)
+    picture = query.picture
+    if picture is not None:
+        draw_safely("the sheet", lambda: write_sheet(settings, index, query, picture, hits))
+        draw_safely("the page", lambda: write_page(settings, index, query, picture, hits, how))
     return hits
 
 
-def write_pictures(
-    settings: Search, index: Index, query: Query, picture: Pillow.Image, hits: list[Hit], how: str
-) -> None:
-    """Write the contact sheet and the page of the results."""
+def write_sheet(settings: Search, index: Index, query: Query, picture: Pillow.Image, hits: list[Hit]) -> None:
+    """Write the contact sheet of the results."""
     out, modality = settings.out or index.sibling_path("search"), index.modality
     warn_of_missing((hit.file for hit in hits), index.plural)
-    cells = [(thumbnail(modality, hit.file), f"{hit.cosine:.3f} {hit.label[:18]}".strip()) for hit in hits]
+    cells = [(thumbnail(modality, hit.file), f"{hit.cosine:.3f} {shorten(hit.label, 18)}".strip()) for hit in hits]
     title = f"most similar to {short_label(query.file)}"
     info(f"sheet      {contact_sheet(picture, cells, title, out.with_name(f'{out.name}.png'))}")
-    if settings.page and index.pooled:
-        first = PageQuery(jpeg_data_url(picture), query.file, [(hit.row, hit.cosine) for hit in hits])
-        info(f"page       {write_page(settings, index, first, how, out.with_name(f'{out.name}.html'))}")
 
 
-def write_page(settings: Search, index: Index, query: PageQuery, how: str, out: Path) -> Path:
-    """Write the HTML page of the results and return its path."""
+def write_page(settings: Search, index: Index, query: Query, picture: Pillow.Image, hits: list[Hit], how: str) -> None:
+    """Write the HTML page of the results, if it is requested and the index has one vector per sample."""
+    if not (settings.page and index.pooled):
+        return
+    out = settings.out or index.sibling_path("search")
+    first = PageQuery(jpeg_data_url(picture), query.file, [(hit.row, hit.cosine) for hit in hits])
     texts = {
         "title": f"Most similar to {short_label(query.file)}",
         "caption": f"{len(index.files):,} {index.plural}, {how}. Below each picture: the cosine of "
         f"{'whitened' if settings.whiten else 'plain'} features. Click a picture to search with it; "
         "the neighbors of faded pictures are not on this page.",
-        "again": f"jepa search {settings.index} row:ROW",
+        "again": f"jepa search {shlex.quote(str(settings.index))} row:ROW",
     }
-    draw = functools.partial(thumbnail, index.modality)
-    return write_gallery(query, neighbors_of_rows(settings, index), index_rows(index), draw, texts, out)
+    draw, find, html = (
+        functools.partial(thumbnail, index.modality),
+        neighbors_of_rows(settings, index),
+        f"{out.name}.html",
+    )
+    page = write_gallery(first, find, index_rows(index), draw, texts, out.with_name(html))
+    info(f"page       {page}")
 
 
 def read_query(settings: Search, index: Index, drawable: bool) -> Query:
@@ -223,7 +231,5 @@ def index_rows(index: Index):
 
 def print_hits(hits: list[Hit], title: str) -> None:
     """Print the hits as a table."""
-    table = Table("", "cosine", "row", "folder", "file", title=title)
-    for rank, hit in enumerate(hits, 1):
-        table.add_row(str(rank), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file)
-    console.print(table)
+    rows = [(str(rank), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file) for rank, hit in enumerate(hits, 1)]
+    print_table(("", "cosine", "row", "folder", "file"), rows, title)

@@ -40,7 +40,9 @@ def shards(settings: Shards) -> Path:
             partial.unlink()
         todo = [shard for shard in plan_shards(settings, listing.paths) if not is_written(shard)]
         written = write_shards(todo, settings.workers)
-        undecodable = sum(track(written, "writing", len(todo), console=console, disable=not todo))
+        undecodable = sum(
+            track(written, "writing", len(todo), console=console, disable=not (todo and console.is_terminal))
+        )
     count = -(-len(listing.paths) // settings.samples)
     info(
         f"shards     {len(listing.paths):,} images in {count:,} tar files in {settings.out}; {len(todo):,} written now"

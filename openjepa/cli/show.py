@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openjepa.cli.settings import Show
-from openjepa.core.console import info
-from openjepa.core.errors import UserError
+from openjepa.core.console import draw_safely, info
 from openjepa.viz.canvas import CaptionedFigure, save_figure
 from openjepa.viz.curves import show_curves
 from openjepa.viz.embedding_map import show_map
@@ -49,14 +49,19 @@ def draw_overview(settings: Show) -> list[Path]:
     figures: dict[str, list[CaptionedFigure]] = {}
     # every encoder allows features: they come first, and their errors are the user's
     for name in ("features", "similarity", "masks", "prediction"):
-        try:
-            figures[name] = FIGURES[name](FIGURE_OPTIONS[name](**shared))
-        except UserError as error:
-            if name == "features":
-                raise
-            info(f"{name:<10} left out: {error}")
+        draw = partial(FIGURES[name], FIGURE_OPTIONS[name](**shared))
+        if name == "features":
+            figures[name] = draw()
+        else:
+            tell = partial(left_out, name)
+            figures[name] = draw_safely("the figure", draw, tell) or []
     ordered = [each for name in ("masks", "features", "similarity", "prediction") for each in figures.get(name, [])]
     return write_figures(ordered, out, settings.page, f"Overview of {settings.run}")
+
+
+def left_out(name: str, reason: str) -> None:
+    """Print that a figure is not on the page, and why."""
+    info(f"{name:<10} left out: {reason}")
 
 
 def first_output(settings: Any, name: str) -> Path:
@@ -79,10 +84,11 @@ def write_figures(figures: Sequence[CaptionedFigure], out: Path, page: bool, tit
             file = out.with_name(f"{captioned.name}.png")
         else:
             file = out.with_name(f"{out.stem}-{captioned.name}.png") if number else out
-        info(captioned.caption)
+        info(captioned.words)
         files.append(save_figure(captioned, file))
         info(f"figure     {file}")
-    if page:
-        files.append(write_figures_page(figures, title, out.with_suffix(".html")))
-        info(f"page       {files[-1]}")
+    html = out.with_suffix(".html")
+    if page and draw_safely(f"the page {html}", lambda: write_figures_page(figures, title, html)):
+        files.append(html)
+        info(f"page       {html}")
     return files

@@ -14,13 +14,15 @@ from openjepa.cli.settings import Probe, Suite
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import write_text
+from openjepa.core.markdown import markdown_name
 from openjepa.core.types import Score
 from openjepa.data.synthetic.scenes import render
 from openjepa.evaluation.dense import DENSE_TASK, DenseScores, measure_dense, patch_labels
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.labeled import find_task, labeled_fingerprint, split_labeled
 from openjepa.evaluation.result_files import absolute_roots, results_folder
-from openjepa.evaluation.scores import format_scores, print_scores, read_scores, write_scores, write_text
+from openjepa.evaluation.scores import format_scores, print_scores, read_scores, write_scores
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.suites import SCENES, SUITES, SuiteTask
 from openjepa.evaluation.tasks.scenes import HELD_OUT, rendered_size, scene_dataset
@@ -41,6 +43,11 @@ def suite(settings: Suite) -> dict[str, list[Score]]:
         return run_tasks(settings)
 
 
+def describe_result(_: Suite, scores: dict[str, list[Score]]) -> dict[str, list[Score]]:
+    """Return the scores of all tasks in the layout of all commands, for --json."""
+    return {"scores": [each for part in scores.values() for each in part]}
+
+
 def run_tasks(settings: Suite) -> dict[str, list[Score]]:
     """Run every task that has data, then write the table of all of them."""
     encoder = dataclasses.replace(load_any(settings.run, settings.encoder), name="this encoder")
@@ -57,10 +64,12 @@ def run_tasks(settings: Suite) -> dict[str, list[Score]]:
     compared = [encoder, *([encoder.untrained()] if encoder.untrained else [])]
     if settings.suite == "small":
         scores[DENSE_TASK] = dense_scores(compared, settings)
-        print_scores(scores[DENSE_TASK], "patches of rendered scenes: R² of depth, mean IoU of shapes")
-    text = "\n\n".join(f"## {name}\n\n{format_scores(each)}" for name, each in scores.items())
+    text = "\n\n".join(f"## {markdown_name(name)}\n\n{format_scores(each)}" for name, each in scores.items())
     write_scores(out / f"{settings.suite}.json", [each for part in scores.values() for each in part], {})
-    file = write_text(out / f"{settings.suite}.md", f"# {settings.suite}: {settings.run}\n\n{text}\n")
+    title = f"# {settings.suite}: {markdown_name(settings.run)}"
+    file = write_text(out / f"{settings.suite}.md", f"{title}\n\n{text}\n")
+    if DENSE_TASK in scores:
+        print_scores(scores[DENSE_TASK], "patches of rendered scenes: R² of depth, mean IoU of shapes")
     info(f"written    {file}")
     return scores
 

@@ -67,6 +67,16 @@ def replace_file(source: Path, target: Path) -> None:
             raise
 
 
+def write_text(file: Path, text: str) -> Path:
+    """Write a text file atomically in UTF-8 and return its path.
+
+    Surrogates, which stand for bytes of names that are not UTF-8, become the escapes that JSON has for them.
+    """
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return file
+
+
 def write_durable(file: Path, content: bytes) -> str:
     """Write a new file, fsync its contents and return their SHA-256.
 
@@ -151,7 +161,7 @@ def read_json(file: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     if file.stat().st_size > max_bytes:
         raise ValueError(f"{file.name} is larger than {max_bytes // 2**20} MiB")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{file.name} is nested too deeply") from error
     if not isinstance(content, dict):
@@ -168,7 +178,7 @@ def lock_folder(folder: Path, activity: str) -> Iterator[None]:
     Raises UserError if another process holds the lock.
     """
     make_folder(folder)
-    with (folder / "lock").open("w") as stream:
+    with (folder / "lock").open("wb") as stream:
         try:
             if not lock_file(stream):
                 warn(f"{folder} cannot be locked on this system: start nothing else that writes into it")

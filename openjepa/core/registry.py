@@ -93,7 +93,10 @@ def name_of(kind: str, value: Any) -> str:
 
 def summaries(kind: str) -> str:
     """Return a line for each name of a kind, with the first line of its file's docstring; imports nothing."""
-    lines = ((name, source_file(kind, name).read_text().split('"""')[1].splitlines()[0]) for name in names(kind))
+    lines = (
+        (name, source_file(kind, name).read_text(encoding="utf-8").split('"""')[1].splitlines()[0])
+        for name in names(kind)
+    )
     return "\n".join(f"{name}: {line}" for name, line in lines)
 
 
@@ -123,7 +126,7 @@ def package_modules(kind: str) -> dict[str, str]:
     for file in sorted((PACKAGE / FOLDERS[kind]).glob("*.py")):
         module = ".".join(["openjepa", *FOLDERS[kind].split("/"), file.stem])
         if kind == "recipe":
-            modules |= {dashed(name): module for name in RECIPE.findall(file.read_text())}
+            modules |= {dashed(name): module for name in RECIPE.findall(file.read_text(encoding="utf-8"))}
         elif defined_name(file):
             modules[dashed(file.stem)] = module
     return modules
@@ -138,7 +141,14 @@ def object_name(kind: str, file: Path, name: str) -> str:
 def defined_name(file: Path) -> str | None:
     """Return the class or function of a file that has the file's name, in any case and without underscores."""
     name = file.stem.replace("_", "").lower()
-    return next((each for each in DEFINITION.findall(file.read_text()) if each.replace("_", "").lower() == name), None)
+    return next(
+        (
+            each
+            for each in DEFINITION.findall(file.read_text(encoding="utf-8"))
+            if each.replace("_", "").lower() == name
+        ),
+        None,
+    )
 
 
 def dashed(name: str) -> str:
@@ -188,7 +198,7 @@ def registered_by(source: str) -> Iterator[tuple[tuple[str, str], Any]]:
         kind = kind_of(cls)
         if kind:
             yield (kind, dashed(file.stem)), cls
-    for recipe in RECIPE.findall(file.read_text()):
+    for recipe in RECIPE.findall(file.read_text(encoding="utf-8")):
         yield ("recipe", dashed(recipe)), getattr(module, recipe)
 
 

@@ -142,7 +142,7 @@ def list_members(archive: str) -> list[Member]:
     members = [Member(*each) for each in (list_rows if is_parquet(archive) else list_tar_members)(archive)]
     try:
         with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps({**stamp, "members": members}))
+            temporary.write_text(json.dumps({**stamp, "members": members}), encoding="utf-8")
     except OSError as error:
         warn(f"cannot write the index {file.name} ({error.strerror}): {archive} will be scanned again every time")
     return members

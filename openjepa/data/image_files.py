@@ -254,7 +254,8 @@ def pack_images(files: ImageFiles, cache: Path) -> Dataset:
             array.flush()
             del array  # Windows gives no name to a mapped file
         with atomic_write(index) as temporary:
-            temporary.write_text(json.dumps({"shape": shape, "sizes": sizes.tolist(), "bad": reasons}))
+            text = json.dumps({"shape": shape, "sizes": sizes.tolist(), "bad": reasons})
+            temporary.write_text(text, encoding="utf-8")
     return PackedImages(files, store, index)
 
 
@@ -274,7 +275,7 @@ class PackedImages(ImageArray):
 
     def __init__(self, files: ImageFiles, store: Path, index: Path):
         self.source_files = files, store, index
-        content = json.loads(index.read_text())
+        content = json.loads(index.read_text(encoding="utf-8"))
         shape = content["shape"]
         array = torch.from_file(str(store), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(*shape)
         undecodable = {int(key): Skipped(files.paths[int(key)], reason) for key, reason in content["bad"].items()}

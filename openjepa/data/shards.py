@@ -81,7 +81,7 @@ def check_settings_unchanged(settings: Shards, origin: dict[str, str | int], ear
             f"{settings.out} holds shards with a different {' and '.join(changed)}: choose another output folder"
         )
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(origin))
+        temporary.write_text(json.dumps(origin), encoding="utf-8")
 
 
 def plan_shards(settings: Shards, paths: list[str]) -> Iterator[Shard]:

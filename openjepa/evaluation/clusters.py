@@ -66,7 +66,10 @@ def describe_folders(result: Clustering, index: Index, number: int) -> str:
 
 def write_clusters(result: Clustering, index: Index, file: Path) -> None:
     """Write a CSV file with a line per row: file, class, cluster, cosine."""
-    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with (
+        atomic_write(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         lines = csv.writer(stream)
         lines.writerow(("file", "class", "cluster", "cosine"))
         for row in zip(index.files, index.classes, result.cluster.tolist(), result.cosine.tolist(), strict=True):

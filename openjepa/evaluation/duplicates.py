@@ -72,7 +72,10 @@ def group_pairs(pairs: Pairs, threshold: float) -> list[list[int]]:
 
 def write_groups(groups: list[list[int]], index: Index, file: Path) -> None:
     """Write a CSV file with a line per row that has a duplicate: group, row, file, class."""
-    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with (
+        atomic_write(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         lines = csv.writer(stream)
         lines.writerow(("group", "row", "file", "class"))
         for number, group in enumerate(groups):

@@ -35,7 +35,7 @@ def path_beside(out: Path, ending: str) -> Path:
 def write_rows(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
     """Write a CSV file with each sample's absolute path and, if there are several folders, the name of its folder."""
     several = len(data.classes) > 1
-    with file.open("w", newline="", errors="surrogateescape") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         lines = csv.writer(stream)
         lines.writerow(("file", "class"))
         for row, number in enumerate(label.tolist()):
@@ -73,7 +73,9 @@ def write_npy(features: Features, work: Path, out: Path) -> None:
     """Write the features as .npy, with a CSV file of the rows and a JSON file of the metadata."""
     rows = features.kinds[FEATURES_KEY]
     with atomic_write(path_beside(out, ".json")) as temporary:
-        temporary.write_text(json.dumps(read_header(work / FEATURES_FILE)[0]["__metadata__"], indent=1))
+        temporary.write_text(
+            json.dumps(read_header(work / FEATURES_FILE)[0]["__metadata__"], indent=1), encoding="utf-8"
+        )
     (work / ROWS_FILE).replace(path_beside(out, ".csv"))
     with atomic_write(out) as temporary:
         named = temporary.with_name(f"{temporary.name}.npy")
@@ -102,7 +104,7 @@ def write_parquet(features: Features, work: Path, out: Path) -> None:
     with (
         atomic_write(out) as temporary,
         parquet.ParquetWriter(temporary, schema, use_dictionary=False) as writer,
-        (work / ROWS_FILE).open(newline="", errors="surrogateescape") as stream,
+        (work / ROWS_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         lines = csv.reader(stream)
         next(lines)

@@ -134,7 +134,7 @@ def store_features(writer: FeatureWriter, count: int, about: dict[str, str], fol
             arrays[name].flush()
         done.append(chunk.first)
         with atomic_write(own_list) as temporary:
-            temporary.write_text(json.dumps({**about, "chunks": done}))
+            temporary.write_text(json.dumps({**about, "chunks": done}), encoding="utf-8")
     barrier()
     if is_main():
         (folder / PARTIAL_FILE).replace(folder / FEATURES_FILE)
@@ -148,7 +148,7 @@ def finished_chunks(file: Path, about: dict[str, str]) -> list[int]:
     """Read a list of finished chunks. Raises UserError if they are of another encoder or of other data."""
     if not file.exists():
         return []
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     check_same_metadata(content, about, file.parent)
     return content["chunks"]
 
@@ -180,7 +180,10 @@ def create_file(folder: Path, sample: FeatureChunk, count: int, about: dict[str,
 
 def write_index(data: Dataset, label: Int[Tensor, "S"], file: Path) -> None:
     """Write a CSV file with the file and the class of each row of the features."""
-    with atomic_write(file) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with (
+        atomic_write(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         lines = csv.writer(stream)
         lines.writerow(("file", "class"))
         for row, number in enumerate(label.tolist()):

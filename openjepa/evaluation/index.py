@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ def read_safetensors(file: Path) -> Index:
 def read_npy(file: Path) -> Index:
     """Open a .npy index; its metadata are in a JSON file next to it."""
     json_file = path_beside(file, ".json")
-    metadata = json.loads(json_file.read_text()) if json_file.is_file() else {}
+    metadata = json.loads(json_file.read_text(encoding="utf-8")) if json_file.is_file() else {}
     return Index(file, np.load(file, mmap_mode="r", allow_pickle=False), *read_rows(file), metadata)
 
 
@@ -104,6 +105,7 @@ def read_rows(file: Path) -> tuple[list[str], list[str]]:
     csv_file = path_beside(file, ".csv")
     if not csv_file.is_file():
         raise UserError(f"{csv_file}, the list of its files, is missing: put it back, or run jepa embed again")
-    with csv_file.open(newline="", errors="surrogateescape") as stream:
+    # the bytes of a path are the same in every locale, and here they become what this one calls the path
+    with csv_file.open(newline="", encoding=sys.getfilesystemencoding(), errors="surrogateescape") as stream:
         lines = list(csv.reader(stream))[1:]
     return [line[0] for line in lines], [line[1] for line in lines]

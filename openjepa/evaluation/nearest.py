@@ -114,7 +114,7 @@ class ApproximateSearch:
                 f"searching {len(features):,} rows requires faiss: pip install 'openjepa[search]', or add --exact"
             ) from error
         json_file, digest = file.with_name(f"{file.name}.json"), features_digest(features)
-        saved = json.loads(json_file.read_text()) if json_file.is_file() and file.is_file() else {}
+        saved = json.loads(json_file.read_text(encoding="utf-8")) if json_file.is_file() and file.is_file() else {}
         if saved.get("of") == digest:
             lists: Any = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
             lists.nprobe = saved["probes"]
@@ -126,7 +126,9 @@ class ApproximateSearch:
             faiss.write_index(lists, str(temporary))
         seconds = time.perf_counter() - start
         with atomic_write(json_file) as temporary:
-            temporary.write_text(json.dumps({"of": digest, "probes": probes, "recall": recall, "seconds": seconds}))
+            temporary.write_text(
+                json.dumps({"of": digest, "probes": probes, "recall": recall, "seconds": seconds}), encoding="utf-8"
+            )
         info(f"index      {file}, built in {seconds:.0f} s; recall@10 {recall:.3f}")
         return cls(lists, recall)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from rich.table import Column, Table
 from torch import Tensor
 
-from openjepa.core.console import console
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write
+from openjepa.core.fileio import write_text
+from openjepa.core.markdown import markdown_table
+from openjepa.core.tables import print_table
 from openjepa.core.types import Score
 
 RESAMPLES = 1000  # bootstrap resamples
@@ -58,17 +58,13 @@ def confusion_matrix(predicted: Int[Tensor, "R"], truth: Int[Tensor, "R"], class
 def print_scores(scores: list[Score], title: str) -> None:
     """Print a table with a row per encoder and a column per metric."""
     head, *rows = table_rows(scores)
-    table = Table(Column(head[0], no_wrap=True), *head[1:], title=title)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(head, rows, title)
 
 
 def format_scores(scores: list[Score]) -> str:
     """Format the table of `print_scores` as Markdown."""
-    rows = table_rows(scores)
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+    head, *rows = table_rows(scores)
+    return markdown_table(head, rows)
 
 
 def table_rows(scores: list[Score]) -> list[list[str]]:
@@ -88,20 +84,15 @@ def describe_scores(scores: list[Score]) -> str:
 def print_label_free(free: dict[str, dict[str, float]], title: str = "without labels") -> None:
     """Print a table of metrics that need no labels, with a row per encoder."""
     names = list(next(iter(free.values())))
-    table = Table(Column("features", no_wrap=True), *(name.replace("_", " ") for name in names), title=title)
-    for name, values in free.items():
-        table.add_row(name, *(f"{values[each]:.3g}" for each in names))
-    console.print(table)
+    rows = [[name, *(f"{values[each]:.3g}" for each in names)] for name, values in free.items()]
+    print_table(["features", *(name.replace("_", " ") for name in names)], rows, title)
 
 
 def format_label_free(free: dict[str, dict[str, float]]) -> str:
     """Format the table of `print_label_free` as Markdown."""
     names = list(next(iter(free.values())))
-    head = ["| " + " | ".join(["features", *names]) + " |", "|---" * (len(names) + 1) + "|"]
-    rows = [
-        f"| {name} | " + " | ".join(f"{values[each]:.3g}" for each in names) + " |" for name, values in free.items()
-    ]
-    return "\n".join([*head, *rows])
+    rows = [[name, *(f"{values[each]:.3g}" for each in names)] for name, values in free.items()]
+    return markdown_table(["features", *names], rows)
 
 
 def column_heading(scores: list[Score], score: Score) -> str:
@@ -121,13 +112,12 @@ def format_value(score: Score) -> str:
 
 def format_class_table(table: Int[Tensor, "K K"], classes: tuple[str, ...]) -> str:
     """Format each class's accuracy and its most frequent confusion as Markdown."""
-    lines = ["| class | test images | correct % | most confused with |", "|---|---|---|---|"]
-    wrong = table.clone().fill_diagonal_(0)
+    rows, wrong = [], table.clone().fill_diagonal_(0)
     for number, name in enumerate(classes):
         count, worst = int(table[number].sum()), int(wrong[number].argmax())
         correct = f"{100 * int(table[number, number]) / count:.1f}" if count else "–"
-        lines.append(f"| {name} | {count} | {correct} | {classes[worst] if wrong[number, worst] else '–'} |")
-    return "\n".join(lines)
+        rows.append([name, count, correct, classes[worst] if wrong[number, worst] else "–"])
+    return markdown_table(["class", "test images", "correct %", "most confused with"], rows)
 
 
 def write_scores(file: Path, scores: list[Score], about: dict[str, Any]) -> Path:
@@ -154,7 +144,7 @@ def read_earlier_scores(
 def read_scores(file: Path) -> dict[str, Any]:
     """Read a file of scores; return no scores if it does not exist. Raises UserError if it is damaged."""
     try:
-        content = json.loads(file.read_text()) if file.exists() else {}
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         return {**content, "scores": [read_score(each, file.stem) for each in content.get("scores", [])]}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}): remove it, and the next call writes a new one") from error
@@ -170,10 +160,3 @@ def read_score(plain: dict[str, Any], task: str) -> Score:
         value, low, high = (100 * plain[name] for name in ("accuracy", "low", "high"))
         return Score(task, plain["features"], plain["probe"], value, low, high, chosen=plain.get("chosen", {}))
     return Score(**plain)
-
-
-def write_text(file: Path, text: str) -> Path:
-    """Write a text file atomically and return its path."""
-    with atomic_write(file) as temporary:
-        temporary.write_text(text)
-    return file

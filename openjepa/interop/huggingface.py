@@ -134,7 +134,7 @@ def channel_values(value: Any) -> tuple[float, ...]:
 def license_of_card(folder: Path) -> str:
     """Read the license from the first lines of the model card; empty if it states none."""
     card = folder / "README.md"
-    front = card.read_text(errors="replace")[:4096].split("\n---")[0] if card.is_file() else ""
+    front = card.read_text(encoding="utf-8", errors="replace")[:4096].split("\n---")[0] if card.is_file() else ""
     match = re.search(r"^license:\s*([\w.-]+)\s*$", front, re.MULTILINE)
     return match[1] if match else ""
 
@@ -165,7 +165,7 @@ def write_processor(data: Image, folder: Path) -> None:
 def write_json(content: dict[str, Any], file: Path) -> None:
     """Write a JSON file atomically."""
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def ijepa_config(encoder: PretrainedEncoder) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from openjepa.core.capabilities import Describes, Exports, PatchGrid, modality_name, plural_of
 from openjepa.core.fileio import read_json
+from openjepa.core.markdown import markdown_name
 from openjepa.core.registry import name_of
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.methods.jepa import JEPA
@@ -60,7 +61,7 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
     facts += [f"Note: {note}." for note in encoder.provenance.notes]
     sections = [
         "---\n" + "\n".join(front) + "\n---",
-        f"# {run.name or 'encoder'}",
+        f"# {markdown_name(run.name or 'encoder')}",
         f"An encoder of {'images' if images else kind} trained without labels by a joint-embedding predictive "
         "architecture (I-JEPA, arXiv 2301.08243).",
         "\n".join(f"* {fact}" for fact in facts),

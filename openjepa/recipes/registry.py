@@ -50,7 +50,7 @@ def describe_recipe(name: str) -> str:
     Reads it from the source file, because importing the recipes imports torch. Raises UserError for an unknown name.
     """
     check_recipe(name)
-    tree = ast.parse(registry.source_file("recipe", name).read_text())
+    tree = ast.parse(registry.source_file("recipe", name).read_text(encoding="utf-8"))
     functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef)}
     return inspect.cleandoc(ast.get_docstring(functions[name.replace("-", "_")]) or "")
 

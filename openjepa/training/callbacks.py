@@ -31,5 +31,5 @@ class Callbacks(NamedTuple):
     """Functions of higher levels that a run calls where they are given."""
 
     evaluator: Callable[[Pretrain, Device], Evaluator] | None = None  # called if --online-probe.root is given
-    curves: Callable[[list[Path], Path], Path] | None = None  # draws the training curves of runs to a file
+    curves: Callable[[list[Path], Path], Path | None] | None = None  # draws the training curves of runs to a file
     report: Callable[[Path], Path | None] | None = None  # writes the report of a finished run

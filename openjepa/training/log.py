@@ -165,7 +165,7 @@ class MetricsFile:
         """Try to write the rows that wait."""
         size = self.file.stat().st_size if self.file.exists() else 0
         try:
-            with self.file.open("a") as stream:
+            with self.file.open("a", encoding="utf-8") as stream:
                 stream.write(self.pending)
             self.pending, self.failing = "", False
         except OSError as error:
@@ -198,7 +198,7 @@ def log_skipped(folder: Path, samples: Iterable[Skipped]) -> None:
     """Append skipped files and the reasons to skipped.jsonl; every rank writes its own."""
     lines = [json.dumps(sample._asdict()) + "\n" for sample in samples]
     try:
-        with (folder / "skipped.jsonl").open("a") as stream:
+        with (folder / "skipped.jsonl").open("a", encoding="utf-8") as stream:
             stream.writelines(lines)
     except OSError as error:
         warn(
@@ -210,7 +210,7 @@ def log_skipped(folder: Path, samples: Iterable[Skipped]) -> None:
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Read the rows of a metrics file, also of earlier versions, without lines that a kill or a crash cut short."""
     rows = []
-    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
@@ -223,4 +223,4 @@ def truncate_metrics(file: Path, step: int) -> None:
     if file.exists():
         rows = [row for row in read_metrics(file) if row["step"] <= step]
         with atomic_write(file) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -153,4 +153,4 @@ def write_metadata(settings: Pretrain, listings: Sequence[FileList], count: int,
     files = {"environment": environment_versions(), "data": data, "config": to_json(settings)}
     for name, content in files.items():
         with atomic_write(settings.out / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import nullcontext
 from datetime import timedelta
@@ -138,9 +139,11 @@ def export_run(settings: Pretrain, method: Any, callbacks: Callbacks) -> None:
     folder = export_encoder(method, settings, settings.steps, settings.out / "export")
     if not is_main():
         return
-    next_command = f"jepa probe {settings.out} --data.root LABELED_FOLDER"
+    quoted = shlex.quote(str(settings.out))
+    next_command = f"jepa probe {quoted} --data.root LABELED_FOLDER"
     if isinstance(settings.method, Decoder):
-        next_command = f"jepa decoder sample {settings.out} IMAGES"
-    next_command += "".join(f" --plugin {source}" for source in PLUGINS.sources)
-    curves = f"\ncurves     {callbacks.curves([settings.out], settings.out / 'curves.png')}" if callbacks.curves else ""
-    info(f"\nencoder    {folder}{curves}\nnext       {next_command}")
+        next_command = f"jepa decoder sample {quoted} IMAGES"
+    next_command += "".join(f" --plugin {shlex.quote(source)}" for source in PLUGINS.sources)
+    curves = callbacks.curves([settings.out], settings.out / "curves.png") if callbacks.curves else None
+    line = f"\ncurves     {curves}" if curves else ""
+    info(f"\nencoder    {folder}{line}\nnext       {next_command}")

@@ -96,9 +96,9 @@ def write_weights(
             save_file(state, temporary, {"step": str(step)} | ({"encoder": encoder} if name == ENCODER_FILE else {}))
     if provenance != Provenance():
         with atomic_write(folder / PROVENANCE_FILE) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(provenance), indent=1))
+            temporary.write_text(json.dumps(dataclasses.asdict(provenance), indent=1), encoding="utf-8")
     with atomic_write(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(plain, indent=1))
+        temporary.write_text(json.dumps(plain, indent=1), encoding="utf-8")
     return folder
 
 
@@ -122,7 +122,9 @@ def copy_provenance(folder: Path, out: Path) -> None:
     if provenance != Provenance():
         with atomic_write(out / PROVENANCE_FILE) as temporary:
             notes = (*provenance.notes, "trained further from these weights")
-            temporary.write_text(json.dumps(dataclasses.asdict(provenance) | {"notes": notes}, indent=1))
+            temporary.write_text(
+                json.dumps(dataclasses.asdict(provenance) | {"notes": notes}, indent=1), encoding="utf-8"
+            )
 
 
 def load_newest_method(folder: Path, settings: Pretrain) -> tuple[Any, int]:

@@ -63,7 +63,7 @@ def record_stages(stages: Stages, out: Path) -> None:
     names = {f"stage-{number}" for number in range(1, len(stages.runs) + 1)}
     runs = [to_json(with_absolute_paths(stage, names)) for stage in stages.runs]
     with atomic_write(out / STAGES_FILE) as temporary:
-        temporary.write_text(json.dumps({"stages": runs}, indent=1))
+        temporary.write_text(json.dumps({"stages": runs}, indent=1), encoding="utf-8")
 
 
 def dry_run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from openjepa.core.fileio import atomic_write
+from openjepa.core.names import printable
+from openjepa.viz.text import adapt_texts
 
 matplotlib.use("agg")
 
@@ -53,14 +56,24 @@ class ColorScale(NamedTuple):
     high: float
 
 
-class CaptionedFigure(NamedTuple):
-    """A figure with its title and caption."""
+@dataclass(frozen=True)
+class CaptionedFigure:
+    """A figure with its title and caption; all its texts are drawable."""
 
     name: str  # file stem and id of its page section
     title: str
     caption: str
     figure: Figure
     page: str = ""  # HTML that a page shows in place of the PNG
+    legend: str = field(init=False)  # of names that no font has, for texts beside the figure
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "legend", adapt_texts(self.figure))
+
+    @property
+    def words(self) -> str:
+        """Return the caption with the legend of names that could not be drawn."""
+        return f"{self.caption} Names: {self.legend}." if self.legend else self.caption
 
 
 def colorize(values: Float[np.ndarray, "H W"], scale: ColorScale) -> RGBImage:
@@ -164,7 +177,7 @@ def add_color_bar(figure: Figure, scale: ColorScale, left: float, bottom: float,
 def save_figure(captioned: CaptionedFigure, out: Path) -> Path:
     """Write the figure with its caption below as PNG; the same values give the same bytes."""
     picture = Pillow.open(io.BytesIO(to_png(captioned.figure))).convert("RGB")
-    lines = textwrap.wrap(captioned.caption, max(30, int(picture.width / CHARACTER_WIDTH)))
+    lines = textwrap.wrap(printable(captioned.caption), max(30, int(picture.width / CHARACTER_WIDTH)))
     strip = Figure(figsize=(picture.width / DPI, (10 + 15 * len(lines)) / DPI), dpi=DPI)
     strip.text(8 / picture.width, 1, "\n".join(lines), va="top", fontsize=7.5, color="#444444", linespacing=1.3)
     caption = Pillow.open(io.BytesIO(to_png(strip))).convert("RGB")
@@ -189,6 +202,15 @@ def style_axes(axes: Axes, ink: str) -> None:
 
 def to_png(figure: Figure) -> bytes:
     """Render a figure as PNG without a software tag, so that the bytes depend on the figure only."""
+    adapt_texts(figure)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
+
+
+def write_png(figure: Figure, out: Path) -> Path:
+    """Write a figure without a caption as PNG and return its path."""
+    content = to_png(figure)
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(content)
+    return out

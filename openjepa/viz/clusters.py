@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
 import numpy as np
 
 from openjepa.evaluation.clusters import Clustering, describe_folders
 from openjepa.evaluation.index import Index
-from openjepa.viz.html import format_section, write_page
+from openjepa.viz.html import escape, format_section, write_page
 from openjepa.viz.thumbnails import jpeg_data_url, thumbnail, warn_of_missing
 
 SHOWN_IMAGES = 16  # samples of each cluster on the page
@@ -25,7 +24,7 @@ def write_cluster_page(result: Clustering, index: Index, out: Path) -> Path:
         f"{len(index.files):,} {index.plural} in {len(sections)} clusters, "
         f"each with the {SHOWN_IMAGES} {index.plural} nearest its center. {scores}"
     )
-    return write_page(f"Clusters of {index.file.name}", "\n".join((f"<p>{html.escape(caption)}</p>", *sections)), out)
+    return write_page(f"Clusters of {index.file.name}", "\n".join((f"<p>{escape(caption)}</p>", *sections)), out)
 
 
 def format_cluster(result: Clustering, index: Index, number: int) -> str:
@@ -34,8 +33,8 @@ def format_cluster(result: Clustering, index: Index, number: int) -> str:
     rows = rows[np.argsort(-result.cosine[rows], kind="stable")]
     files = [index.files[row] for row in rows[:SHOWN_IMAGES]]
     modality = index.modality
-    tiles = [(jpeg_data_url(thumbnail(modality, file, 96)), html.escape(file)) for file in files]
+    tiles = [(jpeg_data_url(thumbnail(modality, file, 96)), escape(file)) for file in files]
     images = "".join(f'<img src="{source}" alt="{name}" title="{name}">' for source, name in tiles)
-    folders = html.escape(describe_folders(result, index, number))
+    folders = escape(describe_folders(result, index, number))
     content = f'<p>{folders}</p><div class="thumbnails">{images}</div>'
     return format_section(f"cluster-{number}", f"Cluster {number}: {len(rows):,} {index.plural}", content)

@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 
 from openjepa.core.errors import UserError
 from openjepa.core.labels import distinct_labels
+from openjepa.core.names import shorten
 from openjepa.core.types import Signal
 from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.log import read_metrics
 from openjepa.viz.canvas import COLORS, INK, CaptionedFigure, save_figure, style_axes
 from openjepa.viz.html import to_svg
 from openjepa.viz.settings import CurvesOptions
+from openjepa.viz.text import MAX_NAME, add_legend
 
 DASHES = ("-", "--", ":", "-.")  # distinguish lines without color
 
@@ -115,12 +117,14 @@ def draw_panel(
 ) -> None:
     """Draw one metric over steps, a line for each run, with its healthy range and alarm threshold."""
     name, title, unit = panel
+    lines = {}
     for number, (run, log) in enumerate(logs):
         points = [(row["step"], row[name]) for row in log if name in row]
         if points:
             color, dash = COLORS[(number + 4) % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
             mark = "o" if len(points) == 1 else ""
-            axes.plot(*zip(*points, strict=True), label=run, linewidth=1.3, color=color, linestyle=dash, marker=mark)
+            style = {"color": color, "linestyle": dash, "marker": mark}
+            (lines[run],) = axes.plot(*zip(*points, strict=True), linewidth=1.3, **style)
             axes.locator_params(axis="x", nbins=4, integer=True)
     axes.set_title(title, fontsize=10, color=ink)
     axes.set_xlabel("step", fontsize=8, color=ink)
@@ -129,7 +133,8 @@ def draw_panel(
     draw_threshold(axes, signals.get(name))
     style_axes(axes, ink)
     if legend and len(logs) > 1:
-        axes.legend(fontsize=8, labelcolor=ink, framealpha=0)
+        names = [shorten(run, MAX_NAME) for run in lines]
+        add_legend(axes, names, lines.values(), fontsize=8, labelcolor=ink, framealpha=0)
 
 
 def draw_threshold(axes: Axes, signal: Signal | None) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from openjepa.core.fileio import atomic_write
 from openjepa.data.doctor import FileFacts
+from openjepa.viz.canvas import write_png
 
 
 def draw_histograms(facts: list[FileFacts], file: Path) -> Path:
     """Write a PNG with histograms of the shorter side and of the aspect ratio, both on log scales; return its path."""
-    matplotlib.use("agg")
     decoded = [each for each in facts if each.width]
     figure = Figure(figsize=(8, 3), layout="constrained")
     sides, aspects = figure.subplots(1, 2)
@@ -33,6 +31,4 @@ def draw_histograms(facts: list[FileFacts], file: Path) -> Path:
         axes.set_ylabel("files")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_write(file) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    return file
+    return write_png(figure, file)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from openjepa.evaluation.duplicates import LOWER_MARGINS, Pairs
 from openjepa.evaluation.index import Index
+from openjepa.viz.canvas import write_png
 from openjepa.viz.thumbnails import thumbnail
 
 SHOWN_PAIRS = 12  # groups listed in the table
@@ -19,7 +19,6 @@ SHOWN_PAIRS = 12  # groups listed in the table
 
 def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path, pictures: bool = True) -> Path:
     """Write a PNG with a histogram of nearest-neighbor cosines, and pictures of pairs near the threshold below it."""
-    matplotlib.use("agg")
     once = pairs.one < pairs.other  # each pair is listed in both orders
     order = np.argsort(-pairs.cosine[once], kind="stable")
     one, other, cosine = (each[once][order] for each in pairs)
@@ -49,8 +48,7 @@ def draw_pairs(pairs: Pairs, threshold: float, index: Index, out: Path, pictures
             if line == 0:
                 duplicate = cosine[pair] >= threshold
                 tile.set_title(f"{cosine[pair]:.3f}", fontsize=8, color="#c8401a" if duplicate else "#3b6ea5")
-    figure.savefig(out, dpi=110, format="png")
-    return out
+    return write_png(figure, out)
 
 
 def pairs_around(cosine: Float[np.ndarray, "P"], threshold: float) -> list[int]:

@@ -13,11 +13,13 @@ from PIL import Image as Pillow
 
 from openjepa.core.capabilities import plural_of
 from openjepa.core.errors import UserError
+from openjepa.core.names import shorten
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.viz.canvas import COLORS, CaptionedFigure, enlarge
 from openjepa.viz.inputs import figure_data, load_encoder, read_images, with_default_images
 from openjepa.viz.map_page import MARKERS, Plane, interactive_map
 from openjepa.viz.settings import MapOptions
+from openjepa.viz.text import MAX_NAME, add_legend
 
 MAX_IMAGES = 10_000  # images on a map
 
@@ -78,14 +80,19 @@ def draw_map(plane: Plane, settings: MapOptions) -> CaptionedFigure:
     classes = [name for name in sorted(set(labels)) if name]
     figure = Figure(figsize=(9.6, 8.2), layout="constrained")
     axes = figure.add_subplot()
+    handles = []
     for number, name in enumerate(classes or [""]):
         x, y = plane.xy[np.array([label == name for label in labels])].T
-        axes.scatter(x, y, s=7, marker=MARKERS[number % len(MARKERS)], color=COLORS[number % 7], alpha=0.7, label=name)
+        style = {"marker": MARKERS[number % len(MARKERS)], "color": COLORS[number % 7]}
+        handles.append(axes.scatter(x, y, s=7, alpha=0.7, **style))
     draw_thumbnails(axes, plane, classes)
     axes.set_xticks([])
     axes.set_yticks([])
     if 1 < len(classes) <= 20:
-        axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        add_legend(
+            axes, [shorten(name, MAX_NAME) for name in classes], handles,
+            fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False,
+        )  # fmt: skip
     method = "UMAP" if settings.layout == "umap" else "t-SNE"
     plural = plural_of(plane.images.data)
     caption = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image as Pillow
 
-from openjepa.viz.html import fill_template
+from openjepa.core.names import printable
+from openjepa.viz.html import escape, fill_template
 from openjepa.viz.thumbnails import jpeg_data_url
 
 MAX_IMAGES = 1500  # pictures on a page
@@ -46,16 +46,16 @@ def write_gallery(
     rows, near = reachable_rows([row for row, _ in query.near], neighbors_of)
     positions = {row: position for position, row in enumerate(rows, 1)}
     pictures: list[dict[str, Any]] = [
-        {"src": query.src, "file": query.file, "near": link_neighbors(query.near, positions)}
+        {"src": query.src, "file": printable(query.file), "near": link_neighbors(query.near, positions)}
     ]
     for row in rows:
         path, label = describe_row(row)
-        entry = {"row": row, "src": jpeg_data_url(draw(path)), "file": path, "label": label}
+        entry = {"row": row, "src": jpeg_data_url(draw(path)), "file": printable(path), "label": printable(label)}
         if row in near:
             entry["near"] = link_neighbors(near[row], positions)
         pictures.append(entry)
     data = json.dumps({"pictures": pictures, "start": 0, "again": words["again"]}).replace("<", "\\u003c")
-    values = {"TITLE": html.escape(words["title"]), "CAPTION": html.escape(words["caption"]), "DATA": data}
+    values = {"TITLE": escape(words["title"]), "CAPTION": escape(words["caption"]), "DATA": data}
     return fill_template("gallery.html", values, out)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from openjepa.core.capabilities import PatchGrid, Renders, modality_name, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
+from openjepa.core.names import printable, shorten
 from openjepa.core.types import FileList
 from openjepa.data.archives import parse_address
 from openjepa.data.wrappers import ThreadedDataset
@@ -63,7 +64,7 @@ class ImageBatch(NamedTuple):
     def titles(self) -> list[str]:
         """Return folder and file name of each image, short enough for a tile."""
         pairs = zip(self.names, self.labels, strict=True)
-        return [f"{label[:12]} {shorten_name(name)}".strip() for name, label in pairs]
+        return [f"{printable(label)[:12]} {shorten_name(name)}".strip() for name, label in pairs]
 
     def select(self, rows: list[int]) -> ImageBatch:
         """Select images by their rows."""
@@ -228,4 +229,4 @@ def output_file(settings: FigureOptions, name: str) -> Path:
 def shorten_name(name: str) -> str:
     """Return a file name, shortened for a label."""
     name = Path(name).name if parse_address(name) is None else name.rsplit("/", 1)[-1]
-    return name if len(name) <= 17 else name[:7] + "…" + name[-9:]
+    return shorten(name, 17)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,8 +11,9 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 
 from openjepa.core.errors import UserError
+from openjepa.core.names import printable
 from openjepa.viz.canvas import COLORS
-from openjepa.viz.html import encode_data_url, fill_in
+from openjepa.viz.html import encode_data_url, escape, fill_in
 from openjepa.viz.inputs import ImageBatch
 
 SPRITE_SIDE = 40  # pixels of a thumbnail in the sprite
@@ -57,10 +57,10 @@ def scatter_chart(
         points = [point for point, each in enumerate(labels) if each == label]
         traces.append(
             {
-                "type": "scattergl", "mode": "markers", "name": html.escape(label) or "images",
+                "type": "scattergl", "mode": "markers", "name": escape(label) or "images",
                 "x": xy[points, 0].round(3).tolist(), "y": xy[points, 1].round(3).tolist(), "hoverinfo": "text",
                 "customdata": [rows[point] for point in points], 
-                "text": [html.escape(names[point]) for point in points],
+                "text": [escape(names[point]) for point in points],
                 "marker": {"size": 5, "color": COLORS[number % 7], "symbol": SYMBOLS[number % 4]},
             }
         )  # fmt: skip
@@ -82,7 +82,8 @@ def interactive_map(plane: Plane) -> str:
         raise UserError("the page of a map needs an extra: pip install 'openjepa[show]', or --no-page") from error
     chart = scatter_chart(plane.xy, range(len(plane.xy)), plane.images.names, plane.images.labels)
     for trace in chart["data"]:
-        trace["hoverinfo"] = "none"  # our own box shows the image
+        trace["hoverinfo"] = "none"  # our own box shows the image, and its name as plain text
+        trace["text"] = [printable(plane.images.names[row]) for row in trace["customdata"]]
     figure = plotly.Figure(chart["data"], chart["layout"] | {"height": 640})
     body = figure.to_html(
         full_html=False,

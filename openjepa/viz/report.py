@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from openjepa.core.capabilities import PatchGrid, Renders, plural_of, require
-from openjepa.core.console import info, warn
+from openjepa.core.console import draw_safely, info, warn
 from openjepa.core.errors import UserError
 from openjepa.training.log import read_metrics
 from openjepa.viz.canvas import CaptionedFigure
 from openjepa.viz.curves import CURVES_CAPTION, format_charts, load_signals
 from openjepa.viz.features import features_figure
-from openjepa.viz.html import format_figure, format_section, write_page
-from openjepa.viz.inputs import evenly_spaced, load_encoder, read_images
+from openjepa.viz.html import escape, format_figure, format_section, write_page
+from openjepa.viz.inputs import ImageBatch, evenly_spaced, load_encoder, read_images
 from openjepa.viz.masks import draw_masks
 from openjepa.viz.neighbors import NEIGHBOR_COUNT, draw_neighbors
 from openjepa.viz.prediction_error import has_predictor
@@ -23,6 +23,7 @@ from openjepa.viz.report_sections import (
     SPEED_COLUMNS,
     RunRecord,
     format_comparison,
+    format_data,
     format_facts,
     format_probes,
     format_settings,
@@ -60,37 +61,60 @@ def write_report(folders: Sequence[str], out: Path | None = None, pictures: bool
 
 
 def format_sections(runs: Sequence[RunRecord], pictures: bool) -> Iterator[str]:
-    """Yield the sections of the page from top to bottom."""
-    yield "".join(f"<p>{html.escape(summarize_run(run))}</p>" for run in runs)
-    yield from (format_facts(run) for run in runs if len(runs) == 1)
-    if warnings := [f"<p>{html.escape(warning)}</p>" for run in runs for warning in list_warnings(run)]:
+    """Yield the sections of the page from top to bottom; in place of one that fails, the reason."""
+    several = len(runs) > 1
+    yield "".join(f"<p>{escape(summarize_run(run))}</p>" for run in runs)
+    yield "" if several else format_facts(runs[0])
+    yield format_section("data", "Data", "".join(format_data(run, several) for run in runs))
+    if warnings := [f"<p>{escape(warning)}</p>" for run in runs for warning in list_warnings(run)]:
         yield format_section("warnings", "Warnings", f'<div class="warning">{"".join(warnings)}</div>')
-    if len(runs) > 1:
-        yield format_section("side", "Side by side", format_comparison(runs))
-    charts = format_charts([(run.name, run.log) for run in runs], load_signals(run.folder for run in runs))
-    yield format_section("curves", "Training curves", f"{charts}<p>{CURVES_CAPTION}.</p>")
-    yield format_section("probes", "Probes", "".join(format_probes(run, len(runs) > 1) for run in runs))
+    if several:
+        yield format_safely("side", "Side by side", lambda: format_comparison(runs))
+    yield format_safely("curves", "Training curves", lambda: f"{draw_charts(runs)}<p>{CURVES_CAPTION}.</p>")
+    yield format_safely("probes", "Probes", lambda: "".join(format_probes(run, several) for run in runs))
     for run in runs if pictures else ():
-        yield from format_figures(run, len(runs) > 1)
+        yield from format_figures(run, several)
     yield format_section("speed", "Speed", format_table(SPEED_COLUMNS, (format_speed(run) for run in runs)))
-    yield format_section("next", "Next steps", "".join(f"<pre>{html.escape(list_commands(run))}</pre>" for run in runs))
+    yield format_section("next", "Next steps", "".join(f"<pre>{escape(list_commands(run))}</pre>" for run in runs))
     yield format_section("settings", "Settings", "".join(format_settings(run) for run in runs))
+
+
+def draw_charts(runs: Sequence[RunRecord]) -> str:
+    """Draw the training curves as charts in HTML."""
+    return format_charts([(run.name, run.log) for run in runs], load_signals(run.folder for run in runs))
+
+
+def format_safely(name: str, title: str, draw: Callable[[], str]) -> str:
+    """Return a section of the page; if it cannot be drawn, a section that says why."""
+    reasons: list[str] = []
+    content = draw_safely(f"“{title}” of the report", draw, reasons.append)
+    for reason in reasons:
+        warn(reason)
+    return format_section(name, title, f"<p>{escape(reasons[0])}</p>" if content is None else content)
 
 
 def format_figures(run: RunRecord, named: bool) -> Iterator[str]:
     """Yield masks, features, predictions, neighbors and spectrum of the run's samples, or why they are missing."""
     suffix = f", {run.name}" if named else ""
-    try:
-        for each in draw_figures(run):
-            name = f"{each.name}-{run.name}" if named else each.name
-            yield format_section(name, each.title + suffix, format_figure(each))
-    except (UserError, OSError) as error:
-        reason = f"<p>The figures could not be drawn: {html.escape(str(error))}</p>"
-        yield format_section(f"figures-{run.name}", f"Figures{suffix}", reason)
+    reasons: list[str] = []
+    figures = draw_safely("The figures", lambda: list(plan_figures(run)), reasons.append) or []
+    for what, draw in figures:
+        figure = draw_safely(
+            what, lambda draw=draw: captioned_section(draw(), run.name if named else ""), reasons.append
+        )
+        yield figure or ""
+    if reasons:
+        yield format_section(f"figures-{run.name}", f"Figures{suffix}", "".join(f"<p>{escape(x)}</p>" for x in reasons))
 
 
-def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
-    """Draw the figures that this run allows, on its training data; masks and predictions only on images."""
+def captioned_section(figure: CaptionedFigure, run: str) -> str:
+    """Return the section of a figure; with the name of its run if there are several."""
+    name, title = (f"{figure.name}-{run}", f"{figure.title}, {run}") if run else (figure.name, figure.title)
+    return format_section(name, title, format_figure(figure))
+
+
+def plan_figures(run: RunRecord) -> Iterator[tuple[str, Callable[[], CaptionedFigure]]]:
+    """Yield the figures that this run allows, on its training data, as name and function that draws."""
     data = require(run.settings.data, Renders, "jepa report")
     folder, root = str(run.folder), run.settings.data.root
     encoder = load_encoder(FeaturesOptions(run=folder))
@@ -98,26 +122,26 @@ def draw_figures(run: RunRecord) -> Iterator[CaptionedFigure]:
     affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost))) if cost else MIN_IMAGES
     candidates = read_images(root, encoder.data, affordable)
     images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
-    patches = isinstance(data, PatchGrid)
-    if has_predictor(run.settings) and patches:
-        yield draw_masks(run.settings, images.select(evenly_spaced(len(images.names), 3)))
-    yield features_figure(encoder, images.move_to_front(SHOWN_IMAGES))
-    if has_predictor(run.settings) and patches and any((run.folder / "checkpoints").glob("step-*")):
-        yield prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
+    predicts = has_predictor(run.settings) and isinstance(data, PatchGrid)  # masks and predictions only on images
+    if predicts:
+        yield "The masks", lambda: draw_masks(run.settings, images.select(evenly_spaced(len(images.names), 3)))
+    yield "The features", lambda: features_figure(encoder, images.move_to_front(SHOWN_IMAGES))
+    if predicts and any((run.folder / "checkpoints").glob("step-*")):
+        yield "The prediction", lambda: prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
     if len(images.names) > NEIGHBOR_COUNT:
-        yield draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
-        stages = training_stages(run.folder, run.settings, "")
-        yield draw_spectrum(
-            [(name, each.pooled(images.view)) for name, each in stages], len(images.names), plural_of(data)
-        )
+        yield "The neighbors", lambda: draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
+        yield "The spectrum", lambda: report_spectrum(run, images)
+
+
+def report_spectrum(run: RunRecord, images: ImageBatch) -> CaptionedFigure:
+    """Draw the spectrum of features over the training of a run."""
+    stages = [(name, each.pooled(images.view)) for name, each in training_stages(run.folder, run.settings, "")]
+    return draw_spectrum(stages, len(images.names), plural_of(run.settings.data))
 
 
 def write_report_at_end(folder: Path) -> Path | None:
     """Write the report of a run that has just ended. If that fails, warn and return None: the run is complete."""
     if not read_metrics(folder / "metrics.jsonl"):
         return None
-    try:
-        return write_report([str(folder)])
-    except (UserError, OSError) as error:
-        warn(f"no report was written ({error}); to try again: jepa report {folder}")
-        return None
+    again = f"jepa report {shlex.quote(str(folder))}"
+    return draw_safely(f"the report (to try again: {again})", lambda: write_report([str(folder)]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from openjepa.methods.decoder import Decoder
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import RUN_SETTINGS, Pretrain, load_config, to_json
 from openjepa.viz.curves import load_logs
+from openjepa.viz.html import escape
 
 LogRows = list[dict[str, Any]]
 
@@ -71,8 +72,8 @@ def read_descriptions(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def format_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Return a table as HTML, in a box that scrolls sideways."""
-    cells = "".join(f"<th>{html.escape(each)}</th>" for each in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(each)}</td>" for each in line) + "</tr>" for line in lines)
+    cells = "".join(f"<th>{escape(each)}</th>" for each in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(each)}</td>" for each in line) + "</tr>" for line in lines)
     return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
 
 
@@ -100,6 +101,13 @@ def format_facts(run: RunRecord) -> str:
     return f'<ul class="facts">{"".join(items)}</ul>'
 
 
+def format_data(run: RunRecord, named: bool) -> str:
+    """Return how many samples a run was trained on and where they are, as HTML."""
+    count = f"{run.data['count']:,} {plural_of(run.settings.data)}" if run.data.get("count") else "samples"
+    name = f"{escape(run.name)}: " if named else ""
+    return f"<p>{name}{count} in {escape(', '.join(run.settings.data.root)) or 'memory'}</p>"
+
+
 def list_warnings(run: RunRecord) -> Iterator[str]:
     """Yield warnings: collapse alarms, files that could not be decoded, an unfinished run."""
     alarm = CollapseAlarm(run.settings.method)
@@ -107,7 +115,7 @@ def list_warnings(run: RunRecord) -> Iterator[str]:
         if message := alarm.check({name: float(value) for name, value in row.items()}):
             yield f"{run.name}, step {row['step']:,}: {message}"
     skipped = run.folder / "skipped.jsonl"
-    if skipped.is_file() and (lines := skipped.read_text(errors="replace").splitlines()):
+    if skipped.is_file() and (lines := skipped.read_text(encoding="utf-8", errors="replace").splitlines()):
         first = json.loads(lines[0])
         yield (
             f"{run.name}: {len(lines):,} files could not be decoded and were replaced by others, "
@@ -132,16 +140,18 @@ def format_comparison(runs: Sequence[RunRecord]) -> str:
 
 def format_probes(run: RunRecord, named: bool) -> str:
     """Return the tables of all probes with their baselines, or the command that measures them, as HTML."""
-    head, parts = f"<h3>{html.escape(run.name)}</h3>" if named else "", []
+    head, parts = f"<h3>{escape(run.name)}</h3>" if named else "", []
     for file in sorted((run.folder / "probes").glob("*.json")):
         content = read_scores(file)
         if scores := content["scores"]:
             head_row, *rows = table_rows(scores)
             parts.append(format_table(tuple(head_row), [tuple(row) for row in rows]))
-            split = html.escape(str(content.get("split", "")))
-            what = f"{html.escape(file.stem)}, {describe_scores(scores)}"
+            split = escape(str(content.get("split", "")))
+            what = f"{escape(file.stem)}, {describe_scores(scores)}"
             parts.append(f"<p>{what}: {split}; 95 % confidence intervals.</p>")
-    command = f"<code>jepa probe {html.escape(str(run.folder))} --data.root LABELED</code>"
+            if content.get("command"):
+                parts.append(f"<p>Command: <code>{escape(content['command'])}</code></p>")
+    command = f"<code>jepa probe {escape(shlex.quote(str(run.folder)))} --data.root LABELED</code>"
     return head + (
         "".join(parts) or f"<p>No probes yet. With a folder of labeled {plural_of(run.settings.data)}: {command}</p>"
     )
@@ -160,7 +170,7 @@ def median(run: RunRecord, name: str) -> float:
 
 def list_commands(run: RunRecord) -> str:
     """List the commands to run next, one per line."""
-    folder = run.folder
+    folder = shlex.quote(str(run.folder))
     if isinstance(run.settings.method, Decoder):
         return (
             f"jepa decoder sample {folder} IMAGES            # several samples for each image\n"
@@ -192,4 +202,4 @@ def format_settings(run: RunRecord) -> str:
     lines = [(name, json.dumps(value, ensure_ascii=False)) for name, value in flat.items()]
     lines += [(f"environment.{name}", str(value)) for name, value in run.environment.items()]
     table = format_table(("setting", "value"), lines)
-    return f"<details><summary>{html.escape(run.name)}: {len(lines)} settings</summary>{table}</details>"
+    return f"<details><summary>{escape(run.name)}: {len(lines)} settings</summary>{table}</details>"

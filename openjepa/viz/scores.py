@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from urllib.parse import quote
 
-import matplotlib
 from jaxtyping import Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from openjepa.core.console import info
+from openjepa.core.console import draw_safely, info
+from openjepa.core.fileio import write_text
+from openjepa.core.markdown import markdown_name
+from openjepa.core.names import shorten
 from openjepa.core.types import Score
 from openjepa.evaluation.classifier import CLASSIFIER_SUFFIX, fold_classifier, save_classifier
 from openjepa.evaluation.measure import Measurement, measure_encoders
@@ -28,10 +31,11 @@ from openjepa.evaluation.scores import (
     print_scores,
     read_earlier_scores,
     write_scores,
-    write_text,
 )
 from openjepa.evaluation.settings import ProbeSettings
 from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.viz.canvas import write_png
+from openjepa.viz.text import MAX_NAME, adapt_texts, add_legend
 
 
 def measure_and_publish(
@@ -46,26 +50,17 @@ def measure_and_publish(
 
 
 def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> None:
-    """Print the scores and write them to `out` as JSON and Markdown, with plots and the first encoder's classifier.
+    """Write the scores to `out` as JSON and Markdown, with the first encoder's classifier and plots, and print them.
 
     The files are named after the data; other data of that name keep theirs. Scores of other probes from earlier calls
-    stay in the files if encoders and images are the same.
+    stay in the files if encoders and images are the same. Everything is on disk before anything is drawn or printed.
     """
     name, classes = choose_name(out, settings.data, result.about["images"]), result.split.train.classes
-    title = describe_split(result)
-    info(title)
-    scores = [each.score for each in result.results]
-    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
-    print_label_free(result.label_free)
-
+    title, scores = describe_split(result), [each.score for each in result.results]
     out.mkdir(parents=True, exist_ok=True)
     older, encoders = read_earlier_scores(out / f"{name}.json", result.about, result.encoders)
     new = {(each.features, each.metric) for each in scores}
-    scores = [*(each for each in older if (each.features, each.metric) not in new), *scores]
-    text = f"# {name}\n\n{title}\n\n{format_scores(scores)}\n\n{format_label_free(result.label_free)}\n"
-    text += confusion_section(result.results[0], classes, out / f"{name}.png")
-    if file := draw_label_curve(scores, out / f"{name}-labels.png"):
-        text += f"\n## Accuracy against labels\n\n![accuracy against labels]({file.name})\n"
+    every = [*(each for each in older if (each.features, each.metric) not in new), *scores]
     about = {
         ROOTS: absolute_roots(settings.data.root),
         "about": result.about,
@@ -74,9 +69,19 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
         "split": title,
         "label_free": result.label_free,
     }
+    write_scores(out / f"{name}.json", every, about)
     keep_classifier(result, classes, out / f"{name}{CLASSIFIER_SUFFIX}")
-    write_scores(out / f"{name}.json", scores, about)
-    info(f"written    {write_text(out / f'{name}.md', text)}")
+    text = f"# {markdown_name(name)}\n\n{title}\n\n{format_scores(every)}\n\n{format_label_free(result.label_free)}\n"
+    file = write_text(out / f"{name}.md", text)
+    parts = (lambda: confusion_section(result.results[0], classes, out / f"{name}.png"),
+             lambda: label_curve_section(every, out / f"{name}-labels.png"))  # fmt: skip
+    pictures = [draw_safely(f"a figure of {file}", part) or "" for part in parts]
+    write_text(file, text + "".join(pictures))
+
+    info(title)
+    print_scores(scores, f"{describe_scores(scores)} (95 % interval)")
+    print_label_free(result.label_free)
+    info(f"written    {file}")
 
 
 def describe_split(result: Measurement) -> str:
@@ -94,8 +99,16 @@ def confusion_section(first: ProbeResult, classes: tuple[str, ...], out: Path) -
         return ""
     table = confusion_matrix(first.evidence.predicted, first.evidence.truth, len(classes))
     heading = f"{first.score.features}, {first.score.metric}"
-    file = draw_confusion(table, classes, heading, out)
-    return f"\n## {heading}\n\n![confusion]({file.name})\n\n{format_class_table(table, classes)}\n"
+    legend = draw_safely("the confusion matrix", lambda: draw_confusion(table, classes, heading, out))
+    picture = "" if legend is None else f"![confusion]({quote(out.name)})\n\n"
+    names = f"In the figure: {'; '.join(map(markdown_name, legend.split('; ')))}.\n\n" if legend else ""
+    return f"\n## {markdown_name(heading)}\n\n{picture}{names}{format_class_table(table, classes)}\n"
+
+
+def label_curve_section(scores: list[Score], out: Path) -> str:
+    """Draw accuracy against labels and return its section in Markdown; empty without several label counts."""
+    file = draw_label_curve(scores, out)
+    return f"\n## Accuracy against labels\n\n![accuracy against labels]({quote(file.name)})\n" if file else ""
 
 
 def keep_classifier(result: Measurement, classes: tuple[str, ...], file: Path) -> None:
@@ -110,9 +123,8 @@ def keep_classifier(result: Measurement, classes: tuple[str, ...], file: Path) -
 MAX_READABLE_CLASSES = 30  # with more classes names and percentages do not fit
 
 
-def draw_confusion(table: Int[Tensor, "K K"], classes: tuple[str, ...], title: str, out: Path) -> Path:
-    """Draw the confusion matrix as PNG, each row normalized to sum to 1, and return its path."""
-    matplotlib.use("agg")
+def draw_confusion(table: Int[Tensor, "K K"], classes: tuple[str, ...], title: str, out: Path) -> str:
+    """Draw the confusion matrix as PNG, each row normalized to sum to 1; return a legend of names that no font has."""
     share = table / table.sum(1, keepdim=True).clamp(min=1)
     side = min(12.0, 3.0 + 0.45 * len(classes))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
@@ -120,23 +132,18 @@ def draw_confusion(table: Int[Tensor, "K K"], classes: tuple[str, ...], title: s
     figure.colorbar(
         axes.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1), ax=axes, label="fraction of the true class"
     )
-    axes.set(title=title, xlabel="predicted class", ylabel="true class")
+    axes.set(title=shorten(title, 2 * MAX_NAME), xlabel="predicted class", ylabel="true class")
     if len(classes) <= MAX_READABLE_CLASSES:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        names = [shorten(each, MAX_NAME) for each in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), names)
         for row, column in ((r, c) for r in range(len(classes)) for c in range(len(classes))):
             value = float(share[row, column])
-            axes.text(
-                column,
-                row,
-                f"{100 * value:.0f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="black" if value > 0.6 else "white",
-            )
-    figure.savefig(out, dpi=110)
-    return out
+            color = "black" if value > 0.6 else "white"
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    legend = adapt_texts(figure, "class")
+    write_png(figure, out)
+    return legend
 
 
 def label_group(score: Score) -> str:
@@ -159,19 +166,18 @@ def draw_label_curve(scores: list[Score], out: Path) -> Path | None:
     lowshot = [each for each in scores if "labels" in each.chosen]
     if len({each.chosen["labels"] for each in lowshot}) < 2:
         return None
-    matplotlib.use("agg")
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    axes, lines = figure.add_subplot(), {}
     groups = {label_group(each) for each in lowshot}
     for name, group in curve_groups(lowshot):
         curve = [each for each in lowshot if (each.features, label_group(each)) == (name, group)]
         curve.sort(key=label_count)
         labels, accuracies = [label_count(each) for each in curve], [each.value for each in curve]
         low, high = ([getattr(each, end) for each in curve] for end in ("low", "high"))
-        (line,) = axes.plot(labels, accuracies, marker="o", label=f"{name}, {group}" if len(groups) > 1 else name)
+        (line,) = axes.plot(labels, accuracies, marker="o")
+        lines[f"{name}, {group}" if len(groups) > 1 else name] = line
         axes.fill_between(labels, low, high, alpha=0.2, color=line.get_color())
     axes.set(xscale="log", xlabel="number of labels", ylabel="top-1 accuracy, %")
     axes.grid(alpha=0.25)
-    axes.legend()
-    figure.savefig(out, dpi=110)
-    return out
+    add_legend(axes, [shorten(each, MAX_NAME) for each in lines], lines.values())
+    return write_png(figure, out)

@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
@@ -14,9 +13,12 @@ from PIL import Image as Pillow
 from openjepa.core.capabilities import Reads, Renders, Thumbnails, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
+from openjepa.core.names import printable, shorten
 from openjepa.core.protocols import Modality
 from openjepa.interop.inputs import source_exists
+from openjepa.viz.canvas import write_png
 from openjepa.viz.html import encode_data_url
+from openjepa.viz.text import adapt_texts
 
 SIDE = 128  # pixels of the longer side
 
@@ -73,7 +75,6 @@ def contact_sheet(
     query: Pillow.Image, hits: list[tuple[Pillow.Image, str]], title: str, out: Path, columns: int = 7
 ) -> Path:
     """Write a contact sheet as PNG: the query, then the hits, each with a line of text above; return its path."""
-    matplotlib.use("agg")
     cells = [(query, "query"), *hits]
     rows = -(-len(cells) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.4), layout="constrained")
@@ -83,15 +84,18 @@ def contact_sheet(
         axes.set_title(line, fontsize=8, fontweight="bold" if number == 0 else "normal")
         axes.set_axis_off()
     figure.suptitle(title, fontsize=9)
-    figure.savefig(out, dpi=110, format="png")
-    return out
+    legend = adapt_texts(figure)
+    if legend:
+        info(f"names      {legend}")
+    return write_png(figure, out)
 
 
 def short_label(path: str) -> str:
-    """Return the folder and the name of a file."""
-    return "/".join(Path(path).parts[-2:])
+    """Return the folder and the name of a file, shortened in the middle if they are long."""
+    return shorten("/".join(Path(path).parts[-2:]), MAX_LABEL)
 
 
 def shorten_path(path: str) -> str:
     """Return the path, cut at its start to MAX_LABEL characters."""
-    return path if len(path) <= MAX_LABEL else "…" + path[-MAX_LABEL:]
+    text = printable(path)
+    return text if len(text) <= MAX_LABEL else "…" + text[-MAX_LABEL:]

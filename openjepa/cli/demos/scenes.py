@@ -39,21 +39,35 @@ DEFAULTS: dict[str, Any] = {"samples": 8_000, "labeled": 8_000, "test": 2_000, "
 
 
 def scenes(settings: Demo) -> list[Score]:
-    """Return the accuracy per task of the trained encoder, the untrained encoder and raw pixels; draw a figure."""
+    """Return the accuracy per task of the trained encoder, the untrained encoder and raw pixels."""
     folder = settings.out / "scenes"
     train = render_scenes(folder, settings)
     config = demo_config(settings, folder)
     if not (settings.out / "run" / "export" / "config.json").exists():
-        pretrain(limit_to_budget(dataclasses.replace(config, resume="if-any"), settings.budget))
+        config = dataclasses.replace(config, resume="if-any", report=False)  # the demo writes one with its scores
+        pretrain(limit_to_budget(config, settings.budget))
     trained = load_run(settings.out / "run" / "export")
-
-    test = render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
     labeled = Scenes(*(part[: settings.labeled] for part in train))
-    scores = measure_features(trained, labeled, test, settings.seed)
+    return measure_features(trained, labeled, held_out_scenes(settings), settings.seed)
+
+
+def describe_split(settings: Demo) -> str:
+    """Return on what the probes were trained and tested."""
+    labeled = min(settings.labeled, settings.samples)
+    return f"{labeled:,} scenes with labels to train on, {settings.test:,} other scenes to test"
+
+
+def draw(settings: Demo) -> None:
+    """Draw held-out scenes and the features of their patches as colors."""
+    trained, test = load_run(settings.out / "run" / "export"), held_out_scenes(settings)
     figure = features_figure(trained, upscale_scenes(trained, test), foreground=True)
     file = save_figure(figure, settings.out / "features.png")
     info(f"figure     {file}: scenes, and the features of their patches as colors")
-    return scores
+
+
+def held_out_scenes(settings: Demo) -> Scenes:
+    """Render the held-out scenes."""
+    return render(settings.test, (SIDE, SIDE), settings.seed, first=HELD_OUT)
 
 
 def upscale_scenes(trained: PretrainedEncoder, test: Scenes) -> ImageBatch:
@@ -79,7 +93,9 @@ def render_scenes(folder: Path, settings: Demo) -> Scenes:
     """Render the training scenes and write them as PNG files, like a user's images."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for first in track(range(0, settings.samples, CHUNK), "rendering scenes", console=console):
+    for first in track(
+        range(0, settings.samples, CHUNK), "rendering scenes", console=console, disable=not console.is_terminal
+    ):
         part = render(min(CHUNK, settings.samples - first), (SIDE, SIDE), settings.seed, first)
         for number, image in enumerate(part.image, first):
             file = folder / f"{number:06d}.png"

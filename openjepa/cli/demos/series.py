@@ -14,7 +14,7 @@ from openjepa.core.types import Score
 from openjepa.data.synthetic.sines import write_sines
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
-from openjepa.interop.pretrained import PretrainedEncoder, load_run
+from openjepa.interop.pretrained import load_run
 from openjepa.modalities.series import Series
 from openjepa.recipes.series import tune_for_series
 from openjepa.training.budget import limit_to_budget
@@ -35,19 +35,31 @@ DEFAULTS: dict[str, Any] = {"samples": 2_000, "labeled": 2_000, "test": 1_000, "
 
 
 def series(settings: Demo) -> list[Score]:
-    """Return the accuracies of the trained encoder, the untrained one and the baselines; draw a figure."""
+    """Return the accuracies of the trained encoder, the untrained one and the baselines."""
     folder = settings.out / "signals"
     write_signals(folder, settings)
     if not (settings.out / "run" / "export" / "config.json").exists():
-        config = dataclasses.replace(demo_config(settings, folder), resume="if-any")
+        config = dataclasses.replace(demo_config(settings, folder), resume="if-any", report=False)
         pretrain(limit_to_budget(config, settings.budget))
     trained = dataclasses.replace(load_run(settings.out / "run" / "export"), name="this encoder")
     labeled = LabeledData(root=(str(folder),))
     probes = ProbeSettings(data=labeled, probes=("logistic", "knn"), seed=settings.seed, device="cpu")
     measured = measure_encoders([trained, trained.untrained()], probes, pixels=True)  # type: ignore[misc]
-    file = draw_signals(trained, folder / "test", settings.out / "features.png")
-    info(f"figure     {file}: signals, and the features of their tokens as colors")
     return [each.score for each in measured.results] if measured else []
+
+
+def describe_split(settings: Demo) -> str:
+    """Return on what the probes were trained and tested."""
+    labeled = min(settings.labeled, settings.samples)
+    return f"{labeled:,} signals with labels to train on, {settings.test:,} other signals to test"
+
+
+def draw(settings: Demo) -> None:
+    """Draw test signals, and below them the first principal components of their tokens' features as colors."""
+    trained = load_run(settings.out / "run" / "export")
+    signals = read_images((str(settings.out / "signals" / "test"),), trained.data, BASIS_IMAGES, SHOWN)
+    file = save_figure(features_figure(trained, signals), settings.out / "features.png")
+    info(f"figure     {file}: signals, and the features of their tokens as colors")
 
 
 def write_signals(folder: Path, settings: Demo) -> None:
@@ -76,9 +88,3 @@ def demo_config(settings: Demo, folder: Path) -> Pretrain:
     return dataclasses.replace(
         config, epochs=settings.epochs, batch_size=batch, seed=settings.seed, out=settings.out / "run"
     )
-
-
-def draw_signals(encoder: PretrainedEncoder, folder: Path, out: Path) -> Path:
-    """Draw test signals, and below them the first principal components of their tokens' features as colors."""
-    signals = read_images((str(folder),), encoder.data, BASIS_IMAGES, SHOWN)
-    return save_figure(features_figure(encoder, signals), out)

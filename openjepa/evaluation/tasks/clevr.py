@@ -50,7 +50,7 @@ class ClevrImages(ImageFiles):
         file = root / "scenes" / f"CLEVR_{part}_scenes.json"
         if not file.is_file():
             raise UserError(f"{root} is not a CLEVR_v1.0 folder: {file.relative_to(root)} is missing")
-        scenes = json.loads(file.read_text())["scenes"]
+        scenes = json.loads(file.read_text(encoding="utf-8"))["scenes"]
         paths = [str(root / "images" / part / scene["image_filename"]) for scene in scenes]
         self.labels = torch.tensor([scene_label(scene, task) for scene in scenes])
         super().__init__(config, paths, lambda: self.hash_scenes(root, part, task))

@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
+from openjepa.core.names import printable
 from openjepa.viz.canvas import COLORS
 from openjepa.viz.embedding_map import MIN_IMAGES, project_features
 from openjepa.viz.explorer.session import Session
@@ -139,9 +140,10 @@ class Page:
             for row, picture, line in cells:
                 with self.ui.column().classes("tile gap-0").on("click", lambda row=row: self.select_row(row)):
                     self.ui.image(image_data_url(picture)).classes("w-full").props(
-                        f'alt="{shorten_name(self.session.images.names[row])}" no-spinner no-transition'
+                        f'alt="{attribute(shorten_name(self.session.images.names[row]))}" no-spinner no-transition'
                     )
-                    self.ui.label(f"{line} {self.session.images.labels[row]}").classes("text-xs truncate w-full")
+                    label = printable(self.session.images.labels[row])
+                    self.ui.label(f"{line} {label}").classes("text-xs truncate w-full")
 
     def select_row(self, row: int) -> None:
         """Select an image of the folder."""
@@ -248,6 +250,11 @@ class Page:
             names, labels = ([each[row] for row in rows] for each in (images.titles, images.labels))
             chart = self.ui.plotly(scatter_chart(xy, rows, names, labels)).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.select_row(int(event.args["points"][0]["customdata"])))
+
+
+def attribute(name: str) -> str:
+    """Return a name for an attribute of the page; a quote or backslash would end the attribute."""
+    return name.replace("\\", "/").replace('"', "'")
 
 
 def svg_rectangle(first: tuple[float, float], last: tuple[float, float]) -> str:
