@@ -14,6 +14,7 @@ from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import lock_folder
+from openjepa.data.labels.describe import label_if_possible
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.feature_export import (
     FEATURE_SUFFIXES,
@@ -38,7 +39,7 @@ from openjepa.training.parallel.launch import process_group
 def embed(settings: Embed) -> Path:
     """Write the features of all samples to a file and return its path.
 
-    Next to .safetensors and .npy files, a CSV file (photos.npy.csv) lists the file and its folder for each row. Samples
+    Next to .safetensors and .npy files, a CSV file (photos.npy.csv) lists the file and its class for each row. Samples
     that cannot be decoded have a row of NaN. Memory does not grow with the number of samples. Under torchrun the ranks
     share the work. Raises UserError if the file exists, or was begun with another encoder or other files.
     """
@@ -56,7 +57,7 @@ def embed(settings: Embed) -> Path:
             raise UserError(f"{file} already exists: give another --out, or remove it")
     device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
     data = replace_root(encoder.modality, (settings.data,), settings.eval_crop)
-    samples = ThreadedDataset(data.dataset(data.listing()))
+    samples = ThreadedDataset(data.dataset(label_if_possible(data.listing()).listing))
     about = {
         "encoder": encoder.fingerprint, "data": samples.fingerprint, "precision": device.precision,
         "kind": settings.features, "run": str(absolute_source(settings.run)), "which": settings.encoder,

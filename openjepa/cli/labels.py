@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-
 from openjepa.cli.settings import Labels
 from openjepa.core import registry
-from openjepa.core.console import console, info, warn
+from openjepa.core.console import info, warn
+from openjepa.core.tables import print_table
 from openjepa.data.labels.describe import LabeledFiles, describe, to_json
 from openjepa.data.labels.overlap import find_overlap
 from openjepa.data.labels.paths import relative_parts
@@ -53,9 +52,7 @@ def print_classes(files: LabeledFiles, count: int) -> None:
     """Print how many files each class has in each split."""
     splits = files.split_names()
     counts = {split: files.count(split) for split in splits}
-    table = Table("class", *(split or "files" for split in splits))
-    for name in files.classes[:count]:
-        table.add_row(name, *(f"{counts[split][name]:,}" for split in splits))
-    console.print(table)
+    rows = [(name, *(f"{counts[split][name]:,}" for split in splits)) for name in files.classes[:count]]
+    print_table(("class", *(split or "files" for split in splits)), rows)
     if len(files.classes) > count:
         info(f"and {len(files.classes) - count:,} more: --count {len(files.classes)} prints all")

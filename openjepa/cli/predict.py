@@ -15,6 +15,7 @@ from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.tables import print_table
+from openjepa.data.labels.describe import LabeledFiles, describe, label_if_possible
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.classifier import find_classifier, top_classes
 from openjepa.evaluation.feature_store import FeatureWriter, chunk_spans
@@ -44,7 +45,9 @@ def predict(settings: Predict) -> list[Prediction]:
     require(encoder.modality, PatchGrid, "jepa predict")
     head = find_classifier(Path(settings.run), settings.head, encoder.fingerprint)
     data = dataclasses.replace(encoder.data, root=(settings.images,), eval_crop=settings.eval_crop)
-    samples, predictions, labels = ThreadedDataset(data.dataset(data.listing())), [], []
+    listing = data.listing()
+    files = label_if_possible(listing)
+    samples, predictions, labels = ThreadedDataset(data.dataset(listing)), [], []
     writer = FeatureWriter(view_reader(samples), feature_encoder(encoder, device, {"last": "last"}))
     for chunk in writer.chunks(chunk_spans(len(samples))):
         best = top_classes(head.probabilities(chunk.kinds["last"]), 3)
@@ -57,9 +60,23 @@ def predict(settings: Predict) -> list[Prediction]:
     if settings.out:
         write_predictions(predictions, settings.out)
     print_predictions(predictions, settings.out)
+    print_accuracy(predictions, files, head.classes)
     if settings.out:
         info(f"written    {settings.out}")
     return predictions
+
+
+def print_accuracy(predictions: list[Prediction], files: LabeledFiles, classes: tuple[str, ...]) -> None:
+    """Print the accuracy over the images that have one of the classifier's classes, and how their labels are known."""
+    known = [
+        (each, label)
+        for each, label in zip(predictions, files.listing.labels, strict=True)
+        if each.classes and label in classes
+    ]
+    if known:
+        right = sum(each.classes[0] == label for each, label in known)
+        info("\n".join(f"labels     {line}" for line in describe(files)))
+        info(f"accuracy   {100 * right / len(known):.1f} % of {len(known):,} images with one of the classes")
 
 
 def print_predictions(predictions: list[Prediction], out: Path | None) -> None:

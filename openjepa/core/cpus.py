@@ -81,6 +81,6 @@ def read_quota(group: Path) -> Iterator[float]:
 def read_text(file: Path) -> str:
     """Return the contents of a file of the kernel, or nothing if it does not exist or may not be read."""
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except OSError:
         return ""

@@ -16,6 +16,7 @@ from typing import Any
 from openjepa.core.console import warn
 from openjepa.core.errors import UserError
 from openjepa.core.locks import lock_file
+from openjepa.core.outputs import mark_output
 
 MAX_JSON_BYTES = 2**24  # a larger JSON file is refused
 
@@ -29,7 +30,10 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a networ
 
 
 class atomic_write:
-    """Yield a temporary file next to `file`, which replaces it on success and is removed on failure."""
+    """Yield a temporary file next to `file`, which replaces it on success and is removed on failure.
+
+    A picture or table is then marked as output, so that no command reads it as data.
+    """
 
     def __init__(self, file: Path):
         self.file, self.temporary = file, file.with_name(f".{file.name}.{os.getpid()}")
@@ -46,6 +50,7 @@ class atomic_write:
                 self.temporary.chmod(self.mode)
                 fsync_path(self.temporary)
                 replace_file(self.temporary, self.file)
+                mark_output(self.file)
                 fsync_path(self.file.parent)
         finally:
             self.temporary.unlink(missing_ok=True)

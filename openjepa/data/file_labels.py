@@ -27,7 +27,7 @@ class FileLabels(NamedTuple):
 
 
 def number_names(names: Sequence[str]) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
-    """Return the sorted different names, and the index of each name into them."""
-    classes = tuple(sorted(set(names)))
-    index = {name: position for position, name in enumerate(classes)}
+    """Return the sorted different names, and the index of each name into them; -1 of an empty name."""
+    classes = tuple(sorted(set(names) - {""}))
+    index = {"": -1, **{name: position for position, name in enumerate(classes)}}
     return classes, torch.tensor([index[name] for name in names], dtype=torch.long)

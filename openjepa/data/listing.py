@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,24 +15,12 @@ from openjepa.core.console import info_once
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, check_roots, expand_home
-from openjepa.core.outputs import MARK, is_output_folder, output_names
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
 from openjepa.data.identity import FileGroup, content_fingerprint, earlier_fingerprint, order_key
-from openjepa.data.never_data import (
-    LINKED,
-    NO_SUFFIX,
-    OUTPUT,
-    LeftOutFiles,
-    describe_left_out,
-    needs_sniffing,
-    reason_to_leave_out,
-)
+from openjepa.data.never_data import LeftOutFiles, describe_left_out
 from openjepa.data.path_list import read_path_list
-
-SNIFFED_BYTES = 512  # of a file whose name does not tell its format
-
-Sniff = Callable[[bytes], bool]  # the first bytes of a file -> whether the modality reads it
+from openjepa.data.walking import Sniff, accepts, path_suffix, walk_files
 
 
 class MappedPathList(Sequence[str]):
@@ -161,75 +148,3 @@ def files_under(
     raise UserError(
         f"{root} is not a folder, an image, a .tar or .parquet file, or a .txt file of paths: check the path"
     )
-
-
-def path_suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()  # noqa: PTH122 (speed)
-
-
-def walk_files(
-    root: str, suffixes: frozenset[str], left_out: LeftOutFiles | None = None, sniff: Sniff | None = None
-) -> Iterator[tuple[str, int]]:
-    """Yield path and size of each regular file below a folder that is data and has one of the suffixes."""
-    left_out = LeftOutFiles() if left_out is None else left_out
-    folders = [(root, os.path.realpath(root))]
-    visited = {folders[0][1]}
-    while folders:
-        folder, real_folder = folders.pop()
-        entries = sorted_entries(folder)
-        names = frozenset(entry.name for entry in entries)
-        if folder != root and is_output_folder(folder, names):
-            left_out.add_folder(OUTPUT, folder)
-            continue
-        outputs = output_names(folder) if MARK in names else frozenset()
-        for entry in entries:
-            if is_symlink_loop(entry) or entry.name == MARK:
-                continue
-            is_folder = entry.is_dir()
-            if reason := OUTPUT if entry.name in outputs else reason_to_leave_out(entry.name, is_folder):
-                (left_out.add_folder if is_folder else left_out.add)(reason, entry.path)
-            elif is_folder:
-                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{real_folder}{os.sep}{entry.name}"
-                if real in visited:
-                    left_out.add_folder(LINKED, entry.path)
-                else:
-                    visited.add(real)
-                    folders.append((entry.path, real))
-            elif is_data_file(entry, suffixes, sniff):
-                yield entry.path, entry.stat().st_size
-            elif entry.is_file():
-                left_out.add(path_suffix(entry.name) or NO_SUFFIX, entry.path)
-
-
-def sorted_entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder by name, links last, so that nothing depends on the order of their creation."""
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
-
-
-def is_data_file(entry: os.DirEntry[str], suffixes: frozenset[str], sniff: Sniff | None) -> bool:
-    """Return whether an entry is a regular file that the modality reads."""
-    suffix = path_suffix(entry.name)
-    if suffix in suffixes:
-        return entry.is_file()
-    return bool(sniff) and needs_sniffing(suffix) and entry.is_file() and accepts(Path(entry.path), sniff)
-
-
-def accepts(file: Path, sniff: Sniff) -> bool:
-    """Return whether the first bytes of a file are those of a format that the modality reads."""
-    try:
-        with file.open("rb") as stream:
-            return sniff(stream.read(SNIFFED_BYTES))
-    except OSError:
-        return False
-
-
-def is_symlink_loop(entry: os.DirEntry[str]) -> bool:
-    """Return whether a symlink leads to itself. Like a dangling link, it does not count as a file."""
-    try:
-        entry.is_dir()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return True
-        raise
-    return False

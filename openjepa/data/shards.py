@@ -18,8 +18,8 @@ from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
 from openjepa.data.image_io import Undecodable, open_image, read_bytes, upright_image
-from openjepa.data.listing import walk_files
 from openjepa.data.settings import Shards
+from openjepa.data.walking import walk_files
 
 MAX_JPEG_SIDE = 65_500  # pixels; the JPEG format allows no longer side
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, replace_file
+from openjepa.core.outputs import mark_output
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Samples
 from openjepa.evaluation.feature_store import CHUNK_ROWS, FEATURES_FILE, FeatureChunk, Features, read_header
@@ -63,9 +64,15 @@ def nan_if_undecodable(
     return encode_or_nan
 
 
+def move_rows(work: Path, out: Path) -> None:
+    """Give the CSV file of the rows its final name."""
+    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
+    mark_output(path_beside(out, ".csv"))
+
+
 def write_safetensors(features: Features, work: Path, out: Path) -> None:
     """Move the finished features and the CSV file to their final names."""
-    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
+    move_rows(work, out)
     replace_file(work / FEATURES_FILE, out)
 
 
@@ -76,7 +83,7 @@ def write_npy(features: Features, work: Path, out: Path) -> None:
         temporary.write_text(
             json.dumps(read_header(work / FEATURES_FILE)[0]["__metadata__"], indent=1), encoding="utf-8"
         )
-    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
+    move_rows(work, out)
     with atomic_write(out) as temporary:
         named = temporary.with_name(f"{temporary.name}.npy")
         matrix = np.lib.format.open_memmap(named, "w+", np.float32, tuple(rows.shape))

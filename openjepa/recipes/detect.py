@@ -12,8 +12,8 @@ from openjepa.core import registry
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import expand_home
 from openjepa.data.archives import ARCHIVE_SUFFIXES
-from openjepa.data.listing import path_suffix, walk_files
 from openjepa.data.path_list import read_path_list
+from openjepa.data.walking import path_suffix, walk_files
 
 SAMPLED_FILES = 64  # files that are looked at
 

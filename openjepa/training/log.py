@@ -94,7 +94,7 @@ def wandb_id(folder: Path) -> str:
     if not file.is_file():
         used = any((folder / "wandb").glob(f"*run-*-{glob.escape(name)}")) and not set(name) & set(ILLEGAL_IN_IDS)
         with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps({"id": name if used else uuid.uuid4().hex}))
+            temporary.write_text(json.dumps({"id": name if used else uuid.uuid4().hex}), encoding="utf-8")
     try:
         return str(read_json(file)["id"])
     except (ValueError, KeyError) as error:

@@ -93,6 +93,15 @@ def label_files(listing: FileList, options: LabelOptions = LabelOptions()) -> La
     return LabeledFiles(labeled, assigned.splits, assigned.how, assigned.names, notes)
 
 
+def label_if_possible(listing: FileList) -> LabeledFiles:
+    """Find the labels of files that need none; ambiguous ones are no labels."""
+    try:
+        return label_files(listing)
+    except UserError:
+        empty = ("",) * len(listing.paths)
+        return LabeledFiles(listing.replace(labels=empty), empty, "no labels", {}, ())
+
+
 def drop_unlabeled_parts(assigned: Assignment) -> Assignment:
     """Return no labels for a part whose only folder is no class of the training data, as `test/test/`."""
     pairs = list(zip(assigned.labels, assigned.splits, strict=True))
