@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 def working_folder_exists() -> bool:
     """Return whether the shell's folder is still there; torch's libraries end the process without it."""
     try:
-        return bool(os.getcwd())
+        return bool(os.getcwd())  # noqa: PTH109 (pathlib would be imported for it)
     except OSError:
         return False
 
@@ -175,7 +176,7 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
 def expand_tilde(typed: str) -> str:
     """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is."""
     flag, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", typed, re.DOTALL).groups("")  # pyright: ignore[reportOptionalMemberAccess]
-    return flag + os.path.expanduser(path)
+    return flag + os.path.expanduser(path)  # noqa: PTH111 (pathlib would be imported for it)
 
 
 def normalize_switch(typed: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -18,7 +18,7 @@ except ImportError:  # everything else
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP))
 
 
-def lock_file(stream: IO[str]) -> bool:
+def lock_file(stream: IO[Any]) -> bool:
     """Lock an open file for this process, until it is closed; return False where there are no locks.
 
     Raises BlockingIOError or, on Windows, PermissionError if another process holds the lock.
