@@ -11,6 +11,7 @@ import struct
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from PIL import Image as Pillow
 from PIL import ImageFile
@@ -72,7 +73,8 @@ def open_content(content: bytes) -> Pillow.Image:
             return open_content(without)
         raise Undecodable(describe_damage(name, content, error)) from error
     check_pixel_count(*image.size)
-    turned = image.tag_v2.get(ORIENTATION) if name == "TIFF" else orientation_of({**image.info, **info})
+    tags: dict[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
+    turned = tags.get(ORIENTATION, UPRIGHT) if name == "TIFF" else orientation_of({**image.info, **info})
     replace_metadata(image, int(turned) if turned in range(1, 9) else UPRIGHT)
     return image
 

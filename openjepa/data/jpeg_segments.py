@@ -59,7 +59,7 @@ def essential_jpeg(content: bytes) -> tuple[bytes, dict[str, bytes | str]]:
                 xmp = data[len(XMP) :]
             pieces.append(content[first : segment.start])
             first = segment.end
-    info = {name: value for name, value in (("exif", exif), ("xmp", xmp)) if value}
+    info: dict[str, bytes | str] = {name: value for name, value in (("exif", exif), ("xmp", xmp)) if value}
     return b"".join([*pieces, content[first:]]), info
 
 
