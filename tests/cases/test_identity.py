@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tarfile
+import time
 import unicodedata
 from pathlib import Path
 
@@ -186,8 +187,11 @@ def test_contents_are_hashed_once_and_again_after_a_change(tmp_path, monkeypatch
     monkeypatch.setattr(identity, "hash_file", lambda file, sampled: [read.append(file), hash_file(file, sampled)][1])
     assert fingerprint("image", tmp_path) == fingerprint("image", tmp_path) and len(read) == 4
     os.utime(tmp_path / "a" / "0.bmp")
-    fingerprint("image", tmp_path)
+    before = fingerprint("image", tmp_path)
     assert len(read) == 8
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    change_byte(tmp_path / "a" / "0.bmp")
+    assert fingerprint("image", tmp_path) != before
 
 
 def test_a_change_right_after_the_first_reading_is_noticed(tmp_path):
