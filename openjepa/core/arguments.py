@@ -10,7 +10,15 @@ from tyro.conf import Positional, arg
 
 from openjepa.core.errors import UserError
 
-MAY_BE_EMPTY = ("encoder", "budget", "license")  # settings for which an empty text means: the default, or none
+MAY_BE_EMPTY = (
+    "encoder",
+    "budget",
+    "license",
+    "label",
+    "group",
+    "pattern",
+    "modality",
+)  # settings for which an empty text means: the default, or none
 
 WITHOUT_PATHS = ("--method.", "--masks.", "--optim.")  # groups with settings of plug-ins; teachers check themselves
 

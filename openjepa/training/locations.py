@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,8 @@ def with_absolute_paths(settings: Pretrain, stage_names: Collection[str] = ()) -
         return path if path in stage_names else absolute_path(path)
 
     teachers = {name: absolute(folder) for name, folder in settings.method.teachers().items()}
-    probe_root = tuple(map(absolute_path, settings.online_probe.root))
     return dataclasses.replace(
-        settings,
-        data=absolute_data(settings.data),
-        streams=tuple(dataclasses.replace(each, data=absolute_data(each.data)) for each in settings.streams),
-        online_probe=dataclasses.replace(settings.online_probe, root=probe_root),
+        map_roots(settings, absolute_path),
         init_from=settings.init_from and Path(absolute(str(settings.init_from))),
         method=dataclasses.replace(settings.method, **teachers) if teachers else settings.method,
     )
@@ -40,17 +37,45 @@ def data_roots(data: Any) -> tuple[str, ...]:
     return root if isinstance(root, tuple) else ()
 
 
-def absolute_data(data: Any) -> Any:
-    """Return the modality with absolute paths of its files."""
-    roots = data_roots(data)
-    return with_root(data, tuple(map(absolute_path, roots))) if roots else data
+def map_roots(settings: Pretrain, place: Callable[[str], str]) -> Pretrain:
+    """Return the settings with every file and folder of data at another place."""
+
+    def moved(data: Any) -> Any:
+        return with_root(data, tuple(map(place, data_roots(data)))) if data_roots(data) else data
+
+    return dataclasses.replace(
+        settings,
+        data=moved(settings.data),
+        streams=tuple(dataclasses.replace(each, data=moved(each.data)) for each in settings.streams),
+        online_probe=dataclasses.replace(settings.online_probe, root=tuple(map(place, settings.online_probe.root))),
+    )
+
+
+def all_roots(settings: Pretrain) -> dict[str, tuple[str, ...]]:
+    """Return the files and folders of data by the flag that names them."""
+    streams = {f"--streams.{number}.data.root": data_roots(each.data) for number, each in enumerate(settings.streams)}
+    return {"--data.root": data_roots(settings.data), "--online-probe.root": settings.online_probe.root, **streams}
+
+
+def places_from_run(settings: Pretrain) -> dict[str, str]:
+    """Return where data are as seen from the folder of the run, by their absolute paths."""
+    roots = [root for roots in all_roots(settings).values() for root in roots if Path(root).is_absolute()]
+    return {root: os.path.relpath(root, settings.out.absolute()) for root in roots}
+
+
+def follow_run(settings: Pretrain, places: dict[str, str]) -> Pretrain:
+    """Return the settings with data that moved together with the folder of the run, as `places_from_run` saw them."""
+
+    def place(root: str) -> str:
+        moved = os.path.normpath(settings.out.absolute() / places.get(root, ""))
+        return moved if root in places and not Path(root).exists() and Path(moved).exists() else root
+
+    return map_roots(settings, place)
 
 
 def check_roots_exist(settings: Pretrain) -> None:
     """Raise UserError if data of the run that is resumed are not where they were, with the flag that says where."""
-    flags = {"--data.root": data_roots(settings.data), "--online-probe.root": settings.online_probe.root}
-    flags |= {f"--streams.{number}.data.root": data_roots(each.data) for number, each in enumerate(settings.streams)}
-    for flag, roots in flags.items():
+    for flag, roots in all_roots(settings).items():
         missing = [root for root in roots if not expand_home(root).exists()]
         if missing:
             where = "" if Path(missing[0]).is_absolute() else f" in {Path.cwd()}"

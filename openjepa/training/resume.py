@@ -20,7 +20,7 @@ from openjepa.core.fileio import atomic_write, read_json
 from openjepa.core.types import FileList
 from openjepa.training.checkpoint import list_checkpoints, load_newest, restore_checkpoint
 from openjepa.training.config import Pretrain, config_differences, load_config, to_json
-from openjepa.training.locations import data_roots
+from openjepa.training.locations import data_roots, places_from_run
 from openjepa.training.log import read_metrics
 
 IDENTITY = "contents"  # what the fingerprint in data.json stands for; without this word: paths and sizes
@@ -146,6 +146,7 @@ def write_metadata(settings: Pretrain, listings: Sequence[FileList], count: int,
     fingerprint = combine_fingerprints([each.fingerprint for each in listings])
     files = sum(len(each.paths) for each in listings)
     data: dict[str, Any] = {"fingerprint": fingerprint, "identity": IDENTITY, "files": files, "count": count}
+    data["places"] = places_from_run(settings)
     if isinstance(settings.data, Measures):
         data |= settings.data.statistics
     if method.teachers:

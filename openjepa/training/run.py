@@ -32,12 +32,12 @@ from openjepa.training.callbacks import Callbacks
 from openjepa.training.checkpoint_writer import CheckpointWriter
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device, choose_device
-from openjepa.training.locations import check_roots_exist, with_absolute_paths
+from openjepa.training.locations import check_roots_exist, follow_run, with_absolute_paths
 from openjepa.training.log import RunLog
 from openjepa.training.loop import train
 from openjepa.training.optim import build_optimizer
 from openjepa.training.parallel.launch import process_group
-from openjepa.training.resume import check_same_data, is_resuming, load_checkpoint, write_metadata
+from openjepa.training.resume import check_same_data, is_resuming, load_checkpoint, read_metadata, write_metadata
 from openjepa.training.run_folder import copy_provenance, export_encoder, initialize_from
 from openjepa.training.setup import build_model, check_batch_size, list_all_files, prepare_data
 from openjepa.training.signals import StopSignals
@@ -73,6 +73,7 @@ def run(settings: Pretrain, device: Device, callbacks: Callbacks) -> None:
     resuming = is_resuming(settings)
     settings = with_absolute_paths(settings)
     if resuming:
+        settings = follow_run(settings, read_metadata(settings.out / "data.json").get("places", {}))
         check_roots_exist(settings)
     listings = list_all_files(settings)
     if resuming:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tarfile
+import time
 import unicodedata
 from pathlib import Path
 
@@ -186,13 +187,18 @@ def test_contents_are_hashed_once_and_again_after_a_change(tmp_path, monkeypatch
     monkeypatch.setattr(identity, "hash_file", lambda file, sampled: [read.append(file), hash_file(file, sampled)][1])
     assert fingerprint("image", tmp_path) == fingerprint("image", tmp_path) and len(read) == 4
     os.utime(tmp_path / "a" / "0.bmp")
-    fingerprint("image", tmp_path)
+    before = fingerprint("image", tmp_path)
     assert len(read) == 8
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    change_byte(tmp_path / "a" / "0.bmp")
+    assert fingerprint("image", tmp_path) != before
 
 
-def test_a_change_right_after_the_first_reading_is_noticed(tmp_path):
-    """Within the resolution of a file system's clock."""
+def test_a_change_right_after_the_first_reading_is_noticed(tmp_path, monkeypatch):
+    """Within the resolution of a file system's clock, so that all times stay the same."""
     make_tree(tmp_path, "image")
+    now = time.time_ns()
+    monkeypatch.setattr(identity, "safe_version", lambda _: (246, now, now, 1))
     prints = set()
     for _ in range(4):
         change_byte(tmp_path / "a" / "0.bmp", -1 - len(prints))

@@ -87,6 +87,15 @@ def test_a_run_resumes_from_another_working_folder_by_resume_alone(run, tmp_path
     assert same_outcome(load_outcome(run.out), load_outcome(tmp_path / "whole"))
 
 
+def test_a_run_and_its_data_that_moved_together_resume_by_resume_alone(run, tmp_path, monkeypatch):
+    pretrain(replace(run, out=tmp_path / "whole"))
+    stop_early(replace(run, out=Path("runs/first")))
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    assert main(["pretrain", "--out", "runs/first", "--resume", "yes"]) == 0
+    assert same_outcome(load_outcome(Path("runs/first")), load_outcome(tmp_path / "whole"))
+
+
 def test_a_folder_that_moved_says_what_to_type(run, tmp_path, monkeypatch, capsys):
     stop_early(run)
     (tmp_path / "here" / "photos").rename(tmp_path / "moved")

@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
+from openjepa.core.labels import distinct_labels
 from openjepa.core.names import printable
 from openjepa.viz.canvas import COLORS
 from openjepa.viz.embedding_map import MIN_IMAGES, project_features
@@ -49,8 +50,8 @@ def explore(settings: Explore) -> None:
     run.process_pool_start_method = "spawn"
     info(f"page       http://{settings.host}:{settings.port} ({len(session.images.view):,} images; Ctrl-C stops it)")
     ui.run(
-        host=settings.host, port=settings.port, title=f"{Path(settings.run).name}: explorer", dark=None, reload=False,
-        show=False, show_welcome_message=False, uvicorn_logging_level="warning", reconnect_timeout=30,
+        host=settings.host, port=settings.port, title=f"{distinct_labels([settings.run])[0]}: explorer", dark=None,
+        reload=False, show=False, show_welcome_message=False, uvicorn_logging_level="warning", reconnect_timeout=30,
     )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ class Page:
             ".nicegui-content { max-width: 84rem; margin: 0 auto; } .tile { cursor: pointer; width: 6.4rem; } "
             ".selected-image { width: min(24rem, calc(100vw - 2rem)); }"
         )
-        ui.label(f"{Path(settings.run).name}: explorer").classes("text-xl")
+        ui.label(f"{distinct_labels([settings.run])[0]}: explorer").classes("text-xl")
         with ui.row().classes("w-full gap-6"):
             with ui.column().classes("gap-2"):
                 self.add_selection()
