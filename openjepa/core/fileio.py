@@ -130,7 +130,7 @@ def read_json(file: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     if file.stat().st_size > max_bytes:
         raise ValueError(f"{file.name} is larger than {max_bytes // 2**20} MiB")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{file.name} is nested too deeply") from error
     if not isinstance(content, dict):

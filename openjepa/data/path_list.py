@@ -32,7 +32,7 @@ def read_path_list(file: Path) -> Iterator[str]:
     Windows. Empty lines, and lines that start with # and name no file, are skipped.
 
     Raises:
-        UserError: a line does not name a file, or there is none; the file is not text.
+        UserError: a line does not name a file, no line does, or the file is not text.
     """
     names_files = False
     for number, line in enumerate(re.split(r"\r\n|\n|\r", read_text(file)), 1):
@@ -99,7 +99,7 @@ def explain(file: Path, line: str) -> str:
     for separator in SEPARATORS.finditer(name):
         first = name[: separator.start()].strip("\"' ")
         if first and any(map(os.path.isfile, spellings(file.parent, first))):
-            return f"of which {first!r} is a file: a list has one path per line and nothing else"
+            return f"where only {first!r} is a file: a list has one path per line and nothing else"
     if os.path.isfile(name):  # noqa: PTH113
         return (
             "which is a file seen from the working folder, but paths are relative to the folder of the list: "
