@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     retain_freed_memory()
     set_openmp_defaults()
-    return run_guarded(command(arguments[0]), [normalize_switch(expand_tilde(each)) for each in arguments[1:]])
+    return run_guarded(command(arguments[0]), arguments[1:])
 
 
 def working_folder_exists() -> bool:
@@ -139,7 +139,7 @@ def command(name: str) -> Callable[[list[str]], object]:
     """
 
     def call(arguments: list[str]) -> object:
-        arguments = load_named_plugins(arguments)
+        arguments = load_named_plugins([normalize_switch(expand_tilde(each)) for each in arguments])
         if name in OWN_PARSERS:
             return import_module(f"openjepa.cli.{name}").main(arguments)
         settings = parse_settings(name, arguments)
@@ -159,9 +159,17 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
 
 
 def expand_tilde(typed: str) -> str:
-    """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is."""
+    """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is.
+
+    Raises UserError if there is no such home, as for `~/runs` in some containers.
+    """
+    from openjepa.core.errors import UserError
+
     flag, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", typed, re.DOTALL).groups("")  # pyright: ignore[reportOptionalMemberAccess]
-    return flag + os.path.expanduser(path)  # noqa: PTH111 (leaves all else alone)
+    expanded = os.path.expanduser(path)  # noqa: PTH111 (leaves all else alone)
+    if expanded.startswith("~"):
+        raise UserError(f"{path} is below a home folder that this machine does not have: write the whole path")
+    return flag + expanded
 
 
 def normalize_switch(typed: str) -> str:

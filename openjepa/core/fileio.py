@@ -91,11 +91,6 @@ def sha256_of_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def expand_home(path: str | Path) -> Path:
-    """Return a path with ~ replaced by the home folder; ~ stays where the user has none, as in some containers."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises an error then)
-
-
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents and make their names durable."""
     if not folder.is_dir():

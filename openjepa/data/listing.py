@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write, expand_home
+from openjepa.core.fileio import atomic_write
 from openjepa.core.types import FileList
 from openjepa.data.archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, check_complete, list_addresses
 from openjepa.data.path_list import read_path_list
@@ -89,7 +89,7 @@ def files_under(root: str, suffixes: frozenset[str], archive_suffixes: frozenset
     Raises:
         UserError: the root does not exist, or is not a folder, an image, an archive or a list of paths.
     """
-    path = expand_home(root)
+    path = Path(root).expanduser()
     if path.is_dir():
         if loose := dict(walk_files(str(path), suffixes)):
             return loose

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import expand_home
 
 BYTE_ORDER_MARKS = {  # the longer first: that of UTF-32 starts like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -73,7 +72,7 @@ def spellings(folder: Path, line: str) -> Iterator[str]:
     for name in dict.fromkeys((line, plain, unquoted)):
         for each in dict.fromkeys((name, name.replace("\\", "/"))):
             for form in dict.fromkeys((each, *other_encodings(each))):
-                yield str(folder / expand_home(form))
+                yield str(folder / os.path.expanduser(form))  # noqa: PTH111 (leaves ~ alone if there is no home)
 
 
 def other_encodings(name: str) -> Iterator[str]:
@@ -89,7 +88,7 @@ def other_encodings(name: str) -> Iterator[str]:
 def explain(file: Path, line: str) -> str:
     """Say why a line names no file, and what to do."""
     name = line.strip("\ufeff \t\"'")
-    path = file.parent / expand_home(name.replace("\\", "/"))
+    path = file.parent / os.path.expanduser(name.replace("\\", "/"))  # noqa: PTH111
     if WEB_ADDRESS.match(name):
         return "a web address: download the file and write its path"
     if DRIVE.match(name) and os.name != "nt":

@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 import torch
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import expand_home
 from openjepa.data.image_files import ImageFiles
 from openjepa.data.synthetic.scenes import COUNTS, DISTANCES
 from openjepa.data.wrappers import ThreadedDataset
@@ -84,6 +83,6 @@ class Clevr:
             raise UserError(f"--data.root must be one CLEVR_v1.0 folder for {got}")
         (root,) = labeled.root
         modality = dataclasses.replace(modality, root=(root,), eval_crop=labeled.eval_crop)
-        folder = expand_home(root)
+        folder = Path(root).expanduser()
         train, val = (ThreadedDataset(ClevrImages(modality, folder, part, self.option)) for part in ("train", "val"))
         return Split(train, val, "val")

@@ -14,7 +14,6 @@ from jaxtyping import Int
 from openjepa.core.capabilities import plural_of
 from openjepa.core.console import warn
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import expand_home
 from openjepa.core.protocols import Dataset, Modality
 from openjepa.data.archives import ARCHIVE_SUFFIXES, label_folder
 from openjepa.data.image_io import IMAGE_SUFFIXES
@@ -43,7 +42,7 @@ class Folders:
         The test data are the test folder (or val, valid, validation), the test shards of a data set in Hugging Face's
         layout, or a random fifth. Raises UserError if the folders do not define at least two classes.
         """
-        root = tuple(str(expand_home(each)) for each in labeled.root)
+        root = tuple(str(Path(each).expanduser()) for each in labeled.root)
         modality = replace_root(modality, root, labeled.eval_crop)
         if parts := separate_parts(root):
             train, test, how = parts
