@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     retain_freed_memory()
     set_openmp_defaults()
-    return run_guarded(command(arguments[0]), [normalize_switch(expand_tilde(each)) for each in arguments[1:]])
+    return run_guarded(command(arguments[0]), arguments[1:])
 
 
 def working_folder_exists() -> bool:
@@ -149,7 +149,7 @@ def command(name: str) -> Callable[[list[str]], object]:
         as_json, arguments = pop_json_switch(name, arguments)
         with print_as_json(name, as_json) as document:
             check_no_path_is_empty(arguments)
-            arguments = load_named_plugins(arguments)
+            arguments = load_named_plugins([normalize_switch(expand_tilde(each)) for each in arguments])
             if name in OWN_PARSERS:
                 document.result = import_module(f"openjepa.cli.{name}").main(arguments)
             else:
@@ -174,9 +174,17 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
 
 
 def expand_tilde(typed: str) -> str:
-    """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is."""
+    """Rewrite `--out=~/runs` and a quoted `~/runs`, in which the shell leaves ~ as it is.
+
+    Raises UserError if there is no such home, as for `~/runs` in some containers.
+    """
+    from openjepa.core.errors import UserError
+
     flag, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", typed, re.DOTALL).groups("")  # pyright: ignore[reportOptionalMemberAccess]
-    return flag + os.path.expanduser(path)  # noqa: PTH111 (pathlib would be imported for it)
+    expanded = os.path.expanduser(path)  # noqa: PTH111 (leaves all else alone)
+    if expanded.startswith("~"):
+        raise UserError(f"{path} is below a home folder that this machine does not have: write the whole path")
+    return flag + expanded
 
 
 def normalize_switch(typed: str) -> str:

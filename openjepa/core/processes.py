@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 
 from openjepa.core.errors import UserError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Not fork: a forked process can wait for a thread that it does not have. Windows has spawn alone.
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import expand_home
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -185,7 +184,7 @@ def load_plugins(sources: list[str] | tuple[str, ...]) -> None:
 
 def absolute_source(source: str) -> str:
     """Return the absolute path of a file, and a module's name as it is."""
-    return str(expand_home(source).resolve()) if source.endswith(".py") else source
+    return str(Path(source).expanduser().resolve()) if source.endswith(".py") else source
 
 
 def registered_by(source: str) -> Iterator[tuple[tuple[str, str], Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -219,8 +220,8 @@ def read_tar_member(address: MemberAddress) -> bytes:
 
 def read_bytes(file: str, start: int, count: int) -> bytes:
     """Return `count` bytes of a file from `start`, or as many of them as exist."""
-    if start < 0:
-        return b""
     with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (speed)
+        if not 0 <= start < os.fstat(stream.fileno()).st_size:
+            return b""
         stream.seek(start)
         return stream.read(count)

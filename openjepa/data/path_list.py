@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import expand_home
 
 BYTE_ORDER_MARKS = {  # the longer first: that of UTF-32 starts like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -32,7 +31,7 @@ def read_path_list(file: Path) -> Iterator[str]:
     Windows. Empty lines, and lines that start with # and name no file, are skipped.
 
     Raises:
-        UserError: a line does not name a file, or there is none; the file is not text.
+        UserError: a line does not name a file, no line does, or the file is not text.
     """
     names_files = False
     for number, line in enumerate(re.split(r"\r\n|\n|\r", read_text(file)), 1):
@@ -73,7 +72,7 @@ def spellings(folder: Path, line: str) -> Iterator[str]:
     for name in dict.fromkeys((line, plain, unquoted)):
         for each in dict.fromkeys((name, name.replace("\\", "/"))):
             for form in dict.fromkeys((each, *other_encodings(each))):
-                yield str(folder / expand_home(form))
+                yield str(folder / os.path.expanduser(form))  # noqa: PTH111 (leaves ~ alone if there is no home)
 
 
 def other_encodings(name: str) -> Iterator[str]:
@@ -89,7 +88,7 @@ def other_encodings(name: str) -> Iterator[str]:
 def explain(file: Path, line: str) -> str:
     """Say why a line names no file, and what to do."""
     name = line.strip("\ufeff \t\"'")
-    path = file.parent / expand_home(name.replace("\\", "/"))
+    path = file.parent / os.path.expanduser(name.replace("\\", "/"))  # noqa: PTH111
     if WEB_ADDRESS.match(name):
         return "a web address: download the file and write its path"
     if DRIVE.match(name) and os.name != "nt":
@@ -99,7 +98,7 @@ def explain(file: Path, line: str) -> str:
     for separator in SEPARATORS.finditer(name):
         first = name[: separator.start()].strip("\"' ")
         if first and any(map(os.path.isfile, spellings(file.parent, first))):
-            return f"of which {first!r} is a file: a list has one path per line and nothing else"
+            return f"where only {first!r} is a file: a list has one path per line and nothing else"
     if os.path.isfile(name):  # noqa: PTH113
         return (
             "which is a file seen from the working folder, but paths are relative to the folder of the list: "

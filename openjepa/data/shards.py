@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write, expand_home, read_json
+from openjepa.core.fileio import atomic_write, read_json
 from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
@@ -41,7 +41,7 @@ def check_output_folder(settings: Shards) -> None:
     Raises:
         UserError: the output folder is the input folder, lies in it, or holds images.
     """
-    root, out = expand_home(settings.root).resolve(), settings.out.resolve()
+    root, out = Path(settings.root).expanduser().resolve(), settings.out.resolve()
     if (
         out == root
         or (root.is_dir() and root in out.parents)
@@ -101,8 +101,8 @@ def unique_names(paths: list[str], root: str) -> Iterator[str]:
         file = PurePosixPath(address.name if address else Path(path).as_posix())
         if address:  # names in foreign archives are not trusted: extracting ours must not write elsewhere
             file = PurePosixPath(*(part for part in file.parts if part not in ("/", "//", "..")))
-        elif expand_home(root).is_dir():
-            file = file.relative_to(expand_home(root).as_posix())
+        elif Path(root).expanduser().is_dir():
+            file = file.relative_to(Path(root).expanduser().as_posix())
         else:
             file = PurePosixPath(file.parent.name, file.name)
         plain = name = str(file.with_name(file.stem.replace(".", "_")))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from openjepa.core import registry
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import expand_home
 from openjepa.data.archives import ARCHIVE_SUFFIXES
 from openjepa.data.path_list import read_path_list
 from openjepa.data.walking import path_suffix, walk_files
@@ -43,7 +43,7 @@ def detect_modality(root: tuple[str, ...]) -> str:
 def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[str]:
     """Yield files below folders, archives and single files; the names in a .txt file are its lines."""
     for each in root:
-        path = expand_home(each)
+        path = Path(each).expanduser()
         if path.suffix.lower() == ".txt" and path.is_file():
             yield from read_path_list(path)
         elif path.is_file():

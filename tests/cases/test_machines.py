@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import openjepa
-from openjepa.cli.main import expand_tilde
+from openjepa.cli.main import expand_tilde, main
 from openjepa.core import cpus, distributed, fileio, locks
 from openjepa.core.cpus import available_cores, cpu_quota, describe_quota
 from openjepa.core.distributed import process_cores
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import atomic_write, expand_home, fsync_path, lock_folder
+from openjepa.core.fileio import atomic_write, fsync_path, lock_folder
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.perf.hardware import describe_memory
 from openjepa.training.perf.openmp import SPIN_COUNT, set_openmp_defaults
@@ -286,10 +286,9 @@ def test_a_folder_that_was_removed_under_the_shell_is_one_sentence(tmp_path):
     assert result.stderr == "jepa: the working folder has been removed: cd to a folder that exists\n"
 
 
-def test_without_a_home_a_tilde_is_a_name_as_any_other(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert expand_home("~/photos") == Path("/home/me/photos")
-    assert expand_home("~nobody-has-this-name/photos") == Path("~nobody-has-this-name/photos")
+def test_a_home_that_does_not_exist_is_one_sentence(capsys):
+    assert main(["doctor", "~nobody-has-this-name/photos"]) == 1
+    assert "~nobody-has-this-name/photos is below a home folder that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
