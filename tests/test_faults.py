@@ -17,8 +17,8 @@ def test_log_rows_that_cannot_be_written_are_written_later(tmp_path, monkeypatch
     rows, write = MetricsFile(tmp_path / "metrics.jsonl"), type(tmp_path).open
     rows.append({"step": 1})
 
-    def full(path, *arguments):
-        with write(path, "a") as stream:
+    def full(path, mode, encoding):
+        with write(path, mode, encoding=encoding) as stream:
             stream.write('{"step": 2, "lo')
         raise OSError(errno.ENOSPC, "No space left on device")
 

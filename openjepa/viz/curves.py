@@ -123,8 +123,8 @@ def draw_panel(
         if points:
             color, dash = COLORS[(number + 4) % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
             mark = "o" if len(points) == 1 else ""
-            style = {"color": color, "linestyle": dash, "marker": mark}
-            (lines[run],) = axes.plot(*zip(*points, strict=True), linewidth=1.3, **style)
+            x, y = zip(*points, strict=True)
+            (lines[run],) = axes.plot(x, y, linewidth=1.3, color=color, linestyle=dash, marker=mark)
             axes.locator_params(axis="x", nbins=4, integer=True)
     axes.set_title(title, fontsize=10, color=ink)
     axes.set_xlabel("step", fontsize=8, color=ink)

@@ -83,8 +83,8 @@ def draw_map(plane: Plane, settings: MapOptions) -> CaptionedFigure:
     handles = []
     for number, name in enumerate(classes or [""]):
         x, y = plane.xy[np.array([label == name for label in labels])].T
-        style = {"marker": MARKERS[number % len(MARKERS)], "color": COLORS[number % 7]}
-        handles.append(axes.scatter(x, y, s=7, alpha=0.7, **style))
+        marker, color = MARKERS[number % len(MARKERS)], COLORS[number % 7]
+        handles.append(axes.scatter(x, y, s=7, marker=marker, color=color, alpha=0.7))
     draw_thumbnails(axes, plane, classes)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -36,7 +36,10 @@ from openjepa.viz import scores as publishing
 from openjepa.viz import text as texts
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles, save_figure, to_png
 from openjepa.viz.curves import draw_panels, format_charts
+from openjepa.viz.explorer.page import project_safely
 from openjepa.viz.html import fill_in, format_section, to_svg, write_page
+from openjepa.viz.inputs import ImageBatch
+from openjepa.viz.map_page import Plane, interactive_map
 from openjepa.viz.text import add_legend
 from tests.cases.inputs import picture
 
@@ -219,6 +222,25 @@ def test_a_page_shows_names_and_does_not_run_them(tmp_path):
 
 def test_values_of_a_template_are_not_templates():
     assert fill_in("@A@ @B@ @C@", {"A": "@B@", "B": "2"}) == "@B@ 2 @C@"
+
+
+def test_a_map_shows_names_and_does_not_run_them():
+    pytest.importorskip("plotly", reason="plotly is not installed: pip install 'openjepa[show]'")
+
+    class Drawn:
+        @staticmethod
+        def picture(_):
+            return np.zeros((8, 8, 3), np.uint8)
+
+    names, folders = ("a&b.jpg", "</script><i>.jpg"), ("A$$AP", "<b>")
+    images = ImageBatch(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), names, folders, Drawn(), 2)
+    page = interactive_map(Plane(np.zeros((2, 2), np.float32), images, None))
+    assert ("a&b.jpg" in page or r"a\u0026b.jpg" in page) and "a&amp;b.jpg" not in page
+    assert "</script><i>" not in page and "A$$AP" in page
+
+
+def test_a_map_in_the_explorer_that_fails_says_why():
+    assert project_safely(np.zeros((3, 0), np.float32), 0).startswith("it could not be drawn: ")
 
 
 def test_markdown_shows_names_as_they_are():

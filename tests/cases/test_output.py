@@ -18,6 +18,7 @@ from openjepa.core import console as printing
 from openjepa.core.console import console, info, print_line, warn
 from openjepa.core.tables import print_table
 from openjepa.core.types import Score
+from openjepa.evaluation.index import read_rows
 
 JEPA = [sys.executable, "-m", "openjepa"]
 
@@ -246,3 +247,9 @@ def test_indexes_are_searched_grouped_and_clustered_as_documents(index, capsys):
     assert groups[0][0]["file"].endswith(".jpg")
     clusters = document(capsys, "cluster", str(index), "--clusters", "2")["clusters"]
     assert len(clusters) == 8 and set(clusters[0]) == {"file", "class", "cluster", "cosine"}
+
+
+def test_paths_of_an_index_are_what_the_locale_calls_them(index, monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    files, _ = read_rows(index)
+    assert any(file.endswith("\udce7\udc8c\udcab.jpg") for file in files)  # the bytes of 猫

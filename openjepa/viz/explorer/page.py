@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from openjepa.core.console import info
+from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.labels import distinct_labels
 from openjepa.core.names import printable
@@ -236,21 +236,26 @@ class Page:
 
         images = self.session.images
         rows, features = self.session.map_features(self.settings.map)
-        try:
-            xy = await run.cpu_bound(project_features, features, "umap", self.settings.seed)
-        except UserError as error:
-            self.plane.clear()
-            with self.plane:
-                self.ui.label(f"No map: {error}")
-            return
+        xy = await run.cpu_bound(project_safely, features, self.settings.seed)
         if xy is None:  # the page is being closed
             return
         self.plane.clear()
+        if isinstance(xy, str):
+            with self.plane:
+                self.ui.label(f"No map: {xy}")
+            return
         with self.plane:
             self.ui.label(f"Map of {len(rows):,} images: click one to select it").classes("text-lg")
             names, labels = ([each[row] for row in rows] for each in (images.titles, images.labels))
             chart = self.ui.plotly(scatter_chart(xy, rows, names, labels)).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.select_row(int(event.args["points"][0]["customdata"])))
+
+
+def project_safely(features: np.ndarray, seed: int) -> np.ndarray | str:
+    """Project features to the plane of the map, in another process; return the reason if that fails."""
+    reasons: list[str] = []
+    xy = draw_safely("it", lambda: project_features(features, "umap", seed), reasons.append)
+    return reasons[0] if xy is None else xy
 
 
 def attribute(name: str) -> str:
