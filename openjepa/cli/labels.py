@@ -36,16 +36,17 @@ def labels(settings: Labels) -> dict[str, Any]:
     )
     files = describe_data(modality, labeled)
     train, test, how = choose_parts(files)
+    tested_on = how if test else f"a random fifth, held out{how}"
     overlap = find_overlap(train.paths, test.paths) if test else []
     info("\n".join(describe(files)))
     if files.classes:
-        info(f"tested on: {how or 'a random fifth, held out'}")
+        info(f"tested on: {tested_on}")
         print_classes(files, settings.count)
     else:
         info(f"no classes: {advise(relative_parts(files.listing))}")
     if overlap:
         warn(f"{len(overlap):,} test files are also training files, e.g. {overlap[0][1]} is {overlap[0][0]}")
-    return {**to_json(files), "tested_on": how or "a random fifth", "overlap": [list(pair) for pair in overlap]}
+    return {**to_json(files), "tested_on": tested_on, "overlap": [list(pair) for pair in overlap]}
 
 
 def print_classes(files: LabeledFiles, count: int) -> None:

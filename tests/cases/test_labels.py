@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 
 from openjepa.cli.main import main
 from openjepa.core.errors import UserError
+from openjepa.core.fileio import atomic_write
 from openjepa.core.types import Samples
 from openjepa.data.labels.describe import LabeledFiles, to_json
 from openjepa.data.labels.folders import label_by_folders
@@ -325,3 +326,10 @@ def test_outputs_of_commands_are_never_data(tmp_path, monkeypatch):
     after = Image(root=(".",)).listing()
     assert set(after.paths) - set(before.paths) == {"./doctor-like.png"}
     shutil.rmtree("runs")
+
+
+def test_tables_that_commands_write_are_no_labels(tmp_path):
+    fill(tmp_path / "x", 12)
+    with atomic_write(tmp_path / "x" / "f-clusters.csv") as temporary:
+        temporary.write_text("file,cluster\n" + "".join(f"{number:03d}.jpg,{number % 2}\n" for number in range(12)))
+    assert counts(describe_folder(tmp_path / "x")) == {"all": {}}

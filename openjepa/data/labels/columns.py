@@ -141,8 +141,10 @@ def label_by_table(table: Table, columns: TableColumns, index: FileIndex) -> Ass
         labels[number] = label
         splits[number] = SPLIT_OF_WORD.get(table.columns[columns.split][row].lower(), "") if columns.split else ""
         groups[number] = table.columns[columns.group][row] if columns.group else ""
-    if not any(labels):
+    if not any(labels) and missing == len(table):
         raise UserError(f"no row of {table.file} names a file of the data: {columns.file} is {example}, for instance")
+    if not any(labels):
+        raise UserError(f"the column {columns.label} of {table.file} is empty: type --data.label COLUMN")
     notes = tuple(notes_on_rows(table, columns, labels, missing, example))
     how = f"classes are the column {columns.label or 'that is 1'} of {table.file.name}"
     return Assignment(tuple(labels), tuple(splits), how, {}, notes, tuple(groups) if columns.group else ())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core.errors import UserError
+from openjepa.core.outputs import output_names
 from openjepa.data.labels.tables import MAX_TABLE_BYTES, Table, read_table, read_text
 from openjepa.data.labels.words import read_split_name
 
@@ -32,7 +33,9 @@ def find_tables(root: Path) -> list[Table]:
         return [in_folder(read_table(file), file.parent.relative_to(root)) for file in metadata]
     if coco := list(read_coco_files(root)):
         return coco
-    return [table for file in sorted(root.iterdir()) if (table := plain_table(file))]
+    outputs = output_names(str(root))
+    files = [file for file in sorted(root.iterdir()) if file.name not in outputs]
+    return [table for file in files if (table := plain_table(file))]
 
 
 def in_folder(table: Table, folder: Path) -> Table:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.console import warn
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.types import Score
@@ -94,7 +95,7 @@ def lowshot_scores(
     The interval is over the subsets or, with only one of them, over the test samples.
     """
     check_classes(subject, metric or "lowshot")
-    for shots in subsets.shots:
+    for shots in possible_shots(subject, subsets.shots):
         repeats = []
         for part in subject.parts():
             y, truth = part.train.y, part.test.y
@@ -111,6 +112,21 @@ def lowshot_scores(
             low, high = bootstrap_interval(values)
             value = 100 * float(values.mean())
             yield Score(subject.task, subject.name, name, value, 100 * low, 100 * high, chosen=details)
+
+
+def possible_shots(subject: ProbeInput, shots: tuple[float, ...]) -> list[float]:
+    """Return the numbers of labels per class that every class has; warn of the others, and go on without them.
+
+    Raises UserError if there are none.
+    """
+    smallest = min(int(part.train.y.bincount(minlength=subject.classes).min()) for part in subject.parts())
+    possible = [each for each in shots if each <= smallest]
+    if not possible and shots and smallest:
+        raise UserError(f"the smallest class has {smallest} images to train on: type --shots {smallest}")
+    if 0 < len(possible) < len(shots):
+        left_out = ", ".join(f"{each:g}" for each in shots if each not in possible)
+        warn(f"the smallest class has {smallest} images to train on: {left_out} labels per class are left out")
+    return possible or list(shots)
 
 
 @dataclass(frozen=True)
