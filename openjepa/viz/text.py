@@ -53,9 +53,9 @@ def stop_formulas(figure: Figure) -> None:
 def texts_of(figure: Figure) -> list[Text]:
     """Return all texts of a figure but the numbers along its axes, whose powers of ten are formulas."""
     ticks = [tick for axis in axes_of(figure) if not has_names(axis) for tick in ticks_of(axis)]
-    numbers = {text for tick in ticks for text in (tick.label1, tick.label2)}
-    numbers |= {axis.get_offset_text() for axis in axes_of(figure)}
-    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in numbers]
+    values = {text for tick in ticks for text in (tick.label1, tick.label2)}
+    values |= {axis.get_offset_text() for axis in axes_of(figure)}
+    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in values]
 
 
 def axes_of(figure: Figure) -> list[Axis]:

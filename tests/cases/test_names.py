@@ -239,8 +239,9 @@ def test_a_map_shows_names_and_does_not_run_them():
     assert "</script><i>" not in page and "A$$AP" in page
 
 
-def test_a_map_in_the_explorer_that_fails_says_why():
-    assert project_safely(np.zeros((3, 0), np.float32), 0).startswith("it could not be drawn: ")
+def test_a_map_in_the_explorer_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr("openjepa.viz.explorer.page.project_features", fail)
+    assert project_safely(np.zeros((3, 2), np.float32), 0) == "it could not be drawn: ValueError (no formula)"
 
 
 def test_markdown_shows_names_as_they_are():
