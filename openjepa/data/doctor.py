@@ -25,8 +25,8 @@ from openjepa.data.image_io import (
     may_have_exif,
     open_image,
     read_bytes,
-    upright_image,
 )
+from openjepa.data.image_values import upright_image
 
 FINDINGS = {  # finding -> what a training run does with such a file
     "unreadable": "stops: repair the disk or the permissions, or remove the file",

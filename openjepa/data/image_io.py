@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import io
-import struct
 import time
-import tokenize
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Real
 from PIL import Image as Pillow
-from PIL import ImageFile, ImageOps
+from PIL import ImageFile
 
 from openjepa.data.archives import member_size, parse_address, read_member
-from openjepa.data.crops import Crops, resample
+from openjepa.data.image_header import (
+    DECODE_ERRORS,
+    MAX_PIXELS,
+    ImageForm,
+    Undecodable,
+    check_bands,
+    check_extra,
+    image_form,
+)
+from openjepa.data.image_pixels import StoredPixels, array_planes, parse_npy
+from openjepa.data.image_values import EncodedImage, decode_planes, form_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
-MODES = {1: "L", 3: "RGB"}
-
-MAX_PIXELS = 100_000_000  # per image; more counts as a decompression bomb
-
 MAX_BYTES = 2**29  # per file
 
 ORIENTATION = 0x0112  # EXIF tag
 
-DECODE_ERRORS = (  # what Pillow raises on damaged files
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-    ZeroDivisionError, struct.error,
-)  # fmt: skip
-
 READ_ATTEMPTS = 3  # attempts to read a file before the run stops
-
-
-class Undecodable(ValueError):
-    """A file could be read but not decoded as an image; the message is the reason."""
 
 
 def read_bytes(path: str) -> bytes:
@@ -72,7 +65,11 @@ def open_image(path: str) -> Pillow.Image:
     Raises:
         Undecodable: the file is empty, of another format, or has too many pixels.
     """
-    content = read_bytes(path)
+    return open_content(read_bytes(path))
+
+
+def open_content(content: bytes) -> Pillow.Image:
+    """Open the bytes of an image file. Raises Undecodable as `open_image` does."""
     if not content:
         raise Undecodable("the file is empty")
     try:
@@ -86,57 +83,53 @@ def open_image(path: str) -> Pillow.Image:
     return image
 
 
-def upright_image(image: Pillow.Image, channels: int, scale: float = 1.0) -> Pillow.Image:
-    """Decode an image with its EXIF rotation applied, in 1 or 3 channels, transparency on white.
-
-    A JPEG is decoded at up to `scale` times smaller size, which is faster.
+def read_image_file(path: str, channels: int) -> EncodedImage:
+    """Read a file's bytes, and its height and width from the header; channels 0: as many as it has.
 
     Raises:
-        Undecodable: the pixels cannot be decoded, or `channels` is not 1 or 3.
+        Undecodable: the file is not an image, its header is damaged, or it does not have so many channels.
     """
-    if channels not in MODES:
-        raise Undecodable(f"image files have 1 or 3 channels, not {channels}: store other images as .npy files")
-    try:
-        if scale > 1:
-            image.draft(None, (int(image.size[0] / scale), int(image.size[1] / scale)))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except DECODE_ERRORS as error:
-        raise Undecodable(f"cannot be decoded: {error}") from error
-    if upright.mode.startswith(("I", "F")):  # 16 bits and more: keep the upper 8
-        array = np.asarray(upright).astype(np.float64)
-        top = 65535.0 if upright.mode.startswith("I") else max(float(array.max()), 1e-12)
-        upright = Pillow.fromarray((array / top * 255).clip(0, 255).round().astype(np.uint8), "L")
-    if "A" in upright.mode or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        upright = Pillow.alpha_composite(Pillow.new("RGBA", upright.size, "white"), upright)
-    return upright.convert(MODES[channels])
+    if path.endswith(".npy"):
+        array = array_planes(load_npy(path), channels)
+        return EncodedImage(array.shape[1], array.shape[2], array)
+    content = read_bytes(path)
+    form = image_form(content)
+    if form and (form.is_deep or form.bands > 3 or not form.fits_pillow):
+        return stored_image(content, form, channels)
+    image = open_content(content)
+    width, height = image.size
+    return EncodedImage(width, height, image) if orientation_of(image) >= 5 else EncodedImage(height, width, image)
 
 
-class EncodedImage(NamedTuple):
-    """An image whose header is read but whose pixels are not decoded."""
+def stored_image(content: bytes, form: ImageForm, channels: int) -> EncodedImage:
+    """Return a file whose values or bands are more than the bytes that Pillow makes of them."""
+    check_bands(form, channels)
+    check_extra(form, channels)
+    if not content.startswith((b"II", b"MM")):
+        form = form._replace(orientation=orientation_of(open_content(content)))
+    sides = (form.width, form.height) if form.orientation >= 5 else (form.height, form.width)
+    return EncodedImage(*sides, StoredPixels(content, form))
 
-    height: int  # after the EXIF rotation
-    width: int  # after the EXIF rotation
-    content: Pillow.Image | UInt8[np.ndarray, "C H W"]
 
-
-def read_image_file(path: str, channels: int) -> EncodedImage:
-    """Read a file's bytes, and its height and width from the header.
+def file_form(path: str) -> ImageForm:
+    """Return bands and bits of an image file, from its header.
 
     Raises:
         Undecodable: the file is not an image, or its header is damaged.
     """
-    if path.endswith(".npy"):
-        array = read_array(path, channels)
-        return EncodedImage(array.shape[1], array.shape[2], array)
-    image = open_image(path)
-    width, height = image.size
+    return form_of(read_image_file(path, 0))
+
+
+def orientation_of(image: Pillow.Image) -> int:
+    """Return the rotation or reflection that EXIF states; 1: none.
+
+    Raises:
+        Undecodable: the EXIF data are damaged.
+    """
     try:
-        sideways = may_have_exif(image) and image.getexif().get(ORIENTATION, 1) >= 5
+        return image.getexif().get(ORIENTATION, 1) if may_have_exif(image) else 1
     except DECODE_ERRORS as error:
         raise Undecodable(f"its EXIF data cannot be read: {error}") from error
-    return EncodedImage(width, height, image) if sideways else EncodedImage(height, width, image)
 
 
 def may_have_exif(image: Pillow.Image) -> bool:
@@ -159,34 +152,13 @@ def image_size(path: str, channels: int) -> tuple[int, int]:
     return read_image_file(path, channels)[:2]
 
 
-def decode_image(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
-    """Decode a whole image at full size.
+def decode_image(path: str, channels: int, value_range: tuple[float, ...] = ()) -> Real[np.ndarray, "C H W"]:
+    """Decode a whole image at full size: to bytes, or with a range of values to float32 on the scale of bytes.
 
     Raises:
         Undecodable: the file is not an image, or its pixels cannot be decoded.
     """
-    if path.endswith(".npy"):
-        return read_array(path, channels)
-    with open_image(path) as image:
-        return to_planes(upright_image(image, channels))
-
-
-def to_planes(image: Pillow.Image) -> UInt8[np.ndarray, "C H W"]:
-    """Convert a Pillow image to an array with the channels first."""
-    array = np.asarray(image)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def read_array(path: str, channels: int) -> UInt8[np.ndarray, "C H W"]:
-    """Load an image with any number of channels from a .npy file of uint8 (H, W, C).
-
-    Raises:
-        Undecodable: the file holds another dtype or shape.
-    """
-    array = load_npy(path)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
-        raise Undecodable(f"{array.dtype} of shape {array.shape}: must be uint8 of shape (H, W, {channels})")
-    return array.transpose(2, 0, 1)
+    return decode_planes(read_image_file(path, channels), channels, value_range)
 
 
 def load_npy(path: str) -> np.ndarray:
@@ -195,32 +167,4 @@ def load_npy(path: str) -> np.ndarray:
     Raises:
         Undecodable: the file is not a .npy file, or is damaged.
     """
-    try:
-        return np.lib.format.read_array(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except (
-        ValueError,
-        EOFError,
-        MemoryError,
-        tokenize.TokenError,
-    ) as error:  # MemoryError: a header with a false shape
-        raise Undecodable("not a plain numpy array") from error
-
-
-def crop_file(
-    file: EncodedImage, channels: int, crop: Crops, row: int, size: tuple[int, int]
-) -> UInt8[np.ndarray, "C h w"]:
-    """Return view `row` of the crops, from one decode at the smallest sufficient scale.
-
-    Raises:
-        Undecodable: the pixels cannot be decoded.
-    """
-    if isinstance(file.content, np.ndarray):
-        whole = torch.from_numpy(np.ascontiguousarray(file.content))[None]
-        return resample(whole, Crops(*(each[row : row + 1] for each in crop)), size)[0].numpy()
-    scale = min(float(crop.height[row]) / size[0], float(crop.width[row]) / size[1])
-    image = upright_image(file.content, channels, scale)
-    across, down = image.size[0] / file.width, image.size[1] / file.height
-    left, top, right, bottom = crop.box(row)
-    box = left * across, top * down, min(right * across, image.size[0]), min(bottom * down, image.size[1])
-    out = image.resize((size[1], size[0]), Pillow.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    return to_planes(out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT) if crop.flip[row] else out)
+    return parse_npy(read_bytes(path))

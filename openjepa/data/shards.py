@@ -17,7 +17,10 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
-from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, open_image, read_bytes, upright_image
+from openjepa.data.image_header import PNG_MAGIC, Undecodable
+from openjepa.data.image_io import IMAGE_SUFFIXES, read_bytes, read_image_file
+from openjepa.data.image_pixels import StoredPixels
+from openjepa.data.image_values import is_deep_mode, upright_image
 from openjepa.data.listing import walk_files
 from openjepa.data.settings import Shards
 
@@ -154,8 +157,10 @@ def file_suffix(path: str, name: str) -> str:
     if suffix.lower() in IMAGE_SUFFIXES:
         return suffix
     try:
-        with open_image(path) as image:
-            return f".{(image.format or 'JPEG').lower()}"
+        image = read_image_file(path, 0).content
+        if not isinstance(image, Pillow.Image):
+            return ".png" if isinstance(image, StoredPixels) and image.content.startswith(PNG_MAGIC) else ".tif"
+        return f".{(image.format or 'JPEG').lower()}"
     except Undecodable:
         return ".jpg"
 
@@ -163,12 +168,16 @@ def file_suffix(path: str, name: str) -> str:
 def shrink_to_jpeg(path: str, size: int, quality: int) -> bytes:
     """Encode an image upright as JPEG with a shorter side of `size`.
 
-    Return no bytes if the image is not larger than that, or too long for a JPEG file.
+    Return no bytes if the image is not larger than that, too long for a JPEG file, or has more than 8 bits per value or
+    other bands than gray and RGB, which a JPEG file cannot hold.
 
     Raises:
         Undecodable: the image cannot be decoded.
     """
-    with open_image(path) as image:
+    image = read_image_file(path, 0).content
+    if not isinstance(image, Pillow.Image) or is_deep_mode(image):
+        return b""
+    with image:
         gray, side = image.mode in ("1", "L"), min(image.size)
         if side <= size:
             return b""

@@ -13,6 +13,7 @@ from openjepa.core import registry
 from openjepa.core.config import flatten, from_plain
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json
+from openjepa.data.image_values import LEGACY
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -133,5 +134,7 @@ def is_run_folder(folder: Path) -> bool:
 def config_differences(old: Pretrain, new: Pretrain) -> list[str]:
     """Return the settings that change the result and differ between two configs, as `name: old → new`."""
     before, after = flatten(to_json(old)), flatten(to_json(new))
+    if before.get("data.value_range") == list(LEGACY) and not after.get("data.value_range"):
+        before["data.value_range"] = []  # it has no effect on the images of this run
     names = [name for name in before | after if name.split(".")[0] not in RUN_SETTINGS and name != "data.root"]
     return [f"{name}: {before.get(name)} → {after.get(name)}" for name in names if before.get(name) != after.get(name)]
