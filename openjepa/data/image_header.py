@@ -157,7 +157,7 @@ def pillow_holds(form: ImageForm, bits: int, big_endian: bool) -> bool:
     """Return whether Pillow decodes every level and band of a gray or RGB TIFF."""
     samples = form.bands + (form.alpha >= 0)
     if samples == 1:
-        exact = ("uint8", "uint16", "uint32", "int16", "int32", "float32", "float64")
+        exact = ("uint8", "uint16", "uint32", "int16", "int32", "float32")
         return form.dtype in exact and (bits in (1, 2, 4, 8, 16, 32, 64) or (bits == 12 and not big_endian))
     if form.dtype != "uint8" or bits != 8:
         return False

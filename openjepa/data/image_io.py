@@ -104,7 +104,8 @@ def read_image_file(path: str, channels: int) -> EncodedImage:
 def stored_image(content: bytes, form: ImageForm, channels: int) -> EncodedImage:
     """Return a file whose values or bands are more than the bytes that Pillow makes of them."""
     check_bands(form, channels)
-    check_extra(form, channels)
+    if channels:
+        check_extra(form, channels)
     if not content.startswith((b"II", b"MM")):
         form = form._replace(orientation=orientation_of(open_content(content)))
     sides = (form.width, form.height) if form.orientation >= 5 else (form.height, form.width)

@@ -30,7 +30,8 @@ BYTE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".
 
 NO_DATA = (  # values that mean "no data" where they lie far from all others
     -9999.0, -99999.0, -32768.0, -32767.0, 65535.0, -(2.0**31), 2.0**31 - 1, 2.0**32 - 1, 1e20, -1e20,
-    float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), 9.969209968386869e36,
+    float(np.float32(1e20)), float(np.float32(-1e20)), float(np.finfo(np.float32).min),
+    float(np.finfo(np.float32).max), 9.969209968386869e36,
 )  # fmt: skip
 
 MEASURED: dict[tuple[str, int], tuple[float, ...]] = {}  # by fingerprint of the files and channels, in this process

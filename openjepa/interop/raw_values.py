@@ -43,5 +43,6 @@ def range_text(data: Image) -> str:
     return (
         f"Raw values: pixel values x of more than 8 bits become (x − {low}) / ({high} − {low}), clipped to [0, 1]; no "
         f"data and NaN become 0; images of 8 bits are divided by 255. Then mean and std above. Without clipping the "
-        f"same is ({linear}), as (scaled − mean) / std; give arrays, not 8-bit pictures."
+        f"same is ({linear}), as (scaled − mean) / std; crop and resize the raw values first (a "
+        "Hugging Face processor takes them as float arrays with do_resize=False)."
     )

@@ -41,7 +41,7 @@ class Image:
     """
 
     suffixes: ClassVar = IMAGE_SUFFIXES
-    arrays: ClassVar = (("u", 3), ("i", 3), ("f", 3), ("u", 2), ("i", 2))  # .npy: kind of value and number of axes
+    arrays: ClassVar = (("u", 3), ("i", 3), ("u", 2), ("i", 2))  # .npy: kind of value and number of axes
     archives: ClassVar = True  # reads members of .tar and .parquet files
 
     root: tuple[str, ...] = ()  # folders of images (nested or flat), .tar or .parquet files, or a .txt file of paths
