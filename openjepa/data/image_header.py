@@ -183,7 +183,7 @@ def check_bands(form: ImageForm, channels: int) -> None:
         return
     raise Undecodable(
         f"the image has {form.describe()}, not {channels} channel{'s' if channels > 1 else ''}: "
-        f"type --data.channels {form.bands}"
+        f"to train on such images, type --data.channels {form.bands}"
     )
 
 

@@ -34,7 +34,8 @@ NO_DATA = (  # values that mean "no data" where they lie far from all others
     float(np.finfo(np.float32).max), 9.969209968386869e36,
 )  # fmt: skip
 
-MEASURED: dict[tuple[str, int], tuple[float, ...]] = {}  # by fingerprint of the files and channels, in this process
+# in this process, by fingerprint of the files, channels and the range that is set
+MEASURED: dict[tuple[str, int, tuple[float, ...]], tuple[float, ...]] = {}
 
 
 class Survey(NamedTuple):
@@ -55,7 +56,7 @@ def find_range(
 
     Empty if the sampled images have 8 bits. Raises UserError if they cannot be read in so many channels.
     """
-    key = (fingerprint, channels)
+    key = (fingerprint, channels, value_range)
     if len(value_range) < 2 and key in MEASURED:
         return MEASURED[key]
     survey = survey_files(paths, channels)
