@@ -65,7 +65,7 @@ def sample_images() -> dict[str, bytes]:
     options = {
         "plain.jpg": {}, "progressive.jpg": {"progressive": True}, "turned.jpg": {"exif": exif}, "plain.png": {},
         "plain.webp": {"lossless": True}, "plain.bmp": {}, "plain.tif": {}, "packed.tif": {"compression": "tiff_lzw"},
-        "plain.gif": {},
+        "plain.gif": {}, "plain.ppm": {}, "plain.jp2": {}, "plain.avif": {},
     }  # fmt: skip
     modes = {
         "gray.jpg": "L",
@@ -75,7 +75,7 @@ def sample_images() -> dict[str, bytes]:
         "sixteen.png": "I;16",
         "bits.png": "1",
     }
-    formats = {"jpg": "JPEG", "tif": "TIFF"}
+    formats = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}
     encoded = {}
     for name, (image, arguments) in {
         **{name: (plain, arguments) for name, arguments in options.items()},

@@ -108,8 +108,7 @@ def test_empty_files_and_decompression_bombs_are_undecodable_with_a_reason(clean
     (reason,) = json.loads((clean.parent / "doctor" / "doctor.json").read_text())["reasons"].values()
     assert reason in (
         "the file is empty",
-        "60000×60000 pixels: a decompression bomb?",
-        "too many pixels: a decompression bomb?",
+        "60000×60000 pixels, more than 89 million: cut it into tiles (or a decompression bomb?)",
     )
 
 
@@ -148,11 +147,11 @@ def test_an_unreadable_file_is_reported_to_stop_a_run(clean, monkeypatch):
 
 
 def test_ignored_files_are_counted_by_suffix_and_processes_change_nothing(clean, monkeypatch, capsys):
-    (clean / "phone.heic").write_bytes(b"?")
+    (clean / "scan.dcm").write_bytes(b"?")
     (clean / "notes").write_bytes(b"?")
     (clean / "x.png").write_bytes(jpeg(21))
     one = doctor(Doctor((str(clean),), out=clean.parent / "one", workers=1))
-    assert one["other_endings"] == {".heic": 1, "none": 1} and "1 × .heic" in capsys.readouterr().out
+    assert one["other_endings"] == {".dcm": 1, "none": 1} and "1 × .dcm" in capsys.readouterr().out
     monkeypatch.setattr(checks, "MIN_FOR_PROCESSES", 2)
     assert doctor(Doctor((str(clean),), out=clean.parent / "two", workers=2)) == one
 

@@ -120,7 +120,7 @@ def test_anything_else_than_an_image_is_an_error(run, picture, sentence):
 
 def test_a_file_that_is_not_an_image_is_named(run, tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(UserError, match=r"a\.png: not an image in a supported format"):
+    with pytest.raises(UserError, match=r"a\.png: the file is text, not an image"):
         openjepa.load(run).features(tmp_path / "a.png")
 
 

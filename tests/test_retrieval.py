@@ -453,7 +453,7 @@ BAD = {
     "INDEX row:96": "has rows 0 to 95, got row:96",
     "INDEX row:1 --count 0": "--count must be >= 1, got 0",
     "INDEX row:1 --box 0 0 0 1": "LEFT TOP RIGHT BOTTOM are fractions of the image, from 0 to 1",
-    "INDEX notes.png": "notes.png: not an image in a supported format",
+    "INDEX notes.png": "notes.png: the file is text, not an image",
     "CUT row:1": "cut.safetensors is truncated",
     "ALONE row:1": "alone.safetensors.csv, the list of its files, is missing",
     "SHORT row:1": "has 96 rows but 2 file names: they do not belong together",

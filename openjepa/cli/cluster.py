@@ -11,6 +11,7 @@ from openjepa.core.errors import UserError
 from openjepa.evaluation.clusters import Clustering, class_agreement, describe_folders, kmeans, write_clusters
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import normalize_rows
+from openjepa.evaluation.undecodable import report_empty_rows
 from openjepa.viz.clusters import write_cluster_page
 from openjepa.viz.thumbnails import can_draw
 
@@ -23,6 +24,7 @@ def cluster(settings: Cluster) -> Clustering:
     x = normalize_rows(index.features)
     valid = np.abs(x).sum(1) > 0
     total = int(valid.sum())
+    report_empty_rows(index, ~valid)
     classes = sorted({name for name in index.classes if name})
     labeled = len(classes) > 1
     count = settings.clusters or (len(classes) if labeled else max(2, round((total / 2) ** 0.5)))

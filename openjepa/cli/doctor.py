@@ -24,6 +24,7 @@ from openjepa.data.doctor import (
 )
 from openjepa.data.image_io import IMAGE_SUFFIXES
 from openjepa.data.listing import list_files
+from openjepa.recipes.auto import inspect_images
 from openjepa.viz.doctor import draw_histograms
 
 
@@ -34,8 +35,10 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     """
     if settings.workers < -1:
         raise UserError(f"--workers must be >= -1 (-1 = one process per core), got {settings.workers}")
+    if settings.channels < 0:
+        raise UserError(f"--channels must be >= 0 (0 = as a run chooses), got {settings.channels}")
     listing = list_files(settings.root, IMAGE_SUFFIXES)
-    checks = examine_files(listing.paths, settings.workers)
+    checks = examine_files(listing.paths, settings.workers, settings.channels or default_channels(listing.paths))
     facts = list(track(checks, "checking", len(listing.paths), console=console))
     result = collect_findings(settings, facts)
     with atomic_write(settings.out / "doctor.json") as temporary:
@@ -45,6 +48,14 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     if not result["fit"]:
         raise UserError(f"none of the {len(facts)} files is a readable image: see {settings.out / 'doctor.json'}")
     return result
+
+
+def default_channels(paths: list[str]) -> int:
+    """Return the channels that a run chooses for these files: 1 for gray images, those of .npy files, else 3."""
+    try:
+        return inspect_images(paths)[1]
+    except UserError:  # of the files that a run inspects, none is an image
+        return 3
 
 
 def collect_findings(settings: Doctor, facts: list[FileFacts]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rich.table import Table
 
 from openjepa.cli.settings import Duplicates
@@ -9,6 +10,7 @@ from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.evaluation.duplicates import group_pairs, nearest_pairs, write_groups
 from openjepa.evaluation.index import Index, open_index
+from openjepa.evaluation.undecodable import report_empty_rows
 from openjepa.viz.duplicates import SHOWN_PAIRS, draw_pairs
 from openjepa.viz.thumbnails import can_draw, shorten_path
 
@@ -25,6 +27,7 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     index = open_index(settings.index)
     if not index.pooled:
         raise UserError(f"{index.file} has one vector per token: run jepa embed with --features last")
+    report_empty_rows(index, ~np.isfinite(index.features[:, 0]))
     pairs = nearest_pairs(index)
     groups = group_pairs(pairs, settings.threshold)
     out = settings.out or index.sibling_path("duplicates")

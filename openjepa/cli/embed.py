@@ -6,9 +6,10 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
+
 from openjepa.cli.settings import Embed
-from openjepa.core.capabilities import Inspects, plural_of
-from openjepa.core.console import info
+from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import lock_folder
@@ -26,6 +27,7 @@ from openjepa.evaluation.feature_export import (
 )
 from openjepa.evaluation.feature_store import FeatureWriter, store_features
 from openjepa.evaluation.features import feature_encoder, view_reader
+from openjepa.evaluation.undecodable import describe_undecodable, find_undecodable
 from openjepa.interop.adapters import load_any
 from openjepa.interop.inputs import modality_to_text, replace_root
 from openjepa.training.device import choose_device
@@ -65,14 +67,16 @@ def embed(settings: Embed) -> Path:
             features = store_features(
                 FeatureWriter(view_reader(samples), nan_if_undecodable(encode, samples)), len(samples), about, work
             )
-            if is_main():
+            bad = find_undecodable(samples, torch.where(features.label == UNDECODABLE, -1, 0)) if is_main() else None
+            if is_main() and not (bad and bad.count == bad.total):
                 write_rows(samples, features.label, work / ROWS_FILE)
                 WRITERS[out.suffix](features, work, out)
         if is_main():
             shutil.rmtree(work)
+            if bad and bad.count == bad.total:
+                raise UserError(describe_undecodable(bad, data, (settings.data,)))
             shape = "×".join(map(str, features.kinds[FEATURES_KEY].shape))
-            failed = int((features.label == UNDECODABLE).sum())
-            note = f"; {failed} {plural_of(data)} could not be decoded (rows of NaN)" if failed else ""
-            note += ", jepa doctor says why" if failed and isinstance(data, Inspects) else ""
-            info(f"written    {out}: {shape}{note}")
+            info(f"written    {out}: {shape}")
+            if bad:
+                warn(f"{describe_undecodable(bad, data, (settings.data,))}; their rows are NaN")
     return out

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.table import Table
 
 from openjepa.cli.settings import Predict
@@ -18,6 +19,7 @@ from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.classifier import find_classifier, top_classes
 from openjepa.evaluation.feature_store import FeatureWriter, chunk_spans
 from openjepa.evaluation.features import feature_encoder, view_reader
+from openjepa.evaluation.undecodable import report_undecodable
 from openjepa.interop.adapters import load_any
 from openjepa.training.device import choose_device
 
@@ -42,14 +44,16 @@ def predict(settings: Predict) -> list[Prediction]:
     require(encoder.modality, PatchGrid, "jepa predict")
     head = find_classifier(Path(settings.run), settings.head, encoder.fingerprint)
     data = dataclasses.replace(encoder.data, root=(settings.images,), eval_crop=settings.eval_crop)
-    samples, predictions = ThreadedDataset(data.dataset(data.listing())), []
+    samples, predictions, labels = ThreadedDataset(data.dataset(data.listing())), [], []
     writer = FeatureWriter(view_reader(samples), feature_encoder(encoder, device, {"last": "last"}))
     for chunk in writer.chunks(chunk_spans(len(samples))):
         best = top_classes(head.probabilities(chunk.kinds["last"]), 3)
+        labels.append(chunk.label)
         for row, (label, top) in enumerate(zip(chunk.label.tolist(), best, strict=True)):
             top = top if label >= 0 else []
             classes, probabilities = tuple(head.classes[number] for number, _ in top), tuple(value for _, value in top)
             predictions.append(Prediction(samples.source(chunk.first + row), classes, probabilities))
+    report_undecodable(samples, torch.cat(labels), data, (settings.images,))
     print_predictions(predictions, settings.out)
     if settings.out:
         info(f"written    {write_predictions(predictions, settings.out)}")

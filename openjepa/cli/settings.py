@@ -29,6 +29,7 @@ class Doctor:
     out: Path = Path("runs/doctor")  # folder for doctor.json, which names every file, and the histograms doctor.png
     workers: int = -1  # processes; -1: one per core
     near_duplicates: bool = True  # also look for near duplicates
+    channels: int = 0  # as --data.channels of the run; 0: as jepa pretrain chooses: 1 if all are gray, of .npy its own
 
 
 DemoName = Annotated[str, Positional, arg(metavar="DEMO", help=summaries("demo"))]

@@ -8,25 +8,26 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import torch
 from PIL import Image as Pillow
 
 from openjepa.core.cpus import available_cores
-from openjepa.data.archives import ARCHIVE_SUFFIXES, SHARDS_FILE
-from openjepa.data.image_io import (
-    IMAGE_SUFFIXES,
-    ORIENTATION,
-    Undecodable,
-    load_npy,
-    may_have_exif,
-    open_image,
-    read_bytes,
-)
-from openjepa.data.image_values import upright_image
+from openjepa.core.errors import UserError
+from openjepa.data.archives import ARCHIVE_SUFFIXES, SHARDS_FILE, parse_address
+from openjepa.data.crops import center_crops
+from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
+from openjepa.data.image_io import encoded_image, read_bytes
+from openjepa.data.image_opening import Undecodable, count_frames
+from openjepa.data.image_pixels import Pixels, draw_pixels
+from openjepa.data.image_values import EncodedImage, crop_file, form_of, open_pixels
+from openjepa.data.orientation import ORIENTATION
 
 FINDINGS = {  # finding -> what a training run does with such a file
     "unreadable": "stops: repair the disk or the permissions, or remove the file",
@@ -39,7 +40,9 @@ FINDINGS = {  # finding -> what a training run does with such a file
     "giant": "decodes it slowly: downscale the file once",
     "narrow": "crops it where crops fit, otherwise takes the center",
     "wrong ending": "reads it by its content",
-    "odd colors": "converts it to RGB; of 16 bits the upper 8 are kept",
+    "odd colors": "converts it to RGB",
+    "more than 8 bits": "scales its values by the range that it measures on the data set, or that you give",
+    "fourth band": "reads the first three as RGB and ignores it; --data.channels 4 reads it",
     "transparent": "puts it on a white background",
     "turned": "rotates it upright by its EXIF data",
     "animated": "reads the first frame",
@@ -51,7 +54,7 @@ GIANT_PIXELS = 50_000_000  # width × height
 
 NARROW_ASPECT = 3.0  # longer / shorter side
 
-DECODED_SIDE = 64  # pixels; minimum shorter side at which images are decoded for the checks
+DECODED_SIDE = 64  # pixels; side of the squares into which images are decoded for the checks
 
 MAX_HASH_DISTANCE = 3  # bits of 64 in which near duplicates may differ
 
@@ -60,8 +63,6 @@ OWN_FILES = ("lock", SHARDS_FILE)  # files that jepa itself writes into image fo
 MIN_FOR_PROCESSES = 500  # below this number of files, starting processes takes longer than it saves
 
 MAX_GROUP = 200  # larger groups of one hash band are not compared: their number of pairs grows quadratically
-
-FORMAT_SUFFIXES = {"JPEG": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}  # other formats have their name as suffix
 
 
 @dataclass(frozen=True)
@@ -77,65 +78,89 @@ class FileFacts:
     dhash: int = 0  # 64-bit difference hash: where brightness increases from left to right
 
 
-def examine_files(paths: list[str], workers: int) -> Iterator[FileFacts]:
-    """Yield the facts of every file in order; use several processes if there are many files."""
-    count = available_cores() if workers < 0 else workers
+def examine_files(paths: list[str], workers: int, channels: int = 3) -> Iterator[FileFacts]:
+    """Yield the facts of every file in order; use several processes if there are many files.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    count, examine = available_cores() if workers < 0 else workers, partial(examine_file, channels=channels)
     if count < 2 or len(paths) < MIN_FOR_PROCESSES:
-        yield from map(examine_file, paths)
+        yield from map(examine, paths)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("forkserver")) as pool:
-        yield from pool.map(examine_file, paths, chunksize=64)
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("forkserver")) as pool:
+            yield from pool.map(examine, paths, chunksize=64)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that checks files was killed, perhaps for lack of memory: repeat the command with --workers 1"
+        ) from error
 
 
-def examine_file(path: str) -> FileFacts:
-    """Read and decode one file completely, as training does, but at a small size."""
+def examine_file(path: str, channels: int = 3) -> FileFacts:
+    """Read and decode one file completely, with the functions that training uses, into a small square."""
     try:
         content = read_bytes(path)
-    except OSError as error:
+    except (OSError, UserError) as error:  # UserError: a damaged Parquet file
         return FileFacts(path, findings=("unreadable",), reason=str(error))
     except Undecodable as error:
         return FileFacts(path, findings=("undecodable",), reason=str(error))
     digest = hashlib.sha256(content).hexdigest()
     try:
-        if path.endswith(".npy"):
-            height, width, channels = load_npy(path).shape
-            return FileFacts(path, width, height, (), "", digest) if channels else FileFacts(path)
-        with open_image(path) as image:
-            findings = list(find_unusual_properties(image, path))
-            stored_width, stored_height = image.size
-            small = upright_image(image, 3, max(1.0, min(image.size) / DECODED_SIDE))
-    except (Undecodable, ValueError) as error:
-        finding = "truncated" if "truncated" in str(error) or "not processed" in str(error) else "undecodable"
+        file = encoded_image(content, channels)
+        findings = list(find_unusual_properties(file, content, path))
+        square = decode_square(file, channels)
+    except Undecodable as error:
+        finding = "truncated" if "truncated" in str(error) else "undecodable"
         return FileFacts(path, findings=(finding,), reason=str(error), sha256=digest)
-    gray = np.asarray(small.convert("L").resize((9, 8), Pillow.Resampling.BOX)).astype(int)
+    gray = np.asarray(square.convert("L").resize((9, 8), Pillow.Resampling.BOX)).astype(int)
     if gray.max() == gray.min():
         findings.append("blank")
     dhash = int(np.packbits(gray[:, 1:] > gray[:, :-1]).view(np.uint64)[0])
-    width, height = stored_width, stored_height
-    if (small.size[0] < small.size[1]) != (stored_width < stored_height):
-        width, height = stored_height, stored_width
-    return FileFacts(path, width, height, tuple(findings), "", digest, dhash)
+    return FileFacts(path, file.width, file.height, tuple(findings), "", digest, dhash)
 
 
-def find_unusual_properties(image: Pillow.Image, path: str) -> Iterator[str]:
+def decode_square(file: EncodedImage, channels: int) -> Pillow.Image:
+    """Decode an image into a small square, without keeping its aspect ratio; of many channels show the first three.
+
+    Raises:
+        Undecodable: the pixels cannot be decoded.
+    """
+    content = open_pixels(file.content, ())
+    if isinstance(content, Pixels) and not content.is_bytes:
+        return draw_pixels(content).resize((DECODED_SIDE, DECODED_SIDE), Pillow.Resampling.BILINEAR)
+    height, width = (torch.tensor([float(side)]) for side in file[:2])
+    size = (DECODED_SIDE, DECODED_SIDE)
+    planes = crop_file(file, channels, center_crops(size, height, width, "squash"), 0, size)
+    return Pillow.fromarray(np.ascontiguousarray(planes[:3].transpose(1, 2, 0) if len(planes) > 2 else planes[0]))
+
+
+def find_unusual_properties(file: EncodedImage, content: bytes, path: str) -> Iterator[str]:
     """Yield the findings that the header alone shows."""
-    (width, height), file_format = image.size, image.format or ""
-    if min(width, height) < TINY_SIDE:
+    if min(file.width, file.height) < TINY_SIDE:
         yield "tiny"
-    if width * height > GIANT_PIXELS:
+    if file.width * file.height > GIANT_PIXELS:
         yield "giant"
-    if max(width, height) > NARROW_ASPECT * min(width, height):
+    if max(file.width, file.height) > NARROW_ASPECT * min(file.width, file.height):
         yield "narrow"
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix and suffix not in FORMAT_SUFFIXES.get(file_format, {f".{file_format.lower()}"}):
+    address = parse_address(path)
+    suffix = PurePosixPath(address.name if address else path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES and suffix not in FORMAT_SUFFIXES[sniff_format(content[:SNIFF_BYTES])]:
         yield "wrong ending"
-    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
-        yield "odd colors"
-    if "A" in image.mode or "transparency" in image.info:
+    image, form = file.content, form_of(file)
+    if form.is_deep:
+        yield "more than 8 bits"
+    if form.bands == 4 and not isinstance(image, np.ndarray):
+        yield "fourth band"
+    if form.alpha >= 0:
         yield "transparent"
-    if may_have_exif(image) and image.getexif().get(ORIENTATION, 1) != 1:
+    if not isinstance(image, Pillow.Image):
+        return
+    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1") and not form.is_deep:
+        yield "odd colors"
+    if image.getexif().get(ORIENTATION, 1) != 1:
         yield "turned"
-    if getattr(image, "n_frames", 1) > 1:
+    if count_frames(content) > 1:
         yield "animated"
 
 

@@ -25,8 +25,7 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples, Skipped
 from openjepa.data.archives import label_folder
 from openjepa.data.crops import Crops, resample
-from openjepa.data.image_header import Undecodable
-from openjepa.data.image_io import decode_image, image_size, read_image_file
+from openjepa.data.image_io import Undecodable, decode_image, image_size, read_image_file
 from openjepa.data.image_values import EncodedImage, crop_file
 from openjepa.data.listing import MappedPathList
 

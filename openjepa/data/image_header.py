@@ -9,14 +9,9 @@ from typing import Any, NamedTuple
 
 from PIL import TiffImagePlugin
 
-MAX_PIXELS = 100_000_000  # per image; more counts as a decompression bomb
+from openjepa.data.image_opening import DECODE_ERRORS, MAX_PIXELS, Undecodable, check_pixel_count
 
 MAX_VALUES = 4 * MAX_PIXELS  # pixels times bands, likewise
-
-DECODE_ERRORS = (  # what Pillow raises on damaged files
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-    ZeroDivisionError, struct.error,
-)  # fmt: skip
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
 
@@ -35,10 +30,6 @@ KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # sample formats of TIFF -
 PLAIN_COLORS = {  # color type of PNG -> bands, whether there is opacity
     0: (1, False), 2: (3, False), 4: (1, True), 6: (3, True),
 }  # fmt: skip
-
-
-class Undecodable(ValueError):
-    """A file could be read but not decoded as an image; the message is the reason."""
 
 
 class ImageForm(NamedTuple):
@@ -78,45 +69,49 @@ def has_extra() -> bool:
 
 
 def image_form(content: bytes) -> ImageForm | None:
-    """Return how a TIFF, or a PNG of 16 bits, stores its values; None for other files, which Pillow describes.
+    """Return how a TIFF, or a PNG of 16 bits, stores its values; None for other files, and for damaged
+    headers, which Pillow describes.
 
     Raises:
-        Undecodable: the header is damaged, or promises more values than MAX_VALUES.
+        Undecodable: the header promises values that are not read, or more than MAX_VALUES.
     """
+    form = None
     if content.startswith(TIFF_MAGIC):
         form = tiff_form(content)
     elif content.startswith(PNG_MAGIC) and content[24:25] == b"\x10":
         form = png_form(content)
-    else:
-        return None
-    samples = form.bands + (form.alpha >= 0)
-    if form.height * form.width > MAX_PIXELS or form.height * form.width * samples > MAX_VALUES:
-        raise Undecodable(f"{form.width}×{form.height} pixels, {form.describe()}: a decompression bomb?")
+    if form:
+        check_pixel_count(form.width, form.height)
+        if form.height * form.width * (form.bands + 1) > MAX_VALUES:
+            raise Undecodable(f"{form.width}×{form.height} pixels, {form.describe()}: a decompression bomb?")
     return form
 
 
-def png_form(content: bytes) -> ImageForm:
+def png_form(content: bytes) -> ImageForm | None:
     """Return the form of a PNG of 16 bits; Pillow keeps the upper 8 of those in color or with opacity."""
     try:
         width, height, _, color = struct.unpack(">IIBB", content[16:26])
         bands, alpha = PLAIN_COLORS[color]
-    except (struct.error, KeyError) as error:
-        raise Undecodable("the header of the PNG is damaged") from error
+    except (struct.error, KeyError):
+        return None
+    if min(width, height) < 1:
+        return None
     return ImageForm(height, width, bands, "uint16", bands if alpha else -1, fits_pillow=color == 0)
 
 
-def tiff_form(content: bytes) -> ImageForm:
+def tiff_form(content: bytes) -> ImageForm | None:
     """Return the form of the first image of a TIFF."""
     try:
         tags = tiff_tags(content)
         width, height, samples = (int(tags[name]) for name in (WIDTH, HEIGHT, SAMPLES))
         bits, formats = {int(each) for each in tags[BITS]}, {int(each) for each in tags[SAMPLE_FORMAT]}
         extras = [int(each) for each in tags[EXTRA_SAMPLES]]
-    except DECODE_ERRORS as error:
-        raise Undecodable(f"the header of the TIFF is damaged: {error}") from error
+        photometric, orientation = int(tags[PHOTOMETRIC]), int(tags[TURN])
+    except DECODE_ERRORS:
+        return None
     if min(width, height, samples) < 1:
-        raise Undecodable(f"the TIFF claims {width}×{height} pixels of {samples} values")
-    photometric, orientation = int(tags[PHOTOMETRIC]), int(tags[TURN])
+        return None
+    orientation = orientation if orientation in range(1, 9) else 1
     if photometric in CONVERTED:
         return ImageForm(height, width, 3, "uint8", orientation=orientation)
     if len(formats) != 1 or not formats <= KINDS.keys() or len(bits) != 1:
@@ -165,7 +160,7 @@ def pillow_holds(form: ImageForm, bits: int, big_endian: bool) -> bool:
 
 
 def parse_number(text: Any) -> float | None:
-    """Return the number in the text of a tag; None if there is none."""
+    """Return the number in the text of a tag; None if it has no number."""
     try:
         return float(str(text).strip(" \0"))
     except ValueError:

@@ -16,8 +16,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
 from openjepa.data.archives import parse_address
 from openjepa.data.crops import center_crops
-from openjepa.data.image_header import Undecodable
-from openjepa.data.image_io import read_image_file
+from openjepa.data.image_io import Undecodable, read_image_file
 from openjepa.data.image_pixels import Pixels, StoredPixels, decode_pixels, draw_pixels
 from openjepa.data.image_values import EncodedImage, crop_file, open_pixels, upright_image
 

@@ -10,17 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Real
 from PIL import Image as Pillow
-from PIL import ImageOps
 
-from openjepa.data.image_header import (
-    DECODE_ERRORS,
-    PNG_MAGIC,
-    ImageForm,
-    Undecodable,
-    check_bands,
-    check_extra,
-    has_extra,
-)
+from openjepa.data.image_header import PNG_MAGIC, ImageForm, check_bands, check_extra, has_extra
+from openjepa.data.image_opening import DECODE_ERRORS, Undecodable, load_pixels, open_content
 
 DISPLAYED = (0.1, 99.9)  # percentiles of an image between which a picture of it is drawn
 
@@ -28,7 +20,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R
 
 WIDE_TYPES = ("uint64", "int64", "uint32", "int32", "float64")  # types that float32 rounds
 
-PIXEL_ERRORS = (*DECODE_ERRORS, RuntimeError, AssertionError, MemoryError)  # also of tifffile and imagecodecs
+PIXEL_ERRORS = (*DECODE_ERRORS, MemoryError)  # also of tifffile and imagecodecs
 
 
 class StoredPixels(NamedTuple):
@@ -66,10 +58,12 @@ def decode_pixels(stored: StoredPixels) -> Pixels:
     check_extra(form)
     try:
         if form.fits_pillow or (form.drops_fourth and not has_extra()):
-            values = to_planes(load(open_stored(stored)))
+            values = to_planes(load_pixels(open_content(stored.content)))
             values = values.view(np.uint32) if form.dtype == "uint32" else values
         else:
             values = turn_upright(decode_with_extra(stored.content), form.orientation)
+    except Undecodable:
+        raise
     except PIXEL_ERRORS as error:
         raise Undecodable(f"cannot be decoded: {error}") from error
     if values.ndim != 3 or len(values) not in (form.bands + (form.alpha >= 0), 3 if form.drops_fourth else 0):
@@ -108,29 +102,6 @@ def turn_upright(values: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         values = values[:, ::-1]
     return values[:, :, ::-1] if orientation in (2, 3, 6, 7) else values
-
-
-def open_stored(stored: StoredPixels) -> Pillow.Image:
-    """Open a stored file with Pillow. Raises Undecodable if Pillow does not know such bands or values."""
-    try:
-        return Pillow.open(io.BytesIO(stored.content), formats=("TIFF", "PNG"))
-    except DECODE_ERRORS as error:
-        raise Undecodable(f"{stored.form.describe()} cannot be converted to 8 bits") from error
-
-
-def load(image: Pillow.Image, scale: float = 1.0) -> Pillow.Image:
-    """Decode an image with its EXIF rotation applied, a JPEG at up to `scale` times smaller size, which is faster.
-
-    Raises:
-        Undecodable: the pixels cannot be decoded.
-    """
-    try:
-        if scale > 1:
-            image.draft(None, (int(image.size[0] / scale), int(image.size[1] / scale)))
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except DECODE_ERRORS as error:
-        raise Undecodable(f"cannot be decoded: {error}") from error
 
 
 def to_planes(image: Pillow.Image) -> Real[np.ndarray, "B H W"]:
@@ -188,15 +159,15 @@ def scale_values(pixels: Pixels, channels: int, value_range: tuple[float, ...]) 
 
 def draw_pixels(pixels: Pixels, value_range: tuple[float, ...] = ()) -> Pillow.Image:
     """Draw the first three bands as RGB, or the first as gray; without a range between the percentiles DISPLAYED."""
-    shown = 3 if len(pixels.values) >= 3 else 1
-    part = pixels._replace(values=pixels.values[:shown])
+    bands = 3 if len(pixels.values) >= 3 else 1
+    part = pixels._replace(values=pixels.values[:bands])
     if len(value_range) < 2 and not part.is_bytes:
-        values = to_channels(part, shown)
+        values = to_channels(part, bands)
         finite = values[np.isfinite(values)]
         low, high = np.percentile(finite, DISPLAYED).tolist() if finite.size else (0.0, 1.0)
         value_range = (low, max(high, low + 1e-6 * max(1.0, abs(low))))
-    planes = scale_values(part, shown, value_range).round().astype(np.uint8)
-    return Pillow.fromarray(planes[0] if shown == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0)))
+    planes = scale_values(part, bands, value_range).round().astype(np.uint8)
+    return Pillow.fromarray(planes[0] if bands == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0)))
 
 
 def parse_npy(content: bytes) -> np.ndarray:

@@ -15,13 +15,12 @@ from PIL import Image as Pillow
 
 from openjepa.data.crops import Crops, resample
 from openjepa.data.image_header import ImageForm, check_bands
+from openjepa.data.image_opening import load_pixels, open_content
 from openjepa.data.image_pixels import (
     Pixels,
     StoredPixels,
     decode_pixels,
     draw_pixels,
-    load,
-    open_stored,
     scale_values,
     to_channels,
     to_planes,
@@ -100,8 +99,8 @@ def open_pixels(
         return Pixels(content)
     if isinstance(content, StoredPixels):
         reads_as_before = value_range == LEGACY and content.form.is_deep
-        return open_stored(content) if reads_as_before else decode_pixels(content)
-    return content if value_range == LEGACY or not is_deep_mode(content) else Pixels(to_planes(load(content)))
+        return open_content(content.content) if reads_as_before else decode_pixels(content)
+    return content if value_range == LEGACY or not is_deep_mode(content) else Pixels(to_planes(load_pixels(content)))
 
 
 def crop_pixels(
@@ -147,7 +146,7 @@ def upright_image(
     Raises:
         Undecodable: the pixels cannot be decoded, or do not have so many channels.
     """
-    upright = load(image, scale)
+    upright = load_pixels(image, scale)
     if is_deep_mode(upright):
         is_legacy = value_range == LEGACY
         upright = legacy_bytes(upright) if is_legacy else draw_pixels(Pixels(to_planes(upright)), value_range)

@@ -17,9 +17,8 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write, read_json
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
-from openjepa.data.image_header import PNG_MAGIC, Undecodable
-from openjepa.data.image_io import IMAGE_SUFFIXES, read_bytes, read_image_file
-from openjepa.data.image_pixels import StoredPixels
+from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
+from openjepa.data.image_io import Undecodable, read_bytes, read_image_file
 from openjepa.data.image_values import is_deep_mode, upright_image
 from openjepa.data.listing import walk_files
 from openjepa.data.settings import Shards
@@ -134,7 +133,8 @@ def write_shard(shard: Shard) -> int:
     with atomic_write(shard.file) as temporary, tarfile.open(temporary, "w") as tar:
         for path, name in shard.images:
             address = parse_address(path)
-            suffix, content = file_suffix(path, address.name if address else path), read_bytes(path)
+            content = read_bytes(path)
+            suffix = file_suffix(content, address.name if address else path)
             if shard.size and suffix.lower() != ".npy":
                 try:
                     if resized := shrink_to_jpeg(path, shard.size, shard.quality):
@@ -148,21 +148,15 @@ def write_shard(shard: Shard) -> int:
     return undecodable
 
 
-def file_suffix(path: str, name: str) -> str:
-    """Return the suffix of a name, or of the image's format if the name has none (Parquet rows).
+def file_suffix(content: bytes, name: str) -> str:
+    """Return the suffix of a name, or the usual one of the image's format if the name has none (Parquet rows).
 
     Members of a tar without an image suffix are not read.
     """
     suffix = PurePosixPath(name).suffix
     if suffix.lower() in IMAGE_SUFFIXES:
         return suffix
-    try:
-        image = read_image_file(path, 0).content
-        if not isinstance(image, Pillow.Image):
-            return ".png" if isinstance(image, StoredPixels) and image.content.startswith(PNG_MAGIC) else ".tif"
-        return f".{(image.format or 'JPEG').lower()}"
-    except Undecodable:
-        return ".jpg"
+    return FORMAT_SUFFIXES.get(sniff_format(content[:SNIFF_BYTES]), (".jpg",))[0]
 
 
 def shrink_to_jpeg(path: str, size: int, quality: int) -> bytes:

@@ -10,8 +10,8 @@ import numpy as np
 from openjepa.core.console import info, warn
 from openjepa.core.distributed import is_main
 from openjepa.core.errors import UserError
-from openjepa.data.image_header import ImageForm, Undecodable, check_bands, check_extra
-from openjepa.data.image_io import file_form, read_image_file
+from openjepa.data.image_header import ImageForm, check_bands, check_extra
+from openjepa.data.image_io import Undecodable, file_form, read_image_file
 from openjepa.data.image_pixels import Pixels, to_channels
 from openjepa.data.image_values import LEGACY, open_pixels
 from openjepa.data.listing import path_suffix
@@ -106,9 +106,9 @@ def survey_files(paths: Sequence[str], channels: int) -> Survey:
     return Survey(forms, others)
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return up to `most` evenly spaced indices below `count`."""
-    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist() if count else []
+def evenly_spaced(count: int, limit: int) -> list[int]:
+    """Return up to `limit` evenly spaced indices below `count`."""
+    return np.linspace(0, count - 1, min(limit, count)).astype(int).tolist() if count else []
 
 
 def measure_range(paths: Sequence[str], channels: int, survey: Survey) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from openjepa.core.distributed import is_main, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.protocols import Dataset
+from openjepa.data.wrappers import Subset
 from openjepa.evaluation.evaluator import EncoderPair, Evaluator, ProbeInput, SplitFeatures
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features
@@ -18,6 +19,7 @@ from openjepa.evaluation.labeled import Split, find_task, split_labeled, task_ba
 from openjepa.evaluation.probing import ProbeResult, create_probes, run_probes
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.splits import choose_folds, innermost, sample_values
+from openjepa.evaluation.undecodable import fold_of_labeled, report_undecodable
 from openjepa.interop.pretrained import POOLED_KINDS, PretrainedEncoder
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
@@ -32,6 +34,7 @@ class Measurement(NamedTuple):
     encoders: dict[str, str]  # encoder -> fingerprint
     split: Split
     plural: str  # what the samples are called
+    used: tuple[int, int]  # samples to train on and to test that have a label and can be decoded
 
 
 def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings, pixels: bool) -> Measurement | None:
@@ -52,10 +55,13 @@ def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings,
             return None
     results: list[ProbeResult] = []
     label_free: dict[str, dict[str, float]] = {}
+    used = (0, 0)
     for encoder in compared:
         split, features = split_features_of(encoder, settings, probes, device)
+        if encoder is compared[0]:
+            used = count_used(split, features, settings.data, encoder.data)
         results += run_probes(probe_input(encoder.name, split, features, settings), probes)
-        train = DatasetEncoder(encoder, split.train, device)
+        train = DatasetEncoder(encoder, labeled_part(split.train, features.train), device)
         label_free[encoder.name] = label_free_metrics(train, features.test["last"], settings.seed)
     split = split_labeled(compared[0].data, settings.data, settings.seed)
     for name, compute in task_baselines(task, compared[0].data).items() if pixels else ():
@@ -64,7 +70,25 @@ def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings,
         results += run_probes(probe_input(name, split, features, settings), probes)
     encoders = {encoder.name: encoder.fingerprint for encoder in compared}
     about, plural = describe_measurement(split, settings, device), plural_of(compared[0].data)
-    return Measurement(results, label_free, about, encoders, split, plural)
+    return Measurement(results, label_free, about, encoders, split, plural, used)
+
+
+def count_used(split: Split, features: SplitFeatures, labeled: LabeledData, modality: Any) -> tuple[int, int]:
+    """Count the labeled samples to train on and to test that can be decoded; warn of the others.
+
+    Raises UserError if of one part no sample can be decoded.
+    """
+    report_undecodable(
+        split.train, features.train.label, modality, labeled.root, "" if split.divided else "to train on"
+    )
+    if not split.divided:
+        report_undecodable(split.test, features.test.label, modality, labeled.root, "to test")
+    return len(features.train.y), len(features.test.y)
+
+
+def labeled_part(data: Dataset, features: Features) -> Dataset:
+    """Return the samples that have a label, which can be decoded."""
+    return data if len(features.labeled) == len(data) else Subset(data, features.labeled)
 
 
 def describe_measurement(split: Split, settings: ProbeSettings, device: Device) -> dict[str, Any]:
@@ -93,7 +117,9 @@ def probe_input(name: str, split: Split, features: SplitFeatures, settings: Prob
     groups = sample_values(split.train, "groups") if split.divided else None
     groups = groups[features.train.labeled] if groups is not None else None
     chosen = choose_folds(settings.data, features.train.y, groups, settings.seed) if split.divided else ()
-    folds = split.folds or chosen
+    label = features.train.label
+    folds = tuple(fold_of_labeled(fold, label) for fold in split.folds) if (label < 0).any() else split.folds
+    folds = folds or chosen
     unit = getattr(innermost(split.train), "target_unit", "")
     return ProbeInput(settings.data.name, name, features, len(split.train.classes), folds, groups, unit)
 

@@ -225,7 +225,7 @@ class Image:
 
     def inspect(self, paths: list[str], workers: int) -> Iterator[FileFacts]:
         """Yield size, hashes and problems of every image file."""
-        return examine_files(paths, workers)
+        return examine_files(paths, workers, self.channels)
 
     def example_input(self, batch: int, more: int = 0) -> Float[Tensor, "B C H W"]:
         """Return normalized images of noise, of the trained size or `more` patches larger."""

@@ -16,8 +16,7 @@ from openjepa.core.capabilities import Suggests
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
-from openjepa.data.image_header import Undecodable
-from openjepa.data.image_io import IMAGE_SUFFIXES, read_image_file
+from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, read_image_file
 from openjepa.data.image_values import form_of
 from openjepa.data.listing import list_files
 from openjepa.masking.official import Official
@@ -157,19 +156,20 @@ def inspect_images(paths: list[str]) -> tuple[int, int]:
     Where all have the same number of bands, and it is 2, above 4 or that of arrays, this number.
     Raises UserError if none of the inspected files is an image.
     """
-    sides, bands = [], set()
+    sides, bands, reasons = [], set(), []
     inspected = [paths[i] for i in np.linspace(0, len(paths) - 1, min(SAMPLED_IMAGES, len(paths))).astype(int)]
     for path in inspected:
         try:
             image = read_image_file(path, 0)
-        except Undecodable:
+        except (Undecodable, OSError) as error:  # a run stops at a file that cannot be read
+            reasons.append(str(error))
             continue
         count = form_of(image).bands
         sides.append(min(image[:2]))
         bands.add(3 if count == 4 and Path(path).suffix.lower() != ".npy" else count)  # of TIFF: RGB and one more
     if not sides:
         raise UserError(
-            f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]}: "
+            f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]} ({reasons[0]}): "
             "does --data.root name the right folder?"
         )
     return int(np.median(sides)), bands.pop() if len(bands) == 1 else 3

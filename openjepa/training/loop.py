@@ -66,6 +66,7 @@ def train(
         if stop_signal:
             raise Interrupted(stop_signal)
         meters.on_end()
+    meters.on_finish()
 
 
 def is_due(done: int, every: int, total: int) -> bool:

@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor
 
-from openjepa.core.console import warn
+from openjepa.core.console import info, warn
 from openjepa.core.distributed import all_reduce_sum, is_main, rank_and_size
 from openjepa.core.errors import RunError
 from openjepa.core.types import Batch, Skipped
@@ -46,6 +46,8 @@ class Meters:
         self.wait_seconds += time.perf_counter() - self.step_end
         self.samples, self.skipped = self.samples + count, self.skipped + len(skipped)
         if new := set(skipped) - self.skipped_files:
+            if not self.skipped_files:
+                warn(f"{skipped[0].path} cannot be decoded ({skipped[0].reason}): skipped.jsonl lists all such files")
             self.skipped_files |= new
             log_skipped(self.settings.out, sorted(new))
         if self.skipped > max(8, self.settings.max_skipped * self.samples):
@@ -66,6 +68,12 @@ class Meters:
     def on_end(self) -> None:
         """Note the end of a step: the time from now until the next batch is a wait for data."""
         self.step_end = time.perf_counter()
+
+    def on_finish(self) -> None:
+        """Print how many files this rank skipped."""
+        if count := len(self.skipped_files):
+            files = "file that cannot be decoded was" if count == 1 else "files that cannot be decoded were"
+            info(f"skipped    {count:,} {files} replaced by others: {self.settings.out / 'skipped.jsonl'} says why")
 
     def report(
         self, done: int, results: dict[int, StepResult], hyperparameters: Hyperparameters, log: RunLog | None

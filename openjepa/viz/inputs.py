@@ -29,6 +29,8 @@ MAX_SHOWN = 64  # images in one figure
 
 MIN_REFERENCE = 8  # with fewer images the mean at a position would still show single images
 
+MAX_WARNINGS = 3  # files that cannot be decoded and are named
+
 BATCH_IMAGES = 64  # images per forward pass
 
 
@@ -147,10 +149,12 @@ def read_images(roots: tuple[str, ...], data: Any, count: int, num_shown: int = 
     read = samples.read(torch.tensor(rows), None)
     skipped = {each.path for each in read.skipped}
     good = [row for row in range(len(rows)) if samples.source(rows[row]) not in skipped]
-    for bad in read.skipped:
+    for bad in read.skipped[:MAX_WARNINGS]:
         warn(f"{bad.path} cannot be decoded ({bad.reason}): it is left out")
+    if len(read.skipped) > MAX_WARNINGS:
+        warn(f"{len(read.skipped) - MAX_WARNINGS} more cannot be decoded: jepa doctor tells why")
     if not good:
-        raise UserError(f"no {plural_of(data)[:-1]} in {' '.join(roots)} can be decoded: jepa doctor tells why")
+        raise UserError(f"no {plural_of(data)[:-1]} in {' '.join(roots)} can be decoded ({read.skipped[0].reason})")
     names = tuple(samples.source(rows[row]) for row in good)
     labels = tuple(samples.classes[int(read.label[row])] if len(samples.classes) > 1 else "" for row in good)
     num_shown = sum(row < len(front) for row in good) or min(num_shown, len(good))

@@ -78,12 +78,12 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
 
 
 def describe_split(result: Measurement) -> str:
-    """Return how many samples there are to train on and to test, in one line."""
-    train, test, how, *_ = result.split
+    """Return how many samples were used to train on and to test, in one line."""
+    train, how, (trained, tested) = result.split.train, result.split.how, result.used
     classes = f"{len(train.classes)} classes, " if train.classes else ""
     if result.split.divided:
-        return f"{classes}{len(train):,} {result.plural} ({how})"
-    return f"{classes}{len(train):,} {result.plural} to train on, {len(test):,} to test ({how})"
+        return f"{classes}{trained:,} {result.plural} ({how})"
+    return f"{classes}{trained:,} {result.plural} to train on, {tested:,} to test ({how})"
 
 
 def confusion_section(first: ProbeResult, classes: tuple[str, ...], out: Path) -> str:
