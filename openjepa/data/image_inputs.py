@@ -78,7 +78,7 @@ def open_input(image: ImageInput, channels: int, value_range: tuple[float, ...])
     if isinstance(image, Pillow.Image):
         content = open_pixels(image, value_range)
         if isinstance(content, Pixels):
-            return EncodedImage(*content.values.shape[1:], content.values)
+            return EncodedImage(content.form.height, content.form.width, content.values)
         upright = upright_image(content, channels, 1.0, value_range)
         return EncodedImage(upright.size[1], upright.size[0], upright)
     if not isinstance(image, Tensor | np.ndarray):

@@ -22,7 +22,7 @@ from openjepa.core.types import FileList, Layout, Tokens
 from openjepa.data.augment import color_jitter
 from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.doctor import FileFacts, examine_files
-from openjepa.data.image_files import ImageArray, ImageFiles, is_worth_packing, pack_images
+from openjepa.data.image_files import ImageArray, ImageFiles, PackedImages, is_worth_packing, pack_images
 from openjepa.data.image_inputs import ImageInput, evaluation_view, iter_images, thumbnail_of
 from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable
 from openjepa.data.image_values import LEGACY
@@ -210,12 +210,12 @@ class Image:
 
         Raises UserError if a range is set, but the images have 8 bits.
         """
-        files = data.config if isinstance(data, ImageFiles | ImageArray) else self
-        value_range = files.value_range
+        value_range = data.config.value_range if isinstance(data, ImageFiles | ImageArray) else self.value_range
         if self.mean:
             return self if value_range == self.value_range else dataclasses.replace(self, value_range=value_range)
-        is_set = len(self.value_range) > 1 and isinstance(data, ImageFiles)
-        if is_set and not survey_files(data.paths, self.channels).deep:
+        files = data.source_files[0] if isinstance(data, PackedImages) else data
+        is_set = len(self.value_range) > 1
+        if is_set and isinstance(files, ImageFiles) and not survey_files(files.paths, self.channels).deep:
             raise UserError("--data.value-range has no effect on images of 8 bits: leave it out")
         mean, std = measure_mean_std(data)
         return dataclasses.replace(self, mean=mean, std=std, value_range=value_range)

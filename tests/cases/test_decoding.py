@@ -305,11 +305,11 @@ def test_damaged_compressed_tiffs_write_nothing_to_the_terminal(tmp_path, capfd)
 
 
 def test_arrays_have_the_channels_of_the_run(tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros((40, 40, 5), np.uint8))
+    np.save(tmp_path / "x.npy", np.zeros((40, 40, 7), np.uint8))
     (tmp_path / "x.npy").rename(tmp_path / "X.NPY")
     file = str(tmp_path / "X.NPY")
-    assert decode_image(file, 5).shape == (5, 40, 40)
-    assert examine_file(file, 5).findings == ("blank",) and examine_file(file, 3).findings == ("undecodable",)
+    assert decode_image(file, 7).shape == (7, 40, 40)
+    assert examine_file(file, 7).findings == ("blank",) and examine_file(file, 3).findings == ("undecodable",)
 
 
 def training_skips(files: list[str], channels: int) -> list[bool]:
