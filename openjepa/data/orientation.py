@@ -54,7 +54,7 @@ def decode_raw_profile(text: str) -> bytes:
 
 
 def exif_orientation(exif: bytes) -> int | None:
-    """Return the orientation in EXIF data; None if there is none, 1 if it is not a number from 1 to 8."""
+    """Return the orientation in EXIF data; None without one, 1 if it is not a number from 1 to 8."""
     data = re.sub(rb"^(Exif\0\0){1,2}", b"", exif)
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:

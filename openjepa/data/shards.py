@@ -149,7 +149,7 @@ def write_shard(shard: Shard) -> int:
 
 
 def file_suffix(content: bytes, name: str) -> str:
-    """Return the suffix of a name, or the usual one of the image's format if the name has none (Parquet rows).
+    """Return the suffix of a name, or the first one of its format if the name has none (Parquet rows).
 
     Members of a tar without an image suffix are not read.
     """
