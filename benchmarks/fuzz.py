@@ -31,7 +31,8 @@ from openjepa.cli.shards import shards as make_shards
 from openjepa.core.errors import UserError
 from openjepa.data import image_io
 from openjepa.data.crops import center_crops
-from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, crop_file, read_bytes, read_image_file
+from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, read_bytes, read_image_file
+from openjepa.data.image_values import crop_file
 from openjepa.data.listing import list_files
 from openjepa.data.settings import Shards
 from openjepa.interop.imported import ImportOptions

@@ -230,7 +230,7 @@ SETTINGS = {
         ("not finite", "--data.color-jitter must be finite, got nan"),
         ("threads", "--threads must be >= 0 (0 = all cores), got -1"),
         ("aspect", "is not a range above 0: try --data.crop-aspect"),
-        ("channels", "have 1 or 3 channels, not 4: give .npy files"),
+        ("channels", "has 3 bands of 8 bits, not 4 channels: to train on such images, type --data.channels 3"),
         ("hold", "must be < 1, and both >= 0, got 0.3 and 0.9: try --optim.warmup 0.1"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from openjepa.cli.pretrain import pretrain
@@ -101,7 +101,7 @@ def agreement_scores(result: Agreement) -> list[Score]:
     return scores + [Score(task, name, "cosine", value, unit="") for name, value in cosines.items()]
 
 
-def compare_with_control(decoder: LoadedDecoder, view: UInt8[Tensor, "B C H W"], seed: int, steps: int) -> Agreement:
+def compare_with_control(decoder: LoadedDecoder, view: Real[Tensor, "B C H W"], seed: int, steps: int) -> Agreement:
     """Sample each image from its own condition and from another image's; compare their features with the image's."""
     mask = decoder_mask(decoder, len(view), CENTER_BOX if decoder.decodes_predictions else None, seed)
     own = decoder_conditions(decoder, view, mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
@@ -15,7 +15,7 @@ GRAY_WEIGHTS = torch.tensor([0.299, 0.587, 0.114])  # luma of red, green, blue (
 JITTER_PROBABILITY, GRAY_PROBABILITY = 0.8, 0.2  # per view (SimCLR, arXiv 2002.05709, appendix A)
 
 
-def color_jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, rng: CounterRNG) -> UInt8[Tensor, "B 3 H W"]:
+def color_jitter(views: Real[Tensor, "B 3 H W"], strength: float, rng: CounterRNG) -> Real[Tensor, "B 3 H W"]:
     """Jitter brightness, contrast, saturation and hue, and turn some views gray.
 
     Brightness, contrast and saturation change by up to 0.8·strength, hue by up to 0.2·strength of a full turn.
@@ -36,7 +36,7 @@ def color_jitter(views: UInt8[Tensor, "B 3 H W"], strength: float, rng: CounterR
     matrix = (brightness * contrast)[:, None, None] * (saturate @ hue_rotation(turn))
     level = (views.float().mean((2, 3)) @ GRAY_WEIGHTS) * brightness  # mean gray level, which contrast keeps
     jittered = torch.einsum("bij,bjhw->bihw", matrix, views.float()) + (level * (1 - contrast)).view(-1, 1, 1, 1)
-    return jittered.round().clamp(0, 255).to(torch.uint8)
+    return (jittered.round() if views.dtype == torch.uint8 else jittered).clamp(0, 255).to(views.dtype)
 
 
 def hue_rotation(angle: Float[Tensor, "B"]) -> Float[Tensor, "B 3 3"]:

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from openjepa.core.options import EvalCrop
@@ -73,8 +73,8 @@ def center_crops(size: tuple[int, int], height: Float[Tensor, "B"], width: Float
     return Crops((height - h) / 2, (width - w) / 2, h, w, torch.zeros(len(h), dtype=torch.bool))
 
 
-def resample(images: UInt8[Tensor, "B C H W"], crop: Crops, size: tuple[int, int]) -> UInt8[Tensor, "B C h w"]:
-    """Resize every box to `size` in one call.
+def resample(images: Real[Tensor, "B C H W"], crop: Crops, size: tuple[int, int]) -> Real[Tensor, "B C h w"]:
+    """Resize every box to `size` in one call: bytes to bytes, floats to floats.
 
     Bilinear interpolation with antialiasing, written as two matmuls with triangle weights.
     """
@@ -84,8 +84,9 @@ def resample(images: UInt8[Tensor, "B C H W"], crop: Crops, size: tuple[int, int
     columns = torch.where(crop.flip[:, None, None], columns.flip(1), columns)
     lines = images.transpose(1, 2).reshape(batch, height, channels * width).float()  # all channels in one matmul
     views = (rows @ lines).view(batch, size[0] * channels, width) @ columns.mT
-    views = views.round_().clamp_(0, 255).to(torch.uint8).view(batch, size[0], channels, size[1])
-    return views.transpose(1, 2).contiguous()
+    if images.dtype == torch.uint8:
+        views = views.round_().clamp_(0, 255).to(torch.uint8)
+    return views.view(batch, size[0], channels, size[1]).transpose(1, 2).contiguous()
 
 
 def triangle_weights(

@@ -21,8 +21,10 @@ from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import ARCHIVE_SUFFIXES, SHARDS_FILE, parse_address
 from openjepa.data.crops import center_crops
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
-from openjepa.data.image_io import EncodedImage, crop_file, encoded_image, read_bytes
+from openjepa.data.image_io import encoded_image, read_bytes
 from openjepa.data.image_opening import Undecodable, count_frames
+from openjepa.data.image_pixels import Pixels, draw_pixels
+from openjepa.data.image_values import EncodedImage, crop_file, form_of, open_pixels
 from openjepa.data.orientation import ORIENTATION
 
 FINDINGS = {  # finding -> what a training run does with such a file
@@ -36,7 +38,9 @@ FINDINGS = {  # finding -> what a training run does with such a file
     "giant": "decodes it slowly: downscale the file once",
     "narrow": "crops it where crops fit, otherwise takes the center",
     "wrong ending": "reads it by its content",
-    "odd colors": "converts it to RGB; of 16 bits the upper 8 are kept",
+    "odd colors": "converts it to RGB",
+    "more than 8 bits": "scales its values by the range that it measures on the data set, or that you give",
+    "fourth band": "reads the first three as RGB and ignores it; --data.channels 4 reads it",
     "transparent": "puts it on a white background",
     "turned": "rotates it upright by its EXIF data",
     "animated": "reads the first frame",
@@ -114,6 +118,9 @@ def decode_square(file: EncodedImage, channels: int) -> Pillow.Image:
     Raises:
         Undecodable: the pixels cannot be decoded.
     """
+    content = open_pixels(file.content, ())
+    if isinstance(content, Pixels) and not content.is_bytes:
+        return draw_pixels(content).resize((DECODED_SIDE, DECODED_SIDE), Pillow.Resampling.BILINEAR)
     height, width = (torch.tensor([float(side)]) for side in file[:2])
     size = (DECODED_SIDE, DECODED_SIDE)
     planes = crop_file(file, channels, center_crops(size, height, width, "squash"), 0, size)
@@ -132,13 +139,17 @@ def find_unusual_properties(file: EncodedImage, content: bytes, path: str) -> It
     suffix = PurePosixPath(address.name if address else path).suffix.lower()
     if suffix in IMAGE_SUFFIXES and suffix not in FORMAT_SUFFIXES[sniff_format(content[:SNIFF_BYTES])]:
         yield "wrong ending"
-    image = file.content
-    if isinstance(image, np.ndarray):
-        return
-    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
-        yield "odd colors"
-    if "A" in image.mode or "transparency" in image.info:
+    image, form = file.content, form_of(file)
+    if form.is_deep:
+        yield "more than 8 bits"
+    if form.bands == 4 and not isinstance(image, np.ndarray):
+        yield "fourth band"
+    if form.alpha >= 0:
         yield "transparent"
+    if not isinstance(image, Pillow.Image):
+        return
+    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1") and not form.is_deep:
+        yield "odd colors"
     if image.getexif().get(ORIENTATION, 1) != 1:
         yield "turned"
     if count_frames(content) > 1:

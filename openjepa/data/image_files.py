@@ -5,6 +5,7 @@ B batch  S samples  C channels  H height  W width
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from openjepa.core.errors import UserError
@@ -25,7 +26,8 @@ from openjepa.core.types import Samples, Skipped
 from openjepa.data.archives import label_folder
 from openjepa.data.crops import Crops, resample
 from openjepa.data.file_labels import FileLabels, number_names
-from openjepa.data.image_io import EncodedImage, Undecodable, crop_file, decode_image, image_size, read_image_file
+from openjepa.data.image_io import Undecodable, decode_image, image_size, read_image_file
+from openjepa.data.image_values import EncodedImage, crop_file
 from openjepa.data.listing import MappedPathList
 
 MAX_REPLACEMENTS = 16  # consecutive undecodable files before the run stops
@@ -34,19 +36,21 @@ FILES_IN_MEMORY = 16  # encoded files held in memory at a time
 
 MAX_PACKED_SIDE = 96  # pixels; datasets with a longer side are not packed
 
-View = UInt8[np.ndarray, "C h w"]
+View = Real[np.ndarray, "C h w"]
 
 
 @runtime_checkable
 class ImageViews(Protocol):
-    """The part of the image modality that a dataset needs: view size, cropping and augmentation."""
+    """The part of the image modality that a dataset needs: view size, range of values, cropping and augmentation."""
 
     @property
     def channels(self) -> int: ...
     @property
     def size(self) -> tuple[int, int]: ...
+    @property
+    def value_range(self) -> tuple[float, ...]: ...
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], rng: CounterRNG | None) -> Crops: ...
-    def augment(self, views: UInt8[Tensor, "B C H W"], rng: CounterRNG | None) -> UInt8[Tensor, "B C H W"]: ...
+    def augment(self, views: Real[Tensor, "B C H W"], rng: CounterRNG | None) -> Real[Tensor, "B C H W"]: ...
 
 
 class ImageArray:
@@ -58,7 +62,7 @@ class ImageArray:
     def __init__(
         self,
         config: ImageViews,
-        array: UInt8[Tensor, "S C H W"],
+        array: Real[Tensor, "S C H W"],
         label: Int[Tensor, "S"],
         fingerprint: str,
         classes: tuple[str, ...] = (),
@@ -173,7 +177,7 @@ class ImageFiles:
             while isinstance(view, Skipped):
                 skipped.append(view)
                 if rng is None:
-                    view = np.zeros((self.config.channels, *self.config.size), np.uint8)
+                    view = np.zeros((self.config.channels, *self.config.size), view_type(self.config))
                     break
                 row_rng = rng.select(np.array([row]))
                 replacement = replacement_index(row_rng, len(skipped) - 1, len(self), view)
@@ -192,7 +196,7 @@ class ImageFiles:
             view = files.popleft()  # drops our reference, which frees the decoded image
             if isinstance(view, EncodedImage):
                 try:
-                    view = crop_file(view, self.config.channels, crop, row, self.config.size)
+                    view = crop_file(view, self.config.channels, crop, row, self.config.size, self.config.value_range)
                 except Undecodable as error:
                     view = Skipped(self.paths[index[row]], str(error))
             yield view
@@ -204,6 +208,11 @@ class ImageFiles:
             return read_image_file(self.paths[index], self.config.channels)
         except Undecodable as error:
             return Skipped(self.paths[index], str(error))
+
+
+def view_type(config: ImageViews) -> type[np.generic]:
+    """Return the type of a view's values: bytes, or floats on the same scale where a range of values is known."""
+    return np.float32 if len(config.value_range) > 1 else np.uint8
 
 
 def replacement_index(rng: CounterRNG, attempt: int, count: int, bad: Skipped) -> int:
@@ -236,18 +245,20 @@ def pack_images(files: ImageFiles, cache: Path) -> Dataset:
 
     Return `files` unchanged if one of them is too large.
     """
-    channels = files.config.channels
-    store, index = cache / f"{files.fingerprint}-{channels}.pixels", cache / f"{files.fingerprint}-{channels}.json"
+    channels, value_range = files.config.channels, files.config.value_range
+    scaled = hashlib.sha256(repr(value_range).encode()).hexdigest()[:12] if len(value_range) > 1 else ""
+    name = "-".join(filter(None, (files.fingerprint, str(channels), scaled)))
+    store, index = cache / f"{name}.pixels", cache / f"{name}.json"
     if not index.exists():
         sizes, reasons = measure_sizes(files)
         if sizes.max() > MAX_PACKED_SIDE:
             return files
         shape = (len(files), channels, *sizes.max(0).tolist())
         with atomic_write(store) as temporary:
-            array = np.memmap(temporary, np.uint8, "w+", shape=shape)
+            array = np.memmap(temporary, view_type(files.config), "w+", shape=shape)
             for number, path in enumerate(files.paths):
                 try:
-                    image = decode_image(path, channels)
+                    image = decode_image(path, channels, value_range)
                     array[number, :, : image.shape[1], : image.shape[2]] = image
                 except Undecodable as error:
                     reasons[number] = str(error)
@@ -277,7 +288,8 @@ class PackedImages(ImageArray):
         self.source_files = files, store, index
         content = json.loads(index.read_text(encoding="utf-8"))
         shape = content["shape"]
-        array = torch.from_file(str(store), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(*shape)
+        dtype = torch.uint8 if view_type(files.config) is np.uint8 else torch.float32
+        array = torch.from_file(str(store), shared=False, size=int(np.prod(shape)), dtype=dtype).view(*shape)
         undecodable = {int(key): Skipped(files.paths[int(key)], reason) for key, reason in content["bad"].items()}
         label = files.label.clone()
         label[list(undecodable)] = -1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import re
 
-FORMAT_SUFFIXES = {  # formats that can be read -> file endings in lower case, the usual one first
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
+FORMAT_SUFFIXES = {  # formats that can be read -> file endings in lower case; the first one names new files
+    "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff", ".btf"),
+    "TIFF": (".tiff", ".tif", ".btf"),
     "GIF": (".gif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "AVIF": (".avif", ".avifs"),

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Real
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -16,16 +16,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
 from openjepa.data.archives import parse_address
 from openjepa.data.crops import center_crops
-from openjepa.data.image_io import (
-    MODES,
-    EncodedImage,
-    Undecodable,
-    crop_file,
-    load_npy,
-    open_image,
-    read_image_file,
-    upright_image,
-)
+from openjepa.data.image_io import Undecodable, read_image_file
+from openjepa.data.image_pixels import Pixels, StoredPixels, decode_pixels, draw_pixels
+from openjepa.data.image_values import EncodedImage, crop_file, open_pixels, upright_image
 
 ImageInput = Pillow.Image | np.ndarray | Tensor | str | Path
 
@@ -41,20 +34,25 @@ class EvaluationCrop(Protocol):
     @property
     def channels(self) -> int: ...
     @property
+    def value_range(self) -> tuple[float, ...]: ...
+    @property
     def eval_crop(self) -> EvalCrop: ...
 
 
-def evaluation_view(image: ImageInput, data: EvaluationCrop, size: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
-    """Return the evaluation view of an image, as bytes. Raises UserError if it is not an image or cannot be decoded."""
+def evaluation_view(image: ImageInput, data: EvaluationCrop, size: tuple[int, int]) -> Real[Tensor, "C h w"]:
+    """Return the evaluation view of an image, on the scale of bytes.
+
+    Raises UserError if it is not an image or cannot be decoded.
+    """
     if not (isinstance(size, tuple) and len(size) == 2 and all(side > 0 and side % data.patch == 0 for side in size)):
         raise UserError(
             f"the size must be a height and width in multiples of {data.patch}, got {size}: try {data.size}"
         )
     try:
-        file = open_input(image, data.channels)
+        file = open_input(image, data.channels, data.value_range)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
         crop = center_crops(size, sides[:, 0], sides[:, 1], data.eval_crop)
-        return torch.from_numpy(np.ascontiguousarray(crop_file(file, data.channels, crop, 0, size)))
+        return torch.from_numpy(np.ascontiguousarray(crop_file(file, data.channels, crop, 0, size, data.value_range)))
     except Undecodable as error:
         raise UserError(f"{describe_input(image)}: {error}") from error
 
@@ -71,34 +69,40 @@ def iter_images(images: ImageInput | Sequence[ImageInput]) -> Iterator[ImageInpu
         raise UserError(f"a {type(images).__name__} is not an image: give a path, a PIL image, an array or a tensor")
 
 
-def open_input(image: ImageInput, channels: int) -> EncodedImage:
+def open_input(image: ImageInput, channels: int, value_range: tuple[float, ...]) -> EncodedImage:
     """Open an image of any type, ready to be cropped. Raises UserError or Undecodable if it is not an image."""
     if isinstance(image, str | Path):
         if not parse_address(str(image)) and not Path(image).is_file():
             raise UserError(f"{image} is not a file: give the path of an image")
         return read_image_file(str(image), channels)
     if isinstance(image, Pillow.Image):
-        upright = upright_image(image, channels)
+        content = open_pixels(image, value_range)
+        if isinstance(content, Pixels):
+            return EncodedImage(content.form.height, content.form.width, content.values)
+        upright = upright_image(content, channels, 1.0, value_range)
         return EncodedImage(upright.size[1], upright.size[0], upright)
     if not isinstance(image, Tensor | np.ndarray):
         raise UserError(f"a {type(image).__name__} is not an image: give a path, a PIL image, an array or a tensor")
-    return open_array(image, channels)
+    return open_array(image, channels, value_range)
 
 
-def open_array(image: np.ndarray | Tensor, channels: int) -> EncodedImage:
-    """Open a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W). Raises UserError for others."""
+def open_array(image: np.ndarray | Tensor, channels: int, value_range: tuple[float, ...]) -> EncodedImage:
+    """Open an array (H, W) or (H, W, C), or a tensor (C, H, W).
+
+    Raises UserError unless they hold bytes, or real numbers where a range of values is known.
+    """
     array = image.cpu().numpy() if isinstance(image, Tensor) else image
-    if array.dtype != np.uint8:
+    if array.dtype != np.uint8 and (len(value_range) < 2 or array.dtype.kind not in "uif"):
         raise UserError(
             f"pixels must be uint8, got {array.dtype}: for values in [0, 1] give (255 * x).round() as uint8"
         )
     if array.size == 0:
         raise UserError(f"an image of shape {tuple(image.shape)} has no pixels")
-    if isinstance(image, np.ndarray) and channels in MODES and may_be_pillow(array):
-        return open_input(Pillow.fromarray(array[..., 0] if array.shape[2:] == (1,) else array), channels)
-    if isinstance(image, np.ndarray) and array.ndim == 3:
-        array = array.transpose(2, 0, 1)
-    if array.ndim != 3 or len(array) != channels:
+    if isinstance(image, np.ndarray) and array.dtype == np.uint8 and channels in (1, 3) and may_be_pillow(array):
+        return open_input(Pillow.fromarray(array[..., 0] if array.shape[2:] == (1,) else array), channels, value_range)
+    if isinstance(image, np.ndarray) and array.ndim in (2, 3):
+        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if array.ndim != 3 or (len(array) != channels and (isinstance(image, Tensor) or len(array) != 1 or channels != 3)):
         expected = "(C, H, W)" if isinstance(image, Tensor) else "(H, W, C)"
         raise UserError(
             f"an image of shape {tuple(image.shape)} does not have {channels} channels: the shape must be {expected}"
@@ -116,17 +120,14 @@ def describe_input(image: ImageInput) -> str:
     return str(image) if isinstance(image, str | Path) else f"this {type(image).__name__}"
 
 
-def thumbnail_of(path: str, side: int) -> Pillow.Image:
+def thumbnail_of(path: str, side: int, value_range: tuple[float, ...] = ()) -> Pillow.Image:
     """Load a whole image in RGB, its longer side of `side` pixels. Raises Undecodable or OSError."""
-    picture = upright_image(open_image(path), 3, 1.0) if not path.lower().endswith(".npy") else array_picture(path)
+    content = read_image_file(path, 0).content
+    if isinstance(content, Pillow.Image):
+        picture = upright_image(content, 3, 1.0, value_range)
+    else:
+        pixels = decode_pixels(content) if isinstance(content, StoredPixels) else Pixels(content)
+        picture = draw_pixels(pixels, value_range).convert("RGB")
     scale = side / max(picture.size)
     size = max(1, round(picture.size[0] * scale)), max(1, round(picture.size[1] * scale))
     return picture.resize(size, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST, reducing_gap=2)
-
-
-def array_picture(path: str) -> Pillow.Image:
-    """Load the first three channels of a .npy file, or the first one if it has fewer."""
-    array = load_npy(path)
-    if array.dtype != "uint8" or array.ndim != 3:
-        raise Undecodable(f"{array.dtype} of shape {array.shape}")
-    return Pillow.fromarray(array[..., :3] if array.shape[2] >= 3 else array[..., 0]).convert("RGB")

@@ -17,7 +17,8 @@ from openjepa.core.fileio import atomic_write, read_json
 from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import SHARDS_FILE, list_members, parse_address
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
-from openjepa.data.image_io import Undecodable, open_image, read_bytes, upright_image
+from openjepa.data.image_io import Undecodable, read_bytes, read_image_file
+from openjepa.data.image_values import is_deep_mode, upright_image
 from openjepa.data.settings import Shards
 from openjepa.data.walking import walk_files
 
@@ -148,7 +149,7 @@ def write_shard(shard: Shard) -> int:
 
 
 def file_suffix(content: bytes, name: str) -> str:
-    """Return the suffix of a name, or the usual one of the image's format if the name has none (Parquet rows).
+    """Return the suffix of a name, or the first one of its format if the name has none (Parquet rows).
 
     Members of a tar without an image suffix are not read.
     """
@@ -161,12 +162,16 @@ def file_suffix(content: bytes, name: str) -> str:
 def shrink_to_jpeg(path: str, size: int, quality: int) -> bytes:
     """Encode an image upright as JPEG with a shorter side of `size`.
 
-    Return no bytes if the image is not larger than that, or too long for a JPEG file.
+    Return no bytes if the image is not larger than that, too long for a JPEG file, or has more than 8 bits per value or
+    other bands than gray and RGB, which a JPEG file cannot hold.
 
     Raises:
         Undecodable: the image cannot be decoded.
     """
-    with open_image(path) as image:
+    image = read_image_file(path, 0).content
+    if not isinstance(image, Pillow.Image) or is_deep_mode(image):
+        return b""
+    with image:
         gray, side = image.mode in ("1", "L"), min(image.size)
         if side <= size:
             return b""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from torch import Tensor
 
 from openjepa.core.capabilities import Inverts, PatchGrid, require
@@ -76,7 +76,7 @@ def decoder_mask(decoder: LoadedDecoder, count: int, box: Box | None, seed: int)
 
 
 @torch.no_grad()
-def decoder_conditions(decoder: LoadedDecoder, view: UInt8[Tensor, "B C H W"], mask: Masks) -> Conditions:
+def decoder_conditions(decoder: LoadedDecoder, view: Real[Tensor, "B C H W"], mask: Masks) -> Conditions:
     """Compute the condition from which each image is sampled."""
     batch = Batch((view,), torch.arange(len(view)), (mask,))
     return Conditions(decoder.method.targets(decoder.device.move(batch)).x.cpu())
@@ -90,7 +90,7 @@ def pooled_condition(decoder: LoadedDecoder, tokens: Tokens) -> Float[Tensor, "B
 
 def sample_images(
     decoder: LoadedDecoder,
-    view: UInt8[Tensor, "B C H W"],
+    view: Real[Tensor, "B C H W"],
     conditions: Conditions,
     mask: Masks,
     samples: int,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Real
 from torch import Tensor
 
 from openjepa.core.errors import UserError
@@ -107,7 +107,7 @@ def wrap_transformers(network: Any, mean_std: tuple[Sequence[float], Sequence[fl
     if is_mae:
         config.mask_ratio = 0.0
 
-    def layers(view: UInt8[Tensor, "B C H W"]) -> LayerFeatures:
+    def layers(view: Real[Tensor, "B C H W"]) -> LayerFeatures:
         order = torch.linspace(0, 1, data.grid[0] * data.grid[1], device=view.device).expand(len(view), -1)
         extra = {"noise": order} if is_mae else {}  # increasing noise keeps the order of patches
         out = network(pixel_values=data.normalize(view), output_hidden_states=True, **extra)

@@ -22,6 +22,7 @@ from openjepa.interop.imported import (
 )
 from openjepa.interop.key_maps import HF4, HF5, StateDict, position_table, read_sizes, strip_prefix
 from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.raw_values import range_entry, raw_normalization, undo_raw_normalization
 from openjepa.modalities.image import Image
 from openjepa.training.run_folder import Provenance
 
@@ -122,6 +123,9 @@ def read_preprocessing(folder: Path, config: dict[str, Any]) -> tuple[Preprocess
         reason = "its processor says 0.5" if mean and std else "its files state none"
         note = f"ImageNet's mean and standard deviation are used, because {reason}"
         return Preprocessing((height, width), *IMAGENET_MEAN_STD), (note,)
+    value_range = channel_values(processor.get("value_range"))
+    if len(value_range) in (2, 2 * len(mean)) and len(mean) == len(std):
+        return Preprocessing((height, width), *undo_raw_normalization(value_range, mean, std), value_range), ()
     return Preprocessing((height, width), mean, std), ()
 
 
@@ -190,6 +194,9 @@ def ijepa_config(encoder: PretrainedEncoder) -> dict[str, Any]:
 def processor_config(data: Image) -> dict[str, Any]:
     """Return the processor that reproduces our evaluation view: bilinear, largest centered square, our mean and std.
 
+    A range of values becomes part of scale, mean and std, so that the processor takes arrays of raw values; it cannot
+    clip them. `value_range` is for our reader.
+
     Differs: for rectangular encoders the processors cannot crop to another aspect ratio; the whole image is squashed,
     which is the same for images of that aspect ratio.
     """
@@ -201,15 +208,17 @@ def processor_config(data: Image) -> dict[str, Any]:
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
     }
+    scale, mean, std = raw_normalization(data)
     return {
         "image_processor_type": "CLIPImageProcessor" if square else "ViTImageProcessor",
-        "do_convert_rgb": True,
+        "do_convert_rgb": len(data.value_range) < 2,
         "do_resize": True,
         "resample": 2,
         **(crop if square else {"size": {"height": height, "width": width}}),
         "do_rescale": True,
-        "rescale_factor": 1 / 255,
+        "rescale_factor": scale,
         "do_normalize": True,
-        "image_mean": list(data.mean),
-        "image_std": list(data.std),
+        "image_mean": mean,
+        "image_std": std,
+        **range_entry(data),
     }

@@ -85,6 +85,7 @@ class Preprocessing(NamedTuple):
     size: tuple[int, int] | None = None  # None: square, from the number of positions
     mean: tuple[float, ...] = IMAGENET_MEAN_STD[0]
     std: tuple[float, ...] = IMAGENET_MEAN_STD[1]
+    value_range: tuple[float, ...] = ()  # of images with more than 8 bits
 
 
 def config_of_sizes(
@@ -115,8 +116,9 @@ def config_of_sizes(
         method = dataclasses.replace(method, predictor=PredictorConfig(predictor.dim, predictor.depth))
     if len(preprocessing.mean) != channels:
         preprocessing = preprocessing._replace(mean=(0.5,) * channels, std=(0.5,) * channels)
+    mean, std, value_range = preprocessing[1:]
     return Pretrain(
-        data=Image(size=size, patch=patch, channels=channels, mean=preprocessing.mean, std=preprocessing.std),
+        data=Image(size=size, patch=patch, channels=channels, value_range=value_range, mean=mean, std=std),
         method=method,
         masks=Official(),
     )

@@ -10,7 +10,9 @@ from openjepa.core.fileio import read_json
 from openjepa.core.markdown import markdown_name
 from openjepa.core.registry import name_of
 from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.raw_values import range_text
 from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
 from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain
 
@@ -99,7 +101,8 @@ def encoder_facts(encoder: PretrainedEncoder) -> list[str]:
     if not isinstance(data, PatchGrid):
         size = f", {data.describe()}" if isinstance(data, Describes) else ""
         return [architecture.replace("vision ", ""), f"Input: {modality_name(data)}{size}"]
-    return [f"{architecture}; patches of {data.patch} px, no class token", image_facts(data)]
+    raw = range_text(data) if isinstance(data, Image) else ""
+    return [f"{architecture}; patches of {data.patch} px, no class token", image_facts(data), *([raw] if raw else [])]
 
 
 def image_facts(data: Any) -> str:

@@ -21,6 +21,7 @@ from openjepa.interop.imported import (
 )
 from openjepa.interop.key_maps import TIMM, StateDict, position_table, read_sizes
 from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.raw_values import range_entry
 from openjepa.training.run_folder import Provenance
 
 WEIGHTS_FILE = "model.safetensors"
@@ -45,7 +46,8 @@ def read_timm(path: Path, options: ImportOptions) -> ImportedWeights:
     sizes = read_sizes(state, TIMM, str(path))
     model_args, pretrained = config_section(config, "model_args"), config_section(config, "pretrained_cfg")
     heads = options.num_heads or positive_int(model_args, "num_heads")
-    settings = config_of_sizes(sizes, None, heads, timm_preprocessing(model_args, pretrained), str(path))
+    preprocessing = timm_preprocessing(model_args, pretrained, channel_values(config.get("value_range")))
+    settings = config_of_sizes(sizes, None, heads, preprocessing, str(path))
     stated_license = pretrained["license"] if isinstance(pretrained.get("license"), str) else ""
     license = options.license or license_of_card(folder) or stated_license
     assumption = "ImageNet's mean and standard deviation are used, because its files state none"
@@ -54,13 +56,15 @@ def read_timm(path: Path, options: ImportOptions) -> ImportedWeights:
     return ImportedWeights(settings, networks, Provenance(path.name, "timm", license, notes))
 
 
-def timm_preprocessing(model_args: dict[str, Any], pretrained: dict[str, Any]) -> Preprocessing:
+def timm_preprocessing(
+    model_args: dict[str, Any], pretrained: dict[str, Any], value_range: tuple[float, ...] = ()
+) -> Preprocessing:
     """Return how images are prepared, by timm's config; ImageNet's mean and standard deviation by default."""
     size = model_args.get("img_size")
     pair = (size[0], size[1]) if isinstance(size, list) and [type(side) for side in size] == [int, int] else None
     mean = channel_values(pretrained.get("mean")) or IMAGENET_MEAN_STD[0]
     std = channel_values(pretrained.get("std")) or IMAGENET_MEAN_STD[1]
-    return Preprocessing(pair, mean, std)
+    return Preprocessing(pair, mean, std, value_range)
 
 
 def config_section(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -102,5 +106,6 @@ def write_timm(state: StateDict, encoder: PretrainedEncoder, folder: Path, licen
             "num_classes": 0,
             "license": license,
         },
+        **range_entry(data),
     }
     write_json(config, folder / "config.json")

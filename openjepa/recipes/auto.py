@@ -16,7 +16,8 @@ from openjepa.core.capabilities import Suggests
 from openjepa.core.config import parse_duration
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
-from openjepa.data.image_io import Undecodable, load_npy, open_image
+from openjepa.data.image_io import Undecodable, read_image_file
+from openjepa.data.image_values import form_of
 from openjepa.masking.official import Official
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -149,39 +150,28 @@ def gpu_config(data: Image, count: int) -> AutoConfig:
 
 
 def inspect_images(paths: list[str]) -> tuple[int, int]:
-    """Return the median shorter side, and the channels: 1 if all inspected images are gray, else 3, or those of .npy.
+    """Return the median shorter side, and the channels: 1 if all inspected images are gray, else 3.
 
+    Where all have the same number of bands, and it is 2, above 4 or that of arrays, this number.
     Raises UserError if none of the inspected files is an image.
     """
-    sides, gray, channels, reasons = [], [], 3, []
+    sides, bands, reasons = [], set(), []
     inspected = [paths[i] for i in np.linspace(0, len(paths) - 1, min(SAMPLED_IMAGES, len(paths))).astype(int)]
     for path in inspected:
         try:
-            if Path(path).suffix.lower() == ".npy":
-                height, width, channels = npy_shape(path)
-                sides.append(min(height, width))
-                gray.append(False)
-                continue
-            with open_image(path) as image:
-                sides.append(min(image.size))
-                gray.append(image.mode in ("1", "L", "I", "I;16", "F"))
+            image = read_image_file(path, 0)
         except (Undecodable, OSError) as error:  # a run stops at a file that cannot be read
             reasons.append(str(error))
+            continue
+        count = form_of(image).bands
+        sides.append(min(image[:2]))
+        bands.add(3 if count == 4 and Path(path).suffix.lower() != ".npy" else count)  # of TIFF: RGB and one more
     if not sides:
         raise UserError(
             f"none of the {len(inspected)} files inspected is an image, the first is {paths[0]} ({reasons[0]}): "
             "does --data.root name the right folder?"
         )
-    return int(np.median(sides)), 1 if all(gray) else channels
-
-
-def npy_shape(path: str) -> tuple[int, int, int]:
-    """Return height, width and channels of an image in a .npy file. Raises UserError if it has other axes."""
-    shape = load_npy(path).shape
-    if len(shape) != 3:
-        raise UserError(f"{path} must be a uint8 array of shape (height, width, channels), got shape {shape}")
-    height, width, channels = shape
-    return height, width, channels
+    return int(np.median(sides)), bands.pop() if len(bands) == 1 else 3
 
 
 def choose_geometry(side: int, gpu: bool) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from openjepa.core import registry
 from openjepa.core.config import flatten, from_plain
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import absolute_path, read_json
+from openjepa.data.image_values import LEGACY
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
@@ -136,6 +137,8 @@ def config_differences(old: Pretrain, new: Pretrain) -> list[str]:
     Paths of data and teachers are left out: their contents are compared.
     """
     before, after = comparable_settings(old), comparable_settings(new)
+    if before.get("data.value_range") == list(LEGACY) and not after.get("data.value_range"):
+        before["data.value_range"] = []  # it has no effect on the images of this run
     teachers = {f"method.{name}" for name in new.method.teachers()}
     names = [
         name

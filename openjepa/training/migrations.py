@@ -6,6 +6,7 @@ from typing import Any
 
 from openjepa.core import registry
 from openjepa.core.errors import UserError
+from openjepa.data.image_values import LEGACY
 
 # 1: before the settings had the field's names; 2: one class of masks for all strategies, sizes of networks not nested
 FORMAT = 3
@@ -77,7 +78,25 @@ def migrate(settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("format") == 2:
         method, masks = nest_networks(settings["method"]), split_masks(settings["masks"])
         settings = settings | {"method": method, "masks": masks, "format": 3}
-    return settings
+    return keep_old_range(settings)
+
+
+def keep_old_range(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of before images had a range of values with the one that was used: 65,535 for 16 bits."""
+    streams = settings.get("streams", ())
+    if not any(is_trained_without_range(each["data"]) for each in (settings, *streams)):
+        return settings
+    streams = [each | {"data": with_old_range(each["data"])} for each in streams]
+    return settings | {"data": with_old_range(settings["data"])} | ({"streams": streams} if streams else {})
+
+
+def with_old_range(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"value_range": list(LEGACY)} if is_trained_without_range(data) else data
+
+
+def is_trained_without_range(data: dict[str, Any]) -> bool:
+    """Return whether these are settings of images, measured by a version that knew no range of values."""
+    return data.get("type") == "image" and "value_range" not in data and bool(data.get("mean"))
 
 
 def split_masks(masks: dict[str, Any]) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def test_arrays_have_the_channels_of_the_run(tmp_path):
 
 def training_skips(files: list[str], channels: int) -> list[bool]:
     """Tell which files a run, and which an evaluation, replaces or leaves out; both must agree."""
-    config = Image(size=(32, 32), patch=4, channels=channels, root=(".",))
+    config = Image(size=(32, 32), patch=4, channels=channels, root=(".",), value_range=(0.0, 65535.0))
     data, rng = ImageFiles(config, files, ""), CounterRNG.of(0, 0, np.arange(len(files)))
     evaluated = {bad.path for bad in data.read(torch.arange(len(files)), None).skipped}
     trained = {bad.path for view in (data.decode_crops(list(range(len(files))), rng),) for bad in view

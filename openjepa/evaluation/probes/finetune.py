@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG, epoch_order
@@ -44,7 +44,7 @@ class FinetuneClassifier(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, view: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+    def forward(self, view: Real[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         return self.linear(self.encode(view).last)
 
 

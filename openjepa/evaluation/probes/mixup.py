@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipe
 
 
 def mix_batch(
-    view: UInt8[Tensor, "B C H W"], truth: Float[Tensor, "B K"], recipe: FinetuneRecipe, generator: torch.Generator
-) -> tuple[UInt8[Tensor, "B C H W"], Float[Tensor, "B K"]]:
+    view: Real[Tensor, "B C H W"], truth: Float[Tensor, "B K"], recipe: FinetuneRecipe, generator: torch.Generator
+) -> tuple[Real[Tensor, "B C H W"], Float[Tensor, "B K"]]:
     """Mix each sample with another by mixup or CutMix, chosen with equal probability; labels mix in the same ratio."""
     choices = [kind for kind, strength in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if strength]
     if not choices:
@@ -24,7 +24,8 @@ def mix_batch(
     share = sample_beta(strength, generator)
     other = view.flip(0)
     if kind == "mixup":
-        view = (share * view.float() + (1 - share) * other.float()).round().to(torch.uint8)
+        mixed = share * view.float() + (1 - share) * other.float()
+        view = mixed.round().to(torch.uint8) if view.dtype == torch.uint8 else mixed
     else:
         height, width = view.shape[2:]
         h, w = round(height * math.sqrt(1 - share)), round(width * math.sqrt(1 - share))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from rich.progress import track
 from torch import Tensor
 
@@ -129,11 +129,11 @@ class Session:
         """Return the pixels of a patch in a displayed image."""
         return self.display(self.images.view[0]).shape[0] // self.grid[0]
 
-    def display(self, view: UInt8[Tensor, "C H W"]) -> np.ndarray:
+    def display(self, view: Real[Tensor, "C H W"]) -> np.ndarray:
         """Return an image in RGB, enlarged for the page."""
         return enlarge(self.images.data.picture(view), VIEW_SIDE)
 
-    def load_upload(self, file: Path) -> UInt8[Tensor, "C H W"]:
+    def load_upload(self, file: Path) -> Real[Tensor, "C H W"]:
         """Load an uploaded file as the encoder's input. Raises UserError if it is not an image or is too large."""
         return self.images.data.read(file)
 
@@ -145,11 +145,11 @@ class Session:
         return row * columns + column
 
     @torch.no_grad()
-    def patch_directions(self, view: UInt8[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
+    def patch_directions(self, view: Real[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
         """Compute patch features minus the mean at their position, scaled to norm 1."""
         return F.normalize(self.encoder.encode(view[None]).patches[0] - self.mean, dim=-1)
 
-    def similar_patches(self, view: UInt8[Tensor, "C H W"], patch: int) -> tuple[np.ndarray, list[PatchHit]]:
+    def similar_patches(self, view: Real[Tensor, "C H W"], patch: int) -> tuple[np.ndarray, list[PatchHit]]:
         """Return the cosines of a patch in its own image as colors, and the most similar patches of other images."""
         own = self.patch_directions(view)
         values = (own @ own[patch]).view(self.grid).numpy()
@@ -166,7 +166,7 @@ class Session:
         return outline(self.display(self.images.view[hit.row]), inside, self.patch_side, COLORS[5], width=6)
 
     @torch.no_grad()
-    def neighbors(self, view: UInt8[Tensor, "C H W"]) -> list[tuple[int, float]]:
+    def neighbors(self, view: Real[Tensor, "C H W"]) -> list[tuple[int, float]]:
         """Return the rows most similar to an image with their cosine of whitened features, without its copies."""
         copies = set((self.images.view == view).flatten(1).all(1).nonzero().flatten().tolist())
         query = self.space.map(self.encoder.encode(view[None]).last.numpy())
@@ -181,7 +181,7 @@ class Session:
         edges = zip((left, top, right, bottom), (width, height) * 2, strict=True)
         return tuple(min(max(edge / side, 0.0), 1.0) for edge, side in edges)  # type: ignore[return-value]
 
-    def predict_region(self, view: UInt8[Tensor, "C H W"], box: Box) -> HiddenRegion:
+    def predict_region(self, view: Real[Tensor, "C H W"], box: Box) -> HiddenRegion:
         """Predict a hidden box and draw the predictions. Raises UserError if the weights have no predictor."""
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
@@ -204,7 +204,7 @@ class Session:
         hole, errors, predicted = (enlarge(each, VIEW_SIDE) for each in (hole, errors, predicted))
         return HiddenRegion(hole, errors, ratio, predicted, pixels, self.decode_region(view, box))
 
-    def decode_region(self, view: UInt8[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
+    def decode_region(self, view: Real[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
         """Decode the predictions for the box, or the features of the whole image; empty without a decoder."""
         if self.decoder is None:
             return ()
