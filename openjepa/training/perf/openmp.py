@@ -17,8 +17,8 @@ SPIN_COUNT = 1000
 def set_openmp_defaults() -> None:
     """Limit the threads of torch to the CPU quota, and let threads that wait for others give up their core soon.
 
-    A thread that waits without sleeping takes the time that the other thread needs, if anything else uses the cores: our
-    own loader processes, or another run. A setting of the user stays. Does nothing once torch is imported, because
+    A thread that waits without sleeping takes the time that the other thread needs, if anything else uses the cores:
+    our own loader processes, or another run. A setting of the user stays. Does nothing once torch is imported, because
     OpenMP has read the environment then.
     """
     if "torch" in sys.modules:
