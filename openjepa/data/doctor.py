@@ -23,7 +23,7 @@ from openjepa.data.crops import center_crops
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
 from openjepa.data.image_io import encoded_image, read_bytes
 from openjepa.data.image_opening import Undecodable, count_frames
-from openjepa.data.image_pixels import Pixels, draw_pixels
+from openjepa.data.image_pixels import Pixels, StoredPixels, draw_pixels
 from openjepa.data.image_values import EncodedImage, crop_file, form_of, open_pixels
 from openjepa.data.orientation import ORIENTATION
 
@@ -146,11 +146,12 @@ def find_unusual_properties(file: EncodedImage, content: bytes, path: str) -> It
         yield "fourth band"
     if form.alpha >= 0:
         yield "transparent"
-    if not isinstance(image, Pillow.Image):
+    if isinstance(image, np.ndarray):
         return
-    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1") and not form.is_deep:
+    is_stored = isinstance(image, StoredPixels)
+    if not is_stored and image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1") and not form.is_deep:
         yield "odd colors"
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    if (image.form.orientation if is_stored else image.getexif().get(ORIENTATION, 1)) != 1:
         yield "turned"
     if count_frames(content) > 1:
         yield "animated"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -17,9 +18,21 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
+PPM_MAGIC = b"P6"
+
+PPM_HEADER = re.compile(rb"P6(?:\s+#[^\n]*)*\s+(\d{1,7})(?:\s+#[^\n]*)*\s+(\d{1,7})(?:\s+#[^\n]*)*\s+(\d{1,5})\s")
+
+JPEG_2000_STARTS = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # the code stream with its sizes; boxes around it
+
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1  # photometric interpretations of TIFF
 
-CONVERTED = {3, 5, 6, 8, 9}  # likewise: palettes, CMYK, YCbCr and LAB, which Pillow turns into RGB of 8 bits
+CMYK = 5  # likewise
+
+CONVERTED = {3, CMYK, 6, 8, 9}  # likewise: palettes, CMYK, YCbCr and LAB, which Pillow turns into RGB of 8 bits
+
+COMPRESSION = 259  # tag of TIFF
+
+EXTRA_COMPRESSIONS = {33003, 33004, 33005, 34712, 34887, 50002, 52546}  # JPEG 2000, LERC, JPEG XL
 
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, TURN, SAMPLES = 256, 257, 258, 262, 274, 277  # tags of TIFF
 
@@ -69,8 +82,9 @@ def has_extra() -> bool:
 
 
 def image_form(content: bytes) -> ImageForm | None:
-    """Return how a TIFF, or a PNG of 16 bits, stores its values; None for other files, and for damaged
-    headers, which Pillow describes.
+    """Return how a TIFF, or a PNG, PPM or JPEG 2000 of 16 bits, stores its values.
+
+    None for other files, and for damaged headers, which Pillow describes.
 
     Raises:
         Undecodable: the header promises values that are not read, or more than MAX_VALUES.
@@ -80,6 +94,10 @@ def image_form(content: bytes) -> ImageForm | None:
         form = tiff_form(content)
     elif content.startswith(PNG_MAGIC) and content[24:25] == b"\x10":
         form = png_form(content)
+    elif content.startswith(PPM_MAGIC):
+        form = ppm_form(content)
+    elif content.startswith(JPEG_2000_STARTS):
+        form = jpeg_2000_form(content[max(0, content.find(JPEG_2000_STARTS[0])) :])
     if form:
         check_pixel_count(form.width, form.height)
         if form.height * form.width * (form.bands + 1) > MAX_VALUES:
@@ -99,6 +117,26 @@ def png_form(content: bytes) -> ImageForm | None:
     return ImageForm(height, width, bands, "uint16", bands if alpha else -1, fits_pillow=color == 0)
 
 
+def ppm_form(content: bytes) -> ImageForm | None:
+    """Return the form of a PPM of 16 bits; None for one of 8 bits, which Pillow reads exactly."""
+    header = PPM_HEADER.match(content[:4096])
+    if not header or not 256 <= int(header[3]) <= 65535:
+        return None
+    return ImageForm(int(header[2]), int(header[1]), 3, "uint16")
+
+
+def jpeg_2000_form(stream: bytes) -> ImageForm | None:
+    """Return the form of a JPEG 2000 of more than 8 bits in several bands; None for others, which Pillow reads."""
+    if len(stream) < 43:
+        return None
+    right, bottom, left, top = struct.unpack(">IIII", stream[8:24])
+    (bands,) = struct.unpack(">H", stream[40:42])
+    bits, kind = (stream[42] & 127) + 1, "int" if stream[42] & 128 else "uint"
+    if bands < 2 or not 8 < bits <= 16 or right <= left or bottom <= top:
+        return None
+    return ImageForm(bottom - top, right - left, bands, f"{kind}16", fits_pillow=False)
+
+
 def tiff_form(content: bytes) -> ImageForm | None:
     """Return the form of the first image of a TIFF."""
     try:
@@ -112,6 +150,8 @@ def tiff_form(content: bytes) -> ImageForm | None:
     if min(width, height, samples) < 1:
         return None
     orientation = orientation if orientation in range(1, 9) else 1
+    if photometric in CONVERTED and photometric != CMYK and max(bits) > 8:
+        raise Undecodable("a TIFF with a palette, YCbCr or LAB colors of 16 bits: convert it to RGB")
     if photometric in CONVERTED:
         return ImageForm(height, width, 3, "uint8", orientation=orientation)
     if len(formats) != 1 or not formats <= KINDS.keys() or len(bits) != 1:
@@ -119,6 +159,8 @@ def tiff_form(content: bytes) -> ImageForm | None:
     dtype = numpy_type(KINDS[formats.pop()], max(bits))
     opacity = [samples - len(extras) + number for number, extra in enumerate(extras) if extra in (1, 2)]
     form = ImageForm(height, width, samples - bool(opacity), dtype, max(opacity, default=-1), True, orientation)
+    if int(tags[COMPRESSION]) in EXTRA_COMPRESSIONS:
+        return form._replace(fits_pillow=False, no_data=parse_number(tags[NO_DATA]))
     drops_fourth = samples == 4 and extras == [0] and form.dtype == "uint8" and max(bits) == 8
     return form._replace(
         drops_fourth=drops_fourth,
@@ -135,7 +177,15 @@ def tiff_tags(content: bytes) -> dict[int, Any]:
     stream = io.BytesIO(content)
     stream.seek(directory.next)
     directory.load(stream)
-    defaults = {BITS: (1,), SAMPLE_FORMAT: (1,), EXTRA_SAMPLES: (), SAMPLES: 1, PHOTOMETRIC: BLACK_IS_ZERO, TURN: 1}
+    defaults = {
+        BITS: (1,),
+        SAMPLE_FORMAT: (1,),
+        EXTRA_SAMPLES: (),
+        SAMPLES: 1,
+        PHOTOMETRIC: BLACK_IS_ZERO,
+        TURN: 1,
+        COMPRESSION: 1,
+    }
     names = (WIDTH, HEIGHT, *defaults, NO_DATA)
     return {name: directory.get(name, defaults.get(name)) for name in names}
 

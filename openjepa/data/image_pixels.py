@@ -11,7 +11,16 @@ import numpy as np
 from jaxtyping import Float, Real
 from PIL import Image as Pillow
 
-from openjepa.data.image_header import PNG_MAGIC, ImageForm, check_bands, check_extra, has_extra
+from openjepa.data.image_header import (
+    PNG_MAGIC,
+    PPM_HEADER,
+    PPM_MAGIC,
+    TIFF_MAGIC,
+    ImageForm,
+    check_bands,
+    check_extra,
+    has_extra,
+)
 from openjepa.data.image_opening import DECODE_ERRORS, Undecodable, load_pixels, open_content
 
 DISPLAYED = (0.1, 99.9)  # percentiles of an image between which a picture of it is drawn
@@ -57,7 +66,9 @@ def decode_pixels(stored: StoredPixels) -> Pixels:
     form = stored.form
     check_extra(form)
     try:
-        if form.fits_pillow or (form.drops_fourth and not has_extra()):
+        if stored.content.startswith(PPM_MAGIC):
+            values = decode_ppm(stored)
+        elif form.fits_pillow or (form.drops_fourth and not has_extra()):
             values = to_planes(load_pixels(open_content(stored.content)))
             values = values.view(np.uint32) if form.dtype == "uint32" else values
         else:
@@ -77,12 +88,21 @@ def decode_pixels(stored: StoredPixels) -> Pixels:
     return Pixels(np.delete(values, form.alpha, 0), opacity, form.no_data)
 
 
+def decode_ppm(stored: StoredPixels) -> Real[np.ndarray, "B H W"]:
+    """Return the values of a PPM of 16 bits."""
+    header, form = PPM_HEADER.match(stored.content), stored.form
+    assert header is not None
+    array = np.frombuffer(stored.content, ">u2", form.height * form.width * 3, header.end())
+    return array.reshape(form.height, form.width, 3).transpose(2, 0, 1).astype(np.uint16)
+
+
 def decode_with_extra(content: bytes) -> Real[np.ndarray, "B H W"]:
-    """Return the values of a TIFF, or of a PNG of 16 bits, as stored."""
-    if content.startswith(PNG_MAGIC):
+    """Return the values of a TIFF, or of a PNG or JPEG 2000 of 16 bits, as stored."""
+    if not content.startswith(TIFF_MAGIC):
         import imagecodecs
 
-        array = imagecodecs.png_decode(content)
+        decode = imagecodecs.png_decode if content.startswith(PNG_MAGIC) else imagecodecs.jpeg2k_decode
+        array = decode(content)
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     import tifffile
 
@@ -191,6 +211,8 @@ def array_planes(array: np.ndarray, channels: int) -> Real[np.ndarray, "B H W"]:
     if array.dtype.kind not in "uif" or array.ndim not in (2, 3) or array.size == 0:
         expected = f"(H, W, {channels or 'bands'})"
         raise Undecodable(f"{array.dtype} of shape {array.shape}: must be real numbers of shape {expected}")
+    if array.ndim == 3 and array.shape[0] <= 4 < 16 < min(array.shape[1:]):
+        raise Undecodable(f"{array.dtype} of shape {array.shape} has the bands first: store it as (H, W, bands)")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     check_bands(Pixels(planes).form, channels)

@@ -130,9 +130,10 @@ def measure_range(paths: Sequence[str], channels: int, survey: Survey) -> tuple[
     """
     index = evenly_spaced(len(paths), SAMPLED_IMAGES)
     limit = max(MIN_VALUES, SAMPLED_VALUES // len(index))
-    parts = list(sample_values((paths[at] for at in index), channels, limit))
+    reasons: list[str] = []
+    parts = list(sample_values((paths[at] for at in index), channels, limit, reasons))
     if not parts:
-        raise UserError(f"none of {len(index)} sampled images could be decoded: run jepa doctor to see why")
+        raise UserError(f"none of {len(index)} sampled images could be decoded, the first is {reasons[0]}")
     values = np.concatenate(parts, 1)
     types = sorted({form.dtype for form in survey.deep})
     whole = not any(name.startswith("float") for name in types)
@@ -155,8 +156,8 @@ def describe_range(pairs: list[tuple[float, float]], types: list[str], images: i
     )
 
 
-def sample_values(paths: Iterator[str], channels: int, limit: int) -> Iterator[np.ndarray]:
-    """Yield up to `limit` values of each channel (C N) of every image with more than 8 bits."""
+def sample_values(paths: Iterator[str], channels: int, limit: int, reasons: list[str]) -> Iterator[np.ndarray]:
+    """Yield up to `limit` values of each channel (C N) of every image with more than 8 bits; collect why some fail."""
     for number, path in enumerate(paths):
         try:
             content = open_pixels(read_image_file(path, channels).content, ())
@@ -164,7 +165,8 @@ def sample_values(paths: Iterator[str], channels: int, limit: int) -> Iterator[n
                 continue
             color = channels - (content.opacity is not None and channels == len(content.values) + 1)
             values = to_channels(content, color).astype(np.float64).reshape(color, -1)
-        except Undecodable:
+        except Undecodable as error:
+            reasons.append(f"{path}: {error}")
             continue
         if content.opacity is not None:
             values[:, content.opacity.ravel() == 0] = np.nan

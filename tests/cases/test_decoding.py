@@ -245,11 +245,11 @@ REASONS = {
     "an iPhone PNG": (iphone_png(), "iPhone"),
     "a JPEG of 12 bits": (jpeg().replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "JPEG of 12 bits"),
     "a lossless JPEG": (jpeg().replace(b"\xff\xc0\0\x11", b"\xff\xc3\0\x11"), "a lossless JPEG, as in DICOM"),
-    "a TIFF of a slide scanner": (
+    "a TIFF of an unknown compression": (
         tiff(np.zeros((8, 8), np.uint8), 1).replace(
-            struct.pack("<HHIHH", 259, 3, 1, 1, 0), struct.pack("<HHIHH", 259, 3, 1, 33003, 0)
+            struct.pack("<HHIHH", 259, 3, 1, 1, 0), struct.pack("<HHIHH", 259, 3, 1, 40001, 0)
         ),
-        "compression 33003",
+        "compression 40001",
     ),
     "a gzipped answer": (b"\x1f\x8b\x08" + bytes(50), "compressed with gzip"),
     "a Photoshop document": (b"8BPS\0\1" + bytes(50), "Photoshop"),

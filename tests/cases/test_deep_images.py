@@ -5,6 +5,7 @@ import json
 import struct
 from dataclasses import replace
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -19,6 +20,7 @@ from openjepa.cli.settings import Convert, Export
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data import image_header, image_pixels, value_range
+from openjepa.data.doctor import examine_file
 from openjepa.data.image_files import ImageFiles, PackedImages
 from openjepa.data.image_io import decode_image, file_form
 from openjepa.data.image_opening import Undecodable
@@ -257,6 +259,8 @@ FILES = {
     "LZW, predictor": {"compression": "lzw", "predictor": True},
     "BigTIFF": {"bigtiff": True},
     "zstd": {"compression": "zstd"},
+    "LERC": {"compression": "lerc"},
+    "JPEG XL": {"compression": "jpegxl"},
 }
 
 
@@ -305,6 +309,25 @@ def test_a_turned_deep_png_or_tiff_is_upright(tmp_path):
     for name in ("a.png", "b.tif"):
         planes = decode_image(str(tmp_path / "x" / name), 3, (0.0, 4095.0))
         assert planes.shape == (3, 64, 40) and (planes[:, :8, 32:] == 255).all() and planes.sum() == 3 * 64 * 255
+
+
+def test_color_of_16_bits_in_ppm_and_jpeg_2000_keeps_its_levels(tmp_path):
+    array = np.stack([ramp(n) for n in range(3)], -1)
+    contents = {"ppm": b"P6\n# camera\n64 64\n4095\n" + array.astype(">u2").tobytes()}
+    contents["jp2"] = imagecodecs.jpeg2k_encode(array, level=0)
+    for ending, content in contents.items():
+        (tmp_path / ending).mkdir()
+        for number in range(2):
+            (tmp_path / ending / f"{number}.{ending}").write_bytes(content)
+        view = view_of(tmp_path / ending, channels=3)
+        assert all(len(plane.unique()) >= 4000 for plane in view)
+        assert "more than 8 bits" in examine_file(str(tmp_path / ending / f"0.{ending}")).findings
+
+
+def test_arrays_with_the_bands_first_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 64, 64), np.float32))
+    with pytest.raises(Undecodable, match="has the bands first"):
+        decode_image(str(tmp_path / "a.npy"), 64)
 
 
 def test_white_is_zero_is_inverted(tmp_path):
