@@ -20,7 +20,9 @@ import torch
 from PIL import Image as Pillow
 
 from openjepa.cli import pretrain as command
+from openjepa.core.console import info_once
 from openjepa.data.synthetic.scenes import render
+from openjepa.data.value_range import MEASURED
 from openjepa.evaluation.probes import logistic
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.decoder import Decoder
@@ -49,6 +51,8 @@ os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 def small_machine(monkeypatch):
     """Pretend to have one core, and shorten everything that is not under test."""
     torch.set_num_threads(1)
+    info_once.cache_clear()
+    MEASURED.clear()
     for module in (runs, preparing, budget):
         monkeypatch.setattr(module, "process_cores", lambda: 1.0)
     small(monkeypatch.setattr)

@@ -420,10 +420,10 @@ def test_shards_are_not_written_among_images(photos_folder, tmp_path, folder):
 def test_doctor_counts_unread_archives_only(photos_folder, tmp_path, capsys):
     shards = make_shards(Shards(str(photos_folder), tmp_path / "shards", workers=1))
     doctor(Doctor((str(shards),), out=tmp_path / "doctor", workers=1))
-    assert "39 of 40" in (output := capsys.readouterr().out) and "ignored" not in output
+    assert "39 of 40" in (output := capsys.readouterr().out) and "left out" not in output
     write_tar(photos_folder / "a.tar", {"1.jpg": jpeg(1)})
     doctor(Doctor((str(photos_folder),), out=tmp_path / "doctor", workers=1))
-    assert "ignored, by suffix: 1 × .tar" in capsys.readouterr().out
+    assert "left out   other files: 1 .tar" in capsys.readouterr().out
 
 
 def test_shards_without_an_output_folder_are_refused(capsys):

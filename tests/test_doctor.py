@@ -151,7 +151,7 @@ def test_ignored_files_are_counted_by_suffix_and_processes_change_nothing(clean,
     (clean / "notes").write_bytes(b"?")
     (clean / "x.png").write_bytes(jpeg(21))
     one = doctor(Doctor((str(clean),), out=clean.parent / "one", workers=1))
-    assert one["other_endings"] == {".dcm": 1, "none": 1} and "1 × .dcm" in capsys.readouterr().out
+    assert one["other_endings"] == {".dcm": 1, "none": 1} and "1 .dcm" in capsys.readouterr().out
     monkeypatch.setattr(checks, "MIN_FOR_PROCESSES", 2)
     assert doctor(Doctor((str(clean),), out=clean.parent / "two", workers=2)) == one
 

@@ -12,15 +12,14 @@ from openjepa.core.console import console, draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
-from openjepa.data.archives import parse_address
 from openjepa.data.doctor import (
     FINDINGS,
     FileFacts,
-    count_ignored_suffixes,
     examine_files,
     find_exact_duplicates,
     find_near_duplicates,
 )
+from openjepa.data.never_data import NO_SUFFIX, LeftOut
 from openjepa.modalities.image import Image
 from openjepa.recipes.auto import inspect_images
 from openjepa.viz.doctor import draw_histograms
@@ -38,7 +37,7 @@ def doctor(settings: Doctor) -> dict[str, Any]:
     listing = Image(root=settings.root).listing()
     checks = examine_files(listing.paths, settings.workers, settings.channels or default_channels(listing.paths))
     facts = list(track(checks, "checking", len(listing.paths), console=console, disable=not console.is_terminal))
-    result = collect_findings(settings, facts)
+    result = collect_findings(settings, facts, listing.left_out)
     write_text(settings.out / "doctor.json", json.dumps(result, indent=1))
     print_findings(result, facts)
     file = settings.out / "doctor.png"
@@ -57,16 +56,20 @@ def default_channels(paths: list[str]) -> int:
         return 3
 
 
-def collect_findings(settings: Doctor, facts: list[FileFacts]) -> dict[str, Any]:
-    """Return the findings with the files that have them, the groups of duplicates, and the ignored suffixes."""
+def collect_findings(settings: Doctor, facts: list[FileFacts], left_out: tuple[LeftOut, ...]) -> dict[str, Any]:
+    """Return the findings with the files that have them, the groups of duplicates, and what is left out."""
     groups = find_exact_duplicates(facts) | (find_near_duplicates(facts) if settings.near_duplicates else {})
     findings: dict[str, list[str]] = {name: [each.path for each in facts if name in each.findings] for name in FINDINGS}
     findings |= {name: sorted({path for group in own for path in group}) for name, own in groups.items()}
-    others = count_ignored_suffixes(settings.root, include_archives=bool(parse_address(facts[0].path)))
     return {
         "files": len(facts),
         "fit": sum(bool(each.width) for each in facts),
-        "other_endings": dict(others.most_common()),
+        "other_endings": {
+            each.reason if each.reason != NO_SUFFIX else "none": each.count
+            for each in left_out
+            if each.reason.startswith(".")
+        },
+        "left_out": [each._asdict() for each in left_out],
         "findings": {name: paths for name, paths in findings.items() if paths},
         "groups": groups,
         "reasons": {each.path: each.reason for each in facts if each.reason},
@@ -76,9 +79,6 @@ def collect_findings(settings: Doctor, facts: list[FileFacts]) -> dict[str, Any]
 def print_findings(result: dict[str, Any], facts: list[FileFacts]) -> None:
     """Print a summary, and a table of the findings with an example of each."""
     info(f"{result['fit']:,} of {result['files']:,} files are usable images")
-    if result["other_endings"]:
-        kinds = ", ".join(f"{count} × {suffix}" for suffix, count in list(result["other_endings"].items())[:8])
-        info(f"ignored, by suffix: {kinds}")
     sides = sorted(min(each.width, each.height) for each in facts if each.width)
     if sides:
         info(f"shorter side: {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from openjepa.cli.settings import Labels
 from openjepa.core import registry
 from openjepa.core.console import info, warn
 from openjepa.core.tables import print_table
@@ -12,6 +11,7 @@ from openjepa.data.labels.describe import LabeledFiles, describe, to_json
 from openjepa.data.labels.overlap import find_overlap
 from openjepa.data.labels.paths import relative_parts
 from openjepa.data.labels.patterns import advise
+from openjepa.data.settings import Labels
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.tasks.folders import choose_parts, describe_data
 from openjepa.recipes.detect import detect_modality

@@ -146,10 +146,11 @@ def command(name: str) -> Callable[[list[str]], object]:
     def call(arguments: list[str]) -> object:
         from openjepa.core.arguments import check_no_path_is_empty
 
+        arguments = [normalize_switch(expand_tilde(each)) for each in arguments]
         as_json, arguments = pop_json_switch(name, arguments)
         with print_as_json(name, as_json) as document:
             check_no_path_is_empty(arguments)
-            arguments = load_named_plugins([normalize_switch(expand_tilde(each)) for each in arguments])
+            arguments = load_named_plugins(arguments)
             if name in OWN_PARSERS:
                 document.result = import_module(f"openjepa.cli.{name}").main(arguments)
             else:

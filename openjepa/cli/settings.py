@@ -18,7 +18,6 @@ from openjepa.core.arguments import (
     Folder,
     Folders,
     Images,
-    OptionalFolders,
     Repository,
     Run,
     Runs,
@@ -26,7 +25,7 @@ from openjepa.core.arguments import (
 )
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
-from openjepa.data.settings import Shards
+from openjepa.data.settings import Labels, Shards
 from openjepa.evaluation.settings import ProbeSettings, Search
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
@@ -41,27 +40,6 @@ class Doctor:
     workers: int = -1  # processes; -1: one per core
     near_duplicates: bool = True  # also look for near duplicates
     channels: int = 0  # as --data.channels of the run; 0: as jepa pretrain chooses: 1 if all are gray, of .npy its own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """Describe labeled data: classes, splits, how they were found, what is left out and why, and what looks wrong.
-
-    probe, compare and suite use the same description.
-
-    Example: jepa labels photos/ --labels photos.csv --label species --group animal
-    """
-
-    folder: OptionalFolders = ()  # folders, archives or lists of paths; none with --train and --test
-    labels: str = "auto"  # a table of labels: .csv, .json, .jsonl or .parquet; auto: what is found; folders: no table
-    label: str = ""  # column of classes in that table
-    group: str = ""  # its column of subjects, patients …, for --data.split groups
-    pattern: str = ""  # regular expression whose first group is the class in a file's path, e.g. '^([a-z]+)_'
-    class_depth: int = 1  # which folder is the class: 1 the first one below FOLDER, train/ or test/; 2 the one below
-    train: tuple[str, ...] = ()  # folders of training data, in place of FOLDER; with --test
-    test: tuple[str, ...] = ()  # folders of test data
-    modality: str = ""  # of the files; default: as the files tell
-    count: int = 20  # classes to print
 
 
 DemoName = Annotated[str, Positional, arg(metavar="DEMO", help=summaries("demo"))]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from PIL import Image as Pillow
 from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.processes import map_in_processes
-from openjepa.data.archives import ARCHIVE_SUFFIXES, SHARDS_FILE, parse_address
+from openjepa.data.archives import parse_address
 from openjepa.data.crops import center_crops
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
 from openjepa.data.image_io import encoded_image, read_bytes
@@ -55,8 +54,6 @@ NARROW_ASPECT = 3.0  # longer / shorter side
 DECODED_SIDE = 64  # pixels; side of the squares into which images are decoded for the checks
 
 MAX_HASH_DISTANCE = 3  # bits of 64 in which near duplicates may differ
-
-OWN_FILES = ("lock", SHARDS_FILE)  # files that jepa itself writes into image folders
 
 MIN_FOR_PROCESSES = 500  # below this number of files, starting processes takes longer than it saves
 
@@ -191,18 +188,3 @@ def find_near_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
 def are_near_duplicates(one: FileFacts, other: FileFacts) -> bool:
     """Return whether two different files have difference hashes within MAX_HASH_DISTANCE bits."""
     return one.sha256 != other.sha256 and (one.dhash ^ other.dhash).bit_count() <= MAX_HASH_DISTANCE
-
-
-def count_ignored_suffixes(roots: Iterable[str], include_archives: bool) -> Counter[str]:
-    """Count the files that are not read, by suffix.
-
-    With `include_archives`, tar and Parquet files count as read.
-    """
-    counts: Counter[str] = Counter()
-    read_suffixes = IMAGE_SUFFIXES | (ARCHIVE_SUFFIXES if include_archives else frozenset())
-    for root in roots:
-        for _, _, names in os.walk(root):
-            foreign = [name for name in names if not name.startswith(".") and name not in OWN_FILES]
-            suffixes = [Path(name).suffix.lower() for name in foreign]
-            counts.update(suffix or "none" for suffix in suffixes if suffix not in read_suffixes)
-    return counts

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from openjepa.core.outputs import MARK, is_output_folder, output_names
+from openjepa.core.outputs import is_output_folder, output_names
 from openjepa.data.never_data import LINKED, NO_SUFFIX, OUTPUT, LeftOutFiles, needs_sniffing, reason_to_leave_out
 
 SNIFFED_BYTES = 512  # of a file whose name does not tell its format
+
+# what jepa keeps beside data: marks of outputs, locks, and the lists of what archives hold
+BOOKKEEPING = re.compile(r"\.openjepa-output|lock|shards\.json|\..+\.(?:tar|parquet)\.index", re.IGNORECASE)
 
 Sniff = Callable[[bytes], bool]  # the first bytes of a file -> whether the modality reads it
 
@@ -57,7 +61,7 @@ def walk_files(
 def sorted_entries(folder: str) -> list[os.DirEntry[str]]:
     """Return the entries of a folder by name, links last, so that nothing depends on the order of their creation."""
     with os.scandir(folder) as entries:
-        data = [entry for entry in entries if entry.name != MARK and not is_symlink_loop(entry)]
+        data = [entry for entry in entries if not BOOKKEEPING.fullmatch(entry.name) and not is_symlink_loop(entry)]
     return sorted(data, key=lambda entry: (entry.is_symlink(), entry.name))
 
 

@@ -50,10 +50,10 @@ def choose_name(folder: Path, labeled: LabeledData, images: Sequence[str]) -> st
 
 def possible_names(labeled: LabeledData) -> Iterator[str]:
     """Yield names from short to long: the folder, with the folders above it, with a hash of the whole path."""
-    name, roots = labeled.name, absolute_roots(labeled.root)
+    name, roots = labeled.name, absolute_roots(labeled.root or labeled.test)
     whole = hashlib.sha256("\0".join(roots).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     above = Path(roots[0]).parts[1:] if roots else ()
-    if labeled.labels == "folders":
+    if labeled.has_classes:
         above = above[:-1]
     for part in ("", *reversed(above)):
         name = f"{part}-{name}" if part else name
@@ -75,6 +75,6 @@ def holds_same_data(file: Path, labeled: LabeledData, images: Sequence[str]) -> 
         if about.get("images") == list(images):
             return True
         before = content.get(ROOTS) or content.get("settings", {}).get("data", {}).get("root", [])
-        return absolute_roots(before) == absolute_roots(labeled.root)
+        return absolute_roots(before) == absolute_roots(labeled.root or labeled.test)
     except (UserError, AttributeError, TypeError):
         return True

@@ -23,10 +23,11 @@ from openjepa.data.augment import color_jitter
 from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.doctor import FileFacts, examine_files
 from openjepa.data.file_labels import FileLabels
-from openjepa.data.image_files import ImageArray, ImageFiles, PackedImages, is_worth_packing, pack_images
+from openjepa.data.image_files import ImageArray, ImageFiles
 from openjepa.data.image_formats import IMAGE_SUFFIXES, is_image
 from openjepa.data.image_inputs import ImageInput, evaluation_view, iter_images, thumbnail_of
 from openjepa.data.image_io import Undecodable
+from openjepa.data.image_packing import PackedImages, is_worth_packing, pack_images
 from openjepa.data.image_values import LEGACY
 from openjepa.data.listing import MappedPathList, list_files
 from openjepa.data.normalization import measure_mean_std

@@ -62,7 +62,7 @@ def publish_scores(result: Measurement, settings: ProbeSettings, out: Path) -> N
     new = {(each.features, each.metric) for each in scores}
     every = [*(each for each in older if (each.features, each.metric) not in new), *scores]
     about = {
-        ROOTS: absolute_roots(settings.data.root),
+        ROOTS: absolute_roots(settings.data.root or settings.data.test),
         "about": result.about,
         "encoders": encoders | result.encoders,
         "settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str)),

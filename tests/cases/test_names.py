@@ -271,7 +271,9 @@ def measured(classes) -> Measurement:
     score = Score("data", "this encoder", "logistic", 50.0, 40.0, 60.0)
     split = Split(Labeled(classes), Labeled(classes), "a random fifth, held out")
     free = {"this encoder": {"rankme": 2.0}}
-    return Measurement([ProbeResult(score, Evidence(truth.roll(1), truth))], free, {}, {}, split, "images", (8, 8))
+    return Measurement(
+        [ProbeResult(score, Evidence(truth.roll(1), truth))], free, {"images": []}, {}, split, "images", (8, 8)
+    )
 
 
 def publish(out: Path, classes=(*FORMULAS, *MARKUP, *PAGES, *SCRIPTS, *HOSTILE)) -> str:

@@ -20,7 +20,7 @@ from openjepa.training.run import pretrain
 from tests.cases.trees import WRITERS, random_tree, write_tree
 from tests.conftest import METHODS, slow
 
-TREES = 50  # of each modality in make test
+TREES = 25  # of each modality in make test
 
 DATA = {"image": Image(size=(16, 16), patch=4), "series": Series(length=32, window=2)}
 
@@ -98,16 +98,16 @@ def check_tree(modality: str, seed: int, runs: dict[str, Path], work: Path, caps
     assert measured[0] == measured[1]
 
 
-@pytest.mark.parametrize("first", range(0, TREES, 10))
+@pytest.mark.parametrize("first", range(0, TREES, 5))
 @pytest.mark.parametrize("modality", DATA)
 def test_random_trees(modality, first, runs, tmp_path, capsys):
-    for seed in range(first, first + 10):
+    for seed in range(first, first + 5):
         check_tree(modality, seed, runs, tmp_path, capsys)
 
 
 @slow
-@pytest.mark.parametrize("first", range(TREES, 2000, 50))
+@pytest.mark.parametrize("first", range(TREES, 1000, 25))
 @pytest.mark.parametrize("modality", DATA)
 def test_many_random_trees(modality, first, runs, tmp_path, capsys):
-    for seed in range(first, first + 50):
+    for seed in range(first, first + 25):
         check_tree(modality, seed, runs, tmp_path, capsys)
