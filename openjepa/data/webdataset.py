@@ -94,7 +94,7 @@ class LabelFiles:
 
 
 def read_label(name: str, content: bytes) -> str:
-    """Return the label in a `.cls` or `.json` file as text for a folder's name; empty if there is none."""
+    """Return the label in a `.cls` or `.json` file as text for a folder's name; empty without one."""
     text = content.decode("utf-8-sig", errors="replace").strip()
     if name.lower().endswith(".json"):
         try:

@@ -37,17 +37,17 @@ def data_roots(data: Any) -> tuple[str, ...]:
     return root if isinstance(root, tuple) else ()
 
 
-def map_roots(settings: Pretrain, place: Callable[[str], str]) -> Pretrain:
+def map_roots(settings: Pretrain, move: Callable[[str], str]) -> Pretrain:
     """Return the settings with every file and folder of data at another place."""
 
     def moved(data: Any) -> Any:
-        return with_root(data, tuple(map(place, data_roots(data)))) if data_roots(data) else data
+        return with_root(data, tuple(map(move, data_roots(data)))) if data_roots(data) else data
 
     return dataclasses.replace(
         settings,
         data=moved(settings.data),
         streams=tuple(dataclasses.replace(each, data=moved(each.data)) for each in settings.streams),
-        online_probe=dataclasses.replace(settings.online_probe, root=tuple(map(place, settings.online_probe.root))),
+        online_probe=dataclasses.replace(settings.online_probe, root=tuple(map(move, settings.online_probe.root))),
     )
 
 
@@ -63,14 +63,14 @@ def places_from_run(settings: Pretrain) -> dict[str, str]:
     return {root: os.path.relpath(root, settings.out.absolute()) for root in roots}
 
 
-def follow_run(settings: Pretrain, places: dict[str, str]) -> Pretrain:
-    """Return the settings with data that moved together with the folder of the run, as `places_from_run` saw them."""
+def follow_run(settings: Pretrain, relative: dict[str, str]) -> Pretrain:
+    """Return the settings with data that moved together with the folder of the run, as `places_from_run` returned them."""
 
-    def place(root: str) -> str:
-        moved = os.path.normpath(settings.out.absolute() / places.get(root, ""))
-        return moved if root in places and not Path(root).exists() and Path(moved).exists() else root
+    def move(root: str) -> str:
+        moved = os.path.normpath(settings.out.absolute() / relative.get(root, ""))
+        return moved if root in relative and not Path(root).exists() and Path(moved).exists() else root
 
-    return map_roots(settings, place)
+    return map_roots(settings, move)
 
 
 def check_roots_exist(settings: Pretrain) -> None:

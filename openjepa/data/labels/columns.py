@@ -64,7 +64,7 @@ def shared_end(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 class TableColumns(NamedTuple):
-    """The columns of a table that say file, label, split and group; empty if there is none."""
+    """The columns of a table that say file, label, split and group; an empty name: no such column."""
 
     file: str
     label: str
@@ -110,7 +110,7 @@ def holds_splits(table: Table, name: str) -> bool:
 
 
 def one_hot_columns(table: Table, names: list[str]) -> list[str]:
-    """Return the columns of which exactly one is 1 in every row, and all others 0; empty if there are no such."""
+    """Return columns of 0 and 1 if exactly one of them is 1 in every row; otherwise no columns."""
     binary = [name for name in names if {value.removesuffix(".0") for value in table.columns[name]} <= {"0", "1"}]
     rows = zip(*(table.columns[name] for name in binary), strict=True) if len(binary) > 1 else ()
     counts = [sum(value.startswith("1") for value in row) for row in rows]
@@ -126,14 +126,14 @@ def label_by_table(table: Table, columns: TableColumns, index: FileIndex) -> Ass
     labels, splits, groups = ([""] * len(index.files) for _ in range(3))
     missing, example, labels_of_rows = 0, "", row_labels(table, columns)
     for row, value in enumerate(table.columns[columns.file]):
-        found = index.find(value)
-        if len(found) > 1:
-            names = ", ".join("/".join(index.files[each]) for each in found[:2])
+        files = index.find(value)
+        if len(files) > 1:
+            names = ", ".join("/".join(index.files[each]) for each in files[:2])
             raise UserError(f"row {row + 2} of {table.file} names {value}, which may be {names}: give paths")
-        if not found:
+        if not files:
             missing, example = missing + 1, example or value
             continue
-        label, number = labels_of_rows[row], found[0]
+        label, number = labels_of_rows[row], files[0]
         if labels[number] not in ("", label):
             raise UserError(
                 f"{table.file} gives {value} two labels, {labels[number]} and {label}: a file needs one label"

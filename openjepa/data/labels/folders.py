@@ -56,8 +56,8 @@ def split_by_folders(files: list[Parts]) -> tuple[tuple[str, ...], dict[str, str
     if not folders:
         return ("",) * len(files), {}
     names = [parts[skipped] if len(parts) > skipped + 1 else "" for parts in files]
-    shown = {split: name if name.endswith("*") else f"{name}/" for name, split in folders.items()}
-    return tuple(folders.get(name, name and f"{name}/") for name in names), shown
+    on_disk = {split: name if name.endswith("*") else f"{name}/" for name, split in folders.items()}
+    return tuple(folders.get(name, name and f"{name}/") for name in names), on_disk
 
 
 def folders_at(files: list[Parts], depth: int) -> list[str]:

@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 
 def read_table(file: Path) -> Table:
-    """Read a table. Raises UserError if it does not exist, is too large, or is none of the known layouts."""
+    """Read a table. Raises UserError if it does not exist, is too large, or has an unknown layout."""
     if not file.is_file():
         raise UserError(f"{file} does not exist: give a table of labels as --data.labels FILE")
     if file.stat().st_size > MAX_TABLE_BYTES:

@@ -51,7 +51,7 @@ def find_splits(names: list[str]) -> dict[str, str]:
     """Return the folders among `names` that are the splits of one data set, with their split.
 
     There must be training data and, under the same name but for the word, test or validation data, so that classes
-    called `train` and `test tube` are not taken for splits. Empty if there are none.
+    called `train` and `test tube` are not taken for splits. Otherwise empty.
     """
     readings = {name: reading for name in names if (reading := read_split_name(name))}
     for rest in sorted({reading.rest for reading in readings.values()}):

@@ -117,7 +117,7 @@ def lowshot_scores(
 def possible_shots(subject: ProbeInput, shots: tuple[float, ...]) -> list[float]:
     """Return the numbers of labels per class that every class has; warn of the others, and go on without them.
 
-    Raises UserError if there are none.
+    Raises UserError if every number is too large.
     """
     smallest = min(int(part.train.y.bincount(minlength=subject.classes).min()) for part in subject.parts())
     possible = [each for each in shots if each <= smallest]
