@@ -18,7 +18,10 @@ from openjepa.core.types import Samples
 from openjepa.data.labels.describe import LabeledFiles, to_json
 from openjepa.data.labels.folders import label_by_folders
 from openjepa.data.labels.words import find_splits, read_split_name
+from openjepa.evaluation.evaluator import ProbeInput, SplitFeatures
+from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.labeled import split_labeled
+from openjepa.evaluation.probes.lowshot import possible_shots
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.tasks.folders import check_classes, choose_parts, describe_data
 from openjepa.modalities.image import Image
@@ -333,3 +336,21 @@ def test_tables_that_commands_write_are_no_labels(tmp_path):
     with atomic_write(tmp_path / "x" / "f-clusters.csv") as temporary:
         temporary.write_text("file,cluster\n" + "".join(f"{number:03d}.jpg,{number % 2}\n" for number in range(12)))
     assert counts(describe_folder(tmp_path / "x")) == {"all": {}}
+
+
+def test_names_that_do_not_tell_the_format_are_read(tmp_path):
+    inputs.MAKERS["R18"](tmp_path)
+    for number, name in enumerate(("photo.jpg?w=300", "a.jpg~", "0123abcd", "x.JPEG", "b.Jfif")):
+        picture(number).save(tmp_path / "x" / name, "JPEG")
+    (tmp_path / "x" / "README").write_text("no picture")
+    assert len(Image(root=(str(tmp_path / "x"),)).listing().paths) == 112 + 5
+
+
+def test_more_shots_than_a_class_has_are_left_out(capsys):
+    label = torch.tensor([0, 0, 0, 1, 1, 0, 1])
+    features = Features({"last": torch.randn(7, 3)}, label)
+    subject = ProbeInput("x", "this encoder", SplitFeatures(features, features), 2)
+    assert possible_shots(subject, (1.0, 10.0, 0.5)) == [1.0, 0.5]
+    assert "the smallest class has 3 images to train on: 10 labels per class are left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match="type --shots 3"):
+        possible_shots(subject, (10.0,))
