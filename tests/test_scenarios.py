@@ -257,8 +257,10 @@ def test_ten_thousand_ema_updates_are_accurate():
     torch.testing.assert_close(target.double(), expected, atol=1e-6, rtol=0)
 
 
-def test_every_test_named_in_the_list_of_scenarios_exists():
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "scenarios.md").read_text()))
-    tests = {name for file in (ROOT / "tests").glob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
-    files = {file.stem for file in (ROOT / "tests").glob("*.py")}
-    assert len(named) > 60 and not named - tests - files, named - tests - files
+@pytest.mark.parametrize("page", ["scenarios.md", "cases.md"])
+def test_every_test_named_in_the_lists_of_scenarios_and_cases_exists(page):
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
+    sources = [*(ROOT / "tests").glob("*.py"), *(ROOT / "tests" / "cases").glob("*.py")]
+    tests = {name for file in sources for name in re.findall(r"def (test_\w+)", file.read_text())}
+    files = {file.stem for file in sources}
+    assert len(named) > 25 and not named - tests - files, named - tests - files
