@@ -354,3 +354,11 @@ def test_more_shots_than_a_class_has_are_left_out(capsys):
     assert "the smallest class has 3 images to train on: 10 labels per class are left out" in capsys.readouterr().err
     with pytest.raises(UserError, match="type --shots 3"):
         possible_shots(subject, (10.0,))
+
+
+def test_a_table_of_hashes_beside_classes_is_no_table_of_labels(tmp_path):
+    LAYOUTS["image_folder"](tmp_path)
+    rows = [(file.name, f"{number:032x}") for number, file in enumerate(sorted(tmp_path.rglob("*.jpg")))]
+    table(tmp_path / "hashes.csv", ("file", "sha256"), rows)
+    files = describe_folder(tmp_path)
+    assert counts(files)["train"] == {"disc": 20, "square": 20} and "no column of classes" in files.notes[-1]

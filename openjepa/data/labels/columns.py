@@ -104,6 +104,12 @@ def choose_columns(table: Table, file: str, label: str = "", group: str = "") ->
     return TableColumns(file, chosen, split, group)
 
 
+def holds_classes(table: Table, columns: TableColumns) -> bool:
+    """Return whether the column of labels is called so, or repeats its values as classes do: sizes and hashes do not."""
+    values = set(table.columns.get(columns.label, []))
+    return columns.label.lower() in ("", *LABEL_NAMES) or len(values) <= len(table) / 2
+
+
 def holds_splits(table: Table, name: str) -> bool:
     """Return whether a column's values are the names of splits."""
     return {value.lower() for value in table.columns[name]} - {""} <= set(SPLIT_OF_WORD)

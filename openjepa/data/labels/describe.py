@@ -11,7 +11,7 @@ import numpy as np
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import expand_home
 from openjepa.core.types import FileList
-from openjepa.data.labels.columns import FileIndex, choose_columns, find_file_column, label_by_table
+from openjepa.data.labels.columns import FileIndex, choose_columns, find_file_column, holds_classes, label_by_table
 from openjepa.data.labels.folders import Assignment, label_by_folders, split_by_folders
 from openjepa.data.labels.layouts import find_tables, join_tables, read_coco
 from openjepa.data.labels.paths import Parts, relative_parts
@@ -155,7 +155,10 @@ def with_tables_beside(listing: FileList, files: list[Parts], folders: Assignmen
     table, index = join_tables(tables), FileIndex(files)
     column, _ = find_file_column(table, index)
     try:
-        by_table = label_by_table(table, choose_columns(table, column), index)
+        columns = choose_columns(table, column)
+        if not holds_classes(table, columns):
+            return folders._replace(notes=(*folders.notes, f"{table.file.name} has no column of classes"))
+        by_table = label_by_table(table, columns, index)
     except UserError as error:
         if not by_folders:
             raise
