@@ -64,7 +64,7 @@ def places_from_run(settings: Pretrain) -> dict[str, str]:
 
 
 def follow_run(settings: Pretrain, relative: dict[str, str]) -> Pretrain:
-    """Return the settings with data that moved together with the folder of the run, as `places_from_run` returned them."""
+    """Return the settings with data that moved together with the folder of the run; `relative`: `places_from_run`."""
 
     def move(root: str) -> str:
         moved = os.path.normpath(settings.out.absolute() / relative.get(root, ""))

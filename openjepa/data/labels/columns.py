@@ -105,7 +105,7 @@ def choose_columns(table: Table, file: str, label: str = "", group: str = "") ->
 
 
 def holds_classes(table: Table, columns: TableColumns) -> bool:
-    """Return whether the column of labels is called so, or repeats its values as classes do: sizes and hashes do not."""
+    """Return whether the column of labels is called so, or repeats its values, as sizes and hashes do not."""
     values = set(table.columns.get(columns.label, []))
     return columns.label.lower() in ("", *LABEL_NAMES) or len(values) <= len(table) / 2
 
