@@ -19,6 +19,7 @@ from openjepa.interop.programs import write_onnx, write_torch_program
 from openjepa.interop.timm import write_timm
 from openjepa.modalities.image import Image
 from openjepa.nn.vit import ViT
+from openjepa.training.locations import map_roots
 from openjepa.training.run_folder import (
     CONTEXT_FILE,
     CONTEXT_PREFIX,
@@ -88,10 +89,10 @@ def export_torch(job: ExportJob) -> str:
 
 
 def export_safetensors(job: ExportJob) -> str:
-    """Write the encoder in our own layout."""
-    encoder = job.encoder
+    """Write the encoder in our own layout; of the paths of data only the last part, as others may read it."""
+    encoder, config = job.encoder, map_roots(job.encoder.config, lambda root: Path(root).name)
     provenance = dataclasses.replace(encoder.provenance, license=job.license)
-    write_weights(job.folder, {ENCODER_FILE: encoder.encoder.state_dict()}, encoder.config, encoder.step, provenance)
+    write_weights(job.folder, {ENCODER_FILE: encoder.encoder.state_dict()}, config, encoder.step, provenance)
     return "for openjepa.load, and for any reader of safetensors"
 
 

@@ -252,3 +252,10 @@ def test_metrics_of_a_resumed_run_go_to_the_same_board(tiny, tmp_path, monkeypat
     pretrain(replace(tiny, steps=4, loggers=("wandb",), out=tmp_path / "a" / "exp", resume="yes"))
     a, b, resumed = (json.loads(line) for line in said.read_text().splitlines())
     assert a["id"] == resumed["id"] != b["id"] and a["name"] == b["name"] == "exp"
+
+
+def test_an_export_for_others_names_no_path_of_this_machine(tiny, tmp_path):
+    pretrain(replace(tiny, steps=1))
+    assert main(["export", str(tiny.out), "--format", "safetensors", "--out", str(tmp_path / "export")]) == 0
+    text = (tmp_path / "export" / "config.json").read_text(encoding="utf-8")
+    assert f'"{Path(tiny.data.root[0]).name}"' in text and str(Path(tiny.data.root[0]).parent) not in text
