@@ -123,7 +123,7 @@ class Checkpoints:
         file.write_bytes(mutate(self.other_files[file], dice, self.other_files[dice.choice(list(self.other_files))]))
         try:
             settings = load_config(self.settings.out)
-            check_same_data(settings, self.settings.data.listing())
+            check_same_data(settings, [self.settings.data.listing()])
             warn_if_environment_changed(settings)
             read_metrics(self.settings.out / "metrics.jsonl")
         except UserError:

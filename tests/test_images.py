@@ -289,7 +289,7 @@ def test_folders_text_files_and_symlinks_give_the_same_list(photos, tmp_path, mo
     text = tmp_path / "list.txt"
     paths = list_files([str(photos)], IMAGE_SUFFIXES).paths
     text.write_text("\n".join(paths) + "\n")
-    assert list_files([str(text)], IMAGE_SUFFIXES)[:2] == list_files([str(photos)], IMAGE_SUFFIXES)[:2]
+    assert list_files([str(text)], IMAGE_SUFFIXES) == list_files([str(photos)], IMAGE_SUFFIXES)
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "self").symlink_to(tmp_path / "loop")
     (tmp_path / "loop" / "all").symlink_to(photos)
