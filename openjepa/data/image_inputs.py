@@ -52,7 +52,7 @@ def evaluation_view(image: ImageInput, data: EvaluationCrop, size: tuple[int, in
         file = open_input(image, data.channels, data.value_range)
         sides = torch.tensor([file[:2]], dtype=torch.float32)
         crop = center_crops(size, sides[:, 0], sides[:, 1], data.eval_crop)
-        return torch.from_numpy(np.ascontiguousarray(crop_file(file, data.channels, crop, 0, size, data.value_range)))
+        return torch.from_numpy(np.array(crop_file(file, data.channels, crop, 0, size, data.value_range)))
     except Undecodable as error:
         raise UserError(f"{describe_input(image)}: {error}") from error
 

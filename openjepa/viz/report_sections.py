@@ -16,6 +16,7 @@ from openjepa.evaluation.scores import describe_scores, read_scores, table_rows
 from openjepa.methods.decoder import Decoder
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import RUN_SETTINGS, Pretrain, load_config, to_json
+from openjepa.training.locations import data_roots
 from openjepa.viz.curves import load_logs
 from openjepa.viz.html import escape
 
@@ -105,7 +106,7 @@ def format_data(run: RunRecord, named: bool) -> str:
     """Return how many samples a run was trained on and where they are, as HTML."""
     count = f"{run.data['count']:,} {plural_of(run.settings.data)}" if run.data.get("count") else "samples"
     name = f"{escape(run.name)}: " if named else ""
-    return f"<p>{name}{count} in {escape(', '.join(run.settings.data.root)) or 'memory'}</p>"
+    return f"<p>{name}{count} in {escape(', '.join(data_roots(run.settings.data))) or 'memory'}</p>"
 
 
 def list_warnings(run: RunRecord) -> Iterator[str]:

@@ -21,9 +21,10 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data import image_header, image_pixels, value_range
 from openjepa.data.doctor import examine_file
-from openjepa.data.image_files import ImageFiles, PackedImages
+from openjepa.data.image_files import ImageFiles
 from openjepa.data.image_io import decode_image, file_form
 from openjepa.data.image_opening import Undecodable
+from openjepa.data.image_packing import PackedImages
 from openjepa.data.image_values import LEGACY
 from openjepa.data.shards import shrink_to_jpeg
 from openjepa.data.value_range import robust_range
