@@ -14,7 +14,6 @@ from openjepa.cli.suite import suite
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
-from openjepa.evaluation import suites as suite_suites
 from openjepa.evaluation.dense import PatchLabels, mean_iou, measure_dense, patch_labels
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes import attentive, finetune
@@ -119,7 +118,7 @@ def test_patches_that_hold_the_answer_are_read():
 def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, capsys):
     pretrain(tiny)
     monkeypatch.setattr(rendered, "SCENES", (60, 30))
-    monkeypatch.setattr(suite_suites, "SCENES", (40, 20))
+    monkeypatch.setattr(suite_command, "SCENES", (40, 20))
     tasks = SUITES["small"]
     monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
     (tmp_path / "cifar").symlink_to(photos)
