@@ -129,6 +129,7 @@ def test_the_script_is_back_after_processes_started_also_after_an_error():
     assert sys.modules["__main__"] is script
 
 
+@slow
 def test_the_readme_block_runs_as_a_file_on_photographs_that_workers_load(tmp_path):
     fill(tmp_path / "photos", 8, side=128)
     (tmp_path / "script.py").write_text(README)
