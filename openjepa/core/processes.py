@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -117,10 +118,7 @@ def map_in_processes(
 
 def describe_ending(processes: Sequence[Any]) -> str:
     """Say how the first of these processes ended that ended by itself, as in "was ended by SIGSEGV"."""
-    if processes:  # the pipe of a process may close before its status arrives
-        wait([each.sentinel for each in processes], timeout=SECONDS_TO_END)
-    codes = [each.exitcode for each in processes if each.exitcode]
-    codes = [code for code in codes if code != -signal.SIGTERM] or codes  # when one dies, the others get SIGTERM
+    codes = ending_codes(processes)
     if not codes:
         return "ended unexpectedly"
     if codes[0] > 0:
@@ -129,3 +127,18 @@ def describe_ending(processes: Sequence[Any]) -> str:
         return "was killed by SIGKILL, perhaps because memory ran out"
     name = signal.Signals(-codes[0]).name if -codes[0] in set(signal.Signals) else f"signal {-codes[0]}"
     return f"was ended by {name}"
+
+
+def ending_codes(processes: Sequence[Any]) -> list[int]:
+    """Return the statuses of the processes that failed, without those that were ended because another one had.
+
+    Waits up to SECONDS_TO_END for a status, because the pipe of a process may close before its status arrives.
+    """
+    until = time.monotonic() + SECONDS_TO_END
+    while True:
+        codes = [each.exitcode for each in processes if each.exitcode]
+        own = [code for code in codes if code != -signal.SIGTERM]  # when one dies, the others get SIGTERM
+        running = [each.sentinel for each in processes if each.exitcode is None]
+        if own or not running or time.monotonic() > until:
+            return own or codes
+        wait(running, timeout=0.1)
