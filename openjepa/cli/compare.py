@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openjepa.cli.settings import Compare
 from openjepa.core.errors import UserError
-from openjepa.core.labels import distinct_labels
+from openjepa.core.names import distinct_labels
 from openjepa.core.types import Score
 from openjepa.interop.adapters import load_any
 from openjepa.viz.scores import measure_and_publish

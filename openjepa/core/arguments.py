@@ -10,15 +10,8 @@ from tyro.conf import Positional, arg
 
 from openjepa.core.errors import UserError
 
-MAY_BE_EMPTY = (
-    "encoder",
-    "budget",
-    "license",
-    "label",
-    "group",
-    "pattern",
-    "modality",
-)  # settings for which an empty text means: the default, or none
+# settings for which an empty text means: the default, or nothing
+MAY_BE_EMPTY = frozenset({"encoder", "budget", "license", "label", "group", "pattern", "modality"})
 
 WITHOUT_PATHS = ("--method.", "--masks.", "--optim.")  # groups with settings of plug-ins; teachers check themselves
 

@@ -49,8 +49,8 @@ class atomic_write:
             if kind is None:
                 self.temporary.chmod(self.mode)
                 fsync_path(self.temporary)
+                mark_output(self.file)  # first: a kill in between must not leave a picture that counts as data
                 replace_file(self.temporary, self.file)
-                mark_output(self.file)
                 fsync_path(self.file.parent)
         finally:
             self.temporary.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -188,48 +190,33 @@ class Signal(NamedTuple):
     high: float = float("inf")
 
 
+@dataclass(eq=False)
 class FileList:
     """The files of a source in a fixed order, with a fingerprint of their names and contents, and their labels.
 
-    Instead of the fingerprint a function may be given that computes it when it is first needed: that reads the files.
-    `earlier` returns the fingerprint that versions before content fingerprints recorded, given the roots as typed then.
-
-    Attributes:
-        left_out: how many files beside them are not read, and why (LeftOut)
-        roots: the folders and files that were listed
-        labels: class of each file, "" of a file without one; empty: a dataset takes the names of the files' folders
-        groups: subject, patient, recording … of each file; empty if not known
+    Lists are equal if paths and fingerprints are.
     """
 
-    def __init__(
-        self,
-        paths: list[str],
-        fingerprint: str | Callable[[], str],
-        earlier: Callable[[Sequence[str]], str] | None = None,
-        left_out: tuple[Any, ...] = (),
-        roots: tuple[str, ...] = (),
-        labels: tuple[str, ...] = (),
-        groups: tuple[str, ...] = (),
-    ):
-        self.paths, self.compute, self.earlier = paths, fingerprint, earlier
-        self.left_out, self.roots, self.labels, self.groups = left_out, roots, labels, groups
+    paths: list[str]
+    known_fingerprint: str | Callable[[], str]  # or a function that computes it when needed: that reads the files
+    # returns the fingerprint that versions before content fingerprints recorded, given the roots as typed then
+    earlier: Callable[[Sequence[str]], str] | None = None
+    left_out: tuple[Any, ...] = ()  # LeftOut: how many files beside them are not read, and why
+    roots: tuple[str, ...] = ()  # the folders and files that were listed
+    labels: tuple[str, ...] = ()  # class of each file, "" without one; empty: datasets take the names of folders
+    groups: tuple[str, ...] = ()  # subject, patient, recording … of each file; empty if not known
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        if not isinstance(self.compute, str):
-            self.compute = self.compute()
-        return self.compute
-
-    def replace(self, **changes: Any) -> FileList:
-        """Return the same files with other roots, labels or groups."""
-        own = ("paths", "earlier", "left_out", "roots", "labels", "groups")
-        fields = {"fingerprint": self.compute, **{name: getattr(self, name) for name in own}}
-        return FileList(**{**fields, **changes})
+        return compute_fingerprint(self.known_fingerprint)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FileList) and (self.paths, self.fingerprint) == (other.paths, other.fingerprint)
 
-    __hash__ = None  # type: ignore[assignment]
+
+def compute_fingerprint(known: str | Callable[[], str]) -> str:
+    """Return a fingerprint, or call the function that computes it."""
+    return known if isinstance(known, str) else known()
 
 
 class Score(NamedTuple):

@@ -111,7 +111,8 @@ def hash_file(file: str, sampled: bool = False) -> bytes:
                     digest.update(block)
             else:
                 for start in np.linspace(0, size - BLOCK_BYTES, SAMPLED_BLOCKS).astype(np.int64).tolist():
-                    digest.update(os.pread(stream.fileno(), BLOCK_BYTES, start))
+                    stream.seek(start)
+                    digest.update(stream.read(BLOCK_BYTES))
     except OSError as error:  # decoding reports it; the same file, readable later, is another content
         digest.update(f"errno {error.errno}".encode())
     return digest.digest()

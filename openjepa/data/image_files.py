@@ -17,7 +17,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Samples, Skipped
+from openjepa.core.types import Samples, Skipped, compute_fingerprint
 from openjepa.data.archives import label_folder
 from openjepa.data.crops import Crops, resample
 from openjepa.data.file_labels import FileLabels, number_names
@@ -112,14 +112,12 @@ class ImageFiles:
         fingerprint: str | Callable[[], str],
         labels: FileLabels | None = None,
     ):
-        self.config, self.paths, self.compute_fingerprint, self.file_labels = config, paths, fingerprint, labels
+        self.config, self.paths, self.known_fingerprint, self.file_labels = config, paths, fingerprint, labels
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Return the fingerprint of the files; figures do not need it, and it takes time."""
-        if not isinstance(self.compute_fingerprint, str):
-            self.compute_fingerprint = self.compute_fingerprint()
-        return self.compute_fingerprint
+        return compute_fingerprint(self.known_fingerprint)
 
     @property
     def groups(self) -> Int[Tensor, "S"] | None:
@@ -127,7 +125,7 @@ class ImageFiles:
         return self.file_labels.groups if self.file_labels else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "compute_fingerprint": self.fingerprint}  # without the list of files behind it
+        return {**self.__dict__, "known_fingerprint": self.fingerprint}  # without the list of files behind it
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Samples
+from openjepa.core.types import Samples, compute_fingerprint
 from openjepa.data.archives import label_folder
 from openjepa.data.file_labels import FileLabels, number_names
 from openjepa.data.series_recordings import (
@@ -101,7 +102,7 @@ class SeriesFiles:
         fingerprint: str | Callable[[], str],
         labels: FileLabels | None = None,
     ):
-        self.compute_fingerprint, self.file_labels = fingerprint, labels
+        self.known_fingerprint, self.file_labels = fingerprint, labels
         self.config, self.files, self.open_arrays = config, paths, OpenArrays(config.channels)
         self.recordings = [open_recordings(path, config.channels, config.columns) for path in paths]
         check_lengths(paths, self.recordings, config.length, config.window)
@@ -207,12 +208,10 @@ class SeriesFiles:
             return (), torch.full((len(self),), -1)
         return classes, by_file[torch.from_numpy(self.file)[self.recording]]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Return the fingerprint of the files, and of how they are cut if that changes the samples."""
-        if not isinstance(self.compute_fingerprint, str):
-            self.compute_fingerprint = self.compute_fingerprint()
-        files = self.compute_fingerprint
+        files = compute_fingerprint(self.known_fingerprint)
         if not self.config.stride and all(each.is_array for each in self.recordings):
             return files
         cut = (files, self.config.length, self.config.stride, self.config.columns)

@@ -66,8 +66,8 @@ def nan_if_undecodable(
 
 def move_rows(work: Path, out: Path) -> None:
     """Give the CSV file of the rows its final name."""
-    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
     mark_output(path_beside(out, ".csv"))
+    (work / ROWS_FILE).replace(path_beside(out, ".csv"))
 
 
 def write_safetensors(features: Features, work: Path, out: Path) -> None:

@@ -52,11 +52,13 @@ class LabeledData:
 
     @property
     def name(self) -> str:
-        """Return what the data is called in results: its folders, or the task."""
+        """Return the name of the data in results: its folders and the column or table of labels, or the task."""
         if not self.has_classes:
             return self.labels
         folders = [base_name(root) for root in self.root or self.test]
-        return "+".join(folders if len(folders) <= 3 else [folders[0], f"{len(folders) - 1} more"]) or "data"
+        name = "+".join(folders if len(folders) <= 3 else [folders[0], f"{len(folders) - 1} more"]) or "data"
+        table = [] if self.labels in ("auto", "folders") else [self.label or Path(self.labels).stem]
+        return "-".join([name, *table])
 
     @property
     def has_classes(self) -> bool:

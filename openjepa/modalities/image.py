@@ -112,7 +112,7 @@ class Image:
         paths = MappedPathList.write(cache / f"{source.fingerprint}.paths", source.paths) if cache else source.paths
         value_range = find_range(paths, lambda: source.fingerprint, self.channels, self.value_range)
         ranged = dataclasses.replace(self, value_range=value_range)
-        fingerprint = source.fingerprint if cache else source.compute
+        fingerprint = source.fingerprint if cache else source.known_fingerprint
         files = ImageFiles(ranged, paths, fingerprint, FileLabels.of(source))
         return pack_images(files, cache) if cache and is_worth_packing(files) else files
 

@@ -87,7 +87,7 @@ class Series:
 
     def dataset(self, source: FileList, cache: Path | None = None) -> SeriesFiles:
         """Open the recordings and list their segments. Raises UserError if they do not fit these settings."""
-        return SeriesFiles(self, source.paths, source.compute, FileLabels.of(source))
+        return SeriesFiles(self, source.paths, source.known_fingerprint, FileLabels.of(source))
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Generate sines of four frequencies; the label is the frequency."""

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from openjepa.core.errors import UserError
-from openjepa.core.labels import distinct_labels
-from openjepa.core.names import shorten
+from openjepa.core.names import distinct_labels, shorten
 from openjepa.core.types import Signal
 from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.log import read_metrics

@@ -145,7 +145,7 @@ def read_images(roots: tuple[str, ...], data: Any, count: int, num_shown: int = 
     data = dataclasses.replace(data, root=roots)
     source = data.listing()
     if sorted(roots) == source.paths:
-        source = FileList(list(roots), source.compute)
+        source = FileList(list(roots), source.known_fingerprint)
     samples = ThreadedDataset(data.dataset(source))
     front = evenly_spaced(len(samples), num_shown)
     rows = front + [each for each in evenly_spaced(len(samples), count) if each not in set(front)]

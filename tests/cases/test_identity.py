@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from openjepa.core import registry
 from openjepa.core.errors import UserError
-from openjepa.core.labels import distinct_labels
+from openjepa.core.names import distinct_labels
 from openjepa.data import identity
 from openjepa.data.image_files import ImageFiles
 from openjepa.data.image_io import IMAGE_SUFFIXES
@@ -210,7 +210,7 @@ def test_a_listing_reads_no_contents_before_its_fingerprint_is_needed(tmp_path, 
     make_tree(tmp_path, "image")
     monkeypatch.setattr(identity, "hash_contents", lambda *_: pytest.fail("contents were read"))
     listing = list_files((str(tmp_path),), IMAGE_SUFFIXES)
-    assert len(ImageFiles(Image(size=(8, 8), patch=4), listing.paths, listing.compute).classes) == 2
+    assert len(ImageFiles(Image(size=(8, 8), patch=4), listing.paths, listing.known_fingerprint).classes) == 2
 
 
 # archives

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from openjepa.cli.main import main
+from openjepa.core import fileio
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.types import Samples
@@ -342,7 +343,7 @@ def test_names_that_do_not_tell_the_format_are_read(tmp_path):
     inputs.MAKERS["R18"](tmp_path)
     for number, name in enumerate(("photo.jpg?w=300", "a.jpg~", "0123abcd", "x.JPEG", "b.Jfif")):
         picture(number).save(tmp_path / "x" / name, "JPEG")
-    (tmp_path / "x" / "README").write_text("no picture")
+    (tmp_path / "x" / "README").write_text("This is text.")
     assert len(Image(root=(str(tmp_path / "x"),)).listing().paths) == 112 + 5
 
 
@@ -362,3 +363,30 @@ def test_a_table_of_hashes_beside_classes_is_no_table_of_labels(tmp_path):
     table(tmp_path / "hashes.csv", ("file", "sha256"), rows)
     files = describe_folder(tmp_path)
     assert counts(files)["train"] == {"disc": 20, "square": 20} and "no column of classes" in files.notes[-1]
+
+
+@pytest.mark.parametrize("delimiter", [" ", ","])
+def test_a_table_without_a_header_loses_no_file(tmp_path, delimiter):
+    rows = mixed(tmp_path / "x", 12)
+    (tmp_path / "t.csv").write_text("\n".join(f"x/{name}{delimiter}{label}" for name, label in rows))
+    assert counts(describe_folder(tmp_path / "x", labels=str(tmp_path / "t.csv"))) == {"all": {"disc": 6, "square": 6}}
+
+
+def test_results_of_two_columns_of_labels_have_two_names():
+    names = [LabeledData(("photos",), labels="t.csv", label=label).name for label in ("species", "sex", "")]
+    assert names == ["photos-species", "photos-sex", "photos-t"] and LabeledData(("photos",)).name == "photos"
+
+
+def test_an_output_is_marked_before_it_exists(tmp_path, monkeypatch):
+    """A kill in between must not leave a picture that counts as data."""
+    fill(tmp_path / "x", 3)
+    listed = []
+
+    def replace_and_list(source: Path, target: Path) -> None:
+        source.replace(target)
+        listed.append(Image(root=(str(tmp_path / "x"),)).listing().paths)
+
+    monkeypatch.setattr(fileio, "replace_file", replace_and_list)
+    with atomic_write(tmp_path / "x" / "figure.png") as temporary:
+        picture(1).save(temporary, "PNG")
+    assert len(listed[0]) == 3 and (tmp_path / "x" / "figure.png").exists()

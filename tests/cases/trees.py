@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 def image_bytes(rng: random.Random, folder: Path) -> tuple[str, bytes]:
-    """Return the suffix and the bytes of a small picture, or of a file that is none."""
+    """Return the suffix and the bytes of a small picture, or of a broken or empty file."""
     kind = rng.choice(
         [".png", ".jpg", ".JPG", ".bmp", ".gif", ".npy", ".webp", ".tif", "gray", "deep", "broken", "empty"]
     )
@@ -71,7 +71,7 @@ def image_bytes(rng: random.Random, folder: Path) -> tuple[str, bytes]:
 
 
 def series_bytes(rng: random.Random, folder: Path) -> tuple[str, bytes]:
-    """Return the suffix and the bytes of a short signal, some with gaps, some too short, some that are none."""
+    """Return the suffix and the bytes of a signal; some signals have gaps or are too short."""
     kind = rng.choice(["good", "good", "good", "gap", "short", "int"])
     values = np.random.default_rng(rng.getrandbits(32)).normal(size=(1, rng.randint(4, 15) if kind == "short" else 40))
     if kind == "gap":

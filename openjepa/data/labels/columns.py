@@ -63,6 +63,14 @@ def shared_end(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
+def with_header(table: Table, index: FileIndex) -> Table:
+    """Return the table; one whose header line names a file has no header, as the lists of video people."""
+    if not any(index.find(name) for name in table.columns):
+        return table
+    columns = enumerate(table.columns.items(), 1)
+    return Table(table.file, {f"column {number}": [name, *values] for number, (name, values) in columns})
+
+
 class TableColumns(NamedTuple):
     """The columns of a table that say file, label, split and group; an empty name: no such column."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import Counter
 from typing import Any, NamedTuple
@@ -11,7 +12,15 @@ import numpy as np
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import expand_home
 from openjepa.core.types import FileList
-from openjepa.data.labels.columns import FileIndex, choose_columns, find_file_column, holds_classes, label_by_table
+from openjepa.data.archives import parse_address
+from openjepa.data.labels.columns import (
+    FileIndex,
+    choose_columns,
+    find_file_column,
+    holds_classes,
+    label_by_table,
+    with_header,
+)
 from openjepa.data.labels.folders import Assignment, label_by_folders, split_by_folders
 from openjepa.data.labels.layouts import find_tables, join_tables, read_coco
 from openjepa.data.labels.paths import Parts, relative_parts
@@ -41,6 +50,7 @@ class LabeledFiles(NamedTuple):
     how: str  # how the classes are known
     names: dict[str, str]  # split -> what it is called on disk
     notes: tuple[str, ...]  # what may not be as meant
+    by_folders: bool = False  # the folders are the classes
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,9 +98,12 @@ def label_files(listing: FileList, options: LabelOptions = LabelOptions()) -> La
     files = relative_parts(listing)
     assigned = complete_splits(files, assign_labels(listing, files, options))
     assigned = drop_unlabeled_parts(assigned)
-    labeled = listing.replace(labels=assigned.labels, groups=assigned.groups)
+    labeled = dataclasses.replace(listing, labels=assigned.labels, groups=assigned.groups)
     notes = (*assigned.notes, *(linked_note(each) for each in listing.left_out if each.reason == LINKED))
-    return LabeledFiles(labeled, assigned.splits, assigned.how, assigned.names, notes)
+    how = assigned.how
+    if assigned.by_folders and any(parse_address(path) for path in listing.paths[:1]):
+        how += ", or what label files in the archives say"
+    return LabeledFiles(labeled, assigned.splits, how, assigned.names, notes, assigned.by_folders)
 
 
 def label_if_possible(listing: FileList) -> LabeledFiles:
@@ -99,7 +112,7 @@ def label_if_possible(listing: FileList) -> LabeledFiles:
         return label_files(listing)
     except UserError:
         empty = ("",) * len(listing.paths)
-        return LabeledFiles(listing.replace(labels=empty), empty, "no labels", {}, ())
+        return LabeledFiles(dataclasses.replace(listing, labels=empty), empty, "no labels", {}, ())
 
 
 def drop_unlabeled_parts(assigned: Assignment) -> Assignment:
@@ -135,6 +148,7 @@ def label_by_named_table(files: list[Parts], options: LabelOptions) -> Assignmen
     """Assign the labels of the table that the user named."""
     file, index = expand_home(options.table), FileIndex(files)
     table = (read_coco(file) if file.suffix.lower() == ".json" and file.is_file() else None) or read_table(file)
+    table = with_header(table, index)
     column, share = find_file_column(table, index)
     if not share:
         first = next(iter(table.columns.values()))[0]
@@ -148,11 +162,11 @@ def with_tables_beside(listing: FileList, files: list[Parts], folders: Assignmen
     Raises:
         UserError: both say something, and not the same.
     """
-    tables = tables_about(listing, FileIndex(files))
+    index = FileIndex(files)
+    tables = tables_about(listing, index)
     if not tables:
         return folders
-    by_folders = len(set(folders.labels) - {""}) > 1
-    table, index = join_tables(tables), FileIndex(files)
+    table, by_folders = join_tables(tables), len(set(folders.labels) - {""}) > 1
     column, _ = find_file_column(table, index)
     try:
         columns = choose_columns(table, column)
@@ -173,11 +187,10 @@ def with_tables_beside(listing: FileList, files: list[Parts], folders: Assignmen
 
 
 def tables_about(listing: FileList, index: FileIndex) -> list[Table]:
-    """Return the tables in the root folder whose rows name the files that are listed."""
-    if len(listing.roots) != 1:
+    """Return the tables in the root folder whose rows name the files that are listed; none if tables are the data."""
+    if len(listing.roots) != 1 or listing.paths[0].lower().endswith(".csv"):
         return []
-    own = set(listing.paths) if any(path.lower().endswith(".csv") for path in listing.paths[:1]) else set()
-    tables = find_tables(expand_home(listing.roots[0])) if not own else []
+    tables = [with_header(table, index) for table in find_tables(expand_home(listing.roots[0]))]
     return [table for table in tables if len(table) and find_file_column(table, index)[1] >= MIN_SHARE]
 
 

@@ -19,6 +19,7 @@ class Assignment(NamedTuple):
     names: dict[str, str] = {}  # noqa: RUF012  split -> what it is called on disk; never written to
     notes: tuple[str, ...] = ()  # what may not be as meant
     groups: tuple[str, ...] = ()
+    by_folders: bool = False  # the folders are the classes
 
 
 def label_by_folders(files: list[Parts], class_depth: int = 1) -> Assignment:
@@ -43,7 +44,8 @@ def label_by_folders(files: list[Parts], class_depth: int = 1) -> Assignment:
     splits, names = split_by_folders(files)
     order = [split for split in ("train", "val", "test") if split in names]
     how = f"classes are the folders below {', '.join(names[split] for split in order)}"
-    return Assignment(tuple(labels), splits, how, names, tuple(find_doubts(files, labels, class_depth)))
+    doubts = tuple(find_doubts(files, labels, class_depth))
+    return Assignment(tuple(labels), splits, how, names, doubts, by_folders=True)
 
 
 def split_by_folders(files: list[Parts]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -84,8 +86,9 @@ def label_without_splits(files: list[Parts], skipped: int, class_depth: int) -> 
             for parts, label in zip(files, labels, strict=True)
         )
         names = {split: f"CLASS/{name}/" for name, split in inner[classes[0]].items()}
-        return Assignment(labels, splits, f"{how}, divided by the folders below them", names)
-    return Assignment(labels, ("",) * len(files), how, notes=tuple(find_doubts(files, list(labels), class_depth)))
+        return Assignment(labels, splits, f"{how}, divided by the folders below them", names, by_folders=True)
+    doubts = tuple(find_doubts(files, list(labels), class_depth))
+    return Assignment(labels, ("",) * len(files), how, notes=doubts, by_folders=True)
 
 
 def inner_folders(files: list[Parts], labels: tuple[str, ...], start: int) -> dict[str, set[str]]:

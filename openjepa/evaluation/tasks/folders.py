@@ -88,7 +88,7 @@ def list_root(modality: Any, root: tuple[str, ...]) -> FileList:
     root = tuple(str(expand_home(each)) for each in root)
     folders = split_folders(root)
     listing = dataclasses.replace(modality, root=folders or root).listing()
-    return listing.replace(roots=root)
+    return dataclasses.replace(listing, roots=root)
 
 
 def split_folders(root: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def check_classes(files: LabeledFiles, train: FileList, plural: str) -> None:
         for path, label, own in zip(files.listing.paths, files.listing.labels, files.splits, strict=True)
         if not label and own in ("", split)
     ]
-    if loose and files.how.startswith("classes are the folders"):
+    if loose and files.by_folders:
         raise UserError(f"{len(loose)} {plural}, e.g. {loose[0]}, are outside the class folders: move or remove them")
 
 

@@ -14,8 +14,7 @@ from PIL import Image as Pillow
 
 from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
-from openjepa.core.labels import distinct_labels
-from openjepa.core.names import printable
+from openjepa.core.names import distinct_labels, printable
 from openjepa.viz.canvas import COLORS
 from openjepa.viz.embedding_map import MIN_IMAGES, project_features
 from openjepa.viz.explorer.session import Session
