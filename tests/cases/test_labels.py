@@ -1,5 +1,6 @@
 """One description of labeled data: classes, splits, what is left out, and what looks wrong."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from openjepa.core import fileio
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.types import Samples
+from openjepa.data import walking
 from openjepa.data.labels.describe import LabeledFiles, to_json
 from openjepa.data.labels.folders import label_by_folders
 from openjepa.data.labels.words import find_splits, read_split_name
@@ -390,3 +392,18 @@ def test_an_output_is_marked_before_it_exists(tmp_path, monkeypatch):
     with atomic_write(tmp_path / "x" / "figure.png") as temporary:
         picture(1).save(temporary, "PNG")
     assert len(listed[0]) == 3 and (tmp_path / "x" / "figure.png").exists()
+
+
+def test_the_order_of_the_file_system_changes_nothing(tmp_path, monkeypatch):
+    inputs.MAKERS["R04"](tmp_path)
+    inputs.MAKERS["R37"](tmp_path)
+    before, scan = Image(root=(str(tmp_path),)).listing(), walking.os.scandir
+
+    @contextlib.contextmanager
+    def reversed_scan(folder):
+        with scan(folder) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(walking.os, "scandir", reversed_scan)
+    after = Image(root=(str(tmp_path),)).listing()
+    assert before == after and before.left_out == after.left_out and len(before.left_out) > 2
