@@ -147,7 +147,7 @@ def tiff_form(content: bytes) -> ImageForm | None:
         photometric, orientation = int(tags[PHOTOMETRIC]), int(tags[TURN])
     except DECODE_ERRORS:
         return None
-    if min(width, height, samples) < 1:
+    if min(width, height, samples) < 1 or not bits:
         return None
     orientation = orientation if orientation in range(1, 9) else 1
     if photometric in CONVERTED and photometric != CMYK and max(bits) > 8:

@@ -530,3 +530,17 @@ def test_the_folders_of_12_bit_images_are_bright(tmp_path):
     for name, channels in (("png12", 1), ("tif12", 1), ("tif12rgb", 3)):
         view = open_folder(tmp_path / name, channels=channels, size=(40, 40)).read(torch.arange(40), None).views[0]
         assert view.max() == 255 and len(view.unique()) > 200  # as the 8-bit pictures that they were made of
+
+
+@pytest.mark.parametrize("tag", [256, 258, 262, 277, 338, 339])
+def test_a_tag_without_a_value_is_one_reason(tmp_path, tag):
+    whole = tiff(np.stack([ramp(number) for number in range(3)], -1), 2, (0,) if tag == 338 else ())
+    entry = whole.index(struct.pack("<HH", tag, 3))
+    (tmp_path / "a.tif").write_bytes(whole[: entry + 4] + bytes(4) + whole[entry + 8 :])
+    facts = examine_file(str(tmp_path / "a.tif"))
+    try:
+        decode_image(str(tmp_path / "a.tif"), 3, (0.0, 4095.0))
+    except Undecodable as error:
+        assert str(error)
+    else:
+        assert facts.width == 64
