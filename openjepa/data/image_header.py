@@ -144,7 +144,7 @@ def tiff_form(content: bytes) -> ImageForm | None:
         width, height, samples = (int(tags[name]) for name in (WIDTH, HEIGHT, SAMPLES))
         bits, formats = {int(each) for each in tags[BITS]}, {int(each) for each in tags[SAMPLE_FORMAT]}
         extras = [int(each) for each in tags[EXTRA_SAMPLES]]
-        photometric, orientation = int(tags[PHOTOMETRIC]), int(tags[TURN])
+        photometric, orientation, compression = (int(tags[name]) for name in (PHOTOMETRIC, TURN, COMPRESSION))
     except DECODE_ERRORS:
         return None
     if min(width, height, samples) < 1 or not bits:
@@ -159,7 +159,7 @@ def tiff_form(content: bytes) -> ImageForm | None:
     dtype = numpy_type(KINDS[formats.pop()], max(bits))
     opacity = [samples - len(extras) + number for number, extra in enumerate(extras) if extra in (1, 2)]
     form = ImageForm(height, width, samples - bool(opacity), dtype, max(opacity, default=-1), True, orientation)
-    if int(tags[COMPRESSION]) in EXTRA_COMPRESSIONS:
+    if compression in EXTRA_COMPRESSIONS:
         return form._replace(fits_pillow=False, no_data=parse_number(tags[NO_DATA]))
     drops_fourth = samples == 4 and extras == [0] and form.dtype == "uint8" and max(bits) == 8
     return form._replace(

@@ -532,11 +532,13 @@ def test_the_folders_of_12_bit_images_are_bright(tmp_path):
         assert view.max() == 255 and len(view.unique()) > 200  # as the 8-bit pictures that they were made of
 
 
-@pytest.mark.parametrize("tag", [256, 258, 262, 277, 338, 339])
-def test_a_tag_without_a_value_is_one_reason(tmp_path, tag):
+@pytest.mark.parametrize("tag", [256, 258, 259, 262, 277, 338, 339])
+@pytest.mark.parametrize("broken", ["no value", "a text"])
+def test_a_tag_without_a_number_is_one_reason_or_the_default(tmp_path, tag, broken):
     whole = tiff(np.stack([ramp(number) for number in range(3)], -1), 2, (0,) if tag == 338 else ())
     entry = whole.index(struct.pack("<HH", tag, 3))
-    (tmp_path / "a.tif").write_bytes(whole[: entry + 4] + bytes(4) + whole[entry + 8 :])
+    kind, count = (3, 0) if broken == "no value" else (2, 3)  # 2: ASCII
+    (tmp_path / "a.tif").write_bytes(whole[:entry] + struct.pack("<HHI", tag, kind, count) + whole[entry + 8 :])
     facts = examine_file(str(tmp_path / "a.tif"))
     try:
         decode_image(str(tmp_path / "a.tif"), 3, (0.0, 4095.0))
