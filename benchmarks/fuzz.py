@@ -31,6 +31,7 @@ from openjepa.cli.shards import shards as make_shards
 from openjepa.core.errors import UserError
 from openjepa.data import image_io
 from openjepa.data.crops import center_crops
+from openjepa.data.doctor import examine_file
 from openjepa.data.image_io import IMAGE_SUFFIXES, Undecodable, read_bytes, read_image_file
 from openjepa.data.image_values import crop_file
 from openjepa.data.listing import list_files
@@ -54,8 +55,11 @@ from tests.mutants import mutate, run_cases
 from tests.test_interop import METHOD, SQUARE, official_checkpoint
 
 
+DEEP_RANGE = (0.0, 65535.0)  # of images with more than 8 bits, as a run measures it
+
+
 class Images:
-    """Decode and crop a mutated image as a loader does."""
+    """Decode and crop a mutated image as a loader does; `jepa doctor` must call it what the loader does."""
 
     accepted = frozenset({"decoded", "undecodable"})
 
@@ -71,10 +75,11 @@ class Images:
             image = read_image_file(str(file), 3)
             height, width = (torch.tensor([float(side)]) for side in image[:2])
             crop = center_crops((32, 32), height, width, "crop")
-            assert crop_file(image, 3, crop, 0, (32, 32)).shape == (3, 32, 32)
+            assert crop_file(image, 3, crop, 0, (32, 32), DEEP_RANGE).shape == (3, 32, 32)
         except Undecodable as error:
-            assert str(error)
+            assert str(error) and not examine_file(str(file)).width
             return "undecodable"
+        assert examine_file(str(file)).width
         return "decoded"
 
 

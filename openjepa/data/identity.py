@@ -19,7 +19,7 @@ import numpy as np
 from openjepa.core.cpus import available_cores
 from openjepa.core.fileio import expand_home, file_version
 
-MAX_HASHED_BYTES = 2**32  # of larger data sets a sample is read: hashing runs at about 1 GB/s, a disk at less
+MAX_HASHED_BYTES = 2**32  # of larger data sets a sample is read: a disk may deliver no more than 0.1 GB/s
 
 SAMPLED_FILES = 2048  # evenly spaced in the list
 

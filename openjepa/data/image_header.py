@@ -71,7 +71,8 @@ class ImageForm(NamedTuple):
 
     def describe(self) -> str:
         """Return bands and type of value in words."""
-        kind = self.dtype if self.dtype.startswith(("int", "float")) else f"{self.dtype.removeprefix('uint')} bits"
+        bits = {"bool": "1 bit"}.get(self.dtype, f"{self.dtype.removeprefix('uint')} bits")
+        kind = self.dtype if self.dtype.startswith(("int", "float")) else bits
         bands = f"{self.bands} band{'s' if self.bands > 1 else ''}{' and opacity' if self.alpha >= 0 else ''}"
         return f"{bands} of {kind}"
 
