@@ -54,7 +54,6 @@ from tests.faults import run_in_fork
 from tests.mutants import mutate, run_cases
 from tests.test_interop import METHOD, SQUARE, official_checkpoint
 
-
 DEEP_RANGE = (0.0, 65535.0)  # of images with more than 8 bits, as a run measures it
 
 
