@@ -32,13 +32,16 @@ class Span(NamedTuple):
     length: float = float("inf")
 
 
+WHOLE_FILE = Span()
+
+
 def choose_frames(
-    config: ClipSettings, times: Float64[np.ndarray, "N"], u: float, span: Span = Span()
+    config: ClipSettings, times: Float64[np.ndarray, "N"], u: float, span: Span = WHOLE_FILE
 ) -> Int64[np.ndarray, "F"]:
     """Return the indices of a clip's frames, at `u` from 0 to 1 between the first and the last possible start.
 
-    `times` are the seconds of all frames of the file. A clip that is longer than the file repeats the last frame.
-    Without a stride or a rate, the clip is spread evenly over the file, and `u` moves its frames by up to their distance.
+    `times` are the seconds of all frames of the file. A clip that is longer than the file repeats the last frame. Without
+    a stride or a rate, the clip is spread evenly over the file, and `u` moves its frames by up to their distance.
     """
     first, last = np.searchsorted(times, (span.start, span.start + span.length)).tolist()
     first = min(first, len(times) - 1)
@@ -72,7 +75,7 @@ def crop_clips(clips: UInt8[Tensor, "B F C H W"], crop: Crops, size: tuple[int, 
 def segment_spans(times: Float64[np.ndarray, "N"], every: float) -> list[Span]:
     """Cut a file into spans of `every` seconds, each the home of one clip; 0: the whole file is one."""
     if not every:
-        return [Span()]
+        return [WHOLE_FILE]
     count = max(1, int(np.ceil((times[-1] - times[0] + 1e-6) / every)))
     return [Span(number * every, every) for number in range(count)]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples, Skipped, compute_fingerprint
 from openjepa.data.archives import label_folder
-from openjepa.data.clips import ClipSettings, Span, choose_frames, clip_name, crop_clips, segment_spans
+from openjepa.data.clips import WHOLE_FILE, ClipSettings, Span, choose_frames, clip_name, crop_clips, segment_spans
 from openjepa.data.crops import Crops
 from openjepa.data.file_labels import FileLabels, number_names
 from openjepa.data.image_files import replacement_index
@@ -73,8 +73,8 @@ class VideoArray:
 class VideoFiles:
     """Clips of video files, folders of frames and arrays: one per file, or one for every so many seconds.
 
-    Training starts a clip anywhere in its part of the file; evaluation reads the middle. Training replaces an undecodable
-    file by one that depends only on (seed, n, attempt).
+    Training starts a clip anywhere in its part of the file; evaluation reads the middle. Training replaces an
+    undecodable file by one that depends only on (seed, n, attempt).
     """
 
     decodes_files: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class VideoFiles:
         labels: FileLabels | None = None,
     ):
         self.config, self.paths, self.known_fingerprint, self.file_labels = config, paths, fingerprint, labels
-        spans = [self.spans_of(path) for path in paths] if config.every else [[Span()]] * len(paths)
+        spans = [self.spans_of(path) for path in paths] if config.every else [[WHOLE_FILE]] * len(paths)
         self.file = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
         self.spans = [span for each in spans for span in each]
 
@@ -97,7 +97,7 @@ class VideoFiles:
             with open_frames(path, self.config.channels) as frames:
                 return segment_spans(frames.times, self.config.every)
         except Undecodable:
-            return [Span()]
+            return [WHOLE_FILE]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.data.clips import Span, choose_frames, crop_clips, parse_clip_name
+from openjepa.data.clips import WHOLE_FILE, Span, choose_frames, crop_clips, parse_clip_name
 from openjepa.data.image_io import Undecodable
 from openjepa.data.video_files import MIDDLE, VideoViews, read_clip
 
@@ -25,7 +25,7 @@ def evaluation_clip(source: VideoInput, config: VideoViews) -> UInt8[Tensor, "F 
     """Return the evaluation clip of a file, an array or a tensor. Raises UserError if it is not a video."""
     if isinstance(source, str | Path):
         path, start = parse_clip_name(str(source))
-        span = Span() if start is None else Span(start, config.every or float("inf"))
+        span = WHOLE_FILE if start is None else Span(start, config.every or float("inf"))
         try:
             return read_clip(config, path, MIDDLE if start is None or config.every else 0.0, span, None)[0]
         except Undecodable as error:

@@ -22,9 +22,9 @@ class Tube:
     """Several masks of each sample: blocks of a frame that are hidden at all times; the context is what they leave.
 
     Mask k has `blocks[k]` blocks that each cover about `scale[k]` of a frame: by default many small ones (short-range)
-    and few large ones (long-range). All hidden tokens are targets, in one sequence. Block sizes are shared by the global
-    batch; every sample draws its own positions, all positions equally likely. A sample without a visible cell draws
-    again, up to 16 times; then one random cell is visible. An image has one time step.
+    and few large ones (long-range). All hidden tokens are targets, in one sequence. Block sizes are shared by the
+    global batch; every sample draws its own positions, all positions equally likely. A sample without a visible cell
+    draws again, up to 16 times; then one random cell is visible. An image has one time step.
 
     Source: Bardes et al., arXiv 2404.08471, section 3.2 and appendix (two masks, a mask token for each).
     Differs: blocks touch every edge of the frame, size and aspect ratio are independent, and contexts and targets are

@@ -90,13 +90,13 @@ class Video:
             raise UserError(f"crop aspect {self.crop_aspect} is not a range above 0: try --data.crop-aspect 0.75 1.33")
 
     @property
-    def grid(self) -> tuple[int, int, int]:
+    def tubelets(self) -> tuple[int, int, int]:
         """Return tubelets along time, and rows and columns of them."""
         return self.frames // self.tubelet, self.size[0] // self.patch, self.size[1] // self.patch
 
     @property
     def layout(self) -> Layout:
-        return Layout.grid(*self.grid)
+        return Layout.grid(*self.tubelets)
 
     @property
     def token_dim(self) -> int:
@@ -135,7 +135,7 @@ class Video:
         times, rows, columns = frames // self.tubelet, height // self.patch, width // self.patch
         x = clips.view(batch, times, self.tubelet, channels, rows, self.patch, columns, self.patch)
         x = x.permute(0, 1, 4, 6, 3, 2, 5, 7).reshape(batch, times * rows * columns, -1)
-        pos = grid_positions(times, rows, columns, trained_grid=self.grid).to(clips.device)
+        pos = grid_positions(times, rows, columns, trained_grid=self.tubelets).to(clips.device)
         return Tokens(x, pos.expand(batch, -1, -1))
 
     def normalize(self, view: UInt8[Tensor, "B F C H W"]) -> Float[Tensor, "B F C H W"]:
@@ -158,7 +158,7 @@ class Video:
     def read(self, source: VideoInput, size: Any = None) -> UInt8[Tensor, "F C H W"]:
         """Return the clip in the middle of a file, or the one that FILE#t=SECONDS names; `size`: another frame size.
 
-        Takes a path of a video, a folder of frames or an image; an array (F, H, W, C) or a tensor (F, C, H, W) of bytes.
+        Takes a path of a video, a folder of frames or an image; an array (F, H, W, C) or a tensor (F, C, H, W).
         """
         return evaluation_clip(source, self if size is None else dataclasses.replace(self, size=size))
 
@@ -194,7 +194,7 @@ class Video:
         return f"{self.frames} frames ({pace}) of {self.size[0]}×{self.size[1]} px, tubelet {self.tubelet}×{self.patch}"
 
     def baselines(self) -> dict[str, Callable[[UInt8[Tensor, "B F C H W"]], Float[Tensor, "B K"]]]:
-        """Return the pixels of the clip, those of its middle frame, and the differences of frames, at low resolution."""
+        """Return pixels of the clip, of its middle frame, and differences of its frames, at low resolution."""
         return {"raw pixels": raw_pixels, "middle frame": middle_frame, "frame differences": frame_differences}
 
     def example_input(self, batch: int, more: int = 0) -> Float[Tensor, "B F C H W"]:
