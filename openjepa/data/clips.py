@@ -40,8 +40,8 @@ def choose_frames(
 ) -> Int64[np.ndarray, "F"]:
     """Return the indices of a clip's frames, at `u` from 0 to 1 between the first and the last possible start.
 
-    `times` are the seconds of all frames of the file. A clip that is longer than the file repeats the last frame. Without
-    a stride or a rate, the clip is spread evenly over the file, and `u` moves its frames by up to their distance.
+    `times` are the seconds of all frames of the file. A clip that is longer than the file repeats the last frame.
+    Without a stride or a rate, it is spread evenly over the file, and `u` moves its frames by up to their distance.
     """
     first, last = np.searchsorted(times, (span.start, span.start + span.length)).tolist()
     first = min(first, len(times) - 1)
