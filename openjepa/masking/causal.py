@@ -12,7 +12,6 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout, Masks, MaskShape
-from openjepa.masking.geometry import lerp
 from openjepa.masking.strategy import Strategy, require_range
 
 
@@ -46,7 +45,7 @@ class Causal(Strategy):
         steps = layout.shape[0] if layout.shape else 1
         if steps < 2:
             raise UserError("--masks causal requires a grid with at least 2 time steps: try --masks random")
-        low, high = (min(max(round(lerp(0, steps, each)), 1), steps - 1) for each in self.context_fraction)
+        low, high = (min(max(round(steps * each), 1), steps - 1) for each in self.context_fraction)
         return list(range(low, high + 1))
 
     def shapes(self, layout: Layout) -> list[MaskShape]:
