@@ -56,7 +56,8 @@ def index_video(video: OpenVideo) -> VideoIndex:
         form = next((frame_form(frame, video.stream) for frame in video.decode(None)), None)
     packets = stack_packets(rows)
     rate = float(video.stream.average_rate or video.stream.guessed_rate or 0)
-    numbers = number_frames(packets, float(video.stream.time_base or 0), rate, bool(video.codec.has_b_frames))
+    unit, is_avi = float(video.stream.time_base or 0), video.container.format.name == "avi"
+    numbers = number_frames(packets, unit, rate, bool(video.codec.has_b_frames), is_avi)
     if form is None or not len(numbers.times):
         raise Undecodable(f"none of its {len(rows)} frames can be decoded: its {video.codec.name} data is damaged")
     stamps = np.where(packets.shown_at == NO_STAMP, packets.decoded_at, packets.shown_at)

@@ -97,14 +97,15 @@ class OpenVideo:
     def find_stream(self) -> Any:
         """Return the first video stream that is no cover picture; others are not read."""
         streams = self.container.streams
-        attached = import_av().stream.Disposition.attached_pic
+        marks = import_av().stream
+        attached = marks.Disposition.attached_pic
         videos = [each for each in streams.video if not each.disposition & attached]
         if not videos:
             kinds = "audio only" if len(streams.audio) else "no video stream"
             raise Undecodable(f"it has {kinds}{', with a cover picture' if len(streams.video) else ''}")
         for each in streams:
             if each.index != videos[0].index:
-                each.discard = "all"
+                each.discard = marks.Discard.all
         if videos[0].codec_context is None:
             raise Undecodable("it has a codec that PyAV does not know: convert it to H.264")
         return videos[0]
