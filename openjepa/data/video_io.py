@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -38,6 +38,7 @@ __all__ = ("VIDEO_SUFFIXES", "Undecodable")  # defined elsewhere
 CACHED_FRAMES = 2**21  # frames whose numbers and times are in memory in each process: 128 MiB
 
 
+@runtime_checkable
 class Frames(Protocol):
     """The frames of a source, to be closed after use."""
 

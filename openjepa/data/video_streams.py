@@ -54,6 +54,7 @@ def import_av() -> Any:
     import av
     import av.error
     import av.stream
+    import av.video.reformatter
 
     return av
 
@@ -188,10 +189,24 @@ def turns_of(frame: Any) -> tuple[bool, bool, bool]:
     return True, c < 0, b < 0
 
 
-def frame_pixels(frame: Any, form: FrameForm, channels: int) -> UInt8[np.ndarray, "H W C"]:
-    """Return the pixels of a decoded frame, upright and of the size of the first one."""
-    pixels = frame.to_ndarray(format=FORMAT_OF_CHANNELS[channels], width=form.width, height=form.height)
-    pixels = pixels.reshape(form.height, form.width, channels)
+class PixelReader:
+    """Turns decoded frames into pixels with one converter, whose set-up takes longer than a small frame."""
+
+    def __init__(self, form: FrameForm, channels: int):
+        self.form, self.channels = form, channels
+        self.converter = import_av().video.reformatter.VideoReformatter()
+
+    def read(self, frame: Any) -> UInt8[np.ndarray, "H W C"]:
+        """Return the pixels of a frame, upright and of the size of the first one."""
+        form = self.form
+        converted = self.converter.reformat(
+            frame, form.width, form.height, FORMAT_OF_CHANNELS[self.channels], threads=1
+        )
+        return turn_upright(converted.to_ndarray().reshape(form.height, form.width, self.channels), form)
+
+
+def turn_upright(pixels: UInt8[np.ndarray, "h w C"], form: FrameForm) -> UInt8[np.ndarray, "H W C"]:
+    """Transpose and mirror the pixels of a frame as its form says."""
     if form.transposed:
         pixels = pixels.swapaxes(0, 1)
     return pixels[:: -1 if form.flipped else 1, :: -1 if form.mirrored else 1]
