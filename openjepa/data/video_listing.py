@@ -13,12 +13,10 @@ from pathlib import Path
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import expand_home
 from openjepa.core.types import FileList
-from openjepa.data.image_formats import IMAGE_SUFFIXES
 from openjepa.data.listing import files_under, list_files
 from openjepa.data.never_data import LeftOutFiles
-from openjepa.data.video_io import ANIMATIONS, CONTAINERS, VIDEO_SUFFIXES
-
-LISTED = VIDEO_SUFFIXES | ANIMATIONS
+from openjepa.data.video_folders import FRAME_SUFFIXES
+from openjepa.data.video_formats import CONTAINER_SUFFIXES, VIDEO_SUFFIXES
 
 MIN_FRAMES = 2  # images of a folder that is a clip
 
@@ -34,14 +32,14 @@ def list_videos(roots: Sequence[str]) -> FileList:
     if any(root.lower().endswith(".csv") for root in roots):
         return list_table(roots)
     if has_videos(roots):
-        return list_files(roots, LISTED, samples="videos")
-    images = list_files(roots, IMAGE_SUFFIXES - ANIMATIONS, include_archives=False, samples="videos")
+        return list_files(roots, VIDEO_SUFFIXES, samples="videos")
+    images = list_files(roots, FRAME_SUFFIXES, include_archives=False, samples="videos")
     counts = Counter(str(Path(path).parent) for path in images.paths)
     folders = [folder for folder, count in counts.items() if count >= MIN_FRAMES]
     if not folders:
         raise UserError(
-            f"no videos in {' '.join(roots)}: neither files ending in {' '.join(sorted(CONTAINERS))} nor folders "
-            f"with at least {MIN_FRAMES} images, the frames of a clip"
+            f"no videos in {' '.join(roots)}: neither files ending in {' '.join(sorted(CONTAINER_SUFFIXES))} "
+            f"nor folders with at least {MIN_FRAMES} images, the frames of a clip"
         )
     return dataclasses.replace(images, paths=folders)
 
@@ -52,7 +50,7 @@ def has_videos(roots: Sequence[str]) -> bool:
         path = expand_home(root)
         if not path.is_dir():
             return True
-        if files_under(root, LISTED, frozenset({".tar", ".parquet"}), LeftOutFiles()):
+        if files_under(root, VIDEO_SUFFIXES, frozenset({".tar", ".parquet"}), LeftOutFiles()):
             return True
     return False
 
@@ -68,7 +66,7 @@ def list_table(roots: Sequence[str]) -> FileList:
     if not pairs:
         raise UserError(f"{table} is empty: each line needs the path of a video and its label")
     paths = [path for path, _ in pairs]
-    files = list_files(sorted(set(paths)), LISTED, samples="videos")
+    files = list_files(sorted(set(paths)), VIDEO_SUFFIXES, samples="videos")
     return FileList(paths, partial(table_fingerprint, files, pairs), None, files.left_out, (str(table.parent),),
                     tuple(label for _, label in pairs))  # fmt: skip
 
