@@ -26,7 +26,7 @@ from openjepa.core.arguments import (
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Labels, Shards
-from openjepa.evaluation.settings import ProbeSettings, Search
+from openjepa.evaluation.settings import Horizon, ProbeSettings, Search, Surprise
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
 
@@ -288,6 +288,8 @@ SETTINGS: dict[str, type] = {
     "search": Search,
     "duplicates": Duplicates,
     "cluster": Cluster,
+    "surprise": Surprise,
+    "horizon": Horizon,
     "export": Export,
     "convert": Convert,
     "push": Push,
