@@ -36,6 +36,21 @@ class PatchEmbed(LocalTokenizer):
         return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 
 
+class TubeletEmbed(LocalTokenizer):
+    """Map a tubelet's pixels, of some frames in the same patch, to a token with a linear layer.
+
+    The weight has the shape of a convolution with stride = kernel size, applied to tubelets already cut out.
+    """
+
+    def __init__(self, channels: int, tubelet: int, patch: int, dim: int):
+        super().__init__()
+        size = (tubelet, patch, patch)
+        self.proj = nn.Conv3d(channels, dim, size, size)
+
+    def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
+        return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
 class ConvStem(LocalTokenizer):
     """Map a patch's pixels to a token: 3×3 convolutions of stride 2 down to 1×1, then a linear layer.
 

@@ -1,0 +1,183 @@
+"""Video datasets: clips of files, or clips in memory.
+
+B batch  S samples  F frames of a clip  C channels  H height  W width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Samples, Skipped, compute_fingerprint
+from openjepa.data.archives import label_folder
+from openjepa.data.clips import WHOLE_FILE, ClipSettings, Span, choose_frames, clip_name, crop_clips, segment_spans
+from openjepa.data.crops import Crops
+from openjepa.data.file_labels import FileLabels, number_names
+from openjepa.data.image_files import replacement_index
+from openjepa.data.image_io import Undecodable
+from openjepa.data.video_io import open_frames
+
+MIDDLE = 0.5  # where an evaluation clip starts, between the first and the last possible start
+
+
+@runtime_checkable
+class VideoViews(ClipSettings, Protocol):
+    """The part of the video modality that a dataset needs: the frames of a clip, its size, cropping."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], rng: CounterRNG | None) -> Crops: ...
+
+
+class VideoArray:
+    """Clips in memory, all frames of them a view."""
+
+    groups: Int[Tensor, "S"] | None = None
+
+    def __init__(
+        self,
+        config: VideoViews,
+        clips: UInt8[Tensor, "S N C H W"],
+        label: Int[Tensor, "S"],
+        fingerprint: str,
+        classes: tuple[str, ...] = (),
+    ):
+        self.config, self.clips, self.label, self.fingerprint, self.classes = config, clips, label, fingerprint, classes
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def source(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        """Choose frames and crop them; without `rng`, return the evaluation views."""
+        starts = rng.uniform("clip start").tolist() if rng else [MIDDLE] * len(index)
+        times = np.arange(self.clips.shape[1], dtype=np.float64)
+        frames = [torch.from_numpy(choose_frames(self.config, times, u)) for u in starts]
+        clips = torch.stack([self.clips[row, each] for row, each in zip(index.tolist(), frames, strict=True)])
+        height, width = (torch.full((len(index),), float(side)) for side in self.clips.shape[3:])
+        views = crop_clips(clips, self.config.crops(height, width, rng), self.config.size)
+        return Samples((views,), self.label[index])
+
+
+class VideoFiles:
+    """Clips of video files, folders of frames and arrays: one per file, or one for every so many seconds.
+
+    Training starts a clip anywhere in its part of the file; evaluation reads the middle. Training replaces an
+    undecodable file by one that depends only on (seed, n, attempt).
+    """
+
+    decodes_files: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: VideoViews,
+        paths: list[str],
+        fingerprint: str | Callable[[], str],
+        labels: FileLabels | None = None,
+    ):
+        self.config, self.paths, self.known_fingerprint, self.file_labels = config, paths, fingerprint, labels
+        spans = [self.spans_of(path) for path in paths] if config.every else [[WHOLE_FILE]] * len(paths)
+        self.file = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
+        self.spans = [span for each in spans for span in each]
+
+    def spans_of(self, path: str) -> list[Span]:
+        """Return the parts of a file that are samples; a file that cannot be read is one, which is skipped later."""
+        try:
+            with open_frames(path, self.config.channels) as frames:
+                return segment_spans(frames.times, self.config.every)
+        except Undecodable:
+            return [WHOLE_FILE]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return compute_fingerprint(self.known_fingerprint)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "known_fingerprint": self.fingerprint}  # without the list of files behind it
+
+    @property
+    def groups(self) -> Int[Tensor, "S"] | None:
+        """Return each sample's group if groups are known, or its file if files have several samples."""
+        groups = self.file_labels.groups if self.file_labels else None
+        if groups is None and not self.config.every:
+            return None
+        files = torch.from_numpy(self.file)
+        return files if groups is None else groups[files]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.file_classes[0]
+
+    @cached_property
+    def label(self) -> Int[Tensor, "S"]:
+        """Return each sample's index into `classes`."""
+        return self.file_classes[1][torch.from_numpy(self.file)]
+
+    @cached_property
+    def file_classes(self) -> tuple[tuple[str, ...], Int[Tensor, "N"]]:
+        """Return the sorted names of the classes, or of the files' folders, and each file's index into them."""
+        if self.file_labels and self.file_labels.names:
+            return number_names(self.file_labels.names)
+        return number_names([label_folder(path) for path in self.paths])
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def source(self, index: int) -> str:
+        return clip_name(self.paths[self.file[index]], self.spans[index], self.config.every)
+
+    def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
+        """Decode and crop the clips of a batch; without `rng`, return the evaluation views with their labels."""
+        views, label, skipped = [], torch.full((len(index),), -1), []
+        for row, sample in enumerate(index.tolist()):
+            row_rng = rng.select(np.array([row])) if rng else None
+            view, undecodable = self.read_or_replace(sample, row_rng)
+            views.append(view)
+            skipped += undecodable
+            if rng is None and not undecodable:
+                label[row] = self.label[sample]
+        return Samples((torch.cat(views),), label, tuple(skipped))
+
+    def read_or_replace(self, sample: int, rng: CounterRNG | None) -> tuple[UInt8[Tensor, "1 F C h w"], list[Skipped]]:
+        """Return the clip of a sample, or in training of the first one that can be decoded in place of it."""
+        skipped: list[Skipped] = []
+        while True:
+            try:
+                return self.read_clip(sample, rng), skipped
+            except Undecodable as error:
+                skipped.append(Skipped(self.source(sample), str(error)))
+            if rng is None:
+                config = self.config
+                return torch.zeros(1, config.frames, config.channels, *config.size, dtype=torch.uint8), skipped
+            sample = replacement_index(rng, len(skipped) - 1, len(self), skipped[-1])
+
+    def read_clip(self, sample: int, rng: CounterRNG | None) -> UInt8[Tensor, "1 F C h w"]:
+        """Decode the frames of one clip and crop them. Raises Undecodable."""
+        u = rng.uniform("clip start").item() if rng else MIDDLE
+        return read_clip(self.config, self.paths[self.file[sample]], u, self.spans[sample], rng)
+
+
+def read_clip(
+    config: VideoViews, path: str, u: float, span: Span, rng: CounterRNG | None
+) -> UInt8[Tensor, "1 F C h w"]:
+    """Decode the frames of a clip that starts at `u` of the possible starts in a part of a file, and crop them.
+
+    Raises Undecodable if the file has no frame that can be decoded.
+    """
+    with open_frames(path, config.channels) as frames:
+        index = choose_frames(config, frames.times, u, span)
+        pixels = torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist())))
+        sides = torch.tensor([frames.size], dtype=torch.float32)
+    clip = pixels.permute(0, 3, 1, 2)[None]
+    return crop_clips(clip, config.crops(sides[:, 0], sides[:, 1], rng), config.size)

@@ -1,0 +1,60 @@
+"""Turn a path, an array or a tensor into an evaluation clip.   F frames  C channels  H height  W width"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from openjepa.core.errors import UserError
+from openjepa.data.clips import WHOLE_FILE, Span, choose_frames, crop_clips, parse_clip_name
+from openjepa.data.image_io import Undecodable
+from openjepa.data.video_files import MIDDLE, VideoViews, read_clip
+
+VideoInput = np.ndarray | Tensor | str | Path
+
+EXPECTED = "give a path, an array (frames, height, width, channels) or a tensor (frames, channels, height, width)"
+
+
+def evaluation_clip(source: VideoInput, config: VideoViews) -> UInt8[Tensor, "F C h w"]:
+    """Return the evaluation clip of a file, an array or a tensor. Raises UserError if it is not a video."""
+    if isinstance(source, str | Path):
+        path, start = parse_clip_name(str(source))
+        span = WHOLE_FILE if start is None else Span(start, config.every or float("inf"))
+        try:
+            return read_clip(config, path, MIDDLE if start is None or config.every else 0.0, span, None)[0]
+        except Undecodable as error:
+            raise UserError(f"{source}: {error}") from error
+    clip = clip_of(source)
+    if clip.shape[1] != config.channels:
+        raise UserError(f"the encoder takes {config.channels} channels, got {clip.shape[1]}: {EXPECTED}")
+    index = choose_frames(config, np.arange(len(clip), dtype=np.float64), MIDDLE)
+    sides = torch.tensor([clip.shape[2:]], dtype=torch.float32)
+    return crop_clips(clip[index][None], config.crops(sides[:, 0], sides[:, 1], None), config.size)[0]
+
+
+def clip_of(source: Any) -> UInt8[Tensor, "F C H W"]:
+    """Return an array (F, H, W, C) or a tensor (F, C, H, W) as a tensor. Raises UserError for anything else."""
+    if not isinstance(source, np.ndarray | Tensor):
+        raise UserError(f"a {type(source).__name__} is not a video: {EXPECTED}")
+    if source.ndim != 4 or not len(source):
+        raise UserError(f"a video has 4 axes, got shape {tuple(source.shape)}: {EXPECTED}")
+    clip = torch.from_numpy(source).permute(0, 3, 1, 2) if isinstance(source, np.ndarray) else source.cpu()
+    if clip.dtype != torch.uint8:
+        raise UserError(f"pixels must be uint8, got {clip.dtype}: for values in [0, 1] give (255 * x).round() as uint8")
+    return clip
+
+
+def iter_videos(sources: Any) -> Iterator[VideoInput]:
+    """Yield one video after the other, from one video, a batch or a sequence."""
+    if isinstance(sources, str | Path) or (isinstance(sources, np.ndarray | Tensor) and sources.ndim == 4):
+        yield sources
+    elif isinstance(sources, Iterable) and not isinstance(sources, bytes):
+        yield from sources
+    else:
+        raise UserError(f"a {type(sources).__name__} is not a video: {EXPECTED}")

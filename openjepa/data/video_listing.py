@@ -1,0 +1,5 @@
+"""STUB"""
+
+
+def list_videos(roots):
+    raise NotImplementedError
