@@ -96,19 +96,3 @@ class WindowEmbed(LocalTokenizer):
 
     def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
         return self.proj(x)
-
-
-class TubeletEmbed(LocalTokenizer):
-    """Map the pixels of a tubelet, a patch over several frames, to a token with a linear layer.
-
-    Raw tokens have the values (channel, frame, row, column) of a tubelet already cut out. The weight has the shape of a
-    convolution over time, rows and columns with stride = kernel size.
-    """
-
-    def __init__(self, channels: int, tubelet: int, patch: int, dim: int):
-        super().__init__()
-        size = (tubelet, patch, patch)
-        self.proj = nn.Conv3d(channels, dim, size, size)
-
-    def embed(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N D"]:
-        return nn.functional.linear(x, self.proj.weight.flatten(1), self.proj.bias)
