@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -156,9 +156,9 @@ class ContainerFrames:
         position, size = self.index.place[start].tolist()
         is_unique = (self.index.place == (position, size)).all(1).sum() == 1
         stamp = int(self.index.stamps[start])
-        if start and position >= 0 and is_unique and stamp != NO_STAMP:
-            if packets := self.video.packets_at(stamp, (position, size)):
-                return packets
+        can_seek = start and position >= 0 and is_unique and stamp != NO_STAMP
+        if can_seek and (packets := self.video.packets_at(stamp, (position, size))):
+            return packets
         packets = self.video.rewind()
         for _, _ in zip(range(start), packets, strict=False):
             pass

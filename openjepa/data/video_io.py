@@ -94,7 +94,7 @@ def open_stream(path: str, address: MemberAddress | None) -> BinaryIO:
     """Open a file, or the bytes of a member of an archive."""
     if address:
         return io.BytesIO(read_bytes(path))
-    return retry_reading(path, lambda: open(path, "rb"))  # noqa: PTH123, SIM115 (speed; the frames close it)
+    return retry_reading(path, lambda: open(path, "rb"))  # noqa: PTH123 (speed; the frames close it)
 
 
 def version_of(path: str, address: MemberAddress | None) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ def frames_of(path: str, address: MemberAddress | None, stream: BinaryIO, channe
     """Return the frames of an open file by its first bytes. Raises Undecodable."""
     first = stream.read(SNIFF_BYTES)
     name, key = sniff_format(first), (path, *version_of(path, address))
-    if name in IMAGE_FORMATS or name in DESCRIPTIONS and name not in ("MP4", "Matroska", "AVI", "zeros"):
+    if name in IMAGE_FORMATS or (name in DESCRIPTIONS and name not in ("MP4", "Matroska", "AVI", "zeros")):
         stream.close()
     if name == "NumPy":
         return array_frames(parse_npy(read_bytes(path)) if address else map_array(path), channels)

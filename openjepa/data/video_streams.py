@@ -20,7 +20,7 @@ FORMATS = (  # of ffmpeg; those that open other files by name, such as playlists
 
 BUFFER_BYTES = 2**16  # per read of the file
 
-STRETCH = 4.0  # pixels that are more than so many times as wide as high, or the reverse, count as an error of the header
+STRETCH = 4.0  # times as wide as high, or the reverse: pixels beyond that count as an error of the header
 
 FORMAT_OF_CHANNELS = {1: "gray", 3: "rgb24"}
 
@@ -126,7 +126,7 @@ class OpenVideo:
         return self.packets()
 
     def packets_at(self, stamp: int, place: tuple[int, int]) -> Iterator[Any] | None:
-        """Return the packets from the one of this time stamp, position and size on; None if a seek does not lead to it."""
+        """Return the packets from one time stamp, position and size on; None if a seek does not lead there."""
         self.is_fresh = False
         try:
             self.container.seek(stamp, stream=self.stream, backward=True)
@@ -178,7 +178,7 @@ def frame_form(frame: Any, stream: Any) -> FrameForm:
 
 
 def turns_of(frame: Any) -> tuple[bool, bool, bool]:
-    """Return whether a frame is to be transposed, mirrored and flipped, from the quarter turns of its display matrix."""
+    """Return whether to transpose, mirror and flip a frame, from the quarter turns of its display matrix."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None or len(bytes(data)) < 36:
         return False, False, False
