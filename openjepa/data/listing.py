@@ -60,7 +60,11 @@ class MappedPathList(Sequence[str]):
 
 
 def list_files(
-    roots: Sequence[str], suffixes: frozenset[str], include_archives: bool = True, sniff: Sniff | None = None
+    roots: Sequence[str],
+    suffixes: frozenset[str],
+    include_archives: bool = True,
+    sniff: Sniff | None = None,
+    samples: str = "images",
 ) -> FileList:
     """List the files with these suffixes in folders, or named in text files, sorted; say what is left out and why.
 
@@ -87,7 +91,9 @@ def list_files(
     if not paths:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         others = f"; left out: {describe_left_out(reasons)}" if reasons else ""
-        raise UserError(f"no images in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}")
+        raise UserError(
+            f"no {samples} in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}"
+        )
     if reasons and is_main():
         info_once(f"left out   {describe_left_out(reasons)}")
     fingerprint, earlier = partial(content_fingerprint, groups), partial(earlier_fingerprint, groups, tuple(roots))

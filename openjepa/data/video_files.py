@@ -192,7 +192,6 @@ def read_clip(
     """
     with open_frames(path, config.channels) as frames:
         index = choose_frames(config, frames.times, u, span)
-        pixels = torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist())))
-        sides = torch.tensor([frames.size], dtype=torch.float32)
-    clip = pixels.permute(0, 3, 1, 2)[None]
+        clip = torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist()))).permute(0, 3, 1, 2)[None]
+    sides = torch.tensor([clip.shape[3:]], dtype=torch.float32)
     return crop_clips(clip, config.crops(sides[:, 0], sides[:, 1], rng), config.size)

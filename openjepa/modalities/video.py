@@ -26,8 +26,8 @@ from openjepa.data.normalization import measure_mean_std
 from openjepa.data.video_baselines import frame_differences, middle_frame, raw_pixels
 from openjepa.data.video_controls import repeat_middle_frame, reverse_time, shuffle_frames
 from openjepa.data.video_files import VideoArray, VideoFiles
+from openjepa.data.video_formats import CONTAINER_SUFFIXES
 from openjepa.data.video_inputs import VideoInput, evaluation_clip, iter_videos
-from openjepa.data.video_io import VIDEO_SUFFIXES
 from openjepa.data.video_listing import list_videos
 from openjepa.nn.positions import grid_positions
 from openjepa.nn.stems import TubeletEmbed
@@ -42,7 +42,7 @@ class Video:
     A clip starts anywhere in a file; all its frames have the same random crop, as in V-JEPA.
     """
 
-    suffixes: ClassVar = VIDEO_SUFFIXES
+    suffixes: ClassVar = CONTAINER_SUFFIXES | {".npy"}  # GIF is an image unless --modality video is given
     arrays: ClassVar = (("u", 4),)  # .npy: kind of value and number of axes (frames, height, width, channels)
     archives: ClassVar = False  # a folder of archives holds images, unless --modality video says otherwise
 
