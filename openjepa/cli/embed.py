@@ -31,7 +31,7 @@ from openjepa.evaluation.feature_store import FeatureWriter, store_features
 from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.evaluation.undecodable import describe_undecodable, find_undecodable
 from openjepa.interop.adapters import load_any
-from openjepa.interop.inputs import modality_to_text, replace_root
+from openjepa.interop.inputs import modality_to_text, replace_root, with_every
 from openjepa.training.device import choose_device
 from openjepa.training.parallel.launch import process_group
 
@@ -56,7 +56,7 @@ def embed(settings: Embed) -> Path:
         if file.exists():
             raise UserError(f"{file} already exists: give another --out, or remove it")
     device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
-    data = replace_root(encoder.modality, (settings.data,), settings.eval_crop)
+    data = with_every(replace_root(encoder.modality, (settings.data,), settings.eval_crop), settings.every)
     samples = ThreadedDataset(data.dataset(label_if_possible(data.listing()).listing))
     about = {
         "encoder": encoder.fingerprint, "data": samples.fingerprint, "precision": device.precision,

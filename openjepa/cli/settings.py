@@ -131,7 +131,7 @@ class Predict:
 class Show(FigureOptions):
     """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
 
-    One figure with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN IMAGES.
+    One figure with more settings: jepa show masks|features|similarity|track|prediction|map|curves|spectrum RUN IMAGES.
     """
 
 
@@ -205,6 +205,7 @@ class Embed:
     encoder: str = ""
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
+    every: float = 0.0  # video: a row for every so many seconds of a file, named FILE#t=SECONDS; 0: a row for each file
     batch: int = 256  # images per forward pass; lower it if memory runs out
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
