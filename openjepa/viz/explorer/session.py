@@ -34,8 +34,14 @@ from openjepa.viz.inputs import (
     read_images,
     with_default_images,
 )
-from openjepa.viz.prediction_error import gather_patches, load_predictive_method, nearest_patches, predict_hidden
-from openjepa.viz.predictions import MAX_ERROR, denormalize_pixels, draw_error_map, fill_region
+from openjepa.viz.prediction_error import (
+    denormalize_pixels,
+    gather_patches,
+    load_predictive_method,
+    nearest_patches,
+    predict_hidden,
+)
+from openjepa.viz.predictions import draw_error_map, fill_region
 from openjepa.viz.settings import Explore, FigureOptions
 
 MAX_INDEXED_IMAGES = 10_000
