@@ -171,7 +171,7 @@ class Video:
         """Yield single videos, also from a tensor (B, F, C, H, W) or array (B, F, H, W, C)."""
         return iter_videos(sources)
 
-    def picture(self, view: UInt8[Tensor, "F C H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    def picture(self, view: UInt8[Tensor, "F C H W"]) -> UInt8[np.ndarray, "h w 3"]:
         """Return frames from first to last side by side."""
         frames = view[strip_frames(len(view))].expand(-1, 3, -1, -1)
         return np.concatenate(list(frames.permute(0, 2, 3, 1).cpu().numpy()), axis=1)
