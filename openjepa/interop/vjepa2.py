@@ -108,13 +108,15 @@ def read_settings(folder: Path, config: dict[str, Any], data: Video) -> Pretrain
                 f"{folder} does not have V-JEPA 2's architecture: {name} must be {value}, got {config[name]}"
             )
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
-    sizes, narrow = ([size(folder, config, prefix + name) for name in names] for prefix in ("", "pred_"))
+    dim, depth, heads = (size(folder, config, name) for name in names)
+    narrow_dim, narrow_depth, narrow_heads = (size(folder, config, f"pred_{name}") for name in names)
     tokens = size(folder, config, "pred_num_mask_tokens")
     if type(config["mlp_ratio"]) not in (int, float) or not 0 < config["mlp_ratio"] < 100:
         raise UserError(f"{folder}/config.json: mlp_ratio must be a number above 0, got {config['mlp_ratio']!r}")
-    encoder = ViTConfig(*sizes, float(config["mlp_ratio"]), POSITIONS)
+    encoder = ViTConfig(dim, depth, heads, float(config["mlp_ratio"]), POSITIONS)
     masks = Tube((Tube.blocks * tokens)[:tokens], (Tube.scale * tokens)[:tokens])  # a mask for each mask token
-    return Pretrain(data, JEPA(encoder, PredictorConfig(*narrow, mask_tokens=tokens), "l1"), masks)
+    predictor = PredictorConfig(narrow_dim, narrow_depth, narrow_heads, mask_tokens=tokens)
+    return Pretrain(data, JEPA(encoder, predictor, "l1"), masks)
 
 
 def size(folder: Path, config: dict[str, Any], name: str) -> int:
@@ -152,10 +154,10 @@ def read_video(folder: Path, config: dict[str, Any]) -> tuple[Video, tuple[str, 
 
 def read_pace(processor: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:
     """Return stride and frames per second of clips, one of which is 0, with a note if the processor states none."""
-    stride, fps = positive_int(processor, "frame_stride"), processor.get("fps")
+    stride, fps = positive_int(processor, "frame_stride"), processor.get("fps", 0)
     if stride:
         return stride, 0.0, ()
-    if type(fps) in (int, float) and 0 < fps < 1000:
+    if isinstance(fps, int | float) and 0 < fps < 1000:
         return 0, float(fps), ()
     return 0, FPS, (f"clips have {FPS:g} frames per second, as in V-JEPA 2's training, because its files state none",)
 
