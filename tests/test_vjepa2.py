@@ -1,6 +1,7 @@
 """V-JEPA 2 in Hugging Face's layout: encoder and predictor equal the transformers library's, round trips are exact."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,20 @@ from openjepa.cli.settings import Convert, Export
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.interop.adapters import load_any
+from openjepa.interop.imported import empty_network
+from openjepa.interop.key_maps import check_tensors, empty_tensors
 from openjepa.interop.load import load
 from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.vjepa2 import to_external
 from openjepa.masking.tube import Tube
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.video import Video
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
+from openjepa.recipes.registry import load_recipe, make_recipe
 from openjepa.training.config import Pretrain
 from openjepa.training.run_folder import ENCODER_FILE, PREDICTOR_FILE, Provenance, write_weights
+from openjepa.training.stages import Stages
 from tests.conftest import replace
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -265,3 +271,63 @@ def test_the_authors_own_files_name_the_way_over_hugging_face(tmp_path):
     torch.save({"encoder": names, "target_encoder": names, "epoch": 1}, tmp_path / "vitl.pt")
     with pytest.raises(UserError, match="hf:facebook/vjepa2-vitl-fpc64-256"):
         load(tmp_path / "vitl.pt")
+
+
+def stages_of(name: str) -> tuple[Pretrain, ...]:
+    """Return the runs of a recipe of several stages."""
+    recipe = make_recipe(name)
+    assert isinstance(recipe, Stages)
+    return recipe.runs
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config"),
+    [
+        ("vjepa2-vitl16", {"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24}),
+        ("vjepa2-vith16", {"hidden_size": 1280, "num_attention_heads": 16, "num_hidden_layers": 32}),
+        (
+            "vjepa2-vitg16-384",
+            {
+                "hidden_size": 1408,
+                "num_attention_heads": 22,
+                "num_hidden_layers": 40,
+                "mlp_ratio": 48 / 11,
+                "crop_size": 384,
+            },
+        ),
+    ],
+)
+def test_networks_of_the_recipes_have_the_tensors_of_transformers(recipe, config):
+    """The released sizes; transformers' defaults are those of the predictor."""
+    *_, settings = stages_of(recipe)
+    own = {name: empty_tensors(empty_network(settings, name)) for name in ("target", "predictor")}
+    with torch.device("meta"):
+        model = transformers.VJEPA2Model(transformers.VJEPA2Config(**config | {"pred_num_mask_tokens": 2}))
+    check_tensors(to_external(own["target"], own["predictor"]), dict(model.state_dict()), recipe)
+    assert settings.data.tubelets == (32, model.config.crop_size // 16, model.config.crop_size // 16)
+
+
+@pytest.mark.parametrize("recipe", ["vjepa-vitl16", "vjepa-vith16", "vjepa-vith16-384"])
+@pytest.mark.parametrize(
+    ("step", "lr", "weight_decay", "momentum"),
+    [
+        (6_000, 2e-4 + 4.25e-4 / 2, 0.4 - 0.18 * (1 + math.cos(math.pi * 60 / 1125)), 0.998 + 0.002 * 60 / 1125),
+        (12_000, 6.25e-4, 0.4 - 0.18 * (1 + math.cos(math.pi * 120 / 1125)), 0.998 + 0.002 * 120 / 1125),
+        (90_000, 7.504e-5, 0.4 - 0.18 * (1 + math.cos(math.pi * 0.8)), 0.9996),
+    ],
+)
+def test_v_jepa_stops_before_its_schedules_end(recipe, step, lr, weight_decay, momentum):
+    """Published: 90,000 steps of schedules of 112,500, and 12,000 steps of warm-up."""
+    settings = load_recipe(recipe)
+    values = settings.optim.at(step - 1, settings.steps)
+    assert values.lr == pytest.approx(lr, rel=1e-4)
+    assert values.weight_decay == pytest.approx(weight_decay, rel=1e-6)
+    assert values.momentum == pytest.approx(momentum, abs=2e-8)
+
+
+def test_v_jepa_2_holds_its_learning_rate_and_decays_it_in_the_second_stage():
+    first, second = stages_of("vjepa2-vitg16")
+    assert [first.optim.at(step, 240_000).lr for step in (11_999, 120_000, 239_999)] == [5.25e-4] * 3
+    assert second.optim.at(11_999, 12_000).lr == pytest.approx(1e-6, rel=1e-3)
+    assert {each.optim.at(step, each.steps).momentum for each in (first, second) for step in (0, 9_999)} == {0.99925}
+    assert (first.data.frames, second.data.frames, second.data.fps) == (16, 64, 4.0)
