@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from openjepa.data.image_opening import Undecodable
 from openjepa.data.video_index import MAX_FRAMES, NO_STAMP, FrameNumbers, number_frames, split_runs, stack_packets
-from openjepa.data.video_streams import FrameForm, OpenVideo, frame_form, frame_pixels
+from openjepa.data.video_streams import FrameForm, OpenVideo, PixelReader, frame_form
 
 MIN_SKIP = 8  # packets that a seek must leave out to be quicker than decoding them
 
@@ -56,7 +56,8 @@ def index_video(video: OpenVideo) -> VideoIndex:
         form = next((frame_form(frame, video.stream) for frame in video.decode(None)), None)
     packets = stack_packets(rows)
     rate = float(video.stream.average_rate or video.stream.guessed_rate or 0)
-    numbers = number_frames(packets, float(video.stream.time_base or 0), rate, bool(video.codec.has_b_frames))
+    unit, is_avi = float(video.stream.time_base or 0), video.container.format.name == "avi"
+    numbers = number_frames(packets, unit, rate, bool(video.codec.has_b_frames), is_avi)
     if form is None or not len(numbers.times):
         raise Undecodable(f"none of its {len(rows)} frames can be decoded: its {video.codec.name} data is damaged")
     stamps = np.where(packets.shown_at == NO_STAMP, packets.decoded_at, packets.shown_at)
@@ -77,6 +78,7 @@ class ContainerFrames:
 
     def __init__(self, video: OpenVideo, index: VideoIndex, channels: int):
         self.video, self.index, self.channels = video, index, channels
+        self.pixels = PixelReader(index.form, channels)
 
     @property
     def times(self) -> Float64[np.ndarray, "N"]:
@@ -104,37 +106,39 @@ class ContainerFrames:
         for start, frames in split_runs(self.index.numbers, wanted, MIN_SKIP):
             pictures |= self.decode_run(start, frames)
         if missing := [frame for frame in wanted if frame not in pictures]:
-            pictures |= self.decode_run(0, missing)
+            pictures |= self.decode_run(0, missing, fill=True)
         if len(pictures) < len(wanted):
             raise Undecodable(f"none of its frames can be decoded: its {self.index.codec} data is damaged")
         return np.stack([pictures[frame] for frame in index])
 
-    def decode_run(self, start: int, wanted: list[int]) -> dict[int, UInt8[np.ndarray, "H W C"]]:
-        """Decode frames from a packet on: those that are as from the start of the file; from there, all of them."""
+    def decode_run(self, start: int, wanted: list[int], fill: bool = False) -> dict[int, UInt8[np.ndarray, "H W C"]]:
+        """Decode frames from a packet on, up to the first that is missing; with `fill`, it is the one before it."""
         pictures, pending, held = {}, deque(wanted), None
-        for number, frame in self.frames_from(start):
+        for number, frame in self.frames_from(start, set() if fill else set(wanted)):
             while pending and number > pending[0]:  # the decoder has left it out
-                if start:
+                if not fill:
                     return pictures
-                pictures[pending.popleft()] = self.pixels(frame if held is None else held)
+                pictures[pending.popleft()] = self.pixels.read(frame if held is None else held)
             if pending and number == pending[0]:
-                if start and frame.is_corrupt:
+                if frame.is_corrupt and not fill:
                     return pictures
-                pictures[pending.popleft()] = self.pixels(frame)
+                pictures[pending.popleft()] = self.pixels.read(frame)
             held = frame
             if not pending:
                 return pictures
-        if held is not None and not start:
-            pictures |= dict.fromkeys(pending, self.pixels(held))
+        if held is not None and fill:
+            pictures |= dict.fromkeys(pending, self.pixels.read(held))
         return pictures
 
-    def pixels(self, frame: Any) -> UInt8[np.ndarray, "H W C"]:
-        return frame_pixels(frame, self.index.form, self.channels)
+    def frames_from(self, start: int, wanted: set[int]) -> Iterator[tuple[int, Any]]:
+        """Yield number and frame of what is decoded from a packet on, in the order of display.
 
-    def frames_from(self, start: int) -> Iterator[tuple[int, Any]]:
-        """Yield number and frame of every frame that is decoded from a packet on, in the order of display."""
+        With wanted frames, others that no frame refers to are left out.
+        """
         count, is_counted = 0, self.index.numbers.is_counted
         for packet in self.numbered_packets(start):
+            is_wanted = packet is None or not wanted or is_counted or packet.pts in wanted
+            self.video.codec.skip_frame = "DEFAULT" if is_wanted else "NONREF"
             for frame in self.video.decode(packet):
                 yield (count if is_counted else -1 if frame.pts is None else frame.pts), frame
                 count += 1
@@ -143,9 +147,7 @@ class ContainerFrames:
         """Yield packets with their frames' numbers as time stamps, and at the end None, which flushes the decoder."""
         numbers = self.index.numbers
         for packet, number in zip(self.packets_from(start), numbers.frame[start:].tolist(), strict=False):
-            if not numbers.is_counted:
-                packet.pts = number
-            packet.dts = None
+            packet.pts, packet.dts = (None if numbers.is_counted else number), None
             yield packet
         yield None
 

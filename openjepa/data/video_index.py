@@ -46,16 +46,20 @@ class FrameNumbers(NamedTuple):
         return int(before[-1]) if len(before) else 0
 
 
-def number_frames(packets: Packets, unit: float, rate: float, reorders: bool) -> FrameNumbers:
+def number_frames(packets: Packets, unit: float, rate: float, reorders: bool, is_avi: bool = False) -> FrameNumbers:
     """Sort packets into the order of display; `unit`: seconds of a time stamp, `rate`: frames per second if missing.
 
-    Without time stamps, the frames of a stream that does not reorder them are in the order of the file.
+    Without time stamps, the frames of a stream that does not reorder them are in the order of the file. AVI files have
+    no time stamps: those in the order of the file were made up by the reader and say nothing about a stream that
+    reorders its frames.
     """
     stamps = packets.shown_at
     if (stamps == NO_STAMP).any() and not reorders:
         stamps = packets.decoded_at
     visible = np.flatnonzero(~packets.is_hidden)
     has_stamps = len(visible) > 0 and bool((stamps[visible] != NO_STAMP).all())
+    if is_avi and reorders and bool((np.diff(stamps[visible]) >= 0).all()):
+        has_stamps = False
     order = np.argsort(stamps[visible], kind="stable") if has_stamps else np.arange(len(visible))
     packet = visible[order]
     frame = np.full(len(stamps), NOT_DISPLAYED, np.int64)

@@ -54,6 +54,7 @@ def import_av() -> Any:
     import av
     import av.error
     import av.stream
+    import av.video.reformatter
 
     return av
 
@@ -97,14 +98,15 @@ class OpenVideo:
     def find_stream(self) -> Any:
         """Return the first video stream that is no cover picture; others are not read."""
         streams = self.container.streams
-        attached = import_av().stream.Disposition.attached_pic
+        marks = import_av().stream
+        attached = marks.Disposition.attached_pic
         videos = [each for each in streams.video if not each.disposition & attached]
         if not videos:
             kinds = "audio only" if len(streams.audio) else "no video stream"
             raise Undecodable(f"it has {kinds}{', with a cover picture' if len(streams.video) else ''}")
         for each in streams:
             if each.index != videos[0].index:
-                each.discard = "all"
+                each.discard = marks.Discard.all
         if videos[0].codec_context is None:
             raise Undecodable("it has a codec that PyAV does not know: convert it to H.264")
         return videos[0]
@@ -187,10 +189,24 @@ def turns_of(frame: Any) -> tuple[bool, bool, bool]:
     return True, c < 0, b < 0
 
 
-def frame_pixels(frame: Any, form: FrameForm, channels: int) -> UInt8[np.ndarray, "H W C"]:
-    """Return the pixels of a decoded frame, upright and of the size of the first one."""
-    pixels = frame.to_ndarray(format=FORMAT_OF_CHANNELS[channels], width=form.width, height=form.height)
-    pixels = pixels.reshape(form.height, form.width, channels)
+class PixelReader:
+    """Turns decoded frames into pixels with one converter, whose set-up takes longer than a small frame."""
+
+    def __init__(self, form: FrameForm, channels: int):
+        self.form, self.channels = form, channels
+        self.converter = import_av().video.reformatter.VideoReformatter()
+
+    def read(self, frame: Any) -> UInt8[np.ndarray, "H W C"]:
+        """Return the pixels of a frame, upright and of the size of the first one."""
+        form = self.form
+        converted = self.converter.reformat(
+            frame, form.width, form.height, FORMAT_OF_CHANNELS[self.channels], threads=1
+        )
+        return turn_upright(converted.to_ndarray().reshape(form.height, form.width, self.channels), form)
+
+
+def turn_upright(pixels: UInt8[np.ndarray, "h w C"], form: FrameForm) -> UInt8[np.ndarray, "H W C"]:
+    """Transpose and mirror the pixels of a frame as its form says."""
     if form.transposed:
         pixels = pixels.swapaxes(0, 1)
     return pixels[:: -1 if form.flipped else 1, :: -1 if form.mirrored else 1]
