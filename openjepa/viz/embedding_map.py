@@ -19,8 +19,8 @@ from openjepa.viz.canvas import COLORS, CaptionedFigure, enlarge
 from openjepa.viz.inputs import figure_data, load_encoder, read_images, with_default_images
 from openjepa.viz.map_page import MARKERS, Plane, interactive_map
 from openjepa.viz.settings import MapOptions
-from openjepa.viz.thumbnails import still_picture
 from openjepa.viz.text import MAX_NAME, add_legend
+from openjepa.viz.thumbnails import still_picture
 
 MAX_IMAGES = 10_000  # images on a map
 
