@@ -1,9 +1,11 @@
 """Networks other than an image ViT: running statistics, norms of any name, more coordinates, padding, whole batches."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,16 +17,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from openjepa.core.distributed import full_tensor, gather_ranks
 from openjepa.core.errors import UserError
-from openjepa.core.types import Tokens
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch, Masks, Tokens
+from openjepa.masking.random import Random
+from openjepa.masking.tube import Tube
+from openjepa.methods.jepa import JEPA
+from openjepa.modalities.image import Image
 from openjepa.nn.ema import update_ema
 from openjepa.nn.init import initialize, scale_stem
+from openjepa.nn.losses import l1
 from openjepa.nn.pooling import AttentivePool
-from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_frequency_count, sincos
-from openjepa.nn.predictor import Predictor
+from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_frequency_count, rotary_angles, sincos
+from openjepa.nn.predictor import Predictor, PredictorConfig
 from openjepa.nn.regularizers import covariance_loss, variance_loss
 from openjepa.nn.stems import LocalTokenizer
 from openjepa.nn.target_transforms import center, global_mean_var
-from openjepa.nn.vit import ViT, check_heads
+from openjepa.nn.vit import ViT, ViTConfig, check_heads
 from studies.small_data.jepa_variants import zca_whiten
 from tests.ranks import rank_environments
 from tests.ready import Ready
@@ -211,7 +219,7 @@ def test_heads_of_large_vits_rotate_by_three_coordinates(head_dim):
         assert not torch.allclose(rotated, apply_rope(q, rope_angles(other, head_dim)))
 
 
-@pytest.mark.parametrize("positions", ["sincos", "rope"])
+@pytest.mark.parametrize("positions", ["sincos", "rope", "rope_vjepa2"])
 def test_networks_encode_and_predict_in_three_coordinates(positions):
     check_heads("--method.dim", 64, 4, positions, 3)
     encoder = ViT(Layers(nn.Linear(5, 64)), 64, 1, 4, positions=positions)
@@ -219,6 +227,109 @@ def test_networks_encode_and_predict_in_three_coordinates(positions):
     pos = grid_positions(2, 3, 4)[None]
     (features,) = encoder(Tokens(torch.randn(1, 24, 5), pos))
     assert predictor(features, pos[:, None, :7]).shape == (1, 1, 7, 64)
+
+
+@pytest.mark.parametrize("head_dim", [64, 88])
+def test_rope_of_vjepa2_turns_neighboring_features_by_time_row_and_column(head_dim):
+    """Written out feature by feature: even features minus their right neighbor, odd ones plus their left neighbor."""
+    part, pos = head_dim // 3 // 2 * 2, torch.tensor([[[3.0, 5.0, 2.0], [0.5, 0.0, 7.0]]])  # column, row, time
+    q = torch.randn(1, 1, 2, head_dim, generator=torch.Generator().manual_seed(0))
+    expected = q.clone()
+    for token in range(2):
+        for feature in range(3 * part):
+            coordinate = pos[0, token, 2 - feature // part].item()
+            angle = coordinate * 10000 ** -(feature % part % (part // 2) / (part // 2))
+            neighbor = -q[0, 0, token, feature + 1] if feature % 2 == 0 else q[0, 0, token, feature - 1]
+            expected[0, 0, token, feature] = q[0, 0, token, feature] * math.cos(angle) + neighbor * math.sin(angle)
+    torch.testing.assert_close(apply_rope(q, rotary_angles("rope_vjepa2", pos, head_dim)), expected)
+
+
+def test_queries_of_rope_vjepa2_differ_by_rotation_alone():
+    predictor = initialized(Predictor(8, 8, 24, 2, 2, positions="rope_vjepa2"), "scaled")
+    pos = grid_positions(2, 2, 2)[None]
+    context = Tokens(torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(1)), pos)
+    at_0, at_7 = (predictor(context, pos[:, None, index : index + 1]) for index in (0, 7))
+    assert not torch.allclose(at_0, at_7)
+    order = torch.tensor([3, 1, 7, 0, 2, 6, 4, 5])
+    shuffled = predictor(Tokens(context.x[:, order], pos[:, order]), pos[:, None, :1])
+    torch.testing.assert_close(shuffled, at_0)
+
+
+# A mask token for each mask of a sample
+
+
+def test_every_mask_of_a_sample_has_its_own_mask_token():
+    predictor = initialized(Predictor(8, 8, 12, 1, 2, mask_tokens=2), "scaled")
+    singles = [copy.deepcopy(predictor) for _ in range(2)]
+    for number, single in enumerate(singles):
+        single.mask_token = nn.Parameter(predictor.mask_token[number : number + 1])
+    generator = torch.Generator().manual_seed(0)
+    context = Tokens(torch.randn(6, 4, 8, generator=generator), torch.rand(6, 4, 2, generator=generator))
+    where = torch.rand(6, 3, 5, 2, generator=generator)  # contexts of masks 0, 1 of a sample, then of the next
+    expected = torch.stack([singles[row % 2](context, where)[row] for row in range(6)])
+    torch.testing.assert_close(predictor(context, where, mask_sets=(0, 1)), expected)
+    torch.testing.assert_close(predictor(context, where, mask_sets=(3,)), singles[1](context, where))
+    assert not torch.allclose(predictor(context, where, mask_sets=(0,)), singles[1](context, where))
+
+
+def test_one_mask_token_has_the_shape_of_old_checkpoints_and_several_start_at_0():
+    encoder = ViTConfig(dim=8, num_heads=2)
+    one, two = PredictorConfig(dim=12, depth=1), PredictorConfig(dim=12, depth=1, mask_tokens=2)
+    networks = [each.build(encoder, 8) for each in (one, two)]
+    for each, network in zip((one, two), networks, strict=True):
+        each.initialize(network, torch.Generator().manual_seed(0))
+    assert networks[0].mask_token.shape == (1, 1, 12) and networks[0].mask_token.std() > 0.01
+    assert networks[1].mask_token.shape == (2, 1, 12) and not networks[1].mask_token.any()
+
+
+def test_more_mask_tokens_than_masks_are_refused():
+    message = "mask-tokens 3 is more than the masks of a sample, 2: try --method.predictor.mask-tokens 2"
+    with pytest.raises(UserError, match=message):
+        JEPA(predictor=PredictorConfig(mask_tokens=3)).check(Image(), Random(masks_per_sample=2))
+    with pytest.raises(UserError, match="mask-tokens must be >= 1, got 0"):
+        JEPA(predictor=PredictorConfig(mask_tokens=0)).check(Image(), Random())
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rope_vjepa2"])
+def test_padded_masks_of_different_lengths_give_the_loss_and_gradients_of_single_samples(positions):
+    """One sequence of all hidden tokens for each mask, as in V-JEPA: the mean over samples, whatever their lengths."""
+    data = Image(size=(16, 16), patch=4, mean=(0.5,) * 3, std=(0.2,) * 3)
+    settings = JEPA(
+        ViTConfig(dim=24, depth=1, num_heads=2, positions=positions), PredictorConfig(12, 1, mask_tokens=2), loss="l1"
+    )
+    model = settings.build(data)
+    nn.init.normal_(model.predictor.mask_token, generator=torch.Generator().manual_seed(0))
+    view = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
+    masks = Tube(blocks=(2, 1), scale=(0.2, 0.6))(data.layout, None, None, CounterRNG.of(0, 0, np.arange(3)), 0.0)
+    assert any(mask.context_valid is not None for mask in masks)
+    losses, parameters = [], [*model.context_encoder.parameters(), model.predictor.mask_token]
+    for sample in range(3):
+        alone = tuple(Masks(context[None], target[None]) for context, target in unpadded(masks, sample))
+        batch = Batch((view[sample : sample + 1],), torch.tensor([sample]), alone)
+        losses.append(model(batch, model.targets(batch)).loss)
+    expected = torch.stack(losses).mean()
+    gradients = torch.autograd.grad(expected, parameters)
+    batch = Batch((view,), torch.arange(3), masks)
+    loss = model(batch, model.targets(batch)).loss
+    torch.testing.assert_close(loss, expected)
+    own = torch.autograd.grad(loss, parameters)
+    torch.testing.assert_close(own, gradients, atol=1e-5, rtol=1e-4)
+
+
+def unpadded(masks: tuple[Masks, ...], sample: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield context (C) and target (1, T) of each mask of a sample without padding."""
+    for context, target, context_valid, target_valid in masks:
+        everything = slice(None)
+        yield (
+            context[sample, everything if context_valid is None else context_valid[sample]],
+            target[sample][:, everything if target_valid is None else target_valid[sample, 0]],
+        )
+
+
+def test_l1_is_the_mean_absolute_difference_of_valid_tokens():
+    predicted, target = torch.tensor([[[[1.0, 3.0], [0.0, 0.0]]]]), torch.tensor([[[[2.0, 1.0], [9.0, 9.0]]]])
+    assert l1(predicted, target).item() == pytest.approx((1 + 2 + 9 + 9) / 4)
+    assert l1(predicted, target, torch.tensor([[[True, False]]])).item() == pytest.approx(1.5)
 
 
 def test_a_width_without_a_pair_per_coordinate_is_refused():

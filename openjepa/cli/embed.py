@@ -28,10 +28,10 @@ from openjepa.evaluation.feature_export import (
     write_rows,
 )
 from openjepa.evaluation.feature_store import FeatureWriter, store_features
-from openjepa.evaluation.features import feature_encoder, view_reader
+from openjepa.evaluation.features import count_clips, feature_encoder, view_reader
 from openjepa.evaluation.undecodable import describe_undecodable, find_undecodable
 from openjepa.interop.adapters import load_any
-from openjepa.interop.inputs import modality_to_text, replace_root, with_every
+from openjepa.interop.inputs import modality_to_text, replace_root, with_eval_clips, with_every
 from openjepa.training.device import choose_device
 from openjepa.training.parallel.launch import process_group
 
@@ -55,14 +55,20 @@ def embed(settings: Embed) -> Path:
     for file in (out, *lists):
         if file.exists():
             raise UserError(f"{file} already exists: give another --out, or remove it")
-    device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
+    device = choose_device(settings.device, settings.precision)
+    loaded = load_any(settings.run, settings.encoder)
+    encoder = with_eval_clips(loaded, settings.eval_clips)
+    if settings.features == "patches" and count_clips(encoder.modality) > 1:
+        raise UserError("--features patches takes one clip of each file: try --eval-clips 1")
     data = with_every(replace_root(encoder.modality, (settings.data,), settings.eval_crop), settings.every)
     samples = ThreadedDataset(data.dataset(label_if_possible(data.listing()).listing))
     about = {
-        "encoder": encoder.fingerprint, "data": samples.fingerprint, "precision": device.precision,
+        "encoder": loaded.fingerprint, "data": samples.fingerprint, "precision": device.precision,
         "kind": settings.features, "run": str(absolute_source(settings.run)), "which": settings.encoder,
         "fit": settings.eval_crop, "modality": modality_to_text(data),
     }  # fmt: skip
+    if count_clips(encoder.modality) > 1:
+        about["clips"] = str(count_clips(encoder.modality))
     with process_group(device.device):
         with lock_folder(work, "embedding") if is_main() else nullcontext():
             encode = feature_encoder(encoder, device, {settings.features: FEATURES_KEY}, settings.batch)

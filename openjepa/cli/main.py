@@ -30,6 +30,8 @@ COMMANDS = {
         "probe": ("RUN --data.root LABELED", "linear, logistic and kNN accuracy beside baselines"),
         "compare": ("RUN RUN … --data.root LABELED", "several encoders in one table, also other projects'"),
         "suite": ("RUN --folders cifar10=FOLDER", "many tasks in one table; resumes where it stopped"),
+        "surprise": ("RUN VIDEO …", "when a video does what the predictor does not expect"),
+        "horizon": ("RUN CLIPS", "error of predicted features by how far ahead they lie"),
         "predict": ("RUN IMAGES", "classify images with a classifier that `jepa probe` kept"),
     },
     "Look": {

@@ -26,7 +26,7 @@ from openjepa.core.arguments import (
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Labels, Shards
-from openjepa.evaluation.settings import ProbeSettings, Search
+from openjepa.evaluation.settings import Horizon, ProbeSettings, Search, Surprise
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
 
@@ -72,7 +72,8 @@ class Probe(ProbeSettings):
     """
 
     run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
-    baselines: bool = True  # also measure the encoder before training, and raw pixels as features
+    # also measure the encoder before training, raw pixels as features, and of video clips without motion or order
+    baselines: bool = True
     out: Path | None = None  # folder of the results; default: RUN/probes
 
 
@@ -205,6 +206,7 @@ class Embed:
     encoder: str = ""
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
+    eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
     every: float = 0.0  # video: a row for every so many seconds of a file, named FILE#t=SECONDS; 0: a row for each file
     batch: int = 256  # images per forward pass; lower it if memory runs out
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
@@ -287,6 +289,8 @@ SETTINGS: dict[str, type] = {
     "search": Search,
     "duplicates": Duplicates,
     "cluster": Cluster,
+    "surprise": Surprise,
+    "horizon": Horizon,
     "export": Export,
     "convert": Convert,
     "push": Push,

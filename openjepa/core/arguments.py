@@ -33,6 +33,8 @@ Repository = Annotated[str, Positional, arg(metavar="NAME/REPOSITORY")]
 
 Images = Annotated[tuple[str, ...], Positional, arg(metavar="IMAGES …")]
 
+Videos = Annotated[tuple[str, ...], Positional, arg(metavar="VIDEO …")]
+
 Folders = Annotated[tuple[str, ...], Positional, arg(metavar="FOLDER …")]
 
 OptionalFolders = Annotated[tuple[str, ...], Positional, arg(metavar="FOLDER …")]

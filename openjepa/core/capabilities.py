@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -181,6 +181,28 @@ class Baselines(Protocol):
     def baselines(self) -> dict[str, Callable[[Any], Float[Tensor, "B F"]]]:
         """Return by name the functions from a batch of evaluation views to features."""
         ...
+
+
+class Control(NamedTuple):
+    """A change of evaluation views that takes something away from the encoder, such as the order of frames."""
+
+    change: Callable[[Any], Any]  # a batch of evaluation views -> changed views
+    trained: bool = True  # whether probes are also trained on changed views; otherwise only tested on them
+
+
+@runtime_checkable
+class Controls(Protocol):
+    """Offer changed views, whose scores stand beside the encoder's: `jepa probe`. Without them: none."""
+
+    def controls(self) -> dict[str, Control]: ...
+
+
+@runtime_checkable
+class EvaluationClips(Protocol):
+    """Read several evaluation views of a sample, whose features are averaged: `jepa probe` and `jepa embed`."""
+
+    @property
+    def eval_clips(self) -> int: ...
 
 
 @runtime_checkable

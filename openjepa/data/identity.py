@@ -42,17 +42,18 @@ class FileGroup(NamedTuple):
     paths: Sequence[str]
     sizes: Sequence[int]  # bytes
     archive: str = ""  # whose members they are
+    contents: Sequence[str] = ()  # files that hold the contents, where paths are folders
 
     def names(self) -> Iterator[str]:
         """Yield the names, alike on every system: relative to the folder, with slashes, composed (NFC)."""
         prefix = self.folder if self.folder.endswith(os.sep) else f"{self.folder}{os.sep}"
         for path in self.paths:
             whole = path if path.startswith(prefix) else os.path.abspath(path)  # noqa: PTH100 (speed); of a list of paths
-            yield portable_name(whole.removeprefix(prefix))
+            yield portable_name("." if path == self.folder else whole.removeprefix(prefix))
 
     def stored_files(self) -> Sequence[str]:
         """Return the files on disk that hold the contents."""
-        return [self.archive] if self.archive else self.paths
+        return [self.archive] if self.archive else self.contents or self.paths
 
 
 def portable_name(name: str) -> str:

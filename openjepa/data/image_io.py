@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Real
@@ -21,6 +23,8 @@ __all__ = ("DECODE_ERRORS", "IMAGE_SUFFIXES", "MAX_PIXELS", "ORIENTATION", "Unde
 
 MAX_BYTES = 2**29  # per file
 
+Result = TypeVar("Result")
+
 READ_ATTEMPTS = 3  # attempts to read a file before the run stops
 
 
@@ -34,11 +38,20 @@ def read_bytes(path: str) -> bytes:
         OSError: every attempt failed.
     """
     address = parse_address(path)
+
+    def read() -> bytes:
+        if (member_size(address) if address else Path(path).stat().st_size) > MAX_BYTES:
+            raise Undecodable(f"the file is larger than {MAX_BYTES // 2**20} MiB")
+        return read_member(address) if address else Path(path).read_bytes()
+
+    return retry_reading(path, read)
+
+
+def retry_reading(path: str, read: Callable[[], Result]) -> Result:
+    """Call a function that reads a file until it succeeds. Raises OSError, with what to do, if every attempt failed."""
     for attempt in range(READ_ATTEMPTS):
         try:
-            if (member_size(address) if address else Path(path).stat().st_size) > MAX_BYTES:
-                raise Undecodable(f"the file is larger than {MAX_BYTES // 2**20} MiB")
-            return read_member(address) if address else Path(path).read_bytes()
+            return read()
         except OSError as error:
             if attempt == READ_ATTEMPTS - 1 or isinstance(error, PermissionError):
                 raise OSError(describe_read_error(path, error)) from error

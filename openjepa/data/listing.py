@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -60,34 +60,61 @@ class MappedPathList(Sequence[str]):
 
 
 def list_files(
-    roots: Sequence[str], suffixes: frozenset[str], include_archives: bool = True, sniff: Sniff | None = None
+    roots: Sequence[str],
+    suffixes: frozenset[str],
+    include_archives: bool = True,
+    sniff: Sniff | None = None,
+    kind: str = "image",
 ) -> FileList:
     """List the files with these suffixes in folders, or named in text files, sorted; say what is left out and why.
 
     Symlinks are followed, each folder once. With `include_archives`, also list the members of tar and Parquet files
     that are named, or that lie in a folder without loose files of these suffixes. Archives are sorted; members keep
     their order. Files whose names do not tell their format are read if `sniff` accepts their first bytes. Hidden
-    files, companions, thumbnails and the outputs of commands are never data: see data/never_data.py.
+    files, companions, thumbnails and the outputs of commands are never data: see data/never_data.py. Messages call a
+    file `kind`.
 
     Raises:
         UserError: no root is given, a root does not exist, or nothing has one of the suffixes.
+    """
+    archive_suffixes = ARCHIVE_SUFFIXES if include_archives else frozenset()
+    return list_sources(
+        roots,
+        lambda root, left_out: files_under(root, suffixes, archive_suffixes, left_out, sniff, kind),
+        suffixes,
+        kind,
+    )
+
+
+def list_sources(
+    roots: Sequence[str],
+    find: Callable[[str, LeftOutFiles], dict[str, int]],
+    suffixes: frozenset[str],
+    kind: str,
+    files_of: Callable[[Sequence[str]], Sequence[str]] | None = None,
+) -> FileList:
+    """List what `find` returns for each root, path and bytes, as `list_files` does.
+
+    `files_of` returns the files that hold the contents of paths, where these are folders.
+    Raises UserError if no root is given, or if nothing is listed.
     """
     if not roots:
         raise UserError("no data given: name a folder or a file (for a run: --data.root FOLDER)")
     check_roots(roots)
     groups, listed, left_out = [], set(), LeftOutFiles()
-    archive_suffixes = ARCHIVE_SUFFIXES if include_archives else frozenset()
     for number, root in enumerate(roots):
-        files = files_under(root, suffixes, archive_suffixes, left_out, sniff)
+        files = find(root, left_out)
         new = {path: size for path, size in files.items() if path not in listed}
-        groups += group_files(number, root, new, suffixes, left_out)
+        groups += group_files(number, root, new, suffixes, left_out, files_of)
         listed |= files.keys()
     groups.sort(key=lambda group: bool(group.archive))  # loose files first
     paths, reasons = [path for group in groups for path in group.paths], left_out.listed()
     if not paths:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         others = f"; left out: {describe_left_out(reasons)}" if reasons else ""
-        raise UserError(f"no images in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}")
+        raise UserError(
+            f"no {kind}s in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}"
+        )
     if reasons and is_main():
         info_once(f"left out   {describe_left_out(reasons)}")
     fingerprint, earlier = partial(content_fingerprint, groups), partial(earlier_fingerprint, groups, tuple(roots))
@@ -95,13 +122,19 @@ def list_files(
 
 
 def group_files(
-    number: int, root: str, sizes: dict[str, int], suffixes: frozenset[str], left_out: LeftOutFiles
+    number: int,
+    root: str,
+    sizes: dict[str, int],
+    suffixes: frozenset[str],
+    left_out: LeftOutFiles,
+    files_of: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> Iterator[FileGroup]:
     """Sort the files of a root, and name them relative to it: the loose ones, then the members of each archive."""
     folder = naming_folder(root, sizes)
     loose = sorted((path for path in sizes if path_suffix(path) not in ARCHIVE_SUFFIXES), key=order_key)
     if loose:
-        yield FileGroup(number, folder, loose, array("q", (sizes[path] for path in loose)))
+        contents = files_of(loose) if files_of else ()
+        yield FileGroup(number, folder, loose, array("q", (sizes[path] for path in loose)), contents=contents)
     for archive in sorted(sizes.keys() - set(loose), key=order_key):
         members = dict(list_addresses(archive, suffixes, left_out))
         if members:
@@ -123,11 +156,12 @@ def files_under(
     archive_suffixes: frozenset[str],
     left_out: LeftOutFiles,
     sniff: Sniff | None = None,
+    kind: str = "image",
 ) -> dict[str, int]:
     """Return path and size of the files of one root: those with the suffixes, or else its archives.
 
     Raises:
-        UserError: the root does not exist, or is not a folder, an image, an archive or a list of paths.
+        UserError: the root does not exist, or is not a folder, a file of the kind, an archive or a list of paths.
     """
     path = expand_home(root)
     if path.is_dir():
@@ -142,9 +176,10 @@ def files_under(
     if path.is_file() and (path.suffix.lower() in suffixes | archive_suffixes or (sniff and accepts(path, sniff))):
         return {str(path): path.stat().st_size}
     if path.is_file() and path.name.lower().endswith(COMPRESSED_SUFFIXES):
-        raise UserError(f"{root} is compressed, so single images cannot be read from it: decompress it to a .tar file")
+        raise UserError(f"{root} is compressed, so single {kind}s cannot be read from it: decompress it to a .tar file")
     if not path.exists():
         raise UserError(f"{root} does not exist: check the path")
     raise UserError(
-        f"{root} is not a folder, an image, a .tar or .parquet file, or a .txt file of paths: check the path"
+        f"{root} is not a folder, {'an' if kind == 'image' else 'a'} {kind}, a .tar or .parquet file, or a .txt file of "
+        "paths: check the path"
     )

@@ -1,4 +1,4 @@
-"""Read images in Parquet files, in the layout of Hugging Face datasets."""
+"""Read images and videos in Parquet files, in the layout of Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import file_version
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")  # accepted names for a column of plain bytes
+IMAGE_COLUMNS = (  # accepted names for a column of plain bytes
+    "image", "img", "jpg", "jpeg", "png", "webp", "video", "mp4", "webm", "avi", "mov",
+)  # fmt: skip
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class")
 
@@ -92,10 +94,10 @@ def find_columns(archive: str, schema: Any) -> Columns:
         for field in schema
         if field.name in IMAGE_COLUMNS and (arrow.is_binary(field.type) or arrow.is_large_binary(field.type))
     ]
-    images = [name for name in nested if features.get(name, {}).get("_type") == "Image"] or nested or plain
+    images = [name for name in nested if features.get(name, {}).get("_type") in ("Image", "Video")] or nested or plain
     if not images:
         raise UserError(
-            f"{archive} has no image column among {', '.join(schema.names[:8])}: "
+            f"{archive} has no image column and no video column among {', '.join(schema.names[:8])}: "
             "it needs a struct column of bytes and path, as Hugging Face datasets write it"
         )
     numbered = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]

@@ -35,6 +35,8 @@ class VideoViews(ClipSettings, Protocol):
     def channels(self) -> int: ...
     @property
     def size(self) -> tuple[int, int]: ...
+    @property
+    def eval_clips(self) -> int: ...
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], rng: CounterRNG | None) -> Crops: ...
 
 
@@ -61,13 +63,18 @@ class VideoArray:
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Choose frames and crop them; without `rng`, return the evaluation views."""
-        starts = rng.uniform("clip start").tolist() if rng else [MIDDLE] * len(index)
+        if rng:
+            return Samples((self.cut(index, rng.uniform("clip start").tolist(), rng),), self.label[index])
+        views = tuple(self.cut(index, [u] * len(index), None) for u in evaluation_starts(self.config.eval_clips))
+        return Samples(views, self.label[index])
+
+    def cut(self, index: Int[Tensor, "B"], starts: list[float], rng: CounterRNG | None) -> UInt8[Tensor, "B F C h w"]:
+        """Return a clip of each of some samples, at these starts from 0 to 1."""
         times = np.arange(self.clips.shape[1], dtype=np.float64)
         frames = [torch.from_numpy(choose_frames(self.config, times, u)) for u in starts]
         clips = torch.stack([self.clips[row, each] for row, each in zip(index.tolist(), frames, strict=True)])
         height, width = (torch.full((len(index),), float(side)) for side in self.clips.shape[3:])
-        views = crop_clips(clips, self.config.crops(height, width, rng), self.config.size)
-        return Samples((views,), self.label[index])
+        return crop_clips(clips, self.config.crops(height, width, rng), self.config.size)
 
 
 class VideoFiles:
@@ -143,29 +150,37 @@ class VideoFiles:
         for row, sample in enumerate(index.tolist()):
             row_rng = rng.select(np.array([row])) if rng else None
             view, undecodable = self.read_or_replace(sample, row_rng)
-            views.append(view)
+            views.append(view[None])
             skipped += undecodable
             if rng is None and not undecodable:
                 label[row] = self.label[sample]
-        return Samples((torch.cat(views),), label, tuple(skipped))
+        return Samples(torch.cat(views).unbind(1), label, tuple(skipped))
 
-    def read_or_replace(self, sample: int, rng: CounterRNG | None) -> tuple[UInt8[Tensor, "1 F C h w"], list[Skipped]]:
-        """Return the clip of a sample, or in training of the first one that can be decoded in place of it."""
+    def read_or_replace(self, sample: int, rng: CounterRNG | None) -> tuple[UInt8[Tensor, "V F C h w"], list[Skipped]]:
+        """Return the views of a sample, or in training of the first one that can be decoded in place of it."""
         skipped: list[Skipped] = []
         while True:
             try:
-                return self.read_clip(sample, rng), skipped
+                return self.read_views(sample, rng), skipped
             except Undecodable as error:
                 skipped.append(Skipped(self.source(sample), str(error)))
             if rng is None:
                 config = self.config
-                return torch.zeros(1, config.frames, config.channels, *config.size, dtype=torch.uint8), skipped
+                return torch.zeros(
+                    config.eval_clips, config.frames, config.channels, *config.size, dtype=torch.uint8
+                ), skipped
             sample = replacement_index(rng, len(skipped) - 1, len(self), skipped[-1])
 
-    def read_clip(self, sample: int, rng: CounterRNG | None) -> UInt8[Tensor, "1 F C h w"]:
-        """Decode the frames of one clip and crop them. Raises Undecodable."""
-        u = rng.uniform("clip start").item() if rng else MIDDLE
-        return read_clip(self.config, self.paths[self.file[sample]], u, self.spans[sample], rng)
+    def read_views(self, sample: int, rng: CounterRNG | None) -> UInt8[Tensor, "V F C h w"]:
+        """Decode a training clip, or without `rng` the evaluation clips. Raises Undecodable."""
+        starts = [rng.uniform("clip start").item()] if rng else evaluation_starts(self.config.eval_clips)
+        path, span = self.paths[self.file[sample]], self.spans[sample]
+        return torch.cat([read_clip(self.config, path, u, span, rng) for u in starts])
+
+
+def evaluation_starts(count: int) -> list[float]:
+    """Return where evaluation clips start, evenly spaced: one alone is in the middle."""
+    return [(number + 0.5) / count for number in range(count)]
 
 
 def read_clip(
@@ -177,7 +192,6 @@ def read_clip(
     """
     with open_frames(path, config.channels) as frames:
         index = choose_frames(config, frames.times, u, span)
-        pixels = torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist())))
-        sides = torch.tensor([frames.size], dtype=torch.float32)
-    clip = pixels.permute(0, 3, 1, 2)[None]
+        clip = torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist()))).permute(0, 3, 1, 2)[None]
+    sides = torch.tensor([clip.shape[3:]], dtype=torch.float32)
     return crop_clips(clip, config.crops(sides[:, 0], sides[:, 1], rng), config.size)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.core.capabilities import Baselines, modality_name
+from openjepa.core.capabilities import Baselines, EvaluationClips, modality_name
 from openjepa.core.distributed import is_main
 from openjepa.core.fileio import lock_folder
 from openjepa.core.options import PooledKind
@@ -73,18 +73,35 @@ def feature_encoder(
 ) -> Callable[[int, Samples], FeatureChunk]:
     """Return the function that encodes samples; `kinds` maps each kind of features to its name in the result."""
     encoder.network.to(device.device).eval()
+    clips = count_clips(encoder.modality)
 
     @torch.no_grad()
     def encode(first: int, samples: Samples) -> FeatureChunk:
         rows: dict[str, list[Tensor]] = {name: [] for name in kinds.values()}
-        for view in samples.views[0].split(batch):
-            with device.autocast():
-                output = encoder.encode(device.move(view))
+        for views in zip(*(view.split(batch) for view in samples.views[:clips]), strict=True):
+            output = encode_views(encoder, views, device)
             for kind, name in kinds.items():
                 rows[name].append(getattr(output, kind).cpu())
         return FeatureChunk(first, {name: torch.cat(parts) for name, parts in rows.items()}, samples.label)
 
     return encode
+
+
+def count_clips(modality: Modality) -> int:
+    """Return how many evaluation views of a sample are averaged: 1, or the clips of a video."""
+    return modality.eval_clips if isinstance(modality, EvaluationClips) else 1
+
+
+def encode_views(encoder: PretrainedEncoder, views: tuple[Any, ...], device: Device) -> EncoderOutput:
+    """Encode the views of a batch; of several views of a sample, average pooled features and join the tokens."""
+    outputs = []
+    for view in views:
+        with device.autocast():
+            outputs.append(encoder.encode(device.move(view)))
+    if len(outputs) == 1:
+        return outputs[0]
+    patches, last, last4 = zip(*outputs, strict=True)
+    return EncoderOutput(torch.cat(patches, 1), torch.stack(last).mean(0), torch.stack(last4).mean(0))
 
 
 class DatasetEncoder(NamedTuple):
@@ -116,8 +133,7 @@ class DatasetEncoder(NamedTuple):
         parts = []
         for rows in torch.arange(len(index)).split(256):
             samples = self.data.read(index[rows], rng.select(rows.numpy()) if rng else None)
-            with self.device.autocast():
-                output = self.encoder.encode(self.device.move(samples.views[0]))
+            output = encode_views(self.encoder, samples.views[: count_clips(self.encoder.modality)], self.device)
             parts.append(output if patches else output._replace(patches=output.patches[:, :0]))
         return EncoderOutput(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
@@ -142,11 +158,12 @@ def baselines_of(modality: Modality) -> dict[str, Baseline]:
     return {"raw pixels" if modality_name(modality) == "image" else "raw values": raw_values}
 
 
-def baseline_features(data: Dataset, baseline: Baseline) -> Features:
-    """Compute a baseline's features of each sample's evaluation view."""
+def baseline_features(data: Dataset, baseline: Baseline, clips: int = 1) -> Features:
+    """Compute a baseline's features of each sample's evaluation view, averaged over its clips if it has several."""
 
     def compute(first: int, samples: Samples) -> FeatureChunk:
-        return FeatureChunk(first, {"last": baseline(samples.views[0])}, samples.label)
+        features = torch.stack([baseline(view) for view in samples.views[:clips]]).mean(0)
+        return FeatureChunk(first, {"last": features}, samples.label)
 
     return collect_chunks(FeatureWriter(view_reader(data), compute), len(data))
 

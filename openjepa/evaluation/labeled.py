@@ -11,7 +11,7 @@ from openjepa.core import registry
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.evaluation.feature_store import Features
-from openjepa.evaluation.features import baseline_features, baselines_of
+from openjepa.evaluation.features import baseline_features, baselines_of, count_clips
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.splits import Fold, check_folds, sample_values
 
@@ -65,7 +65,11 @@ def find_task(labels: str) -> Task:
 
 def task_baselines(task: Task, modality: Any) -> Baselines:
     """Return the baselines of a task, or else those of the modality."""
-    own = {name: partial(baseline_features, baseline=compute) for name, compute in baselines_of(modality).items()}
+    clips = count_clips(modality)
+    own = {
+        name: partial(baseline_features, baseline=compute, clips=clips)
+        for name, compute in baselines_of(modality).items()
+    }
     return task.baselines or own
 
 

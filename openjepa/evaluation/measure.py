@@ -11,6 +11,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.protocols import Dataset
 from openjepa.data.wrappers import Subset
+from openjepa.evaluation.controls import ControlledEncoder, controlled_encoders
 from openjepa.evaluation.evaluator import EncoderPair, Evaluator, ProbeInput, SplitFeatures
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features
@@ -20,6 +21,7 @@ from openjepa.evaluation.probing import ProbeResult, create_probes, run_probes
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.splits import choose_folds, innermost, sample_values
 from openjepa.evaluation.undecodable import fold_of_labeled, report_undecodable
+from openjepa.interop.inputs import with_eval_clips
 from openjepa.interop.pretrained import POOLED_KINDS, PretrainedEncoder
 from openjepa.training.device import Device, choose_device
 from openjepa.training.parallel.launch import process_group
@@ -40,9 +42,10 @@ class Measurement(NamedTuple):
 def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings, pixels: bool) -> Measurement | None:
     """Run every evaluator and every label-free metric on every encoder, each with its own image preparation.
 
-    With `pixels`, also run the evaluators on the task's baselines. Under torchrun all ranks compute features; rank 0
-    alone trains the probes, the other ranks return None.
+    With `pixels`, also run the evaluators on the task's baselines and on the modality's controls. Under torchrun all
+    ranks compute features; rank 0 alone trains the probes, the other ranks return None.
     """
+    compared = [with_eval_clips(encoder, settings.data.eval_clips) for encoder in compared]
     probes, task = create_probes(settings), find_task(settings.data.labels)
     device = choose_device(settings.device, settings.precision)
     with process_group(device.device):
@@ -61,6 +64,9 @@ def measure_encoders(compared: list[PretrainedEncoder], settings: ProbeSettings,
         if encoder is compared[0]:
             used = count_used(split, features, settings.data, encoder.data)
         results += run_probes(probe_input(encoder.name, split, features, settings), probes)
+        for controlled in controlled_encoders(encoder) if pixels else ():
+            changed = controlled_features(controlled, split, features, settings, device)
+            results += run_probes(probe_input(controlled.encoder.name, split, changed, settings), probes)
         train = DatasetEncoder(encoder, labeled_part(split.train, features.train), device)
         label_free[encoder.name] = label_free_metrics(train, features.test["last"], settings.seed)
     split = split_labeled(compared[0].data, settings.data, settings.seed)
@@ -148,11 +154,27 @@ def cached_features(
     encoder: PretrainedEncoder, split: Split, settings: ProbeSettings, kinds: tuple[PooledKind, ...], device: Device
 ) -> SplitFeatures:
     """Compute the features of training and test data, or read them from --cache."""
-
-    def compute(data: Dataset) -> Features:
-        name = f"{labeled_fingerprint(data)}-{encoder.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
-        return compute_features(encoder, data, device, kinds, settings.cache / name if settings.cache else None)
-
     views = EncoderPair(DatasetEncoder(encoder, split.train, device), DatasetEncoder(encoder, split.test, device))
-    train = compute(split.train)
-    return SplitFeatures(train, train if split.divided else compute(split.test), views)
+    train = stored_features(encoder, split.train, settings, kinds, device)
+    test = train if split.divided else stored_features(encoder, split.test, settings, kinds, device)
+    return SplitFeatures(train, test, views)
+
+
+def stored_features(
+    encoder: PretrainedEncoder, data: Dataset, settings: ProbeSettings, kinds: tuple[PooledKind, ...], device: Device
+) -> Features:
+    """Compute the features of some data, or read them from --cache."""
+    name = f"{labeled_fingerprint(data)}-{encoder.fingerprint}-{'-'.join(kinds)}-{settings.data.eval_crop}"
+    return compute_features(encoder, data, device, kinds, settings.cache / name if settings.cache else None)
+
+
+def controlled_features(
+    controlled: ControlledEncoder, split: Split, plain: SplitFeatures, settings: ProbeSettings, device: Device
+) -> SplitFeatures:
+    """Compute features of changed views; the training data's only if probes are trained on them."""
+    encoder, kinds = controlled.encoder, tuple(kind for kind in POOLED_KINDS if kind in plain.train.kinds)
+    if controlled.trained:
+        return cached_features(encoder, split, settings, kinds, device)
+    assert plain.views
+    test = stored_features(encoder, split.test, settings, kinds, device)
+    return SplitFeatures(plain.train, test, plain.views._replace(test=DatasetEncoder(encoder, split.test, device)))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from openjepa.core.arguments import Features, Query
+from openjepa.core.arguments import Features, Folder, Query, Run, Videos
 from openjepa.core.fileio import check_roots
 from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
@@ -30,10 +30,11 @@ class LabeledData:
     # auto: what is found in root, see jepa labels; folders: sub-folder names alone; FILE: a .csv, .json, .jsonl or
     # .parquet with a row for each file; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
     # scenes-distance, scenes-kind: rendered, needs no root; series-hour: hour of the day at which a segment of a .csv
-    # file with dates starts, tested in blocks of time
+    # file with dates starts, tested in blocks of time; video-reversed: whether a clip runs backwards, by files
     labels: Annotated[str, arg(aliases=["--labels"])] = "auto"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
+    eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
     # auto: the test folder, else a random fifth; k-fold: every sample is tested once, in folds with the same classes;
     # groups: the same, folds hold whole groups (subjects, recordings); time-blocks: folds are contiguous in time
     split: SplitName = "auto"
@@ -107,3 +108,45 @@ class Search:
     run: str = ""  # encoder that made the index, if it has moved since
     out: Path | None = None  # path of the PNG and HTML files without suffix; default: INDEX-search next to the index
     page: bool = True  # write an HTML page on which a click on an image searches with it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """Measure when a video does what a run's predictor does not expect, and list the most surprising moments.
+
+    A window slides over each file; each time step is predicted from those before. Writes a CSV file with the error of
+    every time step, and a figure, for each file.
+
+    Example: jepa surprise runs/clips street.mp4 --count 10
+    """
+
+    run: Run  # folder of a run that was trained on video
+    files: Videos  # video files, or folders of frames
+    count: int = 5  # moments to list for each file, at least a second apart
+    context: int = 0  # visible time steps of a window; 0: three quarters of it
+    fps: float = 0.0  # frames per second of a window; 0: as the run
+    stride: int = 0  # frames of the file from one frame of a window to the next, if there is no --fps; 0: as the run
+    out: Path | None = None  # folder of the CSV files and figures; default: RUN/surprise
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon:
+    """Measure how far ahead a run's predictor knows the features of clips, beside persistence and the mean.
+
+    The first time steps of a clip are visible. The others are predicted at once, and one after another from the
+    predictions before. Writes a JSON file and a figure.
+
+    Example: jepa horizon runs/clips clips/ --context 2
+    """
+
+    run: Run  # folder of a run that was trained on video
+    clips: Folder  # folder of videos
+    count: int = 64  # clips to measure, evenly spaced in the listing
+    context: int = 0  # visible time steps; 0: half of them
+    fps: float = 0.0  # frames per second of a clip; 0: as the run
+    stride: int = 0  # frames of the file from one frame of a clip to the next, if there is no --fps; 0: as the run
+    out: Path | None = None  # path of the JSON and PNG files without suffix; default: RUN/horizon
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core import registry
-from openjepa.core.capabilities import modality_name, with_root
+from openjepa.core.capabilities import EvaluationClips, modality_name, with_root
 from openjepa.core.config import from_plain
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
@@ -24,6 +24,18 @@ def replace_root(modality: Any, root: tuple[str, ...], eval_crop: EvalCrop = "cr
     if eval_crop != "crop":
         raise UserError(f"--eval-crop {eval_crop} is for images, not for {modality_name(modality)}: leave it out")
     return with_root(modality, root)
+
+
+def with_eval_clips(encoder: Any, clips: int) -> Any:
+    """Return an encoder that averages features over so many clips of a sample; 0: as its modality says.
+
+    Raises UserError if samples of its modality are not clips.
+    """
+    if not clips:
+        return encoder
+    if not isinstance(encoder.modality, EvaluationClips):
+        raise UserError(f"--eval-clips {clips} is for video, not for {modality_name(encoder.modality)}: leave it out")
+    return dataclasses.replace(encoder, modality=dataclasses.replace(encoder.data, eval_clips=clips))
 
 
 def modality_to_text(modality: Any) -> str:

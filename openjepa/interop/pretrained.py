@@ -42,6 +42,8 @@ LAST_LAYERS = 4  # layers of "last4", the paper's appendix A.2
 BATCH = 64  # samples per forward pass
 OWN_RUN = Provenance()
 
+BEFORE_TRAINING = "before training"  # name of an encoder with its first weights
+
 POOLED_KINDS: tuple[PooledKind, ...] = ("last", "last4")
 PatchIndices = Sequence[int] | Tensor  # of tokens; of images: patches in raster order
 View = Tensor  # a batch of evaluation views, of a shape and dtype that the modality chooses
@@ -253,7 +255,7 @@ def from_network(
 def untrained_encoder(settings: Pretrain, which: str = "") -> PretrainedEncoder:
     """Build the encoder with the weights that the run's seed gives it; a run with --init-from started elsewhere."""
     network = settings.method.build(settings.data, settings.seed).encoder(which).eval()
-    return from_network(network, settings, "before training", which=which)
+    return from_network(network, settings, BEFORE_TRAINING, which=which)
 
 
 def load_run(folder: Path, which: str = "") -> PretrainedEncoder:

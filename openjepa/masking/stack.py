@@ -21,6 +21,7 @@ class MaskedBatch(NamedTuple):
     where: Float[Tensor, "R M T P"]  # target positions
     targets: Float[Tensor, "R M T E"]
     valid: Bool[Tensor, "R M T"] | None  # False on padded targets
+    mask_sets: tuple[int, ...] = (0,)  # which masks of a sample these are, in the order of its contexts
 
 
 def stack_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> list[MaskedBatch]:
@@ -30,12 +31,16 @@ def stack_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[M
     without padding the mean loss is the same.
     """
     shapes = {tuple(part if part is None else part.shape for part in mask) for mask in masks}
-    groups = [masks] if len(shapes) == 1 else [(mask,) for mask in masks]
-    return [stack_equal_masks(tokens, features, group) for group in groups]
+    numbers = tuple(range(len(masks)))
+    groups = [numbers] if len(shapes) == 1 else [(number,) for number in numbers]
+    return [stack_equal_masks(tokens, features, masks, group) for group in groups]
 
 
-def stack_equal_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[Masks, ...]) -> MaskedBatch:
-    """Apply masks of equal shapes to a batch; the contexts of a sample follow one another."""
+def stack_equal_masks(
+    tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[Masks, ...], mask_sets: tuple[int, ...]
+) -> MaskedBatch:
+    """Apply those masks of `mask_sets`, of equal shapes, to a batch; the contexts of a sample follow one another."""
+    masks = tuple(masks[number] for number in mask_sets)
     context = torch.stack([mask.context for mask in masks], dim=1)
     target = torch.stack([mask.target for mask in masks], dim=1)
     context_valid = [mask.context_valid for mask in masks if mask.context_valid is not None]
@@ -49,6 +54,7 @@ def stack_equal_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: t
         gather(tokens.pos, target).flatten(0, 1),
         gather(features, target).flatten(0, 1),
         valid,
+        mask_sets,
     )
 
 

@@ -22,7 +22,6 @@ from openjepa.masking.stack import stack_masks
 from openjepa.methods.base import BaseMethod, ViTMethodConfig
 from openjepa.nn.ema import update_ema
 from openjepa.nn.flops import predictor_flops, vit_flops
-from openjepa.nn.init import initialize
 from openjepa.nn.losses import LOSSES
 from openjepa.nn.predictor import Predictor, PredictorConfig
 from openjepa.nn.target_transforms import center, global_mean_var, mean_target, normalize_patches
@@ -58,8 +57,9 @@ class JEPA(ViTMethodConfig):
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    # between predictions and targets. smooth_l1: official code; squared_l2: the paper's text; cosine: 1 - cosine
-    loss: Literal["smooth_l1", "squared_l2", "cosine"] = "smooth_l1"
+    # between predictions and targets. smooth_l1: official code; l1: V-JEPA; squared_l2: the paper's text; cosine: 1 -
+    # cosine
+    loss: Literal["smooth_l1", "l1", "squared_l2", "cosine"] = "smooth_l1"
     # layers of the EMA encoder whose outputs, after its final norm, are averaged to the targets: 0: the first, -1: the
     # last (paper)
     target_layers: tuple[int, ...] = (-1,)
@@ -79,6 +79,7 @@ class JEPA(ViTMethodConfig):
         """Raise UserError unless the networks fit the data and the targets exist and fit the masks."""
         super().check(data, masks)
         self.predictor.check(data.layout.coordinates, "--method.predictor", self.encoder)
+        self.predictor.check_mask_tokens("--method.predictor", masks)
         depth, layers = self.encoder.depth, self.target_layers
         if any(not -depth <= layer < depth for layer in layers):
             raise UserError(
@@ -158,7 +159,7 @@ class MaskedJEPA(BaseMethod):
         self.context_encoder = config.build_encoder(modality)
         self.predictor = config.build_predictor(modality)
         config.encoder.initialize(self.context_encoder, generator, modality.token_dim)
-        initialize(self.predictor, generator, config.predictor.init)
+        config.predictor.initialize(self.predictor, generator)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     @torch.no_grad()
@@ -183,7 +184,7 @@ class MaskedJEPA(BaseMethod):
         losses, mean_losses = [], []
         for masked in stack_masks(tokens, targets.x, batch.masks):
             (context,) = self.context_encoder(tokens, masked.keep)
-            predicted = self.predictor(context, where=masked.where, valid=masked.valid)
+            predicted = self.predictor(context, masked.where, valid=masked.valid, mask_sets=masked.mask_sets)
             losses.append(self.loss_of(predicted, masked.targets, masked.valid))
             mean = self.mean_target(masked.targets, masked.valid)
             mean_losses.append(self.loss_of(mean, masked.targets, masked.valid))

@@ -18,7 +18,6 @@ from openjepa.core.types import Batch, MaskShape, Output, StepFlops
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.base import BaseMethod, ViTMethodConfig
 from openjepa.nn.flops import predictor_flops, vit_flops
-from openjepa.nn.init import initialize
 from openjepa.nn.losses import mean_squared_error
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.target_transforms import mean_target, normalize_patches
@@ -50,6 +49,7 @@ class MAE(ViTMethodConfig):
         """Raise UserError unless the widths have room for heads and positions."""
         super().check(data, masks)
         self.predictor.check(data.layout.coordinates, "--method.predictor", self.encoder)
+        self.predictor.check_mask_tokens("--method.predictor", masks)
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedAutoencoder:
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
@@ -79,7 +79,7 @@ class MaskedAutoencoder(BaseMethod):
         self.context_encoder = config.build_encoder(modality)
         self.predictor = config.predictor.build(config.encoder, modality.token_dim)
         config.encoder.initialize(self.context_encoder, generator, modality.token_dim)
-        initialize(self.predictor, generator, config.predictor.init)
+        config.predictor.initialize(self.predictor, generator)
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
@@ -93,7 +93,7 @@ class MaskedAutoencoder(BaseMethod):
         losses, mean_losses, features = [], [], []
         for masked in stack_masks(tokens, targets.x, batch.masks):
             (context,) = self.context_encoder(tokens, masked.keep)
-            predicted = self.predictor(context, where=masked.where, valid=masked.valid)
+            predicted = self.predictor(context, masked.where, valid=masked.valid, mask_sets=masked.mask_sets)
             losses.append(mean_squared_error(predicted.float(), masked.targets, masked.valid))
             mean = mean_target(masked.targets, masked.valid).expand_as(masked.targets)
             mean_losses.append(mean_squared_error(mean, masked.targets, masked.valid))

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.export import Dim
 
+from openjepa.core.capabilities import Control
 from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
 from openjepa.core.protocols import Dataset, Tokenizer
@@ -23,9 +24,10 @@ from openjepa.data.crops import Crops, center_crops, random_crops
 from openjepa.data.file_labels import FileLabels
 from openjepa.data.normalization import measure_mean_std
 from openjepa.data.video_baselines import frame_differences, middle_frame, raw_pixels
+from openjepa.data.video_controls import repeat_middle_frame, reverse_time, shuffle_frames
 from openjepa.data.video_files import VideoArray, VideoFiles
+from openjepa.data.video_formats import CONTAINER_SUFFIXES
 from openjepa.data.video_inputs import VideoInput, evaluation_clip, iter_videos, read_small
-from openjepa.data.video_io import VIDEO_SUFFIXES
 from openjepa.data.video_listing import list_videos
 from openjepa.nn.positions import grid_positions
 from openjepa.nn.stems import TubeletEmbed
@@ -40,7 +42,7 @@ class Video:
     A clip starts anywhere in a file; all its frames have the same random crop, as in V-JEPA.
     """
 
-    suffixes: ClassVar = VIDEO_SUFFIXES
+    suffixes: ClassVar = CONTAINER_SUFFIXES | {".npy"}  # GIF is an image unless --modality video is given
     arrays: ClassVar = (("u", 4),)  # .npy: kind of value and number of axes (frames, height, width, channels)
     plural: ClassVar[str] = "clips"  # what messages call the samples
     archives: ClassVar = False  # a folder of archives holds images, unless --modality video says otherwise
@@ -62,6 +64,7 @@ class Video:
     # how probes and figures fit a frame into --data.size. crop: its largest centered box; margin: the middle 7/8 of
     # that; squash: the whole frame, aspect ratio not kept
     eval_crop: EvalCrop = "crop"
+    eval_clips: int = 1  # clips of a file, evenly spaced in time, whose features probes and jepa embed average
     mean: tuple[float, ...] = ()  # mean of each channel, of pixel values in [0, 1]; empty: measured on the data
     std: tuple[float, ...] = ()  # standard deviation of each channel, likewise; empty: measured on the data
     input_name: ClassVar[str] = "pixel_values_videos"  # of an exported program
@@ -80,6 +83,8 @@ class Video:
             raise UserError(
                 f"{self.frames} frames are not a multiple of tubelets of {self.tubelet}: try --data.frames {better}"
             )
+        if self.eval_clips < 1:
+            raise UserError(f"--data.eval-clips must be >= 1, got {self.eval_clips}")
         if self.channels not in (1, 3):
             raise UserError(f"--data.channels of video must be 1 (gray) or 3 (RGB), got {self.channels}")
         for name, value in (("stride", self.stride), ("fps", self.fps), ("every", self.every)):
@@ -172,7 +177,7 @@ class Video:
         """Yield single videos, also from a tensor (B, F, C, H, W) or array (B, F, H, W, C)."""
         return iter_videos(sources)
 
-    def picture(self, view: UInt8[Tensor, "F C H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    def picture(self, view: UInt8[Tensor, "F C H W"]) -> UInt8[np.ndarray, "h w 3"]:
         """Return frames from first to last side by side."""
         return np.concatenate(list(self.play(view[strip_frames(len(view))])), axis=1)
 
@@ -224,6 +229,14 @@ class Video:
     def baselines(self) -> dict[str, Callable[[UInt8[Tensor, "B F C H W"]], Float[Tensor, "B K"]]]:
         """Return pixels of the clip, of its middle frame, and differences of its frames, at low resolution."""
         return {"raw pixels": raw_pixels, "middle frame": middle_frame, "frame differences": frame_differences}
+
+    def controls(self) -> dict[str, Control]:
+        """Return clips without motion, without the order of frames, and backwards."""
+        return {
+            "single frame": Control(repeat_middle_frame),
+            "shuffled frames": Control(shuffle_frames),
+            "reversed time": Control(reverse_time, trained=False),
+        }
 
     def example_input(self, batch: int, more: int = 0) -> Float[Tensor, "B F C H W"]:
         """Return normalized clips of noise, of the trained size, or `more` patches larger and tubelets longer."""

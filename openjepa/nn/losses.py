@@ -18,6 +18,15 @@ def smooth_l1(
     return mean_of_valid(F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").mean(-1), valid)
 
 
+def l1(
+    predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None
+) -> Float[Tensor, ""]:
+    """Average absolute differences over all elements. Source: V-JEPA (arXiv 2404.08471), equation 1."""
+    if valid is None:
+        return F.l1_loss(predicted.float(), target.float())
+    return mean_of_valid((predicted.float() - target.float()).abs().mean(-1), valid)
+
+
 def squared_l2(
     predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None = None
 ) -> Float[Tensor, ""]:
@@ -56,4 +65,9 @@ def mean_of_valid(per_token: Float[Tensor, "B M T"], valid: Bool[Tensor, "B M T"
     return (per_token.where(valid, 0.0).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)).mean()
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"smooth_l1": smooth_l1, "squared_l2": squared_l2, "cosine": cosine}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "smooth_l1": smooth_l1,
+    "l1": l1,
+    "squared_l2": squared_l2,
+    "cosine": cosine,
+}

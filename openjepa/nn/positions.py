@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 
-Positions = Literal["sincos", "rope"]  # added to tokens, or rotating queries and keys
+Positions = Literal["sincos", "rope", "rope_vjepa2"]  # added to tokens, or rotating queries and keys
 
 Side = int | torch.SymInt  # cells along an axis of a grid; symbolic while a program is traced
 
@@ -20,7 +20,8 @@ class RotaryAngles(NamedTuple):
     """Cosines and sines of the angles by which RoPE rotates queries and keys; the same for every head."""
 
     cos: Float[Tensor, "B 1 N D"]
-    sin: Float[Tensor, "B 1 N D"]  # negated in the first half of D
+    sin: Float[Tensor, "B 1 N D"]  # negated in the first feature of each pair
+    pairs_neighbors: bool = False  # features 0 and 1, 2 and 3 …; else one of each half of D
 
 
 def grid_positions(*shape: Side, trained_grid: tuple[int, ...] | None = None) -> Float[Tensor, "N P"]:
@@ -71,6 +72,31 @@ def rope_angles(pos: Float[Tensor, "B N P"], head_dim: int) -> RotaryAngles:
     return RotaryAngles(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
 
+def vjepa2_rope_angles(pos: Float[Tensor, "B N P"], head_dim: int) -> RotaryAngles:
+    """Return the rotary angles of V-JEPA 2: K for each coordinate, K = head_dim/2P rounded down.
+
+    Each coordinate, the last one (time) first, has 2K neighboring features; features beyond 2KP are not rotated.
+    Frequencies are 10000^(-k/K). As in the released networks, feature j of a coordinate turns by angle j mod K: the two
+    features of a pair turn by different angles, so this is a rotation only approximately.
+    Source: V-JEPA 2 (arXiv 2506.09985), section 2.1, and its networks in the transformers library.
+    Raises UserError if `head_dim` is odd or less than 2P.
+    """
+    count = rope_frequency_count(head_dim, pos.shape[-1])
+    frequency = 10000.0 ** (-torch.arange(count, device=pos.device) / count)
+    angle = pos.float().flip(-1)[..., None] * frequency  # B N P K
+    angle = torch.cat([angle, angle], -1).flatten(-2)[:, None]  # B 1 N 2KP
+    angle = F.pad(angle, (0, head_dim - angle.shape[-1]))
+    sign = torch.arange(head_dim, device=pos.device) % 2 * 2 - 1
+    return RotaryAngles(angle.cos(), angle.sin() * sign, pairs_neighbors=True)
+
+
+def rotary_angles(positions: Positions, pos: Float[Tensor, "B N P"], head_dim: int) -> RotaryAngles | None:
+    """Return the angles by which tokens at `pos` are rotated in attention; None for added positions."""
+    if positions == "sincos":
+        return None
+    return rope_angles(pos, head_dim) if positions == "rope" else vjepa2_rope_angles(pos, head_dim)
+
+
 def sincos_frequency_count(dim: int, coordinates: int) -> int:
     """Return the number of frequencies per coordinate: D/(2P) rounded down. Raises UserError if D is less than 2P."""
     if dim < 2 * coordinates:
@@ -95,6 +121,7 @@ def rope_frequency_count(head_dim: int, coordinates: int) -> int:
 
 
 def apply_rope(x: Float[Tensor, "*B H N D"], rope: RotaryAngles) -> Float[Tensor, "*B H N D"]:
-    """Rotate pairs of features, one from each half of a head's width, by their angles."""
+    """Rotate pairs of features by their angles."""
     cos, sin = rope.cos.to(x.dtype), rope.sin.to(x.dtype)
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if rope.pairs_neighbors else x.roll(x.shape[-1] // 2, -1)
+    return torch.addcmul(x * cos, partner, sin)

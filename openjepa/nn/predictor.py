@@ -6,15 +6,17 @@ B batch  C context tokens  M target blocks  T tokens per block  P coordinates  D
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
 from openjepa.nn.cpu_kernels import Linear
-from openjepa.nn.init import Init
-from openjepa.nn.positions import Positions, rope_angles, sincos
+from openjepa.nn.init import Init, initialize
+from openjepa.nn.positions import Positions, rotary_angles, sincos
 from openjepa.nn.transformer import Block
 from openjepa.nn.vit import ViTConfig, check_heads
 
@@ -28,15 +30,42 @@ class PredictorConfig:
     num_heads: int = 0  # attention heads; 0: as many as the encoder, as in the official code
     # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow networks, short runs
     init: Init = "paper"
+    # learned queries. 1: one for all masks; n: mask k of a sample has query k mod n, and all start at 0 (V-JEPA: 2, for
+    # its short-range and long-range masks)
+    mask_tokens: int = 1
 
     def build(self, encoder: ViTConfig, output_dim: int) -> Predictor:
         """Build the network with torch's default initialization, to initialize or to load weights into."""
         heads = self.num_heads or encoder.num_heads
-        return Predictor(encoder.dim, output_dim, self.dim, self.depth, heads, positions=encoder.positions)
+        return Predictor(
+            encoder.dim,
+            output_dim,
+            self.dim,
+            self.depth,
+            heads,
+            positions=encoder.positions,
+            mask_tokens=self.mask_tokens,
+        )
+
+    def initialize(self, network: Predictor, generator: torch.Generator) -> None:
+        """Give the network its first weights."""
+        initialize(network, generator, self.init)
+        if self.mask_tokens > 1:
+            nn.init.zeros_(network.mask_token)
 
     def check(self, coordinates: int, flag: str, encoder: ViTConfig) -> None:
         """Raise UserError unless the width divides into heads and has room for positions."""
         check_heads(f"{flag}.dim", self.dim, self.num_heads or encoder.num_heads, encoder.positions, coordinates)
+
+    def check_mask_tokens(self, flag: str, masks: Any) -> None:
+        """Raise UserError unless there is a mask token, and a mask of a sample for each."""
+        if self.mask_tokens < 1:
+            raise UserError(f"{flag}.mask-tokens must be >= 1, got {self.mask_tokens}")
+        if self.mask_tokens > 1 and self.mask_tokens > masks.masks_per_sample:
+            raise UserError(
+                f"{flag}.mask-tokens {self.mask_tokens} is more than the masks of a sample, {masks.masks_per_sample}: "
+                f"try {flag}.mask-tokens {masks.masks_per_sample}"
+            )
 
     def describe(self) -> str:
         """Return the sizes as text."""
@@ -46,8 +75,9 @@ class PredictorConfig:
 class Predictor(nn.Module):
     """A narrow transformer over [context tokens; queries].
 
-    A query is the mask token plus the embedding of a target position. Every target block is a sequence of its own with
-    a copy of the context (I-JEPA paper, section 3), so target blocks never see each other.
+    A query is the mask token plus the embedding of a target position; with `rope_vjepa2`, rotation alone tells queries
+    apart. Every target block is a sequence of its own with a copy of the context (I-JEPA paper, section 3), so target
+    blocks never see each other.
     """
 
     def __init__(
@@ -59,11 +89,12 @@ class Predictor(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
+        mask_tokens: int = 1,
     ):
         super().__init__()
         self.dim, self.head_dim, self.positions = dim, dim // num_heads, positions
         self.embed = Linear(input_dim, dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.mask_token = nn.Parameter(torch.zeros(mask_tokens, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.proj = Linear(dim, output_dim)
@@ -74,18 +105,21 @@ class Predictor(nn.Module):
         where: Float[Tensor, "B M T P"],
         conditions: Float[Tensor, "B H A"] | None = None,
         valid: Bool[Tensor, "B M T"] | None = None,
+        mask_sets: tuple[int, ...] = (0,),
     ) -> Float[Tensor, "B M T E"]:
         """Predict the features at every target position `where`; `valid` is False on padded targets.
 
+        `mask_sets` are the numbers of the masks that a sample has here: contexts 0, G, 2G … belong to the first of G.
         Context tokens get their positional embedding a second time here, as in the official code.
         """
         batch, blocks, block_tokens, _ = where.shape
         query_pos = where.flatten(0, 1)
-        embedded = repeat_samples(self.embed(context.x) + sincos(context.pos, self.dim), blocks)
-        query = self.mask_token + sincos(query_pos, self.dim)
-        rope = None
-        if self.positions == "rope":  # in addition to sincos, without which all queries would be equal
-            rope = rope_angles(torch.cat([repeat_samples(context.pos, blocks), query_pos], dim=1), self.head_dim)
+        embedded, query = self.embed(context.x), self.mask_tokens_of(batch, blocks, mask_sets)
+        if self.positions != "rope_vjepa2":  # with "rope", too: without sincos, its queries would all start equal
+            embedded, query = embedded + sincos(context.pos, self.dim), query + sincos(query_pos, self.dim)
+        embedded, query = repeat_samples(embedded, blocks), query.expand(batch * blocks, block_tokens, -1)
+        pos = torch.cat([repeat_samples(context.pos, blocks), query_pos], dim=1)
+        rope = rotary_angles(self.positions, pos, self.head_dim)
 
         x = torch.cat([embedded, query.to(embedded.dtype)], dim=1)  # B·M C+T D
         attn_mask = attention_mask(context, where, valid)
@@ -94,6 +128,14 @@ class Predictor(nn.Module):
 
         x = self.proj(self.norm(x[:, embedded.shape[1] :]))
         return x.view(batch, blocks, block_tokens, -1)
+
+    def mask_tokens_of(self, batch: int, blocks: int, mask_sets: tuple[int, ...]) -> Float[Tensor, "R 1 D"]:
+        """Return the mask token of each of R = B · M sequences; R = 1 if all have the same."""
+        count = len(self.mask_token)
+        if count == 1:
+            return self.mask_token
+        tokens = torch.stack([self.mask_token[number % count] for number in mask_sets])  # G 1 D
+        return repeat_samples(tokens.repeat(batch // len(mask_sets), 1, 1), blocks)
 
 
 def attention_mask(

@@ -13,7 +13,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Encoder, Tokenizer
 from openjepa.core.types import Keep, Tokens
 from openjepa.nn.init import Init, initialize, scale_stem
-from openjepa.nn.positions import Positions, rope_angles, rope_frequency_count, sincos, sincos_frequency_count
+from openjepa.nn.positions import Positions, rope_frequency_count, rotary_angles, sincos, sincos_frequency_count
 from openjepa.nn.transformer import Block
 
 VIT_SIZES: dict[str, dict] = {  # the sizes of the paper; giant's hidden width is 6144
@@ -34,7 +34,8 @@ class ViTConfig:
     depth: int = 12  # number of transformer blocks
     num_heads: int = 6  # attention heads; must divide dim (usually dim / 64)
     mlp_ratio: float = 4.0  # hidden width of the MLPs, as a multiple of dim
-    # sincos: fixed embedding added to the tokens (official code); rope: rotary embedding in every attention layer
+    # sincos: fixed embedding added to the tokens (official code); rope: rotary embedding in every attention layer;
+    # rope_vjepa2: that of V-JEPA 2, for any number of axes, without an embedding added in the predictor
     positions: Positions = "sincos"
     # weight matrices. paper: std 0.02; scaled: std sqrt(2 / (fan_in + fan_out)), better for narrow encoders, short runs
     init: Init = "paper"
@@ -68,10 +69,10 @@ def check_heads(flag: str, dim: int, heads: int, positions: Positions, coordinat
             f"{flag} must be a multiple of its {heads} attention heads, got {dim}: "
             f"try {flag} {dim // unit * unit or unit}"
         )
-    if positions == "rope":
-        rope_frequency_count(dim // heads, coordinates)
-    else:
+    if positions == "sincos":
         sincos_frequency_count(dim, coordinates)
+    else:
+        rope_frequency_count(dim // heads, coordinates)
 
 
 class ViT(Encoder):
@@ -112,7 +113,7 @@ class ViT(Encoder):
 
     def run_blocks(self, tokens: Tokens, depths: list[int]) -> dict[int, torch.Tensor]:
         """Pass tokens through the blocks; return the normalized output of those in `depths`."""
-        rope = rope_angles(tokens.pos, self.head_dim) if self.positions == "rope" else None
+        rope = rotary_angles(self.positions, tokens.pos, self.head_dim)
         attn_mask = None if tokens.valid is None else tokens.valid[:, None]
         x, outputs = tokens.x, {}
         for depth, block in enumerate(self.blocks[: max(depths) + 1]):

@@ -201,10 +201,11 @@ class SharedContextPredictor(Predictor):
         where: Float[Tensor, "B M T P"],
         conditions: Float[Tensor, "B H A"] | None = None,
         valid: Bool[Tensor, "B M T"] | None = None,
+        mask_sets: tuple[int, ...] = (0,),
     ) -> Float[Tensor, "B M T E"]:
         query_pos = where.flatten(1, 2)
         embedded = self.embed(context.x) + sincos(context.pos, self.dim)
-        query = self.mask_token + sincos(query_pos, self.dim)
+        query = self.mask_tokens_of(len(where), 1, mask_sets) + sincos(query_pos, self.dim)
         rope = None
         if self.positions == "rope":
             rope = rope_angles(torch.cat([context.pos, query_pos], dim=1), self.head_dim)

@@ -46,7 +46,14 @@ def signal(seed: int) -> bytes:
     return stream.getvalue()
 
 
-CONTENTS = {"image": (".bmp", picture), "series": (".npy", signal)}  # how files of a modality end and what they hold
+def clip(seed: int) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.random.default_rng(seed).integers(0, 256, (2, 8, 8, 3), np.uint8))
+    return stream.getvalue()
+
+
+# how files of a modality end and what they hold
+CONTENTS = {"image": (".bmp", picture), "series": (".npy", signal), "video": (".npy", clip)}
 MODALITIES = [name for name in registry.names("modality") if hasattr(registry.find("modality", name)(), "root")]
 
 

@@ -1,0 +1,55 @@
+"""Command `jepa surprise`: when does a video do what an encoder did not expect?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from openjepa.core.console import draw_safely, info
+from openjepa.core.errors import UserError
+from openjepa.core.tables import print_table
+from openjepa.evaluation import surprise as measuring
+from openjepa.evaluation.forecast import choose_context, load_forecaster
+from openjepa.evaluation.settings import Surprise
+from openjepa.training.device import choose_device
+from openjepa.viz.forecasts import draw_surprise
+
+Moments = dict[str, Any]  # the file and its most surprising moments
+
+
+def surprise(settings: Surprise) -> list[Moments]:
+    """Measure the surprise over time of each file; write a CSV file and a figure each, print the strongest moments.
+
+    Returns for each file its moments: seconds, frame, score. Raises UserError if a file cannot be read.
+    """
+    if settings.count < 1:
+        raise UserError(f"--count must be >= 1, got {settings.count}")
+    device = choose_device(settings.device, settings.precision)
+    forecaster = load_forecaster(settings.run, {"fps": settings.fps, "stride": settings.stride}, device)
+    context = choose_context(settings.context, forecaster.steps * 3 // 4, forecaster.steps)
+    results = []
+    for path in settings.files:
+        result = measuring.measure_surprise(forecaster, path, context)
+        peaks = measuring.find_peaks(result, settings.count)
+        out = output_path(settings, path)
+        measuring.write_surprise(result, out.with_name(f"{out.name}.csv"))
+        rows = [(result.time[step], int(result.frame[step]), result.score[step]) for step in peaks]
+        table = [(f"{time:.2f}", str(frame), f"{score:.1f}") for time, frame, score in rows]
+        print_table(("seconds", "frame", "surprise"), table, f"most surprising moments of {path}")
+        info(f"written    {out}.csv")
+        figure = out.with_name(f"{out.name}.png")
+        if draw_safely(f"the figure {figure}", draw_call(result, peaks, path, figure)):
+            info(f"figure     {figure}")
+        moments = [{"seconds": float(time), "frame": frame, "score": float(score)} for time, frame, score in rows]
+        results.append({"file": path, "moments": moments})
+    return results
+
+
+def draw_call(result: measuring.Surprise, peaks: list[int], path: str, figure: Path) -> Any:
+    """Return the function that draws the figure of one file."""
+    return lambda: draw_surprise(result, peaks, Path(path).name, figure)
+
+
+def output_path(settings: Surprise, path: str) -> Path:
+    """Return where the results of a file go, without an ending."""
+    return (settings.out or Path(settings.run) / "surprise") / Path(path).name

@@ -1,0 +1,101 @@
+"""The renderer of moving objects: labels that are true, and that no single frame tells."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from openjepa.core.rng import CounterRNG
+from openjepa.data.synthetic.motion import DIRECTIONS, draw_motion, simulate
+from openjepa.data.synthetic.moving_scenes import TASKS, render_clips, render_geometry, write_clips
+from openjepa.data.video_baselines import middle_frame
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return render_clips(600, 8, 32, 0), render_clips(300, 8, 32, 0, first=10_000)
+
+
+def test_a_clip_is_the_same_alone_and_among_others():
+    whole, alone = render_clips(40, 4, 16, 3), render_clips(1, 4, 16, 3, first=37)
+    assert torch.equal(whole.clips[37], alone.clips[0]) and whole.direction[37] == alone.direction[0]
+    assert not torch.equal(whole.clips[37], render_clips(1, 4, 16, 4, first=37).clips[0])
+
+
+def test_every_class_of_every_task_occurs_and_hits_are_balanced(clips):
+    for task, classes in TASKS.items():
+        label = getattr(clips[0], task)
+        shares = label[label >= 0].bincount(minlength=classes) / (label >= 0).sum()
+        assert (shares > 0.5 / classes).all(), task
+
+
+def test_direction_is_that_of_the_red_object_on_the_table():
+    """The masks of clips that are not reversed move as the label says, once the camera's path is added."""
+    scenes, geometry = render_clips(60, 8, 64, 1), render_geometry(60, 8, 64, 1)
+    motion = draw_motion(CounterRNG.of(1, 0, np.arange(60)), 8)
+    line = torch.arange(64.0)
+    for row in (scenes.reversed == 0).nonzero()[:, 0].tolist():
+        mask = (geometry.instance[row] == 1).float()
+        x, y = ((mask.sum(axis) @ line) / mask.sum((1, 2)) for axis in (1, 2))
+        path = torch.stack([x[-1] - x[0], y[-1] - y[0]]) + 64 * (motion.camera[row, -1] - motion.camera[row, 0])
+        turn = torch.atan2(path[1], path[0]) / (2 * torch.pi) * DIRECTIONS
+        assert ((turn - scenes.direction[row] + 4) % DIRECTIONS - 4).abs() < 0.5
+
+
+def test_the_flow_leads_each_visible_pixel_to_its_color_in_the_next_frame():
+    clips, geometry = render_clips(20, 4, 48, 2), render_geometry(20, 4, 48, 2)
+    rows = clips.reversed != 1
+    frames, flow, instance = clips.clips[rows].float() / 255, geometry.flow[rows], geometry.instance[rows]
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    at = torch.stack([x, y]) + flow[:, 0]
+    grid = (2 * (at + 0.5) / 48 - 1).permute(0, 2, 3, 1)
+    warped = F.grid_sample(frames[:, 1], grid, align_corners=False)
+    same = F.grid_sample(instance[:, 1:2].float(), grid, mode="nearest", align_corners=False)[:, 0] == instance[:, 0]
+    inside = same & (grid.abs() < 0.95).all(-1)
+    error = (warped - frames[:, 0]).abs().mean(1)
+    still = (frames[:, 1] - frames[:, 0]).abs().mean(1)
+    moving = inside & (instance[:, 0] > 0)
+    assert error[inside].mean() < 0.03 and error[moving].mean() < 0.5 * still[moving].mean() + 0.02
+
+
+def test_red_is_in_front_of_blue_and_blue_in_front_of_green():
+    geometry = render_geometry(60, 4, 32, 5)
+    depths = [geometry.depth[geometry.instance == number].unique().tolist() for number in range(4)]
+    assert depths == [[1.0], [0.5], pytest.approx([0.6]), pytest.approx([0.7])]
+
+
+def test_a_collision_keeps_momentum_and_energy():
+    """Two discs head on, without walls in reach; friction acts on both alike, so the ratio of momenta stays."""
+    center = torch.tensor([[[0.35, 0.5], [0.6, 0.51]]], dtype=torch.float64)
+    velocity = torch.tensor([[[0.02, 0.0], [-0.01, 0.0]]], dtype=torch.float64)
+    radius = torch.tensor([[0.08, 0.1]], dtype=torch.float64)
+    path, hits = simulate(center, velocity, radius, 8)
+    assert hits.item()
+    mass = radius.square()[..., None]
+    before, after = (path[0, 1] - path[0, 0]), (path[0, -1] - path[0, -2])
+    decay = 0.9**6
+    assert ((mass[0] * after).sum(0) / (mass[0] * before).sum(0))[0].item() == pytest.approx(decay, rel=1e-6)
+    energy = [(mass[0] * each.square()).sum().item() for each in (before, after)]
+    assert energy[1] / energy[0] == pytest.approx(decay**2, rel=1e-6)
+
+
+@pytest.mark.parametrize("task", ["direction", "speed"])
+def test_one_frame_does_not_tell_the_motion(clips, task):
+    x, y = (F.adaptive_avg_pool1d(middle_frame(part.clips)[:, None], 60)[:, 0].numpy() for part in clips)
+    probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5).fit(x, getattr(clips[0], task))
+    chance = 1 / TASKS[task]
+    assert abs(probe.score(y, getattr(clips[1], task)) - chance) < 3 * (chance * (1 - chance) / 300) ** 0.5
+
+
+def test_clips_are_written_as_arrays_with_a_table_of_their_labels(tmp_path):
+    write_clips(tmp_path, 5, 4, 16, 0, first=7)
+    with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    scenes = render_clips(5, 4, 16, 0, first=7)
+    for number, row in enumerate(rows):
+        clip = np.load(tmp_path / row["file"], allow_pickle=False)
+        assert np.array_equal(clip, scenes.clips[number].permute(0, 2, 3, 1).numpy())
+        assert int(row["direction"]) == scenes.direction[number] and row["hit"] in ("", "0", "1")
