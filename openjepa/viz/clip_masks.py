@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -32,8 +34,8 @@ def draw_clip_masks(run: Pretrain, clips: ImageBatch, seed: int = 0) -> Captione
     columns = ["clip", *(f"mask {number}" for number in range(1, len(masks) + 1))]
     caption = (
         f"{len(masks)} mask{'s' * (len(masks) > 1)} of strategy {name_of('masks', run.masks)} for each clip of "
-        f"{data.layout.count} tubelets of {data.tubelet} frames × {data.patch} px. Hatched tubelets are hidden from the "
-        "context encoder; those with an outline are predicted."
+        f"{data.layout.count} tubelets of {data.tubelet} frames × {data.patch} px. Hatched tubelets are hidden from "
+        "the context encoder; those with an outline are predicted."
     )
     tile = clip_tile(data)
     figure = draw_tiles(rows, titles, labels, tile=tile)
@@ -42,7 +44,7 @@ def draw_clip_masks(run: Pretrain, clips: ImageBatch, seed: int = 0) -> Captione
     )
 
 
-def hide_tubelets(data, plain: Frames, mask: Masks, row: int, color: str) -> Frames:
+def hide_tubelets(data: Any, plain: Frames, mask: Masks, row: int, color: str) -> Frames:
     """Hatch the tubelets of a clip that are not in the context, and draw a line around the targets."""
     visible = by_step(data, visible_tubelets(mask, row, data.layout.count))
     valid = None if mask.target_valid is None else mask.target_valid[row]

@@ -12,7 +12,7 @@ from torch import Tensor
 from openjepa.core.types import Masks
 from openjepa.masking.region import index_mask
 from openjepa.training.config import Pretrain
-from openjepa.viz.canvas import CaptionedFigure, colorize, draw_tiles, fade
+from openjepa.viz.canvas import CaptionedFigure, draw_tiles, fade
 from openjepa.viz.clip_features import enlarge_cells
 from openjepa.viz.clip_masks import visible_tubelets
 from openjepa.viz.clips import by_step, clip_tile, in_motion, step_frame, step_titles
@@ -21,6 +21,7 @@ from openjepa.viz.moving import Frames, animate_tiles
 from openjepa.viz.prediction_error import (
     ERROR_SCALE,
     PredictionResult,
+    color_errors,
     denormalize_pixels,
     gather_patches,
     nearest_patches,
@@ -72,10 +73,7 @@ def draw_errors(data: Any, errors: Float[Tensor, "T"], target: Int[Tensor, "T"])
     """Draw the errors of the target tubelets where and when they are, light gray elsewhere: a picture per frame."""
     values = np.full(data.layout.count, np.nan)
     values[target.numpy()] = errors.numpy()
-    cells = by_step(data, values)
-    pictures = np.stack([colorize(each, ERROR_SCALE) for each in cells])
-    pictures[np.isnan(cells)] = 244
-    return in_motion(data, enlarge_cells(pictures, data.patch))
+    return in_motion(data, enlarge_cells(color_errors(by_step(data, values)), data.patch))
 
 
 def fill(data: Any, hole: Frames, tubelets: Float[Tensor, "T W"], target: Int[Tensor, "T"]) -> Frames:

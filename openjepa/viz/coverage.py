@@ -45,7 +45,7 @@ def measure_coverage(run: Pretrain, grid: tuple[int, ...], seed: int = 0, sample
 
 
 def count_tokens(index: Int[Tensor, "B K"], valid: Bool[Tensor, "B K"] | None, count: int) -> Float[Tensor, "N"]:
-    """Count for each token the samples in which it is among `index`; padding, where `valid` is False, does not count."""
+    """Count for each token the samples in which it is among `index`; `valid` is False at padding."""
     ones = torch.ones(index.shape) if valid is None else valid.float()
     return torch.zeros(len(index), count).scatter_add(1, index, ones).clamp(max=1).sum(0)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image as Pillow
 
 from openjepa.core.fileio import write_text
 from openjepa.core.names import printable
-from openjepa.viz.canvas import INK, CaptionedFigure, to_png
+from openjepa.viz.canvas import INK, CaptionedFigure, RGBImage, to_png
 from openjepa.viz.moving import Frames, to_webp
 from openjepa.viz.text import stop_formulas
 
@@ -41,6 +42,13 @@ def to_svg(figure: Figure) -> str:
 def encode_data_url(kind: str, content: bytes) -> str:
     """Return a file as a data: URL, so that the page contains it."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def png_data_url(picture: RGBImage) -> str:
+    """Encode a picture as a PNG data: URL."""
+    stream = io.BytesIO()
+    Pillow.fromarray(picture).save(stream, "PNG")
+    return encode_data_url("image/png", stream.getvalue())
 
 
 def moving_data_url(frames: Frames) -> str:

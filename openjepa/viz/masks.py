@@ -32,7 +32,8 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
     data: Any = require_grid(run.data, "jepa show masks")
     if not settings.images and not data.root:
         raise UserError(
-            f"{settings.run} names no folder of {plural_of(data)}: give one, as in jepa show masks {settings.run} photos/"
+            f"{settings.run} names no folder of {plural_of(data)}: "
+            f"give one, as in jepa show masks {settings.run} photos/"
         )
     images = load_images(settings, data, roots=settings.images or data.root)
     cover = measure_coverage(run, images.data.layout.shape, settings.seed)

@@ -29,10 +29,8 @@ def animate_tiles(
     first = draw_tiles([[clip[0] for clip in row] for row in rows], columns, labels, tile=tile)
     still = np.asarray(Pillow.open(io.BytesIO(to_png(first))).convert("RGB"))
     corner = tiles_corner(wrap_heads(columns, tile[1]), labels)
-    count = len(rows[0][0])
-    return np.stack(
-        [paste_tiles([[clip[f] for clip in row] for row in rows], tile, corner, still) for f in range(count)]
-    )
+    moments = ([[clip[frame] for clip in row] for row in rows] for frame in range(len(rows[0][0])))
+    return np.stack([paste_tiles(each, tile, corner, still) for each in moments])
 
 
 def to_gif(frames: Frames) -> bytes:

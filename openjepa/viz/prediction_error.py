@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from openjepa.core.capabilities import TubeletGrid, plural_of
@@ -18,7 +19,7 @@ from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.training.run_folder import load_method
-from openjepa.viz.canvas import ColorScale
+from openjepa.viz.canvas import ColorScale, colorize
 from openjepa.viz.inputs import ImageBatch
 
 MAX_ERROR = 2.0  # in units of the targets' variance: the brightest color
@@ -120,6 +121,14 @@ def nearest_context_patch(mask: Masks, pos: Float[Tensor, "B N P"]) -> Int[Tenso
 def nearest_patches(queries: Float[Tensor, "T E"], gallery: Float[Tensor, "G E"]) -> Int[Tensor, "T"]:
     """Return the index of the gallery patch whose target features are nearest to each query."""
     return torch.cdist(queries, gallery).argmin(-1)
+
+
+def color_errors(errors: Float[np.ndarray, "*T H W"]) -> UInt8[np.ndarray, "*T H W 3"]:
+    """Map errors to colors; light gray where there is none."""
+    flat = errors.reshape(-1, errors.shape[-1])
+    picture = colorize(flat, ERROR_SCALE)
+    picture[np.isnan(flat)] = 244
+    return picture.reshape(*errors.shape, 3)
 
 
 def denormalize_pixels(pixels: Float[Tensor, "T W"], truth: Float[Tensor, "T W"]) -> Float[Tensor, "T W"]:

@@ -16,12 +16,14 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
 from openjepa.masking.region import hide_region, index_mask
 from openjepa.training.config import Pretrain
-from openjepa.viz.canvas import CaptionedFigure, ColorScale, colorize, draw_tiles, fade
+from openjepa.viz.board import Board
+from openjepa.viz.canvas import CaptionedFigure, draw_tiles, fade
 from openjepa.viz.clip_predictions import draw_clip_predictions
 from openjepa.viz.inputs import ImageBatch, load_images, with_default_images
 from openjepa.viz.prediction_error import (
     ERROR_SCALE,
     PredictionResult,
+    color_errors,
     denormalize_pixels,
     gather_patches,
     load_predictive_method,
@@ -78,7 +80,7 @@ def draw_predictions(
     tokens = run.data.tokens(images.view)  # type: ignore[union-attr]
     patches = gather_patches(tokens.x, result.target)
     gallery, gallery_pixels = (each[count:][result.valid[count:]] for each in (result.truth, patches))
-    scale = ERROR_SCALE
+    board = Board.of(images.data)
     pictures, rows, labels = images.pictures, [], []
     for row in range(count):
         valid = None if mask.context_valid is None else mask.context_valid[row]
@@ -87,14 +89,14 @@ def draw_predictions(
         target = result.target[row][real]
         errors = [each[row][real] for each in result.errors]
         hole = fade(picture, context.reshape(images.data.grid), images.data.patch)
-        tiles = [picture, hole, *(draw_error_map(each, target, images.data.grid, scale) for each in errors)]
+        tiles = [picture, hole, *(draw_error_map(each, target, board) for each in errors)]
         if len(gallery):
             for features in (result.predicted[row], result.truth[row]):
                 nearest = gallery_pixels[nearest_patches(features[real], gallery)]
-                tiles.append(fill_region(hole, nearest, target, images))
+                tiles.append(fill_region(hole, nearest, target, board))
         if result.pixels is not None:
             pixels = denormalize_pixels(result.pixels[row][real], patches[row][real])
-            tiles.append(fill_region(hole, pixels, target, images))
+            tiles.append(fill_region(hole, pixels, target, board))
         rows.append(tiles)
         ratio = errors[0].mean() / errors[1].mean()
         labels.append(f"{images.titles[row]}\nerror {ratio:.2f} × that\nof the mean")
@@ -102,28 +104,24 @@ def draw_predictions(
     columns += ["predicted features as real patches", "target features as real patches"] if len(gallery) else []
     columns += ["predicted pixels, true mean and contrast"] if result.pixels is not None else []
     caption = prediction_caption(result, images.data, len(gallery))
-    return CaptionedFigure("prediction", "Predicted target features", caption, draw_tiles(rows, columns, labels, scale))
+    return CaptionedFigure(
+        "prediction", "Predicted target features", caption, draw_tiles(rows, columns, labels, ERROR_SCALE)
+    )
 
 
-def draw_error_map(
-    errors: Float[Tensor, "T"], target: Int[Tensor, "T"], grid: tuple[int, int], scale: ColorScale
-) -> np.ndarray:
+def draw_error_map(errors: Float[Tensor, "T"], target: Int[Tensor, "T"], board: Board) -> np.ndarray:
     """Draw the errors of the target patches at their positions, light gray elsewhere."""
-    values = np.full(grid[0] * grid[1], np.nan)
+    values = np.full(board.data.layout.count, np.nan)
     values[target.numpy()] = errors.numpy()
-    picture = colorize(values.reshape(grid), scale)
-    picture[np.isnan(values.reshape(grid))] = 244
-    return picture
+    return color_errors(board.arrange(values, np.nan))
 
 
-def fill_region(
-    hole: np.ndarray, patches: Float[Tensor, "T W"], target: Int[Tensor, "T"], images: ImageBatch
-) -> np.ndarray:
-    """Fill the target patches of an image with other patches."""
-    grid, patch = images.data.grid, images.data.patch
-    x = torch.zeros(1, grid[0] * grid[1], patches.shape[-1])
+def fill_region(hole: np.ndarray, patches: Float[Tensor, "T W"], target: Int[Tensor, "T"], board: Board) -> np.ndarray:
+    """Fill the target patches of a picture with other patches."""
+    count, patch = board.data.layout.count, board.data.patch
+    x = torch.zeros(1, count, patches.shape[-1])
     x[0, target] = patches.float()
-    inside = index_mask(target, None, grid[0] * grid[1])
-    new = images.data.picture(images.data.unpatchify(x)[0])
-    mask = np.kron(inside.reshape(grid), np.ones((patch, patch))).astype(bool)[..., None]
+    new = board.picture(board.data.unpatchify(x)[0])
+    inside = board.arrange(index_mask(target, None, count), False)
+    mask = np.kron(inside, np.ones((patch, patch))).astype(bool)[..., None]
     return np.where(mask, new, hole)
