@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,6 +24,9 @@ BUFFER_BYTES = 2**16  # per read of the file
 STRETCH = 4.0  # times as wide as high, or the reverse: pixels beyond that count as an error of the header
 
 FORMAT_OF_CHANNELS = {1: "gray", 3: "rgb24"}
+
+
+Stream = io.BufferedReader | io.BytesIO  # a file, or a member of an archive
 
 
 class FrameForm(NamedTuple):
@@ -72,7 +76,7 @@ def refuse_to_open(url: str, flags: int, options: dict[str, str]) -> None:
 class OpenVideo:
     """A container with its video stream, read by one thread."""
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: Stream):
         self.file, self.errors, self.damage = stream, decode_errors(), ""
         self.container: Any = None
         self.open()
