@@ -357,7 +357,9 @@ def test_a_table_gives_paths_and_labels(separator, tmp_path):
     table = tmp_path / "train.csv"
     table.write_text("".join(f"{path}{separator}{label}\n" for label, path in enumerate(lines, 3)), encoding="utf-8")
     listing = list_videos((str(table),))
-    found = {path.removeprefix(f"{tmp_path}/"): label for path, label in zip(listing.paths, listing.labels, strict=True)}
+    found = {
+        path.removeprefix(f"{tmp_path}/"): label for path, label in zip(listing.paths, listing.labels, strict=True)
+    }
     assert found == {"b.mp4": "3", "a a.mp4": "4", "frames/walk/c1": "5"}
     table.write_text("\n".join(lines), encoding="utf-8")
     assert list_videos((str(table),)).labels == () and len(list_videos((str(table),)).paths) == 3

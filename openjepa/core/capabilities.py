@@ -215,4 +215,4 @@ def modality_name(modality: object) -> str:
 
 def plural_of(modality: object) -> str:
     """Return what the samples of a modality are called in messages."""
-    return "images" if modality_name(modality) == "image" else "samples"
+    return {"image": "images", "video": "videos"}.get(modality_name(modality), "samples")
