@@ -113,6 +113,7 @@ def test_folders_of_frames_are_examined_as_clips(tmp_path):
     assert findings_of(tmp_path / "data") == {"sizes differ": ["walk/b"], "undecodable": ["run/c"]}
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(clean):
     files = sorted(map(str, clean.iterdir()))
     assert list(examine_videos(files, 2)) == list(examine_videos(files, 1)) == [examine_video(each) for each in files]
