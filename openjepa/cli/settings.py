@@ -133,7 +133,7 @@ class Predict:
 class Show(FigureOptions):
     """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
 
-    One figure with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN IMAGES.
+    One figure with more settings: jepa show masks|features|similarity|track|prediction|map|curves|spectrum RUN IMAGES.
     """
 
 
@@ -208,6 +208,7 @@ class Embed:
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
     eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
+    every: float = 0.0  # video: a row for every so many seconds of a file, named FILE#t=SECONDS; 0: a row for each file
     batch: int = 256  # images per forward pass; lower it if memory runs out
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32

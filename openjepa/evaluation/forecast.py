@@ -95,8 +95,8 @@ class Scale(NamedTuple):
     std: Float[Tensor, "E"]
 
     @classmethod
-    def of(cls, features: list[Float[Tensor, "B A S E"]]) -> Scale:
-        """Measure the features of all clips."""
+    def of(cls, features: list[Tensor]) -> Scale:
+        """Measure the features (B, A, S, E) of several batches of clips."""
         count = sum(x[..., 0].numel() for x in features)
         mean = torch.stack([x.double().sum((0, 1, 2)) for x in features]).sum(0) / count
         variance = torch.stack([(x.double() - mean).square().sum((0, 1, 2)) for x in features]).sum(0) / count

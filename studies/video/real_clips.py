@@ -5,7 +5,7 @@
 Five folds of three sequences. For each fold an encoder is trained without labels on the clips of the other twelve
 sequences, and probes are trained on their labels. Clips are read in two ways: spread evenly over a file, and with a
 fixed step of two frames. A fold takes the minutes of the argument for training and a few more for its probes. Finished
-folds are kept: call it again to resume, or to see the table; --minutes 0 measures the encoder before training alone.
+folds are kept: call it again to resume, or to see the table of the folds that are finished.
 """
 
 import argparse
@@ -25,18 +25,25 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.tables import print_table
 from openjepa.data.video_io import open_frames
-from openjepa.evaluation.measure import measure_encoders
+from openjepa.evaluation.controls import controlled_encoders
+from openjepa.evaluation.evaluator import SplitFeatures
+from openjepa.evaluation.labeled import Split, find_task, task_baselines
+from openjepa.evaluation.measure import controlled_features, probe_input, split_features_of
+from openjepa.evaluation.probing import create_probes, run_probes
 from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import PretrainedEncoder, load_run
 from openjepa.modalities.video import Video
 from openjepa.recipes.video import tune_for_video
 from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
 from openjepa.training.perf.allocator import retain_freed_memory
 
 FOLDS = 5
 PROTOCOLS = {"uniform": 0, "fixed step": 2}  # frames of the file from one frame of a clip to the next; 0: spread evenly
 CLIPS = 3  # evaluation clips of a file, averaged
+
+Subject = tuple[str, Split, SplitFeatures]  # the name of an encoder or a baseline, the data, the features
 
 
 def main() -> None:
@@ -59,7 +66,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument(
+        "--steps", type=int, default=0, help="of each fold, in place of the minutes: for a busy machine"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/real-clips"))
+    parser.add_argument("--attentive", action="store_true", help="also train attentive probes, which takes longer")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -100,13 +111,13 @@ def decode(file: Path) -> np.ndarray:
 def train(fold: int, options: argparse.Namespace) -> Path:
     """Train an encoder on the clips of the other folds."""
     data = Video(
-        root=(str(options.out / f"fold{fold}" / "train"),), frames=16, stride=2, size=(96, 96), patch=12,
+        root=(str(options.out / f"fold{fold}" / "train"),), frames=16, stride=2, size=(96, 96), patch=16,
         crop_scale=(0.5, 1.0), flip=True,
     )  # fmt: skip
     base = tune_for_video(data)
     settings = dataclasses.replace(
         base, batch_size=32, seed=fold, threads=options.threads, workers=0, device="cpu", log_every=20, save_every=200,
-        report=False, resume="if-any", out=options.out / f"run{fold}", **length(options.minutes),
+        report=False, resume="if-any", out=options.out / f"run{fold}", **length(options),
     )  # fmt: skip
     assert isinstance(settings, Pretrain)
     if not (settings.out / "export" / "config.json").exists():
@@ -114,35 +125,55 @@ def train(fold: int, options: argparse.Namespace) -> Path:
     return settings.out
 
 
-def length(minutes: float) -> dict[str, Any]:
+def length(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that say how long to train."""
-    return {"budget": f"{minutes * 60:.0f}s"} if minutes else {"steps": 1}
+    return {"steps": options.steps} if options.steps else {"budget": f"{options.minutes * 60:.0f}s"}
 
 
 def measure(fold: int, run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield for every protocol, encoder or baseline, and probe which test clips are classified correctly."""
-    labeled = LabeledData(root=(str(options.out / f"fold{fold}"),), eval_clips=CLIPS)
+    """Yield for every protocol, encoder, baseline and probe which test clips are classified correctly."""
+    labeled = LabeledData(root=(str(options.out / f"fold{fold}"),))
     pooled = ProbeSettings(data=labeled, probes=("logistic", "knn"), features="last4", device="cpu")
+    attentive = dataclasses.replace(pooled, probes=("attentive",))
     for protocol, stride in PROTOCOLS.items():
-        trained = dataclasses.replace(load_run(run), name="this encoder")
-        trained = dataclasses.replace(trained, modality=dataclasses.replace(trained.data, stride=stride))
-        before = trained.untrained() if trained.untrained else trained
-        before = dataclasses.replace(before, modality=trained.modality)
-        attentive = dataclasses.replace(pooled, probes=("attentive",))
-        for settings, encoders in ((pooled, [trained, before]), (attentive, [trained])):
-            measured = measure_encoders(encoders, settings, pixels=settings is pooled)
-            assert measured
-            files = [Path(measured.split.test.source(row)).stem for row in range(len(measured.split.test))]
-            for score, evidence in measured.results:
-                assert evidence
-                right = (evidence.predicted == evidence.truth).tolist()
-                yield {
-                    "protocol": protocol,
-                    "features": score.features,
-                    "probe": score.metric,
-                    "files": files,
-                    "right": right,
-                }
+        trained = with_clips(dataclasses.replace(load_run(run), name="this encoder"), stride, CLIPS)
+        assert trained.untrained
+        subjects = list(pooled_features(trained, pooled))
+        subjects += list(pooled_features(with_clips(trained.untrained(), stride, CLIPS), pooled))
+        for name, compute in task_baselines(find_task("folders"), trained.data).items():
+            split = subjects[0][1]
+            subjects.append((name, split, SplitFeatures(compute(split.train), compute(split.test))))
+        for subject in subjects:
+            yield from answers(protocol, *subject, pooled)
+        if options.attentive:
+            for subject in pooled_features(with_clips(trained, stride, 1), attentive):
+                yield from answers(protocol, *subject, attentive)
+
+
+def with_clips(encoder: PretrainedEncoder, stride: int, clips: int) -> PretrainedEncoder:
+    """Return the encoder with this step between frames, and features averaged over so many clips."""
+    return dataclasses.replace(encoder, modality=dataclasses.replace(encoder.data, stride=stride, eval_clips=clips))
+
+
+def pooled_features(encoder: PretrainedEncoder, settings: ProbeSettings) -> Iterator[Subject]:
+    """Yield the features of an encoder, and those behind each control."""
+    device = choose_device("cpu")
+    split, features = split_features_of(encoder, settings, create_probes(settings), device)
+    yield encoder.name, split, features
+    for controlled in controlled_encoders(encoder):
+        changed = controlled_features(controlled, split, features, settings, device)
+        yield controlled.encoder.name, split, changed
+
+
+def answers(
+    protocol: str, name: str, split: Split, features: SplitFeatures, settings: ProbeSettings
+) -> Iterator[dict[str, Any]]:
+    """Yield for each probe which test clips it classifies correctly."""
+    files = [Path(split.test.source(row)).stem for row in range(len(split.test))]
+    for score, evidence in run_probes(probe_input(name, split, features, settings), create_probes(settings)):
+        assert evidence
+        right = (evidence.predicted == evidence.truth).tolist()
+        yield {"protocol": protocol, "features": name, "probe": score.metric, "files": files, "right": right}
 
 
 def read_result(file: Path) -> list[dict[str, Any]]:
@@ -161,7 +192,13 @@ def report(results: list[dict[str, Any]], rows: dict[str, dict[str, str]]) -> No
         correct = torch.tensor([float(each) for each in right.values()])
         low, high = bootstrap_interval(correct, groups=groups)
         lines.append(
-            (protocol, features, probe, f"{100 * correct.mean():.1f} ({100 * low:.0f}–{100 * high:.0f})", len(right))
+            (
+                protocol,
+                features,
+                probe,
+                f"{100 * correct.mean():.1f} ({100 * low:.0f}–{100 * high:.0f})",
+                str(len(right)),
+            )
         )
     print_table(("clips", "features", "probe", "accuracy %", "clips tested"), lines, "real clips, six actions")
 
