@@ -105,9 +105,10 @@ class OpenVideo:
         """Open the file at its start, also again."""
         self.close()
         self.file.seek(0)
+        open_container = import_av().open
         options = {"max_pixels": str(MAX_FRAME_PIXELS), "format_whitelist": FORMATS, "protocol_whitelist": "file"}
         try:
-            self.container = import_av().open(
+            self.container = open_container(
                 SeekableFile(self.file),
                 options=options,
                 metadata_errors="replace",
@@ -165,7 +166,7 @@ class OpenVideo:
             self.open()
         return self.packets()
 
-    def packets_at(self, stamp: int, place: tuple[int, int]) -> Iterator[Any] | None:
+    def packets_at(self, stamp: int, extent: tuple[int, int]) -> Iterator[Any] | None:
         """Return the packets from one time stamp, position and size on; None if a seek does not lead there."""
         self.is_fresh = False
         try:
@@ -174,9 +175,9 @@ class OpenVideo:
             return None
         packets = self.packets()
         for packet in packets:
-            if (packet.pos, packet.size) == place:
+            if (packet.pos, packet.size) == extent:
                 return prepend(packet, packets)
-            if packet.pos is not None and packet.pos > place[0]:
+            if packet.pos is not None and packet.pos > extent[0]:
                 return None
         return None
 
