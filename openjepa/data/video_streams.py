@@ -99,9 +99,9 @@ class OpenVideo:
     def __init__(self, stream: Stream):
         self.file, self.errors, self.damage = stream, decode_errors(), ""
         self.container: Any = None
-        self.open()
+        self.start()
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Open the file at its start, also again."""
         self.close()
         self.file.seek(0)
@@ -163,7 +163,7 @@ class OpenVideo:
     def rewind(self) -> Iterator[Any]:
         """Yield all packets."""
         if not self.is_fresh:
-            self.open()
+            self.start()
         return self.packets()
 
     def packets_at(self, stamp: int, extent: tuple[int, int]) -> Iterator[Any] | None:
