@@ -89,7 +89,7 @@ class Facts(Protocol):
 
     @classmethod
     def summarize(cls, facts: Sequence[Any]) -> list[tuple[str, ...]]:
-        """Return the rows of a table about all files, the first with the names of its columns."""
+        """Return the rows of a table about all files, the first one its header; none without usable files."""
         ...
 
 
