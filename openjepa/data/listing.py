@@ -79,7 +79,10 @@ def list_files(
     """
     archive_suffixes = ARCHIVE_SUFFIXES if include_archives else frozenset()
     return list_sources(
-        roots, lambda root, left_out: files_under(root, suffixes, archive_suffixes, left_out, sniff, kind), suffixes, kind
+        roots,
+        lambda root, left_out: files_under(root, suffixes, archive_suffixes, left_out, sniff, kind),
+        suffixes,
+        kind,
     )
 
 
@@ -109,7 +112,9 @@ def list_sources(
     if not paths:
         kinds = " ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         others = f"; left out: {describe_left_out(reasons)}" if reasons else ""
-        raise UserError(f"no {kind}s in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}")
+        raise UserError(
+            f"no {kind}s in {' '.join(roots)}: searched all sub-folders for files ending in {kinds}{others}"
+        )
     if reasons and is_main():
         info_once(f"left out   {describe_left_out(reasons)}")
     fingerprint, earlier = partial(content_fingerprint, groups), partial(earlier_fingerprint, groups, tuple(roots))
