@@ -31,7 +31,7 @@ from openjepa.evaluation.feature_store import FeatureWriter, store_features
 from openjepa.evaluation.features import count_clips, feature_encoder, view_reader
 from openjepa.evaluation.undecodable import describe_undecodable, find_undecodable
 from openjepa.interop.adapters import load_any
-from openjepa.interop.inputs import modality_to_text, replace_root, with_eval_clips
+from openjepa.interop.inputs import modality_to_text, replace_root, with_eval_clips, with_every
 from openjepa.training.device import choose_device
 from openjepa.training.parallel.launch import process_group
 
@@ -60,7 +60,7 @@ def embed(settings: Embed) -> Path:
     encoder = with_eval_clips(loaded, settings.eval_clips)
     if settings.features == "patches" and count_clips(encoder.modality) > 1:
         raise UserError("--features patches takes one clip of each file: try --eval-clips 1")
-    data = replace_root(encoder.modality, (settings.data,), settings.eval_crop)
+    data = with_every(replace_root(encoder.modality, (settings.data,), settings.eval_crop), settings.every)
     samples = ThreadedDataset(data.dataset(label_if_possible(data.listing()).listing))
     about = {
         "encoder": loaded.fingerprint, "data": samples.fingerprint, "precision": device.precision,

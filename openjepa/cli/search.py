@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import shlex
 from pathlib import Path
@@ -13,28 +12,31 @@ import torch
 from jaxtyping import Float
 from PIL import Image as Pillow
 
-from openjepa.core.capabilities import PatchGrid, Reads, require
+from openjepa.core.capabilities import PatchGrid, Plays, Reads, require
 from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.names import shorten
 from openjepa.core.options import Box
 from openjepa.core.tables import print_table
+from openjepa.data.clips import parse_clip_name
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.nearest import ExactSearch, Neighbors
 from openjepa.evaluation.search import Hit, PooledSearch, best_patch_cosines, patch_means, top_hits
 from openjepa.evaluation.settings import Search
 from openjepa.interop.adapters import load_any
-from openjepa.interop.inputs import replace_root, source_exists
+from openjepa.interop.inputs import replace_root, source_exists, with_every
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.masking.region import covered_patches
 from openjepa.viz.gallery import NeighborsOf, PageQuery, write_gallery
 from openjepa.viz.thumbnails import (
     SIDE,
+    PageThumbnails,
     can_draw,
     contact_sheet,
     jpeg_data_url,
     short_label,
     shorten_path,
+    still_picture,
     thumbnail,
     warn_of_missing,
 )
@@ -89,7 +91,9 @@ def write_page(settings: Search, index: Index, query: Query, picture: Pillow.Ima
     if not (settings.page and index.pooled):
         return
     out = settings.out or index.sibling_path("search")
-    first = PageQuery(jpeg_data_url(picture), query.file, [(hit.row, hit.cosine) for hit in hits])
+    draw = PageThumbnails(index.modality)
+    source = draw(query.file, 2 * SIDE) if isinstance(index.modality, Plays) else jpeg_data_url(picture)
+    first = PageQuery(source, query.file, [(hit.row, hit.cosine) for hit in hits])
     texts = {
         "title": f"Most similar to {short_label(query.file)}",
         "caption": f"{len(index.files):,} {index.plural}, {how}. Below each picture: the cosine of "
@@ -97,12 +101,8 @@ def write_page(settings: Search, index: Index, query: Query, picture: Pillow.Ima
         "the neighbors of faded pictures are not on this page.",
         "again": f"jepa search {shlex.quote(str(settings.index))} row:ROW",
     }
-    draw, find, html = (
-        functools.partial(thumbnail, index.modality),
-        neighbors_of_rows(settings, index),
-        f"{out.name}.html",
-    )
-    page = write_gallery(first, find, index_rows(index), draw, texts, out.with_name(html))
+    find, html = neighbors_of_rows(settings, index), out.with_name(f"{out.name}.html")
+    page = write_gallery(first, find, index_rows(index), draw, texts, html)
     info(f"page       {page}")
 
 
@@ -141,8 +141,10 @@ def encode_query(
     encoder = index_encoder(settings, index)
     crop = index.metadata.get("fit", getattr(encoder.modality, "eval_crop", "crop"))
     data: Any = replace_root(encoder.modality, (), crop)
+    if seconds := getattr(index.modality, "every", 0.0):
+        data = with_every(data, seconds)
     view = require(data, Reads, "jepa search with a file").read(file)
-    picture = draw_query(data.picture(view), settings) if drawable else None
+    picture = draw_query(still_picture(data, view), settings) if drawable else None
     with torch.no_grad():
         features = encoder.encode(view[None])
     if not settings.box:
@@ -230,6 +232,16 @@ def index_rows(index: Index):
 
 
 def print_hits(hits: list[Hit], title: str) -> None:
-    """Print the hits as a table."""
-    rows = [(str(rank), f"{hit.cosine:.3f}", str(hit.row), hit.label, hit.file) for rank, hit in enumerate(hits, 1)]
-    print_table(("", "cosine", "row", "folder", "file"), rows, title)
+    """Print the hits as a table; of parts of files, FILE#t=SECONDS, with the time at which they start."""
+    parts = [parse_clip_name(hit.file) for hit in hits]
+    timed = all(seconds is not None for _, seconds in parts)
+    rows = []
+    for rank, (hit, (file, seconds)) in enumerate(zip(hits, parts, strict=True), 1):
+        where = (format_time(seconds), hit.label, file) if timed and seconds is not None else (hit.label, hit.file)
+        rows.append((str(rank), f"{hit.cosine:.3f}", str(hit.row), *where))
+    print_table(("", "cosine", "row", *(("time",) if timed else ()), "folder", "file"), rows, title)
+
+
+def format_time(seconds: float) -> str:
+    """Return a time as minutes and seconds."""
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"

@@ -33,9 +33,10 @@ from openjepa.viz.settings import Explore, FigureOptions
 
 @dataclass(frozen=True)
 class Doctor:
-    """Checks every image of a folder: damaged files, duplicates, odd sizes and formats."""
+    """Checks every image or video of a folder: damaged files, duplicates, odd sizes and formats."""
 
     root: Folders  # folders, archives, or text files of paths
+    modality: str = ""  # image or video; empty: from the files
     out: Path = Path("runs/doctor")  # folder for doctor.json, which names every file, and the histograms doctor.png
     workers: int = -1  # processes; -1: one per core
     near_duplicates: bool = True  # also look for near duplicates
@@ -132,7 +133,7 @@ class Predict:
 class Show(FigureOptions):
     """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
 
-    One figure with more settings: jepa show masks|features|similarity|prediction|map|curves|spectrum RUN IMAGES.
+    One figure with more settings: jepa show masks|features|similarity|track|prediction|map|curves|spectrum RUN IMAGES.
     """
 
 
@@ -207,6 +208,7 @@ class Embed:
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
     eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
+    every: float = 0.0  # video: a row for every so many seconds of a file, named FILE#t=SECONDS; 0: a row for each file
     batch: int = 256  # images per forward pass; lower it if memory runs out
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32

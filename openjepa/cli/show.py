@@ -9,23 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.cli.settings import Show
+from openjepa.core.capabilities import TubeletGrid
 from openjepa.core.console import draw_safely, info
 from openjepa.viz.canvas import CaptionedFigure, save_figure
 from openjepa.viz.curves import show_curves
 from openjepa.viz.embedding_map import show_map
 from openjepa.viz.features import show_features
 from openjepa.viz.html import write_figures_page
-from openjepa.viz.inputs import output_file
+from openjepa.viz.inputs import load_encoder, output_file
 from openjepa.viz.masks import show_masks
+from openjepa.viz.moving import save_frames
 from openjepa.viz.predictions import show_prediction
 from openjepa.viz.settings import FIGURE_OPTIONS, FigureOptions
 from openjepa.viz.similarity import show_similarity
 from openjepa.viz.spectrum import show_spectrum
+from openjepa.viz.track import show_track
 
 FIGURES: dict[str, Callable[[Any], list[CaptionedFigure]]] = {
     "masks": show_masks,
     "features": show_features,
     "similarity": show_similarity,
+    "track": show_track,
     "prediction": show_prediction,
     "map": show_map,
     "curves": show_curves,
@@ -47,15 +51,16 @@ def draw_overview(settings: Show) -> list[Path]:
     out = output_file(settings, "overview")
     shared = {each.name: getattr(settings, each.name) for each in dataclasses.fields(FigureOptions)}
     figures: dict[str, list[CaptionedFigure]] = {}
+    likeness = "track" if isinstance(load_encoder(settings).modality, TubeletGrid) else "similarity"
     # every encoder allows features: they come first, and their errors are the user's
-    for name in ("features", "similarity", "masks", "prediction"):
+    for name in ("features", likeness, "masks", "prediction"):
         draw = partial(FIGURES[name], FIGURE_OPTIONS[name](**shared))
         if name == "features":
             figures[name] = draw()
         else:
             tell = partial(left_out, name)
             figures[name] = draw_safely("the figure", draw, tell) or []
-    ordered = [each for name in ("masks", "features", "similarity", "prediction") for each in figures.get(name, [])]
+    ordered = [each for name in ("masks", "features", likeness, "prediction") for each in figures.get(name, [])]
     return write_figures(ordered, out, settings.page, f"Overview of {settings.run}")
 
 
@@ -87,6 +92,9 @@ def write_figures(figures: Sequence[CaptionedFigure], out: Path, page: bool, tit
         info(captioned.words)
         files.append(save_figure(captioned, file))
         info(f"figure     {file}")
+        if captioned.frames is not None:
+            files.append(save_frames(captioned.frames, file.with_suffix(".gif")))
+            info(f"in motion  {files[-1]}")
     html = out.with_suffix(".html")
     if page and draw_safely(f"the page {html}", lambda: write_figures_page(figures, title, html)):
         files.append(html)

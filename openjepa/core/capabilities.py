@@ -52,6 +52,19 @@ class Thumbnails(Protocol):
 
 
 @runtime_checkable
+class Plays(Protocol):
+    """Show samples in motion: pages that play them, animated figures, and pictures of one moment."""
+
+    def play(self, view: Any) -> UInt8[np.ndarray, "F H W 3"]:
+        """Return the frames of a view."""
+        ...
+
+    def moving_thumbnail(self, source: str, side: int) -> UInt8[np.ndarray, "F H W 3"]:
+        """Return the frames of a source, as `Thumbnails` does of one. Raises UserError if it cannot be read."""
+        ...
+
+
+@runtime_checkable
 class Measures(Protocol):
     """Measure the statistics that normalize views: `jepa pretrain` and `jepa bench`, before the first step."""
 
@@ -135,10 +148,30 @@ class PatchGrid(Protocol):
 
 
 @runtime_checkable
+class TubeletGrid(Protocol):
+    """Cut a view into tubelets, patches that last some frames: the figures of clips, and `jepa explore`."""
+
+    @property
+    def tubelets(self) -> tuple[int, int, int]:
+        """Return time steps, and rows and columns of tubelets."""
+        ...
+
+    @property
+    def tubelet(self) -> int:
+        """Return the frames of a tubelet."""
+        ...
+
+    @property
+    def patch(self) -> int:
+        """Return the side of a tubelet in pixels."""
+        ...
+
+
+@runtime_checkable
 class Inverts(Protocol):
     """Assemble a view from raw tokens: `jepa decoder` and the real patches in `jepa show prediction`."""
 
-    def unpatchify(self, x: Float[Tensor, "B N E"], grid: tuple[int, int] | None = None) -> Tensor: ...
+    def unpatchify(self, x: Float[Tensor, "B N E"], grid: Any = None) -> Tensor: ...
 
 
 @runtime_checkable
@@ -202,6 +235,11 @@ def require(modality: object, capability: type[C], command: str) -> C:
     )
 
 
+def require_grid(modality: object, command: str) -> Any:
+    """Return the modality. Raises UserError if its tokens are neither patches of an image nor tubelets of a clip."""
+    return modality if isinstance(modality, TubeletGrid) else require(modality, PatchGrid, command)
+
+
 def with_root(modality: Any, root: tuple[str, ...]) -> Any:
     """Return the modality for other files; one that generates its samples has no `root` and stays as it is."""
     has_root = any(each.name == "root" for each in dataclasses.fields(modality))
@@ -214,5 +252,5 @@ def modality_name(modality: object) -> str:
 
 
 def plural_of(modality: object) -> str:
-    """Return what the samples of a modality are called in messages."""
-    return "images" if modality_name(modality) == "image" else "samples"
+    """Return what the samples of a modality are called in messages: its class's `plural`, if it has one."""
+    return getattr(type(modality), "plural", "samples")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image as Pillow
 from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.data.clips import WHOLE_FILE, Span, choose_frames, crop_clips, parse_clip_name
 from openjepa.data.image_io import Undecodable
 from openjepa.data.video_files import MIDDLE, VideoViews, read_clip
+from openjepa.data.video_io import open_frames
 
 VideoInput = np.ndarray | Tensor | str | Path
 
@@ -24,10 +26,9 @@ EXPECTED = "give a path, an array (frames, height, width, channels) or a tensor 
 def evaluation_clip(source: VideoInput, config: VideoViews) -> UInt8[Tensor, "F C h w"]:
     """Return the evaluation clip of a file, an array or a tensor. Raises UserError if it is not a video."""
     if isinstance(source, str | Path):
-        path, start = parse_clip_name(str(source))
-        span = WHOLE_FILE if start is None else Span(start, config.every or float("inf"))
+        part = part_of_file(str(source), config)
         try:
-            return read_clip(config, path, MIDDLE if start is None or config.every else 0.0, span, None)[0]
+            return read_clip(config, part.path, part.u, part.span, None)[0]
         except Undecodable as error:
             raise UserError(f"{source}: {error}") from error
     clip = clip_of(source)
@@ -36,6 +37,39 @@ def evaluation_clip(source: VideoInput, config: VideoViews) -> UInt8[Tensor, "F 
     index = choose_frames(config, np.arange(len(clip), dtype=np.float64), MIDDLE)
     sides = torch.tensor([clip.shape[2:]], dtype=torch.float32)
     return crop_clips(clip[index][None], config.crops(sides[:, 0], sides[:, 1], None), config.size)[0]
+
+
+class FilePart(NamedTuple):
+    """Where in a file a clip starts: at `u` of the possible starts in a span."""
+
+    path: str
+    span: Span
+    u: float
+
+
+def part_of_file(source: str, config: VideoViews) -> FilePart:
+    """Return the file and the part of it that a path or FILE#t=SECONDS names."""
+    path, start = parse_clip_name(source)
+    if start is None:
+        return FilePart(path, WHOLE_FILE, MIDDLE)
+    return FilePart(path, Span(start, config.every or float("inf")), MIDDLE if config.every else 0.0)
+
+
+def read_small(source: str, config: VideoViews, side: int, chosen: list[int]) -> UInt8[np.ndarray, "K H W 3"]:
+    """Decode some frames of a file's evaluation clip, uncropped in RGB, the longer side scaled to `side` pixels.
+
+    Raises UserError if the file cannot be decoded.
+    """
+    part = part_of_file(source, config)
+    try:
+        with open_frames(part.path, config.channels) as frames:
+            index = choose_frames(config, frames.times, part.u, part.span)[chosen].tolist()
+            pixels = frames.read(index)
+    except Undecodable as error:
+        raise UserError(f"{source}: {error}") from error
+    height, width = (max(1, round(length * side / max(pixels.shape[1:3]))) for length in pixels.shape[1:3])
+    rgb = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+    return np.stack([np.asarray(Pillow.fromarray(frame).resize((width, height))) for frame in rgb])
 
 
 def clip_of(source: Any) -> UInt8[Tensor, "F C H W"]:

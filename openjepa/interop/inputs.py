@@ -14,6 +14,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.options import EvalCrop
 from openjepa.core.protocols import Modality
 from openjepa.data.archives import parse_address
+from openjepa.data.clips import parse_clip_name
 
 
 def replace_root(modality: Any, root: tuple[str, ...], eval_crop: EvalCrop = "crop") -> Any:
@@ -50,7 +51,20 @@ def modality_from_text(text: str) -> Modality:
 
 
 def source_exists(source: str) -> bool:
-    """Return whether the file of a sample exists: a file, an archive that contains it, or the file of FILE#NUMBER."""
+    """Return whether the file of a sample exists: a file, a folder of frames, or an archive that contains it.
+
+    Of FILE#NUMBER and FILE#t=SECONDS, the file.
+    """
     address = parse_address(source)
-    file, _, number = source.rpartition("#")
-    return Path(address.archive if address else source).is_file() or (number.isdecimal() and Path(file).is_file())
+    file, _, part = source.rpartition("#")
+    names_part = part.isdecimal() or parse_clip_name(source)[1] is not None
+    return Path(address.archive if address else source).exists() or (names_part and Path(file).exists())
+
+
+def with_every(modality: Any, seconds: float) -> Any:
+    """Return a modality with a sample every so many seconds of a file. Raises UserError if its files are not cut so."""
+    if "every" in {each.name for each in dataclasses.fields(modality)}:
+        return dataclasses.replace(modality, every=seconds)
+    if seconds:
+        raise UserError(f"--every {seconds:g} is for video, not for {modality_name(modality)}: leave it out")
+    return modality

@@ -46,6 +46,7 @@ class Image:
     suffixes: ClassVar = IMAGE_SUFFIXES
     arrays: ClassVar = (("u", 3), ("i", 3), ("u", 2), ("i", 2))  # .npy: kind of value and number of axes
     archives: ClassVar = True  # reads members of .tar and .parquet files
+    plural: ClassVar[str] = "images"  # what messages call the samples
 
     root: tuple[str, ...] = ()  # folders of images (nested or flat), .tar or .parquet files, or a .txt file of paths
     size: tuple[int, int] = (224, 224)  # height and width of a crop in pixels; multiples of --data.patch

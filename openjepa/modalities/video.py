@@ -25,9 +25,10 @@ from openjepa.data.file_labels import FileLabels
 from openjepa.data.normalization import measure_mean_std
 from openjepa.data.video_baselines import frame_differences, middle_frame, raw_pixels
 from openjepa.data.video_controls import repeat_middle_frame, reverse_time, shuffle_frames
+from openjepa.data.video_doctor import VideoFacts, examine_videos
 from openjepa.data.video_files import VideoArray, VideoFiles
 from openjepa.data.video_formats import CONTAINER_SUFFIXES
-from openjepa.data.video_inputs import VideoInput, evaluation_clip, iter_videos
+from openjepa.data.video_inputs import VideoInput, evaluation_clip, iter_videos, read_small
 from openjepa.data.video_listing import list_videos
 from openjepa.nn.positions import grid_positions
 from openjepa.nn.stems import TubeletEmbed
@@ -44,6 +45,7 @@ class Video:
 
     suffixes: ClassVar = CONTAINER_SUFFIXES | {".npy"}  # GIF is an image unless --modality video is given
     arrays: ClassVar = (("u", 4),)  # .npy: kind of value and number of axes (frames, height, width, channels)
+    plural: ClassVar[str] = "clips"  # what messages call the samples
     archives: ClassVar = False  # a folder of archives holds images, unless --modality video says otherwise
 
     # folders of video files, or of folders of frames; .tar or .parquet files; a .csv file with lines `path label`
@@ -145,8 +147,13 @@ class Video:
 
     def normalize(self, view: UInt8[Tensor, "B F C H W"]) -> Float[Tensor, "B F C H W"]:
         """Subtract each channel's mean and divide by its standard deviation."""
-        mean, std = (torch.tensor(each, device=view.device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
+        mean, std = self.mean_and_std(view.device)
         return (view.float() - mean) / std
+
+    def mean_and_std(self, device: torch.device) -> tuple[Float[Tensor, "C 1 1"], Float[Tensor, "C 1 1"]]:
+        """Return each channel's mean and standard deviation on the scale of bytes, 0 to 255."""
+        mean, std = (torch.tensor(each, device=device).view(-1, 1, 1) * 255 for each in (self.mean, self.std))
+        return mean, std
 
     def tokenizer(self, dim: int) -> Tokenizer:
         return TubeletEmbed(self.channels, self.tubelet, self.patch, dim)
@@ -173,8 +180,7 @@ class Video:
 
     def picture(self, view: UInt8[Tensor, "F C H W"]) -> UInt8[np.ndarray, "h w 3"]:
         """Return frames from first to last side by side."""
-        frames = view[strip_frames(len(view))].expand(-1, 3, -1, -1)
-        return np.concatenate(list(frames.permute(0, 2, 3, 1).cpu().numpy()), axis=1)
+        return np.concatenate(list(self.play(view[strip_frames(len(view))])), axis=1)
 
     def paint(self, view: UInt8[Tensor, "F C H W"], colors: Float[Tensor, "N 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Return one pixel per tubelet, of those that the frames of `picture` belong to."""
@@ -182,6 +188,28 @@ class Video:
         times = [frame // self.tubelet for frame in strip_frames(len(view))]
         cells = (colors.view(-1, rows, columns, 3) * 255).round().to(torch.uint8)
         return np.concatenate(list(cells[times].cpu().numpy()), axis=1)
+
+    def play(self, view: UInt8[Tensor, "F C H W"]) -> UInt8[np.ndarray, "F H W 3"]:
+        """Return all frames in RGB."""
+        return view.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def thumbnail(self, source: str, side: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Return the whole frame in the middle of the evaluation clip, its longer side of `side` pixels."""
+        return read_small(source, self, side, [self.frames // 2])[0]
+
+    def moving_thumbnail(self, source: str, side: int) -> UInt8[np.ndarray, "F H W 3"]:
+        """Return all frames of the evaluation clip, their longer side of `side` pixels."""
+        return read_small(source, self, side, list(range(self.frames)))
+
+    def unpatchify(
+        self, x: Float[Tensor, "B N E"], grid: tuple[int, int, int] | None = None
+    ) -> UInt8[Tensor, "B F C H W"]:
+        """Invert `tokens`: assemble clips from tubelets and clip them to bytes."""
+        times, rows, columns = grid or self.tubelets
+        x = x.float().view(len(x), times, rows, columns, self.channels, self.tubelet, self.patch, self.patch)
+        x = x.permute(0, 1, 5, 4, 2, 6, 3, 7).flatten(1, 2).flatten(3, 4).flatten(4, 5)
+        mean, std = self.mean_and_std(x.device)
+        return (x * std + mean).round().clamp(0, 255).to(torch.uint8)
 
     @property
     def statistics(self) -> dict[str, tuple[float, ...]]:
@@ -195,8 +223,13 @@ class Video:
         return dataclasses.replace(self, mean=mean, std=std)
 
     def describe(self) -> str:
-        pace = f"{self.fps:g} per second" if self.fps else f"every {self.stride}th" if self.stride else "spread evenly"
+        step = "one after the other" if self.stride == 1 else f"{self.stride} apart"
+        pace = f"{self.fps:g} per second" if self.fps else step if self.stride else "spread over the file"
         return f"{self.frames} frames ({pace}) of {self.size[0]}×{self.size[1]} px, tubelet {self.tubelet}×{self.patch}"
+
+    def inspect(self, paths: list[str], workers: int) -> Iterator[VideoFacts]:
+        """Yield frames, size, hash and problems of every video."""
+        return examine_videos(paths, workers, self.channels)
 
     def baselines(self) -> dict[str, Callable[[UInt8[Tensor, "B F C H W"]], Float[Tensor, "B K"]]]:
         """Return pixels of the clip, of its middle frame, and differences of its frames, at low resolution."""

@@ -58,13 +58,14 @@ class ColorScale(NamedTuple):
 
 @dataclass(frozen=True)
 class CaptionedFigure:
-    """A figure with its title and caption; all its texts are drawable."""
+    """A figure with its title and caption, and perhaps in motion; all its texts are drawable.   F frames"""
 
     name: str  # file stem and id of its page section
     title: str
     caption: str
     figure: Figure
     page: str = ""  # HTML that a page shows in place of the PNG
+    frames: UInt8[np.ndarray, "F H W 3"] | None = None  # the figure in motion: a GIF beside the PNG, and in pages
     legend: str = field(init=False)  # of names that no font has, for texts beside the figure
 
     def __post_init__(self) -> None:
@@ -113,16 +114,19 @@ def draw_tiles(
     columns: Sequence[str],
     labels: Sequence[str] = (),
     scale: ColorScale | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> Figure:
-    """Draw images in rows under column titles, with a label left of each row and an optional color bar."""
-    height, width = tile_size(rows)
-    left = LABEL_WIDTH if any(labels) else GAP
+    """Draw images in rows under column titles, with a label left of each row and an optional color bar.
+
+    `tile` is the height and width of a tile; by default it fits the first image.
+    """
+    height, width = tile or tile_size(rows)
+    heads = wrap_heads(columns, width)
+    top, left = tiles_corner(heads, labels)
     right = 96 if scale else GAP
     wide = left + len(columns) * (width + GAP) + right
-    heads = [textwrap.fill(each, max(8, int(width / 6.4))) for each in columns]
-    top = 12 + 15 * max(each.count("\n") + 1 for each in heads)
     high = top + len(rows) * (height + GAP)
-    canvas = paste_tiles(rows, (height, width), (top, left), (high, wide))
+    canvas = paste_tiles(rows, (height, width), (top, left), np.full((high, wide, 3), 255, np.uint8))
 
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(high, 0))
@@ -138,11 +142,21 @@ def draw_tiles(
     return figure
 
 
+def wrap_heads(columns: Sequence[str], width: int) -> list[str]:
+    """Break column titles into lines that fit a tile of this width."""
+    return [textwrap.fill(each, max(8, int(width / 6.4))) for each in columns]
+
+
+def tiles_corner(heads: Sequence[str], labels: Sequence[str]) -> tuple[int, int]:
+    """Return the top left pixel of the first tile, below the column titles and right of the row labels."""
+    return 12 + 15 * max(each.count("\n") + 1 for each in heads), LABEL_WIDTH if any(labels) else GAP
+
+
 def paste_tiles(
-    rows: Sequence[Sequence[RGBImage | None]], tile: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
+    rows: Sequence[Sequence[RGBImage | None]], tile: tuple[int, int], corner: tuple[int, int], canvas: RGBImage
 ) -> RGBImage:
-    """Paste the tiles onto a white canvas of this size; `corner` is the top left pixel of the first tile."""
-    canvas = np.full((*size, 3), 255, np.uint8)
+    """Paste the tiles onto a copy of the canvas; `corner` is the top left pixel of the first tile."""
+    canvas = canvas.copy()
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
             if picture is not None:

@@ -20,6 +20,7 @@ from openjepa.viz.inputs import figure_data, load_encoder, read_images, with_def
 from openjepa.viz.map_page import MARKERS, Plane, interactive_map
 from openjepa.viz.settings import MapOptions
 from openjepa.viz.text import MAX_NAME, add_legend
+from openjepa.viz.thumbnails import still_picture
 
 MAX_IMAGES = 10_000  # images on a map
 
@@ -101,7 +102,7 @@ def draw_map(plane: Plane, settings: MapOptions) -> CaptionedFigure:
     if plane.agreement is not None:
         chance = (np.unique(np.array(labels), return_counts=True)[1] / len(labels)) ** 2
         caption += (
-            f" {100 * plane.agreement:.0f} % of an image's 10 nearest neighbors on the map are in its folder; "
+            f" {100 * plane.agreement:.0f} % of the 10 nearest neighbors on the map are in the same folder; "
             f"{100 * chance.sum():.0f} % would be by chance."
         )
     return CaptionedFigure("map", f"Map of the {plural}", caption, figure, page=interactive_map(plane))
@@ -110,7 +111,7 @@ def draw_map(plane: Plane, settings: MapOptions) -> CaptionedFigure:
 def draw_thumbnails(axes: Axes, plane: Plane, classes: list[str]) -> None:
     """Draw thumbnails that do not overlap, framed in the colors of their folders."""
     for row in non_overlapping(plane.xy):
-        picture = enlarge(plane.images.data.picture(plane.images.view[row]), 32)
+        picture = enlarge(still_picture(plane.images.data, plane.images.view[row]), 32)
         small = OffsetImage(np.asarray(Pillow.fromarray(picture).resize((30, 30))), zoom=0.72)
         edge = COLORS[classes.index(plane.images.labels[row]) % 7] if classes else "#444444"
         frame = {"edgecolor": edge, "linewidth": 1.4}

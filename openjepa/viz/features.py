@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from openjepa.core.capabilities import PatchGrid, plural_of, require
+from openjepa.core.capabilities import PatchGrid, TubeletGrid, plural_of, require
 from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.viz.basis import Basis
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles, fade
+from openjepa.viz.clip_features import draw_clip_features
 from openjepa.viz.inputs import (
-    MIN_REFERENCE,
     ImageBatch,
     ImageFeatures,
     load_encoder,
@@ -24,45 +25,6 @@ from openjepa.viz.inputs import (
 from openjepa.viz.settings import FeaturesOptions
 
 BASIS_IMAGES = 64  # images that the principal components are computed over; the first of them are drawn
-
-
-class Basis(NamedTuple):
-    """The first three principal components of patch features and the range of the central 96 % along each."""
-
-    mean: Float[Tensor, "#N D"]  # subtracted first: the mean at each position, or over all patches
-    axes: Float[Tensor, "D 3"]
-    low: Float[Tensor, "3"]
-    high: Float[Tensor, "3"]
-    share: float  # fraction of the variance that the three components explain
-
-    @classmethod
-    def of(cls, x: Float[Tensor, "B N D"], by_position: bool | None = None) -> Basis:
-        """Compute the basis; by default the mean at each position is subtracted if there are MIN_REFERENCE images.
-
-        The mean at a position is what the positional embedding leaves in every image's features; in small encoders it
-        would dominate the colors. Axes point to where the third moment is positive, so that the same features get the
-        same colors.
-        """
-        by_position = len(x) >= MIN_REFERENCE if by_position is None else by_position
-        mean = x.mean(0) if by_position else x.mean((0, 1))[None]
-        flat = (x - mean).flatten(0, 1).double()
-        variance, vectors = torch.linalg.eigh(flat.T @ flat)
-        axes = vectors[:, -3:].flip(1)
-        coordinates = flat @ axes
-        sign = torch.where(coordinates.pow(3).sum(0) < 0, -1.0, 1.0)
-        axes, coordinates = axes * sign, coordinates * sign
-        low, high = (torch.from_numpy(np.percentile(coordinates.numpy(), each, axis=0)) for each in (2, 98))
-        share = float(variance[-3:].sum() / variance.sum().clamp(min=1e-30))
-        return cls(mean, axes.float(), low.float(), high.float(), share)
-
-    def project(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 3"]:
-        """Compute coordinates along the axes."""
-        return (x - self.mean) @ self.axes
-
-    def colors(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 3"]:
-        """Map features to colors in [0, 1]: the central 96 % of the basis images span the whole range."""
-        span = (self.high - self.low).clamp(min=1e-12)
-        return ((self.project(x) - self.low) / span).clamp(0, 1)
 
 
 def show_features(settings: FeaturesOptions) -> list[CaptionedFigure]:
@@ -82,7 +44,9 @@ def features_figure(encoder: PretrainedEncoder, images: ImageBatch, foreground: 
 
 
 def draw_features(features: ImageFeatures, settings: FeaturesOptions) -> CaptionedFigure:
-    """Draw the images to show in columns, above the colors of their patches."""
+    """Draw the images to show in columns, above the colors of their patches. Of clips, strips of frames."""
+    if isinstance(features.images.data, TubeletGrid):
+        return draw_clip_features(features, settings.layer)
     basis, images = Basis.of(features.x), features.images
     x, pictures = features.x[: images.num_shown], images.pictures[: images.num_shown]
     rows = [pictures, [images.paint(row, colors) for row, colors in enumerate(basis.colors(x))]]

@@ -7,15 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image as Pillow
-
 from openjepa.core.names import printable
 from openjepa.viz.html import escape, fill_template
-from openjepa.viz.thumbnails import jpeg_data_url
 
 MAX_IMAGES = 1500  # pictures on a page
 
-DrawSource = Callable[[str], Pillow.Image]  # path -> thumbnail
+DrawSource = Callable[[str], str]  # path -> data: URL of its thumbnail
 
 NeighborsOf = Callable[[list[int]], list[list[tuple[int, float]]]]  # rows -> (nearest other row, cosine) of each
 
@@ -50,7 +47,7 @@ def write_gallery(
     ]
     for row in rows:
         path, label = describe_row(row)
-        entry = {"row": row, "src": jpeg_data_url(draw(path)), "file": printable(path), "label": printable(label)}
+        entry = {"row": row, "src": draw(path), "file": printable(path), "label": printable(label)}
         if row in near:
             entry["near"] = link_neighbors(near[row], positions)
         pictures.append(entry)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image as Pillow
 
 from openjepa.core.fileio import write_text
 from openjepa.core.names import printable
-from openjepa.viz.canvas import INK, CaptionedFigure, to_png
+from openjepa.viz.canvas import INK, CaptionedFigure, RGBImage, to_png
+from openjepa.viz.moving import Frames, to_webp
 from openjepa.viz.text import stop_formulas
 
 
@@ -42,6 +44,18 @@ def encode_data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def png_data_url(picture: RGBImage) -> str:
+    """Encode a picture as a PNG data: URL."""
+    stream = io.BytesIO()
+    Pillow.fromarray(picture).save(stream, "PNG")
+    return encode_data_url("image/png", stream.getvalue())
+
+
+def moving_data_url(frames: Frames) -> str:
+    """Encode frames as an animated data: URL, so that the page plays them."""
+    return encode_data_url("image/webp", to_webp(frames))
+
+
 def write_figures_page(figures: Sequence[CaptionedFigure], title: str, out: Path) -> Path:
     """Write a page with the figures, one below the other, and return its path."""
     sections = [format_section(each.name, each.title, format_figure(each)) for each in figures]
@@ -57,6 +71,9 @@ def format_figure(captioned: CaptionedFigure) -> str:
     """Return a figure with its caption, in a box that scrolls sideways."""
     source = encode_data_url("image/png", to_png(captioned.figure))
     content = captioned.page or f'<img src="{source}" alt="{escape(captioned.words)}">'
+    if captioned.frames is not None:
+        moving = f'<img src="{moving_data_url(captioned.frames)}" alt="{escape(captioned.title)}, in motion">'
+        content = f'{content}</div>\n<div class="wide">{moving}'
     return f'<div class="wide">{content}</div>\n<p>{escape(captioned.words)}</p>'
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa.core.capabilities import PatchGrid, Renders, modality_name, plural_of, require
+from openjepa.core.capabilities import PatchGrid, Renders, TubeletGrid, modality_name, plural_of, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.core.names import printable, shorten
@@ -87,7 +87,7 @@ class ImageBatch(NamedTuple):
 
 def figure_data(settings: FigureOptions, data: Any) -> Any:
     """Return the modality with the figure's size and crop. Raises UserError if patches do not fit the size."""
-    if isinstance(data, PatchGrid):
+    if isinstance(data, PatchGrid | TubeletGrid):
         return resize_view(settings, data)
     if settings.size:
         raise UserError(f"--size is for images, not for {modality_name(data)}: leave it out")

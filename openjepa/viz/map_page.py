@@ -10,15 +10,19 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image as Pillow
 
+from openjepa.core.capabilities import Plays
 from openjepa.core.errors import UserError
 from openjepa.core.names import printable
-from openjepa.viz.canvas import COLORS
+from openjepa.viz.canvas import COLORS, RGBImage
 from openjepa.viz.html import encode_data_url, escape, fill_in
-from openjepa.viz.inputs import ImageBatch
+from openjepa.viz.inputs import ImageBatch, evenly_spaced
+from openjepa.viz.moving import FRAME_MILLISECONDS
 
 SPRITE_SIDE = 40  # pixels of a thumbnail in the sprite
 
 HOVER_SIDE = 3 * SPRITE_SIDE  # pixels of the image that a point shows
+
+SPRITE_FRAMES = 8  # of a clip
 
 MARKERS = "os^DvPX*<>"  # distinguish classes without color
 
@@ -35,17 +39,36 @@ class Plane(NamedTuple):
     )  # fraction of an image's 10 nearest neighbors on the map in its folder; None with one folder
 
 
-def thumbnail_sprite(images: ImageBatch) -> tuple[str, int]:
-    """Return all thumbnails as one JPEG data: URL, and the number of thumbnails in a row."""
+class Sprite(NamedTuple):
+    """All thumbnails in one picture; of clips, a sheet of thumbnails for each frame, one below the other."""
+
+    source: str  # data: URL
+    across: int  # thumbnails in a row
+    down: int  # rows of a sheet
+    frames: int  # sheets
+
+
+def thumbnail_sprite(images: ImageBatch) -> Sprite:
+    """Draw all thumbnails as one JPEG."""
     across = int(np.ceil(np.sqrt(len(images.view))))
-    sheet = Pillow.new("RGB", (across * SPRITE_SIDE, -(-len(images.view) // across) * SPRITE_SIDE))
-    for number, each in enumerate(images.view):
-        picture = Pillow.fromarray(images.data.picture(each))
-        small = picture.resize((SPRITE_SIDE, SPRITE_SIDE), Pillow.Resampling.BICUBIC)
-        sheet.paste(small, (number % across * SPRITE_SIDE, number // across * SPRITE_SIDE))
+    down, moments = -(-len(images.view) // across), [moments_of(images.data, each) for each in images.view]
+    sprite = Pillow.new("RGB", (across * SPRITE_SIDE, len(moments[0]) * down * SPRITE_SIDE))
+    for number, pictures in enumerate(moments):
+        for frame, picture in enumerate(pictures):
+            small = Pillow.fromarray(picture).resize((SPRITE_SIDE, SPRITE_SIDE), Pillow.Resampling.BICUBIC)
+            row = frame * down + number // across
+            sprite.paste(small, (number % across * SPRITE_SIDE, row * SPRITE_SIDE))
     stream = io.BytesIO()
-    sheet.save(stream, "JPEG", quality=80)
-    return encode_data_url("image/jpeg", stream.getvalue()), across
+    sprite.save(stream, "JPEG", quality=80)
+    return Sprite(encode_data_url("image/jpeg", stream.getvalue()), across, down, len(moments[0]))
+
+
+def moments_of(data: Any, view: Any) -> list[RGBImage]:
+    """Return the picture of a view; of a clip, up to SPRITE_FRAMES evenly spaced frames."""
+    if not isinstance(data, Plays):
+        return [data.picture(view)]
+    frames = data.play(view)
+    return [frames[frame] for frame in evenly_spaced(len(frames), SPRITE_FRAMES)]
 
 
 def scatter_chart(
@@ -92,8 +115,11 @@ def interactive_map(plane: Plane) -> str:
         default_width="100%",
         config=chart["config"] | {"responsive": True},
     )
-    sprite, across = thumbnail_sprite(plane.images)
-    values = {"SPRITE": sprite, "SIDE": HOVER_SIDE, "WIDTH": HOVER_SIDE * across, "ACROSS": across}
+    sprite = thumbnail_sprite(plane.images)
+    values = {
+        "SPRITE": sprite.source, "SIDE": HOVER_SIDE, "WIDTH": HOVER_SIDE * sprite.across, "ACROSS": sprite.across,
+        "DOWN": sprite.down, "FRAMES": sprite.frames, "MILLISECONDS": 2 * FRAME_MILLISECONDS,
+    }  # fmt: skip
     return body + fill_in(HOVER_BOX, values)
 
 
@@ -111,13 +137,22 @@ HOVER_BOX = """<div id="map-hover" hidden><i></i><span></span></div>
 <script>"use strict";
 {
   const chart = document.getElementById("map-chart"), box = document.getElementById("map-hover");
-  chart.on("plotly_hover", ({ points: [point], event }) => {
-    const row = point.customdata, x = row % @ACROSS@ * @SIDE@, y = Math.floor(row / @ACROSS@) * @SIDE@;
+  let timer = 0;
+  const show = (row, frame) => {
+    const x = row % @ACROSS@ * @SIDE@, y = (frame * @DOWN@ + Math.floor(row / @ACROSS@)) * @SIDE@;
     box.querySelector("i").style.backgroundPosition = `-${x}px -${y}px`;
+  };
+  chart.on("plotly_hover", ({ points: [point], event }) => {
+    let frame = 0;
+    clearInterval(timer);
+    show(point.customdata, frame);
+    if (@FRAMES@ > 1) {
+      timer = setInterval(() => show(point.customdata, frame = (frame + 1) % @FRAMES@), @MILLISECONDS@);
+    }
     box.querySelector("span").textContent = point.text;
     box.style.left = `${Math.min(event.clientX + 14, innerWidth - @SIDE@ - 40)}px`;
     box.style.top = `${Math.min(event.clientY + 14, innerHeight - @SIDE@ - 60)}px`;
     box.hidden = false;
   });
-  chart.on("plotly_unhover", () => { box.hidden = true; });
+  chart.on("plotly_unhover", () => { box.hidden = true; clearInterval(timer); });
 }</script>"""

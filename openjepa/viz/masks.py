@@ -1,39 +1,26 @@
-"""Draw context and target masks over images, and how often each patch is in them.   B images  H W patches"""
+"""Draw context and target masks over images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from matplotlib.figure import Figure
 
-from openjepa.core.capabilities import PatchGrid, require
+from openjepa.core.capabilities import TubeletGrid, plural_of, require_grid
 from openjepa.core.errors import UserError
 from openjepa.core.registry import name_of, names
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Layout
 from openjepa.masking.region import index_mask
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain, is_run_folder, load_config
-from openjepa.viz.canvas import COLOR_MAP, COLORS, CaptionedFigure, draw_tiles, fade, outline
+from openjepa.viz.canvas import COLORS, CaptionedFigure, draw_tiles, fade, outline
+from openjepa.viz.clip_masks import draw_clip_masks
+from openjepa.viz.coverage import draw_clip_coverage, draw_coverage, measure_coverage
 from openjepa.viz.inputs import ImageBatch, load_images
 from openjepa.viz.settings import MasksOptions
 
-COVERAGE_SAMPLES = 4096  # samples that coverage is measured over
-
-COVERAGE_BATCH = 64  # samples per step: block sizes are drawn once per step
-
 MAX_BLOCKS = 6  # target blocks shown, one column each
-
-
-class Coverage(NamedTuple):
-    """The fraction of masks in which each patch is context and in which it is a target."""
-
-    context: Float[np.ndarray, "H W"]
-    target: Float[np.ndarray, "H W"]
 
 
 def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
@@ -42,16 +29,16 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
     Raises UserError if the run has no images or its image folder is unknown.
     """
     run = load_config_or_recipe(settings.run)
-    data: Any = require(run.data, PatchGrid, "jepa show masks")
+    data: Any = require_grid(run.data, "jepa show masks")
     if not settings.images and not data.root:
         raise UserError(
-            f"{settings.run} names no image folder: give images, as in jepa show masks {settings.run} photos/"
+            f"{settings.run} names no folder of {plural_of(data)}: "
+            f"give one, as in jepa show masks {settings.run} photos/"
         )
     images = load_images(settings, data, roots=settings.images or data.root)
-    return [
-        draw_masks(run, images, settings.seed),
-        draw_coverage(measure_coverage(run, images.data.grid, settings.seed), run),
-    ]
+    cover = measure_coverage(run, images.data.layout.shape, settings.seed)
+    coverage = (draw_clip_coverage if isinstance(data, TubeletGrid) else draw_coverage)(cover, run)
+    return [draw_masks(run, images, settings.seed), coverage]
 
 
 def load_config_or_recipe(name: str) -> Pretrain:
@@ -64,7 +51,9 @@ def load_config_or_recipe(name: str) -> Pretrain:
 
 
 def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFigure:
-    """Draw a row for each image: the image, its context, and each target block."""
+    """Draw a row for each image: the image, its context, and each target block. Of clips, strips of frames."""
+    if isinstance(images.data, TubeletGrid):
+        return draw_clip_masks(run, images, seed)
     rng = CounterRNG.of(seed, 0, np.arange(len(images.view)))
     mask = run.masks(images.data.layout, None, None, rng, 0.0)[0]
     grid, patch = images.data.grid, images.data.patch
@@ -89,42 +78,3 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
     )
     figure = draw_tiles(rows, ["image", "context", *targets], labels)
     return CaptionedFigure("masks", "Context and target masks", caption, figure)
-
-
-def measure_coverage(run: Pretrain, grid: tuple[int, int], seed: int = 0, samples: int = COVERAGE_SAMPLES) -> Coverage:
-    """Measure how often each patch is context and target, over many samples and steps."""
-    layout, count = Layout.grid(*grid), grid[0] * grid[1]
-    context, target = torch.zeros(count), torch.zeros(count)
-    steps = max(1, samples // COVERAGE_BATCH)
-    for step in range(steps):
-        index = np.arange(COVERAGE_BATCH) + COVERAGE_BATCH * step
-        for mask in run.masks(layout, None, None, CounterRNG.of(seed, step, index), 0.0):
-            empty = torch.zeros(COVERAGE_BATCH, count)
-            valid = torch.ones_like(mask.context) if mask.context_valid is None else mask.context_valid.long()
-            context += empty.scatter_add(1, mask.context, valid.float()).clamp(max=1).sum(0)
-            target += empty.scatter(1, mask.target.flatten(1), 1.0).sum(0)
-    total = COVERAGE_BATCH * steps * run.masks.masks_per_sample
-    return Coverage((context / total).view(grid).numpy(), (target / total).view(grid).numpy())
-
-
-def draw_coverage(cover: Coverage, run: Pretrain) -> CaptionedFigure:
-    """Draw two maps with color bars: how often each patch is context and how often target."""
-    figure = Figure(figsize=(6.4, 3.1), layout="constrained")
-    for number, (values, title) in enumerate(zip(cover, ("in the context", "in a target block"), strict=True), 1):
-        axes = figure.add_subplot(1, 2, number)
-        picture = axes.imshow(values, cmap=COLOR_MAP, vmin=0, vmax=max(values.max(), 1e-9))
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("patch column", fontsize=8)
-        axes.set_ylabel("patch row", fontsize=8)
-        axes.tick_params(labelsize=7)
-        bar = figure.colorbar(picture, ax=axes, shrink=0.8)
-        bar.set_label("fraction of masks", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
-    never = int((cover.target == 0).sum())
-    strategy = name_of("masks", run.masks)
-    caption = (
-        f"How often each patch is in the context and in a target block, over {COVERAGE_SAMPLES:,} samples of "
-        f"{strategy}. Patches are targets in {100 * cover.target.min():.0f} to {100 * cover.target.max():.0f} "
-        f"% of masks; {f'{never} patches are never targets' if never else 'every patch is a target in some masks'}."
-    )
-    return CaptionedFigure("coverage", "Mask coverage", caption, figure)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from openjepa.core.capabilities import plural_of
+from openjepa.core.capabilities import Plays, plural_of
 from openjepa.evaluation.nearest import ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
-from openjepa.viz.canvas import CaptionedFigure, draw_tiles
+from openjepa.viz.canvas import CaptionedFigure, draw_tiles, tile_size
+from openjepa.viz.html import escape, moving_data_url
 from openjepa.viz.inputs import ImageBatch, evenly_spaced
+from openjepa.viz.moving import animate_tiles
+from openjepa.viz.thumbnails import still_picture
 
 QUERY_COUNT, NEIGHBOR_COUNT = 4, 6
 
@@ -25,12 +28,17 @@ def draw_neighbors(images: ImageBatch, features: Float[np.ndarray, "S D"]) -> Ca
     """Draw a row for each of QUERY_COUNT evenly spaced images: the image and its nearest neighbors."""
     queries = evenly_spaced(len(features), QUERY_COUNT)
     near = nearest_rows(features, queries, min(NEIGHBOR_COUNT, len(features) - 1))
-    pictures, plural = images.pictures, plural_of(images.data)
-    rows = [[pictures[row] for row in (query, *others)] for query, others in zip(queries, near, strict=True)]
+    plural, groups = plural_of(images.data), [(query, *others) for query, others in zip(queries, near, strict=True)]
+    rows = [[still_picture(images.data, images.view[row]) for row in group] for group in groups]
     columns = ["query", *(f"neighbor {rank + 1}" for rank in range(near.shape[1]))]
     caption = (
         f"The nearest of {len(features)} {plural} by cosine similarity of whitened features. "
         f"To search all {plural}: jepa embed, then jepa search."
     )
-    figure = draw_tiles(rows, columns, [images.titles[row] for row in queries])
-    return CaptionedFigure("neighbors", "Nearest neighbors", caption, figure)
+    titles = [images.titles[row] for row in queries]
+    figure, page = draw_tiles(rows, columns, titles), ""
+    if isinstance(images.data, Plays):
+        clips = [[images.data.play(images.view[row]) for row in group] for group in groups]
+        frames = animate_tiles(clips, columns, titles, tile_size(rows))
+        page = f'<img src="{moving_data_url(frames)}" alt="{escape(caption)}">'
+    return CaptionedFigure("neighbors", "Nearest neighbors", caption, figure, page)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from openjepa.core.capabilities import PatchGrid, Renders, plural_of, require
+from openjepa.core.capabilities import PatchGrid, Renders, TubeletGrid, plural_of, require
 from openjepa.core.console import draw_safely, info, warn
 from openjepa.core.errors import UserError
 from openjepa.training.log import read_metrics
@@ -44,6 +44,8 @@ MIN_IMAGES, MAX_IMAGES = 24, 2048  # images to search for nearest neighbors
 MAX_PATCH_IMAGES = 128  # images whose patch features are computed
 
 SHOWN_IMAGES = 6
+
+SHOWN_CLIPS = 3  # each is several strips
 
 
 def write_report(folders: Sequence[str], out: Path | None = None, pictures: bool = True) -> Path:
@@ -122,12 +124,14 @@ def plan_figures(run: RunRecord) -> Iterator[tuple[str, Callable[[], CaptionedFi
     affordable = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_DRAWING_FLOPS / cost))) if cost else MIN_IMAGES
     candidates = read_images(root, encoder.data, affordable)
     images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
-    predicts = has_predictor(run.settings) and isinstance(data, PatchGrid)  # masks and predictions only on images
+    # masks and predictions are drawn of images and clips
+    predicts = has_predictor(run.settings) and isinstance(data, PatchGrid | TubeletGrid)
+    shown = SHOWN_CLIPS if isinstance(data, TubeletGrid) else SHOWN_IMAGES
     if predicts:
         yield "The masks", lambda: draw_masks(run.settings, images.select(evenly_spaced(len(images.names), 3)))
-    yield "The features", lambda: features_figure(encoder, images.move_to_front(SHOWN_IMAGES))
+    yield "The features", lambda: features_figure(encoder, images.move_to_front(shown))
     if predicts and any((run.folder / "checkpoints").glob("step-*")):
-        yield "The prediction", lambda: prediction_figure(run.folder, images.move_to_front(SHOWN_IMAGES - 2))
+        yield "The prediction", lambda: prediction_figure(run.folder, images.move_to_front(shown - shown // 3))
     if len(images.names) > NEIGHBOR_COUNT:
         yield "The neighbors", lambda: draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
         yield "The spectrum", lambda: report_spectrum(run, images)

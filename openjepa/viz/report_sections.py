@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.core.capabilities import Describes, plural_of
+from openjepa.core.capabilities import Describes, PatchGrid, TubeletGrid, plural_of
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
 from openjepa.evaluation.scores import describe_scores, read_scores, table_rows
@@ -177,7 +177,7 @@ def list_commands(run: RunRecord) -> str:
             f"jepa decoder sample {folder} IMAGES            # several samples for each image\n"
             f"jepa decoder measure {folder} OTHER_IMAGES     # do samples agree with their image? with a control"
         )
-    if plural_of(run.settings.data) != "images":
+    if not isinstance(run.settings.data, PatchGrid | TubeletGrid):
         return "\n".join(
             (
                 f"jepa probe {folder} --data.root LABELED       # next to the untrained encoder and other baselines",
@@ -186,11 +186,13 @@ def list_commands(run: RunRecord) -> str:
                 f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
             )
         )
+    samples = plural_of(run.settings.data).upper()
+    index = f"{'photos' if samples == 'IMAGES' else samples.lower()}.safetensors"
     return "\n".join(
         (
             f"jepa probe {folder} --data.root LABELED       # accuracy, next to the untrained encoder and raw pixels",
-            f"jepa show {folder} IMAGES                     # figures for other images",
-            f"jepa embed {folder} IMAGES --out photos.safetensors && jepa search photos.safetensors IMAGE",
+            f"jepa show {folder} {samples.ljust(26)} # figures for other {samples.lower()}",
+            f"jepa embed {folder} {samples} --out {index} && jepa search {index} {samples[:-1]}",
             f"jepa export {folder} --format hf              # export for transformers",
             f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
         )

@@ -49,6 +49,16 @@ class SimilarityOptions(FigureOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackOptions(FigureOptions):
+    """Follow a patch of each clip over time: where the most similar features are at each later time step."""
+
+    count: int = 2  # clips to draw, evenly spaced over the folder; at most 64
+    at: tuple[tuple[float, float], ...] = ((0.5, 0.5),)  # x and y of the patch, from 0 to 1; several give several rows
+    box: Box | None = None  # follow the mean of all patches in a box instead: left, top, right, bottom in 0 to 1
+    layer: int = -1  # transformer block, counted from 0, or from the end; -1 = output of the encoder
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionOptions(FigureOptions):
     """Draw the predictor's error in target blocks next to baselines, and real patches nearest to its predictions."""
 
@@ -102,6 +112,7 @@ FIGURE_OPTIONS: dict[str, type] = {
     "masks": MasksOptions,
     "features": FeaturesOptions,
     "similarity": SimilarityOptions,
+    "track": TrackOptions,
     "prediction": PredictionOptions,
     "map": MapOptions,
     "curves": CurvesOptions,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa.core.capabilities import PatchGrid, require
+from openjepa.core.capabilities import PatchGrid, TubeletGrid, require
 from openjepa.core.errors import UserError
 from openjepa.viz.canvas import (
     COLORS,
@@ -39,6 +39,8 @@ def show_similarity(settings: SimilarityOptions) -> list[CaptionedFigure]:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise UserError(f"--at must be x and y from 0 to 1, got {x:g} {y:g}: try --at 0.5 0.5")
     encoder = load_encoder(settings)
+    if isinstance(encoder.modality, TubeletGrid):
+        raise UserError(f"similarity is drawn of images: of clips, jepa show track {settings.run} draws it over time")
     require(encoder.modality, PatchGrid, "jepa show similarity")
     images = load_images(settings, encoder.data, BASIS_IMAGES)
     return [draw_similarity(patch_features(settings, encoder, images, settings.layer), settings)]

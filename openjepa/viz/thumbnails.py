@@ -5,24 +5,27 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa.core.capabilities import Reads, Renders, Thumbnails, require
+from openjepa.core.capabilities import Plays, Reads, Renders, Thumbnails, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.core.names import printable, shorten
 from openjepa.core.protocols import Modality
 from openjepa.interop.inputs import source_exists
-from openjepa.viz.canvas import write_png
-from openjepa.viz.html import encode_data_url
+from openjepa.viz.canvas import RGBImage, write_png
+from openjepa.viz.html import encode_data_url, moving_data_url
 from openjepa.viz.text import adapt_texts
 
 SIDE = 128  # pixels of the longer side
 
 GRAY = (128, 128, 128)
+
+MAX_MOVING_BYTES = 6 * 2**20  # of the clips that play on a page; about 10,000 each
 
 MAX_LABEL = 60  # characters of a path in a table or title
 
@@ -45,9 +48,35 @@ def thumbnail(modality: Modality, source: str, side: int = SIDE) -> Pillow.Image
         if isinstance(modality, Thumbnails):
             return Pillow.fromarray(modality.thumbnail(source, side))
         view = require(modality, Reads, "a page").read(source)
-        return fit_square(require(modality, Renders, "a page").picture(view), side)
+        return fit_square(still_picture(modality, view), side)
     except (UserError, OSError):
         return Pillow.new("RGB", (side, side), GRAY)
+
+
+def still_picture(modality: Any, view: Any) -> RGBImage:
+    """Draw a view as one picture that fits a tile: of a clip, the frame in its middle."""
+    if isinstance(modality, Plays):
+        frames = modality.play(view)
+        return frames[len(frames) // 2]
+    return require(modality, Renders, "a figure").picture(view)
+
+
+class PageThumbnails:
+    """Draw samples as data: URLs of one page: clips play until they fill MAX_MOVING_BYTES, the others are stills."""
+
+    def __init__(self, modality: Modality):
+        self.modality, self.room = modality, MAX_MOVING_BYTES
+
+    def __call__(self, source: str, side: int = SIDE) -> str:
+        """Return the data: URL of a sample; a gray tile if its file is missing or cannot be decoded."""
+        if isinstance(self.modality, Plays) and self.room > 0 and source_exists(source):
+            try:
+                url = moving_data_url(self.modality.moving_thumbnail(source, side))
+            except (UserError, OSError):
+                return jpeg_data_url(Pillow.new("RGB", (side, side), GRAY))
+            self.room -= len(url)
+            return url
+        return jpeg_data_url(thumbnail(self.modality, source, side))
 
 
 def fit_square(picture: np.ndarray, side: int) -> Pillow.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import tempfile
 from collections.abc import Sequence
@@ -10,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
+from openjepa.core.capabilities import Plays, plural_of
 from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.names import distinct_labels, printable
 from openjepa.viz.canvas import COLORS
 from openjepa.viz.embedding_map import MIN_IMAGES, project_features
 from openjepa.viz.explorer.session import Session
-from openjepa.viz.html import encode_data_url
+from openjepa.viz.html import png_data_url
 from openjepa.viz.inputs import shorten_name
 from openjepa.viz.map_page import scatter_chart
 from openjepa.viz.settings import Explore
@@ -47,7 +46,8 @@ def explore(settings: Explore) -> None:
 
     # the map has its own process; a forked one would inherit locks held by our threads and deadlock
     run.process_pool_start_method = "spawn"
-    info(f"page       http://{settings.host}:{settings.port} ({len(session.images.view):,} images; Ctrl-C stops it)")
+    samples = f"{len(session.images.view):,} {plural_of(session.images.data)}"
+    info(f"page       http://{settings.host}:{settings.port} ({samples}; Ctrl-C stops it)")
     ui.run(
         host=settings.host, port=settings.port, title=f"{distinct_labels([settings.run])[0]}: explorer", dark=None,
         reload=False, show=False, show_welcome_message=False, uvicorn_logging_level="warning", reconnect_timeout=30,
@@ -75,9 +75,10 @@ class Page:
         self.view, self.name = session.images.view[0], session.images.titles[0]
         self.start: tuple[float, float] | None = None  # where the mouse button went down
         self.row = 0  # of the button's image
+        self.plays, self.plural = isinstance(session.images.data, Plays), plural_of(session.images.data)
         ui.add_css(
             ".nicegui-content { max-width: 84rem; margin: 0 auto; } .tile { cursor: pointer; width: 6.4rem; } "
-            ".selected-image { width: min(24rem, calc(100vw - 2rem)); }"
+            f".selected-image {{ width: min({36 if self.plays else 24}rem, calc(100vw - 2rem)); }}"
         )
         ui.label(f"{distinct_labels([settings.run])[0]}: explorer").classes("text-xl")
         with ui.row().classes("w-full gap-6"):
@@ -98,7 +99,7 @@ class Page:
         self.caption = ui.label(self.name).classes("text-sm").props("id=caption")
         self.canvas = (
             ui.interactive_image(
-                image_data_url(self.session.display(self.view)),
+                png_data_url(self.session.display(self.view)),
                 on_mouse=self.on_mouse,
                 events=["mousedown", "mousemove", "mouseup"],
                 cross=False,
@@ -106,13 +107,19 @@ class Page:
             .classes("selected-image")
             .props('id=picture alt="selected image"')
         )
-        ui.label("Click a patch to find similar ones. Drag a box to hide it.").classes("text-sm opacity-70")
+        hint = "Drag a box in a frame to hide it at all times." if self.plays else "Drag a box to hide it."
+        ui.label(f"Click a patch to find similar ones. {hint}").classes("text-sm opacity-70")
+        if self.plays:
+            self.player = ui.image(self.session.tile(self.view)).classes("w-40")
+            self.player.props('id=player alt="selected clip" no-spinner no-transition')
         with ui.row():
-            ui.button("another image", on_click=self.select_next).props("outline id=another")
+            ui.button(f"another {self.plural[:-1]}", on_click=self.select_next).props("outline id=another")
+        kind = "video" if self.plays else "image"
         self.upload = ui.upload(
-            label="or drop an image file", auto_upload=True, max_file_size=MAX_UPLOAD_BYTES, on_upload=self.on_upload,
+            label=f"or drop {'a video' if self.plays else 'an image'} file", auto_upload=True,
+            max_file_size=MAX_UPLOAD_BYTES, on_upload=self.on_upload,
             on_rejected=lambda: self.warn("that file is larger than 64 MiB"),
-        ).props("accept=image/* flat bordered").classes("selected-image")  # fmt: skip
+        ).props(f"accept={kind}/* flat bordered").classes("selected-image")  # fmt: skip
 
     def warn(self, message: str) -> None:
         """Show a message for some seconds."""
@@ -121,7 +128,9 @@ class Page:
     def select(self, view: Any, name: str) -> None:
         """Select an image: show it with its nearest neighbors and clear the answer."""
         self.view, self.name = view, name
-        self.canvas.set_source(image_data_url(self.session.display(view)))
+        self.canvas.set_source(png_data_url(self.session.display(view)))
+        if self.plays:
+            self.player.set_source(self.session.tile(view))
         self.canvas.set_content("")
         self.caption.set_text(name)
         self.answer.clear()
@@ -132,14 +141,14 @@ class Page:
             self.ui.label("Nearest neighbors").classes("text-lg")
             neighbors = self.session.neighbors(view)
             views = self.session.images.view
-            self.add_tiles([(row, self.session.display(views[row]), f"{cosine:.2f}") for row, cosine in neighbors])
+            self.add_tiles([(row, self.session.tile(views[row]), f"{cosine:.2f}") for row, cosine in neighbors])
 
-    def add_tiles(self, cells: Sequence[tuple[int, np.ndarray, str]]) -> None:
-        """Add images of the folder in a row, each with a line below; a click selects the image."""
+    def add_tiles(self, cells: Sequence[tuple[int, str, str]]) -> None:
+        """Add images of the folder in a row, by data: URL, each with a line below; a click selects the image."""
         with self.ui.row().classes("gap-2"):
-            for row, picture, line in cells:
+            for row, source, line in cells:
                 with self.ui.column().classes("tile gap-0").on("click", lambda row=row: self.select_row(row)):
-                    self.ui.image(image_data_url(picture)).classes("w-full").props(
+                    self.ui.image(source).classes("w-full").props(
                         f'alt="{attribute(shorten_name(self.session.images.names[row]))}" no-spinner no-transition'
                     )
                     label = printable(self.session.images.labels[row])
@@ -185,15 +194,15 @@ class Page:
 
     def show_similar_patches(self, x: float, y: float) -> None:
         """Show where patches similar to the one at (x, y) are, in this image and in the others."""
-        patch, side = self.session.patch_at(x, y), self.session.patch_side
-        row, column = divmod(patch, self.session.grid[1])
-        self.canvas.set_content(svg_rectangle((column * side, row * side), ((column + 1) * side, (row + 1) * side)))
+        patch = self.session.patch_at(x, y)
+        self.canvas.set_content(svg_rectangle(*self.session.patch_corners(patch)))
         picture, hits = self.session.similar_patches(self.view, patch)
         self.answer.clear()
         with self.answer:
             self.ui.label("Similar patches").classes("text-lg")
             self.add_figure(picture, "cosine similarity of patch features: bright is high")
-            self.add_tiles([(each.row, self.session.frame_patch(each), f"{each.cosine:.2f}") for each in hits])
+            framed = [png_data_url(self.session.frame_patch(each)) for each in hits]
+            self.add_tiles([(each.row, url, f"{each.cosine:.2f}") for each, url in zip(hits, framed, strict=True)])
 
     def show_prediction(self, first: tuple[float, float], last: tuple[float, float]) -> None:
         """Show what the predictor predicts for the box between two corners."""
@@ -225,8 +234,8 @@ class Page:
 
     def add_figure(self, picture: np.ndarray, caption: str) -> None:
         """Add an image with a caption below."""
-        with self.ui.column().classes("gap-0 w-44"):
-            self.ui.image(image_data_url(picture)).classes("w-full").props(f'alt="{caption}" no-spinner no-transition')
+        with self.ui.column().classes(f"gap-0 {'w-80' if self.plays else 'w-44'}"):
+            self.ui.image(png_data_url(picture)).classes("w-full").props(f'alt="{caption}" no-spinner no-transition')
             self.ui.label(caption).classes("text-xs opacity-80")
 
     async def add_map(self) -> None:
@@ -244,7 +253,7 @@ class Page:
                 self.ui.label(f"No map: {xy}")
             return
         with self.plane:
-            self.ui.label(f"Map of {len(rows):,} images: click one to select it").classes("text-lg")
+            self.ui.label(f"Map of {len(rows):,} {self.plural}: click one to select it").classes("text-lg")
             names, labels = ([each[row] for row in rows] for each in (images.titles, images.labels))
             chart = self.ui.plotly(scatter_chart(xy, rows, names, labels)).classes("w-full h-[34rem]")
             chart.on("plotly_click", lambda event: self.select_row(int(event.args["points"][0]["customdata"])))
@@ -269,10 +278,3 @@ def svg_rectangle(first: tuple[float, float], last: tuple[float, float]) -> str:
         f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" '
         f'fill="none" stroke="{MARK_COLOR}" stroke-width="4" />'
     )
-
-
-def image_data_url(picture: np.ndarray) -> str:
-    """Encode an image as a PNG data: URL; the server keeps no file."""
-    stream = io.BytesIO()
-    Pillow.fromarray(picture).save(stream, "PNG")
-    return encode_data_url("image/png", stream.getvalue())

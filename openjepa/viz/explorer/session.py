@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Real
+from jaxtyping import Float
 from rich.progress import track
 from torch import Tensor
 
-from openjepa.core.capabilities import PatchGrid, require
+from openjepa.core.capabilities import Plays, require_grid
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.options import Box
@@ -21,10 +21,12 @@ from openjepa.evaluation.feature_store import shows_progress
 from openjepa.evaluation.nearest import NO_COSINE, ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.interop.pretrained import PretrainedEncoder
-from openjepa.masking.region import covered_patches, hide_region
+from openjepa.masking.region import hide_region, index_mask
 from openjepa.training.config import Pretrain
+from openjepa.viz.board import Board
 from openjepa.viz.canvas import COLORS, ColorScale, colorize, enlarge, fade, outline
 from openjepa.viz.embedding_map import MAX_IMAGES, MIN_IMAGES
+from openjepa.viz.html import moving_data_url, png_data_url
 from openjepa.viz.inputs import (
     BATCH_IMAGES,
     ImageBatch,
@@ -34,8 +36,14 @@ from openjepa.viz.inputs import (
     read_images,
     with_default_images,
 )
-from openjepa.viz.prediction_error import gather_patches, load_predictive_method, nearest_patches, predict_hidden
-from openjepa.viz.predictions import MAX_ERROR, denormalize_pixels, draw_error_map, fill_region
+from openjepa.viz.prediction_error import (
+    denormalize_pixels,
+    gather_patches,
+    load_predictive_method,
+    nearest_patches,
+    predict_hidden,
+)
+from openjepa.viz.predictions import draw_error_map, fill_region
 from openjepa.viz.settings import Explore, FigureOptions
 
 MAX_INDEXED_IMAGES = 10_000
@@ -51,6 +59,10 @@ FLOW_STEPS = 10  # integration steps of the decoder
 MAX_RESULTS = 12  # neighbors or patches in an answer
 
 VIEW_SIDE = 384  # pixels of a displayed image, at least
+
+MAX_VIEW_BYTES = 2**30  # views in memory; limits the clips to explore
+
+View = Tensor  # of an image C H W, of a clip F C H W
 
 EXCLUDED = -2.0  # below every cosine
 
@@ -79,8 +91,8 @@ class Session:
 
     def __init__(self, encoder: PretrainedEncoder, images: ImageBatch, seed: int = 0):
         self.encoder, self.images, self.seed = encoder, images, seed
-        rows, columns = images.data.grid
-        width = rows * columns * encoder.encode(images.view[:1]).last.shape[1]
+        self.board = Board.of(images.data)
+        width = images.data.layout.count * encoder.encode(images.view[:1]).last.shape[1]
         indexed = min(len(images.view), max(8, MAX_PATCH_VALUES // width))
         pooled, patches = [], []
         parts = list(images.view.split(BATCH_IMAGES))
@@ -107,8 +119,8 @@ class Session:
             raise UserError(f"--map must be 0 or {MIN_IMAGES} to {MAX_IMAGES:,}, got {settings.map:,}: try --map 2000")
         options = with_default_images(FigureOptions(run=settings.run, images=settings.images))
         encoder = load_encoder(options)
-        require(encoder.modality, PatchGrid, "jepa explore")
-        images = read_images(tuple(options.images), figure_data(options, encoder.data), settings.count)
+        data = figure_data(options, require_grid(encoder.modality, "jepa explore"))
+        images = read_images(tuple(options.images), data, min(settings.count, affordable_views(data)))
         self = cls(encoder, images, settings.seed)
         try:
             self.predictive = load_predictive_method(Path(settings.run))
@@ -120,53 +132,60 @@ class Session:
         return self
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Return the rows and columns of patches."""
-        return self.images.data.grid
-
-    @property
     def patch_side(self) -> int:
         """Return the pixels of a patch in a displayed image."""
-        return self.display(self.images.view[0]).shape[0] // self.grid[0]
+        return self.display(self.images.view[0]).shape[0] // len(self.board.cells)
 
-    def display(self, view: Real[Tensor, "C H W"]) -> np.ndarray:
-        """Return an image in RGB, enlarged for the page."""
-        return enlarge(self.images.data.picture(view), VIEW_SIDE)
+    def display(self, view: View) -> np.ndarray:
+        """Return an image in RGB, enlarged for the page; of a clip, a frame for each time step."""
+        return self.board.enlarge(self.board.picture(view), VIEW_SIDE)
 
-    def load_upload(self, file: Path) -> Real[Tensor, "C H W"]:
-        """Load an uploaded file as the encoder's input. Raises UserError if it is not an image or is too large."""
+    def tile(self, view: View) -> str:
+        """Return the data: URL of a view: a clip plays."""
+        data = self.images.data
+        return moving_data_url(data.play(view)) if isinstance(data, Plays) else png_data_url(self.display(view))
+
+    def load_upload(self, file: Path) -> View:
+        """Load an uploaded file as the encoder's input. Raises UserError if it cannot be read or is too large."""
         return self.images.data.read(file)
 
     def patch_at(self, x: float, y: float) -> int:
         """Return the index of the patch at a point, in pixels of the displayed image."""
-        rows, columns = self.grid
-        row = min(max(int(y // self.patch_side), 0), rows - 1)
-        column = min(max(int(x // self.patch_side), 0), columns - 1)
-        return row * columns + column
+        cells, side = self.board.cells, self.patch_side
+        row, column = (min(max(int(at // side), 0), count - 1) for at, count in zip((y, x), cells.shape, strict=True))
+        return int(cells[row, column]) if cells[row, column] >= 0 else int(cells.max())
+
+    def patch_corners(self, patch: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return two opposite corners (x, y) of a patch, in pixels of the displayed image."""
+        side, (row, column) = self.patch_side, self.board.cell_of(patch)
+        return (column * side, row * side), ((column + 1) * side, (row + 1) * side)
 
     @torch.no_grad()
-    def patch_directions(self, view: Real[Tensor, "C H W"]) -> Float[Tensor, "N D"]:
+    def patch_directions(self, view: View) -> Float[Tensor, "N D"]:
         """Compute patch features minus the mean at their position, scaled to norm 1."""
         return F.normalize(self.encoder.encode(view[None]).patches[0] - self.mean, dim=-1)
 
-    def similar_patches(self, view: Real[Tensor, "C H W"], patch: int) -> tuple[np.ndarray, list[PatchHit]]:
+    def similar_patches(self, view: View, patch: int) -> tuple[np.ndarray, list[PatchHit]]:
         """Return the cosines of a patch in its own image as colors, and the most similar patches of other images."""
         own = self.patch_directions(view)
-        values = (own @ own[patch]).view(self.grid).numpy()
-        picture = enlarge(colorize(values, ColorScale("", float(np.percentile(values, 2)), 1.0)), VIEW_SIDE)
+        values = (own @ own[patch]).numpy()
+        scale = ColorScale("", float(np.percentile(values, 2)), 1.0)
+        picture = self.board.enlarge(colorize(self.board.arrange(values, scale.low), scale), VIEW_SIDE)
         cosine, best = (self.patches @ own[patch].half()).float().max(1)
         cosine[(self.images.view[: len(cosine)] == view).flatten(1).all(1)] = EXCLUDED  # the image itself
         rows = cosine.argsort(descending=True, stable=True)[:MAX_RESULTS].tolist()
         return picture, [PatchHit(row, int(best[row]), float(cosine[row])) for row in rows if cosine[row] > EXCLUDED]
 
     def frame_patch(self, hit: PatchHit) -> np.ndarray:
-        """Draw a frame around a patch of an image."""
-        inside = np.zeros(self.grid, bool)
-        inside.flat[hit.patch] = True
-        return outline(self.display(self.images.view[hit.row]), inside, self.patch_side, COLORS[5], width=6)
+        """Draw a frame around a patch of an image; of a clip, at its time step."""
+        inside = np.zeros(self.board.frame, bool)
+        step, patch = divmod(hit.patch, inside.size)
+        inside.flat[patch] = True
+        picture = enlarge(self.board.steps(self.images.view[hit.row])[step], VIEW_SIDE)
+        return outline(picture, inside, len(picture) // len(inside), COLORS[5], width=6)
 
     @torch.no_grad()
-    def neighbors(self, view: Real[Tensor, "C H W"]) -> list[tuple[int, float]]:
+    def neighbors(self, view: View) -> list[tuple[int, float]]:
         """Return the rows most similar to an image with their cosine of whitened features, without its copies."""
         copies = set((self.images.view == view).flatten(1).all(1).nonzero().flatten().tolist())
         query = self.space.map(self.encoder.encode(view[None]).last.numpy())
@@ -175,13 +194,20 @@ class Session:
         return [(row, cosine) for row, cosine in pairs if row not in copies and cosine > NO_COSINE][:MAX_RESULTS]
 
     def box(self, first: tuple[float, float], last: tuple[float, float]) -> Box:
-        """Convert two corners in pixels of the displayed image to left, top, right, bottom from 0 to 1."""
-        height, width = (self.patch_side * side for side in self.grid)
-        (left, right), (top, bottom) = (sorted((a, b)) for a, b in zip(first, last, strict=True))
+        """Convert two corners in pixels of the displayed image to left, top, right, bottom from 0 to 1.
+
+        Of a clip, those of the frame in which the first corner is.
+        """
+        height, width = (self.patch_side * side for side in self.board.frame)
+        across, down = (cells * self.patch_side for cells in reversed(self.board.cells.shape))
+        x = width * int(min(max(first[0], 0), across - 1) // width)
+        y = height * int(min(max(first[1], 0), down - 1) // height)
+        left, right = sorted((first[0] - x, last[0] - x))
+        top, bottom = sorted((first[1] - y, last[1] - y))
         edges = zip((left, top, right, bottom), (width, height) * 2, strict=True)
         return tuple(min(max(edge / side, 0.0), 1.0) for edge, side in edges)  # type: ignore[return-value]
 
-    def predict_region(self, view: Real[Tensor, "C H W"], box: Box) -> HiddenRegion:
+    def predict_region(self, view: View, box: Box) -> HiddenRegion:
         """Predict a hidden box and draw the predictions. Raises UserError if the weights have no predictor."""
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
@@ -189,22 +215,24 @@ class Session:
         cost = run.method.encoder_cost(run.data) or MAX_FLOPS  # not counted: few images
         others = self.images.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
         images = self.images._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
-        result = predict_hidden(method, run, images, hide_region(box, self.grid, len(images.view)))
+        mask = hide_region(box, images.data.layout.shape, len(images.view))
+        result, board = predict_hidden(method, run, images, mask), self.board
         target = result.target[0]
-        hole = fade(images.data.picture(view), ~covered_patches(box, self.grid), images.data.patch)
+        visible = board.arrange(index_mask(mask.context[0], None, images.data.layout.count), True)
+        hole = fade(board.picture(view), visible, images.data.patch)
         patches = gather_patches(images.data.tokens(images.view).x, result.target)
         nearest = nearest_patches(result.predicted[0], result.truth[1:].flatten(0, 1))
-        predicted = fill_region(hole, patches[1:].flatten(0, 1)[nearest], target, images)
+        predicted = fill_region(hole, patches[1:].flatten(0, 1)[nearest], target, board)
         pixels = None
         if result.pixels is not None:
-            pixels = fill_region(hole, denormalize_pixels(result.pixels[0], patches[0]), target, images)
-            pixels = enlarge(pixels, VIEW_SIDE)
-        errors = draw_error_map(result.errors.predictor[0], target, self.grid, ColorScale("", 0.0, MAX_ERROR))
+            pixels = fill_region(hole, denormalize_pixels(result.pixels[0], patches[0]), target, board)
+            pixels = board.enlarge(pixels, VIEW_SIDE)
+        errors = draw_error_map(result.errors.predictor[0], target, board)
         ratio = float(result.errors.predictor[0].mean() / result.errors.mean[0].mean())
-        hole, errors, predicted = (enlarge(each, VIEW_SIDE) for each in (hole, errors, predicted))
+        hole, errors, predicted = (board.enlarge(each, VIEW_SIDE) for each in (hole, errors, predicted))
         return HiddenRegion(hole, errors, ratio, predicted, pixels, self.decode_region(view, box))
 
-    def decode_region(self, view: Real[Tensor, "C H W"], box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
+    def decode_region(self, view: View, box: Box, count: int = 3) -> tuple[np.ndarray, ...]:
         """Decode the predictions for the box, or the features of the whole image; empty without a decoder."""
         if self.decoder is None:
             return ()
@@ -218,3 +246,8 @@ class Session:
         """Return evenly spaced rows for the map and their features."""
         rows = evenly_spaced(len(self.pooled), count)
         return rows, self.pooled[rows].numpy()
+
+
+def affordable_views(data: Any) -> int:
+    """Return how many views fit in MAX_VIEW_BYTES, of bytes."""
+    return max(MIN_IMAGES, MAX_VIEW_BYTES // (data.layout.count * data.token_dim))
