@@ -1,16 +1,19 @@
-"""The package against minimal/ijepa.py: same weights, images and masks, same losses."""
+"""The package against the files in minimal/: same weights, inputs and masks, same losses."""
 
 import numpy as np
 import pytest
 import torch
 
 from minimal import ijepa as plain
+from minimal import vjepa as plain_video
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Batch, Layout
+from openjepa.core.types import Batch, Layout, Masks
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.official import Official
+from openjepa.masking.tube import Tube
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.modalities.video import Video
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
 from openjepa.training.optim import Optim, build_optimizer, clip_gradients, set_hyperparameters, step_if_finite
@@ -49,3 +52,49 @@ def test_five_steps_give_the_same_losses_as_minimal_ijepa(masker):
         ours.after_step(hyper.momentum)
         expected = plain.train_step(reference, plainly, step + 1, 5, 2, images, masks[0].context, masks[0].target)
         assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"
+
+
+def visible_and_hidden(mask: Masks) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the visible and the hidden tokens of each sample, without padding."""
+    context, target, context_valid, target_valid = mask
+    visible = torch.ones_like(context, dtype=torch.bool) if context_valid is None else context_valid
+    hidden = torch.ones_like(target, dtype=torch.bool) if target_valid is None else target_valid
+    return [(context[row, visible[row]], target[row][hidden[row]]) for row in range(len(context))]
+
+
+def test_five_steps_give_the_same_losses_as_minimal_vjepa():
+    data = Video(frames=8, size=(24, 24), patch=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    settings = JEPA(ViTConfig(dim=50, depth=3, num_heads=5), PredictorConfig(dim=30, depth=2, mask_tokens=2), loss="l1")
+    ours = settings.build(data)
+    reference = plain_video.VJEPA((4, 6, 6), 2, 4, 50, 3, 5, 30, 2)
+    reference.load_state_dict({minimal_name(name): value for name, value in ours.state_dict().items()})
+    config = Optim(lr=6.25e-4, warmup=0.4, clip=10.0, ema_momentum=0.998)
+    optimizer, plainly = build_optimizer(ours, config), plain_video.build_optimizer(reference)
+    view = torch.randint(0, 256, (4, 8, 3, 24, 24), generator=torch.Generator().manual_seed(0)).byte()
+    clips, padded = data.normalize(view), False
+    for step in range(5):
+        masks = Tube()(data.layout, None, None, CounterRNG.of(0, step, np.arange(4)), 0.0)
+        padded |= any(mask.target_valid is not None for mask in masks)
+        hyper = config.at(step, 5)
+        set_hyperparameters(optimizer, hyper)
+        batch = Batch((view,), torch.arange(4), masks)
+        output = ours(batch, ours.targets(batch))
+        optimizer.zero_grad()
+        output.loss.backward()
+        step_if_finite(optimizer, clip_gradients(ours, config.clip))
+        ours.after_step(hyper.momentum)
+        plainly_masked = tuple(visible_and_hidden(mask) for mask in masks)
+        expected = plain_video.train_step(reference, plainly, step + 1, 5, 2, clips, plainly_masked)
+        assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"
+    assert padded and reference.predictor.mask_token.abs().amax((1, 2)).min() > 1e-4  # both mask tokens were trained
+
+
+def test_minimal_masks_hide_the_same_cells_at_all_times_and_touch_every_edge():
+    generator, seen = torch.Generator().manual_seed(0), torch.zeros(6, 6, dtype=torch.bool)
+    for _ in range(50):
+        visible, hidden = plain_video.draw_mask((4, 6, 6), 1, 0.3, generator)
+        assert sorted(visible.tolist() + hidden.tolist()) == list(range(144))
+        cells = torch.zeros(144, dtype=torch.bool).index_fill(0, hidden, True).view(4, 6, 6)
+        assert (cells == cells[0]).all()
+        seen |= cells[0]
+    assert seen.all()

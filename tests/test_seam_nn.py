@@ -27,7 +27,14 @@ from openjepa.nn.ema import update_ema
 from openjepa.nn.init import initialize, scale_stem
 from openjepa.nn.losses import l1
 from openjepa.nn.pooling import AttentivePool
-from openjepa.nn.positions import apply_rope, grid_positions, rope_angles, rope_frequency_count, rotary_angles, sincos
+from openjepa.nn.positions import (
+    apply_rope,
+    grid_positions,
+    rope_angles,
+    rope_frequency_count,
+    sincos,
+    vjepa2_rope_angles,
+)
 from openjepa.nn.predictor import Predictor, PredictorConfig
 from openjepa.nn.regularizers import covariance_loss, variance_loss
 from openjepa.nn.stems import LocalTokenizer
@@ -241,7 +248,7 @@ def test_rope_of_vjepa2_turns_neighboring_features_by_time_row_and_column(head_d
             angle = coordinate * 10000 ** -(feature % part % (part // 2) / (part // 2))
             neighbor = -q[0, 0, token, feature + 1] if feature % 2 == 0 else q[0, 0, token, feature - 1]
             expected[0, 0, token, feature] = q[0, 0, token, feature] * math.cos(angle) + neighbor * math.sin(angle)
-    torch.testing.assert_close(apply_rope(q, rotary_angles("rope_vjepa2", pos, head_dim)), expected)
+    torch.testing.assert_close(apply_rope(q, vjepa2_rope_angles(pos, head_dim)), expected)
 
 
 def test_queries_of_rope_vjepa2_differ_by_rotation_alone():

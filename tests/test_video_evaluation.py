@@ -214,7 +214,8 @@ def test_the_arrow_of_time_has_both_directions_of_a_file_in_one_fold(clips):
 
 def test_the_arrow_of_time_leaves_clips_that_cannot_be_decoded_without_a_label(clips, tmp_path):
     (tmp_path / "bad.npy").write_bytes(b"nothing")
-    data = BothDirections(DATA.dataset(replace(DATA, root=(str(tmp_path), str(clips))).listing()))
+    files = replace(DATA, root=(str(tmp_path), str(clips))).listing()
+    data = BothDirections(DATA.dataset(files))  # type: ignore[arg-type]
     label = data.read(torch.arange(4), None).label
     assert sorted(label.tolist()) == [-1, -1, 0, BACKWARDS]
 

@@ -33,9 +33,10 @@ from openjepa.viz.settings import Explore, FigureOptions
 
 @dataclass(frozen=True)
 class Doctor:
-    """Checks every image of a folder: damaged files, duplicates, odd sizes and formats."""
+    """Checks every image or video of a folder: damaged files, duplicates, odd sizes and formats."""
 
     root: Folders  # folders, archives, or text files of paths
+    modality: str = ""  # image or video; empty: from the files
     out: Path = Path("runs/doctor")  # folder for doctor.json, which names every file, and the histograms doctor.png
     workers: int = -1  # processes; -1: one per core
     near_duplicates: bool = True  # also look for near duplicates

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import PurePosixPath
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,9 +61,38 @@ MIN_FOR_PROCESSES = 500  # below this number of files, starting processes takes 
 MAX_GROUP = 200  # larger groups of one hash band are not compared: their number of pairs grows quadratically
 
 
+@runtime_checkable
+class Facts(Protocol):
+    """What a modality's `inspect` returns of each file."""
+
+    meanings: ClassVar[dict[str, str]]  # finding -> what a training run does with such a file
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def width(self) -> int:
+        """Return the pixels of a row; 0 if the file cannot be used."""
+        ...
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def findings(self) -> tuple[str, ...]: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def dhash(self) -> int:
+        """Return a hash that near duplicates share but for a few bits; 0: none."""
+        ...
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """Size, hashes and findings of one file."""
+
+    meanings: ClassVar = FINDINGS
 
     path: str
     width: int = 0  # pixels after the EXIF rotation; 0 if undecodable
@@ -71,6 +101,15 @@ class FileFacts:
     reason: str = ""  # why it cannot be read or decoded
     sha256: str = ""
     dhash: int = 0  # 64-bit difference hash: where brightness increases from left to right
+
+    @classmethod
+    def summarize(cls, facts: Sequence[FileFacts]) -> list[tuple[str, ...]]:
+        """Return the rows of a table of sizes."""
+        sides = sorted(min(each.width, each.height) for each in facts if each.width)
+        if not sides:
+            return []
+        median = sides[len(sides) // 2]
+        return [("", "smallest", "median", "largest"), ("shorter side", str(sides[0]), str(median), str(sides[-1]))]
 
 
 def examine_files(paths: list[str], workers: int, channels: int = 3) -> Iterator[FileFacts]:
@@ -154,7 +193,7 @@ def find_unusual_properties(file: EncodedImage, content: bytes, path: str) -> It
         yield "animated"
 
 
-def find_exact_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
+def find_exact_duplicates(files: Sequence[Facts]) -> dict[str, list[list[str]]]:
     """Group the files with equal contents."""
     groups = defaultdict(list)
     for file in files:
@@ -163,7 +202,7 @@ def find_exact_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
     return {"duplicate": [group for group in groups.values() if len(group) > 1]}
 
 
-def find_near_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
+def find_near_duplicates(files: Sequence[Facts]) -> dict[str, list[list[str]]]:
     """Find pairs of different files whose difference hashes differ in at most MAX_HASH_DISTANCE (d) bits.
 
     The 64 bits are split into d + 1 bands. Two such hashes agree in at least one band, so only files with an equal band
@@ -185,6 +224,6 @@ def find_near_duplicates(files: list[FileFacts]) -> dict[str, list[list[str]]]:
     return {"near duplicate": [[candidates[one].path, candidates[other].path] for one, other in sorted(pairs)]}
 
 
-def are_near_duplicates(one: FileFacts, other: FileFacts) -> bool:
+def are_near_duplicates(one: Facts, other: Facts) -> bool:
     """Return whether two different files have difference hashes within MAX_HASH_DISTANCE bits."""
     return one.sha256 != other.sha256 and (one.dhash ^ other.dhash).bit_count() <= MAX_HASH_DISTANCE

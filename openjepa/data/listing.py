@@ -180,6 +180,6 @@ def files_under(
     if not path.exists():
         raise UserError(f"{root} does not exist: check the path")
     raise UserError(
-        f"{root} is not a folder, {'an' if kind == 'image' else 'a'} {kind}, a .tar or .parquet file, or a .txt file of "
-        "paths: check the path"
+        f"{root} is not a folder, {'an' if kind == 'image' else 'a'} {kind}, a .tar or .parquet file, or a .txt file "
+        "of paths: check the path"
     )

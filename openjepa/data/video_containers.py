@@ -34,6 +34,7 @@ class VideoIndex(NamedTuple):
     codec: str
     rate: float  # frames per second by the header; 0: not stated
     declared: int  # frames by the header; 0: not stated
+    seconds: float  # by the header; 0: not stated
     damage: str  # why reading ended early; "" if it did not
 
 
@@ -45,7 +46,7 @@ def index_video(video: OpenVideo) -> VideoIndex:
     """
     rows, form = [], None
     for packet in video.rewind():
-        rows.append(describe_packet(packet, video.codec.name))
+        rows.append(describe_packet(packet, video.codec_name))
         if form is None and len(rows) <= MAX_FAILING:
             form = next((frame_form(frame, video.stream) for frame in video.decode(packet)), None)
         if len(rows) > MAX_FRAMES:
@@ -59,10 +60,12 @@ def index_video(video: OpenVideo) -> VideoIndex:
     unit, is_avi = float(video.stream.time_base or 0), video.container.format.name == "avi"
     numbers = number_frames(packets, unit, rate, bool(video.codec.has_b_frames), is_avi)
     if form is None or not len(numbers.times):
-        raise Undecodable(f"none of its {len(rows)} frames can be decoded: its {video.codec.name} data is damaged")
+        raise Undecodable(f"none of its {len(rows)} frames can be decoded: its {video.codec_name} data is damaged")
     stamps = np.where(packets.shown_at == NO_STAMP, packets.decoded_at, packets.shown_at)
-    declared = video.stream.frames
-    return VideoIndex(numbers, packets.place, stamps, form, video.codec.name, rate, declared, video.damage)
+    return VideoIndex(
+        numbers, packets.place, stamps, form, video.codec_name, rate, video.stream.frames, video.stated_seconds(),
+        video.damage,
+    )  # fmt: skip
 
 
 def describe_packet(packet: Any, codec: str) -> tuple[int, int, int, int, bool, bool]:

@@ -171,6 +171,8 @@ def index_animation(content: bytes) -> AnimationIndex:
         try:
             while len(starts) < MAX_FRAMES:
                 image.seek(len(starts))
+                if image.format == "WEBP":
+                    image.load()  # only then is the duration known
                 starts.append(now)
                 seconds = float(image.info.get("duration", 0)) / 1000
                 now += seconds if seconds >= 0.02 else DEFAULT_SECONDS

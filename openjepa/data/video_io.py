@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -31,7 +31,7 @@ from openjepa.data.video_folders import (
     map_array,
 )
 from openjepa.data.video_formats import ANIMATED_FORMATS, VIDEO_SUFFIXES
-from openjepa.data.video_streams import OpenVideo, has_av
+from openjepa.data.video_streams import OpenVideo, Stream, has_av
 
 __all__ = ("VIDEO_SUFFIXES", "Undecodable")  # defined elsewhere
 
@@ -90,7 +90,7 @@ def open_frames(path: str, channels: int) -> Frames:
         raise
 
 
-def open_stream(path: str, address: MemberAddress | None) -> BinaryIO:
+def open_stream(path: str, address: MemberAddress | None) -> Stream:
     """Open a file, or the bytes of a member of an archive."""
     if address:
         return io.BytesIO(read_bytes(path))
@@ -102,7 +102,7 @@ def version_of(path: str, address: MemberAddress | None) -> tuple[int, ...]:
     return retry_reading(path, lambda: file_version(address.archive if address else path))
 
 
-def frames_of(path: str, address: MemberAddress | None, stream: BinaryIO, channels: int) -> Frames:
+def frames_of(path: str, address: MemberAddress | None, stream: Stream, channels: int) -> Frames:
     """Return the frames of an open file by its first bytes. Raises Undecodable."""
     first = stream.read(SNIFF_BYTES)
     name, key = sniff_format(first), (path, *version_of(path, address))

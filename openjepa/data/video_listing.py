@@ -24,7 +24,7 @@ MIN_FRAMES = 2  # images in a folder that is a clip
 
 NOT_FRAMES = "images outside folders of frames"
 
-LABEL = re.compile(r"(.*\S)[ \t]*[ ,\t][ \t]*([^ ,\t]+)")  # a path, a separator, a label
+LABEL = re.compile(r"(.*[^\s,])[ \t]*[ ,\t][ \t]*([^ ,\t]+)")  # a path, a separator, a label
 
 
 def list_videos(roots: Sequence[str]) -> FileList:

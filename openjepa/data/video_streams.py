@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,11 +19,16 @@ FORMATS = (  # of ffmpeg; those that open other files by name, such as playlists
     "h263,mxf,rm,dv,swf,vc1,av1"
 )
 
+STATE_DURATION = ("matroska", "flv", "asf", "nut")  # formats whose header has the duration, but no number of frames
+
 BUFFER_BYTES = 2**16  # per read of the file
 
 STRETCH = 4.0  # times as wide as high, or the reverse: pixels beyond that count as an error of the header
 
 FORMAT_OF_CHANNELS = {1: "gray", 3: "rgb24"}
+
+
+Stream = io.BufferedReader | io.BytesIO  # a file, or a member of an archive
 
 
 class FrameForm(NamedTuple):
@@ -33,6 +39,7 @@ class FrameForm(NamedTuple):
     transposed: bool = False
     mirrored: bool = False  # left and right, after transposing
     flipped: bool = False  # top and bottom, after transposing
+    is_stretched: bool = False  # its pixels are not square
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,7 +79,7 @@ def refuse_to_open(url: str, flags: int, options: dict[str, str]) -> None:
 class OpenVideo:
     """A container with its video stream, read by one thread."""
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: Stream):
         self.file, self.errors, self.damage = stream, decode_errors(), ""
         self.container: Any = None
         self.open()
@@ -94,6 +101,16 @@ class OpenVideo:
         self.codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         self.codec.thread_count = 1  # loader workers are processes
         self.is_fresh = True
+
+    @property
+    def codec_name(self) -> str:
+        """Return the name of the format of the frames, whichever decoder reads it."""
+        return self.codec.codec.canonical_name
+
+    def stated_seconds(self) -> float:
+        """Return the duration in the header; 0 where it is estimated, or that of another stream."""
+        is_stated = self.container.format.name.split(",")[0] in STATE_DURATION and len(self.container.streams) == 1
+        return (self.container.duration or 0) / 1e6 if is_stated else 0.0
 
     def find_stream(self) -> Any:
         """Return the first video stream that is no cover picture; others are not read."""
@@ -174,7 +191,7 @@ def frame_form(frame: Any, stream: Any) -> FrameForm:
     aspect = aspect if 1 / STRETCH <= aspect <= STRETCH else 1.0
     width = max(1, round(frame.width * aspect))
     check_frame_size(width, frame.height)
-    return FrameForm(width, frame.height, *turns_of(frame))
+    return FrameForm(width, frame.height, *turns_of(frame), is_stretched=width != frame.width)
 
 
 def turns_of(frame: Any) -> tuple[bool, bool, bool]:

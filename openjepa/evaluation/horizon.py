@@ -89,9 +89,9 @@ def read_views(data: Dataset, rows: list[int]) -> Iterator[UInt8[Tensor, "B F C 
 
 def fit_map(forecasts: list[Forecast], scale: Scale, context: int, forecaster: Forecaster) -> FeatureMap:
     """Fit the map from targets to the context encoder's output on the visible steps."""
-    seen = torch.cat([each.features[:, :context].flatten(0, 2) for each in forecasts])
+    visible = torch.cat([each.features[:, :context].flatten(0, 2) for each in forecasts])
     encoded = torch.cat([each.context.x.float().cpu().flatten(0, 1) for each in forecasts])
-    return FeatureMap.fit(scale.apply(seen) if forecaster.standardizes else seen, encoded)
+    return FeatureMap.fit(scale.apply(visible) if forecaster.standardizes else visible, encoded)
 
 
 @torch.no_grad()

@@ -172,7 +172,8 @@ def controlled_features(
     controlled: ControlledEncoder, split: Split, plain: SplitFeatures, settings: ProbeSettings, device: Device
 ) -> SplitFeatures:
     """Compute features of changed views; the training data's only if probes are trained on them."""
-    encoder, kinds = controlled.encoder, tuple(kind for kind in POOLED_KINDS if kind in plain.train.kinds)
+    encoder = controlled.encoder
+    kinds: tuple[PooledKind, ...] = POOLED_KINDS if "last4" in plain.train.kinds else POOLED_KINDS[:1]
     if controlled.trained:
         return cached_features(encoder, split, settings, kinds, device)
     assert plain.views

@@ -74,8 +74,8 @@ def frames_at_step(forecaster: Forecaster, times: Float64[np.ndarray, "N"]) -> I
     data = forecaster.data
     if data.fps:
         count = int((times[-1] - times[0]) * data.fps) + 1
-        wanted = times[0] + np.arange(count) / data.fps
-        return np.clip(np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0, len(times) - 1)
+        ideal = times[0] + np.arange(count) / data.fps
+        return np.clip(np.searchsorted(times, ideal + 1e-6, side="right") - 1, 0, len(times) - 1)
     if not data.stride:
         raise UserError("the run spreads clips over whole files, so that time has no fixed step: give --fps")
     return np.arange(0, len(times), data.stride)
@@ -138,11 +138,11 @@ def average_steps(errors: Float[Tensor, "W T"]) -> Float64[np.ndarray, "J"]:
     return total / np.bincount(step)
 
 
-def find_peaks(surprise: Surprise, count: int, apart: float = 1.0) -> list[int]:
-    """Return the most surprising time steps, the first one most, at least `apart` seconds from each other."""
+def find_peaks(surprise: Surprise, count: int, distance: float = 1.0) -> list[int]:
+    """Return the most surprising time steps, the first one most, at least `distance` seconds from each other."""
     chosen: list[int] = []
     for step in np.argsort(-surprise.score, kind="stable").tolist():
-        if all(abs(surprise.time[step] - surprise.time[other]) >= apart for other in chosen):
+        if all(abs(surprise.time[step] - surprise.time[other]) >= distance for other in chosen):
             chosen.append(step)
         if len(chosen) == count:
             break

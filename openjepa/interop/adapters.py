@@ -20,6 +20,8 @@ from openjepa.interop.huggingface import is_huggingface_folder
 from openjepa.interop.imported import IMAGENET_MEAN_STD
 from openjepa.interop.load import load
 from openjepa.interop.pretrained import LAST_LAYERS, LayerFeatures, PretrainedEncoder
+from openjepa.interop.vjepa2 import MODEL_TYPE as VJEPA2
+from openjepa.interop.vjepa2 import is_vjepa2_folder
 from openjepa.modalities.image import Image
 
 
@@ -35,7 +37,7 @@ def load_any(spec: str, which: str = "") -> PretrainedEncoder:
     if not spec.strip():
         raise UserError("the run is empty: give the folder of a run or an encoder, . for the working folder")
     folder = Path(spec)
-    if folder.is_file() or (folder.is_dir() and not is_huggingface_folder(folder)):
+    if folder.is_file() or (folder.is_dir() and (is_vjepa2_folder(folder) or not is_huggingface_folder(folder))):
         return dataclasses.replace(load(folder, which), name=folder.name)
     if which:
         raise UserError(f"{spec} has only one encoder: omit --encoder")
@@ -66,7 +68,7 @@ def from_function(module: str, function: str) -> PretrainedEncoder:
 
 
 def from_huggingface(source: str, name: str) -> PretrainedEncoder:
-    """Load a vision transformer of Hugging Face: I-JEPA, ViT, ViT-MAE, DINOv2 and similar.
+    """Load a transformer of Hugging Face: I-JEPA, V-JEPA 2, ViT, ViT-MAE, DINOv2 and similar.
 
     Its final norm is applied to each of the last four blocks, as in VISSL. The pooled feature is the class token; for
     I-JEPA, which has none (token 0 is a patch), the mean over patches. Images are normalized as its processor states.
@@ -74,9 +76,11 @@ def from_huggingface(source: str, name: str) -> PretrainedEncoder:
     Differs: for I-JEPA, whose published processors state 0.5, with ImageNet's mean and std, which training used.
     """
     try:
-        from transformers import AutoImageProcessor, AutoModel
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel
     except ImportError as error:
         raise UserError("Hugging Face encoders need an extra: pip install 'openjepa[hf]'") from error
+    if AutoConfig.from_pretrained(source).model_type == VJEPA2:
+        return load(name)
     network = AutoModel.from_pretrained(source)
     mean_std = IMAGENET_MEAN_STD
     if network.config.model_type != "ijepa":

@@ -17,7 +17,9 @@ from openjepa.interop.official import write_official
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.programs import write_onnx, write_torch_program
 from openjepa.interop.timm import write_timm
+from openjepa.interop.vjepa2 import write_vjepa2
 from openjepa.modalities.image import Image
+from openjepa.modalities.video import Video
 from openjepa.nn.vit import ViT
 from openjepa.training.locations import map_roots
 from openjepa.training.run_folder import (
@@ -61,7 +63,12 @@ class ExportJob(NamedTuple):
 
 
 def export_huggingface(job: ExportJob) -> str:
-    """Write a folder of Hugging Face's ijepa; return a note for the user, as every exporter does."""
+    """Write a folder of Hugging Face's ijepa or vjepa2; return a note for the user, as every exporter does."""
+    if isinstance(job.encoder.modality, Video):
+        if job.head:
+            raise UserError("Hugging Face's vjepa2 has no linear classifier on mean features: leave out --head")
+        has_predictor = write_vjepa2(job.encoder, job.folder)
+        return f"for AutoModel and AutoVideoProcessor{'' if has_predictor else ', without a predictor'}"
     check_representable(job.encoder, "Hugging Face's ijepa")
     write_huggingface(job.encoder.encoder.state_dict(), job.encoder, job.folder, job.head)
     return f"for AutoModel{'ForImageClassification' if job.head else ''} and AutoImageProcessor"

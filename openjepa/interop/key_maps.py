@@ -26,7 +26,7 @@ class KeyMap(NamedTuple):
     block: str  # name of a transformer block, with {} for its number
     parts: dict[str, tuple[str, ...]]  # our module within a block -> their modules
     modules: dict[str, str]  # our module outside of blocks -> their module
-    table: str  # fixed sine-cosine positional embedding, which we compute
+    table: str  # fixed sine-cosine positional embedding, which we compute; empty: positions are rotary
     tensors: tuple[str, ...] = ()  # parameters outside of modules, with the same name in both
     stem: str = "patch_embed.proj"  # our module that is applied first
 
@@ -45,9 +45,9 @@ class KeyMap(NamedTuple):
         }
         return parameters | {name: (name,) for name in self.tensors}
 
-    def to_external(self, state: StateDict, table: Float[Tensor, "1 N D"]) -> StateDict:
-        """Return our tensors and the positional embedding under the other project's names."""
-        renamed = {self.table: table}
+    def to_external(self, state: StateDict, table: Float[Tensor, "1 N D"] | None = None) -> StateDict:
+        """Return our tensors and the positional embedding, if there is one, under the other project's names."""
+        renamed = {} if table is None else {self.table: table}
         for own, external in self.names(count_blocks(state, "blocks.{}")).items():
             renamed |= dict(zip(external, state[own].chunk(len(external)), strict=True))
         return {name: x.contiguous() for name, x in renamed.items()}
@@ -155,25 +155,30 @@ def check_and_rename(
     Raises:
         UserError: a tensor (the first is named) is missing, unknown or of another shape; or positions are trained.
     """
-    own = {name: torch.empty(x.shape, device="meta") for name, x in network.state_dict().items()}
-    expected = {name: tuple(x.shape) for name, x in key_map.to_external(own, table).items()}
-    actual = {name: tuple(x.shape) for name, x in state.items()}
-    for name in sorted(expected.keys() | actual.keys()):
-        if name not in actual:
-            raise UserError(f"{source} is incomplete: {name} ({format_shape(expected[name])}) is missing")
-        if name not in expected:
-            raise UserError(f"{source} has {name} ({format_shape(actual[name])}), which is not part of I-JEPA")
-        if actual[name] != expected[name]:
-            raise UserError(
-                f"{source}: {name} has the shape {format_shape(actual[name])}, "
-                f"but the other tensors require {format_shape(expected[name])}"
-            )
+    check_tensors(state, key_map.to_external(empty_tensors(network), table), source)
     external = state[key_map.table]
     if (external.float() - table).abs().max() > (1e-4 if external.dtype == torch.float32 else 1e-2):
         raise UserError(
             f"{source}: {key_map.table} is not the sine-cosine table of its grid; trained positions are not supported"
         )
     return key_map.from_external(state)
+
+
+def empty_tensors(network: nn.Module) -> StateDict:
+    """Return tensors of the same names and shapes without values."""
+    return {name: torch.empty(x.shape, device="meta") for name, x in network.state_dict().items()}
+
+
+def check_tensors(actual: StateDict, expected: StateDict, source: str, project: str = "I-JEPA") -> None:
+    """Raise UserError, which names the first, if a tensor is missing, unknown or of another shape than expected."""
+    for name in sorted(expected.keys() | actual.keys()):
+        shapes = [format_shape(tuple(each[name].shape)) if name in each else "" for each in (actual, expected)]
+        if name not in actual:
+            raise UserError(f"{source} is incomplete: {name} ({shapes[1]}) is missing")
+        if name not in expected:
+            raise UserError(f"{source} has {name} ({shapes[0]}), which is not part of {project}")
+        if shapes[0] != shapes[1]:
+            raise UserError(f"{source}: {name} has the shape {shapes[0]}, but the other tensors require {shapes[1]}")
 
 
 def format_shape(shape: tuple[int, ...]) -> str:

@@ -12,6 +12,7 @@ from openjepa.interop.official import LICENSE, read_official
 from openjepa.interop.pretrained import PretrainedEncoder, load_run
 from openjepa.interop.programs import ONNX_FILE, PROGRAM_FILE
 from openjepa.interop.timm import is_timm_folder, read_timm
+from openjepa.interop.vjepa2 import is_vjepa2_folder, read_vjepa2
 from openjepa.training.device import choose_device
 
 HUB_PREFIX = "hf:"
@@ -45,7 +46,9 @@ def load_imported(source: str, options: ImportOptions) -> ImportedWeights | None
         name = source.removeprefix(HUB_PREFIX)
         imported = load_imported_folder(download_from_hub(name), options)
         if imported is None:
-            raise UserError(f"{source} has no I-JEPA weights: it needs config.json and model.safetensors")
+            raise UserError(
+                f"{source} has no weights of I-JEPA or V-JEPA 2: it needs config.json and model.safetensors"
+            )
         license = imported.provenance.license or (LICENSE if name.startswith(PUBLISHED_PREFIXES) else "")
         return imported._replace(provenance=dataclasses.replace(imported.provenance, source=source, license=license))
     path = Path(source)
@@ -70,7 +73,7 @@ def load_imported_folder(folder: Path, options: ImportOptions) -> ImportedWeight
                 f"{folder} holds a program, {program}, which cannot be loaded as weights: give its source instead"
             )
     if is_huggingface_folder(folder):
-        return read_huggingface(folder, options)
+        return read_vjepa2(folder, options) if is_vjepa2_folder(folder) else read_huggingface(folder, options)
     return read_timm(folder, options) if is_timm_folder(folder) else None
 
 

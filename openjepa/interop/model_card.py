@@ -13,6 +13,7 @@ from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.raw_values import range_text
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.modalities.video import Video
 from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain
 
@@ -23,6 +24,14 @@ from transformers import AutoImageProcessor, AutoModel
 processor, model = AutoImageProcessor.from_pretrained("{folder}"), AutoModel.from_pretrained("{folder}")
 patches = model(**processor(image, return_tensors="pt")).last_hidden_state  # (1, {patches}, {width}), no class token
 features = patches.mean(1)
+```""",
+    "hf of video": """```python
+from transformers import AutoModel, AutoVideoProcessor
+
+processor, model = AutoVideoProcessor.from_pretrained("{folder}"), AutoModel.from_pretrained("{folder}")
+frames = processor(video, return_tensors="pt")["pixel_values_videos"]  # of a video as an array (F, H, W, 3)
+tubelets = model(frames, skip_predictor=True).last_hidden_state  # (1, {patches}, {width})
+features = tubelets.mean(1)
 ```""",
     "timm": """```python
 import timm
@@ -54,6 +63,7 @@ features = openjepa.load("{folder}").features("{example}")  # (1, {width}), mean
 def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str, run: Path, results: str) -> str:
     """Return the model card in Markdown, with the front matter that the Hugging Face hub reads."""
     images, kind = plural_of(encoder.modality) == "images", modality_name(encoder.modality)
+    is_video = isinstance(encoder.modality, Video)
     libraries = {"hf": "transformers", "timm": "timm"}
     front = [f"license: {license}"] if license else []
     front += [f"library_name: {libraries[form]}"] if form in libraries else []
@@ -65,7 +75,7 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
         "---\n" + "\n".join(front) + "\n---",
         f"# {markdown_name(run.name or 'encoder')}",
         f"An encoder of {'images' if images else kind} trained without labels by a joint-embedding predictive "
-        "architecture (I-JEPA, arXiv 2301.08243).",
+        f"architecture ({'V-JEPA, arXiv 2404.08471' if is_video else 'I-JEPA, arXiv 2301.08243'}).",
         "\n".join(f"* {fact}" for fact in facts),
         "## Use",
         format_usage(encoder, form, folder),
@@ -80,7 +90,7 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
 def format_usage(encoder: PretrainedEncoder, form: str, folder: Path) -> str:
     """Return an example of how to use the weights, in Python."""
     data, program = encoder.data, encoder.modality if isinstance(encoder.modality, Exports) else None
-    return USAGE[form].format(
+    return USAGE["hf of video" if form == "hf" and isinstance(data, Video) else form].format(
         folder=folder,
         patches=data.layout.count,
         width=encoder.encoder.dim,

@@ -29,6 +29,8 @@ KEY_MAPS = {"target": TIMM, "context": TIMM, "predictor": OFFICIAL_PREDICTOR}
 
 PREFIX = "module."
 
+VIDEO_STEM_AXES = 5  # of the weight of a convolution over time, rows and columns
+
 ALLOWED_GLOBALS = frozenset(  # the only names that a list of tensors needs
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
     | {f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Bool", "Byte")}
@@ -55,6 +57,11 @@ def read_official(file: Path, options: ImportOptions) -> ImportedWeights:
     if not states.keys() & {"target", "context"}:
         raise UserError(
             f"{file} is not an I-JEPA checkpoint: it has {', '.join(map(str, content))[:80]}, but no encoder"
+        )
+    if any(x.ndim == VIDEO_STEM_AXES for state in states.values() for x in state.values()):
+        raise UserError(
+            f"{file} holds networks of video, whose tensors do not say which positions they were trained with: give "
+            "V-JEPA 2's folder of Hugging Face, such as hf:facebook/vjepa2-vitl-fpc64-256"
         )
     notes = ()
     if "target" not in states:

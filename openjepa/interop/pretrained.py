@@ -178,12 +178,17 @@ class PretrainedEncoder:
 
     @torch.no_grad()
     def predict(
-        self, source: Any, context: PatchIndices, targets: PatchIndices | Sequence[Sequence[int]]
+        self,
+        source: Any,
+        context: PatchIndices,
+        targets: PatchIndices | Sequence[Sequence[int]],
+        mask_token: int = 0,
     ) -> Float[Tensor, "M T D"]:
         """Predict the features at `targets`, one block of tokens (T) or several (M, T), from the `context` tokens.
 
         Patches are numbered in raster order, windows from the first. Compare with `layer_norm` of the features there:
-        the training target. Raises UserError if the weights come without a predictor.
+        the training target. `mask_token` chooses one of V-JEPA's: 0 was trained on small blocks, 1 on large ones.
+        Raises UserError if the weights come without a predictor.
         """
         if self.predictor is None or not isinstance(self.config.method, JEPA):
             raise UserError(
@@ -197,7 +202,8 @@ class PretrainedEncoder:
                 raise UserError(f"patches are numbered from 0 to {count - 1}: give some for context and for targets")
         blocks = outputs if outputs.ndim == 2 else outputs[None]
         (encoded,) = self.encoder(tokens.take(inputs.flatten()[None]))
-        return self.predictor(encoded, where=tokens.pos[:, blocks])[0, :, :, : self.target_dim].float().cpu()
+        predicted = self.predictor(encoded, tokens.pos[:, blocks], mask_sets=(mask_token,))
+        return predicted[0, :, :, : self.target_dim].float().cpu()
 
     @property
     def target_dim(self) -> int:

@@ -25,6 +25,7 @@ from openjepa.data.file_labels import FileLabels
 from openjepa.data.normalization import measure_mean_std
 from openjepa.data.video_baselines import frame_differences, middle_frame, raw_pixels
 from openjepa.data.video_controls import repeat_middle_frame, reverse_time, shuffle_frames
+from openjepa.data.video_doctor import VideoFacts, examine_videos
 from openjepa.data.video_files import VideoArray, VideoFiles
 from openjepa.data.video_formats import CONTAINER_SUFFIXES
 from openjepa.data.video_inputs import VideoInput, evaluation_clip, iter_videos, read_small
@@ -225,6 +226,10 @@ class Video:
         step = "one after the other" if self.stride == 1 else f"{self.stride} apart"
         pace = f"{self.fps:g} per second" if self.fps else step if self.stride else "spread over the file"
         return f"{self.frames} frames ({pace}) of {self.size[0]}×{self.size[1]} px, tubelet {self.tubelet}×{self.patch}"
+
+    def inspect(self, paths: list[str], workers: int) -> Iterator[VideoFacts]:
+        """Yield frames, size, hash and problems of every video."""
+        return examine_videos(paths, workers, self.channels)
 
     def baselines(self) -> dict[str, Callable[[UInt8[Tensor, "B F C H W"]], Float[Tensor, "B K"]]]:
         """Return pixels of the clip, of its middle frame, and differences of its frames, at low resolution."""

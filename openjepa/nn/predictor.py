@@ -92,7 +92,8 @@ class Predictor(nn.Module):
         mask_tokens: int = 1,
     ):
         super().__init__()
-        self.dim, self.head_dim, self.positions = dim, dim // num_heads, positions
+        self.dim, self.head_dim = dim, dim // num_heads
+        self.positions: Positions = positions
         self.embed = Linear(input_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(mask_tokens, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))

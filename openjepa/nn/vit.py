@@ -93,7 +93,8 @@ class ViT(Encoder):
         positions: Positions = "sincos",
     ):
         super().__init__()
-        self.dim, self.depth, self.head_dim, self.positions = dim, depth, dim // num_heads, positions
+        self.dim, self.depth, self.head_dim = dim, depth, dim // num_heads
+        self.positions: Positions = positions
         self.patch_embed = tokenizer
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)

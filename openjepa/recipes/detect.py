@@ -18,19 +18,19 @@ from openjepa.data.walking import path_suffix, walk_files
 SAMPLED_FILES = 64  # files that are looked at
 
 
-def detect_modality(root: tuple[str, ...]) -> str:
+def detect_modality(root: tuple[str, ...], skip_damaged: bool = False) -> str:
     """Return the name of the modality that reads most of the files below `root`.
 
     A few files of another kind, such as a table of labels beside images, do not matter. Without a file that any
     modality reads it is `image`, whose listing says what it looked for. Raises UserError if another modality reads
-    more than a quarter as many: the user then names one.
+    more than a quarter as many: the user then names one; or if an array is damaged, unless such are skipped.
     """
     modalities = {name: registry.find("modality", name) for name in registry.names("modality")}
     suffixes = frozenset().union(*(getattr(cls, "suffixes", ()) for cls in modalities.values()))
     readers: dict[str, list[str]] = {}  # modality -> its files
     for file in islice(sample_files(root, suffixes), SAMPLED_FILES):
         for name, cls in modalities.items():
-            if reads(cls, file):
+            if reads(cls, file, skip_damaged):
                 readers.setdefault(name, []).append(file)
     largest = max(map(len, readers.values()), default=0)
     candidates = [name for name, files in readers.items() if 4 * len(files) > largest]
@@ -52,14 +52,19 @@ def sample_files(root: tuple[str, ...], suffixes: frozenset[str]) -> Iterator[st
             yield from (file for file, _ in walk_files(str(path), suffixes | ARCHIVE_SUFFIXES))
 
 
-def reads(modality: Any, file: str) -> bool:
+def reads(modality: Any, file: str, skip_damaged: bool = False) -> bool:
     """Return whether a modality reads a file: its suffix fits and, of an array, type of value and number of axes."""
     suffix = path_suffix(file)
     if suffix in ARCHIVE_SUFFIXES:
         return getattr(modality, "archives", False)
     if suffix not in getattr(modality, "suffixes", ()):
         return False
-    return suffix != ".npy" or array_kind(file) in modality.arrays
+    try:
+        return suffix != ".npy" or array_kind(file) in modality.arrays
+    except UserError:
+        if skip_damaged:
+            return False
+        raise
 
 
 def array_kind(file: str) -> tuple[str, int]:

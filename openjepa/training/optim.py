@@ -27,6 +27,9 @@ class Optim:
     start_lr: float = 2e-4  # learning rate at the start of the warm-up
     final_lr: float = 1e-6  # learning rate at the end of the cosine decay
     warmup: float = 40 / 300  # fraction of the run in which the learning rate rises linearly from start_lr to lr
+    # length of the schedules after the warm-up, of the weight decay and of the EMA, as a multiple of the run: at 1.25
+    # (V-JEPA) the run stops before they end; 1: they end with the run
+    stretch: float = 1.0
     constant_fraction: float = 0.0  # fraction of the run at the peak, after the warm-up; 0: none (official code)
     weight_decay: float = 0.04  # weight decay at the start; of matrices, not of biases and norms
     final_weight_decay: float = 0.4  # weight decay at the end
@@ -51,6 +54,8 @@ class Optim:
                 f"got {self.warmup:g} and {self.constant_fraction:g}: "
                 "try --optim.warmup 0.1 --optim.constant-fraction 0.6"
             )
+        if not 1 <= self.stretch <= 100:
+            raise UserError(f"--optim.stretch must be between 1 and 100, got {self.stretch:g}: try --optim.stretch 1")
         for name in (*BOUNDED_BY_1, "weight_decay", "final_weight_decay", "clip"):
             value, upper = getattr(self, name), 1.0 if name in BOUNDED_BY_1 else 1e6
             if not 0 <= value <= upper or (value == 1 and name.startswith("beta")):
@@ -60,15 +65,17 @@ class Optim:
 
     def at(self, step: int, total: int) -> Hyperparameters:
         """Return learning rate, weight decay and EMA momentum of a step, counted from 0, of `total`."""
+        warmup, hold = round(self.warmup * total), round(self.constant_fraction * total)
+        total = round(self.stretch * total)
         return Hyperparameters(
             learning_rate(
                 step,
                 total,
-                round(self.warmup * total),
+                warmup,
                 self.start_lr,
                 self.lr,
                 self.final_lr,
-                round(self.constant_fraction * total),
+                hold,
             ),
             weight_decay(step, total, self.weight_decay, self.final_weight_decay, self.weight_decay_shape),
             ema_momentum(step, total, self.ema_momentum, self.final_ema_momentum, self.ema_rampup),

@@ -1,18 +1,19 @@
-"""Draw histograms of the sizes and aspect ratios of the images in a folder."""
+"""Draw histograms of the sizes and aspect ratios of the images or videos in a folder."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from openjepa.data.doctor import FileFacts
+from openjepa.data.doctor import Facts
 from openjepa.viz.canvas import write_png
 
 
-def draw_histograms(facts: list[FileFacts], file: Path) -> Path:
+def draw_histograms(facts: Sequence[Facts], file: Path) -> Path:
     """Write a PNG with histograms of the shorter side and of the aspect ratio, both on log scales; return its path."""
     decoded = [each for each in facts if each.width]
     figure = Figure(figsize=(8, 3), layout="constrained")

@@ -50,7 +50,7 @@ def draw_horizon(horizon: Horizon, name: str, out: Path) -> Path:
     draw_curves(axes, horizon.ahead, curves)
     title = f"{shorten(name, MAX_NAME)}: {horizon.context} time steps visible, {horizon.clips} clips"
     axes.set(xlabel=f"ahead, {horizon.unit}", ylabel="error / variance of features", title=title)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.35 * max(max(each) for each in curves.values()))  # room for the legend
     return write_png(figure, out)
 
 
@@ -59,5 +59,5 @@ def draw_curves(axes: Axes, x: list[float], curves: dict[str, list[float]]) -> N
     for name, values in curves.items():
         color, dashes = STYLES[name]
         axes.plot(x, values, dashes, color=color, linewidth=1.3, label=name, marker="o" if len(x) < 20 else "")
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="upper left", fontsize=8, ncols=2)
     axes.grid(alpha=0.25)

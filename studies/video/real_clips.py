@@ -5,7 +5,7 @@
 Five folds of three sequences. For each fold an encoder is trained without labels on the clips of the other twelve
 sequences, and probes are trained on their labels. Clips are read in two ways: spread evenly over a file, and with a
 fixed step of two frames. A fold takes the minutes of the argument for training and a few more for its probes. Finished
-folds are kept: call it again to resume, or to see the table; --minutes 0 measures the encoder before training alone.
+folds are kept: call it again to resume, or to see the table of the folds that are finished.
 """
 
 import argparse
@@ -66,6 +66,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument(
+        "--steps", type=int, default=0, help="of each fold, in place of the minutes: for a busy machine"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/real-clips"))
     parser.add_argument("--attentive", action="store_true", help="also train attentive probes, which takes longer")
     parser.add_argument("--threads", type=int, default=1)
@@ -114,7 +117,7 @@ def train(fold: int, options: argparse.Namespace) -> Path:
     base = tune_for_video(data)
     settings = dataclasses.replace(
         base, batch_size=32, seed=fold, threads=options.threads, workers=0, device="cpu", log_every=20, save_every=200,
-        report=False, resume="if-any", out=options.out / f"run{fold}", **length(options.minutes),
+        report=False, resume="if-any", out=options.out / f"run{fold}", **length(options),
     )  # fmt: skip
     assert isinstance(settings, Pretrain)
     if not (settings.out / "export" / "config.json").exists():
@@ -122,9 +125,9 @@ def train(fold: int, options: argparse.Namespace) -> Path:
     return settings.out
 
 
-def length(minutes: float) -> dict[str, Any]:
+def length(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that say how long to train."""
-    return {"budget": f"{minutes * 60:.0f}s"} if minutes else {"steps": 1}
+    return {"steps": options.steps} if options.steps else {"budget": f"{options.minutes * 60:.0f}s"}
 
 
 def measure(fold: int, run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -189,7 +192,13 @@ def report(results: list[dict[str, Any]], rows: dict[str, dict[str, str]]) -> No
         correct = torch.tensor([float(each) for each in right.values()])
         low, high = bootstrap_interval(correct, groups=groups)
         lines.append(
-            (protocol, features, probe, f"{100 * correct.mean():.1f} ({100 * low:.0f}–{100 * high:.0f})", len(right))
+            (
+                protocol,
+                features,
+                probe,
+                f"{100 * correct.mean():.1f} ({100 * low:.0f}–{100 * high:.0f})",
+                str(len(right)),
+            )
         )
     print_table(("clips", "features", "probe", "accuracy %", "clips tested"), lines, "real clips, six actions")
 

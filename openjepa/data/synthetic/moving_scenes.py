@@ -194,14 +194,19 @@ def pixel_centers(pixels: int) -> Float[Tensor, "2 H W"]:
 
 
 def write_clips(folder: Path, num_scenes: int, frames: int, pixels: int, seed: int, first: int = 0) -> None:
-    """Write clips as .npy files (frames, height, width, channels) like a user's, and a table of labels, labels.csv."""
+    """Write clips as .npy files (frames, height, width, channels) like a user's, and a table of labels, labels.csv.
+
+    Clips that are written to the same folder later are added to the table.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     scenes = render_clips(num_scenes, frames, pixels, seed, first)
-    rows = []
-    for number, clip in enumerate(scenes.clips, first):
-        np.save(folder / f"{number:06d}.npy", clip.permute(0, 2, 3, 1).numpy())
-    for row in range(num_scenes):
-        labels = [int(getattr(scenes, task)[row]) for task in TASKS]
-        rows.append([f"{first + row:06d}.npy", *("" if label < 0 else str(label) for label in labels)])
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([["file", *TASKS], *rows])
+    table = folder / "labels.csv"
+    header = [] if table.exists() else [["file", *TASKS]]
+    with table.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerows(header)
+        for row, clip in enumerate(scenes.clips):
+            name = f"{first + row:06d}.npy"
+            np.save(folder / name, clip.permute(0, 2, 3, 1).numpy())
+            labels = [int(getattr(scenes, task)[row]) for task in TASKS]
+            writer.writerow([name, *("" if label < 0 else label for label in labels)])

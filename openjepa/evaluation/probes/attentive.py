@@ -23,6 +23,7 @@ from openjepa.evaluation.evaluator import (
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes.finetune import warmup_cosine
 from openjepa.evaluation.probes.split import validation_split
+from openjepa.evaluation.stored_tokens import StoredTokens, store_tokens
 from openjepa.nn.init import initialize
 from openjepa.nn.pooling import AttentivePool
 
@@ -75,15 +76,16 @@ def attentive_probe(
     """Select the best point of the sweep on 10 % of the training data, retrain it on all of it, and predict.
 
     `labeled` holds indices of training samples and their labels, `test_index` indices of test samples. All heads of the
-    sweep train on the same tokens.
+    sweep train on the same tokens, which are computed once if they fit into memory.
     """
     index, label = labeled
+    tokens = train if augment else store_tokens(train, index)
     shuffled, validation, training = validation_split(len(label), seed)
 
     def fit(points: tuple[SweepPoint, ...], rows: Tensor) -> list[AttentiveClassifier]:
-        return fit_classifiers(train, index[rows], label[rows], classes, points, epochs or EPOCHS, seed, augment)
+        return fit_classifiers(tokens, index[rows], label[rows], classes, points, epochs or EPOCHS, seed, augment)
 
-    answers = predict_classes(train, index[validation], fit(sweep, training))
+    answers = predict_classes(tokens, index[validation], fit(sweep, training))
     scores = [float((answer == label[validation]).float().mean()) for answer in answers]
     best = scores.index(max(scores))
     (predicted,) = predict_classes(test, test_index, fit((sweep[best],), shuffled))
@@ -91,7 +93,7 @@ def attentive_probe(
 
 
 def fit_classifiers(
-    data: DatasetEncoder,
+    data: DatasetEncoder | StoredTokens,
     index: Int[Tensor, "R"],
     label: Int[Tensor, "R"],
     classes: int,
@@ -127,7 +129,7 @@ def fit_classifiers(
 
 @torch.no_grad()
 def predict_classes(
-    data: DatasetEncoder, index: Int[Tensor, "Q"], models: list[AttentiveClassifier]
+    data: DatasetEncoder | StoredTokens, index: Int[Tensor, "Q"], models: list[AttentiveClassifier]
 ) -> Iterator[Int[Tensor, "Q"]]:
     """Predict the classes of some samples with each model; the samples are encoded once."""
     answers: list[list[Tensor]] = [[] for _ in models]

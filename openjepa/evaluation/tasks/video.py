@@ -82,9 +82,10 @@ class Video:
                 f"--data.labels video-{self.option} holds out whole files: use --data.split groups, got {labeled.split}"
             )
         modality = replace_root(modality, labeled.root, labeled.eval_crop)
-        data = ThreadedDataset(BothDirections(modality.dataset(modality.listing())))
-        groups = data.dataset.groups
-        if len(groups.unique()) < 2:
-            raise UserError(f"--data.labels video-{self.option} needs at least 2 files, got {len(groups.unique())}")
-        folds = tuple(leave_group_out(groups, labeled.folds))
+        both = BothDirections(modality.dataset(modality.listing()))
+        if len(both.groups.unique()) < 2:
+            raise UserError(
+                f"--data.labels video-{self.option} needs at least 2 files, got {len(both.groups.unique())}"
+            )
+        data, folds = ThreadedDataset(both), tuple(leave_group_out(both.groups, labeled.folds))
         return Split(data, data, f"both directions of a file in one of {len(folds)} folds", folds)
