@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.video.reformatter
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
