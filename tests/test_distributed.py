@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ from openjepa.training.parallel import launch as distributed_launch
 from openjepa.training.parallel.launch import unreachable_ranks
 from openjepa.viz.report import write_report_at_end
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
-from tests.ranks import GUARDED, RUN, free_port, rank_environments, settings_argument, start_ranks
+from tests.ranks import GUARDED, RUN, rank_environments, settings_argument, start_ranks
 from tests.ready import Ready
 
 
@@ -152,7 +153,9 @@ mean, variance = global_mean_var(x)
 torch.save((x, mean, variance), r"{tmp_path}/" + str(dist.get_rank()))
 dist.destroy_process_group()
 """
-    port = str(free_port())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     processes = [
         Ready(
             code,
