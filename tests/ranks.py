@@ -1,9 +1,7 @@
 """Start a run of several processes as torchrun would start them on this machine."""
 
-import contextlib
 import json
 import os
-import random
 import socket
 from pathlib import Path
 
@@ -42,28 +40,17 @@ def start_ranks(settings: Pretrain, ranks: int = 2, code: str = RUN, capture_std
 
 def rank_environments(ranks: int) -> list[dict[str, str]]:
     """Return the environment variables of each process of a run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(port),
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
     }
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
-
-
-def free_port() -> int:
-    """Return a port that stays free between the stages of a run.
-
-    Parallel test workers take theirs from ranges of their own, outside the one from which the system gives out ports.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 20_000 + worker % 12 * 1_000
-    for port in random.sample(range(first, first + 1_000), 1_000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError(f"no free port from {first} to {first + 999}")
 
 
 def settings_argument(settings: Pretrain) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ from openjepa.training.parallel import launch as distributed_launch
 from openjepa.training.parallel.launch import unreachable_ranks
 from openjepa.viz.report import write_report_at_end
 from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
-from tests.ranks import GUARDED, RUN, free_port, settings_argument, start_ranks
+from tests.ranks import GUARDED, RUN, rank_environments, settings_argument, start_ranks
 from tests.ready import Ready
 
 
@@ -152,7 +153,9 @@ mean, variance = global_mean_var(x)
 torch.save((x, mean, variance), r"{tmp_path}/" + str(dist.get_rank()))
 dist.destroy_process_group()
 """
-    port = str(free_port())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     processes = [
         Ready(
             code,
@@ -339,6 +342,32 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(tiny):
     processes[1].send_signal(signal.SIGTERM)
     assert [process.wait(60) for process in processes] == [128 + signal.SIGTERM] * 2
     assert len(list_checkpoints(tiny.out / "checkpoints")) == 1
+
+
+def test_ranks_meet_in_one_group_after_another_even_if_rank_0_is_late_to_leave():
+    """As between the stages of a recipe: the other rank must not join what rank 0 is about to close."""
+    code = """
+import os, time, torch
+import torch.distributed as dist
+from datetime import timedelta
+from openjepa.training.parallel.launch import process_group
+destroy = dist.destroy_process_group
+def leave():
+    time.sleep(0.5 * (os.environ["RANK"] == "0"))
+    destroy()
+dist.destroy_process_group = leave
+for number in range(3):
+    with process_group(torch.device("cpu"), timedelta(seconds=15 + number)):
+        x = torch.ones(1) * (dist.get_rank() + number)
+        dist.all_reduce(x)
+        assert x.item() == 1 + 2 * number
+"""
+    processes = [Ready(code, env=each) for each in rank_environments(2)]
+    try:
+        assert [process.wait(40) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_rank_that_is_gone(tiny):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import os
 import sys
 import threading
@@ -16,6 +17,12 @@ import torch
 import torch.distributed as dist
 
 from openjepa.core.errors import UserError
+
+GROUP_NUMBERS = itertools.count()  # of the groups that this process has joined, one after another
+
+StoreAddress = tuple[str, str, str, int]  # host, port, this rank and the number of ranks, as in the environment
+
+STORES: dict[StoreAddress, dist.Store] = {}  # of this process
 
 ROLL_CALL_SECONDS = 10.0  # how long ranks have to answer a roll call, after another rank has failed
 
@@ -53,22 +60,35 @@ def process_group(device: torch.device, timeout: timedelta | None = None) -> Ite
 
 
 def join_process_group(device: torch.device, timeout: timedelta | None) -> tuple[dist.Store, int, int]:
-    """Connect to the other ranks and return the store, this rank and the number of ranks.
+    """Connect to the other ranks and return the group's store, this rank and the number of ranks.
 
     Raises UserError if they cannot connect.
     """
-    ranks = int(os.environ["WORLD_SIZE"])
+    ranks, rank = int(os.environ["WORLD_SIZE"]), os.environ.get("RANK", "")
     try:
-        store, rank, _ = next(iter(dist.rendezvous("env://", timeout=timeout or timedelta(minutes=5))))
+        address = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", ""), rank, ranks
+        whole = open_store(address, timeout or timedelta(minutes=5))
+        store = dist.PrefixStore(f"group {next(GROUP_NUMBERS)}", whole)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        own = dist.PrefixStore("group", store)
-        dist.init_process_group(backend, timeout=timeout, store=own, rank=rank, world_size=ranks)
+        own = dist.PrefixStore("members", store)
+        dist.init_process_group(backend, timeout=timeout, store=own, rank=int(rank), world_size=ranks)
     except (dist.DistError, ValueError) as error:
         raise UserError(
             f"WORLD_SIZE is {ranks}, but the processes could not connect ({str(error).splitlines()[0]}): "
             "start them with torchrun, or unset WORLD_SIZE"
         ) from error
-    return store, rank, ranks
+    return store, int(rank), ranks
+
+
+def open_store(address: StoreAddress, timeout: timedelta) -> dist.Store:
+    """Connect to the store of rank 0, which lasts as long as its process: all groups of a process share it.
+
+    With a store for each group, a rank that is early could connect to the one that rank 0 is about to close.
+    """
+    if address not in STORES:
+        STORES[address], _, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
+    STORES[address].set_timeout(timeout)
+    return STORES[address]
 
 
 def unreachable_ranks(store: dist.Store, rank: int, ranks: int) -> list[int]:
