@@ -1,7 +1,7 @@
 """Is a foreign second in a clip the most surprising one? Splice clips of a folder, and count.
 
     python benchmarks/surprise.py --out runs/surprise --steps 300                   trains on rendered clips first
-    python benchmarks/surprise.py --run runs/clips --clips clips/ --second 12 --stride 1
+    python benchmarks/surprise.py --run runs/clips --clips clips/ --second 12
 
 A second of another clip replaces a second of a clip, at a random place after the first window of context. Counted is
 how often the most surprising time step has a frame of the foreign second, and how often the most surprising second
@@ -67,7 +67,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--second", type=int, default=SECOND, help="frames of a second of the clips")
-    parser.add_argument("--stride", type=int, default=0)
+    parser.add_argument("--stride", type=int, default=2, help="of a window: it should last two seconds or more")
     parser.add_argument("--context", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

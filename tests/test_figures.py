@@ -317,7 +317,7 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("kind", [kind for kind in FIGURES if kind != "track"])  # of clips alone
 def test_a_figure_has_the_same_bytes_twice(kind, run, tmp_path):
     if kind == "map":
         pytest.importorskip("plotly", reason="plotly is not installed: pip install 'openjepa[show]'")

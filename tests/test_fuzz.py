@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import fuzz
+from benchmarks import fuzz, fuzz_video
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import sha256_of_file, write_durable
@@ -25,6 +25,12 @@ def test_mutated_files_are_refused_or_read_as_before(kind, cases, tmp_path):
     outcomes = run_cases(cases, kind(tmp_path, seed=1), tmp_path / "notes")
     assert outcomes.keys() <= kind.accepted, outcomes
     assert len(outcomes) > 1 and sum(outcomes.values()) == cases
+
+
+def test_mutated_videos_are_refused_or_decoded_and_the_doctor_agrees(tmp_path):
+    pytest.importorskip("av", reason="video files need PyAV: pip install 'openjepa[video]'")
+    outcomes = run_cases(40, fuzz_video.Videos(tmp_path, seed=2), tmp_path / "notes")
+    assert outcomes.keys() == fuzz_video.Videos.accepted and sum(outcomes.values()) == 40, outcomes
 
 
 def test_the_harness_detects_a_crash_a_slow_case_and_an_error(tmp_path, monkeypatch):

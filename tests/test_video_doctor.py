@@ -38,7 +38,7 @@ def findings_of(folder: Path, **options) -> dict[str, list[str]]:
 def test_good_videos_have_no_findings_and_a_summary(clean, capsys):
     assert findings_of(clean) == {}
     output = capsys.readouterr().out
-    assert "5 of 5 files are usable videos" in output and "no problems found" in output
+    assert "5 of 5 files are usable clips" in output and "no problems found" in output
     for words in ("frames per second", "1 h264", "1 vp8", "1 mpeg1video"):
         assert words in output or words.replace("1 h264", "2 h264") in output
 
@@ -113,6 +113,7 @@ def test_folders_of_frames_are_examined_as_clips(tmp_path):
     assert findings_of(tmp_path / "data") == {"sizes differ": ["walk/b"], "undecodable": ["run/c"]}
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(clean):
     files = sorted(map(str, clean.iterdir()))
     assert list(examine_videos(files, 2)) == list(examine_videos(files, 1)) == [examine_video(each) for each in files]
@@ -120,7 +121,7 @@ def test_processes_change_nothing(clean):
 
 def test_the_modality_is_known_from_the_files(clean, tmp_path, capsys):
     assert main(["doctor", str(clean), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
-    assert "usable videos" in capsys.readouterr().out
+    assert "usable clips" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "doctor.json").read_text())["files"] == 5
 
 

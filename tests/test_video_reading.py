@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from openjepa.core.errors import UserError
 from openjepa.data import video_streams
 from openjepa.data.image_opening import Undecodable
+from openjepa.data.video_folders import ArrayFrames
 from openjepa.data.video_formats import is_video
 from openjepa.data.video_index import number_frames, split_runs, stack_packets
 from openjepa.data.video_io import INDEXES, open_frames
@@ -220,7 +221,7 @@ def test_arrays_are_mapped_and_not_read(axes, tmp_path):
     clip = np.stack([numbered_frame(number) for number in range(10)])
     np.save(tmp_path / "clip.npy", clip[..., 0] if axes == 3 else clip)
     with open_frames(str(tmp_path / "clip.npy"), 3) as frames:
-        assert isinstance(frames.array, np.memmap)
+        assert isinstance(frames, ArrayFrames) and isinstance(frames.array, np.memmap)
         assert [number_of(each) for each in frames.read([0, 7])] == [0, 7]
 
 

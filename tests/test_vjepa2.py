@@ -25,9 +25,10 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.video import Video
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
+from openjepa.recipes.auto import AutoConfig, start_from_run
 from openjepa.recipes.registry import load_recipe, make_recipe
-from openjepa.training.config import Pretrain
-from openjepa.training.run_folder import ENCODER_FILE, PREDICTOR_FILE, Provenance, write_weights
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.run_folder import ENCODER_FILE, PREDICTOR_FILE, Provenance, initialize_from, write_weights
 from openjepa.training.stages import Stages
 from tests.conftest import replace
 
@@ -331,3 +332,18 @@ def test_v_jepa_2_holds_its_learning_rate_and_decays_it_in_the_second_stage():
     assert second.optim.at(11_999, 12_000).lr == pytest.approx(1e-6, rel=1e-3)
     assert {each.optim.at(step, each.steps).momentum for each in (first, second) for step in (0, 9_999)} == {0.99925}
     assert (first.data.frames, second.data.frames, second.data.fps) == (16, 64, 4.0)
+
+
+def test_training_goes_on_from_imported_weights_with_two_masks(folder, tmp_path):
+    """Files of V-JEPA 2 have more mask tokens than a clip has masks: the first two are taken."""
+    convert(Convert(source=str(folder), out=tmp_path / "imported"))
+    chosen = AutoConfig(Pretrain(Video(root=("clips",)), JEPA(), Tube()), ("chosen otherwise",))
+    config = start_from_run(chosen, load_config(tmp_path / "imported"), tmp_path / "imported").config
+    assert config.data == replace(load(folder).data, root=("clips",)) and config.masks == Tube()
+    assert config.method == replace(
+        METHOD, encoder=load(folder).config.method.encoder, predictor=config.method.predictor
+    )
+    method = config.method.build(config.data)
+    assert initialize_from(method, tmp_path / "imported") == []
+    mask_tokens = load_file(folder / "model.safetensors")["predictor.embeddings.mask_tokens"]
+    assert torch.equal(method.predictor.mask_token, mask_tokens[:2, 0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import PurePosixPath
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -85,6 +85,11 @@ class Facts(Protocol):
     @property
     def dhash(self) -> int:
         """Return a hash that near duplicates share but for a few bits; 0: none."""
+        ...
+
+    @classmethod
+    def summarize(cls, facts: Sequence[Any]) -> list[tuple[str, ...]]:
+        """Return the rows of a table about all files, the first one its header; none without usable files."""
         ...
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from openjepa.data.image_opening import Undecodable
-from openjepa.data.video_index import MAX_FRAMES, NO_STAMP, FrameNumbers, number_frames, split_runs, stack_packets
+from openjepa.data.video_index import MAX_FRAMES, NO_STAMP, FrameOrder, number_frames, split_runs, stack_packets
 from openjepa.data.video_streams import FrameForm, OpenVideo, PixelReader, frame_form
 
 MIN_SKIP = 8  # packets that a seek must leave out to be quicker than decoding them
@@ -27,8 +27,8 @@ MAX_FAILING = 1000  # packets from the start without a frame that can be decoded
 class VideoIndex(NamedTuple):
     """What is known of a file after its packets were read and its first frame was decoded.   P packets"""
 
-    numbers: FrameNumbers
-    place: Int64[np.ndarray, "P 2"]  # position and size in bytes
+    order: FrameOrder
+    extent: Int64[np.ndarray, "P 2"]  # position and size in bytes
     stamps: Int64[np.ndarray, "P"]  # to seek
     form: FrameForm
     codec: str
@@ -58,12 +58,12 @@ def index_video(video: OpenVideo) -> VideoIndex:
     packets = stack_packets(rows)
     rate = float(video.stream.average_rate or video.stream.guessed_rate or 0)
     unit, is_avi = float(video.stream.time_base or 0), video.container.format.name == "avi"
-    numbers = number_frames(packets, unit, rate, bool(video.codec.has_b_frames), is_avi)
-    if form is None or not len(numbers.times):
+    order = number_frames(packets, unit, rate, bool(video.codec.has_b_frames), is_avi)
+    if form is None or not len(order.times):
         raise Undecodable(f"none of its {len(rows)} frames can be decoded: its {video.codec_name} data is damaged")
     stamps = np.where(packets.shown_at == NO_STAMP, packets.decoded_at, packets.shown_at)
     return VideoIndex(
-        numbers, packets.place, stamps, form, video.codec_name, rate, video.stream.frames, video.stated_seconds(),
+        order, packets.extent, stamps, form, video.codec_name, rate, video.stream.frames, video.stated_seconds(),
         video.damage,
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ class ContainerFrames:
 
     @property
     def times(self) -> Float64[np.ndarray, "N"]:
-        return self.index.numbers.times
+        return self.index.order.times
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,19 +105,19 @@ class ContainerFrames:
         """Decode the frames with these numbers, which are sorted and may repeat. Raises Undecodable."""
         check_clip_bytes(len(index), self.size, self.channels)
         pictures: dict[int, np.ndarray] = {}
-        wanted = sorted(set(index))
-        for start, frames in split_runs(self.index.numbers, wanted, MIN_SKIP):
+        needed = sorted(set(index))
+        for start, frames in split_runs(self.index.order, needed, MIN_SKIP):
             pictures |= self.decode_run(start, frames)
-        if missing := [frame for frame in wanted if frame not in pictures]:
+        if missing := [frame for frame in needed if frame not in pictures]:
             pictures |= self.decode_run(0, missing, fill=True)
-        if len(pictures) < len(wanted):
+        if len(pictures) < len(needed):
             raise Undecodable(f"none of its frames can be decoded: its {self.index.codec} data is damaged")
         return np.stack([pictures[frame] for frame in index])
 
-    def decode_run(self, start: int, wanted: list[int], fill: bool = False) -> dict[int, UInt8[np.ndarray, "H W C"]]:
+    def decode_run(self, start: int, needed: list[int], fill: bool = False) -> dict[int, UInt8[np.ndarray, "H W C"]]:
         """Decode frames from a packet on, up to the first that is missing; with `fill`, it is the one before it."""
-        pictures, pending, held = {}, deque(wanted), None
-        for number, frame in self.frames_from(start, set() if fill else set(wanted)):
+        pictures, pending, held = {}, deque(needed), None
+        for number, frame in self.frames_from(start, set() if fill else set(needed)):
             while pending and number > pending[0]:  # the decoder has left it out
                 if not fill:
                     return pictures
@@ -133,14 +133,14 @@ class ContainerFrames:
             pictures |= dict.fromkeys(pending, self.pixels.read(held))
         return pictures
 
-    def frames_from(self, start: int, wanted: set[int]) -> Iterator[tuple[int, Any]]:
+    def frames_from(self, start: int, needed: set[int]) -> Iterator[tuple[int, Any]]:
         """Yield number and frame of what is decoded from a packet on, in the order of display.
 
-        With wanted frames, others that no frame refers to are left out.
+        With needed frames, others that no frame refers to are left out.
         """
-        count, is_counted = 0, self.index.numbers.is_counted
+        count, is_counted = 0, self.index.order.is_counted
         for packet in self.numbered_packets(start):
-            is_wanted = packet is None or not wanted or is_counted or packet.pts in wanted
+            is_wanted = packet is None or not needed or is_counted or packet.pts in needed
             self.video.codec.skip_frame = "DEFAULT" if is_wanted else "NONREF"
             for frame in self.video.decode(packet):
                 yield (count if is_counted else -1 if frame.pts is None else frame.pts), frame
@@ -148,16 +148,16 @@ class ContainerFrames:
 
     def numbered_packets(self, start: int) -> Iterator[Any]:
         """Yield packets with their frames' numbers as time stamps, and at the end None, which flushes the decoder."""
-        numbers = self.index.numbers
-        for packet, number in zip(self.packets_from(start), numbers.frame[start:].tolist(), strict=False):
-            packet.pts, packet.dts = (None if numbers.is_counted else number), None
+        order = self.index.order
+        for packet, number in zip(self.packets_from(start), order.frame[start:].tolist(), strict=False):
+            packet.pts, packet.dts = (None if order.is_counted else number), None
             yield packet
         yield None
 
     def packets_from(self, start: int) -> Iterator[Any]:
         """Yield the packets of a file from one on: after a seek, or by counting where a seek does not lead there."""
-        position, size = self.index.place[start].tolist()
-        is_unique = (self.index.place == (position, size)).all(1).sum() == 1
+        position, size = self.index.extent[start].tolist()
+        is_unique = (self.index.extent == (position, size)).all(1).sum() == 1
         stamp = int(self.index.stamps[start])
         can_seek = start and position >= 0 and is_unique and stamp != NO_STAMP
         if can_seek and (packets := self.video.packets_at(stamp, (position, size))):

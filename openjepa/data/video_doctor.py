@@ -178,8 +178,8 @@ def decode_stream(frames: ContainerFrames) -> tuple[UInt8[np.ndarray, "N h w"], 
 def describe_missing(frames: ContainerFrames) -> str:
     """Say how much of a stream is missing by its header; empty if nothing is."""
     index, last = frames.index, float(frames.times[-1])
-    if index.declared > len(index.place):
-        return f"its header states {index.declared:,} frames, it has {len(index.place):,}"
+    if index.declared > len(index.extent):
+        return f"its header states {index.declared:,} frames, it has {len(index.extent):,}"
     if index.seconds > last + max(0.5, 0.1 * index.seconds):
         return f"its header states {index.seconds:.1f} seconds, its last frame is at {last:.1f}"
     return ""
@@ -192,7 +192,7 @@ def find_unusual_header(frames: ContainerFrames) -> Iterator[str]:
         yield "rotated"
     if index.form.is_stretched:
         yield "oblong pixels"
-    if not index.numbers.has_stamps:
+    if not index.order.has_stamps:
         yield "no time stamps"
 
 

@@ -106,8 +106,12 @@ class VideoFiles:
         except Undecodable:
             return [WHOLE_FILE]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
+        return self.computed_fingerprint
+
+    @cached_property
+    def computed_fingerprint(self) -> str:
         return compute_fingerprint(self.known_fingerprint)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ ANIMATION_SUFFIXES = frozenset({".gif", ".apng"})  # read with Pillow
 
 VIDEO_SUFFIXES = CONTAINER_SUFFIXES | ANIMATION_SUFFIXES | {".npy"}
 
-ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP"})  # of images, each of which may have several frames
+ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP"})  # of images that may have several frames
 
 TS_PACKET = 188  # bytes; each starts with the same byte
 
@@ -31,7 +31,7 @@ MAGIC = (  # format, its first bytes
 
 
 def video_format(first_bytes: bytes) -> str:
-    """Return the format of a video, an animated image or an array from its first bytes; "" if it is none of these."""
+    """Return the format of a video, an animated image or an array from its first bytes; "" of other files."""
     for name, magic in MAGIC:
         if first_bytes.startswith(magic):
             return name

@@ -23,14 +23,14 @@ NOT_DISPLAYED = -1  # the number of a packet that is decoded for others alone
 class Packets(NamedTuple):
     """What is known of each packet before any is decoded, in the order of the file."""
 
-    place: Int64[np.ndarray, "P 2"]  # position and size in bytes
+    extent: Int64[np.ndarray, "P 2"]  # position and size in bytes
     shown_at: Int64[np.ndarray, "P"]  # time stamp in units of the stream; NO_STAMP: missing
     decoded_at: Int64[np.ndarray, "P"]
     is_key: Bool[np.ndarray, "P"]  # decoding can start here
     is_hidden: Bool[np.ndarray, "P"]  # decoded, but never displayed
 
 
-class FrameNumbers(NamedTuple):
+class FrameOrder(NamedTuple):
     """Which packet holds which frame, and when frames are displayed."""
 
     frame: Int64[np.ndarray, "P"]  # of each packet; NOT_DISPLAYED
@@ -46,7 +46,7 @@ class FrameNumbers(NamedTuple):
         return int(before[-1]) if len(before) else 0
 
 
-def number_frames(packets: Packets, unit: float, rate: float, reorders: bool, is_avi: bool = False) -> FrameNumbers:
+def number_frames(packets: Packets, unit: float, rate: float, reorders: bool, is_avi: bool = False) -> FrameOrder:
     """Sort packets into the order of display; `unit`: seconds of a time stamp, `rate`: frames per second if missing.
 
     Without time stamps, the frames of a stream that does not reorder them are in the order of the file. AVI files have
@@ -60,8 +60,7 @@ def number_frames(packets: Packets, unit: float, rate: float, reorders: bool, is
     has_stamps = len(visible) > 0 and bool((stamps[visible] != NO_STAMP).all())
     if is_avi and reorders and bool((np.diff(stamps[visible]) >= 0).all()):
         has_stamps = False
-    order = np.argsort(stamps[visible], kind="stable") if has_stamps else np.arange(len(visible))
-    packet = visible[order]
+    packet = visible[np.argsort(stamps[visible], kind="stable")] if has_stamps else visible
     frame = np.full(len(stamps), NOT_DISPLAYED, np.int64)
     frame[packet] = np.arange(len(packet))
     times = np.arange(len(packet)) / (rate or DEFAULT_RATE)
@@ -69,7 +68,7 @@ def number_frames(packets: Packets, unit: float, rate: float, reorders: bool, is
         times = (stamps[packet] - stamps[packet[0]]).astype(np.float64) * unit
     is_counted = not has_stamps and reorders
     keys = np.flatnonzero(packets.is_key & ~packets.is_hidden & (not is_counted))
-    return FrameNumbers(frame, packet, keys, times, has_stamps, is_counted)
+    return FrameOrder(frame, packet, keys, times, has_stamps, is_counted)
 
 
 def stack_packets(rows: list[tuple[Any, ...]]) -> Packets:
@@ -78,15 +77,15 @@ def stack_packets(rows: list[tuple[Any, ...]]) -> Packets:
     return Packets(table[:, :2], table[:, 2], table[:, 3], table[:, 4] != 0, table[:, 5] != 0)
 
 
-def split_runs(numbers: FrameNumbers, frames: list[int], min_skip: int) -> list[tuple[int, list[int]]]:
+def split_runs(order: FrameOrder, frames: list[int], min_skip: int) -> list[tuple[int, list[int]]]:
     """Group sorted frames that are decoded in one go: (packet to start from, frames).
 
     A new run starts where a keyframe lets more than `min_skip` packets be left out.
     """
     runs: list[tuple[int, list[int]]] = []
     for frame in frames:
-        start = numbers.start_of(frame)
-        if runs and start <= numbers.packet[runs[-1][1][-1]] + min_skip:
+        start = order.start_of(frame)
+        if runs and start <= order.packet[runs[-1][1][-1]] + min_skip:
             runs[-1][1].append(frame)
         else:
             runs.append((start, [frame]))

@@ -6,6 +6,7 @@ K frames  N frames of the file  C channels  H height  W width
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
@@ -65,7 +66,7 @@ def count_frames(index: VideoIndex | AnimationIndex | FolderIndex) -> int:
     """Return the frames that an index numbers."""
     if isinstance(index, FolderIndex):
         return len(index.paths)
-    return len(index.times if isinstance(index, AnimationIndex) else index.place)
+    return len(index.times if isinstance(index, AnimationIndex) else index.extent)
 
 
 INDEXES: RecentValues[Any] = RecentValues(CACHED_FRAMES, count_frames)  # of this process, by path and version
@@ -82,12 +83,11 @@ def open_frames(path: str, channels: int) -> Frames:
     if address is None and Path(path).is_dir():
         index = INDEXES.get((path, *version_of(path, None)), lambda: index_folder(path, channels))
         return FolderFrames(index, channels)
-    stream = open_stream(path, address)
-    try:
-        return frames_of(path, address, stream, channels)
-    except BaseException:
-        stream.close()
-        raise
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_stream(path, address))
+        frames = frames_of(path, address, stream, channels)
+        stack.pop_all()  # the frames close the file
+        return frames
 
 
 def open_stream(path: str, address: MemberAddress | None) -> Stream:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -76,22 +78,42 @@ def refuse_to_open(url: str, flags: int, options: dict[str, str]) -> None:
     raise Undecodable(f"it refers to another file ({url}), which is not opened")
 
 
+class SeekableFile:
+    """A file for PyAV, in which a damaged header that leads before its start is damage and no error of the disk."""
+
+    def __init__(self, stream: Stream):
+        self.stream, self.read, self.tell = stream, stream.read, stream.tell
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.stream.seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise ValueError(f"a position outside the file, {offset}") from error
+
+
 class OpenVideo:
     """A container with its video stream, read by one thread."""
 
     def __init__(self, stream: Stream):
         self.file, self.errors, self.damage = stream, decode_errors(), ""
         self.container: Any = None
-        self.open()
+        self.start()
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Open the file at its start, also again."""
         self.close()
         self.file.seek(0)
+        open_container = import_av().open
         options = {"max_pixels": str(MAX_FRAME_PIXELS), "format_whitelist": FORMATS, "protocol_whitelist": "file"}
         try:
-            self.container = import_av().open(
-                self.file, options=options, metadata_errors="replace", buffer_size=BUFFER_BYTES, io_open=refuse_to_open
+            self.container = open_container(
+                SeekableFile(self.file),
+                options=options,
+                metadata_errors="replace",
+                buffer_size=BUFFER_BYTES,
+                io_open=refuse_to_open,
             )
         except self.errors as error:
             raise Undecodable(describe_error(error)) from error
@@ -99,6 +121,8 @@ class OpenVideo:
         self.codec = self.stream.codec_context
         check_frame_size(self.codec.width, self.codec.height)
         self.codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+        if self.codec_name == "mjpeg":  # else the lost part of a frame shows what memory held before
+            self.codec.options |= {"err_detect": "explode"}
         self.codec.thread_count = 1  # loader workers are processes
         self.is_fresh = True
 
@@ -139,10 +163,10 @@ class OpenVideo:
     def rewind(self) -> Iterator[Any]:
         """Yield all packets."""
         if not self.is_fresh:
-            self.open()
+            self.start()
         return self.packets()
 
-    def packets_at(self, stamp: int, place: tuple[int, int]) -> Iterator[Any] | None:
+    def packets_at(self, stamp: int, extent: tuple[int, int]) -> Iterator[Any] | None:
         """Return the packets from one time stamp, position and size on; None if a seek does not lead there."""
         self.is_fresh = False
         try:
@@ -151,9 +175,9 @@ class OpenVideo:
             return None
         packets = self.packets()
         for packet in packets:
-            if (packet.pos, packet.size) == place:
+            if (packet.pos, packet.size) == extent:
                 return prepend(packet, packets)
-            if packet.pos is not None and packet.pos > place[0]:
+            if packet.pos is not None and packet.pos > extent[0]:
                 return None
         return None
 

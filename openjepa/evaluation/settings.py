@@ -114,8 +114,9 @@ class Search:
 class Surprise:
     """Measure when a video does what a run's predictor does not expect, and list the most surprising moments.
 
-    A window slides over each file; each time step is predicted from those before. Writes a CSV file with the error of
-    every time step, and a figure, for each file.
+    A window slides over each file; each time step is predicted from those before. A window should be twice as long as
+    the moments to look for: a shorter one is as surprised by their end (--stride, --fps). Writes a CSV file with the
+    error of every time step, and a figure, for each file.
 
     Example: jepa surprise runs/clips street.mp4 --count 10
     """

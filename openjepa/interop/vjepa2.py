@@ -153,7 +153,7 @@ def read_video(folder: Path, config: dict[str, Any]) -> tuple[Video, tuple[str, 
 
 
 def read_pace(processor: dict[str, Any]) -> tuple[int, float, tuple[str, ...]]:
-    """Return stride and frames per second of clips, one of which is 0, with a note if the processor states none."""
+    """Return stride and frames per second of clips (one is 0), with a note if the processor states none."""
     stride, fps = positive_int(processor, "frame_stride"), processor.get("fps", 0)
     if stride:
         return stride, 0.0, ()

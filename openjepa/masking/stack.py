@@ -31,8 +31,8 @@ def stack_masks(tokens: Tokens, features: Float[Tensor, "B N E"], masks: tuple[M
     without padding the mean loss is the same.
     """
     shapes = {tuple(part if part is None else part.shape for part in mask) for mask in masks}
-    numbers = tuple(range(len(masks)))
-    groups = [numbers] if len(shapes) == 1 else [(number,) for number in numbers]
+    every = tuple(range(len(masks)))
+    groups = [every] if len(shapes) == 1 else [(index,) for index in every]
     return [stack_equal_masks(tokens, features, masks, group) for group in groups]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from openjepa.core.errors import UserError
 from openjepa.data.image_io import Undecodable, read_image_file
 from openjepa.data.image_values import form_of
 from openjepa.masking.official import Official
+from openjepa.masking.tube import Tube
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.modalities.video import Video
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import VIT_SIZES, ViTConfig
 from openjepa.recipes.image_small import small_jepa, small_objective, small_schedule, tune_for_folders
@@ -92,17 +94,34 @@ def choose_for_modality(name: str, root: tuple[str, ...]) -> AutoConfig:
 
 
 def start_from_run(chosen: AutoConfig, run: Pretrain, folder: Path) -> AutoConfig:
-    """Take the networks, image size and masks from the run whose weights a new run starts from (--init-from).
+    """Take the networks, size and masks from the run whose weights a new run starts from (--init-from).
 
     Official masks are the exception: they require larger grids than most folders get. Flags still change everything.
     """
-    if not isinstance(run.data, Image):
+    if not isinstance(run.data, Image | Video) or type(run.data) is not type(chosen.config.data):
         return chosen
     data = dataclasses.replace(run.data, root=chosen.config.data.root)
-    masks = chosen.config.masks if isinstance(run.masks, Official) else run.masks
-    config = dataclasses.replace(chosen.config, data=data, method=run.method, masks=masks)
+    method, masks = first_two_masks(run.method, run.masks)
+    masks = chosen.config.masks if isinstance(masks, Official) else masks
+    config = dataclasses.replace(chosen.config, data=data, method=method, masks=masks)
+    if isinstance(data, Video):
+        return AutoConfig(config, (f"networks, clips and masks from {folder}: {data.describe()}",))
     geometry = f"networks and image size from {folder}: {data.size[0]}×{data.size[1]} pixels"
     return AutoConfig(config, (geometry, *chosen.reasons[2:]))
+
+
+def first_two_masks(method: Any, masks: Any) -> tuple[Any, Any]:
+    """Return V-JEPA's two masks of a clip for networks with more mask tokens, others unchanged.
+
+    The files of V-JEPA 2 have two mask tokens for each source of clips that it was trained on.
+    """
+    if not isinstance(masks, Tube) or not isinstance(method, JEPA) or len(masks.blocks) <= len(Tube.blocks):
+        return method, masks
+    if masks.blocks != (Tube.blocks * len(masks.blocks))[: len(masks.blocks)]:
+        return method, masks
+    predictor = dataclasses.replace(method.predictor, mask_tokens=len(Tube.blocks))
+    masks = dataclasses.replace(masks, blocks=Tube.blocks, scale=masks.scale[: len(Tube.blocks)])
+    return dataclasses.replace(method, predictor=predictor), masks
 
 
 def cpu_config(data: Image, count: int, time: float, threads: int = 0) -> AutoConfig:

@@ -47,7 +47,7 @@ def vjepa2_config(size: str, heads: int, *, pixels: int = 256) -> Stages:
 
     `pixels` is the size in the second stage; the first has 256.
     """
-    encoder = ViTConfig(**VIT_SIZES[size] | {"num_heads": heads}, positions="rope_vjepa2")
+    encoder = dataclasses.replace(ViTConfig(**VIT_SIZES[size]), num_heads=heads, positions="rope_vjepa2")
     first = Pretrain(
         data=dataclasses.replace(clips(256), stride=0, fps=4.0),
         method=JEPA(encoder, PredictorConfig(dim=384, depth=12, num_heads=12, mask_tokens=2), loss="l1"),

@@ -35,6 +35,7 @@ ENCODER_FILE, PROVENANCE_FILE = "encoder.safetensors", "about.json"
 CONTEXT_FILE, PREDICTOR_FILE = "context_encoder.safetensors", "predictor.safetensors"  # optional in an export
 
 CONTEXT_PREFIX, TARGET_PREFIX, PREDICTOR_PREFIX = "context_encoder.", "target_encoder.", "predictor."
+MASK_TOKEN = f"{PREDICTOR_PREFIX}mask_token"
 
 DEFAULT_ENCODER = "target"  # name of the encoder in exports that do not say it
 
@@ -178,7 +179,8 @@ def read_valid_checkpoint(path: Path) -> Checkpoint:
 def initialize_from(method: Any, folder: Path) -> list[str]:
     """Load the weights of another run that fit; describe each tensor or network that does not.
 
-    If the other run has only one encoder, as a masked autoencoder does, it also becomes the target encoder.
+    If the other run has only one encoder, as a masked autoencoder does, it also becomes the target encoder, and if it
+    has more mask tokens, the first ones are taken.
     Raises UserError if no weight of the encoder fits.
     """
     source, target = load_all_networks(folder), method.state_dict()
@@ -188,6 +190,8 @@ def initialize_from(method: Any, folder: Path) -> list[str]:
             for name, x in source.items()
             if name.startswith(CONTEXT_PREFIX)
         }
+    if MASK_TOKEN in source and MASK_TOKEN in target:
+        source[MASK_TOKEN] = source[MASK_TOKEN][: len(target[MASK_TOKEN])]
     fitting = {name: x for name, x in source.items() if name in target and target[name].shape == x.shape}
     method.load_state_dict({name: distribute_like(x, target[name]) for name, x in fitting.items()}, strict=False)
     if not has_prefix(fitting, *encoder_prefixes(method)):

@@ -26,7 +26,7 @@ from openjepa.evaluation.probes.attentive import EPOCHS, SWEEP, fit_classifiers,
 from openjepa.evaluation.probes.logistic import logistic_probe
 from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.stored_tokens import StoredTokens, store_tokens
-from openjepa.interop.pretrained import PretrainedEncoder, load_run
+from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
 from openjepa.modalities.video import Video
 from openjepa.recipes.video import tune_for_video
 from openjepa.training.budget import limit_to_budget
@@ -107,7 +107,7 @@ def measure_encoders(trained: PretrainedEncoder, labeled: MovingScenes, test: Mo
     """
     controlled = [each.encoder for each in controlled_encoders(trained) if each.trained]
     scores = []
-    for encoder in [trained, *controlled, trained.untrained()]:
+    for encoder in [trained, *controlled, untrained_encoder(trained.config)]:
         info(f"probing    {encoder.name}")
         train, held_out = (encode_clips(encoder, part.clips) for part in (labeled, test))
         for task in TASKS:
