@@ -52,7 +52,7 @@ def encode(file: Path, interval: int) -> None:
 
 def decode_whole(file: Path) -> None:
     """Decode a file from start to end into RGB."""
-    converter = av.video.reformatter.VideoReformatter()
+    converter = VideoReformatter()
     with av.open(str(file)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1

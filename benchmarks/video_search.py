@@ -63,7 +63,7 @@ def write_video(frames: np.ndarray, file: Path, variant: int) -> None:
     """Encode frames (F, H, W, 3) with a codec, a quality and a size."""
     codec, options, (height, width) = VARIANTS[variant % len(VARIANTS)]
     with av.open(str(file), "w") as container:
-        stream = container.add_stream(codec, rate=RATE, options=options)
+        stream: Any = container.add_stream(codec, rate=RATE, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for frame in frames:
             small = np.asarray(Pillow.fromarray(frame).resize((width, height)))
@@ -161,14 +161,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start, encoder = time.perf_counter(), load_run(arguments.run)
-    untrained = encoder.untrained()
+    untrained = untrained_encoder(encoder.config)
     data = dataclasses.replace(encoder.data, root=(), every=0.0)
     encoders: dict[str, Encode] = {
         "encoder": encoder.pooled, "before training": untrained.pooled, "raw pixels": raw_pixels
     }  # fmt: skip
     files = sorted(each for each in arguments.clips.rglob("*") if each.suffix in data.suffixes)
     with tempfile.TemporaryDirectory() as folder:
-        copies, result = copy_files(files, Path(folder)), {"files": len(files)}
+        result: dict[str, Any] = {"files": len(files)}
+        copies = copy_files(files, Path(folder))
         for name, encode in encoders.items():
             (originals, _), (again, _) = (features_of(encode, data, each) for each in (files, copies))
             right = int((nearest(originals, again) == np.arange(len(files))).sum())
