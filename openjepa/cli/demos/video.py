@@ -66,7 +66,7 @@ def describe_split(settings: Demo) -> str:
 
 
 def draw(settings: Demo) -> None:
-    """Draw frames of test clips and, below them, the first principal components of the tokens' features as colors."""
+    """Draw frames of clips and, below them, the first principal components of the tokens' features as colors."""
     trained = load_run(settings.out / "run" / "export")
     clips = read_images((str(settings.out / "clips"),), trained.data, BASIS_IMAGES, FIGURE_CLIPS)
     file = save_figure(features_figure(trained, clips), settings.out / "features.png")

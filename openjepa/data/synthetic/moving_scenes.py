@@ -169,7 +169,7 @@ def shape_distance(
     cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]
     x, y = cos * offset[:, :, 0] + sin * offset[:, :, 1], cos * offset[:, :, 1] - sin * offset[:, :, 0]
     radius, shape = radius[:, None, None, None], shape[:, None, None, None]
-    disc = offset.norm(dim=2) - radius
+    disc = (x * x + y * y).sqrt() - radius
     square = torch.maximum(x.abs(), y.abs()) - 0.85 * radius
     triangle = torch.maximum(0.866 * x.abs() + 0.5 * y, -y) - 0.65 * radius
     return torch.where(shape == 0, disc, torch.where(shape == 1, square, triangle))
