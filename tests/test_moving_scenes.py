@@ -11,8 +11,16 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.motion import DIRECTIONS, draw_motion, simulate
-from openjepa.data.synthetic.moving_scenes import TASKS, render_clips, render_geometry, write_clips
-from openjepa.data.video_baselines import middle_frame
+from openjepa.data.synthetic.moving_scenes import (
+    COLORS,
+    TASKS,
+    object_covers,
+    render_clips,
+    render_geometry,
+    write_clips,
+)
+from openjepa.data.video_baselines import frame_differences, middle_frame
+from openjepa.evaluation.probes.logistic import accuracy, logistic_probe
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +82,18 @@ def test_red_is_in_front_of_blue_and_blue_in_front_of_green():
     assert depths == [[1.0], [0.5], pytest.approx([0.6]), pytest.approx([0.7])]
 
 
+def test_where_objects_overlap_the_color_is_that_of_the_nearest():
+    """The masks and the depth say which object that is."""
+    rng, motion = CounterRNG.of(5, 0, np.arange(200)), draw_motion(CounterRNG.of(5, 0, np.arange(200)), 4)
+    whole = torch.stack([cover == 1 for cover in object_covers(rng, motion, 32)])  # K S F H W
+    overlap = whole.sum(0) > 1
+    pixels = render_clips(200, 4, 32, 5).clips.movedim(2, -1)[overlap].float() / 255
+    hue = COLORS / COLORS.norm(dim=1, keepdim=True)
+    nearest = (pixels @ hue.T / pixels.norm(dim=1, keepdim=True)).argmax(1) + 1
+    assert len(pixels) > 100
+    assert (nearest == render_geometry(200, 4, 32, 5).instance[overlap]).float().mean() > 0.99
+
+
 def test_a_collision_keeps_momentum_and_energy():
     """Two discs head on, without walls in reach; friction acts on both alike, so the ratio of momenta stays."""
     center = torch.tensor([[[0.35, 0.5], [0.6, 0.51]]], dtype=torch.float64)
@@ -116,9 +136,10 @@ def test_not_even_the_exact_positions_in_the_middle_frame_tell_a_label(motion, t
 
 
 def test_objects_slow_down_unless_the_clip_is_reversed(motion):
+    """Those that hit no other; a wall within the first or the last frame shortens some of these steps."""
     step = motion.center.diff(dim=1).norm(dim=-1)[:, :, 1]
     slower = (step[:, 0] > step[:, -1]).long()
-    seen = motion.reversed >= 0
+    seen = (motion.reversed >= 0) & (motion.hit == 0)
     assert (slower[seen] == 1 - motion.reversed[seen]).float().mean() > 0.9
 
 
@@ -133,3 +154,25 @@ def test_clips_are_written_as_arrays_with_a_table_of_their_labels(tmp_path):
         clip = np.load(tmp_path / row["file"], allow_pickle=False)
         assert np.array_equal(clip, scenes.clips[number].permute(0, 2, 3, 1).numpy())
         assert int(row["direction"]) == scenes.direction[number] and row["hit"] in ("", "0", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("frames", "pixels"), [(8, 32), (16, 64)])
+@pytest.mark.parametrize("task", ["direction", "speed"])
+def test_frame_differences_tell_something_of_the_motion_but_not_all(frames, pixels, task):
+    """Between 10 points above chance and 80 %, and the middle frame within three standard errors of chance.
+
+    Direction (chance 12.5 %) and speed (25 %) from 2,000 clips, tested on 1,000, seed 0:
+    8 frames of 32×32: differences 39.5 and 36.0 %, middle frame 12.2 and 27.3 %;
+    16 frames of 64×64: differences 40.1 and 40.4 %, middle frame 12.2 and 22.4 %.
+    """
+    parts = render_clips(2_000, frames, pixels, 0), render_clips(1_000, frames, pixels, 0, first=10_000_000)
+    label, truth = (getattr(part, task) for part in parts)
+
+    def measure(baseline):
+        train, test = (torch.cat([baseline(each) for each in part.clips.split(64)]) for part in parts)
+        return accuracy(logistic_probe(train, label, test, TASKS[task]).predicted, truth)
+
+    chance = 1 / TASKS[task]
+    assert chance + 0.1 < measure(frame_differences) < 0.8
+    assert abs(measure(middle_frame) - chance) < 3 * (chance * (1 - chance) / 1_000) ** 0.5

@@ -1,15 +1,17 @@
 """Rendered motion from the command line: the demo, and probes on the same clips."""
 
 import csv
-import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from openjepa.cli.main import main
+from openjepa.cli.demos import video
+from openjepa.cli.settings import Demo
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic.moving_scenes import TASKS
 from openjepa.evaluation.labeled import split_labeled
+from openjepa.evaluation.probes import logistic
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.tasks import moving
 from openjepa.modalities.image import Image
@@ -25,17 +27,22 @@ def few_clips(monkeypatch):
     monkeypatch.setattr(moving, "CLIPS", (24, 12))
 
 
-def test_the_demo_names_every_task_and_every_control(tmp_path):
-    sizes = ("--samples", 40, "--labeled", 32, "--test", 16, "--epochs", 1)
-    assert main([str(each) for each in ("demo", "video", "--out", tmp_path, *sizes)]) == 0
-    written = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
-    scores = {(each["task"], each["features"], each["metric"]) for each in written["scores"]}
+def test_the_demo_names_every_task_and_every_control(tmp_path, monkeypatch):
+    """With short probes, and without timing a step for the budget."""
+    monkeypatch.setattr(video, "EPOCHS", 1)
+    monkeypatch.setattr(logistic, "STRENGTHS", (1.0,))
+    monkeypatch.setattr(video, "limit_to_budget", lambda config, budget: config)
+    settings = Demo("video", tmp_path, samples=40, labeled=32, test=16, epochs=1.0, budget="1m")
+    scores = {(each.task, each.features, each.metric) for each in video.video(settings)}
     measured = [(name, metric) for name in ENCODERS for metric in ("attentive", "logistic")]
     measured += [(name, "logistic") for name in BASELINES]
     assert scores == {(f"moving-{task}", *each) for task in TASKS for each in measured}
-    assert (tmp_path / "features.png").stat().st_size > 10_000
     with (tmp_path / "clips" / "labels.csv").open(encoding="utf-8", newline="") as stream:
         assert len(list(csv.DictReader(stream))) == 40
+    video.draw(settings)
+    assert (tmp_path / "features.png").stat().st_size > 10_000
+    with pytest.raises(UserError, match="has 40 clips of an earlier demo, not 50: give another --out"):
+        video.write_training_clips(tmp_path / "clips", replace(settings, samples=50))
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -24,7 +24,7 @@ REACH = 0.25  # of the side of the frame
 
 MIN_RADIUS, MAX_RADIUS = 0.07, 0.11
 
-FRICTION = 0.9  # speed that the blue and the green object keep from one frame to the next
+SLOWDOWN = 0.5  # speed of the blue and the green object in the last frame, relative to the first
 
 SUBSTEPS = 4  # of a frame in the simulation
 
@@ -96,15 +96,15 @@ def draw_others(
 
     They do so in half of the scenes, before or after the middle frame. That is drawn first and knows nothing of it.
     """
-    rows, half = torch.arange(len(radius)), frames // 2
+    rows, half, friction = torch.arange(len(radius)), frames // 2, SLOWDOWN ** (1 / max(1, frames - 1))
     middle = draw_positions(rng, radius)[:, None].expand(-1, VELOCITIES, -1, -1)
     elapsed = torch.where(backwards, frames - 1 - half, half)[:, None, None]  # frames of friction until the middle one
     heading = 2 * math.pi * rng.uniform("heading", VELOCITIES, 2)
     length = 0.3 + 0.5 * rng.uniform("length", VELOCITIES, 2)
-    speed = length * (1 - FRICTION) / (1 - FRICTION**frames) * FRICTION**elapsed
+    speed = length * (1 - friction) / (1 - friction**frames) * friction**elapsed
     velocity = speed[..., None] * torch.stack([heading.cos(), heading.sin()], -1)
     radius = radius[:, None].expand(-1, VELOCITIES, -1)
-    factor = torch.where(backwards, 1 / FRICTION, FRICTION)[:, None, None, None]
+    factor = torch.where(backwards, 1 / friction, friction)[:, None, None, None]
     after, hits = simulate(middle, velocity, radius, frames - half, factor)
     before, hits_before = simulate(middle, -velocity, radius, half + 1, 1 / factor)
     hits = hits | hits_before
