@@ -76,6 +76,16 @@ def test_the_flow_leads_each_visible_pixel_to_its_color_in_the_next_frame():
     assert error[inside].mean() < 0.03 and error[moving].mean() < 0.5 * still[moving].mean() + 0.02
 
 
+def test_the_flow_turns_with_the_objects():
+    """Red, which nothing hides, stays red but at its edge; corners would not if the flow turned the other way."""
+    geometry = render_geometry(50, 4, 96, 2)
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    grid = (2 * (torch.stack([x, y]) + geometry.flow[:, 0] + 0.5) / 96 - 1).permute(0, 2, 3, 1)
+    red = (geometry.instance == 1).float()
+    arrived = F.grid_sample(red[:, 1:2], grid, mode="nearest", align_corners=False)[:, 0]
+    assert arrived[(red[:, 0] > 0) & (grid.abs() < 1).all(-1)].mean() > 0.95
+
+
 def test_red_is_in_front_of_blue_and_blue_in_front_of_green():
     geometry = render_geometry(60, 4, 32, 5)
     depths = [geometry.depth[geometry.instance == number].unique().tolist() for number in range(4)]
@@ -133,6 +143,14 @@ def test_not_even_the_exact_positions_in_the_middle_frame_tell_a_label(motion, t
         spread = (chance * (1 - chance) / (len(x) - half)) ** 0.5
         scores[frame] = (probe.score(x[half:], label[seen][half:]) - chance) / spread
     assert abs(scores[4]) < 3 and (scores[1] > 3 or task == "reversed")
+
+
+def test_red_starts_behind_the_middle_of_its_path_and_is_there_in_the_middle_frame(motion):
+    """So that its position in that frame, on average, is not ahead in its direction."""
+    heading = motion.direction * (2 * torch.pi / DIRECTIONS)
+    ahead = (motion.center[:, :, 0] - 0.5) @ torch.stack([heading.cos(), heading.sin()], -1)[..., None]  # S F 1
+    mean, spread = ahead.mean((0, 2)), ahead.std((0, 2)) / len(ahead) ** 0.5
+    assert mean[4].abs() < 4 * spread[4] and mean[3] < -4 * spread[3]
 
 
 def test_objects_slow_down_unless_the_clip_is_reversed(motion):
