@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ def describe_split(settings: Demo) -> str:
 
 
 def draw(settings: Demo) -> None:
-    """Draw frames of test clips and, below them, the first principal components of the tokens' features as colors."""
+    """Draw frames of clips and, below them, the first principal components of the tokens' features as colors."""
     trained = load_run(settings.out / "run" / "export")
     clips = read_images((str(settings.out / "clips"),), trained.data, BASIS_IMAGES, FIGURE_CLIPS)
     file = save_figure(features_figure(trained, clips), settings.out / "features.png")
@@ -91,9 +92,8 @@ def write_training_clips(folder: Path, settings: Demo) -> None:
     if not folder.exists():
         unfinished = folder.with_name("clips-unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        starts = range(0, settings.samples, CHUNK)
-        for first in track(starts, "rendering clips", console=console, disable=not console.is_terminal):
-            write_clips(unfinished, min(CHUNK, settings.samples - first), FRAMES, SIDE, settings.seed, first)
+        progress = partial(track, description="rendering clips", console=console, disable=not console.is_terminal)
+        write_clips(unfinished, settings.samples, FRAMES, SIDE, settings.seed, progress=progress)
         unfinished.rename(folder)
     stored = len(list(folder.glob("*.npy")))
     if stored != settings.samples:

@@ -6,6 +6,7 @@ S scenes  F frames  K objects  H height  W width
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class MovingScenes(NamedTuple):
     direction: Int[Tensor, "S"]  # of the red object: 8 classes
     speed: Int[Tensor, "S"]  # of the red object: 4 classes
     hit: Int[Tensor, "S"]  # whether the blue and the green object hit each other
-    reversed: Int[Tensor, "S"]  # whether the clip runs backwards: blue and green then speed up, instead of slowing down
+    reversed: Int[Tensor, "S"]  # whether time runs backwards for blue and green, which then speed up, not slow down
     count: Int[Tensor, "S"]  # objects - 1
 
 
@@ -63,17 +64,14 @@ def render_clips(num_scenes: int, frames: int, pixels: int, seed: int, first: in
     for start in range(first, first + num_scenes, CHUNK):
         rng = CounterRNG.of(seed, 0, np.arange(start, min(start + CHUNK, first + num_scenes)))
         motion = draw_motion(rng, frames)
-        backwards = (rng.uniform("backwards") < 0.5) & (motion.present.sum(1) > 1)
+        count = motion.present.sum(1) - 1
         clips = draw_frames(rng, motion, pixels)
-        clips = torch.where(backwards[:, None, None, None, None], clips.flip(1), clips)
-        direction = torch.where(backwards, (motion.direction + DIRECTIONS // 2) % DIRECTIONS, motion.direction)
-        reverse = torch.where(motion.present.sum(1) > 1, backwards.long(), -1)
-        parts.append((clips, direction, motion.speed, motion.hit, reverse, motion.present.sum(1) - 1))
+        parts.append((clips, motion.direction, motion.speed, motion.hit, motion.reversed, count))
     return MovingScenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def render_geometry(num_scenes: int, frames: int, pixels: int, seed: int, first: int = 0) -> Geometry:
-    """Return what is where in the clips that `render_clips` renders, before some of them are reversed."""
+    """Return what is where in the clips that `render_clips` renders."""
     rng = CounterRNG.of(seed, 0, np.arange(first, first + num_scenes))
     motion = draw_motion(rng, frames)
     covers = torch.stack([cover > 0.5 for cover in object_covers(rng, motion, pixels)], 2)  # S F K H W
@@ -171,7 +169,7 @@ def shape_distance(
     cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]
     x, y = cos * offset[:, :, 0] + sin * offset[:, :, 1], cos * offset[:, :, 1] - sin * offset[:, :, 0]
     radius, shape = radius[:, None, None, None], shape[:, None, None, None]
-    disc = offset.norm(dim=2) - radius
+    disc = (x * x + y * y).sqrt() - radius
     square = torch.maximum(x.abs(), y.abs()) - 0.85 * radius
     triangle = torch.maximum(0.866 * x.abs() + 0.5 * y, -y) - 0.65 * radius
     return torch.where(shape == 0, disc, torch.where(shape == 1, square, triangle))
@@ -193,20 +191,27 @@ def pixel_centers(pixels: int) -> Float[Tensor, "2 H W"]:
     return torch.stack([x, y])
 
 
-def write_clips(folder: Path, num_scenes: int, frames: int, pixels: int, seed: int, first: int = 0) -> None:
+def write_clips(
+    folder: Path,
+    num_scenes: int,
+    frames: int,
+    pixels: int,
+    seed: int,
+    first: int = 0,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> None:
     """Write clips as .npy files (frames, height, width, channels) like a user's, and a table of labels, labels.csv.
 
-    Clips that are written to the same folder later are added to the table.
+    `progress` is a function that iterates and reports how far it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = render_clips(num_scenes, frames, pixels, seed, first)
-    table = folder / "labels.csv"
-    header = [] if table.exists() else [["file", *TASKS]]
-    with table.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerows(header)
-        for row, clip in enumerate(scenes.clips):
-            name = f"{first + row:06d}.npy"
-            np.save(folder / name, clip.permute(0, 2, 3, 1).numpy())
-            labels = [int(getattr(scenes, task)[row]) for task in TASKS]
-            writer.writerow([name, *("" if label < 0 else label for label in labels)])
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["file", *TASKS])
+        for start in progress(range(first, first + num_scenes, CHUNK)):
+            scenes = render_clips(min(CHUNK, first + num_scenes - start), frames, pixels, seed, start)
+            for row, clip in enumerate(scenes.clips):
+                name = f"{start + row:06d}.npy"
+                np.save(folder / name, clip.permute(0, 2, 3, 1).numpy())
+                labels = [int(getattr(scenes, task)[row]) for task in TASKS]
+                table.writerow([name, *("" if label < 0 else label for label in labels)])

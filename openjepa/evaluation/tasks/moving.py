@@ -28,7 +28,12 @@ class Moving:
     """Training clips, numbered from 0, and test clips, numbered from `HELD_OUT`; clips without the label are left out.
 
     Direction and speed are those of the red object. A clip is reversed if the other objects speed up instead of slowing
-    down; they hit each other or not. No single frame tells direction, speed or reversal.
+    down; they hit each other or not. The middle frame tells none of these, only the number of objects.
+
+    Logistic regression on 2,000 clips of 16 frames of 64×64 pixels, tested on 1,000, seed 0, direction / speed / hit /
+    reversed / count in percent: pixels 44 / 38 / 53 / 49 / 44, middle frame 12 / 22 / 53 / 51 / 51, frame differences
+    40 / 40 / 52 / 80 / 70, chance 12.5 / 25 / 50 / 50 / 33. `pytest tests/test_moving_scenes.py -m slow` repeats
+    direction and speed.
     """
 
     options: ClassVar[tuple[str, ...]] = tuple(synthetic.TASKS)
