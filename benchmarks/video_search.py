@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -63,7 +64,7 @@ def write_video(frames: np.ndarray, file: Path, variant: int) -> None:
     """Encode frames (F, H, W, 3) with a codec, a quality and a size."""
     codec, options, (height, width) = VARIANTS[variant % len(VARIANTS)]
     with av.open(str(file), "w") as container:
-        stream = container.add_stream(codec, rate=RATE, options=options)
+        stream: Any = container.add_stream(codec, rate=RATE, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for frame in frames:
             small = np.asarray(Pillow.fromarray(frame).resize((width, height)))
@@ -127,7 +128,7 @@ def join_file(files: list[Path], file: Path, seed: int) -> np.ndarray:
             break
     frames = np.concatenate(parts)[:total]
     with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "23"})
+        stream: Any = container.add_stream("libx264", rate=RATE, options={"crf": "23"})
         stream.height = stream.width = SIDE
         stream.pix_fmt = "yuv420p"
         for frame in frames:
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start, encoder = time.perf_counter(), load_run(arguments.run)
+    assert encoder.untrained
     untrained = encoder.untrained()
     data = dataclasses.replace(encoder.data, root=(), every=0.0)
     encoders: dict[str, Encode] = {
@@ -173,7 +175,7 @@ def main() -> None:
     }  # fmt: skip
     files = sorted(each for each in arguments.clips.rglob("*") if each.suffix in data.suffixes)
     with tempfile.TemporaryDirectory() as folder:
-        copies, result = copy_files(files, Path(folder)), {"files": len(files)}
+        copies, result = copy_files(files, Path(folder)), {}
         for name, encode in encoders.items():
             (originals, _), (again, _) = (features_of(encode, data, each) for each in (files, copies))
             right = int((nearest(originals, again) == np.arange(len(files))).sum())
@@ -182,7 +184,7 @@ def main() -> None:
         second = dataclasses.replace(data, fps=data.frames / 1.0)
         for name, right in moments(encoders, second, files, Path(folder), arguments.seed).items():
             result[name] |= right
-    print(json.dumps({**result, "seconds": round(time.perf_counter() - start)}, indent=1))
+    print(json.dumps({"files": len(files), **result, "seconds": round(time.perf_counter() - start)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def hide_region(box: Box, grid: tuple[int, ...], count: int) -> Masks:
     The last two axes of the grid are rows and columns; in a clip the box is hidden at all times. Raises UserError if
     the box covers every patch.
     """
-    inside = torch.from_numpy(np.broadcast_to(covered_patches(box, grid[-2:]), grid).copy()).flatten()
+    inside = torch.from_numpy(np.broadcast_to(covered_patches(box, (grid[-2], grid[-1])), grid).copy()).flatten()
     if inside.all():
         raise UserError(f"the box {box} covers the whole image: choose a smaller box that leaves some context")
     context, target = (torch.where(cells)[0].expand(count, -1) for cells in (~inside, inside))
