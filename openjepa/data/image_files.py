@@ -114,8 +114,12 @@ class ImageFiles:
     ):
         self.config, self.paths, self.known_fingerprint, self.file_labels = config, paths, fingerprint, labels
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
+        return self.computed_fingerprint
+
+    @cached_property
+    def computed_fingerprint(self) -> str:
         """Return the fingerprint of the files; figures do not need it, and it takes time."""
         return compute_fingerprint(self.known_fingerprint)
 
