@@ -224,8 +224,8 @@ class Video:
 
     def describe(self) -> str:
         step = "one after the other" if self.stride == 1 else f"{self.stride} apart"
-        pace = f"{self.fps:g} per second" if self.fps else step if self.stride else "spread over the file"
-        return f"{self.frames} frames ({pace}) of {self.size[0]}×{self.size[1]} px, tubelet {self.tubelet}×{self.patch}"
+        rate = f"{self.fps:g} per second" if self.fps else step if self.stride else "spread over the file"
+        return f"{self.frames} frames ({rate}) of {self.size[0]}×{self.size[1]} px, tubelet {self.tubelet}×{self.patch}"
 
     def inspect(self, paths: list[str], workers: int) -> Iterator[VideoFacts]:
         """Yield frames, size, hash and problems of every video."""

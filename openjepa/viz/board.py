@@ -16,7 +16,7 @@ ACROSS = 4  # time steps in a row
 
 
 class Board(NamedTuple):
-    """The cells of a flat picture of a view, each of which is a token; cells of no token are -1."""
+    """The cells of a flat picture of a view, each a token; cells without a token are -1."""
 
     data: Any  # the modality
     cells: Int[np.ndarray, "R C"]
@@ -36,7 +36,7 @@ class Board(NamedTuple):
         return step_pictures(self.data, view) if isinstance(self.data, TubeletGrid) else self.data.picture(view)[None]
 
     def arrange(self, values: Shaped[np.ndarray, "N *V"], empty: Any) -> Shaped[np.ndarray, "R C *V"]:
-        """Put the values of the tokens where the tokens are; cells of no token get the value `empty`."""
+        """Put the values of the tokens where the tokens are; cells without a token get the value `empty`."""
         arranged = values[self.cells]
         arranged[self.cells < 0] = empty
         return arranged

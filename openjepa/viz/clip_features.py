@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from openjepa.viz.basis import Basis
@@ -46,6 +46,8 @@ def color_steps(data: Any, colors: Float[Tensor, "N 3"]) -> Frames:
     return by_step(data, (colors * 255).round().byte().numpy())
 
 
-def enlarge_cells(pictures: Frames, factor: int) -> Frames:
-    """Repeat the pixels of pictures by a whole factor."""
-    return np.asarray(pictures).repeat(factor, 1).repeat(factor, 2)
+def enlarge_cells(
+    pictures: Shaped[np.ndarray, "T rows columns V"], factor: int
+) -> Shaped[np.ndarray, "T height width V"]:
+    """Repeat the cells of pictures by a whole factor."""
+    return pictures.repeat(factor, 1).repeat(factor, 2)

@@ -8,8 +8,6 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from openjepa.viz.moving import Frames
-
 MAX_STEPS = 8  # frames of a strip
 
 CLIP_TILE = 112  # pixels of the longer side of a frame in a strip, about
@@ -41,7 +39,7 @@ def by_step(data: Any, values: Shaped[np.ndarray, "N *V"]) -> Shaped[np.ndarray,
     return values.reshape(*data.tubelets, *values.shape[1:])
 
 
-def in_motion(data: Any, pictures: Frames) -> Frames:
+def in_motion(data: Any, pictures: Shaped[np.ndarray, "T H W V"]) -> Shaped[np.ndarray, "F H W V"]:
     """Repeat a picture of each time step for the frames of its tubelets."""
     return pictures.repeat(data.tubelet, axis=0)
 

@@ -33,7 +33,7 @@ def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
     if not settings.images and not data.root:
         raise UserError(
             f"{settings.run} names no folder of {plural_of(data)}: "
-            f"give one, as in jepa show masks {settings.run} photos/"
+            f"give {plural_of(data)}, as in jepa show masks {settings.run} photos/"
         )
     images = load_images(settings, data, roots=settings.images or data.root)
     cover = measure_coverage(run, images.data.layout.shape, settings.seed)

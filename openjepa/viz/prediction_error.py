@@ -124,7 +124,7 @@ def nearest_patches(queries: Float[Tensor, "T E"], gallery: Float[Tensor, "G E"]
 
 
 def color_errors(errors: Float[np.ndarray, "*T H W"]) -> UInt8[np.ndarray, "*T H W 3"]:
-    """Map errors to colors; light gray where there is none."""
+    """Map errors to colors; light gray elsewhere."""
     flat = errors.reshape(-1, errors.shape[-1])
     picture = colorize(flat, ERROR_SCALE)
     picture[np.isnan(flat)] = 244

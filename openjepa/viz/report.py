@@ -126,12 +126,12 @@ def plan_figures(run: RunRecord) -> Iterator[tuple[str, Callable[[], CaptionedFi
     images = candidates.select(evenly_spaced(len(candidates.names), min(MAX_PATCH_IMAGES, affordable)))
     # masks and predictions are drawn of images and clips
     predicts = has_predictor(run.settings) and isinstance(data, PatchGrid | TubeletGrid)
-    shown = SHOWN_CLIPS if isinstance(data, TubeletGrid) else SHOWN_IMAGES
+    count = SHOWN_CLIPS if isinstance(data, TubeletGrid) else SHOWN_IMAGES
     if predicts:
         yield "The masks", lambda: draw_masks(run.settings, images.select(evenly_spaced(len(images.names), 3)))
-    yield "The features", lambda: features_figure(encoder, images.move_to_front(shown))
+    yield "The features", lambda: features_figure(encoder, images.move_to_front(count))
     if predicts and any((run.folder / "checkpoints").glob("step-*")):
-        yield "The prediction", lambda: prediction_figure(run.folder, images.move_to_front(shown - shown // 3))
+        yield "The prediction", lambda: prediction_figure(run.folder, images.move_to_front(count - count // 3))
     if len(images.names) > NEIGHBOR_COUNT:
         yield "The neighbors", lambda: draw_neighbors(candidates, encoder.pooled(candidates.view).numpy())
         yield "The spectrum", lambda: report_spectrum(run, images)

@@ -158,7 +158,7 @@ class Session:
     def patch_corners(self, patch: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return two opposite corners (x, y) of a patch, in pixels of the displayed image."""
         side, (row, column) = self.patch_side, self.board.cell_of(patch)
-        return (column * side, row * side), ((column + 1) * side, (row + 1) * side)
+        return (float(column * side), float(row * side)), (float((column + 1) * side), float((row + 1) * side))
 
     @torch.no_grad()
     def patch_directions(self, view: View) -> Float[Tensor, "N D"]:
