@@ -66,6 +66,7 @@ def test_five_steps_give_the_same_losses_as_minimal_vjepa():
     data = Video(frames=8, size=(24, 24), patch=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     settings = JEPA(ViTConfig(dim=50, depth=3, num_heads=5), PredictorConfig(dim=30, depth=2, mask_tokens=2), loss="l1")
     ours = settings.build(data)
+    torch.nn.init.normal_(ours.predictor.mask_token, generator=torch.Generator().manual_seed(0))  # so that they differ
     reference = plain_video.VJEPA((4, 6, 6), 2, 4, 50, 3, 5, 30, 2)
     reference.load_state_dict({minimal_name(name): value for name, value in ours.state_dict().items()})
     config = Optim(lr=6.25e-4, warmup=0.4, clip=10.0, ema_momentum=0.998)
@@ -86,7 +87,7 @@ def test_five_steps_give_the_same_losses_as_minimal_vjepa():
         plainly_masked = tuple(visible_and_hidden(mask) for mask in masks)
         expected = plain_video.train_step(reference, plainly, step + 1, 5, 2, clips, plainly_masked)
         assert output.loss.item() == pytest.approx(expected.item(), rel=2e-6), f"step {step}"
-    assert padded and reference.predictor.mask_token.abs().amax((1, 2)).min() > 1e-4  # both mask tokens were trained
+    assert padded  # otherwise the padding is not tested
 
 
 def test_minimal_masks_hide_the_same_cells_at_all_times_and_touch_every_edge():
