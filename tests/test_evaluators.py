@@ -236,7 +236,7 @@ def test_evaluators_are_the_files_of_their_folder_and_take_settings_of_their_fie
 
 
 def test_tasks_are_found_by_the_first_part_of_their_name():
-    assert registry.names("task")[:3] == ["clevr", "folders", "scenes"]
+    assert {"clevr", "folders", "scenes"} < set(registry.names("task"))
     assert find_task("clevr-dist").option == "dist" and find_task("folders").needs_root
     with pytest.raises(UserError, match="unknown --data.labels 'scenes-color': choose from scenes-count, scenes-dist"):
         find_task("scenes-color")

@@ -63,8 +63,8 @@ def frames_at_rate(
     """Return the frames that are on screen at equal intervals of time, whatever the rate of the file."""
     reach = (config.frames - 1) / config.fps
     room = max(0.0, min(times[last - 1], times[-1] - reach) - times[first])
-    wanted = times[first] + u * room + np.arange(config.frames) / config.fps
-    return np.clip(np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0, len(times) - 1)
+    instants = times[first] + u * room + np.arange(config.frames) / config.fps
+    return np.clip(np.searchsorted(times, instants + 1e-6, side="right") - 1, 0, len(times) - 1)
 
 
 def crop_clips(clips: UInt8[Tensor, "B F C H W"], crop: Crops, size: tuple[int, int]) -> UInt8[Tensor, "B F C h w"]:

@@ -43,7 +43,7 @@ class RandomTube(Strategy):
         return tube_masks(hidden, steps)
 
     def hidden_count(self, cells: int) -> int:
-        """Return how many cells of a frame are hidden. Raises UserError if that is none or all of them."""
+        """Return how many cells of a frame are hidden. Raises UserError if it is 0 or every cell."""
         count = int(cells * self.mask_ratio)
         if not 0 < count < cells:
             raise UserError(

@@ -19,7 +19,7 @@ FEWEST = 8  # clips, to have a batch of several
 
 
 def video_small() -> Pretrain:
-    """Clips on a CPU: 8 frames of 64×64 pixels, tubelets of 2×8×8, a ViT of width 128 and depth 4.
+    """Video on a CPU: 8 frames of 64×64 pixels, tubelets of 2×8×8, a ViT of width 128 and depth 4.
 
     The first 1/4 to 3/4 of a clip are visible, and features and pixels of the rest are predicted. On rendered motion
     that teaches direction and speed where V-JEPA's tubes and random masks teach neither in the same time:
