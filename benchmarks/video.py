@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import av
-import av.video.reformatter
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
