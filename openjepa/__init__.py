@@ -20,6 +20,7 @@ MODULES = {  # public name -> module, imported at first use
     "load_recipe": "openjepa.recipes.registry",
     "Image": "openjepa.modalities.image",
     "Series": "openjepa.modalities.series",
+    "Video": "openjepa.modalities.video",
     "JEPA": "openjepa.methods.jepa",
     "MAE": "openjepa.methods.mae",
     "ViTConfig": "openjepa.nn.vit",

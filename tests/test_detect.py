@@ -60,3 +60,13 @@ def test_a_resumed_run_keeps_its_classes(tiny, tmp_path, capsys):
     pretrain(tiny)
     assert main(["pretrain", "--out", str(tiny.out), "--resume", "--method", "mae"]) == 1
     assert "was started with --method jepa, not mae: leave --method out" in capsys.readouterr().err
+
+
+def test_files_of_another_kind_behind_many_images_are_counted(tmp_path):
+    """Also if more images than are looked at come first in the tree."""
+    for folder, suffix in (("a_frames", ".jpg"), ("clips", ".mp4")):
+        (tmp_path / folder).mkdir()
+        for number in range(100):
+            (tmp_path / folder / f"{number}{suffix}").touch()
+    with pytest.raises(UserError, match=r"image reads .*\.jpg, video reads .*\.mp4.*--modality image or"):
+        detect_modality((str(tmp_path),))

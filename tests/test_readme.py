@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and the commands it names exist."""
+"""The Python of README and of the pages on modalities runs as it stands, and the commands they name exist."""
 
 import contextlib
 import functools
@@ -8,33 +8,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from openjepa.cli.main import main
+from openjepa.data.synthetic.moving_scenes import write_clips
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = [README, *sorted((README.parent / "docs" / "modalities").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_python_block_runs(photos, tmp_path):
+@pytest.mark.parametrize(("page", "printed"), [("README", "[4, 192]"), ("video", "[4, 128]")])
+def test_the_python_block_runs(page, printed, photos, tmp_path):
     (tmp_path / "photos").symlink_to(photos)
-    (code,) = blocks("python")
+    write_clips(tmp_path / "clips", 16, 8, 32, seed=0)
+    (code,) = blocks("python", next(each for each in PAGES if each.stem == page))
     one_core = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"  # other tests have the rest
     code = one_core + code
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "torch.Size([4, 192])" in done.stdout
+    assert f"torch.Size({printed})" in done.stdout
 
 
 def test_the_python_block_is_short():
     assert len(blocks("python")[0].strip().splitlines()) <= 12
 
 
-def test_every_verb_and_flag_of_the_commands_exists():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_verb_and_flag_of_the_commands_exists(page):
     from openjepa.cli.main import NAMES
 
-    for line in "\n".join(blocks("bash")).splitlines():
+    for line in "\n".join(blocks("bash", page)).splitlines():
         words = line.split("#")[0].split()
         if words and words[0] == "jepa":
             assert words[1] in NAMES
@@ -52,7 +59,7 @@ def helped(verb: str) -> str:
 
 
 def test_every_path_and_heading_that_the_docs_name_is_there():
-    for page in [README, *(README.parent / "docs").glob("*.md")]:
+    for page in [README, *(README.parent / "docs").rglob("*.md")]:
         for path, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
             aim = page.parent / path if path else page
             assert aim.exists(), f"{path} in {page.name}"

@@ -12,11 +12,11 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout, Masks, MaskShape
-from openjepa.masking.strategy import Strategy, require_range
+from openjepa.masking.strategy import MaskStrategy, require_range
 
 
 @dataclass(frozen=True)
-class Causal(Strategy):
+class Causal(MaskStrategy):
     """The first time steps are the context, all later ones the target; the length of the context varies by step.
 
     The first axis of the grid is time: frames of video, windows of a series. The length is shared by the global batch.

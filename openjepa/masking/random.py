@@ -11,11 +11,11 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout, Masks, MaskShape
-from openjepa.masking.strategy import Strategy, require_fraction
+from openjepa.masking.strategy import MaskStrategy, require_fraction
 
 
 @dataclass(frozen=True)
-class Random(Strategy):
+class Random(MaskStrategy):
     """A random fraction of the tokens is masked, the rest is the context (the I-JEPA paper's Table 6).
 
     All masked tokens are targets, or a random fraction of them, which shortens the predictor's sequences. Takes any

@@ -11,12 +11,12 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Layout, Masks, MaskShape
-from openjepa.masking.strategy import Strategy, require_fraction
+from openjepa.masking.strategy import MaskStrategy, require_fraction
 from openjepa.masking.tube import frame_size, tube_masks
 
 
 @dataclass(frozen=True)
-class RandomTube(Strategy):
+class RandomTube(MaskStrategy):
     """A random fraction of the cells of a frame is hidden at all times; what they hide is the target.
 
     Source: the tube masks of VideoMAE (Tong et al., arXiv 2203.12602), which V-JEPA compares with (its Table 4).

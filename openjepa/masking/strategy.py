@@ -14,7 +14,7 @@ from openjepa.masking.geometry import MAX_ASPECT, GridSize
 
 
 @dataclass(frozen=True)
-class Strategy:
+class MaskStrategy:
     """Draws one or several masks of every sample; a subclass draws one (`draw_mask`)."""
 
     # masks drawn per sample in each step; one pass of the target encoder serves all of them
@@ -47,7 +47,7 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class GridStrategy(Strategy):
+class GridStrategy(MaskStrategy):
     """Draws masks on a grid with one or two axes, the same at every step of the run; a subclass writes `draw`."""
 
     def draw_mask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,9 @@ from openjepa.data.archives import ARCHIVE_SUFFIXES
 from openjepa.data.path_list import read_path_list
 from openjepa.data.walking import path_suffix, walk_files
 
-SAMPLED_FILES = 64  # files that are looked at
+COUNTED_FILES = 20_000  # files whose names are counted
+
+SAMPLED_FILES = 64  # files of each suffix that are looked at
 
 
 def detect_modality(root: tuple[str, ...], skip_damaged: bool = False) -> str:
@@ -27,16 +30,20 @@ def detect_modality(root: tuple[str, ...], skip_damaged: bool = False) -> str:
     """
     modalities = {name: registry.find("modality", name) for name in registry.names("modality")}
     suffixes = frozenset().union(*(getattr(cls, "suffixes", ()) for cls in modalities.values()))
-    readers: dict[str, list[str]] = {}  # modality -> its files
-    for file in islice(sample_files(root, suffixes), SAMPLED_FILES):
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for file in islice(sample_files(root, suffixes), COUNTED_FILES):
+        by_suffix[path_suffix(file)].append(file)
+    counts, examples = defaultdict[str, float](float), dict[str, str]()
+    for files in by_suffix.values():
+        sample = files[:SAMPLED_FILES]
         for name, cls in modalities.items():
-            if reads(cls, file, skip_damaged):
-                readers.setdefault(name, []).append(file)
-    largest = max(map(len, readers.values()), default=0)
-    candidates = [name for name, files in readers.items() if 4 * len(files) > largest]
+            if readable := [file for file in sample if reads(cls, file, skip_damaged)]:
+                counts[name] += len(files) * len(readable) / len(sample)
+                examples.setdefault(name, readable[0])
+    candidates = [name for name in modalities if 4 * counts[name] > max(counts.values())]
     if len(candidates) > 1:
-        examples = ", ".join(f"{name} reads {readers[name][0]}" for name in candidates)
-        raise UserError(f"the modality is ambiguous ({examples}): add --modality {' or --modality '.join(candidates)}")
+        which = ", ".join(f"{name} reads {examples[name]}" for name in candidates)
+        raise UserError(f"the modality is ambiguous ({which}): add --modality {' or --modality '.join(candidates)}")
     return candidates[0] if candidates else "image"
 
 
