@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from openjepa.cli import suite as suite_command
@@ -76,6 +77,17 @@ def test_attention_finds_the_patch_that_says_the_class():
 def test_attentive_pooling_does_not_depend_on_the_order_of_tokens():
     pool, tokens = AttentivePool(32, 4), torch.randn(3, 10, 32)
     torch.testing.assert_close(pool(tokens), pool(tokens[:, torch.randperm(10)]), atol=1e-6, rtol=1e-5)
+
+
+def test_attentive_pooling_is_cross_attention_with_one_query():
+    pool, tokens = AttentivePool(32, 4), torch.randn(3, 10, 32)
+    for parameter in pool.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    k, v = pool.kv(pool.norm1(tokens)).view(3, 10, 2, 4, 8).permute(2, 0, 3, 1, 4)
+    q = pool.q(pool.query).view(1, 1, 4, 8).transpose(1, 2).expand(3, -1, -1, -1)
+    pooled = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)
+    x = pool.query + pool.proj(pooled)[:, None]
+    torch.testing.assert_close(pool(tokens), (x + pool.mlp(pool.norm2(x)))[:, 0], atol=1e-4, rtol=1e-4)
 
 
 def test_a_patchs_depth_and_shape_are_those_of_its_pixels():

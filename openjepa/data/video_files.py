@@ -5,7 +5,8 @@ B batch  S samples  F frames of a clip  C channels  H height  W width
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ from openjepa.data.file_labels import FileLabels, number_names
 from openjepa.data.image_files import replacement_index
 from openjepa.data.image_io import Undecodable
 from openjepa.data.video_io import open_frames
+
+STACKED_BYTES = 2**25  # of decoded clips that are cropped together
 
 MIDDLE = 0.5  # where an evaluation clip starts, between the first and the last possible start
 
@@ -150,36 +153,66 @@ class VideoFiles:
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Decode and crop the clips of a batch; without `rng`, return the evaluation views with their labels."""
-        views, label, skipped = [], torch.full((len(index),), -1), []
-        for row, sample in enumerate(index.tolist()):
-            row_rng = rng.select(np.array([row])) if rng else None
-            view, undecodable = self.read_or_replace(sample, row_rng)
-            views.append(view[None])
-            skipped += undecodable
-            if rng is None and not undecodable:
-                label[row] = self.label[sample]
-        return Samples(torch.cat(views).unbind(1), label, tuple(skipped))
+        skipped: list[list[Skipped]] = []  # of each row
+        views, first = [], 0
+        for clips in stack_equal_sizes(self.decode_rows(index.tolist(), rng, skipped)):
+            rows_rng = rng.select(np.arange(first, first + len(clips))) if rng else None
+            views.append(crop_views(self.config, clips, rows_rng))
+            first += len(clips)
+        label = self.label[index] if rng is None else torch.full((len(index),), -1)
+        label[torch.tensor([bool(each) for each in skipped])] = -1
+        return Samples(torch.cat(views).unbind(1), label, tuple(itertools.chain(*skipped)))
 
-    def read_or_replace(self, sample: int, rng: CounterRNG | None) -> tuple[UInt8[Tensor, "V F C h w"], list[Skipped]]:
-        """Return the views of a sample, or in training of the first one that can be decoded in place of it."""
-        skipped: list[Skipped] = []
-        while True:
-            try:
-                return self.read_views(sample, rng), skipped
-            except Undecodable as error:
-                skipped.append(Skipped(self.source(sample), str(error)))
-            if rng is None:
-                config = self.config
-                return torch.zeros(
-                    config.eval_clips, config.frames, config.channels, *config.size, dtype=torch.uint8
-                ), skipped
-            sample = replacement_index(rng, len(skipped) - 1, len(self), skipped[-1])
+    def decode_rows(
+        self, index: list[int], rng: CounterRNG | None, skipped: list[list[Skipped]]
+    ) -> Iterator[UInt8[Tensor, "V F C H W"]]:
+        """Yield the clips of each sample, or in training of the first one that can be decoded in place of it.
 
-    def read_views(self, sample: int, rng: CounterRNG | None) -> UInt8[Tensor, "V F C h w"]:
-        """Decode a training clip, or without `rng` the evaluation clips. Raises Undecodable."""
-        starts = [rng.uniform("clip start").item()] if rng else evaluation_starts(self.config.eval_clips)
+        Appends to `skipped` what could not be decoded for each row.
+        """
+        config = self.config
+        starts = rng.uniform("clip start").tolist() if rng else evaluation_starts(config.eval_clips)
+        for row, sample in enumerate(index):
+            skipped.append([])
+            clips = None
+            while clips is None:
+                try:
+                    clips = self.decode_sample(sample, starts[row : row + 1] if rng else starts)
+                except Undecodable as error:
+                    skipped[row].append(Skipped(self.source(sample), str(error)))
+                    if rng is None:
+                        shape = (len(starts), config.frames, config.channels, *config.size)
+                        clips = torch.zeros(shape, dtype=torch.uint8)
+                    else:
+                        row_rng, attempt = rng.select(np.array([row])), len(skipped[row]) - 1
+                        sample = replacement_index(row_rng, attempt, len(self), skipped[row][-1])
+            yield clips
+
+    def decode_sample(self, sample: int, starts: list[float]) -> UInt8[Tensor, "V F C H W"]:
+        """Decode the clips of a sample at these starts, from 0 to 1. Raises Undecodable."""
         path, span = self.paths[self.file[sample]], self.spans[sample]
-        return torch.cat([read_clip(self.config, path, u, span, rng) for u in starts])
+        return torch.stack([decode_clip(self.config, path, u, span) for u in starts])
+
+
+def stack_equal_sizes(clips: Iterator[UInt8[Tensor, "V F C H W"]]) -> Iterator[UInt8[Tensor, "R V F C H W"]]:
+    """Stack neighbors of the same size, to be cropped together, as long as they are small."""
+    stack: list[Tensor] = []
+    for each in clips:
+        if stack and (each.shape != stack[0].shape or len(stack) * each.numel() > STACKED_BYTES):
+            yield torch.stack(stack)
+            stack = []
+        stack.append(each)
+    if stack:
+        yield torch.stack(stack)
+
+
+def crop_views(
+    config: VideoViews, clips: UInt8[Tensor, "R V F C H W"], rng: CounterRNG | None
+) -> UInt8[Tensor, "R V F C h w"]:
+    """Crop all frames of each clip alike; training has one view of each sample."""
+    rows = clips.flatten(0, 1)
+    height, width = (torch.full((len(rows),), float(side)) for side in rows.shape[3:])
+    return crop_clips(rows, config.crops(height, width, rng), config.size).unflatten(0, clips.shape[:2])
 
 
 def evaluation_starts(count: int) -> list[float]:
@@ -187,15 +220,11 @@ def evaluation_starts(count: int) -> list[float]:
     return [(number + 0.5) / count for number in range(count)]
 
 
-def read_clip(
-    config: VideoViews, path: str, u: float, span: Span, rng: CounterRNG | None
-) -> UInt8[Tensor, "1 F C h w"]:
-    """Decode the frames of a clip that starts at `u` of the possible starts in a part of a file, and crop them.
+def decode_clip(config: VideoViews, path: str, u: float, span: Span) -> UInt8[Tensor, "F C H W"]:
+    """Decode the frames of a clip that starts at `u` of the possible starts in a part of a file.
 
     Raises Undecodable if the file has no frame that can be decoded.
     """
     with open_frames(path, config.channels) as frames:
         index = choose_frames(config, frames.times, u, span)
-        clip = torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist()))).permute(0, 3, 1, 2)[None]
-    sides = torch.tensor([clip.shape[3:]], dtype=torch.float32)
-    return crop_clips(clip, config.crops(sides[:, 0], sides[:, 1], rng), config.size)
+        return torch.from_numpy(np.ascontiguousarray(frames.read(index.tolist()))).permute(0, 3, 1, 2)

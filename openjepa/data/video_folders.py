@@ -121,6 +121,11 @@ class ArrayFrames(StillFrames):
         super().__init__(even_times(len(array)), (array.shape[1], array.shape[2]))
         self.array, self.channels = array, channels
 
+    def read(self, index: list[int]) -> UInt8[np.ndarray, "K H W C"]:
+        if self.array.shape[3:] == (self.channels,):
+            return np.asarray(self.array[index])
+        return super().read(index)
+
     def frame(self, number: int) -> UInt8[np.ndarray, "C H W"]:
         return to_channels(Pixels(to_planes_of(self.array[number])), self.channels)
 

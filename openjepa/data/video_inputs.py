@@ -13,9 +13,9 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.data.clips import WHOLE_FILE, Span, choose_frames, crop_clips, parse_clip_name
+from openjepa.data.clips import WHOLE_FILE, Span, choose_frames, parse_clip_name
 from openjepa.data.image_io import Undecodable
-from openjepa.data.video_files import MIDDLE, VideoViews, read_clip
+from openjepa.data.video_files import MIDDLE, VideoViews, crop_views, decode_clip
 from openjepa.data.video_io import open_frames
 
 VideoInput = np.ndarray | Tensor | str | Path
@@ -28,15 +28,15 @@ def evaluation_clip(source: VideoInput, config: VideoViews) -> UInt8[Tensor, "F 
     if isinstance(source, str | Path):
         part = part_of_file(str(source), config)
         try:
-            return read_clip(config, part.path, part.u, part.span, None)[0]
+            clip = decode_clip(config, part.path, part.u, part.span)
         except Undecodable as error:
             raise UserError(f"{source}: {error}") from error
-    clip = clip_of(source)
-    if clip.shape[1] != config.channels:
-        raise UserError(f"the encoder takes {config.channels} channels, got {clip.shape[1]}: {EXPECTED}")
-    index = choose_frames(config, np.arange(len(clip), dtype=np.float64), MIDDLE)
-    sides = torch.tensor([clip.shape[2:]], dtype=torch.float32)
-    return crop_clips(clip[index][None], config.crops(sides[:, 0], sides[:, 1], None), config.size)[0]
+    else:
+        frames = clip_of(source)
+        if frames.shape[1] != config.channels:
+            raise UserError(f"the encoder takes {config.channels} channels, got {frames.shape[1]}: {EXPECTED}")
+        clip = frames[choose_frames(config, np.arange(len(frames), dtype=np.float64), MIDDLE)]
+    return crop_views(config, clip[None, None], None)[0, 0]
 
 
 class FilePart(NamedTuple):

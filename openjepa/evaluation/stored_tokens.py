@@ -27,7 +27,7 @@ class StoredTokens(NamedTuple):
     def encode(self, index: Int[Tensor, "B"], rng: CounterRNG | None = None, patches: bool = True) -> EncoderOutput:
         """Return the tokens of some samples, and their mean in place of pooled features."""
         tokens = self.tokens[self.row[index]].to(self.device.device)
-        mean = tokens.float().mean(1)
+        mean = tokens.mean(1, dtype=torch.float32)
         return EncoderOutput(tokens, mean, mean)
 
     def epochs(self, index: Int[Tensor, "R"], batch: int, seed: int, augment: bool, patches: bool = True) -> Epochs:

@@ -41,7 +41,7 @@ def tune_for_video(data: Video) -> Pretrain:
     config = tune_for_minutes(Pretrain(data), method)
     return dataclasses.replace(
         config,
-        masks=Causal(),
+        masks=Causal(context_fraction=(0.25, 0.5)),
         method=dataclasses.replace(config.method, target_input="whole"),
         optim=dataclasses.replace(config.optim, optimizer="muon", lr=2e-3),
     )

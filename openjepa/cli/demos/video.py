@@ -80,7 +80,7 @@ def demo_config(settings: Demo, folder: Path) -> Pretrain:
     config = tune_for_video(data)
     batch = min(config.batch_size, settings.samples)
     return dataclasses.replace(
-        config, epochs=settings.epochs, batch_size=batch, seed=settings.seed, out=settings.out / "run"
+        config, epochs=settings.epochs, batch_size=batch, seed=settings.seed, workers=1, out=settings.out / "run"
     )
 
 
