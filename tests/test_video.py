@@ -6,6 +6,7 @@ import torch
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
+from openjepa.data import video_files
 from openjepa.data.clips import Span, choose_frames, parse_clip_name, segment_spans
 from openjepa.data.video_files import VideoArray
 from openjepa.modalities.video import Video
@@ -98,6 +99,26 @@ def test_a_clip_is_the_same_alone_and_in_a_batch():
     rng = CounterRNG.of(0, 3, np.arange(6))
     whole, alone = data.read(torch.arange(6), rng), data.read(torch.tensor([4]), rng.select(np.array([4])))
     assert torch.equal(whole.views[0][4], alone.views[0][0])
+
+
+def test_a_file_is_the_same_alone_and_in_a_batch(tmp_path, monkeypatch):
+    """Files of different sizes, also with a damaged one between them, and when few clips are cropped together."""
+    dice, rng = np.random.default_rng(0), CounterRNG.of(0, 5, np.arange(7))
+    for number, side in enumerate((16, 16, 24, 16, 16, 16)):
+        np.save(tmp_path / f"{number}.npy", dice.integers(0, 256, (9, side, 20, 3), np.uint8))
+    (tmp_path / "3.npy").write_bytes((tmp_path / "3.npy").read_bytes()[:500])
+    config = Video(root=(str(tmp_path),), frames=4, stride=2, size=(8, 16), patch=8, eval_clips=2)
+    data = config.dataset(config.listing())
+    index = torch.tensor([0, 1, 2, 3, 4, 5, 3])
+    for bytes_together in (video_files.STACKED_BYTES, 1):
+        monkeypatch.setattr(video_files, "STACKED_BYTES", bytes_together)
+        for drawn in (rng, None):
+            whole = data.read(index, drawn)
+            alone = [data.read(index[row : row + 1], drawn and drawn.select(np.array([row]))) for row in range(7)]
+            for view, parts in zip(whole.views, zip(*(each.views for each in alone), strict=True), strict=True):
+                assert torch.equal(view, torch.cat(parts))
+            assert [each.path for each in whole.skipped] == [str(tmp_path / "3.npy")] * 2
+            assert whole.label.tolist() == [each.label.item() for each in alone]
 
 
 def test_arrays_and_tensors_in_hand_are_read_as_the_middle_of_a_file():

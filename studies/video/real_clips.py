@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -26,7 +27,7 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.core.tables import print_table
 from openjepa.data.video_io import open_frames
 from openjepa.evaluation.controls import controlled_encoders
-from openjepa.evaluation.evaluator import SplitFeatures
+from openjepa.evaluation.evaluator import Features, SplitFeatures
 from openjepa.evaluation.labeled import Split, find_task, task_baselines
 from openjepa.evaluation.measure import controlled_features, probe_input, split_features_of
 from openjepa.evaluation.probing import create_probes, run_probes
@@ -42,6 +43,7 @@ from openjepa.training.perf.allocator import retain_freed_memory
 FOLDS = 5
 PROTOCOLS = {"uniform": 0, "fixed step": 2}  # frames of the file from one frame of a clip to the next; 0: spread evenly
 CLIPS = 3  # evaluation clips of a file, averaged
+CELLS = (2, 3, 3)  # of time, height and width, over which tokens are averaged
 
 Subject = tuple[str, Split, SplitFeatures]  # the name of an encoder or a baseline, the data, the features
 
@@ -143,11 +145,27 @@ def measure(fold: int, run: Path, options: argparse.Namespace) -> Iterator[dict[
         for name, compute in task_baselines(find_task("folders"), trained.data).items():
             split = subjects[0][1]
             subjects.append((name, split, SplitFeatures(compute(split.train), compute(split.test))))
-        for subject in subjects:
-            yield from answers(protocol, *subject, pooled)
+        for name, split, features in subjects:
+            yield from answers(protocol, name, split, features, pooled)
+            if features.views:
+                yield from answers(protocol, f"{name}, cells", split, cell_features(features, trained), pooled)
         if options.attentive:
             for subject in pooled_features(with_clips(trained, stride, 1), attentive):
                 yield from answers(protocol, *subject, attentive)
+
+
+def cell_features(features: SplitFeatures, encoder: PretrainedEncoder) -> SplitFeatures:
+    """Return the tokens' features averaged over the cells of CELLS, which keep where something is, like the baselines.
+
+    The clips of a file are averaged.
+    """
+    assert features.views
+    parts = []
+    for part, views in ((features.train, features.views.train), (features.test, features.views.test)):
+        tokens = torch.cat([views.encode(rows).patches.float() for rows in part.labeled.split(8)])
+        grid = tokens.unflatten(1, (-1, *encoder.data.tubelets)).mean(1).movedim(-1, 1)
+        parts.append(Features({"last": F.adaptive_avg_pool3d(grid, CELLS).flatten(1)}, part.label))
+    return features._replace(train=parts[0], test=parts[1], views=None)
 
 
 def with_clips(encoder: PretrainedEncoder, stride: int, clips: int) -> PretrainedEncoder:
