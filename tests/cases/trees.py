@@ -81,7 +81,24 @@ def series_bytes(rng: random.Random, folder: Path) -> tuple[str, bytes]:
     return ".npy", file.read_bytes()
 
 
-WRITERS: dict[str, Callable[[random.Random, Path], tuple[str, bytes]]] = {"image": image_bytes, "series": series_bytes}
+def video_bytes(rng: random.Random, folder: Path) -> tuple[str, bytes]:
+    """Return the suffix and the bytes of a clip; some have one frame, no color, or are not readable."""
+    kind = rng.choice(["good", "good", "good", "gif", "one frame", "gray", "float", "broken"])
+    clip = np.random.default_rng(rng.getrandbits(32)).integers(0, 256, (rng.randint(2, 9), 12, 16, 3), np.uint8)
+    if kind == "broken":
+        return ".mp4", b"\0\0\0\x18ftypisom" + bytes(rng.getrandbits(8) for _ in range(rng.randint(1, 80)))
+    if kind == "gif":
+        frames = [Pillow.fromarray(frame) for frame in clip]
+        frames[0].save(folder / "one.gif", save_all=True, append_images=frames[1:])
+        return ".gif", (folder / "one.gif").read_bytes()
+    values = {"one frame": clip[:1], "gray": clip[..., 0], "float": clip / 255.0}.get(kind, clip)
+    np.save(folder / "one.npy", values)
+    return ".npy", (folder / "one.npy").read_bytes()
+
+
+WRITERS: dict[str, Callable[[random.Random, Path], tuple[str, bytes]]] = {
+    "image": image_bytes, "series": series_bytes, "video": video_bytes,
+}  # fmt: skip
 
 
 def random_tree(modality: str, seed: int, work: Path) -> list[Entry]:
