@@ -43,7 +43,7 @@ from openjepa.training.perf.allocator import retain_freed_memory
 FOLDS = 5
 PROTOCOLS = {"uniform": 0, "fixed step": 2}  # frames of the file from one frame of a clip to the next; 0: spread evenly
 CLIPS = 3  # evaluation clips of a file, averaged
-CELLS = (2, 3, 3)  # of time, height and width, over which tokens are averaged
+CELLS = (3, 6, 6)  # of time, height and width, over which tokens are averaged: about those of the optical flow
 
 Subject = tuple[str, Split, SplitFeatures]  # the name of an encoder or a baseline, the data, the features
 
