@@ -148,3 +148,12 @@ def test_settings_that_make_no_clip_are_refused_with_what_to_type(settings, advi
 def test_what_is_no_video_is_refused_with_the_shape_that_is(source):
     with pytest.raises(UserError, match="give a path|uint8"):
         SMALL.read(source)
+
+
+def test_files_that_are_cut_otherwise_are_other_data(tmp_path):
+    np.save(tmp_path / "clip.npy", np.zeros((60, 8, 8, 3), np.uint8))
+    fingerprints = {
+        (data := replace(SMALL, root=(str(tmp_path),), every=every)).dataset(data.listing()).fingerprint
+        for every in (0.0, 1.0, 2.0)
+    }
+    assert len(fingerprints) == 3

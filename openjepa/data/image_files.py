@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Samples, Skipped, compute_fingerprint
-from openjepa.data.archives import label_folder
+from openjepa.core.types import Samples, Skipped
 from openjepa.data.crops import Crops, resample
-from openjepa.data.file_labels import FileLabels, number_names
+from openjepa.data.file_labels import FileDataset, FileLabels
 from openjepa.data.image_io import Undecodable, read_image_file
 from openjepa.data.image_values import EncodedImage, crop_file
 from openjepa.data.listing import MappedPathList
@@ -97,7 +95,7 @@ class ImageArray:
         return index, skipped
 
 
-class ImageFiles:
+class ImageFiles(FileDataset):
     """Images in files.
 
     Training replaces an undecodable file by one that depends only on (seed, n, attempt).
@@ -112,39 +110,17 @@ class ImageFiles:
         fingerprint: str | Callable[[], str],
         labels: FileLabels | None = None,
     ):
-        self.config, self.paths, self.known_fingerprint, self.file_labels = config, paths, fingerprint, labels
-
-    @property
-    def fingerprint(self) -> str:
-        return self.computed_fingerprint
-
-    @cached_property
-    def computed_fingerprint(self) -> str:
-        """Return the fingerprint of the files; figures do not need it, and it takes time."""
-        return compute_fingerprint(self.known_fingerprint)
+        super().__init__(paths, fingerprint, labels)
+        self.config = config
 
     @property
     def groups(self) -> Int[Tensor, "S"] | None:
         """Return the number of each image's group, if groups are known."""
         return self.file_labels.groups if self.file_labels else None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "known_fingerprint": self.fingerprint}  # without the list of files behind it
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.folder_labels[0]
-
     @property
     def label(self) -> Int[Tensor, "S"]:
-        return self.folder_labels[1]
-
-    @cached_property
-    def folder_labels(self) -> tuple[tuple[str, ...], Int[Tensor, "S"]]:
-        """Return the sorted names of the classes, or of the files' folders, and each file's index into them."""
-        if self.file_labels and self.file_labels.names:
-            return number_names(self.file_labels.names)
-        return number_names([label_folder(path) for path in self.paths])
+        return self.file_classes[1]
 
     def __len__(self) -> int:
         return len(self.paths)

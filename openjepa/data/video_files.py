@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,10 +17,9 @@ from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples, Skipped, compute_fingerprint
-from openjepa.data.archives import label_folder
 from openjepa.data.clips import WHOLE_FILE, ClipSettings, Span, choose_frames, clip_name, crop_clips, segment_spans
 from openjepa.data.crops import Crops
-from openjepa.data.file_labels import FileLabels, number_names
+from openjepa.data.file_labels import FileDataset, FileLabels
 from openjepa.data.image_files import replacement_index
 from openjepa.data.image_io import Undecodable
 from openjepa.data.video_io import open_frames
@@ -80,7 +79,7 @@ class VideoArray:
         return crop_clips(clips, self.config.crops(height, width, rng), self.config.size)
 
 
-class VideoFiles:
+class VideoFiles(FileDataset):
     """Clips of video files, folders of frames and arrays: one per file, or one for every so many seconds.
 
     Training starts a clip anywhere in its part of the file; evaluation reads the middle. Training replaces an
@@ -96,7 +95,8 @@ class VideoFiles:
         fingerprint: str | Callable[[], str],
         labels: FileLabels | None = None,
     ):
-        self.config, self.paths, self.known_fingerprint, self.file_labels = config, paths, fingerprint, labels
+        super().__init__(paths, fingerprint, labels)
+        self.config = config
         spans = [self.spans_of(path) for path in paths] if config.every else [[WHOLE_FILE]] * len(paths)
         self.file = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
         self.spans = [span for each in spans for span in each]
@@ -109,16 +109,11 @@ class VideoFiles:
         except Undecodable:
             return [WHOLE_FILE]
 
-    @property
-    def fingerprint(self) -> str:
-        return self.computed_fingerprint
-
     @cached_property
     def computed_fingerprint(self) -> str:
-        return compute_fingerprint(self.known_fingerprint)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "known_fingerprint": self.fingerprint}  # without the list of files behind it
+        """Return the fingerprint of the files, and of how they are cut."""
+        files = compute_fingerprint(self.known_fingerprint)
+        return f"{files}-{self.config.every:g}s" if self.config.every else files
 
     @property
     def groups(self) -> Int[Tensor, "S"] | None:
@@ -129,21 +124,10 @@ class VideoFiles:
         files = torch.from_numpy(self.file)
         return files if groups is None else groups[files]
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.file_classes[0]
-
     @cached_property
     def label(self) -> Int[Tensor, "S"]:
         """Return each sample's index into `classes`."""
         return self.file_classes[1][torch.from_numpy(self.file)]
-
-    @cached_property
-    def file_classes(self) -> tuple[tuple[str, ...], Int[Tensor, "N"]]:
-        """Return the sorted names of the classes, or of the files' folders, and each file's index into them."""
-        if self.file_labels and self.file_labels.names:
-            return number_names(self.file_labels.names)
-        return number_names([label_folder(path) for path in self.paths])
 
     def __len__(self) -> int:
         return len(self.file)

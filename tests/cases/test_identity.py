@@ -298,7 +298,7 @@ def test_features_belong_to_labels_too(tmp_path):
     data = Image(root=(str(make_tree(tmp_path, "image")),), size=(8, 8), patch=4)
     one, other = data.dataset(data.listing()), data.dataset(data.listing())
     assert labeled_fingerprint(one) == labeled_fingerprint(other)
-    other.folder_labels = (one.classes, one.label.flip(0))
+    other.file_classes = (one.classes, one.label.flip(0))
     assert labeled_fingerprint(one) != labeled_fingerprint(other)
 
 
