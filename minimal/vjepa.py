@@ -131,16 +131,18 @@ class VJEPA(nn.Module):
 
 
 def draw_mask(grid, blocks, scale, generator, aspect=(0.75, 1.5)):
-    """Draw blocks of a frame that are hidden at all times; return the visible tubelets, and the hidden ones."""
+    """Draw blocks of a frame that are hidden at every time step; return the visible tubelets, and the hidden ones."""
     times, rows, columns = grid
     ratio = aspect[0] + (aspect[1] - aspect[0]) * torch.rand((), generator=generator).item()
     height = min(max(1, round(math.sqrt(rows * columns * scale * ratio))), rows)
     width = min(max(1, round(math.sqrt(rows * columns * scale / ratio))), columns)
-    hidden = torch.zeros(rows, columns, dtype=torch.bool)
-    for _ in range(blocks):
-        top = torch.randint(rows - height + 1, (), generator=generator)
-        left = torch.randint(columns - width + 1, (), generator=generator)
-        hidden[top : top + height, left : left + width] = True
+    hidden = torch.ones(rows, columns, dtype=torch.bool)
+    while hidden.all():  # draws again if nothing would be visible
+        hidden[:] = False
+        for _ in range(blocks):
+            top = torch.randint(rows - height + 1, (), generator=generator)
+            left = torch.randint(columns - width + 1, (), generator=generator)
+            hidden[top : top + height, left : left + width] = True
     hidden = hidden.flatten().repeat(times)
     return (~hidden).nonzero()[:, 0], hidden.nonzero()[:, 0]
 

@@ -131,7 +131,7 @@ def test_arrays_and_tensors_in_hand_are_read_as_the_middle_of_a_file():
     ("settings", "advice"),
     [
         ({"frames": 5}, "--data.frames 4"),
-        ({"size": (17, 24)}, "--data.size 16 16"),
+        ({"size": (17, 24)}, "--data.size 16 24"),
         ({"channels": 4}, "1 .gray. or 3"),
         ({"stride": -1}, "--data.stride must be >= 0"),
         ({"crop_scale": (0.0, 1.0)}, "--data.crop-scale"),

@@ -29,6 +29,7 @@ from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
 from openjepa.modalities.video import Video
 from openjepa.training.config import Pretrain
+from openjepa.viz.animation import animate_tiles, to_gif
 from openjepa.viz.board import Board, lay_out
 from openjepa.viz.clip_masks import draw_clip_masks, hide_tubelets
 from openjepa.viz.clip_predictions import fill
@@ -36,7 +37,6 @@ from openjepa.viz.coverage import measure_coverage
 from openjepa.viz.explorer.session import Session
 from openjepa.viz.inputs import ImageBatch
 from openjepa.viz.map_page import thumbnail_sprite
-from openjepa.viz.moving import animate_tiles, to_gif
 from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
 from openjepa.viz.predictions import prediction_masks
 from openjepa.viz.report import write_report

@@ -28,7 +28,7 @@ def horizon(settings: Horizon) -> dict[str, object]:
     device = choose_device(settings.device, settings.precision)
     forecaster = load_forecaster(settings.run, {"fps": settings.fps, "stride": settings.stride}, device)
     context = choose_context(settings.context, forecaster.steps // 2, forecaster.steps)
-    modality = replace_root(forecaster.data, (settings.clips,))
+    modality = replace_root(forecaster.data, (settings.clips,), forecaster.data.eval_crop)
     data = modality.dataset(modality.listing())
     rows = np.linspace(0, len(data) - 1, min(settings.count, len(data))).round().astype(int).tolist()
     result = measuring.measure_horizon(forecaster, data, rows, context)

@@ -52,12 +52,11 @@ class Demo:
 
     name: DemoName = "scenes"
     out: Path = Path("demo")  # folder for the data, the run, demo.json and features.png
-    # the sizes depend on the demo; 0 or empty: its own, of scenes 8,000, 8,000 and 2,000 samples, 32 epochs and 5m
-    samples: int = 0  # for pretraining, without labels
-    labeled: int = 0  # of these samples, with labels, to train the probes
-    test: int = 0  # held-out samples
-    epochs: float = 0.0
-    budget: str = ""  # time limit for pretraining: a slow machine trains fewer epochs
+    samples: int = 0  # for pretraining, without labels; 0: the demo's own (scenes 8,000, video 12,000)
+    labeled: int = 0  # of these samples, with labels, to train the probes; 0: the demo's own
+    test: int = 0  # held-out samples; 0: the demo's own
+    epochs: float = 0.0  # passes through the samples; 0: the demo's own
+    budget: str = ""  # time limit for pretraining: a slow machine trains fewer epochs; empty: the demo's own
     seed: int = 0
 
     def with_defaults(self, defaults: dict[str, Any]) -> Demo:

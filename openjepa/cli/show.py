@@ -11,6 +11,7 @@ from typing import Any
 from openjepa.cli.settings import Show
 from openjepa.core.capabilities import TubeletGrid
 from openjepa.core.console import draw_safely, info
+from openjepa.viz.animation import save_frames
 from openjepa.viz.canvas import CaptionedFigure, save_figure
 from openjepa.viz.curves import show_curves
 from openjepa.viz.embedding_map import show_map
@@ -18,7 +19,6 @@ from openjepa.viz.features import show_features
 from openjepa.viz.html import write_figures_page
 from openjepa.viz.inputs import load_encoder, output_file
 from openjepa.viz.masks import show_masks
-from openjepa.viz.moving import save_frames
 from openjepa.viz.predictions import show_prediction
 from openjepa.viz.settings import FIGURE_OPTIONS, FigureOptions
 from openjepa.viz.similarity import show_similarity

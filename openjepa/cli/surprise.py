@@ -7,6 +7,7 @@ from typing import Any
 
 from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
+from openjepa.core.names import distinct_labels
 from openjepa.core.tables import print_table
 from openjepa.evaluation import surprise as measuring
 from openjepa.evaluation.forecast import choose_context, load_forecaster
@@ -24,14 +25,16 @@ def surprise(settings: Surprise) -> list[Moments]:
     """
     if settings.count < 1:
         raise UserError(f"--count must be >= 1, got {settings.count}")
+    if not settings.files:
+        raise UserError(f"no video is given: jepa surprise {settings.run} VIDEO")
     device = choose_device(settings.device, settings.precision)
     forecaster = load_forecaster(settings.run, {"fps": settings.fps, "stride": settings.stride}, device)
     context = choose_context(settings.context, forecaster.steps * 3 // 4, forecaster.steps)
     results = []
-    for path in settings.files:
+    for path, name in zip(settings.files, distinct_labels(settings.files), strict=True):
         result = measuring.measure_surprise(forecaster, path, context)
         peaks = measuring.find_peaks(result, settings.count)
-        out = output_path(settings, path)
+        out = (settings.out or Path(settings.run) / "surprise") / name.replace("/", "-")
         measuring.write_surprise(result, out.with_name(f"{out.name}.csv"))
         rows = [(result.time[step], int(result.frame[step]), result.score[step]) for step in peaks]
         table = [(f"{time:.2f}", str(frame), f"{score:.1f}") for time, frame, score in rows]
@@ -48,8 +51,3 @@ def surprise(settings: Surprise) -> list[Moments]:
 def draw_call(result: measuring.Surprise, peaks: list[int], path: str, figure: Path) -> Any:
     """Return the function that draws the figure of one file."""
     return lambda: draw_surprise(result, peaks, Path(path).name, figure)
-
-
-def output_path(settings: Surprise, path: str) -> Path:
-    """Return where the results of a file go, without an ending."""
-    return (settings.out or Path(settings.run) / "surprise") / Path(path).name

@@ -40,9 +40,12 @@ def choose_frames(
 ) -> Int64[np.ndarray, "F"]:
     """Return the indices of a clip's frames, at `u` from 0 to 1 between the first and the last possible start.
 
-    `times` are the seconds of all frames of the file. A clip that is longer than the file repeats the last frame.
-    Without a stride or a rate, it is spread evenly over the file, and `u` moves its frames by up to their distance.
+    `times` are the seconds of all frames of the file. A clip that reaches beyond the file repeats the last frame.
+    Without a stride or a rate, it is spread evenly over the span, and `u` moves its frames by up to their distance. A
+    file of as many frames as a clip is the clip.
     """
+    if len(times) == config.frames:
+        return np.arange(config.frames)
     first, last = np.searchsorted(times, (span.start, span.start + span.length)).tolist()
     first = min(first, len(times) - 1)
     last = max(last, first + 1)  # exclusive: starts lie before it, a clip may reach beyond
@@ -73,7 +76,7 @@ def crop_clips(clips: UInt8[Tensor, "B F C H W"], crop: Crops, size: tuple[int, 
 
 
 def segment_spans(times: Float64[np.ndarray, "N"], every: float) -> list[Span]:
-    """Cut a file into spans of `every` seconds, each the home of one clip; 0: the whole file is one."""
+    """Cut a file into spans of `every` seconds, each of them a sample; 0: the whole file is one."""
     if not every:
         return [WHOLE_FILE]
     count = max(1, int(np.ceil((times[-1] - times[0] + 1e-6) / every)))
@@ -82,7 +85,7 @@ def segment_spans(times: Float64[np.ndarray, "N"], every: float) -> list[Span]:
 
 def clip_name(path: str, span: Span, every: float) -> str:
     """Name a clip of a file as a media fragment, FILE#t=SECONDS; the file alone if it is one clip."""
-    return f"{path}#t={span.start:g}" if every else path
+    return f"{path}#t={round(span.start, 4):.12g}" if every else path
 
 
 def parse_clip_name(name: str) -> tuple[str, float | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,8 +164,7 @@ class ContainerFrames:
         if can_seek and (packets := self.video.packets_at(stamp, (position, size))):
             return packets
         packets = self.video.rewind()
-        for _, _ in zip(range(start), packets, strict=False):
-            pass
+        deque(islice(packets, start), maxlen=0)  # skips them
         return packets
 
 

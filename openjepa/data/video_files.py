@@ -22,6 +22,7 @@ from openjepa.data.crops import Crops
 from openjepa.data.file_labels import FileDataset, FileLabels
 from openjepa.data.image_files import replacement_index
 from openjepa.data.image_io import Undecodable
+from openjepa.data.video_folders import even_times
 from openjepa.data.video_io import open_frames
 
 STACKED_BYTES = 2**25  # of decoded clips that are cropped together
@@ -43,7 +44,7 @@ class VideoViews(ClipSettings, Protocol):
 
 
 class VideoArray:
-    """Clips in memory, all frames of them a view."""
+    """Videos in memory, all of the same length and size."""
 
     groups: Int[Tensor, "S"] | None = None
 
@@ -72,7 +73,7 @@ class VideoArray:
 
     def cut(self, index: Int[Tensor, "B"], starts: list[float], rng: CounterRNG | None) -> UInt8[Tensor, "B F C h w"]:
         """Return a clip of each of some samples, at these starts from 0 to 1."""
-        times = np.arange(self.clips.shape[1], dtype=np.float64)
+        times = even_times(self.clips.shape[1])
         frames = [torch.from_numpy(choose_frames(self.config, times, u)) for u in starts]
         clips = torch.stack([self.clips[row, each] for row, each in zip(index.tolist(), frames, strict=True)])
         height, width = (torch.full((len(index),), float(side)) for side in self.clips.shape[3:])
@@ -83,7 +84,7 @@ class VideoFiles(FileDataset):
     """Clips of video files, folders of frames and arrays: one per file, or one for every so many seconds.
 
     Training starts a clip anywhere in its part of the file; evaluation reads the middle. Training replaces an
-    undecodable file by one that depends only on (seed, n, attempt).
+    undecodable file by one that depends only on the seed, the sample and the attempt.
     """
 
     decodes_files: ClassVar[bool] = True
@@ -102,7 +103,7 @@ class VideoFiles(FileDataset):
         self.spans = [span for each in spans for span in each]
 
     def spans_of(self, path: str) -> list[Span]:
-        """Return the parts of a file that are samples; a file that cannot be read is one, which is skipped later."""
+        """Return the parts of a file that are samples; an undecodable file counts as one, which reading skips."""
         try:
             with open_frames(path, self.config.channels) as frames:
                 return segment_spans(frames.times, self.config.every)
@@ -137,40 +138,35 @@ class VideoFiles(FileDataset):
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Decode and crop the clips of a batch; without `rng`, return the evaluation views with their labels."""
-        skipped: list[list[Skipped]] = []  # of each row
-        views, first = [], 0
-        for clips in stack_equal_sizes(self.decode_rows(index.tolist(), rng, skipped)):
-            rows_rng = rng.select(np.arange(first, first + len(clips))) if rng else None
-            views.append(crop_views(self.config, clips, rows_rng))
-            first += len(clips)
+        evaluation = [evaluation_starts(self.config.eval_clips)] * len(index)
+        starts = rng.uniform("clip start")[:, None].tolist() if rng else evaluation
+        decoded = (
+            self.decode_or_replace(sample, starts[row], rng and rng.select(np.array([row])))
+            for row, sample in enumerate(index.tolist())
+        )
+        views, skipped = [], list[list[Skipped]]()  # of each row
+        for clips, undecodable in stack_equal_sizes(decoded):
+            rows = np.arange(len(skipped), len(skipped) + len(clips))
+            views.append(crop_views(self.config, clips, rng.select(rows) if rng else None))
+            skipped += undecodable
         label = self.label[index] if rng is None else torch.full((len(index),), -1)
         label[torch.tensor([bool(each) for each in skipped])] = -1
         return Samples(torch.cat(views).unbind(1), label, tuple(itertools.chain(*skipped)))
 
-    def decode_rows(
-        self, index: list[int], rng: CounterRNG | None, skipped: list[list[Skipped]]
-    ) -> Iterator[UInt8[Tensor, "V F C H W"]]:
-        """Yield the clips of each sample, or in training of the first one that can be decoded in place of it.
-
-        Appends to `skipped` what could not be decoded for each row.
-        """
-        config = self.config
-        starts = rng.uniform("clip start").tolist() if rng else evaluation_starts(config.eval_clips)
-        for row, sample in enumerate(index):
-            skipped.append([])
-            clips = None
-            while clips is None:
-                try:
-                    clips = self.decode_sample(sample, starts[row : row + 1] if rng else starts)
-                except Undecodable as error:
-                    skipped[row].append(Skipped(self.source(sample), str(error)))
-                    if rng is None:
-                        shape = (len(starts), config.frames, config.channels, *config.size)
-                        clips = torch.zeros(shape, dtype=torch.uint8)
-                    else:
-                        row_rng, attempt = rng.select(np.array([row])), len(skipped[row]) - 1
-                        sample = replacement_index(row_rng, attempt, len(self), skipped[row][-1])
-            yield clips
+    def decode_or_replace(
+        self, sample: int, starts: list[float], rng: CounterRNG | None
+    ) -> tuple[UInt8[Tensor, "V F C H W"], list[Skipped]]:
+        """Return the clips of a sample, or in training of the first one that can be decoded in place of it."""
+        skipped: list[Skipped] = []
+        while True:
+            try:
+                return self.decode_sample(sample, starts), skipped
+            except Undecodable as error:
+                skipped.append(Skipped(self.source(sample), str(error)))
+            if rng is None:
+                shape = (len(starts), self.config.frames, self.config.channels, *self.config.size)
+                return torch.zeros(shape, dtype=torch.uint8), skipped
+            sample = replacement_index(rng, len(skipped) - 1, len(self), skipped[-1])
 
     def decode_sample(self, sample: int, starts: list[float]) -> UInt8[Tensor, "V F C H W"]:
         """Decode the clips of a sample at these starts, from 0 to 1. Raises Undecodable."""
@@ -178,16 +174,19 @@ class VideoFiles(FileDataset):
         return torch.stack([decode_clip(self.config, path, u, span) for u in starts])
 
 
-def stack_equal_sizes(clips: Iterator[UInt8[Tensor, "V F C H W"]]) -> Iterator[UInt8[Tensor, "R V F C H W"]]:
-    """Stack neighbors of the same size, to be cropped together, as long as they are small."""
-    stack: list[Tensor] = []
-    for each in clips:
-        if stack and (each.shape != stack[0].shape or len(stack) * each.numel() > STACKED_BYTES):
-            yield torch.stack(stack)
+Decoded = tuple[UInt8[Tensor, "V F C H W"], list[Skipped]]  # the clips of a row, and what was skipped on the way
+
+
+def stack_equal_sizes(rows: Iterator[Decoded]) -> Iterator[tuple[UInt8[Tensor, "R V F C H W"], list[list[Skipped]]]]:
+    """Stack the clips of neighbors of the same size, to be cropped together, as long as they are small."""
+    stack: list[Decoded] = []
+    for clips, skipped in rows:
+        if stack and (clips.shape != stack[0][0].shape or len(stack) * clips.numel() > STACKED_BYTES):
+            yield torch.stack([each for each, _ in stack]), [each for _, each in stack]
             stack = []
-        stack.append(each)
+        stack.append((clips, skipped))
     if stack:
-        yield torch.stack(stack)
+        yield torch.stack([each for each, _ in stack]), [each for _, each in stack]
 
 
 def crop_views(
@@ -200,7 +199,7 @@ def crop_views(
 
 
 def evaluation_starts(count: int) -> list[float]:
-    """Return where evaluation clips start, evenly spaced: one alone is in the middle."""
+    """Return where evaluation clips start, evenly spaced; a single one is in the middle."""
     return [(number + 0.5) / count for number in range(count)]
 
 

@@ -16,6 +16,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.clips import WHOLE_FILE, Span, choose_frames, parse_clip_name
 from openjepa.data.image_io import Undecodable
 from openjepa.data.video_files import MIDDLE, VideoViews, crop_views, decode_clip
+from openjepa.data.video_folders import even_times
 from openjepa.data.video_io import open_frames
 
 VideoInput = np.ndarray | Tensor | str | Path
@@ -35,7 +36,7 @@ def evaluation_clip(source: VideoInput, config: VideoViews) -> UInt8[Tensor, "F 
         frames = clip_of(source)
         if frames.shape[1] != config.channels:
             raise UserError(f"the encoder takes {config.channels} channels, got {frames.shape[1]}: {EXPECTED}")
-        clip = frames[choose_frames(config, np.arange(len(frames), dtype=np.float64), MIDDLE)]
+        clip = frames[choose_frames(config, even_times(len(frames)), MIDDLE)]
     return crop_views(config, clip[None, None], None)[0, 0]
 
 

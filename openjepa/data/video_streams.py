@@ -79,7 +79,7 @@ def refuse_to_open(url: str, flags: int, options: dict[str, str]) -> None:
 
 
 class SeekableFile:
-    """A file for PyAV, in which a damaged header that leads before its start is damage and no error of the disk."""
+    """A file for PyAV. A seek to before the start comes from a damaged header: it raises ValueError, not OSError."""
 
     def __init__(self, stream: Stream):
         self.stream, self.read, self.tell = stream, stream.read, stream.tell
@@ -256,4 +256,5 @@ def turn_upright(pixels: UInt8[np.ndarray, "h w C"], form: FrameForm) -> UInt8[n
 def describe_error(error: Exception) -> str:
     """Return one sentence on a file that PyAV cannot read."""
     text = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return f"its container is damaged ({text[0]})" if text else "its container is damaged"
+    reason = "it is damaged, or of a format that is not read"
+    return f"{reason} ({text[0]})" if text else reason

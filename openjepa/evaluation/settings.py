@@ -29,8 +29,9 @@ class LabeledData:
     root: tuple[str, ...] = ()
     # auto: what is found in root, see jepa labels; folders: sub-folder names alone; FILE: a .csv, .json, .jsonl or
     # .parquet with a row for each file; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
-    # scenes-distance, scenes-kind: rendered, needs no root; series-hour: hour of the day at which a segment of a .csv
-    # file with dates starts, tested in blocks of time; video-reversed: whether a clip runs backwards, by files
+    # scenes-distance, scenes-kind: rendered images, need no root; moving-direction, moving-speed, moving-hit,
+    # moving-reversed, moving-count: rendered clips, need no root; video-reversed: whether a clip runs backwards, by
+    # files; series-hour: hour of the day at which a segment of a .csv file with dates starts, in blocks of time
     labels: Annotated[str, arg(aliases=["--labels"])] = "auto"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
@@ -114,9 +115,9 @@ class Search:
 class Surprise:
     """Measure when a video does what a run's predictor does not expect, and list the most surprising moments.
 
-    A window slides over each file; each time step is predicted from those before. A window should be twice as long as
-    the moments to look for: a shorter one is as surprised by their end (--stride, --fps). Writes a CSV file with the
-    error of every time step, and a figure, for each file.
+    A window slides over each file; each time step is predicted from those before. Choose a window
+    twice as long as the event to look for (--stride, --fps): in a shorter one the end of the event is a surprise, too.
+    Writes a CSV file with the error of every time step, and a figure, for each file.
 
     Example: jepa surprise runs/clips street.mp4 --count 10
     """

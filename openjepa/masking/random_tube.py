@@ -17,7 +17,7 @@ from openjepa.masking.tube import frame_size, tube_masks
 
 @dataclass(frozen=True)
 class RandomTube(MaskStrategy):
-    """A random fraction of the cells of a frame is hidden at all times; what they hide is the target.
+    """A random fraction of the cells of a frame is hidden at every time step, and is the target.
 
     Source: the tube masks of VideoMAE (Tong et al., arXiv 2203.12602), which V-JEPA compares with (its Table 4).
     """

@@ -19,7 +19,7 @@ MAX_REDRAWS = 16  # times that a sample whose blocks cover a whole frame draws n
 
 @dataclass(frozen=True)
 class Tube:
-    """Several masks of each sample: blocks of a frame that are hidden at all times; the context is what they leave.
+    """Several masks of each sample, each of blocks of a frame that are hidden at every time step; the rest is context.
 
     Mask k has `blocks[k]` blocks that each cover about `scale[k]` of a frame: by default many small ones (short-range)
     and few large ones (long-range). All hidden tokens are targets, in one sequence. Block sizes are shared by the
@@ -31,7 +31,7 @@ class Tube:
     padded to the longest of a batch where the official code truncates them to the shortest.
     """
 
-    blocks: tuple[int, ...] = (8, 2)  # blocks of each mask of a sample; as many masks as numbers here
+    blocks: tuple[int, ...] = (8, 2)  # blocks of each mask of a sample, one value per mask
     scale: tuple[float, ...] = (0.15, 0.7)  # area of a block of each mask, as a fraction of a frame
     aspect: tuple[float, float] = (0.75, 1.5)  # range of a block's height / width
 
@@ -76,7 +76,7 @@ class Tube:
         for scale in self.scale:
             sizes = block_sizes((scale, scale), self.aspect, frame)
             if int(frame[0] * frame[1] * scale) < 1 or frame in sizes:
-                raise UserError(grid_too_small(frame, f"a block of {scale:g} of a frame is nothing or all of it"))
+                raise UserError(grid_too_small(frame, f"a block of {scale:g} of a frame covers no cell, or every cell"))
         return []
 
 

@@ -72,20 +72,21 @@ class Video:
     input_text: ClassVar[str] = "normalized clips (batch, frames, channels, height, width)"
 
     def __post_init__(self):
-        for side in self.size:
-            if self.patch < 1 or side < 1 or side % self.patch:
-                patch = max(1, self.patch)
-                better = max(1, round(side / patch)) * patch
-                raise UserError(
-                    f"frame size {side} is not a multiple of patch {patch}: try --data.size {better} {better}"
-                )
-        if self.tubelet < 1 or self.frames < 1 or self.frames % self.tubelet:
-            better = max(1, self.frames // max(1, self.tubelet)) * max(1, self.tubelet)
+        counts = ("patch", "tubelet", "frames", "eval_clips")
+        for name, value in (*((name, getattr(self, name)) for name in counts), *(("size", side) for side in self.size)):
+            if value < 1:
+                raise UserError(f"--data.{name.replace('_', '-')} must be >= 1, got {value}")
+        if any(side % self.patch for side in self.size):
+            better = " ".join(str(max(1, round(side / self.patch)) * self.patch) for side in self.size)
+            raise UserError(
+                f"frame size {self.size[0]}×{self.size[1]} is not a multiple of patch {self.patch}: try --data.size "
+                f"{better}"
+            )
+        if self.frames % self.tubelet:
+            better = max(1, self.frames // self.tubelet) * self.tubelet
             raise UserError(
                 f"{self.frames} frames are not a multiple of tubelets of {self.tubelet}: try --data.frames {better}"
             )
-        if self.eval_clips < 1:
-            raise UserError(f"--data.eval-clips must be >= 1, got {self.eval_clips}")
         if self.channels not in (1, 3):
             raise UserError(f"--data.channels of video must be 1 (gray) or 3 (RGB), got {self.channels}")
         for name, value in (("stride", self.stride), ("fps", self.fps), ("every", self.every)):
@@ -119,10 +120,11 @@ class Video:
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Render scenes in motion; the label is the direction of the red object."""
-        from openjepa.data.synthetic.moving_scenes import render_clips
+        from openjepa.data.synthetic.moving_scenes import in_channels, render_clips
 
         scenes = render_clips(size, self.frames, self.size[0], seed)
-        return VideoArray(self, scenes.clips, scenes.direction, f"moving-scenes-{size}-{seed}")
+        clips = in_channels(scenes.clips, self.channels)
+        return VideoArray(self, clips, scenes.direction, f"moving-scenes-{size}-{seed}")
 
     def tokens(self, view: UInt8[Tensor, "B F C H W"]) -> Tokens:
         """Normalize the clips and cut them into tubelets, rows of C·t·p·p values.

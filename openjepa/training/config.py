@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from openjepa.core import registry
 from openjepa.core.config import flatten, from_plain
@@ -30,9 +30,9 @@ Masks = TypeVar("Masks")
 class Parts(Generic[Data, Method, Masks]):
     """What is trained on what: data, method, masks and optimizer."""
 
-    data: Data = field(default_factory=Image)  # type: ignore[assignment]
-    method: Method = field(default_factory=JEPA)  # type: ignore[assignment]
-    masks: Masks = field(default_factory=MultiBlock)  # type: ignore[assignment]
+    data: Data = field(default_factory=cast("Any", Image))
+    method: Method = field(default_factory=cast("Any", JEPA))
+    masks: Masks = field(default_factory=cast("Any", MultiBlock))
     optim: Optim = field(default_factory=Optim)
 
 

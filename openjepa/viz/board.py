@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from openjepa.core.capabilities import TubeletGrid
+from openjepa.viz.animation import Frames
 from openjepa.viz.canvas import RGBImage, enlarge
 from openjepa.viz.clips import step_pictures
-from openjepa.viz.moving import Frames
 
 ACROSS = 4  # time steps in a row
 

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from openjepa.viz.animation import Frames, animate_tiles
 from openjepa.viz.basis import Basis
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles
 from openjepa.viz.clips import by_step, clip_tile, in_motion, step_pictures, step_titles
 from openjepa.viz.inputs import ImageFeatures
-from openjepa.viz.moving import Frames, animate_tiles
 
 
 def draw_clip_features(features: ImageFeatures, layer: int) -> CaptionedFigure:

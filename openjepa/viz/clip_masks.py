@@ -12,10 +12,10 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
 from openjepa.masking.region import index_mask
 from openjepa.training.config import Pretrain
+from openjepa.viz.animation import Frames, animate_tiles
 from openjepa.viz.canvas import COLORS, CaptionedFigure, draw_tiles, fade, outline
 from openjepa.viz.clips import by_step, clip_tile, step_frame, step_titles
 from openjepa.viz.inputs import ImageBatch
-from openjepa.viz.moving import Frames, animate_tiles
 
 
 def draw_clip_masks(run: Pretrain, clips: ImageBatch, seed: int = 0) -> CaptionedFigure:

@@ -12,12 +12,12 @@ from torch import Tensor
 from openjepa.core.types import Masks
 from openjepa.masking.region import index_mask
 from openjepa.training.config import Pretrain
+from openjepa.viz.animation import Frames, animate_tiles
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles, fade
 from openjepa.viz.clip_features import enlarge_cells
 from openjepa.viz.clip_masks import visible_tubelets
 from openjepa.viz.clips import by_step, clip_tile, in_motion, step_frame, step_titles
 from openjepa.viz.inputs import ImageBatch
-from openjepa.viz.moving import Frames, animate_tiles
 from openjepa.viz.prediction_error import (
     ERROR_SCALE,
     PredictionResult,

@@ -17,8 +17,8 @@ from PIL import Image as Pillow
 
 from openjepa.core.fileio import write_text
 from openjepa.core.names import printable
+from openjepa.viz.animation import Frames, to_webp
 from openjepa.viz.canvas import INK, CaptionedFigure, RGBImage, to_png
-from openjepa.viz.moving import Frames, to_webp
 from openjepa.viz.text import stop_formulas
 
 

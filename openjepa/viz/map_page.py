@@ -13,10 +13,10 @@ from PIL import Image as Pillow
 from openjepa.core.capabilities import Plays
 from openjepa.core.errors import UserError
 from openjepa.core.names import printable
+from openjepa.viz.animation import FRAME_MILLISECONDS
 from openjepa.viz.canvas import COLORS, RGBImage
 from openjepa.viz.html import encode_data_url, escape, fill_in
 from openjepa.viz.inputs import ImageBatch, evenly_spaced
-from openjepa.viz.moving import FRAME_MILLISECONDS
 
 SPRITE_SIDE = 40  # pixels of a thumbnail in the sprite
 

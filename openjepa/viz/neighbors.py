@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from openjepa.core.capabilities import Plays, plural_of
 from openjepa.evaluation.nearest import ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
+from openjepa.viz.animation import animate_tiles
 from openjepa.viz.canvas import CaptionedFigure, draw_tiles, tile_size
 from openjepa.viz.html import escape, moving_data_url
 from openjepa.viz.inputs import ImageBatch, evenly_spaced
-from openjepa.viz.moving import animate_tiles
 from openjepa.viz.thumbnails import still_picture
 
 QUERY_COUNT, NEIGHBOR_COUNT = 4, 6

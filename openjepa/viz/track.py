@@ -15,11 +15,11 @@ from torch import Tensor
 from openjepa.core.capabilities import TubeletGrid, require
 from openjepa.core.errors import UserError
 from openjepa.masking.region import covered_patches
+from openjepa.viz.animation import Frames, animate_tiles
 from openjepa.viz.basis import Basis
 from openjepa.viz.canvas import COLORS, CaptionedFigure, colorize, draw_tiles
 from openjepa.viz.clips import clip_tile, in_motion, step_pictures, step_titles
 from openjepa.viz.inputs import ImageFeatures, load_encoder, load_images, patch_features, with_default_images
-from openjepa.viz.moving import Frames, animate_tiles
 from openjepa.viz.settings import TrackOptions
 from openjepa.viz.similarity import cosine_scale, patch_at
 

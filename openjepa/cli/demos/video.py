@@ -36,7 +36,7 @@ from openjepa.viz.canvas import save_figure
 from openjepa.viz.features import BASIS_IMAGES, features_figure
 from openjepa.viz.inputs import read_images
 
-FRAMES, SIDE, PATCH = 8, 32, 8  # of a clip, in pixels
+FRAMES, SIDE, PATCH = 8, 32, 8  # frames of a clip; pixels of a frame's and a tubelet's side
 
 HELD_OUT = 10_000_000  # number of the first test clip; training clips have lower numbers
 
@@ -60,7 +60,7 @@ def video(settings: Demo) -> list[Score]:
 
 
 def describe_split(settings: Demo) -> str:
-    """Return on what the probes were trained and tested."""
+    """Describe the clips that the probes were trained and tested on."""
     labeled = min(settings.labeled, settings.samples)
     return f"{labeled:,} clips with labels to train on, {settings.test:,} other clips to test"
 

@@ -94,7 +94,8 @@ def draw_others(
 ) -> tuple[Float[Tensor, "S F 2 2"], Bool[Tensor, "S"]]:
     """Return the paths of two objects that slow down or, backwards, speed up, and whether they hit each other.
 
-    They do so in half of the scenes, before or after the middle frame. That is drawn first and knows nothing of it.
+    They do so in about half of the scenes. Their positions in the middle frame are drawn first, whether they hit each
+    other or not.
     """
     rows, half, friction = torch.arange(len(radius)), frames // 2, SLOWDOWN ** (1 / max(1, frames - 1))
     middle = draw_positions(rng, radius)[:, None].expand(-1, VELOCITIES, -1, -1)

@@ -70,6 +70,11 @@ def render_clips(num_scenes: int, frames: int, pixels: int, seed: int, first: in
     return MovingScenes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
+def in_channels(clips: UInt8[Tensor, "S F 3 H W"], channels: int) -> UInt8[Tensor, "S F C H W"]:
+    """Return clips in gray for 1 channel, and as they are for 3."""
+    return clips.float().mean(2, keepdim=True).round().to(torch.uint8) if channels == 1 else clips
+
+
 def render_geometry(num_scenes: int, frames: int, pixels: int, seed: int, first: int = 0) -> Geometry:
     """Return what is where in the clips that `render_clips` renders."""
     rng = CounterRNG.of(seed, 0, np.arange(first, first + num_scenes))

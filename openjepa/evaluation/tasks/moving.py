@@ -6,8 +6,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from openjepa.core.capabilities import modality_name
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic import moving_scenes as synthetic
@@ -63,7 +61,6 @@ def moving_dataset(scenes: MovingScenes, modality: Any, task: str, name: str) ->
     label = getattr(scenes, task)
     rows = (label >= 0).nonzero()[:, 0]
     clips = scenes.clips if len(rows) == len(label) else scenes.clips[rows]
-    if modality.channels == 1:
-        clips = clips.float().mean(2, keepdim=True).round().to(torch.uint8)
+    clips = synthetic.in_channels(clips, modality.channels)
     classes = tuple(map(str, range(synthetic.TASKS[task])))
     return VideoArray(modality, clips, label[rows], f"moving-{task}-{name}", classes)
