@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,10 +250,8 @@ def test_errors_of_a_file_belong_to_its_frames(forecaster, tmp_path):
     result = measure_surprise(forecaster, str(tmp_path / "clip.npy"), context=3)
     assert result.frame.tolist() == list(range(6, 30, 2))  # a time step is two frames, three are visible
     view = torch.from_numpy(clip[4:12]).permute(0, 3, 1, 2)[None]
-    windows = torch.stack([torch.from_numpy(clip[start : start + 8]) for start in range(0, 23, 2)])
     forecast = forecaster.forecast(view, 3)
-    scale = Scale.of([forecaster.forecast(windows.permute(0, 1, 4, 2, 3), 3).features])
-    error = (forecast.predicted - scale.apply(forecast.features[:, 3:])).square().mean()
+    error = (forecast.predicted - forecaster.scale.apply(forecast.features[:, 3:])).square().mean()
     assert result.error[2] == pytest.approx(float(error), rel=1e-3)  # the window from frame 4 predicts frames 10 and 11
 
 
@@ -298,12 +297,31 @@ def test_surprise_and_horizon_are_commands(run, clips, tmp_path, capsys):
     assert (tmp_path / "h.png").stat().st_size > 1000
 
 
+def test_features_have_the_scale_of_the_training_clips_or_else_of_those_given(run, tmp_path, capsys):
+    forecaster = load_forecaster(str(run), {}, CPU)
+    data = forecaster.data.dataset(forecaster.data.listing())
+    features = forecaster.forecast(data.read(torch.arange(len(data)), None).views[0], 1).features
+    for ours, theirs in zip(forecaster.scale, Scale.of([features]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    config["data"]["root"] = [str(tmp_path / "gone")]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    moved = load_forecaster(str(tmp_path / "run"), {}, CPU)
+    assert moved.scale is None and "the training clips are gone" in capsys.readouterr().out
+    data = in_memory(forecaster.data, videos := random_clips(6, frames=8))
+    moved_scale = Scale.of([moved.forecast(videos, 2).features])
+    truth = moved_scale.apply(moved.forecast(videos, 2).features)
+    result = measure_horizon(moved, data, list(range(6)), context=2)
+    assert result.persistence[0] == pytest.approx(float((truth[:, 1] - truth[:, 2]).square().mean()), rel=1e-4)
+
+
 def test_the_horizon_is_that_of_plain_arithmetic(forecaster):
     videos = random_clips(6, frames=8)
     data = in_memory(forecaster.data, videos)
     result = measure_horizon(forecaster, data, list(range(6)), context=2)
     forecast = forecaster.forecast(videos, 2)
-    truth = Scale.of([forecast.features]).apply(forecast.features)
+    truth = forecaster.scale.apply(forecast.features)
     for step in (0, 1):
         hidden = truth[:, 2 + step]
         assert result.persistence[step] == pytest.approx(float((truth[:, 1] - hidden).square().mean()), rel=1e-4)

@@ -1,21 +1,25 @@
 """Predict the features of coming time steps from those before.
 
-B clips  N tokens  T hidden time steps  S tokens of a time step  E width
+B clips  N tokens  A time steps, T of them hidden  S tokens of a time step  E width  P coordinates
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from openjepa.core.capabilities import modality_name
+from openjepa.core.console import info
 from openjepa.core.errors import UserError
+from openjepa.core.protocols import Dataset
 from openjepa.core.types import Tokens
 from openjepa.masking.causal import past_and_future
 from openjepa.methods.jepa import EPSILON, JEPA, MaskedJEPA
@@ -26,9 +30,13 @@ from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.device import Device
 from openjepa.training.run_folder import load_method
 
+SCALE_CLIPS = 64  # training clips on which the scale of features is measured
+
+BATCH = 16  # clips of a forward pass
+
 
 class Forecast(NamedTuple):
-    """Features of all time steps of clips, and what the past says of those that are hidden."""
+    """Features of all time steps of clips, and predictions of the hidden ones."""
 
     predicted: Float[Tensor, "B T S E"]  # in the space of standardized targets, if targets are standardized
     features: Float[Tensor, "B A S E"]  # of all A time steps: the targets, before they are standardized
@@ -40,6 +48,7 @@ class Forecaster:
 
     def __init__(self, method: MaskedJEPA, data: Video, device: Device):
         self.method, self.data, self.device = method.to(device.device), data, device
+        self.scale: Scale | None = None  # of features of the training clips
 
     @property
     def steps(self) -> int:
@@ -48,7 +57,7 @@ class Forecaster:
 
     @property
     def standardizes(self) -> bool:
-        """Tell whether the predictor was trained on targets of mean 0 and variance 1."""
+        """Return whether the predictor was trained on targets of mean 0 and variance 1."""
         return "standardize" in self.method.config.target_transforms
 
     @torch.no_grad()
@@ -121,9 +130,29 @@ def load_forecaster(run: str, data: dict[str, Any], device: Device) -> Forecaste
     if not isinstance(config.data, Video):
         raise UserError(f"{run} was trained on {modality_name(config.data)}: the future is predicted of video alone")
     forecaster = Forecaster(load_method(folder, config), change_clips(config.data, data), device)
+    forecaster.scale = training_scale(forecaster, config.data)
     if forecaster.steps < 2:
         raise UserError(f"{run} sees one time step at once, which has no future: train with more --data.frames")
     return forecaster
+
+
+def training_scale(forecaster: Forecaster, data: Video) -> Scale | None:
+    """Measure the features of some training clips, in whose units the predictor was trained; None if they are gone."""
+    if not all(Path(root).expanduser().exists() for root in data.root):
+        info(f"scale      that of the clips here, since the training clips are gone: {' '.join(data.root)}")
+        return None
+    training = data.dataset(data.listing())
+    rows = np.linspace(0, len(training) - 1, min(SCALE_CLIPS, len(training))).round().astype(int).tolist()
+    return Scale.of([forecaster.forecast(views, 1).features for views in read_views(training, rows)])
+
+
+def read_views(data: Dataset, rows: list[int]) -> Iterator[UInt8[Tensor, "B F C H W"]]:
+    """Yield the evaluation clips of some samples, without those that cannot be decoded."""
+    for part in torch.tensor(rows).split(BATCH):
+        samples = data.read(part, None)
+        views = samples.views[0][samples.label >= 0] if samples.skipped else samples.views[0]
+        if len(views):
+            yield views
 
 
 def change_clips(data: Video, changes: dict[str, Any]) -> Video:

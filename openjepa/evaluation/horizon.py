@@ -5,19 +5,16 @@ B clips  T hidden time steps  S tokens of a time step  E width
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Tokens
-from openjepa.evaluation.forecast import Forecast, Forecaster, Scale
-
-BATCH = 16  # clips of a forward pass
+from openjepa.evaluation.forecast import Forecast, Forecaster, Scale, read_views
 
 RIDGE = 1e-2  # added to the mean squares of the map's input, which are about 1
 
@@ -61,11 +58,11 @@ def measure_horizon(forecaster: Forecaster, data: Dataset, rows: list[int], cont
     For the roll-out, predictions become context: a linear map, fitted on the visible steps of the same clips, brings
     them to the space of the context encoder's output.
     """
-    views = [part for part in read_views(data, rows) if len(part)]
+    views = list(read_views(data, rows))
     if not views:
         raise UserError("no clip can be decoded")
     forecasts = [forecaster.forecast(view, context) for view in views]
-    scale = Scale.of([each.features for each in forecasts])
+    scale = forecaster.scale or Scale.of([each.features for each in forecasts])
     back = fit_map(forecasts, scale, context, forecaster)
     direct = torch.cat([each.predicted for each in forecasts])
     rolled = torch.cat([roll_out(forecaster, each, direct.shape[1], back) for each in forecasts])
@@ -80,15 +77,8 @@ def measure_horizon(forecaster: Forecaster, data: Dataset, rows: list[int], cont
     return Horizon(distances, unit, predictor, rolling, persistence, mean, len(hidden), context)
 
 
-def read_views(data: Dataset, rows: list[int]) -> Iterator[UInt8[Tensor, "B F C H W"]]:
-    """Yield the evaluation clips of some samples, without those that cannot be decoded."""
-    for part in torch.tensor(rows).split(BATCH):
-        samples = data.read(part, None)
-        yield samples.views[0][samples.label >= 0] if samples.skipped else samples.views[0]
-
-
 def fit_map(forecasts: list[Forecast], scale: Scale, context: int, forecaster: Forecaster) -> FeatureMap:
-    """Fit the map from targets to the context encoder's output on the visible steps."""
+    """Fit the map from predicted features to the context encoder's output on the visible steps."""
     visible = torch.cat([each.features[:, :context].flatten(0, 2) for each in forecasts])
     encoded = torch.cat([each.context.x.float().cpu().flatten(0, 1) for each in forecasts])
     return FeatureMap.fit(scale.apply(visible) if forecaster.standardizes else visible, encoded)

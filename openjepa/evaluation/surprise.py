@@ -98,7 +98,7 @@ def window_errors(
         pixels = read(first * hop, (first + windows - 1) * hop + length)
         views = torch.stack([pixels[start * hop : start * hop + length] for start in range(windows)])
         forecasts.append(forecaster.forecast(views, context)[:2])
-    scale = Scale.of([features for _, features in forecasts])
+    scale = forecaster.scale or Scale.of([features for _, features in forecasts])
     parts = [step_errors(predicted, features, scale, context, forecaster) for predicted, features in forecasts]
     return WindowErrors(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
