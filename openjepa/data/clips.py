@@ -67,6 +67,11 @@ def frames_at_rate(
     reach = (config.frames - 1) / config.fps
     room = max(0.0, min(times[last - 1], times[-1] - reach) - times[first])
     instants = times[first] + u * room + np.arange(config.frames) / config.fps
+    return frames_on_screen(times, instants)
+
+
+def frames_on_screen(times: Float64[np.ndarray, "N"], instants: Float64[np.ndarray, "K"]) -> Int64[np.ndarray, "K"]:
+    """Return for each instant the last frame that has begun."""
     return np.clip(np.searchsorted(times, instants + 1e-6, side="right") - 1, 0, len(times) - 1)
 
 

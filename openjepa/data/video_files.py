@@ -99,7 +99,7 @@ class VideoFiles(FileDataset):
         super().__init__(paths, fingerprint, labels)
         self.config = config
         spans = [self.spans_of(path) for path in paths] if config.every else [[WHOLE_FILE]] * len(paths)
-        self.file = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
+        self.file_index = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
         self.spans = [span for each in spans for span in each]
 
     def spans_of(self, path: str) -> list[Span]:
@@ -122,19 +122,19 @@ class VideoFiles(FileDataset):
         groups = self.file_labels.groups if self.file_labels else None
         if groups is None and not self.config.every:
             return None
-        files = torch.from_numpy(self.file)
+        files = torch.from_numpy(self.file_index)
         return files if groups is None else groups[files]
 
     @cached_property
     def label(self) -> Int[Tensor, "S"]:
         """Return each sample's index into `classes`."""
-        return self.file_classes[1][torch.from_numpy(self.file)]
+        return self.file_classes[1][torch.from_numpy(self.file_index)]
 
     def __len__(self) -> int:
-        return len(self.file)
+        return len(self.file_index)
 
     def source(self, index: int) -> str:
-        return clip_name(self.paths[self.file[index]], self.spans[index], self.config.every)
+        return clip_name(self.paths[self.file_index[index]], self.spans[index], self.config.every)
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Decode and crop the clips of a batch; without `rng`, return the evaluation views with their labels."""
@@ -170,7 +170,7 @@ class VideoFiles(FileDataset):
 
     def decode_sample(self, sample: int, starts: list[float]) -> UInt8[Tensor, "V F C H W"]:
         """Decode the clips of a sample at these starts, from 0 to 1. Raises Undecodable."""
-        path, span = self.paths[self.file[sample]], self.spans[sample]
+        path, span = self.paths[self.file_index[sample]], self.spans[sample]
         return torch.stack([decode_clip(self.config, path, u, span) for u in starts])
 
 

@@ -1,12 +1,14 @@
 """Surprise: the error of predicting each time step of a video from the steps before.
 
-K frames  W windows  T predicted time steps of a window  J time steps of the file
+K frames at the step of the run's clips  W windows  T predicted time steps of a window  J time steps of the file
+L those with a window before them  A time steps of a window  B windows of a batch  S tokens of a time step  E width
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +19,12 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
-from openjepa.data.clips import crop_clips
+from openjepa.data.clips import frames_on_screen
 from openjepa.data.image_io import Undecodable
-from openjepa.data.video_io import open_frames
+from openjepa.data.video_files import crop_views
+from openjepa.data.video_io import Frames, open_frames
 from openjepa.evaluation.forecast import Forecaster, Scale
+from openjepa.modalities.video import Video
 
 WINDOWS = 16  # of a forward pass
 
@@ -40,33 +44,32 @@ class Surprise(NamedTuple):
 def measure_surprise(forecaster: Forecaster, path: str, context: int) -> Surprise:
     """Slide a window over a file, predict each time step, and average the predictions of a step.
 
-    A step is predicted by every window that has it among its hidden steps: at most `steps - context` ones. Raises
-    UserError if the file cannot be read, or is shorter than a window and one step.
+    A step is predicted by every window that has it among its hidden steps, by up to `steps - context` windows. Raises
+    UserError if the file cannot be decoded, or is shorter than a window and one step.
     """
     data = forecaster.data
     try:
         with open_frames(path, data.channels) as frames:
-            times = frames.times
-            index = frames_at_step(forecaster, times)
-            hop, length = data.tubelet, data.frames
-            count = (len(index) - length) // hop + 1
+            times, index = frames.times, frames_at_step(forecaster, frames.times)
+            count = (len(index) - data.frames) // data.tubelet + 1
             if count < 2:
-                seconds = (times[-1] - times[0]) if len(times) > 1 else 0.0
+                advice = "a higher --fps" if data.fps else "a lower --stride"
                 raise UserError(
-                    f"{path} is too short: {len(index)} frames in {seconds:.1f} s, and a window has {length}: "
-                    "give a longer file, or a higher --fps"
+                    f"{path} is too short: {len(index)} frames in {times[-1] - times[0]:.1f} s, and a window has "
+                    f"{data.frames}: give a longer file, or {advice}"
                 )
-
-            def read(first: int, last: int) -> UInt8[Tensor, "K C h w"]:
-                pixels = torch.from_numpy(np.ascontiguousarray(frames.read(index[first:last].tolist())))
-                sides = torch.tensor([frames.size], dtype=torch.float32)
-                crop = data.crops(sides[:, 0], sides[:, 1], None)
-                return crop_clips(pixels.permute(0, 3, 1, 2)[None], crop, data.size)[0]
-
-            errors = window_errors(forecaster, read, count, context)
+            errors = window_errors(forecaster, partial(read_frames, data, frames, index), count, context)
     except Undecodable as error:
         raise UserError(f"{path}: {error}") from error
-    return summarize(errors, index[context * hop :: hop], times, context)
+    return summarize(errors, index[context * data.tubelet :: data.tubelet], times, context)
+
+
+def read_frames(
+    data: Video, frames: Frames, index: Int[np.ndarray, "K"], first: int, last: int
+) -> UInt8[Tensor, "F C h w"]:
+    """Return a run of the frames that `index` chooses from a file, cropped as in evaluation."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames.read(index[first:last].tolist())))
+    return crop_views(data, pixels.permute(0, 3, 1, 2)[None, None], None)[0, 0]
 
 
 def frames_at_step(forecaster: Forecaster, times: Float64[np.ndarray, "N"]) -> Int[np.ndarray, "K"]:
@@ -74,8 +77,7 @@ def frames_at_step(forecaster: Forecaster, times: Float64[np.ndarray, "N"]) -> I
     data = forecaster.data
     if data.fps:
         count = int((times[-1] - times[0]) * data.fps) + 1
-        ideal = times[0] + np.arange(count) / data.fps
-        return np.clip(np.searchsorted(times, ideal + 1e-6, side="right") - 1, 0, len(times) - 1)
+        return frames_on_screen(times, times[0] + np.arange(count) / data.fps)
     if not data.stride:
         raise UserError("the run spreads clips over whole files, so that time has no fixed step: give --fps")
     return np.arange(0, len(times), data.stride)

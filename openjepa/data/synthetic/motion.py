@@ -106,9 +106,10 @@ def draw_others(
     velocity = speed[..., None] * torch.stack([heading.cos(), heading.sin()], -1)
     radius = radius[:, None].expand(-1, VELOCITIES, -1)
     factor = torch.where(backwards, 1 / friction, friction)[:, None, None, None]
-    after, hits = simulate(middle, velocity, radius, frames - half, factor)
+    after, hits_after = simulate(middle, velocity, radius, frames - half, factor)
     before, hits_before = simulate(middle, -velocity, radius, half + 1, 1 / factor)
-    hits = hits | hits_before
+    hits = hits_after | hits_before
+    # the first velocity that leads to a hit, or to none, as drawn; if there is none, the first of all
     chosen = (hits == (rng.uniform("hit") < 0.5)[:, None]).to(torch.uint8).argmax(1)
     path = torch.cat([before[rows, chosen].flip(1)[:, :-1], after[rows, chosen]], 1)
     return path, hits[rows, chosen]
