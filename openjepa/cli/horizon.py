@@ -40,7 +40,7 @@ def horizon(settings: Horizon) -> dict[str, object]:
         for step, ahead in enumerate(result.ahead)
     ]
     head = (f"ahead, {result.unit}", "predictor", "roll-out", "persistence", "mean feature")
-    print_table(head, lines, f"error / variance of features; {context} time steps visible, {result.clips} clips")
+    print_table(head, lines, f"error / variance of features; time steps visible: {context}; {result.clips} clips")
     info(f"written    {out}.json")
     figure = out.with_name(f"{out.name}.png")
     name = Path(settings.clips).name
