@@ -48,7 +48,7 @@ def draw_horizon(horizon: Horizon, name: str, out: Path) -> Path:
         "mean feature": horizon.mean,
     }
     draw_curves(axes, horizon.ahead, curves)
-    title = f"{shorten(name, MAX_NAME)}: {horizon.context} time steps visible, {horizon.clips} clips"
+    title = f"{shorten(name, MAX_NAME)}: time steps visible: {horizon.context}; {horizon.clips} clips"
     axes.set(xlabel=f"ahead, {horizon.unit}", ylabel="error / variance of features", title=title)
     axes.set_ylim(0, 1.35 * max(max(each) for each in curves.values()))  # room for the legend
     return write_png(figure, out)
