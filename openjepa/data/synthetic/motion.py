@@ -109,7 +109,7 @@ def draw_others(
     after, hits_after = simulate(middle, velocity, radius, frames - half, factor)
     before, hits_before = simulate(middle, -velocity, radius, half + 1, 1 / factor)
     hits = hits_after | hits_before
-    # the first velocity that leads to a hit, or to none, as drawn; if there is none, the first of all
+    # the first velocity with the drawn outcome; without such a one, the first of all
     chosen = (hits == (rng.uniform("hit") < 0.5)[:, None]).to(torch.uint8).argmax(1)
     path = torch.cat([before[rows, chosen].flip(1)[:, :-1], after[rows, chosen]], 1)
     return path, hits[rows, chosen]
