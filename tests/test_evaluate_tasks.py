@@ -28,7 +28,7 @@ from openjepa.evaluation.probes.finetune import (
 )
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from openjepa.evaluation.probes.mixup import mix_batch
-from openjepa.evaluation.probes.ridge import r_squared, ridge_regression
+from openjepa.evaluation.probes.ridge import r_squared, ridge_regression, solve_ridge
 from openjepa.evaluation.settings import LabeledData
 from openjepa.evaluation.suites import SUITES
 from openjepa.evaluation.tasks import scenes as rendered
@@ -98,6 +98,12 @@ def test_a_patchs_depth_and_shape_are_those_of_its_pixels():
         assert float(found.depth[scene, 8 * row + column]) == pytest.approx(float(scenes.depth[cell].mean()), rel=1e-5)
         solid = float((scenes.instance[cell] > 0).float().mean()) > 0.5
         assert int(found.shape[scene, 8 * row + column]) == (int(scenes.kind[scene]) // 6 + 1 if solid else 0)
+
+
+def test_ridge_with_fewer_samples_than_features_is_the_same():
+    z, y = torch.randn(9, 12, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
+    plain = torch.linalg.solve(z.T @ z / 9 + 0.1 * torch.eye(12, dtype=torch.float64), z.T @ y / 9)
+    torch.testing.assert_close(solve_ridge(z, y, 0.1), plain)
 
 
 def test_ridge_is_scikit_learns():

@@ -242,7 +242,7 @@ def test_features_and_predictions_of_clips_in_memory(folder):
         ({"num_hidden_layers": 2}, "which is not part of V-JEPA 2"),
         ({"pred_num_mask_tokens": 2}, "predictor.embeddings.mask_tokens has the shape 3×1×1×64"),
         ({"patch_size": [16, 8]}, "patch_size must be an integer above 0"),
-        ({"crop_size": 70}, "frame size 70 is not a multiple of patch 16"),
+        ({"crop_size": 70}, "frame size 70×70 is not a multiple of patch 16"),
     ],
 )
 def test_a_config_that_is_not_v_jepa_2_is_one_sentence(folder, tmp_path, changes, message):

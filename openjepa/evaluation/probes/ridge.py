@@ -34,8 +34,7 @@ def fit_ridge(x: Float[Tensor, "S D"], y: Float[Tensor, "S"], seed: int) -> Ridg
     shuffled, validation, training = validation_split(len(z), seed)
 
     def solve(rows: Tensor, strength: float) -> Tensor:
-        gram = z[rows].T @ z[rows] / len(rows) + strength * torch.eye(z.shape[1], dtype=z.dtype)
-        return torch.linalg.solve(gram, z[rows].T @ (y[rows].double() - offset) / len(rows))
+        return solve_ridge(z[rows], y[rows].double() - offset, strength)
 
     errors = [
         float((z[validation] @ solve(training, strength) + offset - y[validation]).square().mean())
@@ -44,6 +43,14 @@ def fit_ridge(x: Float[Tensor, "S D"], y: Float[Tensor, "S"], seed: int) -> Ridg
     best = STRENGTHS[errors.index(min(errors))]
     weight = solve(shuffled, best)
     return RidgeModel(lambda q: (((q - mean) / std).double() @ weight + offset).float(), best)
+
+
+def solve_ridge(z: Float[Tensor, "R D"], y: Float[Tensor, "R"], strength: float) -> Float[Tensor, "D"]:
+    """Return (zᵀz/R + strength)⁻¹ zᵀy/R; with fewer samples than features, from the smaller zzᵀ, which is the same."""
+    few = len(z) < z.shape[1]
+    gram = (z @ z.T if few else z.T @ z) / len(z)
+    gram = gram + strength * torch.eye(len(gram), dtype=z.dtype)
+    return z.T @ torch.linalg.solve(gram, y) / len(z) if few else torch.linalg.solve(gram, z.T @ y / len(z))
 
 
 def ridge_regression(x: Float[Tensor, "S D"], y: Float[Tensor, "S"], seed: int) -> Callable[[Tensor], Tensor]:
