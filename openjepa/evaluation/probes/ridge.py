@@ -47,10 +47,10 @@ def fit_ridge(x: Float[Tensor, "S D"], y: Float[Tensor, "S"], seed: int) -> Ridg
 
 def solve_ridge(z: Float[Tensor, "R D"], y: Float[Tensor, "R"], strength: float) -> Float[Tensor, "D"]:
     """Return (zᵀz/R + strength)⁻¹ zᵀy/R; with fewer samples than features, from the smaller zzᵀ, which is the same."""
-    few = len(z) < z.shape[1]
-    gram = (z @ z.T if few else z.T @ z) / len(z)
+    is_wide = len(z) < z.shape[1]
+    gram = (z @ z.T if is_wide else z.T @ z) / len(z)
     gram = gram + strength * torch.eye(len(gram), dtype=z.dtype)
-    return z.T @ torch.linalg.solve(gram, y) / len(z) if few else torch.linalg.solve(gram, z.T @ y / len(z))
+    return z.T @ torch.linalg.solve(gram, y) / len(z) if is_wide else torch.linalg.solve(gram, z.T @ y / len(z))
 
 
 def ridge_regression(x: Float[Tensor, "S D"], y: Float[Tensor, "S"], seed: int) -> Callable[[Tensor], Tensor]:
