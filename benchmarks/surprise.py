@@ -82,8 +82,8 @@ def prepare_rendered(options: argparse.Namespace) -> tuple[Path, Path]:
     data = Video(root=(str(options.out / "train"),), frames=16, stride=1, size=(SIDE, SIDE), patch=8)
     base = tune_for_video(dataclasses.replace(data, crop_scale=(0.6, 1.0)))
     settings = dataclasses.replace(
-        base, masks=Causal(), method=dataclasses.replace(base.method, target_input="whole"), steps=options.steps,
-        batch_size=32, threads=options.threads, workers=0, device="cpu", report=False, resume="if-any",
+        base, masks=Causal(), steps=options.steps, batch_size=32, threads=options.threads, workers=0, device="cpu",
+        report=False, resume="if-any",
         out=options.out / "run",
     )  # fmt: skip
     if not (settings.out / "export" / "config.json").exists():

@@ -12,6 +12,7 @@ import pytest
 from openjepa.cli import main as command_line
 from openjepa.cli.main import main, normalize_switch
 from openjepa.cli.pretrain import pretrain
+from openjepa.core.errors import UserError
 from tests.conftest import replace
 
 FAST = [
@@ -325,6 +326,8 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
     )
     assert f"160 images in {tmp_path}/demo/scenes" in page and f"<code>{command}</code>" in page
     assert "160 scenes with labels to train on, 64 other scenes to test" in page and 'id="features"' in page
+    with pytest.raises(UserError, match="holds a demo with seed 0, not 1: give another --out"):
+        demo(replace(small, seed=1))
 
 
 def test_a_board_that_is_not_installed_says_what_to_install(photos, tmp_path, capsys):

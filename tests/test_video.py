@@ -31,6 +31,11 @@ def test_a_file_that_is_too_short_holds_its_last_frame():
     assert frames(0.5, TIMES[:5], fps=5.0) == [0, 2, 4, 4]
 
 
+def test_a_whole_file_of_as_many_frames_as_a_clip_is_the_clip():
+    assert frames(0.5, TIMES[:4]) == frames(0.5, TIMES[:4], fps=2.0) == [0, 1, 2, 3]
+    assert frames(0.0, TIMES[:4], Span(0.2, 0.2)) == [2, 3, 3, 3]  # one of several clips of the file
+
+
 def test_without_a_stride_the_clip_is_spread_evenly_over_the_file():
     assert frames(0.5, stride=0) == [2, 7, 12, 17] and frames(0.0, stride=0) == [0, 5, 10, 15]
 

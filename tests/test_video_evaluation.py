@@ -309,6 +309,11 @@ def test_features_have_the_scale_of_the_training_clips_or_else_of_those_given(ru
     (tmp_path / "run" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     moved = load_forecaster(str(tmp_path / "run"), {}, CPU)
     assert moved.scale is None and "the training clips are gone" in capsys.readouterr().out
+    (tmp_path / "gone").mkdir()
+    assert load_forecaster(str(tmp_path / "run"), {}, CPU).scale is None  # nothing is in the folder
+    (tmp_path / "gone" / "clip.npy").write_bytes(b"damaged")
+    assert load_forecaster(str(tmp_path / "run"), {}, CPU).scale is None
+    assert "no training clip can be decoded" in capsys.readouterr().out
     data = in_memory(forecaster.data, videos := random_clips(6, frames=8))
     moved_scale = Scale.of([moved.forecast(videos, 2).features])
     truth = moved_scale.apply(moved.forecast(videos, 2).features)

@@ -14,6 +14,8 @@ import sys
 from openjepa.cli.settings import Demo
 from openjepa.core import registry
 from openjepa.core.console import draw_safely, info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import read_json, write_text
 from openjepa.core.types import Score
 from openjepa.evaluation.scores import describe_scores, print_scores, write_scores
 from openjepa.viz.report import write_report_at_end
@@ -27,6 +29,7 @@ def demo(settings: Demo) -> list[Score]:
     run = registry.find("demo", settings.name)
     module = sys.modules[run.__module__]
     settings = settings.with_defaults(module.DEFAULTS)
+    require_same_run(settings)
     scores = run(settings)
     about = {"demo": settings.name, "settings": json.loads(json.dumps(dataclasses.asdict(settings), default=str))}
     file = write_scores(settings.out / "demo.json", scores, about)
@@ -37,6 +40,22 @@ def demo(settings: Demo) -> list[Score]:
     write_scores(settings.out / "run" / "probes" / f"demo-{settings.name}.json", scores, about | origin)
     write_report_at_end(settings.out / "run")
     return scores
+
+
+def require_same_run(settings: Demo) -> None:
+    """Write which run a folder holds. Raises UserError if it holds that of another demo, seed, size or length."""
+    file = settings.out / "pretraining.json"
+    given = {name: getattr(settings, name) for name in ("name", "samples", "epochs", "budget", "seed")}
+    if not file.exists():
+        settings.out.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(given, indent=1))
+        return
+    earlier = read_json(file)
+    if different := [name for name in given if earlier.get(name) != given[name]]:
+        name = different[0]
+        raise UserError(
+            f"{settings.out} holds a demo with {name} {earlier.get(name)}, not {given[name]}: give another --out"
+        )
 
 
 def command_line(settings: Demo) -> str:

@@ -42,9 +42,9 @@ def choose_frames(
 
     `times` are the seconds of all frames of the file. A clip that reaches beyond the file repeats the last frame.
     Without a stride or a rate, it is spread evenly over the span, and `u` moves its frames by up to their distance. A
-    file of as many frames as a clip is the clip.
+    whole file of as many frames as a clip is the clip.
     """
-    if len(times) == config.frames:
+    if span == WHOLE_FILE and len(times) == config.frames:
         return np.arange(config.frames)
     first, last = np.searchsorted(times, (span.start, span.start + span.length)).tolist()
     first = min(first, len(times) - 1)

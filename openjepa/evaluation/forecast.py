@@ -130,20 +130,24 @@ def load_forecaster(run: str, data: dict[str, Any], device: Device) -> Forecaste
     if not isinstance(config.data, Video):
         raise UserError(f"{run} was trained on {modality_name(config.data)}: the future is predicted of video alone")
     forecaster = Forecaster(load_method(folder, config), change_clips(config.data, data), device)
-    forecaster.scale = training_scale(forecaster, config.data)
     if forecaster.steps < 2:
         raise UserError(f"{run} sees one time step at once, which has no future: train with more --data.frames")
+    forecaster.scale = training_scale(forecaster, config.data)
     return forecaster
 
 
 def training_scale(forecaster: Forecaster, data: Video) -> Scale | None:
     """Measure the features of some training clips, in whose units the predictor was trained; None if they are gone."""
-    if not all(Path(root).expanduser().exists() for root in data.root):
-        info(f"scale      that of the clips here, since the training clips are gone: {' '.join(data.root)}")
+    try:
+        training = data.dataset(data.listing())
+    except UserError as error:
+        info(f"scale      that of the clips here, since the training clips are gone ({error})")
         return None
-    training = data.dataset(data.listing())
     rows = np.linspace(0, len(training) - 1, min(SCALE_CLIPS, len(training))).round().astype(int).tolist()
-    return Scale.of([forecaster.forecast(views, 1).features for views in read_views(training, rows)])
+    features = [forecaster.forecast(views, 1).features for views in read_views(training, rows)]
+    if not features:
+        info(f"scale      that of the clips here, since no training clip can be decoded: {' '.join(data.root)}")
+    return Scale.of(features) if features else None
 
 
 def read_views(data: Dataset, rows: list[int]) -> Iterator[UInt8[Tensor, "B F C H W"]]:

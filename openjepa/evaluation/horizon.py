@@ -78,7 +78,7 @@ def measure_horizon(forecaster: Forecaster, data: Dataset, rows: list[int], cont
 
 
 def fit_map(forecasts: list[Forecast], scale: Scale, context: int, forecaster: Forecaster) -> FeatureMap:
-    """Fit the map from predicted features to the context encoder's output on the visible steps."""
+    """Fit the map from targets, in the units of predictions, to the context encoder's output: on the visible steps."""
     visible = torch.cat([each.features[:, :context].flatten(0, 2) for each in forecasts])
     encoded = torch.cat([each.context.x.float().cpu().flatten(0, 1) for each in forecasts])
     return FeatureMap.fit(scale.apply(visible) if forecaster.standardizes else visible, encoded)

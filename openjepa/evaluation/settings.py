@@ -115,9 +115,9 @@ class Search:
 class Surprise:
     """Measure when a video does what a run's predictor does not expect, and list the most surprising moments.
 
-    A window slides over each file; each time step is predicted from those before. Choose a window
-    twice as long as the event to look for (--stride, --fps): in a shorter one the end of the event is a surprise, too.
-    Writes a CSV file with the error of every time step, and a figure, for each file.
+    A window slides over each file; each time step is predicted from those before. Choose a window twice as long as the
+    event to look for (--stride, --fps): in a shorter one the end of the event is a surprise, too. Writes a CSV file
+    with the error of every time step, and a figure, for each file.
 
     Example: jepa surprise runs/clips street.mp4 --count 10
     """

@@ -39,7 +39,7 @@ class AttentivePool(nn.Module):
         """Attend to the tokens with the query of each head, without a key or a value for each token.
 
         With one query q per head, q · (K x + b) is (Kᵀ q) · x and a constant that softmax ignores, and the mean of V x
-        + b is V times the mean of x, plus b: less than a hundredth of the multiplications.
+        + b is V times the mean of x, plus b: (heads / D) of the multiplications.
         """
         (wk, wv), (_, bv) = self.kv.weight.chunk(2), self.kv.bias.chunk(2)
         q = self.q(self.query).view(self.num_heads, 1, -1)
