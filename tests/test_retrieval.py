@@ -323,17 +323,25 @@ def test_a_click_on_a_neighbour_searches_from_it(index):
     second = search(Search(index=index, query=f"row:{hits[1].row}", count=6, page=False))
     search(Search(index=index, query="row:30", count=6))
     with browser() as window:
+        from selenium.webdriver.support.ui import WebDriverWait
+
         window.get(index.with_name("photos-search.html").as_uri())
 
-        def shown():
-            return [button.get_attribute("title") for button in window.find_elements("css selector", "#results button")]
+        def page() -> tuple[str, list[str]]:
+            """Read query and results at one moment: a click draws them anew a little later."""
+            query, files = window.execute_script(
+                "return [document.querySelector('#query strong').textContent,"
+                "[...document.querySelectorAll('#results button')].map(button => button.title)]"
+            )
+            return query, files
 
-        assert shown() == [hit.file for hit in hits]
+        start = page()
+        assert start[1] == [hit.file for hit in hits]
         window.find_elements("css selector", "#results button")[1].click()
-        assert window.find_element("css selector", "#query strong").text == hits[1].file
-        assert shown() == [hit.file for hit in second]
+        wait = WebDriverWait(window, 30)
+        wait.until(lambda _: page() == (hits[1].file, [hit.file for hit in second]))
         window.find_element("id", "back").click()
-        assert shown() == [hit.file for hit in hits]
+        wait.until(lambda _: page() == start)
         assert not [line for line in window.get_log("browser") if line["level"] == "SEVERE"]
         events = [json.loads(line["message"])["message"] for line in window.get_log("performance")]
         addresses = [
