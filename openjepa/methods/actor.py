@@ -1,0 +1,114 @@
+"""An actor: a policy that does in one pass what planning with the critic finds (mode 1).
+
+B episodes  S states of an episode  G goals of an episode  N cells  D width  P directions  L lengths of pushes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.core.types import Batch, Output, Signal
+from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.critic import Critic, ValuedWorld, repeat_for_goals
+from openjepa.nn.convnet import ConvNet
+from openjepa.nn.locator import Location, Locator
+from openjepa.nn.pushes import imagine_pushes
+from openjepa.nn.value_iteration import FieldReader
+from openjepa.nn.world import encode_steps
+
+
+@dataclass(frozen=True)
+class Actor(MethodConfig):
+    """Distill the critic: predict which push leads where the goal is nearest.
+
+    L = cross entropy of policy(s, g) and softmax(-Q(s, g) / temperature),
+    Q(s, g, d) = min over lengths n of n + V(state after n pushes in direction d, g)
+
+    Source: LeCun 2022, section 3.1.3 (from mode 2 to mode 1).
+    """
+
+    critic: Critic = field(default_factory=Critic)  # of the run whose weights this one starts from; frozen
+    temperature: float = 0.35  # steps
+    goals: int = 4  # of the states of an episode
+
+    @property
+    def needs_masks(self) -> bool:
+        return False
+
+    def build(self, modality: Any, seed: int = 0) -> ActorMethod:
+        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return ActorMethod(self, modality)
+
+    def check(self, data: Any, masks: Any) -> None:
+        """Raise UserError if the world's latents are not maps."""
+        self.critic.check(data, masks)
+
+    def describe(self) -> str:
+        return f"policy of {self.critic.describe()}"
+
+    def signals(self) -> tuple[Signal, ...]:
+        return ()
+
+
+class ActingWorld(ValuedWorld):
+    """A frozen world with its values, and a policy that reads the distance maps of the values."""
+
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None, pushes: int):
+        super().__init__(perception, dynamics, locator)
+        assert locator is not None
+        self.requires_grad_(False)
+        self.policy = FieldReader(self.values.value_iteration.maps, perception.cells, locator.summary_dim, pushes)
+
+    def policy_field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
+        """Return what `logits` reads, computed once per goal."""
+        return self.policy.field(self.values.value_iteration(goal))
+
+    def logits(self, field: Float[Tensor, "G N F"], states: Location) -> Float[Tensor, "G R P"]:
+        """Return the logits of the pushes in R states for each goal."""
+        return self.policy.read(field, states)
+
+
+class ActorMethod(BaseMethod):
+    """Networks and loss of an `Actor` config."""
+
+    def __init__(self, config: Actor, modality: Any):
+        super().__init__()
+        self.config, self.modality = config, modality
+        self.pushes: Tensor
+        self.register_buffer("pushes", config.critic.pushes(modality), False)
+        self.world = ActingWorld(*config.critic.world.build_parts(modality), len(self.pushes))
+
+    def forward(self, batch: Batch, targets: None) -> Output:
+        """Compute the cross entropy for all states of an episode, with some of them as goals."""
+        states = encode_steps(self.world, self.modality.tokens(batch.views[0]), batch.views[0].shape[1])
+        chosen = torch.linspace(0, states.shape[1] - 1, self.config.goals).round().long()
+        goals = states[:, chosen].flatten(0, 1)  # B·G N D
+        where = repeat_for_goals(self.world.locate(states.flatten(0, 1)), len(states), self.config.goals)
+        costs = self.costs_of_pushes(states, goals)  # B·G S P
+        logits = self.world.logits(self.world.policy_field(goals), where)
+        loss = F.cross_entropy(logits.flatten(0, 1), (-costs / self.config.temperature).softmax(-1).flatten(0, 1))
+        agreement = (logits.argmax(-1) == costs.argmin(-1)).float().mean()
+        return Output(loss, {"agreement": agreement}, states[:, 0].mean(1))
+
+    @torch.no_grad()
+    def costs_of_pushes(
+        self, states: Float[Tensor, "B S N D"], goals: Float[Tensor, "BG N D"]
+    ) -> Float[Tensor, "BG S P"]:
+        """Return for each push the lowest cost over its lengths: its steps, and the critic's value of where it ends."""
+        lengths = self.config.critic.lengths
+        after = imagine_pushes(self.world, states.flatten(0, 1), self.pushes, lengths)
+        after = repeat_for_goals(after, len(states), self.config.goals)
+        values = self.world.values(self.world.values.field(goals), after)
+        values = values.unflatten(1, (states.shape[1], -1, len(lengths)))
+        return (values + values.new_tensor(lengths)).amin(-1)
+
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"world": self.world}

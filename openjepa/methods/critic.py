@@ -1,0 +1,166 @@
+"""A critic: how many steps is a goal away? Learned in the imagination of a world model.
+
+B episodes  S states of an episode  G goals of an episode  N cells  D width  P directions  L lengths of pushes
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.core.errors import UserError
+from openjepa.core.types import Batch, Output, Signal
+from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.world_model import WorldModel
+from openjepa.nn.convnet import ConvNet
+from openjepa.nn.ema import update_ema
+from openjepa.nn.locator import Location, Locator
+from openjepa.nn.pushes import directions, imagine_pushes
+from openjepa.nn.value_iteration import FieldReader, ValueIteration
+from openjepa.nn.world import World, encode_steps
+
+MAX_VALUE = 60.0  # steps: no value is larger
+
+FIRST_VALUE = 30.0  # steps: values come down from there
+
+
+@dataclass(frozen=True)
+class Critic(MethodConfig):
+    """Value iteration in imagination, from states that the memory recorded.
+
+    V(s, g) ← min over directions d and lengths n of n + V_ema(state after n pushes in direction d, g);  V(g, g) = 0
+
+    Values start high and come down: those above `far` count the longest pushes alone, since many short ones add up the
+    errors of V, by which values leak through walls.
+    Source: LeCun 2022, section 3.2, for a critic that learns from the memory what a state will cost.
+    """
+
+    world: WorldModel = field(default_factory=WorldModel)  # of the run whose weights this one starts from; frozen
+    directions: int = 12  # of pushes that are imagined from each state
+    lengths: tuple[int, ...] = (1, 2, 4)  # steps of the pushes
+    push: float = 1.5  # length of an action
+    goals: int = 4  # of the states of an episode
+    far: float = 7.0  # steps
+
+    @property
+    def needs_masks(self) -> bool:
+        return False
+
+    def build(self, modality: Any, seed: int = 0) -> CriticMethod:
+        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return CriticMethod(self, modality)
+
+    def pushes(self, modality: Any) -> Float[Tensor, "P A"]:
+        """Return the actions that are imagined from each state."""
+        return directions(self.directions, modality.action_dim, self.push)
+
+    def check(self, data: Any, masks: Any) -> None:
+        """Raise UserError if the world's latents are not maps."""
+        self.world.check(data, masks)
+        if self.world.encoder.latent != "map":
+            raise UserError("a critic reads maps: give --method.world.encoder.latent map")
+
+    def describe(self) -> str:
+        return f"critic by value iteration on {self.world.describe()}"
+
+    def signals(self) -> tuple[Signal, ...]:
+        return ()
+
+
+class Values(nn.Module):
+    """How many steps away a goal is: its distance maps, read where a state attends."""
+
+    def __init__(self, dim: int, cells: tuple[int, int], summary: int):
+        super().__init__()
+        self.value_iteration = ValueIteration(dim, cells)
+        self.reader = FieldReader(self.value_iteration.maps, cells, summary, 1)
+        nn.init.constant_(self.reader.head[-1].bias, FIRST_VALUE)  # type: ignore[arg-type]
+
+    def field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
+        """Return what `forward` reads, computed once per goal."""
+        return self.reader.field(self.value_iteration(goal))
+
+    def forward(self, field: Float[Tensor, "G N F"], states: Location) -> Float[Tensor, "G R"]:
+        """Return the steps to the goal from R states each."""
+        return F.softplus(self.reader.read(field, states)[..., 0])
+
+
+class ValuedWorld(World):
+    """A frozen world, and the values of its states for a goal."""
+
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None):
+        super().__init__(perception, dynamics, locator)
+        assert locator is not None
+        self.requires_grad_(False)
+        self.values = Values(perception.config.dim, perception.cells, locator.summary_dim)
+
+
+class CriticMethod(BaseMethod):
+    """Networks and loss of a `Critic` config."""
+
+    def __init__(self, config: Critic, modality: Any):
+        super().__init__()
+        self.config, self.modality = config, modality
+        self.world = ValuedWorld(*config.world.build_parts(modality))
+        self.target_values = copy.deepcopy(self.world.values).requires_grad_(False)
+        self.pushes: Tensor
+        self.register_buffer("pushes", config.pushes(modality), False)
+
+    def forward(self, batch: Batch, targets: None) -> Output:
+        """Compute the error of the values of all states for some of them as goals."""
+        states = encode_steps(self.world, self.modality.tokens(batch.views[0]), batch.views[0].shape[1])
+        chosen = torch.linspace(0, states.shape[1] - 1, self.config.goals).round().long()
+        goals = states[:, chosen].flatten(0, 1)  # B·G N D
+        where = repeat_for_goals(self.world.locate(states.flatten(0, 1)), len(states), self.config.goals)
+        target = self.bound(self.values_after_pushes(states, goals), chosen)
+        values = self.world.values
+        value = values(values.field(goals), where).unflatten(0, (len(states), -1))  # B G S
+        error = F.huber_loss(value, target, delta=2.0)
+        metrics = {"value": value.mean().detach(), "target": target.mean()}
+        return Output(error, metrics, states[:, 0].mean(1))
+
+    @torch.no_grad()
+    def values_after_pushes(
+        self, states: Float[Tensor, "B S N D"], goals: Float[Tensor, "BG N D"]
+    ) -> Float[Tensor, "B G S"]:
+        """Return the lowest cost over all pushes: their steps, and the EMA critic's value of where they end."""
+        lengths = self.config.lengths
+        after = imagine_pushes(self.world, states.flatten(0, 1), self.pushes, lengths)
+        values = self.target_values(
+            self.target_values.field(goals), repeat_for_goals(after, len(states), self.config.goals)
+        )
+        values = values.unflatten(0, (len(states), -1)).unflatten(2, (states.shape[1], -1, len(lengths)))
+        costs = (values + values.new_tensor(lengths)).amin(3)  # B G S L: over directions
+        longest = costs[..., -1]
+        return torch.where(longest > self.config.far, longest, costs.amin(-1))
+
+    def bound(self, target: Float[Tensor, "B G S"], chosen: Tensor) -> Float[Tensor, "B G S"]:
+        """Bound targets by the steps that the episode took between two states; 0 at the goal itself."""
+        steps = torch.arange(target.shape[2])
+        taken = self.modality.stride * (steps - chosen[:, None]).abs()
+        return torch.minimum(target, taken.to(target)).clamp(max=MAX_VALUE)
+
+    @torch.no_grad()
+    def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
+        """Move the EMA critic, whose values are the targets, towards the one that the optimizer just updated."""
+        update_ema(self.target_values, self.world.values, momentum, step_taken)
+
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"world": self.world}
+
+
+def repeat_for_goals(rows: Location, episodes: int, goals: int) -> Location:
+    """Repeat the rows of each episode for each of its goals."""
+
+    def repeat(x: Tensor) -> Tensor:
+        return x.unflatten(0, (episodes, 1, -1)).expand(-1, goals, *[-1] * x.ndim).flatten(0, 2)
+
+    return Location(*(repeat(each) for each in rows))

@@ -1,0 +1,47 @@
+"""An encoder of observations that can also imagine: the latents after actions that were not taken.
+
+B batch  T steps  N cells of a latent (1 for a vector)  D width  A action's width  S width of a summary
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.core.protocols import Encoder
+from openjepa.core.types import Keep, Tokens
+from openjepa.nn.convnet import ConvNet
+from openjepa.nn.locator import Location, Locator
+
+
+class World(Encoder):
+    """Perception (observation → latent), dynamics (latent, action → latent), and what summarizes a map."""
+
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None):
+        super().__init__()
+        self.perception, self.dynamics, self.locator = perception, dynamics, locator
+
+    def forward(self, tokens: Tokens, keep: Keep | None = None, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
+        """Encode observations; see `ConvNet`."""
+        return self.perception(tokens, keep, layers)
+
+    def unroll(self, state: Float[Tensor, "B N D"], actions: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
+        """Imagine the latents after each action."""
+        states = []
+        for action in actions.unbind(1):
+            state = self.dynamics(state, action)
+            states.append(state)
+        return torch.stack(states, 1)
+
+    def locate(self, state: Float[Tensor, "B N D"]) -> Location:
+        """Summarize latents by a few values for what moves; a vector is its own summary."""
+        if self.locator is None:
+            return Location(state.flatten(1), state.new_ones(len(state), 1))
+        return self.locator(state)
+
+
+def encode_steps(encoder: nn.Module, tokens: Tokens, steps: int) -> Float[Tensor, "B T N D"]:
+    """Encode the observations of `steps` time steps."""
+    (encoded,) = encoder(tokens)
+    return encoded.x.float().unflatten(1, (steps, -1))
