@@ -19,9 +19,10 @@ from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNet
+from openjepa.nn.directions import directions
 from openjepa.nn.ema import update_ema
 from openjepa.nn.locator import Location, Locator
-from openjepa.nn.pushes import directions, imagine_pushes
+from openjepa.nn.pushes import imagine_pushes
 from openjepa.nn.value_iteration import FieldReader, ValueIteration
 from openjepa.nn.world import World, encode_steps
 

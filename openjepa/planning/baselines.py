@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
 from openjepa.data.synthetic.rooms import MAX_STEP, move
-from openjepa.nn.pushes import directions
+from openjepa.nn.directions import directions
 from openjepa.planning.envs.rooms import RoomEnv
 from openjepa.planning.episodes import Act
 
