@@ -1,0 +1,35 @@
+"""What planners take and return.   B tasks  S sampled sequences  H steps  A action's width"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Cost = Callable[[Float[Tensor, "B S H A"]], Float[Tensor, "B S"]]  # of S sequences of actions for each of B tasks
+
+
+class Plan(NamedTuple):
+    """A sequence of actions for each task, and the last candidates among which it was chosen."""
+
+    actions: Float[Tensor, "B H A"]
+    candidates: Float[Tensor, "B S H A"]
+    costs: Float[Tensor, "B S"]  # of the candidates
+
+
+def shift_plan(actions: Float[Tensor, "B H A"], steps: int) -> Float[Tensor, "B H A"]:
+    """Return the plan after `steps` of its actions were taken: the rest, and its last action again, to start from."""
+    return torch.cat([actions[:, steps:], actions[:, -1:].expand(-1, min(steps, actions.shape[1]), -1)], 1)
+
+
+def sample_around(
+    mean: Float[Tensor, "B H A"], std: Float[Tensor, "B H A"], samples: int, generator: torch.Generator
+) -> Float[Tensor, "B S H A"]:
+    """Draw sequences from a normal distribution; the first is its mean."""
+    batch, steps, width = mean.shape
+    noise = torch.randn(batch, samples, steps, width, generator=generator)
+    noise[:, 0] = 0
+    return mean[:, None] + std[:, None] * noise

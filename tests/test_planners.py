@@ -1,0 +1,93 @@
+"""Planners find the optimum of what they are given; the memory returns what was written."""
+
+import pytest
+import torch
+
+from openjepa.planning.memory import Memory
+from openjepa.planning.planners.cem import cem
+from openjepa.planning.planners.gradient import gradient
+from openjepa.planning.planners.mppi import mppi
+from openjepa.planning.planners.plan import shift_plan
+
+PLANNERS = {
+    "cem": lambda cost, start, generator: cem(cost, start, generator, samples=256, iterations=30, elites=16),
+    "mppi": lambda cost, start, generator: mppi(
+        cost, start, generator, samples=512, iterations=60, std=0.3, temperature=0.05
+    ),
+    "gradient": lambda cost, start, generator: gradient(cost, start, generator, iterations=300, lr=0.05),
+}  # fmt: skip
+
+HORIZON = 5
+
+
+def double_integrator():
+    """Return the dynamics x' = A x + B u of a point with a velocity, and the start of three tasks."""
+    a, b = torch.tensor([[1.0, 0.3], [0.0, 1.0]]), torch.tensor([[0.0], [0.3]])
+    return a, b, torch.tensor([[1.0, 0.0], [-0.5, 0.4], [0.2, -1.0]])
+
+
+def quadratic_cost(actions):
+    """Return the cost of sequences: the squared state and action of each step, with exact dynamics."""
+    a, b, start = double_integrator()
+    state, total = start[:, None].expand(-1, actions.shape[1], -1), 0.0
+    for action in actions.unbind(2):
+        state = state @ a.T + action @ b.T
+        total = total + state.square().sum(-1) + 0.1 * action.square().sum(-1)
+    return total
+
+
+def riccati_action():
+    """Return the first action of the linear-quadratic regulator, by backward recursion."""
+    a, b, start = double_integrator()
+    value = torch.zeros(2, 2)
+    for _ in range(HORIZON):
+        cost = value + torch.eye(2)
+        gain = torch.linalg.solve(0.1 * torch.eye(1) + b.T @ cost @ b, b.T @ cost @ a)
+        value = a.T @ cost @ (a - b @ gain)
+    return -start @ gain.T
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_with_exact_dynamics_and_a_quadratic_cost_the_first_action_is_that_of_lqr(planner):
+    plan = PLANNERS[planner](quadratic_cost, torch.zeros(3, HORIZON, 1), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plan.actions[:, 0], riccati_action(), atol=0.06, rtol=0)
+    assert plan.costs.shape == plan.candidates.shape[:2]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_a_plan_is_a_function_of_the_generator(planner):
+    plans = [
+        PLANNERS[planner](quadratic_cost, torch.zeros(3, HORIZON, 1), torch.Generator().manual_seed(seed)).actions
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(plans[0], plans[1]) and not torch.equal(plans[0], plans[2])
+
+
+def test_the_rest_of_a_plan_starts_the_next_one():
+    plan = torch.arange(8.0).view(1, 4, 2)
+    assert shift_plan(plan, 1)[0, :, 0].tolist() == [2, 4, 6, 6]
+    assert shift_plan(plan, 9)[0, :, 0].tolist() == [6, 6, 6, 6]
+
+
+def test_the_memory_returns_what_was_written_and_forgets_the_oldest():
+    memory = Memory(capacity=3)
+    with pytest.raises(ValueError, match="empty"):
+        memory.read()
+    for time in range(5):
+        state, action = torch.full((2, 4), float(time)), torch.full((2, 1), -float(time))
+        memory.write(float(time), state, action, torch.tensor([time, 1.0]))
+    records = memory.read()
+    assert records.time.tolist() == [2, 3, 4] and records.state[0, :, 0].tolist() == [2, 3, 4]
+    assert records.action[1, :, 0].tolist() == [-2, -3, -4] and records.cost[:, -1].tolist() == [4, 1]
+    assert memory.read(newest=2).time.tolist() == [3, 4]
+
+
+def test_the_memory_notices_revisits_and_tasks_that_are_stuck():
+    memory, nothing = Memory(), torch.zeros(2)
+    moving, standing = torch.tensor([[0.0, 0.0], [5.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert memory.visits(moving, 0.5).tolist() == [0, 0] and not memory.is_stuck(1, 0.5).any()
+    for time in range(4):
+        memory.write(float(time), moving + time * standing, torch.zeros(2, 1), nothing)
+    assert memory.visits(torch.tensor([[1.0, 0.0], [5.0, 0.1]]), 0.5).tolist() == [1, 4]
+    assert memory.is_stuck(4, 0.5).tolist() == [False, True]
+    assert memory.is_stuck(5, 0.5).tolist() == [False, False]
