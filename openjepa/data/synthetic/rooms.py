@@ -77,16 +77,12 @@ def two_room_layouts(values: Float[Tensor, "B K 2"]) -> Int[Tensor, "B K 2"]:
 def four_room_layouts(values: Float[Tensor, "B K 6"]) -> Int[Tensor, "B K 6"]:
     """Return the walls' first column and row, and the first pixel of the doors up, down, left and right of them."""
     column, row = (FIRST + (values[..., axis] * COLUMNS).long() for axis in (0, 1))
-    doors = []
-    for number, (low, high) in enumerate(
-        [
-            (1, row - DOOR - 1),
-            (row + WALL + 1, SIDE - DOOR - 1),
-            (1, column - DOOR - 1),
-            (column + WALL + 1, SIDE - DOOR - 1),
-        ]
-    ):
-        doors.append(low + (values[..., 2 + number] * (high - low + 1)).long())
+    last = SIDE - DOOR - 1
+    ranges = ((1, row - DOOR - 1), (row + WALL + 1, last), (1, column - DOOR - 1), (column + WALL + 1, last))
+    doors = [
+        low + (value * (high - low + 1)).long()
+        for (low, high), value in zip(ranges, values[..., 2:].unbind(-1), strict=True)
+    ]
     return torch.stack([column, row, *doors], -1)
 
 
