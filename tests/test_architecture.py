@@ -17,7 +17,7 @@ LEVELS = (
     {"modalities", "methods"},
     {"training"},
     {"interop", "recipes"},
-    {"evaluation"},
+    {"evaluation", "planning"},
     {"viz"},
     {"cli"},
 )

@@ -22,7 +22,7 @@ from tests.conftest import slow
 from tests.faults import Boundaries, Disk, list_boundaries, load_outcome, run_in_fork, same_outcome, sample_every
 from tests.ranks import RUN, processes_with_variable, settings_argument
 
-STEP = 67  # boundaries between two kills
+STEP = 101  # boundaries between two kills
 
 
 @pytest.fixture(scope="session")

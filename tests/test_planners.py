@@ -1,10 +1,8 @@
-"""Planners find the optimum of what they are given; memory and costs keep what they are told."""
+"""Planners find the optimum of what they are given; the memory returns what was written."""
 
 import pytest
 import torch
 
-from openjepa.nn.locator import Location
-from openjepa.planning.costs import Imagined, effort, forbidden, goal_distance, weighted
 from openjepa.planning.memory import Memory
 from openjepa.planning.planners.cem import cem
 from openjepa.planning.planners.gradient import gradient
@@ -69,28 +67,6 @@ def test_the_rest_of_a_plan_starts_the_next_one():
     plan = torch.arange(8.0).view(1, 4, 2)
     assert shift_plan(plan, 1)[0, :, 0].tolist() == [2, 4, 6, 6]
     assert shift_plan(plan, 9)[0, :, 0].tolist() == [6, 6, 6, 6]
-
-
-def imagined():
-    generator = torch.Generator().manual_seed(0)
-    summary, actions = (torch.randn(2, 3, 4, 2, generator=generator) for _ in range(2))
-    return Imagined(summary, actions, Location(summary[:, :, -1].flatten(0, 1), torch.ones(6, 1)))
-
-
-def test_a_weight_of_zero_removes_a_cost():
-    goal = goal_distance(torch.zeros(2, 2))
-    costs = {"goal": goal, "effort": effort, "zone": forbidden(lambda summary: (summary[..., 0] > 0).float())}
-    both = weighted(costs, {"goal": 1.0, "effort": 0.0, "zone": 0.0})
-    assert both is not None and torch.equal(both(imagined()), goal(imagined()))
-    three = weighted(costs, {"goal": 1.0, "effort": 0.5, "zone": 9.0})
-    assert three is not None and weighted(costs, {"goal": 0.0}) is None
-    zone = (imagined().summary[..., 0] > 0).float()
-    torch.testing.assert_close(three(imagined()), goal(imagined()) + 0.5 * effort(imagined()) + 9 * zone)
-
-
-def test_a_weight_without_a_cost_is_refused():
-    with pytest.raises(ValueError, match="no cost is named gaol: choose of goal"):
-        weighted({"goal": effort}, {"gaol": 1.0})
 
 
 def test_the_memory_returns_what_was_written_and_forgets_the_oldest():

@@ -18,12 +18,12 @@ from openjepa.training.perf.openmp import set_openmp_defaults
 # heading -> command -> (arguments, summary); its function is in cli/COMMAND.py, its settings in cli/settings.py
 COMMANDS = {
     "Train": {
-        "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images"),
+        "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images, clips or signals"),
         "demo": ("[DEMO]", "render scenes, train on them and measure the encoder, in minutes"),
-        "doctor": ("FOLDER", "check a folder of images before training on it"),
+        "doctor": ("FOLDER", "check images or clips before training on them"),
         "labels": ("FOLDER", "describe labeled data: classes, splits, what is left out"),
         "shards": ("FOLDER OUT", "pack a folder into tar shards; every command reads them"),
-        "bench": ("[RECIPE]", "images/s, and the share of what this machine can do"),
+        "bench": ("[RECIPE]", "samples/s, and the share of what this machine can do"),
         "recipes": ("[NAME]", "list the recipes, or describe one"),
     },
     "Measure": {
@@ -35,16 +35,16 @@ COMMANDS = {
         "predict": ("RUN IMAGES", "classify images with a classifier that `jepa probe` kept"),
     },
     "Look": {
-        "show": ("RUN IMAGES", "masks, feature maps, predictions; also map, curves, spectrum"),
+        "show": ("RUN FILES", "masks, feature maps, predictions; also map, curves, spectrum"),
         "report": ("RUN …", "one page about a run, or several side by side"),
-        "explore": ("RUN IMAGES", "an interactive page: click patches, hide regions, see neighbors"),
+        "explore": ("RUN FILES", "an interactive page: click patches, hide regions, see neighbors"),
         "decoder": ("train|sample|measure …", "train a decoder on frozen features and draw what they contain"),
     },
     "Search": {
-        "embed": ("RUN FOLDER --out photos.safetensors", "write a row of features for every image"),
-        "search": ("photos.safetensors IMAGE", "find the most similar images"),
-        "duplicates": ("photos.safetensors", "group images that are nearly the same"),
-        "cluster": ("photos.safetensors", "cluster the images, with a page to look at them"),
+        "embed": ("RUN FOLDER --out photos.safetensors", "write a row of features for every file"),
+        "search": ("photos.safetensors FILE", "find the most similar files"),
+        "duplicates": ("photos.safetensors", "group files that are nearly the same"),
+        "cluster": ("photos.safetensors", "cluster the files, with a page to look at them"),
     },
     "Exchange": {
         "export": ("RUN --format hf", "write for other tools: hf, timm, onnx, torch, safetensors, official"),

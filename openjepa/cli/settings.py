@@ -132,7 +132,7 @@ class Predict:
 class Show(FigureOptions):
     """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
 
-    One figure with more settings: jepa show masks|features|similarity|track|prediction|map|curves|spectrum RUN IMAGES.
+    One figure with more settings: jepa show masks|features|similarity|track|prediction|map|curves|spectrum RUN FILES.
     """
 
 
@@ -189,17 +189,17 @@ class MeasureDecoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """Write an index: a row of features for every image. The same call resumes after an interruption.
+    """Write an index: a row of features for every image, clip or signal. The same call resumes after an interruption.
 
-    Images that cannot be decoded get a row of NaN. Next to a .safetensors or .npy file, a CSV file lists the image and
+    Files that cannot be decoded get a row of NaN. Next to a .safetensors or .npy file, a CSV file lists the file and
     its folder for each row. Under torchrun the ranks share the work.
 
     Example: jepa embed runs/photos photos/ --out photos.safetensors
     """
 
     run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
-    data: Folder  # folder of images (with or without sub-folders), .tar or .parquet file, or .txt list of paths
-    out: Path  # a .safetensors, .npy or .parquet file; rows are in the order of the image paths
+    data: Folder  # folder of files (with or without sub-folders), .tar or .parquet file, or .txt list of paths
+    out: Path  # a .safetensors, .npy or .parquet file; rows are in the order of the paths
     # last: mean over the patches of the last layer; last4: last four layers concatenated; patches: all, in raster order
     features: FeatureKind = "last"
     # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
@@ -208,36 +208,36 @@ class Embed:
     eval_crop: EvalCrop = "crop"
     eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
     every: float = 0.0  # video: a row for every so many seconds of a file, named FILE#t=SECONDS; 0: a row for each file
-    batch: int = 256  # images per forward pass; lower it if memory runs out
+    batch: int = 256  # samples per forward pass; lower it if memory runs out
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Find groups of nearly identical images in an index. Deletes nothing.
+    """Find groups of nearly identical files in an index. Deletes nothing.
 
     Writes a CSV file of the groups and a figure of pairs around the threshold, from which to adjust it.
 
     Example: jepa duplicates photos.safetensors --threshold 0.85
     """
 
-    index: Features  # index written by jepa embed, with one vector per image
-    threshold: float = 0.85  # cosine of whitened features from which two images count as duplicates
+    index: Features  # index written by jepa embed, with one vector per file
+    threshold: float = 0.85  # cosine of whitened features from which two files count as duplicates
     out: Path | None = None  # path of the CSV and PNG without suffix; default: INDEX-duplicates next to the index
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Cluster the images of an index by k-means; if they are in class folders, measure the agreement.
+    """Cluster the files of an index by k-means; if they are in class folders, measure the agreement.
 
-    Writes a CSV file with each image's cluster, and a page with the images nearest each center.
+    Writes a CSV file with each file's cluster, and a page with the files nearest each center.
 
     Example: jepa cluster photos.safetensors --clusters 20
     """
 
-    index: Features  # index written by jepa embed, with one vector per image
-    clusters: int = 0  # number of clusters; 0 = the number of class folders or, without them, sqrt(images / 2)
+    index: Features  # index written by jepa embed, with one vector per file
+    clusters: int = 0  # number of clusters; 0 = the number of class folders or, without them, sqrt(files / 2)
     seed: int = 0  # seed of k-means
     out: Path | None = None  # path of the CSV and HTML without suffix; default: INDEX-clusters next to the index
 

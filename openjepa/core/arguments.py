@@ -23,7 +23,7 @@ Folder = Annotated[str, Positional, arg(metavar="FOLDER")]
 
 Features = Annotated[Path, Positional, arg(metavar="FEATURES")]
 
-Query = Annotated[str, Positional, arg(metavar="IMAGE")]
+Query = Annotated[str, Positional, arg(metavar="FILE")]
 
 Source = Annotated[str, Positional, arg(metavar="WEIGHTS")]
 
@@ -31,7 +31,7 @@ Exported = Annotated[Path, Positional, arg(metavar="FOLDER")]
 
 Repository = Annotated[str, Positional, arg(metavar="NAME/REPOSITORY")]
 
-Images = Annotated[tuple[str, ...], Positional, arg(metavar="IMAGES …")]
+Images = Annotated[tuple[str, ...], Positional, arg(metavar="FILES …")]
 
 Videos = Annotated[tuple[str, ...], Positional, arg(metavar="VIDEO …")]
 

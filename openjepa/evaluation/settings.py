@@ -98,12 +98,12 @@ class ProbeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Find the images of an index that are most similar to one. Prints a table; writes a contact sheet and a page."""
+    """Find the files of an index that are most similar to one. Prints a table; writes a contact sheet and a page."""
 
     index: Features  # index written by jepa embed
-    query: Query  # image file, or row:17 for the image in row 17 of the index (counted from 0)
+    query: Query  # an image, a clip …, or row:17 for the file in row 17 of the index (counted from 0)
     box: Box | None = None  # search with a part of the query: left, top, right, bottom as fractions from 0 to 1
-    count: int = 12  # number of images to find
+    count: int = 12  # number of files to find
     whiten: bool = True  # whiten the features before comparing them, which improves the matches
     exact: bool = False  # compare with every row; default: exact up to 200,000 rows, approximate above (needs faiss)
     run: str = ""  # encoder that made the index, if it has moved since

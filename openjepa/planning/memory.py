@@ -40,7 +40,7 @@ class Memory:
         del self.rows[: -self.capacity]
 
     def read(self, newest: int | None = None) -> Records:
-        """Return the newest records, or all. Raises ValueError if there is none."""
+        """Return the newest records, or all. Raises ValueError without any."""
         if not self.rows:
             raise ValueError("the memory is empty")
         rows = self.rows if newest is None else self.rows[-newest:]

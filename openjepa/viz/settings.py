@@ -15,8 +15,8 @@ class FigureOptions:
     """Settings that all figures share."""
 
     run: Run  # run folder, export, or weights of another project
-    images: Images = ()  # image files or folders; by default the training images of the run
-    count: int = 6  # images to show, evenly spaced over the folder; at most 64
+    images: Images = ()  # images, clips or signals, or folders of them; by default those the run was trained on
+    count: int = 6  # files to show, evenly spaced over the folder; at most 64
     size: tuple[int, int] | None = None  # height and width of the encoder's input; by default as in training
     eval_crop: EvalCrop = "crop"  # crop: largest centered box; margin: its central 7/8; squash: whole image, resized
     # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
@@ -70,7 +70,7 @@ class PredictionOptions(FigureOptions):
 class MapOptions(FigureOptions):
     """Draw images as points on a plane by UMAP or t-SNE of their features; in the page a point shows its image."""
 
-    count: int = 2000  # images on the map, evenly spaced over the folder; 10 to 10,000
+    count: int = 2000  # files on the map, evenly spaced over the folder; 10 to 10,000
     layout: Literal["umap", "tsne"] = "umap"  # dimensionality reduction
     seed: int = 0  # seed of the layout
 
@@ -99,10 +99,10 @@ class Explore:
     """Serve a page on this machine: click a patch, drag a box to hide it, upload an image, browse the map."""
 
     run: Run  # run folder, export, or weights of another project; only runs have a predictor
-    images: Images = ()  # image files or folders; by default the training images of the run
-    count: int = 2000  # images to explore, evenly spaced over the folder; at most 10,000
+    images: Images = ()  # images or clips, or folders of them; by default those the run was trained on
+    count: int = 2000  # files to explore, evenly spaced over the folder; at most 10,000
     decoder: Path | None = None  # folder written by jepa decoder train; by default RUN/decoder if it exists
-    map: int = 2000  # images on the map; 0 = no map
+    map: int = 2000  # files on the map; 0 = no map
     host: str = "127.0.0.1"  # address to listen on: only this machine; 0.0.0.0 = everyone who can reach it
     port: int = 8080  # TCP port
     seed: int = 0  # seed of the map and of decoder samples

@@ -3,10 +3,11 @@
     python studies/video/findings.py --out runs/findings --share 0 2 &
     python studies/video/findings.py --out runs/findings --share 1 2
 
-Each arm changes one thing of a small V-JEPA (tubes of two sizes, L1, an EMA target encoder) and trains for the same
-time on the same rendered clips from the same first weights, with three seeds. An attentive head then reads the
-direction and the speed of the red object. Finished runs are kept: call it again to resume, or to see the table.
-`--share 0 2` does the first half of the runs.
+Each arm changes one thing of a small V-JEPA that predicts the features and the pixels of the future from the past, as
+the recipe `video-small` does, with the papers' L1 and EMA target encoder. All arms train for the same time on the same
+rendered clips from the same first weights, with three seeds. An attentive head and logistic regression on the mean
+token then read the direction and the speed of the red object. Finished runs are kept: call it again to resume, or to
+see the table. `--share 0 2` does the first half of the runs.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from openjepa.cli.demos.video import FRAMES, HELD_OUT, PATCH, SIDE, Subject, enc
 from openjepa.cli.pretrain import pretrain
 from openjepa.core import registry
 from openjepa.core.tables import print_table
-from openjepa.data.synthetic.moving_scenes import MovingScenes, render_clips, write_clips
+from openjepa.data.synthetic.moving_scenes import render_clips, write_clips
 from openjepa.interop.pretrained import PretrainedEncoder, load_run
 from openjepa.masking.causal import Causal
 from openjepa.masking.random_tube import RandomTube
@@ -40,9 +41,10 @@ from openjepa.training.perf.allocator import retain_freed_memory
 
 registry.load_plugins([str(Path(__file__).with_name("frozen_teacher.py"))])
 
-REFERENCE = "tubes of two sizes"
+REFERENCE = "future from past"
 SEEDS, TRAINED, LABELED, TESTED = (0, 1, 2), 12_000, 4_000, 1_000  # clips
 TASKS = ("direction", "speed")
+COLUMNS = ("direction", "speed", "direction, mean", "speed, mean")  # mean: logistic regression on the mean token
 TEACHER_SHARE = 0.25  # of an arm's time, to train a frozen teacher on pixels
 T_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # of Student's t at 95 %, by number of seeds
 
@@ -61,10 +63,11 @@ def masks(strategy: Any) -> Change:
 
 ARMS: dict[str, Change] = {
     REFERENCE: lambda base: base,
+    "tubes of two sizes": masks(Tube()),
     "short tubes": masks(Tube(blocks=(8,), scale=(0.15,))),
     "long tubes": masks(Tube(blocks=(2,), scale=(0.7,))),
     "random tubes": masks(RandomTube(mask_ratio=0.9)),
-    "future from past": masks(Causal()),
+    "no pixels": lambda base: dataclasses.replace(base, method=dataclasses.replace(base.method, pixel_loss_weight=0.0)),
     "squared L2": lambda base: dataclasses.replace(base, method=dataclasses.replace(base.method, loss="squared_l2")),
     "frozen teacher": lambda base: base,  # `train_student` changes it
     "single frames": lambda base: base,  # `main` gives it other clips
@@ -96,22 +99,22 @@ def parse_options() -> argparse.Namespace:
 
 def train(arm: str, seed: int, options: argparse.Namespace, out: Path) -> Path:
     """Train one arm for the minutes of the options and return its run."""
-    clips = training_clips(options.out / f"clips{seed}", seed, single=arm == "single frames")
+    clips = training_clips(options.out / f"clips{seed}-{options.share[0]}", seed, single=arm == "single frames")
     settings = ARMS[arm](reference(clips, seed, options.minutes))
     return train_student(settings, out) if arm == "frozen teacher" else train_once(settings, out)
 
 
 def reference(clips: Path, seed: int, minutes: float) -> Pretrain:
-    """Return V-JEPA's objective and masks with the networks and the optimizer of small runs."""
+    """Return V-JEPA's objective with the masks, the networks and the optimizer of small runs."""
     data = Video(root=(str(clips),), frames=FRAMES, stride=1, size=(SIDE, SIDE), patch=PATCH, crop_scale=(1.0, 1.0),
                  crop_aspect=(1.0, 1.0))  # fmt: skip
     base = tune_for_video(data)
-    method = dataclasses.replace(base.method, loss="l1", pixel_loss_weight=0.0)
+    method = dataclasses.replace(base.method, loss="l1")
     base = dataclasses.replace(
         base, method=method, seed=seed, budget=f"{60 * minutes:.0f}s", threads=1, workers=0, device="cpu",
         save_every=10_000, report=False, resume="if-any",
     )  # fmt: skip
-    return masks(Tube())(base)
+    return masks(Causal())(base)
 
 
 def train_once(settings: Pretrain, out: Path) -> Path:
@@ -135,9 +138,12 @@ def train_student(settings: Pretrain, out: Path) -> Path:
 
 
 def training_clips(folder: Path, seed: int, single: bool) -> Path:
-    """Render the clips of a seed once; for single frames, clips that show their middle frame all the time."""
+    """Render the clips of a seed once; for single frames, clips that show their middle frame all the time.
+
+    Each share has a folder of its own, so that two of them can start at once.
+    """
     if not folder.exists():
-        unfinished = folder.with_name(f"{folder.name}-unfinished-{np.random.default_rng().integers(1_000_000)}")
+        unfinished = folder.with_name(f"{folder.name}-unfinished")
         write_clips(unfinished, TRAINED, FRAMES, SIDE, seed)
         unfinished.rename(folder)
     frozen = folder.with_name(f"{folder.name}-single")
@@ -150,15 +156,16 @@ def training_clips(folder: Path, seed: int, single: bool) -> Path:
 
 
 def measure(trained: PretrainedEncoder, seed: int) -> dict[str, float]:
-    """Return the accuracy of an attentive head on each task, and the steps of the run."""
+    """Return the accuracy of both readers on each task, and the steps of the run."""
     labeled, test = render_clips(LABELED, FRAMES, SIDE, seed), render_clips(TESTED, FRAMES, SIDE, seed, HELD_OUT)
-    result = dict(zip(TASKS, accuracies(trained, labeled, test, seed), strict=True))
-    return result | {"steps": float(trained.config.steps or 0)}
-
-
-def accuracies(encoder: PretrainedEncoder, labeled: MovingScenes, test: MovingScenes, seed: int) -> list[float]:
-    train, held_out = encode_clips(encoder, labeled.clips), encode_clips(encoder, test.clips)
-    return [Subject(task, encoder.name, labeled, test, seed).attentive(train, held_out).value for task in TASKS]
+    tokens = [encode_clips(trained, part.clips) for part in (labeled, test)]
+    means = [each.tokens.float().mean(1) for each in tokens]
+    result = {"steps": float(trained.config.steps or 0)}
+    for task in TASKS:
+        subject = Subject(task, trained.name, labeled, test, seed)
+        result[task] = subject.attentive(*tokens).value
+        result[f"{task}, mean"] = subject.logistic(*means).value
+    return result
 
 
 def report(options: argparse.Namespace) -> None:
@@ -168,11 +175,11 @@ def report(options: argparse.Namespace) -> None:
     rows = []
     for arm, seeds in results.items():
         cells = [arm, f"{statistics.mean(each['steps'] for each in seeds.values()):.0f}"]
-        for task in TASKS:
-            cells += [f"{statistics.mean(each[task] for each in seeds.values()):.1f}"]
-            cells += [difference(seeds, results.get(REFERENCE, {}), task)]
+        for column in COLUMNS:
+            cells += [f"{statistics.mean(each[column] for each in seeds.values()):.1f}"]
+            cells += [difference(seeds, results.get(REFERENCE, {}), column)]
         rows.append(tuple(cells))
-    header = ("arm", "steps", *(text for task in TASKS for text in (f"{task} %", "against the first")))
+    header = ("arm", "steps", *(text for each in COLUMNS for text in (f"{each} %", "± first")))
     print_table(header, rows, f"{options.minutes:g} minutes an arm")
 
 
@@ -182,9 +189,9 @@ def read_arm(folder: Path) -> dict[int, dict[str, float]]:
     return {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items() if file.exists()}
 
 
-def difference(arm: dict[int, dict[str, float]], base: dict[int, dict[str, float]], task: str) -> str:
+def difference(arm: dict[int, dict[str, float]], base: dict[int, dict[str, float]], column: str) -> str:
     """Return the mean difference over the seeds that both have, with Student's interval over the seeds."""
-    gained = [arm[seed][task] - base[seed][task] for seed in sorted(arm.keys() & base.keys())]
+    gained = [arm[seed][column] - base[seed][column] for seed in sorted(arm.keys() & base.keys())]
     if len(gained) < 2 or arm is base:
         return ""
     half = T_95[len(gained)] * statistics.stdev(gained) / len(gained) ** 0.5

@@ -9,6 +9,7 @@ import torch
 
 from openjepa.core.types import Batch
 from openjepa.methods.jepa import JEPA, MaskedJEPA, Targets
+from openjepa.nn.target_transforms import normalize_patches
 
 
 @dataclass(frozen=True)
@@ -31,4 +32,6 @@ class FrozenTeacherMethod(MaskedJEPA):
     def targets(self, batch: Batch) -> Targets:
         layers = self.teachers["teacher"](batch.views[0], (*self.config.target_layers, -1))
         x, std = self.transform(self.average_layers(list(layers[:-1])), layers[-1].valid)
+        if self.config.pixel_loss_weight:
+            x = torch.cat([x, normalize_patches(self.modality.tokens(batch.views[0]).x)], -1)
         return Targets(x, layers[-1].mean(), std)

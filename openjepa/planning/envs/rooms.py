@@ -31,13 +31,13 @@ class RoomTasks(NamedTuple):
 
 def draw_tasks(world: str, count: int, seed: int) -> RoomTasks:
     """Draw tasks, a function of the seed alone; those that begin solved are left out."""
-    drawn = np.arange(2 * count)
-    rng = CounterRNG.of(seed, 0, drawn)
+    indices = np.arange(2 * count)
+    rng = CounterRNG.of(seed, 0, indices)
     rooms = draw_rooms(world, rng, held_out=True)
     start = draw_positions(rooms, rng, "start")
     goal = draw_positions(rooms, rng, "goal", start)
-    apart = ((goal - start).norm(dim=-1) > REACHED).nonzero()[:count, 0]
-    return RoomTasks(rooms.select(apart), start[apart], goal[apart])
+    unsolved = ((goal - start).norm(dim=-1) > REACHED).nonzero()[:count, 0]
+    return RoomTasks(rooms.select(unsolved), start[unsolved], goal[unsolved])
 
 
 class RoomEnv:
