@@ -62,39 +62,35 @@ def draw_rooms(world: str, rng: CounterRNG, held_out: bool = False) -> Rooms:
     """Draw layouts, a function of (seed, number of the sample): those for training, or the fifth held out for tests."""
     count = {"two-rooms": 2, "four-rooms": 6}[world]
     values = rng.uniform("layout", CANDIDATES, count)
-    places = two_room_places(values) if world == "two-rooms" else four_room_places(values)
-    fits = is_held_out(layout_number(places)) == held_out
-    chosen = places[torch.arange(len(places)), fits.to(torch.uint8).argmax(1)]
+    layouts = two_room_layouts(values) if world == "two-rooms" else four_room_layouts(values)
+    fits = is_held_out(layout_number(layouts)) == held_out
+    chosen = layouts[torch.arange(len(layouts)), fits.to(torch.uint8).argmax(1)]
     return build_rooms(chosen)
 
 
-def two_room_places(values: Float[Tensor, "B K 2"]) -> Int[Tensor, "B K 2"]:
+def two_room_layouts(values: Float[Tensor, "B K 2"]) -> Int[Tensor, "B K 2"]:
     """Return the wall's first column and the door's first row."""
     column, door = values.unbind(-1)
     return torch.stack([FIRST + (column * COLUMNS).long(), 2 + (door * DOOR_ROWS).long()], -1)
 
 
-def four_room_places(values: Float[Tensor, "B K 6"]) -> Int[Tensor, "B K 6"]:
+def four_room_layouts(values: Float[Tensor, "B K 6"]) -> Int[Tensor, "B K 6"]:
     """Return the walls' first column and row, and the first pixel of the doors up, down, left and right of them."""
     column, row = (FIRST + (values[..., axis] * COLUMNS).long() for axis in (0, 1))
-    doors = []
-    for number, (low, high) in enumerate(
-        [
-            (1, row - DOOR - 1),
-            (row + WALL + 1, SIDE - DOOR - 1),
-            (1, column - DOOR - 1),
-            (column + WALL + 1, SIDE - DOOR - 1),
-        ]
-    ):
-        doors.append(low + (values[..., 2 + number] * (high - low + 1)).long())
+    last = SIDE - DOOR - 1
+    ranges = ((1, row - DOOR - 1), (row + WALL + 1, last), (1, column - DOOR - 1), (column + WALL + 1, last))
+    doors = [
+        low + (value * (high - low + 1)).long()
+        for (low, high), value in zip(ranges, values[..., 2:].unbind(-1), strict=True)
+    ]
     return torch.stack([column, row, *doors], -1)
 
 
-def layout_number(places: Int[Tensor, "*B P"]) -> Int[Tensor, "*B"]:
+def layout_number(layouts: Int[Tensor, "*B P"]) -> Int[Tensor, "*B"]:
     """Return a number that differs between layouts."""
-    number = places.new_zeros(places.shape[:-1])
-    for place in places.unbind(-1):
-        number = number * SIDE + place
+    number = layouts.new_zeros(layouts.shape[:-1])
+    for value in layouts.unbind(-1):
+        number = number * SIDE + value
     return number
 
 
@@ -104,10 +100,10 @@ def is_held_out(number: Int[Tensor, "*B"]) -> Bool[Tensor, "*B"]:
     return torch.from_numpy(words == 0).view(number.shape)
 
 
-def build_rooms(places: Int[Tensor, "B P"]) -> Rooms:
+def build_rooms(layouts: Int[Tensor, "B P"]) -> Rooms:
     """Return the pixels of walls and rooms: two rooms from (column, door), four from (column, row, four doors)."""
     rows, columns = (torch.arange(SIDE).view(shape) for shape in ((1, -1, 1), (1, 1, -1)))
-    first, *rest = (place[:, None, None] for place in places.unbind(-1))
+    first, *rest = (value[:, None, None] for value in layouts.unbind(-1))
     upright, right = within(columns, first, WALL), (columns >= first).long()
     if len(rest) == 1:
         (door,) = rest
@@ -120,7 +116,7 @@ def build_rooms(places: Int[Tensor, "B P"]) -> Rooms:
         open_ = open_ | level & (within(columns, west, DOOR) | within(columns, east, DOOR))
         room = right + 2 * below
     line = line.expand(-1, SIDE, -1)
-    return Rooms(layout_number(places), line & ~open_, room.masked_fill(line, -1))
+    return Rooms(layout_number(layouts), line & ~open_, room.masked_fill(line, -1))
 
 
 def within(pixel: Int[Tensor, "1 Y X"], first: Int[Tensor, "B 1 1"], width: int) -> Bool[Tensor, "B Y X"]:
@@ -135,8 +131,8 @@ def draw_positions(rooms: Rooms, rng: CounterRNG, name: str, other_than: Tensor 
     inside[edge : SIDE - edge] = True
     free = free & inside & inside[:, None]
     if other_than is not None:
-        taken = read_pixels(rooms.room, other_than)[:, None, None]
-        free = free & (rooms.room != taken)
+        occupied = read_pixels(rooms.room, other_than)[:, None, None]
+        free = free & (rooms.room != occupied)
     score = rng.uniform(name, SIDE * SIDE).masked_fill(~free.flatten(1), -1.0)
     pixel = score.argmax(1)
     corner = torch.stack([pixel % SIDE, pixel // SIDE], -1)
