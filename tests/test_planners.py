@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from openjepa.nn.directions import directions
 from openjepa.planning.memory import Memory
 from openjepa.planning.planners.cem import cem
 from openjepa.planning.planners.gradient import gradient
@@ -63,6 +64,25 @@ def test_a_plan_is_a_function_of_the_generator(planner):
     assert torch.equal(plans[0], plans[1]) and not torch.equal(plans[0], plans[2])
 
 
+def test_of_several_starts_the_gradient_planner_returns_the_one_that_ends_lowest():
+    """The cost has a minimum near 1, and a lower one near -1."""
+
+    def cost(actions):
+        return ((actions.square() - 1).square() + 0.3 * actions).sum((2, 3))
+
+    plan = gradient(cost, torch.zeros(20, 1, 1), torch.Generator().manual_seed(0), samples=16)
+    assert (plan.candidates > 0.5).any() and (plan.actions < -0.5).all()
+    torch.testing.assert_close(cost(plan.actions[:, None])[:, 0], plan.costs.amin(1))
+
+
+def test_directions_are_evenly_spread_and_of_equal_length():
+    circle = directions(12, 2, 1.5)
+    torch.testing.assert_close(circle.norm(dim=-1), torch.full((12,), 1.5))
+    torch.testing.assert_close(circle.sum(0), torch.zeros(2), atol=1e-5, rtol=0)
+    assert directions(12, 1, 2.0).flatten().tolist() == [2.0, -2.0]
+    assert directions(12, 3, 1.0).shape == (6, 3)
+
+
 def test_the_rest_of_a_plan_starts_the_next_one():
     plan = torch.arange(8.0).view(1, 4, 2)
     assert shift_plan(plan, 1)[0, :, 0].tolist() == [2, 4, 6, 6]
@@ -85,9 +105,10 @@ def test_the_memory_returns_what_was_written_and_forgets_the_oldest():
 def test_the_memory_notices_revisits_and_tasks_that_are_stuck():
     memory, nothing = Memory(), torch.zeros(2)
     moving, standing = torch.tensor([[0.0, 0.0], [5.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    assert memory.visits(moving, 0.5).tolist() == [0, 0] and not memory.is_stuck(1, 0.5).any()
+    assert memory.visits(moving, 0.5).tolist() == [0, 0] and memory.is_stuck(moving, 1, 0.5).tolist() == [False, False]
     for time in range(4):
         memory.write(float(time), moving + time * standing, torch.zeros(2, 1), nothing)
     assert memory.visits(torch.tensor([[1.0, 0.0], [5.0, 0.1]]), 0.5).tolist() == [1, 4]
-    assert memory.is_stuck(4, 0.5).tolist() == [False, True]
-    assert memory.is_stuck(5, 0.5).tolist() == [False, False]
+    now = moving + 3 * standing
+    assert memory.is_stuck(now, 4, 0.5).tolist() == [False, True]
+    assert memory.is_stuck(now, 5, 0.5).tolist() == [False, False]

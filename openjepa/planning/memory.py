@@ -24,7 +24,7 @@ class Records(NamedTuple):
 class Memory:
     """A list of (time, state, action, cost) for each of B tasks that keeps the newest `capacity`.
 
-    Acting reads it to notice that a state was visited before and that a task is stuck; the critic learns from it.
+    Acting reads it to notice that a state was visited before and that a task is stuck; a critic can learn from it.
     Source: LeCun 2022, section 3.
     """
 
@@ -53,9 +53,8 @@ class Memory:
             return state.new_zeros(len(state))
         return ((self.read().state - state[:, None]).norm(dim=-1) <= radius).float().sum(1)
 
-    def is_stuck(self, steps: int, radius: float) -> Bool[Tensor, "B"]:
-        """Return which tasks stayed within `radius` of where they are for the last `steps` records."""
+    def is_stuck(self, state: Float[Tensor, "B D"], steps: int, radius: float) -> Bool[Tensor, "B"]:
+        """Return which tasks stayed within `radius` of a state for the last `steps` records; none with less of them."""
         if len(self.rows) < steps:
-            return torch.zeros(len(self.rows[0][1]) if self.rows else 0, dtype=torch.bool)
-        recent = self.read(steps).state
-        return ((recent - recent[:, -1:]).norm(dim=-1) <= radius).all(1)
+            return torch.zeros(len(state), dtype=torch.bool, device=state.device)
+        return ((self.read(steps).state - state[:, None]).norm(dim=-1) <= radius).all(1)

@@ -22,7 +22,7 @@ def mppi(
     """Minimize a cost over sequences of actions: average samples around the last plan, good ones with more weight.
 
     The weight of a sample is exp(-(its cost - the lowest) / temperature), in the cost's unit.
-    Source: Williams et al., ICRA 2017, algorithm 2, with several iterations.
+    Source: Williams et al., ICRA 2017. Differs: several iterations for each plan.
     """
     mean, spread = start, torch.full_like(start, std)
     for _ in range(iterations):
