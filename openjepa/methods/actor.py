@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, MethodConfig
-from openjepa.methods.critic import Critic, ValuedWorld, repeat_for_goals
+from openjepa.methods.critic import Critic, ValuedWorld, choose_goals, repeat_for_goals
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.locator import Location, Locator
-from openjepa.nn.pushes import imagine_pushes
+from openjepa.nn.pushes import PushCache
 from openjepa.nn.value_iteration import FieldReader
 from openjepa.nn.world import encode_steps
 
@@ -61,8 +61,8 @@ class Actor(MethodConfig):
 class ActingWorld(ValuedWorld):
     """A frozen world with its values, and a policy that reads the distance maps of the values."""
 
-    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None, pushes: int):
-        super().__init__(perception, dynamics, locator)
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None, start: float, pushes: int):
+        super().__init__(perception, dynamics, locator, start)
         assert locator is not None
         self.requires_grad_(False)
         self.policy = FieldReader(self.values.value_iteration.maps, perception.cells, locator.summary_dim, pushes)
@@ -82,33 +82,31 @@ class ActorMethod(BaseMethod):
     def __init__(self, config: Actor, modality: Any):
         super().__init__()
         self.config, self.modality = config, modality
-        self.pushes: Tensor
-        self.register_buffer("pushes", config.critic.pushes(modality), False)
-        self.world = ActingWorld(*config.critic.world.build_parts(modality), len(self.pushes))
+        pushes = config.critic.pushes(modality)
+        self.world = ActingWorld(*config.critic.world.build_parts(modality), config.critic.start, len(pushes))
+        self.imagined = PushCache(self.world, pushes, config.critic.lengths)
 
     def forward(self, batch: Batch, targets: None) -> Output:
         """Compute the cross entropy for all states of an episode, with some of them as goals."""
-        states = encode_steps(self.world, self.modality.tokens(batch.views[0]), batch.views[0].shape[1])
-        chosen = torch.linspace(0, states.shape[1] - 1, self.config.goals).round().long()
-        goals = states[:, chosen].flatten(0, 1)  # B·G N D
+        (frames,) = batch.views
+        states = encode_steps(self.world, self.modality.tokens(frames), frames.shape[1])
+        chosen = choose_goals(batch, states.shape[1], self.config.goals)
+        goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
         where = repeat_for_goals(self.world.locate(states.flatten(0, 1)), len(states), self.config.goals)
-        costs = self.costs_of_pushes(states, goals)  # B·G S P
+        costs = self.costs_of_pushes(self.imagined(frames, states), goals, len(states))  # B·G S P
         logits = self.world.logits(self.world.policy_field(goals), where)
         loss = F.cross_entropy(logits.flatten(0, 1), (-costs / self.config.temperature).softmax(-1).flatten(0, 1))
         agreement = (logits.argmax(-1) == costs.argmin(-1)).float().mean()
         return Output(loss, {"agreement": agreement}, states[:, 0].mean(1))
 
     @torch.no_grad()
-    def costs_of_pushes(
-        self, states: Float[Tensor, "B S N D"], goals: Float[Tensor, "BG N D"]
-    ) -> Float[Tensor, "BG S P"]:
+    def costs_of_pushes(self, ends: Location, goals: Float[Tensor, "BG N D"], episodes: int) -> Float[Tensor, "BG S P"]:
         """Return for each push the lowest cost over its lengths: its steps, and the critic's value of where it ends."""
-        lengths = self.config.critic.lengths
-        after = imagine_pushes(self.world, states.flatten(0, 1), self.pushes, lengths)
-        after = repeat_for_goals(after, len(states), self.config.goals)
+        critic = self.config.critic
+        after = repeat_for_goals(ends, episodes, self.config.goals)
         values = self.world.values(self.world.values.field(goals), after)
-        values = values.unflatten(1, (states.shape[1], -1, len(lengths)))
-        return (values + values.new_tensor(lengths)).amin(-1)
+        values = values.unflatten(1, (-1, critic.directions, len(critic.lengths)))
+        return (values + values.new_tensor(critic.lengths)).amin(-1)
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"world": self.world}

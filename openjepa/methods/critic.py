@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
+from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.methods.world_model import WorldModel
@@ -22,13 +23,9 @@ from openjepa.nn.convnet import ConvNet
 from openjepa.nn.directions import directions
 from openjepa.nn.ema import update_ema
 from openjepa.nn.locator import Location, Locator
-from openjepa.nn.pushes import imagine_pushes
+from openjepa.nn.pushes import PushCache
 from openjepa.nn.value_iteration import FieldReader, ValueIteration
 from openjepa.nn.world import World, encode_steps
-
-MAX_VALUE = 60.0  # steps: no value is larger
-
-FIRST_VALUE = 30.0  # steps: values come down from there
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Critic(MethodConfig):
     push: float = 1.5  # length of an action
     goals: int = 4  # of the states of an episode
     far: float = 7.0  # steps
+    start: float = 40.0  # steps: values come down from there, and none is larger
 
     @property
     def needs_masks(self) -> bool:
@@ -79,11 +77,11 @@ class Critic(MethodConfig):
 class Values(nn.Module):
     """How many steps away a goal is: its distance maps, read where a state attends."""
 
-    def __init__(self, dim: int, cells: tuple[int, int], summary: int):
+    def __init__(self, dim: int, cells: tuple[int, int], summary: int, start: float):
         super().__init__()
         self.value_iteration = ValueIteration(dim, cells)
         self.reader = FieldReader(self.value_iteration.maps, cells, summary, 1)
-        nn.init.constant_(self.reader.head[-1].bias, FIRST_VALUE)  # type: ignore[arg-type]
+        nn.init.constant_(self.reader.head[-1].bias, start)  # type: ignore[arg-type]
 
     def field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
         """Return what `forward` reads, computed once per goal."""
@@ -97,11 +95,11 @@ class Values(nn.Module):
 class ValuedWorld(World):
     """A frozen world, and the values of its states for a goal."""
 
-    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None):
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None, start: float):
         super().__init__(perception, dynamics, locator)
         assert locator is not None
         self.requires_grad_(False)
-        self.values = Values(perception.config.dim, perception.cells, locator.summary_dim)
+        self.values = Values(perception.config.dim, perception.cells, locator.summary_dim, start)
 
 
 class CriticMethod(BaseMethod):
@@ -110,44 +108,43 @@ class CriticMethod(BaseMethod):
     def __init__(self, config: Critic, modality: Any):
         super().__init__()
         self.config, self.modality = config, modality
-        self.world = ValuedWorld(*config.world.build_parts(modality))
+        self.world = ValuedWorld(*config.world.build_parts(modality), config.start)
         self.target_values = copy.deepcopy(self.world.values).requires_grad_(False)
-        self.pushes: Tensor
-        self.register_buffer("pushes", config.pushes(modality), False)
+        self.imagined = PushCache(self.world, config.pushes(modality), config.lengths)
 
     def forward(self, batch: Batch, targets: None) -> Output:
         """Compute the error of the values of all states for some of them as goals."""
-        states = encode_steps(self.world, self.modality.tokens(batch.views[0]), batch.views[0].shape[1])
-        chosen = torch.linspace(0, states.shape[1] - 1, self.config.goals).round().long()
-        goals = states[:, chosen].flatten(0, 1)  # B·G N D
+        (frames,) = batch.views
+        states = encode_steps(self.world, self.modality.tokens(frames), frames.shape[1])
+        chosen = choose_goals(batch, states.shape[1], self.config.goals)
+        goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
         where = repeat_for_goals(self.world.locate(states.flatten(0, 1)), len(states), self.config.goals)
-        target = self.bound(self.values_after_pushes(states, goals), chosen)
+        target = self.bound(self.values_after_pushes(self.imagined(frames, states), goals, len(states)), chosen)
         values = self.world.values
-        value = values(values.field(goals), where).unflatten(0, (len(states), -1))  # B G S
+        value = values(values.field(goals), where).unflatten(0, chosen.shape)  # B G S
         error = F.huber_loss(value, target, delta=2.0)
         metrics = {"value": value.mean().detach(), "target": target.mean()}
         return Output(error, metrics, states[:, 0].mean(1))
 
     @torch.no_grad()
     def values_after_pushes(
-        self, states: Float[Tensor, "B S N D"], goals: Float[Tensor, "BG N D"]
+        self, ends: Location, goals: Float[Tensor, "BG N D"], episodes: int
     ) -> Float[Tensor, "B G S"]:
         """Return the lowest cost over all pushes: their steps, and the EMA critic's value of where they end."""
-        lengths = self.config.lengths
-        after = imagine_pushes(self.world, states.flatten(0, 1), self.pushes, lengths)
-        values = self.target_values(
-            self.target_values.field(goals), repeat_for_goals(after, len(states), self.config.goals)
-        )
-        values = values.unflatten(0, (len(states), -1)).unflatten(2, (states.shape[1], -1, len(lengths)))
+        lengths, directions = self.config.lengths, self.config.directions
+        after = repeat_for_goals(ends, episodes, self.config.goals)
+        values = self.target_values(self.target_values.field(goals), after)
+        values = values.unflatten(1, (-1, directions, len(lengths))).unflatten(0, (episodes, -1))
         costs = (values + values.new_tensor(lengths)).amin(3)  # B G S L: over directions
         longest = costs[..., -1]
         return torch.where(longest > self.config.far, longest, costs.amin(-1))
 
-    def bound(self, target: Float[Tensor, "B G S"], chosen: Tensor) -> Float[Tensor, "B G S"]:
-        """Bound targets by the steps that the episode took between two states; 0 at the goal itself."""
-        steps = torch.arange(target.shape[2])
-        taken = self.modality.stride * (steps - chosen[:, None]).abs()
-        return torch.minimum(target, taken.to(target)).clamp(max=MAX_VALUE)
+    def bound(self, target: Float[Tensor, "B G S"], chosen: Int[Tensor, "B G"]) -> Float[Tensor, "B G S"]:
+        """Bound targets by the steps that the walk took between two states; 0 at the goal itself."""
+        every, restart = torch.arange(target.shape[2]), self.modality.restart or target.shape[2]
+        steps = self.modality.stride * (every - chosen[..., None]).abs()
+        same_walk = every // restart == chosen[..., None] // restart
+        return torch.where(same_walk, torch.minimum(target, steps.to(target)), target).clamp(max=self.config.start)
 
     @torch.no_grad()
     def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
@@ -156,6 +153,12 @@ class CriticMethod(BaseMethod):
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"world": self.world}
+
+
+def choose_goals(batch: Batch, states: int, goals: int) -> Int[Tensor, "B G"]:
+    """Draw the states of each episode that are its goals: a function of the batch's numbers."""
+    draws = CounterRNG.of(0, 0, batch.index.cpu().numpy()).uniform("goals", states)
+    return draws.argsort(1)[:, :goals].to(batch.index.device)
 
 
 def repeat_for_goals(rows: Location, episodes: int, goals: int) -> Location:

@@ -30,6 +30,7 @@ class Trajectory:
     episodes: int = 65_536  # random walks in the world
     steps: int = 8  # observations of an episode after the first
     stride: int = 1  # actions from one observation to the next
+    restart: int = 0  # observations after which the walk goes on elsewhere in the same room; 0: never
     size: tuple[int, int] = (33, 33)  # height and width of a frame
     channels: int = 2
     patch: int = 3  # side of a cell in pixels
@@ -58,10 +59,10 @@ class Trajectory:
         return FileList([self.world], f"{self.world}-{self.episodes}")
 
     def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
-        return RoomWalks(self.world, self.episodes, self.steps, self.stride)
+        return RoomWalks(self.world, self.episodes, self.steps, self.stride, self.restart)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
-        return RoomWalks(self.world, size, self.steps, self.stride, seed)
+        return RoomWalks(self.world, size, self.steps, self.stride, self.restart, seed)
 
     def tokens(self, view: UInt8[Tensor, "B F C H W"]) -> Tokens:
         """Scale the frames and cut them into cells; a token's position is its time step, row and column."""

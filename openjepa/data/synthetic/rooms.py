@@ -175,12 +175,15 @@ def draw_actions(rng: CounterRNG, steps: int) -> Float[Tensor, "B T 2"]:
     return length[..., None] * torch.stack([heading.cos(), heading.sin()], -1)
 
 
-def draw_episodes(world: str, rng: CounterRNG, steps: int, held_out: bool = False) -> Episodes:
-    """Draw rooms, and a walk in each of them from a random position."""
+def draw_episodes(world: str, rng: CounterRNG, steps: int, held_out: bool = False, restart: int = 0) -> Episodes:
+    """Draw rooms, and a walk in each of them from a random position; with `restart`, from a new one after that many."""
     rooms, action = draw_rooms(world, rng, held_out), draw_actions(rng, steps)
     path = [draw_positions(rooms, rng, "start")]
-    for step in range(steps):
-        path.append(move(rooms.wall, path[-1], action[:, step]))
+    for step in range(1, steps + 1):
+        if restart and step % restart == 0:
+            path.append(draw_positions(rooms, rng, f"start after {step} steps"))
+        else:
+            path.append(move(rooms.wall, path[-1], action[:, step - 1]))
     return Episodes(rooms, torch.stack(path, 1), action)
 
 
