@@ -19,14 +19,16 @@ SMALL = ConvNetConfig(hidden=8, depth=1)
 def stages(tmp_path_factory):
     """Train two steps of each stage of a tiny system, and return the folder."""
     out = tmp_path_factory.mktemp("rooms") / "run"
-    first, second, third = world_rooms().runs
+    first, locator, second, third = world_rooms().runs
     model = replace(first.method, encoder=SMALL)
     critic = replace(second.method, world=model, directions=4, lengths=(1, 2))
     short = {"steps": 2, "batch_size": 4, "device": "cpu", "precision": "fp32", "report": False, "workers": 0}
     runs = [
         replace(stage, data=replace(stage.data, episodes=16, steps=3), method=method, **short)
         for stage, method in zip(
-            (first, second, third), (model, critic, replace(third.method, critic=critic)), strict=True
+            (first, locator, second, third),
+            (model, replace(locator.method, world=model), critic, replace(third.method, critic=critic)),
+            strict=True,
         )
     ]
     run_stages(Stages(tuple(runs)), out, pretrain)
@@ -39,14 +41,14 @@ def weights(run):
 
 
 def test_each_stage_keeps_the_networks_of_the_one_before(stages):
-    states = [weights(stages / f"stage-{number}") for number in (1, 2, 3)]
+    states = [weights(stages / f"stage-{number}") for number in (1, 2, 3, 4)]
     for before, after in pairwise(states):
         assert before.keys() < after.keys()
         assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_loaded_actor_gives_logits_for_frames_and_goals(stages):
-    trained = load_run(stages / "stage-3" / "export")
+    trained = load_run(stages / "stage-4" / "export")
     world = trained.network
     frames = trained.data.synthetic(6, 0).read(torch.arange(6), None).views[0][:, :1]
     with torch.no_grad():

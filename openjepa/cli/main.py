@@ -40,6 +40,10 @@ COMMANDS = {
         "explore": ("RUN FILES", "an interactive page: click patches, hide regions, see neighbors"),
         "decoder": ("train|sample|measure …", "train a decoder on frozen features and draw what they contain"),
     },
+    "Act": {
+        "plan": ("RUN --mode 2", "let an agent act in rooms that it never saw, beside baselines"),
+        "diagnose": ("RUN", "which module of an agent fails: porous walls, dynamics, critic"),
+    },
     "Search": {
         "embed": ("RUN FOLDER --out photos.safetensors", "write a row of features for every file"),
         "search": ("photos.safetensors FILE", "find the most similar files"),

@@ -17,7 +17,7 @@ from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.methods.critic import Critic, ValuedWorld, choose_goals, repeat_for_goals
 from openjepa.nn.convnet import ConvNet
-from openjepa.nn.locator import Location, Locator
+from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
 from openjepa.nn.value_iteration import FieldReader
 from openjepa.nn.world import encode_steps
@@ -61,11 +61,11 @@ class Actor(MethodConfig):
 class ActingWorld(ValuedWorld):
     """A frozen world with its values, and a policy that reads the distance maps of the values."""
 
-    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None, start: float, pushes: int):
-        super().__init__(perception, dynamics, locator, start)
-        assert locator is not None
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, start: float, pushes: int):
+        super().__init__(perception, dynamics, start)
         self.requires_grad_(False)
-        self.policy = FieldReader(self.values.value_iteration.maps, perception.cells, locator.summary_dim, pushes)
+        maps, summary = self.values.value_iteration.maps, self.locator.summary_dim
+        self.policy = FieldReader(maps, perception.cells, summary, pushes)
 
     def policy_field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
         """Return what `logits` reads, computed once per goal."""

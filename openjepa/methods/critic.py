@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, MethodConfig
@@ -22,10 +21,10 @@ from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.directions import directions
 from openjepa.nn.ema import update_ema
-from openjepa.nn.locator import Location, Locator
+from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
 from openjepa.nn.value_iteration import FieldReader, ValueIteration
-from openjepa.nn.world import World, encode_steps
+from openjepa.nn.world import LocatedWorld, encode_steps
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Critic(MethodConfig):
     push: float = 1.5  # length of an action
     goals: int = 4  # of the states of an episode
     far: float = 7.0  # steps
-    start: float = 40.0  # steps: values come down from there, and none is larger
+    start: float = 30.0  # steps: values come down from there, and none is larger
 
     @property
     def needs_masks(self) -> bool:
@@ -64,8 +63,7 @@ class Critic(MethodConfig):
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if the world's latents are not maps."""
         self.world.check(data, masks)
-        if self.world.encoder.latent != "map":
-            raise UserError("a critic reads maps: give --method.world.encoder.latent map")
+        self.world.check_map()
 
     def describe(self) -> str:
         return f"critic by value iteration on {self.world.describe()}"
@@ -89,17 +87,16 @@ class Values(nn.Module):
 
     def forward(self, field: Float[Tensor, "G N F"], states: Location) -> Float[Tensor, "G R"]:
         """Return the steps to the goal from R states each."""
-        return F.softplus(self.reader.read(field, states)[..., 0])
+        return self.reader.read(field, states)[..., 0]
 
 
-class ValuedWorld(World):
-    """A frozen world, and the values of its states for a goal."""
+class ValuedWorld(LocatedWorld):
+    """A frozen world with a locator, and the values of its states for a goal."""
 
-    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None, start: float):
-        super().__init__(perception, dynamics, locator)
-        assert locator is not None
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, start: float):
+        super().__init__(perception, dynamics)
         self.requires_grad_(False)
-        self.values = Values(perception.config.dim, perception.cells, locator.summary_dim, start)
+        self.values = Values(perception.config.dim, perception.cells, self.locator.summary_dim, start)
 
 
 class CriticMethod(BaseMethod):

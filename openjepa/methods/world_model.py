@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from openjepa.core.distributed import gather_ranks
@@ -21,7 +21,7 @@ from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.nn.convnet import ConvNet, ConvNetConfig
 from openjepa.nn.dynamics import GRUDynamics, LocalDynamics, MLPDynamics
 from openjepa.nn.ema import update_ema
-from openjepa.nn.locator import LocalInverse, Locator
+from openjepa.nn.inverse import LocalInverse, VectorInverse
 from openjepa.nn.regularizers import covariance_loss, sigreg, variance_loss
 from openjepa.nn.world import World, encode_steps
 
@@ -47,7 +47,8 @@ class WorldModel(MethodConfig):
     encoder: ConvNetConfig = field(default_factory=ConvNetConfig)
     dynamics: Literal["local", "mlp", "gru"] = "local"  # local needs a map, the other two a vector
     target: Literal["same", "ema"] = "same"  # encoder of the targets: the same one, with its gradient, or its EMA
-    prediction: float = 10.0  # weight of the error of the roll-out
+    prediction: float = 40.0  # weight of the error of the roll-out
+    ramp: int = 14_000  # samples over which this weight grows from a tenth
     teacher_forcing: float = 0.0  # weight of the error of one step from an observed latent
     variance: float = 16.0  # weight of the hinge that keeps each feature's standard deviation above 1
     covariance: float = 1.0  # weight of the squared covariances of features
@@ -65,13 +66,13 @@ class WorldModel(MethodConfig):
             torch.manual_seed(seed)
             return WorldModelNetworks(self, modality)
 
-    def build_parts(self, modality: Any) -> tuple[ConvNet, nn.Module, Locator | None]:
+    def build_parts(self, modality: Any) -> tuple[ConvNet, nn.Module]:
         """Build what a `World` consists of."""
-        width, actions, cells = self.encoder.dim, modality.action_dim, modality.grid
+        width, actions = self.encoder.dim, modality.action_dim
         perception = self.encoder.build(modality.tokenizer(self.encoder.hidden), modality.layout)
         if self.dynamics == "local":
-            return perception, LocalDynamics(width, actions, cells), Locator(width, cells)
-        return perception, (MLPDynamics if self.dynamics == "mlp" else GRUDynamics)(width, actions), None
+            return perception, LocalDynamics(width, actions, modality.grid)
+        return perception, (MLPDynamics if self.dynamics == "mlp" else GRUDynamics)(width, actions)
 
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if the dynamics do not fit the latents."""
@@ -81,22 +82,25 @@ class WorldModel(MethodConfig):
                 "local needs a map; mlp and gru need a vector"
             )
 
+    def check_map(self) -> None:
+        """Raise UserError if the latents are not maps, which locator, critic and actor read."""
+        if self.encoder.latent != "map":
+            raise UserError("locator, critic and actor read maps: give --method.world.encoder.latent map")
+
     def describe(self) -> str:
         return f"{self.encoder.describe()}; {self.dynamics} dynamics"
 
 
 class WorldModelNetworks(BaseMethod):
-    """A world of a `WorldModel` config, and the heads that read actions from two latents."""
+    """A world of a `WorldModel` config, and the head that reads actions from two latents."""
 
     def __init__(self, config: WorldModel, modality: Any):
         super().__init__()
         self.config, self.modality = config, modality
         self.world = World(*config.build_parts(modality))
         width, actions = config.encoder.dim, modality.action_dim
-        locator = self.world.locator
-        self.local_inverse = LocalInverse(width, actions, modality.grid) if locator else None
-        summary = locator.summary_dim if locator else width
-        self.inverse = nn.Sequential(nn.Linear(2 * summary, 64), nn.SiLU(), nn.Linear(64, actions))
+        local = config.encoder.latent == "map"
+        self.inverse = LocalInverse(width, actions, modality.grid) if local else VectorInverse(width, actions)
         self.target_encoder: nn.Module | None = None
         if config.target == "ema":
             self.target_encoder = copy.deepcopy(self.world.perception).requires_grad_(False)
@@ -113,8 +117,10 @@ class WorldModelNetworks(BaseMethod):
         states = self.encode(self.world, batch.views[0])
         now, following = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
         targets = states[:, 1:] if targets is None else targets
-        errors = (self.world.unroll(states[:, 0], actions) - targets).square().mean((0, 2, 3))
-        terms = {"prediction": errors.mean(), "inverse": self.inverse_loss(now, following, actions.flatten(0, 1))}
+        errors = (self.world.unroll(states[:, 0], actions) - targets).square().mean((1, 2, 3))  # B
+        terms = {"prediction": (self.growth(batch.index) * errors).mean()}
+        if self.config.inverse:
+            terms["inverse"] = F.mse_loss(self.inverse(now, following), actions.flatten(0, 1))
         terms |= self.spread_terms(gather_ranks(states).flatten(0, 2), int(batch.index[0]))
         if self.config.teacher_forcing:
             predicted = self.world.dynamics(now, actions.flatten(0, 1))
@@ -130,13 +136,11 @@ class WorldModelNetworks(BaseMethod):
     def encode(self, encoder: nn.Module, observations: Tensor) -> Float[Tensor, "B T N D"]:
         return encode_steps(encoder, self.modality.tokens(observations), observations.shape[1])
 
-    def inverse_loss(
-        self, now: Float[Tensor, "R N D"], following: Float[Tensor, "R N D"], actions: Float[Tensor, "R A"]
-    ) -> Float[Tensor, ""]:
-        """Return the error of the actions that are read from two latents: from where they attend, and locally."""
-        pair = torch.cat([self.world.locate(now).summary, self.world.locate(following).summary], -1)
-        loss = F.mse_loss(self.inverse(pair), actions)
-        return loss + F.mse_loss(self.local_inverse(now, following), actions) if self.local_inverse else loss
+    def growth(self, index: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Return the part of the weight of prediction that has been reached by each sample of the run."""
+        if not self.config.ramp:
+            return torch.ones_like(index, dtype=torch.float32)
+        return 0.1 + 0.9 * (index / self.config.ramp).clamp(max=1.0)
 
     def spread_terms(self, features: Float[Tensor, "R D"], seed: int) -> dict[str, Tensor]:
         """Return the terms that keep latents from collapsing; those with weight 0 are left out."""

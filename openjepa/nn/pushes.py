@@ -47,7 +47,7 @@ class PushCache:
 
     def imagine(self, frames: UInt8[Tensor, "S C H W"], states: Float[Tensor, "S N D"]) -> Location:
         """Imagine the pushes from the states of one episode, or return what was imagined before."""
-        key = blake2b(frames.cpu().numpy()).digest()
+        key = blake2b(frames.cpu().numpy().tobytes()).digest()
         if key in self.ends:
             return self.ends[key]
         ends = Location(*(part.half() for part in imagine_pushes(self.world, states, self.actions, self.lengths)))

@@ -1,4 +1,4 @@
-"""An encoder of observations that can also imagine: the latents after actions that were not taken.
+"""An encoder of observations that can also imagine: the latents after actions that nobody took.
 
 B batch  T steps  N cells of a latent (1 for a vector)  D width  A action's width  S width of a summary
 """
@@ -16,11 +16,11 @@ from openjepa.nn.locator import Location, Locator
 
 
 class World(Encoder):
-    """Perception (observation → latent), dynamics (latent, action → latent), and what summarizes a map."""
+    """Perception (observation → latent) and dynamics (latent, action → latent)."""
 
-    def __init__(self, perception: ConvNet, dynamics: nn.Module, locator: Locator | None):
+    def __init__(self, perception: ConvNet, dynamics: nn.Module):
         super().__init__()
-        self.perception, self.dynamics, self.locator = perception, dynamics, locator
+        self.perception, self.dynamics = perception, dynamics
 
     def forward(self, tokens: Tokens, keep: Keep | None = None, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
         """Encode observations; see `ConvNet`."""
@@ -35,9 +35,20 @@ class World(Encoder):
         return torch.stack(states, 1)
 
     def locate(self, state: Float[Tensor, "B N D"]) -> Location:
-        """Summarize latents by a few values for what moves; a vector is its own summary."""
-        if self.locator is None:
-            return Location(state.flatten(1), state.new_ones(len(state), 1))
+        """Summarize latents by all their values."""
+        return Location(state.flatten(1), state.new_full(state.shape[:2], 1 / state.shape[1]))
+
+
+class LocatedWorld(World):
+    """A frozen world, and the locator that summarizes its maps."""
+
+    def __init__(self, perception: ConvNet, dynamics: nn.Module):
+        super().__init__(perception, dynamics)
+        self.requires_grad_(False)
+        self.locator = Locator(perception.config.dim, perception.cells)
+
+    def locate(self, state: Float[Tensor, "B N D"]) -> Location:
+        """Summarize maps by a few values for what moves."""
         return self.locator(state)
 
 

@@ -1,62 +1,43 @@
-"""Costs of imagined trajectories: intrinsic ones for each step, their weighted sum, and a critic's for what follows.
+"""Costs of imagined trajectories: of each state the trainable one, a critic's, and the intrinsic ones with weights.
 
-B tasks  S sampled sequences  H steps  N cells  D width of a latent  K width of its summary  A action's width
+B tasks  S sampled sequences  H steps  R rows: B · S  N cells  D width of a latent  K width of its summary  A action
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from openjepa.nn.locator import Location
+from openjepa.methods.critic import ValuedWorld
 from openjepa.nn.world import World
 from openjepa.planning.planners.plan import Cost
 
+StepCost = Callable[[Float[Tensor, "B S K"], Float[Tensor, "B S A"]], Float[Tensor, "B S"]]  # of one imagined step
 
-class Imagined(NamedTuple):
-    """What the world model imagines for sequences of actions."""
+StateCost = Callable[[Float[Tensor, "R N D"]], Float[Tensor, "B S"]]  # of a latent: how far it is from the goal
 
-    summary: Float[Tensor, "B S H K"]  # of the latent after each action: where things are
-    actions: Float[Tensor, "B S H A"]
-    last: Location  # of the last latents: B · S rows
+Limit = Callable[[Float[Tensor, "*B A"]], Float[Tensor, "*B A"]]  # of an action to what an environment can do
 
 
-IntrinsicCost = Callable[[Imagined], Float[Tensor, "B S H"]]  # a cost for each step
-
-FinalCost = Callable[[Location], Float[Tensor, "B S"]]  # of all that follows after the last step
-
-
-def imagine(world: World, state: Float[Tensor, "B N D"], actions: Float[Tensor, "B S H A"]) -> Imagined:
-    """Roll out a latent of each task under S sequences of actions."""
-    batch, samples, steps, _ = actions.shape
-    rows, summaries = state.repeat_interleave(samples, 0), []
-    for step in range(steps):
-        rows = world.dynamics(rows, actions[:, :, step].flatten(0, 1))
-        where = world.locate(rows)
-        summaries.append(where.summary)
-    return Imagined(torch.stack(summaries, 1).unflatten(0, (batch, samples)), actions, where)
+def effort(summary: Float[Tensor, "B S K"], action: Float[Tensor, "B S A"]) -> Float[Tensor, "B S"]:
+    """Return the squared length of the action."""
+    return action.square().sum(-1)
 
 
-def effort(imagined: Imagined) -> Float[Tensor, "B S H"]:
-    """Return the squared length of each action."""
-    return imagined.actions.square().sum(-1)
-
-
-def goal_distance(goal: Float[Tensor, "B K"]) -> IntrinsicCost:
+def goal_distance(goal: Float[Tensor, "B K"]) -> StepCost:
     """Return the cost that is the distance of a latent's summary to that of the goal."""
-    return lambda imagined: (imagined.summary - goal[:, None, None]).norm(dim=-1)
+    return lambda summary, action: (summary - goal[:, None]).norm(dim=-1)
 
 
-def forbidden(inside: Callable[[Float[Tensor, "B S H K"]], Float[Tensor, "B S H"]]) -> IntrinsicCost:
+def forbidden(inside: Callable[[Float[Tensor, "B S K"]], Float[Tensor, "B S"]]) -> StepCost:
     """Return the cost of being in a zone: `inside` is 1 there and 0 elsewhere, or anything between."""
-    return lambda imagined: inside(imagined.summary)
+    return lambda summary, action: inside(summary)
 
 
-def weighted(costs: dict[str, IntrinsicCost], weights: dict[str, float]) -> IntrinsicCost | None:
+def weighted(costs: Mapping[str, StepCost], weights: Mapping[str, float]) -> StepCost | None:
     """Return the sum of costs with the weights that the configurator chose; None if all weights are 0.
 
     Raises ValueError if a weight has no cost.
@@ -66,20 +47,41 @@ def weighted(costs: dict[str, IntrinsicCost], weights: dict[str, float]) -> Intr
     used = [(costs[name], weight) for name, weight in weights.items() if weight]
     if not used:
         return None
-    return lambda imagined: torch.stack([weight * cost(imagined) for cost, weight in used]).sum(0)
+    return lambda summary, action: torch.stack([weight * cost(summary, action) for cost, weight in used]).sum(0)
+
+
+def latent_distance(goal: Float[Tensor, "B N D"]) -> StateCost:
+    """Return the cost that knows no walls: the mean squared difference of all values of two latents."""
+    return lambda state: (state.unflatten(0, (len(goal), -1)) - goal[:, None]).square().mean((2, 3))
+
+
+def critic_value(world: ValuedWorld, goal: Float[Tensor, "B N D"]) -> StateCost:
+    """Return the cost that the critic predicts: steps to the goal."""
+    field = world.values.field(goal)
+    return lambda state: world.values(field, world.locate(state))
 
 
 def total_cost(
-    world: World, state: Float[Tensor, "B N D"], final: FinalCost, intrinsic: IntrinsicCost | None = None
+    world: World,
+    state: Float[Tensor, "B N D"],
+    trainable: StateCost,
+    intrinsic: StepCost | None = None,
+    limit: Limit | None = None,
 ) -> Cost:
-    """Return the function that planners minimize: intrinsic costs on the way, then the critic's value of the end.
+    """Return the function that planners minimize: the sum over imagined states of trainable and intrinsic cost.
 
-    Source: LeCun 2022, section 3.1.2 (mode 2).
+    A cost of the last state alone would let an agent postpone its goal for ever, since it plans again before the end.
+    Source: LeCun 2022, sections 3.1.2 and 3.2.
     """
 
     def cost(actions: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
-        imagined = imagine(world, state, actions)
-        value = final(imagined.last)
-        return value if intrinsic is None else value + intrinsic(imagined).sum(-1)
+        actions = actions if limit is None else limit(actions)
+        rows, total = state.repeat_interleave(actions.shape[1], 0), actions.new_zeros(actions.shape[:2])
+        for action in actions.unbind(2):
+            rows = world.dynamics(rows, action.flatten(0, 1))
+            total = total + trainable(rows)
+            if intrinsic is not None:
+                total = total + intrinsic(world.locate(rows).summary.unflatten(0, total.shape), action)
+        return total
 
     return cost

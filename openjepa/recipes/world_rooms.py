@@ -7,17 +7,18 @@ import dataclasses
 from openjepa.masking.random import Random
 from openjepa.methods.actor import Actor
 from openjepa.methods.critic import Critic
+from openjepa.methods.locate import Locate
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 from openjepa.training.stages import Stages
 
-SPREAD = {"steps": 23, "stride": 8}  # 24 observations of a walk, far enough apart to be all over the rooms
+SPREAD = {"steps": 23, "stride": 4, "restart": 4, "episodes": 400}  # 24 observations all over a layout
 
 
 def world_rooms() -> Stages:
-    """Two rooms with a random wall and door: a world model, a critic in its imagination, a policy of the critic.
+    """Two rooms with a random wall and door: a world model, its locator, a critic in its imagination, and a policy.
 
     Command: jepa pretrain world-rooms --out runs/rooms
     Source: LeCun 2022 for the modules; the settings are this project's.
@@ -26,7 +27,7 @@ def world_rooms() -> Stages:
 
 
 def rooms_stages(world: str) -> Stages:
-    """Return the three stages for a world of rooms."""
+    """Return the four stages for a world of rooms."""
     data = Trajectory(world=world)
     far = dataclasses.replace(data, **SPREAD)
     model = WorldModel()
@@ -39,7 +40,8 @@ def rooms_stages(world: str) -> Stages:
     return Stages(
         (
             base,
-            dataclasses.replace(base, data=far, method=critic, optim=slow, batch_size=12, steps=400),
-            dataclasses.replace(base, data=far, method=Actor(critic), optim=optim, batch_size=12, steps=200),
+            dataclasses.replace(base, method=Locate(model), optim=dataclasses.replace(optim, lr=3e-3), steps=600),
+            dataclasses.replace(base, data=far, method=critic, optim=slow, batch_size=12, steps=1000),
+            dataclasses.replace(base, data=far, method=Actor(critic), optim=optim, batch_size=12, steps=400),
         )
     )

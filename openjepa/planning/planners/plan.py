@@ -25,11 +25,20 @@ def shift_plan(actions: Float[Tensor, "B H A"], steps: int) -> Float[Tensor, "B 
     return torch.cat([actions[:, steps:], actions[:, -1:].expand(-1, min(steps, actions.shape[1]), -1)], 1)
 
 
+SHARED = 0.5  # part of the variance of the noise that all steps of a sequence share
+
+
 def sample_around(
     mean: Float[Tensor, "B H A"], std: Float[Tensor, "B H A"], samples: int, generator: torch.Generator
 ) -> Float[Tensor, "B S H A"]:
-    """Draw sequences from a normal distribution; the first is its mean."""
+    """Draw sequences from a normal distribution; the first is its mean.
+
+    Independent noise at each step would cancel out and lead nowhere; a part of it is the same for a whole sequence.
+    Source: Pinneri et al., CoRL 2020, arXiv 2008.06389, for noise that is correlated over time.
+    """
     batch, steps, width = mean.shape
-    noise = torch.randn(batch, samples, steps, width, generator=generator)
+    each = torch.randn(batch, samples, steps, width, generator=generator)
+    whole = torch.randn(batch, samples, 1, width, generator=generator)
+    noise = (1 - SHARED) ** 0.5 * each + SHARED**0.5 * whole
     noise[:, 0] = 0
     return mean[:, None] + std[:, None] * noise
