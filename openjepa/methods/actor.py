@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, MethodConfig
-from openjepa.methods.critic import Critic, ValuedWorld, choose_goals, repeat_for_goals
+from openjepa.methods.critic import Critic, ValuedWorld, choose_goals
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
@@ -71,8 +71,8 @@ class ActingWorld(ValuedWorld):
         """Return what `logits` reads, computed once per goal."""
         return self.policy.field(self.values.value_iteration(goal))
 
-    def logits(self, field: Float[Tensor, "G N F"], states: Location) -> Float[Tensor, "G R P"]:
-        """Return the logits of the pushes in R states for each goal."""
+    def logits(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R P"]:
+        """Return the logits of the pushes in R states for G goals of each of B tasks; `states` has B · R rows."""
         return self.policy.read(field, states)
 
 
@@ -90,22 +90,23 @@ class ActorMethod(BaseMethod):
         """Compute the cross entropy for all states of an episode, with some of them as goals."""
         (frames,) = batch.views
         states = encode_steps(self.world, self.modality.tokens(frames), frames.shape[1])
-        chosen = choose_goals(batch, states.shape[1], self.config.goals)
+        chosen = choose_goals(batch, states.shape[1], self.config.goals)  # B G
         goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
-        where = repeat_for_goals(self.world.locate(states.flatten(0, 1)), len(states), self.config.goals)
-        costs = self.costs_of_pushes(self.imagined(frames, states), goals, len(states))  # B·G S P
-        logits = self.world.logits(self.world.policy_field(goals), where)
-        loss = F.cross_entropy(logits.flatten(0, 1), (-costs / self.config.temperature).softmax(-1).flatten(0, 1))
+        costs = self.costs_of_pushes(self.imagined(frames, states), goals, len(states)).flatten(0, 2)
+        field = self.world.policy_field(goals).unflatten(0, chosen.shape)
+        logits = self.world.logits(field, self.world.locate(states.flatten(0, 1))).flatten(0, 2)
+        loss = F.cross_entropy(logits, (-costs / self.config.temperature).softmax(-1))
         agreement = (logits.argmax(-1) == costs.argmin(-1)).float().mean()
         return Output(loss, {"agreement": agreement}, states[:, 0].mean(1))
 
     @torch.no_grad()
-    def costs_of_pushes(self, ends: Location, goals: Float[Tensor, "BG N D"], episodes: int) -> Float[Tensor, "BG S P"]:
+    def costs_of_pushes(
+        self, ends: Location, goals: Float[Tensor, "BG N D"], episodes: int
+    ) -> Float[Tensor, "B G S P"]:
         """Return for each push the lowest cost over its lengths: its steps, and the critic's value of where it ends."""
         critic = self.config.critic
-        after = repeat_for_goals(ends, episodes, self.config.goals)
-        values = self.world.values(self.world.values.field(goals), after)
-        values = values.unflatten(1, (-1, critic.directions, len(critic.lengths)))
+        field = self.world.values.field(goals).unflatten(0, (episodes, -1))
+        values = self.world.values(field, ends).unflatten(2, (-1, critic.directions, len(critic.lengths)))
         return (values + values.new_tensor(critic.lengths)).amin(-1)
 
     def encoders(self) -> dict[str, nn.Module]:

@@ -85,8 +85,8 @@ class Values(nn.Module):
         """Return what `forward` reads, computed once per goal."""
         return self.reader.field(self.value_iteration(goal))
 
-    def forward(self, field: Float[Tensor, "G N F"], states: Location) -> Float[Tensor, "G R"]:
-        """Return the steps to the goal from R states each."""
+    def forward(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R"]:
+        """Return the steps from R states to G goals of each of B tasks; `states` has B · R rows."""
         return self.reader.read(field, states)[..., 0]
 
 
@@ -113,12 +113,11 @@ class CriticMethod(BaseMethod):
         """Compute the error of the values of all states for some of them as goals."""
         (frames,) = batch.views
         states = encode_steps(self.world, self.modality.tokens(frames), frames.shape[1])
-        chosen = choose_goals(batch, states.shape[1], self.config.goals)
+        chosen = choose_goals(batch, states.shape[1], self.config.goals)  # B G
         goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
-        where = repeat_for_goals(self.world.locate(states.flatten(0, 1)), len(states), self.config.goals)
         target = self.bound(self.values_after_pushes(self.imagined(frames, states), goals, len(states)), chosen)
-        values = self.world.values
-        value = values(values.field(goals), where).unflatten(0, chosen.shape)  # B G S
+        field = self.world.values.field(goals).unflatten(0, chosen.shape)
+        value = self.world.values(field, self.world.locate(states.flatten(0, 1)))  # B G S
         error = F.huber_loss(value, target, delta=2.0)
         metrics = {"value": value.mean().detach(), "target": target.mean()}
         return Output(error, metrics, states[:, 0].mean(1))
@@ -129,9 +128,8 @@ class CriticMethod(BaseMethod):
     ) -> Float[Tensor, "B G S"]:
         """Return the lowest cost over all pushes: their steps, and the EMA critic's value of where they end."""
         lengths, directions = self.config.lengths, self.config.directions
-        after = repeat_for_goals(ends, episodes, self.config.goals)
-        values = self.target_values(self.target_values.field(goals), after)
-        values = values.unflatten(1, (-1, directions, len(lengths))).unflatten(0, (episodes, -1))
+        field = self.target_values.field(goals).unflatten(0, (episodes, -1))
+        values = self.target_values(field, ends).unflatten(2, (-1, directions, len(lengths)))
         costs = (values + values.new_tensor(lengths)).amin(3)  # B G S L: over directions
         longest = costs[..., -1]
         return torch.where(longest > self.config.far, longest, costs.amin(-1))
@@ -156,12 +154,3 @@ def choose_goals(batch: Batch, states: int, goals: int) -> Int[Tensor, "B G"]:
     """Draw the states of each episode that are its goals: a function of the batch's numbers."""
     draws = CounterRNG.of(0, 0, batch.index.cpu().numpy()).uniform("goals", states)
     return draws.argsort(1)[:, :goals].to(batch.index.device)
-
-
-def repeat_for_goals(rows: Location, episodes: int, goals: int) -> Location:
-    """Repeat the rows of each episode for each of its goals."""
-
-    def repeat(x: Tensor) -> Tensor:
-        return x.unflatten(0, (episodes, 1, -1)).expand(-1, goals, *[-1] * x.ndim).flatten(0, 2)
-
-    return Location(*(repeat(each) for each in rows))

@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SHARPNESS = 4.0  # of the scores: a soft attention would mix cells that a wall separates
+SHARPNESS = 4.0  # of the scores
+
+FOCUS = 4.0  # times as sharp: a soft attention would mix cells that a wall separates
 
 
 class Location(NamedTuple):
     """What a locator returns."""
 
     summary: Float[Tensor, "B S"]  # (x, y) in cells, then the features there
-    attention: Float[Tensor, "B N"]  # sums to 1
+    focus: Float[Tensor, "B N"]  # a sharper attention; sums to 1
 
 
 class Locator(nn.Module):
@@ -35,6 +37,7 @@ class Locator(nn.Module):
 
     def forward(self, state: Float[Tensor, "B N D"]) -> Location:
         x = self.layers(state.transpose(1, 2).unflatten(2, self.cells)).flatten(2)  # B 1+K N
-        attention = (SHARPNESS * x[:, 0]).softmax(-1)
+        scores = SHARPNESS * x[:, 0]
         values = torch.cat([self.position.expand(len(state), -1, -1), x[:, 1:].mT], -1)
-        return Location((attention[..., None] * values).sum(1), attention)
+        summary = (scores.softmax(-1)[..., None] * values).sum(1)
+        return Location(summary, (FOCUS * scores).softmax(-1))

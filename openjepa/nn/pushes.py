@@ -25,8 +25,7 @@ def imagine_pushes(
         state = world.dynamics(state, action)
         if step in lengths:
             found.append(world.locate(state))
-    summary, attention = (torch.stack(part, 1).flatten(0, 1) for part in zip(*found, strict=True))
-    return Location(summary, attention)
+    return Location(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*found, strict=True)))
 
 
 class PushCache:

@@ -1,6 +1,6 @@
 """Spread distances from a goal over a map, as value iteration does.
 
-G goals  B states  N cells  D width of a latent  M maps  K moves  F features  S width of a summary
+G goals  B tasks  R states  N cells  D width of a latent  M maps  K moves  F features  S width of a summary
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.nn.locator import Location
-
-SHARPNESS = 4  # power of the attention at which the field is read: a soft attention blurs the two sides of a wall
 
 START = 10.0  # of the anchor: distances come down from there
 
@@ -70,9 +68,10 @@ class FieldReader(nn.Module):
         """Return what is read, once per goal."""
         return self.features(maps.mT.unflatten(2, self.cells)).flatten(2).mT
 
-    def read(self, field: Float[Tensor, "G N F"], states: Location) -> Float[Tensor, "G R O"]:
-        """Return the outputs for R states of each goal; `states` has G · R rows, those of a goal one after another."""
-        sharp = states.attention.pow(SHARPNESS)
-        sharp = (sharp / sharp.sum(-1, keepdim=True)).unflatten(0, (len(field), -1))  # G R N
-        summary = states.summary.unflatten(0, (len(field), -1))
-        return self.head(torch.cat([sharp @ field, summary], -1))
+    def read(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R O"]:
+        """Return the outputs for R states and G goals of each of B tasks; `states` has B · R rows."""
+        batch, goals = field.shape[:2]
+        focus, summary = (part.unflatten(0, (batch, -1)) for part in (states.focus, states.summary))
+        seen = focus @ field.transpose(1, 2).flatten(2)  # B R G·F
+        seen = seen.unflatten(2, (goals, -1)).transpose(1, 2)  # B G R F
+        return self.head(torch.cat([seen, summary[:, None].expand(-1, goals, -1, -1)], -1))

@@ -57,8 +57,8 @@ def latent_distance(goal: Float[Tensor, "B N D"]) -> StateCost:
 
 def critic_value(world: ValuedWorld, goal: Float[Tensor, "B N D"]) -> StateCost:
     """Return the cost that the critic predicts: steps to the goal."""
-    field = world.values.field(goal)
-    return lambda state: world.values(field, world.locate(state))
+    field = world.values.field(goal)[:, None]
+    return lambda state: world.values(field, world.locate(state))[:, 0]
 
 
 def total_cost(

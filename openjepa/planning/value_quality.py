@@ -13,6 +13,7 @@ from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
 from openjepa.data.synthetic.rooms import MAX_STEP, draw_positions, draw_rooms, render
 from openjepa.methods.critic import ValuedWorld
+from openjepa.planning.costs import critic_value
 from openjepa.planning.diagnosis import encode
 
 ROOMS, STATES = 40, 60
@@ -33,8 +34,8 @@ def measure_values(world: ValuedWorld, modality: Any, name: str) -> ValueQuality
     goal = draw_positions(rooms, CounterRNG.of(4, 0, np.arange(ROOMS)), "goal")
     draws = [draw_positions(rooms, CounterRNG.of(50 + each, 0, np.arange(ROOMS)), "state") for each in range(STATES)]
     positions, walls = torch.stack(draws, 1).flatten(0, 1), rooms.wall.repeat_interleave(STATES, 0)
-    field = world.values.field(encode(world, modality, render(rooms.wall, goal)))
-    values = world.values(field, world.locate(encode(world, modality, render(walls, positions))))
+    cost = critic_value(world, encode(world, modality, render(rooms.wall, goal)))
+    values = cost(encode(world, modality, render(walls, positions)))
     distance = geodesic_distance(rooms.wall, goal).repeat_interleave(STATES, 0)
     truth = (distance_at(distance, positions) / MAX_STEP).unflatten(0, (ROOMS, STATES))
     error = values - truth

@@ -22,14 +22,14 @@ class PolicyActor:
     """
 
     world: ActingWorld
-    field: Float[Tensor, "B N F"]  # of the goal, as the policy reads it
+    field: Float[Tensor, "B 1 N F"]  # of the goal, as the policy reads it
     pushes: Float[Tensor, "P A"]
     generator: torch.Generator
     sharpness: float = 2.0
     radius: float = 0.1  # of summaries that count as the same state
 
     def __call__(self, now: Situation) -> Decision:
-        logits = self.world.logits(self.field, now.where)[:, 0]
+        logits = self.world.logits(self.field, now.where)[:, 0, 0]
         visits = now.memory.visits(now.where.summary, self.radius)
         sharp = self.sharpness / (1 + visits)
         push = (sharp[:, None] * logits).softmax(1).multinomial(1, generator=self.generator)[:, 0]
