@@ -65,7 +65,7 @@ def read_array(path: str, name: str, required: bool = False) -> np.ndarray | Non
 
 
 def frames_header(path: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and the type of `observations` without reading them; an empty shape if there is no such array."""
+    """Return shape and type of `observations` without reading them; an empty shape if the file lacks them."""
     try:
         with zipfile.ZipFile(path) as archive:
             if "observations.npy" not in archive.namelist():
