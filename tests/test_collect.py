@@ -41,6 +41,9 @@ def test_the_same_seed_collects_the_same_bytes_and_each_episode_is_another(env, 
         collect_episodes(replace(settings, out=tmp_path / name, seed=seed))
     one, same, other = (digests(tmp_path / name) for name in "abc")
     assert one == same and len(set(one)) == 3 and not set(one) & set(other)
+    contents = [np.load(file) for name in "ac" for file in sorted((tmp_path / name).iterdir())]
+    assert len({each["states"][0].tobytes() for each in contents}) == 6
+    assert len({each["actions"][:8].tobytes() for each in contents}) == 6
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

@@ -81,7 +81,8 @@ class Episodes:
         return {name: tuple(float(f"{each:.6g}") for each in value) for name, value in values.items()}
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "known_fingerprint": self.fingerprint}  # without the list of files behind it
+        known = compute_fingerprint(self.known_fingerprint)
+        return {**self.__dict__, "known_fingerprint": known}  # without the list of files behind it
 
     def __len__(self) -> int:
         return len(self.episode)
