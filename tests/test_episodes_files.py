@@ -14,7 +14,7 @@ from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Batch
-from openjepa.data.episode_survey import choose_cells
+from openjepa.data.episode_survey import choose_cells, choose_scale
 from openjepa.data.synthetic.rooms import draw_episodes, render
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
@@ -84,6 +84,19 @@ def test_actions_lie_between_the_observations_of_a_window(folder):
     number_of_action = samples.views[0][:, 0].sum(1, keepdim=True) + torch.arange(4)
     assert torch.equal(samples.conditions[..., 0], number_of_action)
     assert torch.equal(samples.conditions[..., 1], number_of_action + 0.5)
+
+
+def test_actions_are_divided_by_their_scale(folder):
+    one, other = (read_all(folder, action_scale=scale)[1].conditions for scale in (1.0, 50.0))
+    torch.testing.assert_close(other, one / 50)
+    with pytest.raises(UserError, match=r"--data\.action-scale must be > 0, got 0"):
+        trajectory(folder, action_scale=0.0)
+
+
+@pytest.mark.parametrize(("size", "scale"), [(1.0, 1.0), (5.0, 1.0), (0.0, 1.0), (60.0, 60.0), (0.002, 0.002)])
+def test_actions_of_the_order_of_one_keep_their_scale(size, scale):
+    actions = size * np.array([[-1.0, 0.0], [1.0, 0.0]], np.float32)
+    assert choose_scale(actions) == pytest.approx(scale)
 
 
 def test_a_view_has_the_frames_with_channels_first(folder):
@@ -260,6 +273,7 @@ def test_frames_are_cut_into_about_ten_cells(size, cells):
 def test_settings_are_chosen_for_the_files(folder):
     data, (reason,) = Trajectory(root=(str(folder),)).suggest()
     assert (data.sensors, data.channels, data.action_dim, data.state_dim, data.size) == ("frames", 2, 2, 2, (8, 8))
+    assert data.action_scale == 100 and "actions are divided by 100" in reason
     assert data.steps == 2 and "about 4 of an episode" in reason  # half the median length
     assert choose_settings(data)[0].method.dynamics == "local"
     config, _ = choose_settings(replace(data, sensors="states"))

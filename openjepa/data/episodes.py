@@ -30,7 +30,8 @@ class Episodes:
 
     Window n is that of one episode and one first step, so that `read` needs no randomness. A view has the frames,
     resized, or the states as they are in the files; the conditions are all actions from the first observation to the
-    last. Rewards and ends of episodes are not read. Episodes shorter than a window are left out.
+    last, divided by `action_scale`. Rewards and ends of episodes are not read. Episodes shorter than a window are left
+    out.
     """
 
     decodes_files: ClassVar[bool] = True
@@ -96,7 +97,8 @@ class Episodes:
         view = self.states if self.config.sensors == "states" else self.frames
         actions = np.stack([episode.actions[first : first + self.reach] for episode, first in rows])
         views = torch.stack([view(episode, first) for episode, first in rows])
-        return Samples((views,), torch.full((len(index),), -1), conditions=torch.from_numpy(actions))
+        conditions = torch.from_numpy(actions) / self.config.action_scale
+        return Samples((views,), torch.full((len(index),), -1), conditions=conditions)
 
     def observations(self, first: int) -> list[int]:
         """Return the numbers of a window's observations in its episode."""

@@ -46,6 +46,7 @@ class Trajectory:
     patch: int = 3  # side of a cell in pixels
     state_dim: int = 0  # values of a state, as in the files
     action_dim: int = 2  # values of an action, as in the files
+    action_scale: float = 1.0  # actions of files are divided by this, so that they are of the order of 1
     camera: str = ""  # key of the video in a LeRobot data set, such as observation.images.top; empty: the first
     scale: tuple[float, ...] = (0.1, 0.4)  # each channel of rooms, from 0 to 1, is divided by this
     mean: tuple[float, ...] = ()  # of each value of a state, or each channel in [0, 1]; empty: measured on the files
@@ -54,6 +55,8 @@ class Trajectory:
     def __post_init__(self):
         if any(side % self.patch for side in self.size):
             raise UserError(f"--data.size {self.size} is not a multiple of --data.patch {self.patch}")
+        if self.action_scale <= 0:
+            raise UserError(f"--data.action-scale must be > 0, got {self.action_scale:g}: try --data.action-scale 1")
         for name in ("steps", "stride"):
             if getattr(self, name) < 1:
                 raise UserError(f"--data.{name} must be >= 1, got {getattr(self, name)}")
@@ -145,5 +148,6 @@ class Trajectory:
             channels=survey.channels or self.channels,
             state_dim=survey.state_dim,
             action_dim=survey.action_dim,
+            action_scale=survey.action_scale,
         )
         return data, (survey.describe(),)
