@@ -20,6 +20,7 @@ COMMANDS = {
     "Train": {
         "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images, clips or signals"),
         "demo": ("[DEMO]", "render scenes, train on them and measure the encoder, in minutes"),
+        "collect": ("ENV --episodes 100 --out FOLDER", "record episodes of an environment, for world models"),
         "doctor": ("FOLDER", "check images or clips before training on them"),
         "labels": ("FOLDER", "describe labeled data: classes, splits, what is left out"),
         "shards": ("FOLDER OUT", "pack a folder into tar shards; every command reads them"),

@@ -17,7 +17,7 @@ from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, Featu
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Labels, Shards
 from openjepa.evaluation.settings import Horizon, ProbeSettings, Search, Surprise
-from openjepa.planning.settings import Diagnose, Plan
+from openjepa.planning.settings import Collect, Diagnose, Plan
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
 
@@ -266,6 +266,7 @@ class Push:
 
 
 SETTINGS: dict[str, type] = {
+    "collect": Collect,
     "demo": Demo,
     "doctor": Doctor,
     "labels": Labels,
