@@ -129,7 +129,7 @@ class CriticMethod(BaseMethod):
         """Return the lowest cost over all pushes: their steps, and the EMA critic's value of where they end."""
         lengths, directions = self.config.lengths, self.config.directions
         field = self.target_values.field(goals).unflatten(0, (episodes, -1))
-        values = self.target_values(field, ends).unflatten(2, (-1, directions, len(lengths)))
+        values = self.target_values(field, ends).clamp(min=0.0).unflatten(2, (-1, directions, len(lengths)))
         costs = (values + values.new_tensor(lengths)).amin(3)  # B G S L: over directions
         longest = costs[..., -1]
         return torch.where(longest > self.config.far, longest, costs.amin(-1))

@@ -14,7 +14,11 @@ from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 from openjepa.training.stages import Stages
 
-SPREAD = {"steps": 23, "stride": 4, "restart": 4, "episodes": 400}  # 24 observations all over a layout
+SPREAD = {"steps": 23, "stride": 4, "restart": 2, "episodes": 400}  # 24 observations all over a layout
+
+STEPS = (6000, 600, 2000, 600)  # of the four stages
+
+DEMO_STEPS = (3000, 500, 800, 300)  # of jepa demo rooms
 
 
 def world_rooms() -> Stages:
@@ -35,13 +39,10 @@ def rooms_stages(world: str) -> Stages:
     optim = Optim(
         lr=2e-3, start_lr=0.0, final_lr=0.0, weight_decay=1e-5, final_weight_decay=1e-5, warmup=0.02, clip=5.0
     )
+    base = Pretrain(data, model, Random(), optim, batch_size=16, steps=STEPS[0])
+    quick = dataclasses.replace(optim, lr=3e-3)
     slow = dataclasses.replace(optim, ema_momentum=0.85, final_ema_momentum=0.85)
-    base = Pretrain(data, model, Random(), optim, batch_size=16, steps=3000)
-    return Stages(
-        (
-            base,
-            dataclasses.replace(base, method=Locate(model), optim=dataclasses.replace(optim, lr=3e-3), steps=600),
-            dataclasses.replace(base, data=far, method=critic, optim=slow, batch_size=12, steps=1000),
-            dataclasses.replace(base, data=far, method=Actor(critic), optim=optim, batch_size=12, steps=400),
-        )
-    )
+    locator = dataclasses.replace(base, method=Locate(model), optim=quick, batch_size=32, steps=STEPS[1])
+    valued = dataclasses.replace(base, data=far, method=critic, optim=slow, batch_size=12, steps=STEPS[2])
+    acting = dataclasses.replace(base, data=far, method=Actor(critic), optim=optim, batch_size=12, steps=STEPS[3])
+    return Stages((base, locator, valued, acting))
