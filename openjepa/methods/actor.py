@@ -69,7 +69,7 @@ class ActingWorld(ValuedWorld):
 
     def policy_field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
         """Return what `logits` reads, computed once per goal."""
-        return self.policy.field(self.values.value_iteration(goal))
+        return self.policy.field(self.values.value_iteration(goal, self.locate(goal).focus))
 
     def logits(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R P"]:
         """Return the logits of the pushes in R states for G goals of each of B tasks; `states` has B · R rows."""
@@ -105,7 +105,7 @@ class ActorMethod(BaseMethod):
     ) -> Float[Tensor, "B G S P"]:
         """Return for each push the lowest cost over its lengths: its steps, and the critic's value of where it ends."""
         critic = self.config.critic
-        field = self.world.values.field(goals).unflatten(0, (episodes, -1))
+        field = self.world.value_field(goals).unflatten(0, (episodes, -1))
         values = self.world.values(field, ends).unflatten(2, (-1, critic.directions, len(critic.lengths)))
         return (values + values.new_tensor(critic.lengths)).amin(-1)
 

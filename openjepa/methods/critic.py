@@ -81,9 +81,9 @@ class Values(nn.Module):
         self.reader = FieldReader(self.value_iteration.maps, cells, summary, 1)
         nn.init.constant_(self.reader.head[-1].bias, start)  # type: ignore[arg-type]
 
-    def field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
-        """Return what `forward` reads, computed once per goal."""
-        return self.reader.field(self.value_iteration(goal))
+    def field(self, goal: Float[Tensor, "G N D"], focus: Float[Tensor, "G N"]) -> Float[Tensor, "G N F"]:
+        """Return what `forward` reads, computed once per goal; `focus` says where it is."""
+        return self.reader.field(self.value_iteration(goal, focus))
 
     def forward(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R"]:
         """Return the steps from R states to G goals of each of B tasks; `states` has B · R rows."""
@@ -97,6 +97,10 @@ class ValuedWorld(LocatedWorld):
         super().__init__(perception, dynamics)
         self.requires_grad_(False)
         self.values = Values(perception.config.dim, perception.cells, self.locator.summary_dim, start)
+
+    def value_field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
+        """Return what the values of states for these goals are read from, computed once per goal."""
+        return self.values.field(goal, self.locate(goal).focus)
 
 
 class CriticMethod(BaseMethod):
@@ -116,7 +120,7 @@ class CriticMethod(BaseMethod):
         chosen = choose_goals(batch, states.shape[1], self.config.goals)  # B G
         goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
         target = self.bound(self.values_after_pushes(self.imagined(frames, states), goals, len(states)), chosen)
-        field = self.world.values.field(goals).unflatten(0, chosen.shape)
+        field = self.world.value_field(goals).unflatten(0, chosen.shape)
         value = self.world.values(field, self.world.locate(states.flatten(0, 1)))  # B G S
         error = F.huber_loss(value, target, delta=2.0)
         metrics = {"value": value.mean().detach(), "target": target.mean()}
@@ -128,7 +132,7 @@ class CriticMethod(BaseMethod):
     ) -> Float[Tensor, "B G S"]:
         """Return the lowest cost over all pushes: their steps, and the EMA critic's value of where they end."""
         lengths, directions = self.config.lengths, self.config.directions
-        field = self.target_values.field(goals).unflatten(0, (episodes, -1))
+        field = self.target_values.field(goals, self.world.locate(goals).focus).unflatten(0, (episodes, -1))
         values = self.target_values(field, ends).clamp(min=0.0).unflatten(2, (-1, directions, len(lengths)))
         costs = (values + values.new_tensor(lengths)).amin(3)  # B G S L: over directions
         longest = costs[..., -1]

@@ -17,8 +17,8 @@ START = 10.0  # of the anchor: distances come down from there
 class ValueIteration(nn.Module):
     """Repeat D ← min(anchor, min over moves of conv(D) + cost): distances to a goal, as learned maps.
 
-    Anchor and cost are functions of the goal's latent, which shows the walls. The same weights in every iteration; the
-    first ones shift a map by one cell.
+    Anchor and cost are functions of the goal's latent, which shows the walls; the anchor is low at the goal. The same
+    weights in every iteration; the first ones shift a map by one cell.
     Source: value iteration networks (Tamar et al., NeurIPS 2016, arXiv 1602.02867), as a minimum over costs.
     """
 
@@ -42,10 +42,11 @@ class ValueIteration(nn.Module):
             for each in range(self.maps):
                 self.spread.weight[number * self.maps + each, each, row, column] += 1.0
 
-    def forward(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N M"]:
-        """Return the distance maps of each goal."""
+    def forward(self, goal: Float[Tensor, "G N D"], focus: Float[Tensor, "G N"]) -> Float[Tensor, "G N M"]:
+        """Return the distance maps of each goal; `focus` says where it is."""
         x = goal.transpose(1, 2).unflatten(2, self.cells)
         anchor, cost = self.anchor(x), self.cost(x)
+        anchor = anchor - START * focus.view(-1, 1, *self.cells)
         distance = anchor
         for _ in range(self.iterations):
             moved = (self.spread(distance) + cost).unflatten(1, (-1, self.maps)).amin(1)
