@@ -1,4 +1,4 @@
-"""Draw rooms with the agent, its goal and paths.   H W pixels of a frame  S side of an enlarged pixel  T steps"""
+"""Draw rooms with the agent, its goal and paths.   H W pixels of a frame  T steps  P steps of a plan"""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def paint_room(
     path: Float[np.ndarray, "T 2"],
     goal: Float[np.ndarray, "2"],
     zone: tuple[float, float, float] | None = None,
+    plan: Float[np.ndarray, "P 2"] | None = None,
 ) -> RGBImage:
-    """Return a picture of a room: walls, the path so far, the agent at its end, the goal as a ring."""
+    """Return a picture of a room: walls, the path so far, the agent at its end, the goal as a ring, zone and plan."""
     pixels = np.where(wall[..., None], WALL, FREE).astype(np.uint8).repeat(ENLARGE, 0).repeat(ENLARGE, 1)
     picture = Pillow.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     if zone is not None:
         draw.ellipse(circle(zone[0], zone[1], zone[2]), outline=COLORS[5], width=2)
-    points = [tuple(ENLARGE * each) for each in path]
-    if len(points) > 1:
-        draw.line(points, fill=COLORS[1], width=2)
+    for line, color in ((path, COLORS[1]), (plan, COLORS[5])):
+        if line is not None and len(line) > 1:
+            draw.line([tuple(ENLARGE * each) for each in line], fill=color, width=2)
     draw.ellipse(circle(goal[0], goal[1], 1.8), outline=COLORS[2], width=3)
     draw.ellipse(circle(path[-1, 0], path[-1, 1], 1.2), fill=COLORS[4])
     return np.asarray(picture)
