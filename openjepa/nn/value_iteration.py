@@ -6,6 +6,7 @@ G goals  B tasks  R states  N cells  D width of a latent  M maps  K moves  F fea
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,12 +14,15 @@ from openjepa.nn.locator import Location
 
 START = 10.0  # of the anchor: distances come down from there
 
+SHIFT = 7.0  # logit of the cell that a move leads to before training, which then has nine tenths of the weight
+
 
 class ValueIteration(nn.Module):
-    """Repeat D ← min(anchor, min over moves of conv(D) + cost): distances to a goal, as learned maps.
+    """Repeat D ← min(anchor, min over moves of (mean of D around + cost)): distances to a goal, as learned maps.
 
-    Anchor and cost are functions of the goal's latent, which shows the walls; the anchor is low at the goal. The same
-    weights in every iteration; the first ones shift a map by one cell.
+    Anchor and cost are functions of the goal's latent, which shows the walls; the anchor is low at the goal. The
+    weights of a mean are positive and sum to 1, and costs are positive, so that no iteration can blow up an error. All
+    iterations have the same weights; the first ones shift a map by one cell.
     Source: value iteration networks (Tamar et al., NeurIPS 2016, arXiv 1602.02867), as a minimum over costs.
     """
 
@@ -27,31 +31,31 @@ class ValueIteration(nn.Module):
         self.cells, self.maps, self.iterations = cells, maps, iterations
         self.anchor = nn.Conv2d(dim, maps, 3, padding=1)
         self.cost = nn.Sequential(nn.Conv2d(dim, 24, 3, padding=1), nn.SiLU(), nn.Conv2d(24, maps * moves, 1))
-        self.spread = nn.Conv2d(maps, maps * moves, 3, padding=1, padding_mode="replicate", bias=False)
-        self.initialize(moves)
-
-    @torch.no_grad()
-    def initialize(self, moves: int) -> None:
-        """Let the moves shift a map to the four neighbors, at a cost of about 1; those beyond four keep it."""
+        self.spread = nn.Parameter(shift_logits(maps, moves))  # of the weights of the means
         nn.init.constant_(self.anchor.bias, START)  # type: ignore[arg-type]
-        nn.init.ones_(self.cost[2].bias)  # type: ignore[arg-type]
-        self.spread.weight.mul_(0.1)
-        offsets = [(0, 1), (2, 1), (1, 0), (1, 2)]
-        for number in range(moves):
-            row, column = offsets[number] if number < len(offsets) else (1, 1)
-            for each in range(self.maps):
-                self.spread.weight[number * self.maps + each, each, row, column] += 1.0
 
     def forward(self, goal: Float[Tensor, "G N D"], focus: Float[Tensor, "G N"]) -> Float[Tensor, "G N M"]:
         """Return the distance maps of each goal; `focus` says where it is."""
         x = goal.transpose(1, 2).unflatten(2, self.cells)
-        anchor, cost = self.anchor(x), self.cost(x)
-        anchor = anchor - START * focus.view(-1, 1, *self.cells)
+        anchor = self.anchor(x) - START * focus.view(-1, 1, *self.cells)
+        cost = F.softplus(self.cost(x))
+        weight = self.spread.flatten(1).softmax(1).view_as(self.spread)
         distance = anchor
         for _ in range(self.iterations):
-            moved = (self.spread(distance) + cost).unflatten(1, (-1, self.maps)).amin(1)
-            distance = torch.minimum(anchor, moved)
+            around = F.conv2d(F.pad(distance, (1, 1, 1, 1), "replicate"), weight)
+            distance = torch.minimum(anchor, (around + cost).unflatten(1, (-1, self.maps)).amin(1))
         return distance.flatten(2).mT
+
+
+def shift_logits(maps: int, moves: int) -> Float[Tensor, "K M 3 3"]:
+    """Return logits of means that shift each map to the four neighbors; moves beyond four keep it. K = M · moves."""
+    logits = 0.1 * torch.randn(moves * maps, maps, 3, 3)
+    offsets = [(0, 1), (2, 1), (1, 0), (1, 2)]
+    for move in range(moves):
+        row, column = offsets[move] if move < len(offsets) else (1, 1)
+        for each in range(maps):
+            logits[move * maps + each, each, row, column] += SHIFT
+    return logits
 
 
 class FieldReader(nn.Module):

@@ -39,7 +39,7 @@ def rooms_stages(world: str) -> Stages:
     optim = Optim(
         lr=2e-3, start_lr=0.0, final_lr=0.0, weight_decay=1e-5, final_weight_decay=1e-5, warmup=0.02, clip=5.0
     )
-    base = Pretrain(data, model, Random(), optim, batch_size=16, steps=STEPS[0])
+    base = Pretrain(data, model, Random(), optim, batch_size=16, steps=STEPS[0], precision="fp32")
     quick = dataclasses.replace(optim, lr=3e-3)
     slow = dataclasses.replace(optim, ema_momentum=0.85, final_ema_momentum=0.85)
     locator = dataclasses.replace(base, method=Locate(model), optim=quick, batch_size=32, steps=STEPS[1])
