@@ -44,7 +44,7 @@ class Critic(MethodConfig):
     push: float = 1.5  # length of an action
     goals: int = 4  # of the states of an episode
     far: float = 7.0  # steps
-    start: float = 30.0  # steps: values come down from there, and none is larger
+    start: float = 40.0  # steps: values come down from there, and none is larger
 
     @property
     def needs_masks(self) -> bool:
