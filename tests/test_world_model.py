@@ -76,7 +76,7 @@ def test_a_change_of_a_cell_reaches_neighbors_within_three_cells_in_one_imagined
     changed = state.clone()
     changed[:, 60] += 1.0  # row 5, column 5
     action = torch.tensor([[1.0, 0.0]])
-    moved = (method.world.dynamics(state, action) - method.world.dynamics(changed, action)).abs().sum(-1) > 0
+    moved = (method.world.step(state, action) - method.world.step(changed, action)).abs().sum(-1) > 0
     rows, columns = moved.view(11, 11).nonzero(as_tuple=True)
     assert rows.min() == columns.min() == 2 and rows.max() == columns.max() == 8
 

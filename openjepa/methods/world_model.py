@@ -123,7 +123,7 @@ class WorldModelNetworks(BaseMethod):
             terms["inverse"] = F.mse_loss(self.inverse(now, following), actions.flatten(0, 1))
         terms |= self.spread_terms(gather_ranks(states).flatten(0, 2), int(batch.index[0]))
         if self.config.teacher_forcing:
-            predicted = self.world.dynamics(now, actions.flatten(0, 1))
+            predicted = self.world.step(now, actions.flatten(0, 1))
             terms["teacher_forcing"] = F.mse_loss(predicted, targets.flatten(0, 1))
         if self.config.similarity:
             terms["similarity"] = F.mse_loss(following, now)

@@ -22,7 +22,7 @@ def imagine_pushes(
     action = actions.repeat(rows, 1)
     found = []
     for step in range(1, max(lengths) + 1):
-        state = world.dynamics(state, action)
+        state = world.step(state, action)
         if step in lengths:
             found.append(world.locate(state))
     return Location(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*found, strict=True)))

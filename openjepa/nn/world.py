@@ -26,11 +26,15 @@ class World(Encoder):
         """Encode observations; see `ConvNet`."""
         return self.perception(tokens, keep, layers)
 
+    def step(self, state: Float[Tensor, "B N D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B N D"]:
+        """Imagine the latent after an action."""
+        return self.dynamics(state, action)
+
     def unroll(self, state: Float[Tensor, "B N D"], actions: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
         """Imagine the latents after each action."""
         states = []
         for action in actions.unbind(1):
-            state = self.dynamics(state, action)
+            state = self.step(state, action)
             states.append(state)
         return torch.stack(states, 1)
 

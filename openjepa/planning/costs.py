@@ -78,7 +78,7 @@ def total_cost(
         actions = actions if limit is None else limit(actions)
         rows, total = state.repeat_interleave(actions.shape[1], 0), actions.new_zeros(actions.shape[:2])
         for action in actions.unbind(2):
-            rows = world.dynamics(rows, action.flatten(0, 1))
+            rows = world.step(rows, action.flatten(0, 1))
             total = total + trainable(rows)
             if intrinsic is not None:
                 total = total + intrinsic(world.locate(rows).summary.unflatten(0, total.shape), action)

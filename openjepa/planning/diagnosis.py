@@ -136,7 +136,7 @@ def push_into_walls(world: World, modality: Any, name: str, decoder: Decoder) ->
     action = torch.stack([torch.where(from_left, MAX_STEP, -MAX_STEP), torch.zeros(PUSHES)], 1)
     state = encode(world, modality, render(rooms.wall, start))
     for _ in range(PUSH_STEPS):
-        state = world.dynamics(state, action)
+        state = world.step(state, action)
     x = decoder.position(state)[:, 0]
     past = torch.where(from_left, x > column + WALL + PAST, x < column - PAST)
     return past[inside]

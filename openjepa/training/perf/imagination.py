@@ -32,10 +32,10 @@ def measure_imagination(world: World, modality: Any, batch: Batch) -> Imaginatio
     rows = torch.arange(STATES, device=state.device) % len(state)
     state, action = state[rows], batch.conditions[rows, 0].to(state)
     with FlopCounterMode(display=False) as counter:
-        world.dynamics(state, action)
+        world.step(state, action)
     begin = time.perf_counter()
     for _ in range(ROUNDS):
-        after = world.dynamics(state, action)
+        after = world.step(state, action)
     float(after.sum())  # waits for the device
     seconds = time.perf_counter() - begin
     return Imagination(ROUNDS * STATES / seconds, counter.get_total_flops() // STATES)
