@@ -26,7 +26,7 @@ from openjepa.planning.probes import Probe
 from openjepa.planning.systems import RoomSystem
 from openjepa.planning.zones import Zones
 
-BANDS = (12, 20, 28)  # steps of the shortest way, that success is told apart by
+BANDS = (12, 20, 28)  # steps of the shortest way, by which success is split
 
 TIMED_STEPS = 40  # of one task
 
@@ -73,10 +73,11 @@ def summarize(name: str, outcome: Outcome, shortest: Float[Tensor, "B"]) -> Row:
     low, high = wilson_interval(int(success.sum()), count)
     edges = (0, *BANDS, 10**6)
     bands = {}
-    for least, most in pairwise(edges):
-        inside = (shortest >= least) & (shortest < most)
+    for start, end in pairwise(edges):
+        inside = (shortest >= start) & (shortest < end)
         if inside.any():
-            bands[f"{least}-{most}" if most < 10**6 else f">{least}"] = success[inside].float().mean().item()
+            band = f"{start}-{end}" if end < 10**6 else f">{start}"
+            bands[band] = success[inside].float().mean().item()
     steps = outcome.steps[success].float()
     median = steps.median().item() if len(steps) else float("nan")
     return Row(name, success.float().mean().item(), low, high, count, median, bands)
