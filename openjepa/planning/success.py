@@ -55,7 +55,7 @@ class Row(NamedTuple):
     low: float  # of Wilson's 95 % interval
     high: float
     episodes: int
-    median_steps: float  # of the tasks that it solved
+    median_steps: float | None  # of the tasks that it solved; None: it solved none
     by_distance: dict[str, float]  # steps of the shortest way → success
     ms_per_step: float | None = None  # of one task alone
     imagined_steps: float | None = None  # for each step in the environment
@@ -79,7 +79,7 @@ def summarize(name: str, outcome: Outcome, shortest: Float[Tensor, "B"]) -> Row:
             band = f"{start}-{end}" if end < 10**6 else f">{start}"
             bands[band] = success[inside].float().mean().item()
     steps = outcome.steps[success].float()
-    median = steps.median().item() if len(steps) else float("nan")
+    median = steps.median().item() if len(steps) else None
     return Row(name, success.float().mean().item(), low, high, count, median, bands)
 
 

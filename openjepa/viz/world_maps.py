@@ -30,13 +30,14 @@ def paint_room(
     points = [tuple(ENLARGE * each) for each in path]
     if len(points) > 1:
         draw.line(points, fill=COLORS[1], width=2)
-    draw.ellipse(circle(goal[0], goal[1], 1.8), outline=COLORS[2], width=3)
-    draw.ellipse(circle(path[-1, 0], path[-1, 1], 1.2), fill=COLORS[4])
+    draw.ellipse(circle(float(goal[0]), float(goal[1]), 1.8), outline=COLORS[2], width=3)
+    draw.ellipse(circle(float(path[-1, 0]), float(path[-1, 1]), 1.2), fill=COLORS[4])
     return np.asarray(picture)
 
 
 def circle(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
-    return tuple(ENLARGE * each for each in (x - radius, y - radius, x + radius, y + radius))  # type: ignore[return-value]
+    left, upper, right, lower = (ENLARGE * each for each in (x - radius, y - radius, x + radius, y + radius))
+    return left, upper, right, lower
 
 
 def paint_frame(frame: UInt8[np.ndarray, "2 H W"]) -> RGBImage:
