@@ -156,5 +156,5 @@ class CriticMethod(BaseMethod):
 
 def choose_goals(batch: Batch, states: int, goals: int) -> Int[Tensor, "B G"]:
     """Draw the states of each episode that are its goals: a function of the batch's numbers."""
-    draws = CounterRNG.of(0, 0, batch.index.cpu().numpy()).uniform("goals", states)
-    return draws.argsort(1)[:, :goals].to(batch.index.device)
+    order = CounterRNG.of(0, 0, batch.index.cpu().numpy()).uniform("goals", states)
+    return order.argsort(1)[:, :goals].to(batch.index.device)

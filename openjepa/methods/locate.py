@@ -63,8 +63,8 @@ class LocateMethod(BaseMethod):
         assert batch.conditions is not None
         states = encode_steps(self.world, self.modality.tokens(batch.views[0]), batch.views[0].shape[1])
         where = self.world.locate(states.flatten(0, 1)).summary.unflatten(0, (len(states), -1))  # B T+1 S
-        now, following = where[:, :-1].flatten(0, 1)[:, None], where[:, 1:].flatten(0, 1)[:, None]
-        error = F.mse_loss(self.inverse(now, following), batch.conditions.flatten(0, 1))
+        now, later = where[:, :-1].flatten(0, 1)[:, None], where[:, 1:].flatten(0, 1)[:, None]
+        error = F.mse_loss(self.inverse(now, later), batch.conditions.flatten(0, 1))
         return Output(error, {"inverse": error.detach()}, states[:, 0].mean(1))
 
     def encoders(self) -> dict[str, nn.Module]:

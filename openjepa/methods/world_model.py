@@ -115,18 +115,18 @@ class WorldModelNetworks(BaseMethod):
         assert batch.conditions is not None
         actions = batch.conditions
         states = self.encode(self.world, batch.views[0])
-        now, following = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
+        now, later = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
         targets = states[:, 1:] if targets is None else targets
         errors = (self.world.unroll(states[:, 0], actions) - targets).square().mean((1, 2, 3))  # B
         terms = {"prediction": (self.growth(batch.index) * errors).mean()}
         if self.config.inverse:
-            terms["inverse"] = F.mse_loss(self.inverse(now, following), actions.flatten(0, 1))
+            terms["inverse"] = F.mse_loss(self.inverse(now, later), actions.flatten(0, 1))
         terms |= self.spread_terms(gather_ranks(states).flatten(0, 2), int(batch.index[0]))
         if self.config.teacher_forcing:
             predicted = self.world.step(now, actions.flatten(0, 1))
             terms["teacher_forcing"] = F.mse_loss(predicted, targets.flatten(0, 1))
         if self.config.similarity:
-            terms["similarity"] = F.mse_loss(following, now)
+            terms["similarity"] = F.mse_loss(later, now)
         loss = torch.stack([getattr(self.config, name) * term for name, term in terms.items()]).sum()
         persistence = (states[:, :1] - states[:, 1:]).square().mean()
         metrics = {name: term.detach() for name, term in terms.items()}

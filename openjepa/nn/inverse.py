@@ -16,8 +16,8 @@ class LocalInverse(nn.Module):
         self.cells = cells
         self.hidden, self.out = nn.Conv2d(2 * dim, hidden, 3, padding=1), nn.Conv2d(hidden, action_dim, 1)
 
-    def forward(self, state: Float[Tensor, "B N D"], following: Float[Tensor, "B N D"]) -> Float[Tensor, "B A"]:
-        x = torch.cat([state, following - state], -1).transpose(1, 2).unflatten(2, self.cells)
+    def forward(self, state: Float[Tensor, "B N D"], later: Float[Tensor, "B N D"]) -> Float[Tensor, "B A"]:
+        x = torch.cat([state, later - state], -1).transpose(1, 2).unflatten(2, self.cells)
         return self.out(F.silu(self.hidden(x))).sum((2, 3))
 
 
@@ -28,5 +28,5 @@ class VectorInverse(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2 * dim, hidden), nn.SiLU(), nn.Linear(hidden, action_dim))
 
-    def forward(self, state: Float[Tensor, "B N D"], following: Float[Tensor, "B N D"]) -> Float[Tensor, "B A"]:
-        return self.layers(torch.cat([state, following], -1).flatten(1))
+    def forward(self, state: Float[Tensor, "B N D"], later: Float[Tensor, "B N D"]) -> Float[Tensor, "B A"]:
+        return self.layers(torch.cat([state, later], -1).flatten(1))

@@ -20,19 +20,19 @@ def imagine_pushes(
     rows, pushes = len(states), len(actions)
     state = states.repeat_interleave(pushes, 0)
     action = actions.repeat(rows, 1)
-    found = []
+    ends = []
     for step in range(1, max(lengths) + 1):
         state = world.step(state, action)
         if step in lengths:
-            found.append(world.locate(state))
-    return Location(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*found, strict=True)))
+            ends.append(world.locate(state))
+    return Location(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*ends, strict=True)))
 
 
 class PushCache:
     """What a frozen world imagined from the states of each episode, kept in memory in half precision.
 
     An episode is imagined alone when it is first met, so that what is kept does not depend on the others. Episodes are
-    told apart by their frames; those beyond `limit` are imagined again each time.
+    distinguished by their frames; those beyond `limit` are imagined again each time.
     """
 
     def __init__(self, world: World, actions: Float[Tensor, "P A"], lengths: tuple[int, ...], limit: int = 2048):
@@ -41,8 +41,8 @@ class PushCache:
 
     def __call__(self, frames: UInt8[Tensor, "B S C H W"], states: Float[Tensor, "B S N D"]) -> Location:
         """Return where all states of the episodes are after the pushes: B · S · P · L rows."""
-        found = [self.imagine(episode, rows) for episode, rows in zip(frames, states, strict=True)]
-        return Location(*(torch.cat(part).float() for part in zip(*found, strict=True)))
+        ends = [self.imagine(episode, rows) for episode, rows in zip(frames, states, strict=True)]
+        return Location(*(torch.cat(part).float() for part in zip(*ends, strict=True)))
 
     def imagine(self, frames: UInt8[Tensor, "S C H W"], states: Float[Tensor, "S N D"]) -> Location:
         """Imagine the pushes from the states of one episode, or return what was imagined before."""

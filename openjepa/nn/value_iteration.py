@@ -77,6 +77,6 @@ class FieldReader(nn.Module):
         """Return the outputs for R states and G goals of each of B tasks; `states` has B · R rows."""
         batch, goals = field.shape[:2]
         focus, summary = (part.unflatten(0, (batch, -1)) for part in (states.focus, states.summary))
-        seen = focus @ field.transpose(1, 2).flatten(2)  # B R G·F
-        seen = seen.unflatten(2, (goals, -1)).transpose(1, 2)  # B G R F
-        return self.head(torch.cat([seen, summary[:, None].expand(-1, goals, -1, -1)], -1))
+        attended = focus @ field.transpose(1, 2).flatten(2)  # B R G·F
+        attended = attended.unflatten(2, (goals, -1)).transpose(1, 2)  # B G R F
+        return self.head(torch.cat([attended, summary[:, None].expand(-1, goals, -1, -1)], -1))

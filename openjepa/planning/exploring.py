@@ -32,15 +32,15 @@ class ExploringAgent:
         self.imagined_steps: list[Int[Tensor, "B"]] = []
 
     def __call__(self, observation: UInt8[Tensor, "B 2 Y X"]) -> Float[Tensor, "B 2"]:
-        seen = observation[:, 1]
-        walls = torch.maximum(self.walls, seen) if self.remember else seen
+        view = observation[:, 1]
+        walls = torch.maximum(self.walls, view) if self.remember else view
         if self.agent is None or not torch.equal(walls, self.walls):
             self.agent = self.configure(walls)
         self.walls = walls
         return self.agent(torch.stack([observation[:, 0], walls], 1))
 
     def configure(self, walls: UInt8[Tensor, "B Y X"]) -> Agent:
-        """Return an agent for the goal among these walls that goes on with the plan and the memory of the last one."""
+        """Return an agent for the goal among these walls that keeps the plan and the memory of the last one."""
         task = Task(torch.stack([self.goal[:, 0], walls], 1))
         agent = self.configurator(task, self.settings)
         agent.memory, agent.imagined_steps = self.memory, self.imagined_steps

@@ -26,7 +26,7 @@ from openjepa.planning.probes import Probe
 from openjepa.planning.systems import RoomSystem
 from openjepa.planning.zones import Zones
 
-BANDS = (12, 20, 28)  # steps of the shortest way, that success is told apart by
+BANDS = (12, 20, 28)  # steps of the shortest way, by which success is split
 
 TIMED_STEPS = 40  # of one task
 
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     low: float  # of Wilson's 95 % interval
     high: float
     episodes: int
-    median_steps: float  # of the tasks that it solved
+    median_steps: float | None  # of the tasks that it solved; None: it solved none
     by_distance: dict[str, float]  # steps of the shortest way → success
     ms_per_step: float | None = None  # of one task alone
     imagined_steps: float | None = None  # for each step in the environment
@@ -73,12 +73,13 @@ def summarize(name: str, outcome: Outcome, shortest: Float[Tensor, "B"]) -> Row:
     low, high = wilson_interval(int(success.sum()), count)
     edges = (0, *BANDS, 10**6)
     bands = {}
-    for least, most in pairwise(edges):
-        inside = (shortest >= least) & (shortest < most)
+    for start, end in pairwise(edges):
+        inside = (shortest >= start) & (shortest < end)
         if inside.any():
-            bands[f"{least}-{most}" if most < 10**6 else f">{least}"] = success[inside].float().mean().item()
+            band = f"{start}-{end}" if end < 10**6 else f">{start}"
+            bands[band] = success[inside].float().mean().item()
     steps = outcome.steps[success].float()
-    median = steps.median().item() if len(steps) else float("nan")
+    median = steps.median().item() if len(steps) else None
     return Row(name, success.float().mean().item(), low, high, count, median, bands)
 
 

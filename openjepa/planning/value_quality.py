@@ -32,8 +32,8 @@ def measure_values(world: ValuedWorld, modality: Any, name: str) -> ValueQuality
     """Compare the values of random states of held-out layouts, for random goals, with the shortest ways."""
     rooms = draw_rooms(name, CounterRNG.of(3, 0, np.arange(ROOMS)), held_out=True)
     goal = draw_positions(rooms, CounterRNG.of(4, 0, np.arange(ROOMS)), "goal")
-    draws = [draw_positions(rooms, CounterRNG.of(50 + each, 0, np.arange(ROOMS)), "state") for each in range(STATES)]
-    positions, walls = torch.stack(draws, 1).flatten(0, 1), rooms.wall.repeat_interleave(STATES, 0)
+    states = [draw_positions(rooms, CounterRNG.of(50 + each, 0, np.arange(ROOMS)), "state") for each in range(STATES)]
+    positions, walls = torch.stack(states, 1).flatten(0, 1), rooms.wall.repeat_interleave(STATES, 0)
     cost = critic_value(world, encode(world, modality, render(rooms.wall, goal)))
     values = cost(encode(world, modality, render(walls, positions)))
     distance = geodesic_distance(rooms.wall, goal).repeat_interleave(STATES, 0)

@@ -51,9 +51,9 @@ def draw_zones(tasks: RoomTasks) -> Zones:
     """Put a zone on the shortest way of each task, where it leaves a passage to all walls and to start and goal."""
     env = RoomEnv(tasks)
     path = run_episodes(env, baselines.oracle(env)).path  # B T 2
-    least = RADIUS + torch.tensor([PASSAGE, REACHED, REACHED])
+    needed = RADIUS + torch.tensor([PASSAGE, REACHED, REACHED])
     clearances = (wall_distance(tasks, path), distance_to(path, tasks.start), distance_to(path, tasks.goal))
-    spare = torch.stack([each - need for each, need in zip(clearances, least, strict=True)]).amin(0)  # B T
+    spare = torch.stack([each - need for each, need in zip(clearances, needed, strict=True)]).amin(0)  # B T
     best = spare.argmax(1)
     rows = torch.arange(len(path))
     exists = spare[rows, best] > 0

@@ -37,13 +37,13 @@ def show_value(settings: ValueOptions) -> list[CaptionedFigure]:
     for row in range(settings.count):
         one = tasks.select(slice(row, row + 1))
         for axes, title, values in zip(panels[row], TITLES, value_maps(system, one), strict=True):
-            shown = axes.imshow(values, extent=(0, SIDE, SIDE, 0), cmap=COLOR_MAP)
+            picture = axes.imshow(values, extent=(0, SIDE, SIDE, 0), cmap=COLOR_MAP)
             levels = np.linspace(np.nanmin(values), np.nanmax(values), 12)
             centers = np.arange(SIDE) + 0.5
             axes.contour(centers, centers, values, levels, colors="white", linewidths=0.5)
             draw_walls(axes, one.rooms.wall[0].numpy(), None, one.goal[0].numpy())
             axes.set_title(title, fontsize=9)
-            figure.colorbar(shown, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
+            figure.colorbar(picture, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
     caption = (
         "How far each position of the agent is from the goal (star), in layouts that never occur in training. The "
         "distance of latents sees through walls; the critic must go around them."

@@ -31,13 +31,14 @@ def paint_room(
     for line, color in ((path, COLORS[1]), (plan, COLORS[5])):
         if line is not None and len(line) > 1:
             draw.line([tuple(ENLARGE * each) for each in line], fill=color, width=2)
-    draw.ellipse(circle(goal[0], goal[1], 1.8), outline=COLORS[2], width=3)
-    draw.ellipse(circle(path[-1, 0], path[-1, 1], 1.2), fill=COLORS[4])
+    draw.ellipse(circle(float(goal[0]), float(goal[1]), 1.8), outline=COLORS[2], width=3)
+    draw.ellipse(circle(float(path[-1, 0]), float(path[-1, 1]), 1.2), fill=COLORS[4])
     return np.asarray(picture)
 
 
 def circle(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
-    return tuple(ENLARGE * each for each in (x - radius, y - radius, x + radius, y + radius))  # type: ignore[return-value]
+    left, upper, right, lower = (ENLARGE * each for each in (x - radius, y - radius, x + radius, y + radius))
+    return left, upper, right, lower
 
 
 def paint_frame(frame: UInt8[np.ndarray, "2 H W"]) -> RGBImage:
