@@ -44,30 +44,26 @@ def test_with_a_constant_cost_distances_spread_as_city_blocks():
     """What a fresh network computes without the noise of its initialization."""
     net = ValueIteration(3, (11, 11))
     with torch.no_grad():
-        net.spread.weight.round_()
+        net.spread.mul_(100.0)  # means of one cell
+        net.anchor.weight.zero_()
         net.cost[2].weight.zero_()  # type: ignore[operator]
-    goals = torch.zeros(2, 121, 3)
-    goals[0, 0, 0] = goals[1, 60, 0] = 1.0
-    net.anchor = Corner()  # type: ignore[assignment]
+        net.cost[2].bias.fill_(0.5413249)  # type: ignore[operator]  # softplus: 1
+    focus = torch.zeros(2, 121)
+    focus[0, 0] = focus[1, 60] = 1.0
     row, column = torch.arange(121) // 11, torch.arange(121) % 11
     for number, (y, x) in enumerate(((0, 0), (5, 5))):
         expected = ((row - y).abs() + (column - x).abs()).float().clamp(max=START)
-        torch.testing.assert_close(net(goals)[number], expected[:, None].expand(-1, 8))
-
-
-class Corner(nn.Module):
-    """An anchor that is 0 where the first feature is 1."""
-
-    def forward(self, x):
-        return START * (1 - x[:, :1]).expand(-1, 8, -1, -1)
+        torch.testing.assert_close(net(torch.zeros(2, 121, 3), focus)[number], expected[:, None].expand(-1, 8))
 
 
 def test_distances_never_rise_above_the_anchor():
     net = ValueIteration(3, (11, 11)).requires_grad_(False)
     goal = torch.randn(1, 121, 3, generator=torch.Generator().manual_seed(0))
-    after = net(goal)
+    focus = torch.zeros(1, 121)
+    focus[0, 60] = 1.0
+    after = net(goal, focus)
     net.iterations = 0
-    assert (after <= net(goal)).all() and (after < net(goal)).any()
+    assert (after <= net(goal, focus)).all() and (after < net(goal, focus)).any()
 
 
 def test_reading_several_goals_is_reading_each_alone():
@@ -134,8 +130,9 @@ def test_values_after_pushes_are_those_of_a_plain_loop(critic, states, monkeypat
         number = ((episode * 3 + state) * 4 + push) * 2 + at
         end = Location(*(part[number : number + 1] for part in ends))
         with torch.no_grad():
-            field = critic.target_values.field(goals[episode, goal : goal + 1])[None]
-            value = critic.target_values(field, end)
+            one = goals[episode, goal : goal + 1]
+            field = critic.target_values.field(one, critic.world.locate(one).focus)[None]
+            value = critic.target_values(field, end).clamp(min=0.0)
         costs[episode, goal, state, push, at] = CRITIC.lengths[at] + float(value)
     longest, shortest = costs[..., -1].amin(3), costs.amin((3, 4))
     far = float(longest.median())  # so that both rules occur
@@ -152,8 +149,8 @@ def test_targets_are_bounded_by_the_steps_of_the_same_walk_and_by_the_start():
     method = CRITIC.build(data, 0)
     chosen = torch.tensor([[1, 5]])
     high = method.bound(torch.full((1, 2, 6), 100.0), chosen)
-    assert high[0, 0].tolist() == [2, 0, 2, 30, 30, 30]
-    assert high[0, 1].tolist() == [30, 30, 30, 4, 2, 0]
+    assert high[0, 0].tolist() == [2, 0, 2, 40, 40, 40]
+    assert high[0, 1].tolist() == [40, 40, 40, 4, 2, 0]
     low = method.bound(torch.full((1, 2, 6), 1.0), chosen)
     assert low[0, 0].tolist() == [1, 0, 1, 1, 1, 1]  # a bound only lowers
 
@@ -173,7 +170,7 @@ def test_goals_are_different_states_and_a_function_of_the_number_of_the_sample()
 def test_a_critic_starts_high_and_its_ema_follows(critic, states):
     fresh = CRITIC.build(DATA, 0)
     with torch.no_grad():
-        field = fresh.world.values.field(states[:, 0])[:, None]
+        field = fresh.world.value_field(states[:, 0])[:, None]
         value = fresh.world.values(field, fresh.world.locate(states.flatten(0, 1)))
     assert (value - CRITIC.start).abs().max() < 2
     before = next(fresh.target_values.parameters()).clone()

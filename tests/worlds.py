@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Tokens
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
-from openjepa.data.synthetic.rooms import DOT, MAX_STEP, build_rooms, move
+from openjepa.data.synthetic.rooms import DOT, MAX_STEP, SIDE, build_rooms, move
 from openjepa.methods.actor import ActingWorld
 from openjepa.methods.critic import ValuedWorld
 from openjepa.nn.convnet import ConvNetConfig
@@ -65,6 +65,9 @@ class ExactParts:
         moved = move(walls & (not self.porous), state[:, 0, :2], action)
         return torch.cat([moved[:, None], state[..., 2:]], -1)
 
+    def value_field(self, goal: Tensor) -> Tensor:
+        return geodesic_distance(walls_of(goal), goal[:, 0, :2]).flatten(1)[..., None]
+
     def locate(self, state: Tensor) -> Location:
         return World.locate(self, state)  # type: ignore[arg-type]
 
@@ -80,12 +83,9 @@ class ExactWorld(ExactParts, World):  # type: ignore[misc]
 class ExactValues(nn.Module):
     """The steps of the shortest way."""
 
-    def field(self, goal: Tensor) -> Tensor:
-        return geodesic_distance(walls_of(goal), goal[:, 0, :2])
-
     def forward(self, field: Tensor, states: Location) -> Tensor:
         positions = states.summary[:, :2]
-        distance = field[:, 0].repeat_interleave(len(positions) // len(field), 0)
+        distance = field[:, 0, :, 0].unflatten(1, (SIDE, SIDE)).repeat_interleave(len(positions) // len(field), 0)
         steps = (distance_at(distance, positions) / MAX_STEP).clamp(max=FAR)
         return steps.unflatten(0, (len(field), -1))[:, None]
 
