@@ -28,7 +28,7 @@ class Agent:
         state = self.perception(observation)
         where, value = self.world.locate(state), self.critic(state)[:, 0]
         decision = self.actor(Situation(state, where, value, self.memory))
-        self.memory.write(len(self.imagined_steps), where.summary, decision.action, value)
+        self.memory.write(float(len(self.imagined_steps)), where.summary, decision.action, value)
         self.imagined_steps.append(decision.imagined_steps)
         return decision.action
 

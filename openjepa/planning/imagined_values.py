@@ -18,7 +18,7 @@ from openjepa.planning.intrinsic import RowCost
 
 DISCOUNT = 0.98  # for each step: what happens within about 50 steps counts
 
-UPDATES, ROWS, HIDDEN, RATE = 1500, 128, 128, 1e-3  # of the network
+UPDATES, ROWS, HIDDEN, RATE = 3000, 128, 128, 1e-3  # of the network
 
 TARGET_RATE = 0.05  # part of the way that the target network moves in an update
 

@@ -69,7 +69,9 @@ def act_randomly(seeds: Sequence[int]) -> Choose:
     def choose(batch: GymBatch) -> Float[Tensor, "B A"]:
         env = batch.envs[0]
         rng = CounterRNG.of(0, 0, np.array(seeds)).fold_in(int(batch.steps.max()))
-        return torch.from_numpy(np.stack([env.action_of(each) for each in rng.uniform("action", env.action_dim).numpy()]))
+        return torch.from_numpy(
+            np.stack([env.action_of(each) for each in rng.uniform("action", env.action_dim).numpy()])
+        )
 
     return choose
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,6 +27,7 @@ class Decision(NamedTuple):
     imagined_steps: Int[Tensor, "B"]  # of the world model
 
 
+@runtime_checkable
 class Actor(Protocol):
     """Choose an action for each task."""
 

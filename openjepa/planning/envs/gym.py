@@ -100,7 +100,7 @@ class GymEnv:
         return values if self.is_discrete else values.clamp(-1, 1)
 
     def decode(self, values: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
-        """Return the actions for values of a planner: the one with the largest, or -1 for the lowest, 1 for the highest."""
+        """Return the actions for values of a planner: the one with the largest value, or -1 and 1 for the bounds."""
         if self.is_discrete:
             return F.one_hot(values.argmax(-1), self.action_dim).to(values)
         low, high = self.bounds
