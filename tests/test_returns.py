@@ -89,7 +89,7 @@ def test_ends_and_rewards_are_read_from_latents(monkeypatch):
     rows = line_rows()
     terminated = rows[:, 0, 0] > 0.8
     probability = learn_ends(rows, terminated)(rows)
-    assert probability[-1] > 0.7 and probability[:140].max() < 0.3
+    assert probability[-1] > 0.7 and probability[:120].max() < 0.3
     assert not learn_ends(rows, torch.zeros(len(rows), dtype=torch.bool))(rows).any()
     rewards = -rows[:, 0, 0].square()
     cost = learn_rewards(Recorded(rows, None, rewards, terminated))

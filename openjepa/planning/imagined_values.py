@@ -68,15 +68,15 @@ def learn_values(imagination: Imagination, seed: int = 0) -> RowCost:
         states = torch.cat([rows, draw_rows(imagination.latents, ROWS, generator)])
         with torch.no_grad():
             after = imagination.step(states)
-            least = value_of(target, after.flatten(0, 1)).unflatten(0, after.shape[:2]).min(1)
-            goals = (1 - DISCOUNT) * imagination.cost(states) + DISCOUNT * least.values
+            lowest_after = value_of(target, after.flatten(0, 1)).unflatten(0, after.shape[:2]).min(1)
+            goals = (1 - DISCOUNT) * imagination.cost(states) + DISCOUNT * lowest_after.values
         with torch.enable_grad():
             optimizer.zero_grad()
             F.mse_loss(network(states.flatten(1))[:, 0], goals.clamp(lowest, worst)).backward()
         optimizer.step()
         schedule.step()
         move_towards(target, network)
-        rows = continue_episodes(imagination, after[:ROWS], least.indices[:ROWS], generator)
+        rows = continue_episodes(imagination, after[:ROWS], lowest_after.indices[:ROWS], generator)
     network.requires_grad_(False)
     return lambda latents: value_of(network, latents)
 
