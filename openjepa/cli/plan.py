@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from openjepa.cli.plan_returns import plan_returns
 from openjepa.core.console import info
+from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
+from openjepa.data.synthetic.rooms import WORLDS
 from openjepa.planning.comparison import compare_actors
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.diagnosis import fit_decoder
 from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
+from openjepa.planning.returns import ReturnRow
 from openjepa.planning.settings import Plan
 from openjepa.planning.success import Row, Scene, run_agent, run_baselines
-from openjepa.planning.systems import RoomSystem, load_room_system
+from openjepa.planning.systems import RoomSystem, last_stage, load_room_system
 from openjepa.planning.zones import draw_zones
+from openjepa.training.config import load_config
 
 
-def plan(settings: Plan) -> list[Row]:
+def plan(settings: Plan) -> list[Row] | list[ReturnRow]:
     """Run an agent and the baselines on the same tasks; print a table and write a JSON file."""
+    return plan_in_rooms(settings) if acts_in_rooms(settings) else plan_returns(settings)
+
+
+def acts_in_rooms(settings: Plan) -> bool:
+    """Return whether the environment is a world of rooms; without --env, the one of the run."""
+    if settings.env is not None:
+        return settings.env in WORLDS
+    data = load_config(last_stage(Path(settings.run))).data
+    if getattr(data, "root", ()):
+        raise UserError(f"{settings.run} was trained on files: type --env and the environment, such as CartPole-v1")
+    return True
+
+
+def plan_in_rooms(settings: Plan) -> list[Row]:
+    """Count how often the agent reaches its goal."""
+    if settings.goal:
+        raise UserError("--goal is for environments of gymnasium: each task in rooms has its own goal")
     system = load_room_system(settings.run, settings.env)
     tasks = draw_tasks(system.env, settings.episodes, settings.seed)
     rows = run_baselines(tasks, settings.seed)

@@ -26,6 +26,7 @@ from openjepa.planning.perception import Perception
 from openjepa.planning.planners.cem import cem
 from openjepa.planning.planners.gradient import gradient
 from openjepa.planning.planners.mppi import mppi
+from openjepa.planning.planners.plan import Planner
 
 Mode = Literal["1", "2", "adaptive"]
 
@@ -68,6 +69,12 @@ def configure(task: Task) -> AgentSettings:
     return AgentSettings(mode="adaptive")
 
 
+def choose_planner(settings: AgentSettings) -> Planner:
+    """Return the planner of mode 2 with its settings; the temperature of mppi is in the unit of the cost."""
+    planners = {"cem": cem, "mppi": partial(mppi, temperature=0.3), "gradient": gradient}
+    return partial(planners[settings.planner], samples=settings.samples, iterations=settings.iterations)
+
+
 @dataclass(frozen=True)
 class Configurator:
     """Build the agent for a task on a trained world."""
@@ -107,11 +114,9 @@ class Configurator:
         def cost_from(state: Tensor) -> Callable[[Tensor], Tensor]:
             return total_cost(self.world, state, cost, intrinsic, self.limit)
 
-        planners = {"cem": cem, "mppi": partial(mppi, temperature=0.3), "gradient": gradient}
-        chosen = partial(planners[settings.planner], samples=settings.samples, iterations=settings.iterations)
         generator = torch.Generator().manual_seed(self.seed)
         width = self.modality.action_dim
-        return PlanningActor(cost_from, chosen, width, generator, settings.horizon, settings.replan)
+        return PlanningActor(cost_from, choose_planner(settings), width, generator, settings.horizon, settings.replan)
 
     def policy_actor(self, goal: Tensor) -> PolicyActor:
         """Return the actor of mode 1."""

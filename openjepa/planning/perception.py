@@ -1,4 +1,6 @@
-"""Perception: from what is seen now to the latent of the world's state.   B tasks  C channels  H W pixels  N cells"""
+"""Perception: from what is seen now to the latent of the world's state.   B tasks  C channels  H W pixels
+
+S values of a state  N cells  D width"""
 
 from __future__ import annotations
 
@@ -16,6 +18,6 @@ class Perception:
     def __init__(self, world: World, modality: Any):
         self.world, self.modality = world, modality
 
-    def __call__(self, observation: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+    def __call__(self, observation: UInt8[Tensor, "B C H W"] | Float[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
         (tokens,) = self.world(self.modality.tokens(observation[:, None]))
         return tokens.x.float()

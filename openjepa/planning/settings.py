@@ -20,24 +20,30 @@ PlannerName = Literal["mppi", "cem", "gradient"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Let an agent act in rooms that it never saw, and count how often it reaches its goal.
+    """Let an agent act, and measure how well: in rooms that it never saw, or in an environment of gymnasium.
 
-    Start and goal are in different rooms. Beside it: doing nothing, random pushes, pushing straight to the goal, and
-    the shortest way. Writes a JSON file.
+    In rooms, start and goal are in different rooms, and the table says how often the goal is reached; beside it: doing
+    nothing, random pushes, pushing straight to the goal, and the shortest way. In gymnasium, for a run that was trained
+    on collected episodes, it says the mean return; beside it: random actions, and the known controller if there is one.
+    Writes a JSON file.
 
     Example: jepa plan runs/rooms --episodes 300 --mode 2
+    Example: jepa plan runs/cartpole --env CartPole-v1 --episodes 20
     """
 
-    run: Run  # folder of a run of jepa pretrain world-rooms
-    env: RoomWorld | None = None  # default: the world that the run was trained in
-    episodes: int = 100  # tasks
+    run: Run  # folder of a run of jepa pretrain world-rooms, or of one on collected episodes
+    env: str | None = None  # two-rooms, four-rooms, or a name of gymnasium; default: the rooms that it was trained in
+    # values of the state to reach, in gymnasium; default: at rest and upright in CartPole-v1 and Pendulum-v1, else the
+    # recorded rewards are learned
+    goal: tuple[float, ...] = ()
+    episodes: int = 100  # tasks, or episodes
     mode: Mode = "2"  # 2: plan in the world model; 1: react by the policy; adaptive: plan where reacting fails
     planner: PlannerName = "mppi"
     horizon: int = 8  # steps of a plan
     replan: int = 4  # steps until the next plan
     samples: int = 48  # plans that mppi and cem try in each iteration
     iterations: int = 3
-    critic: bool = True  # judge states by the critic; otherwise by the distance of latents
+    critic: bool = True  # judge states by the critic, which is learned first in gymnasium; otherwise by the latents
     view: float = 0.0  # pixels to each side of the dot within which it sees walls; 0: all of them
     memory: bool = True  # with --view: remember the walls that were seen
     # put a forbidden zone on the shortest way of each task; the table says how often it was entered, without and with
@@ -54,6 +60,11 @@ class Plan:
             raise UserError(f"--replan must be between 1 and --horizon {self.horizon}, got {self.replan}")
         if self.samples < 8 or self.iterations < 1:
             raise UserError(f"--samples must be >= 8 and --iterations >= 1, got {self.samples} and {self.iterations}")
+
+    def check_returns(self) -> None:
+        """Raise UserError if a setting is for rooms alone."""
+        if self.mode != "2" or self.view or self.zone or self.compare:
+            raise UserError("--mode 1, --mode adaptive, --view, --zone and --compare are for rooms: leave them out")
 
 
 @dataclass(frozen=True)

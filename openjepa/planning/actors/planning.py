@@ -10,9 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.planning.actors.decision import Decision, Situation
-from openjepa.planning.planners.plan import Cost, Plan, shift_plan
-
-Planner = Callable[[Cost, Float[Tensor, "B H A"], torch.Generator], Plan]
+from openjepa.planning.planners.plan import Cost, Plan, Planner, shift_plan
 
 
 @dataclass

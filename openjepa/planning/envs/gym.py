@@ -1,4 +1,4 @@
-"""An environment of gymnasium behind four functions: reset, step, and two that translate its actions.
+"""An environment of gymnasium behind a few functions: reset, step, and those that translate its actions.
 
 A width of an action: the number of discrete actions, or the values of a continuous one  S values of a state
 """
@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.data.crops import resize
+
+UNBOUNDED = 1e3  # largest value of an action without bounds
 
 
 class Observation(NamedTuple):
@@ -40,7 +44,7 @@ class GymEnv:
     """
 
     def __init__(self, name: str, pixels: int = 0):
-        self.gym, self.pixels = require_gymnasium(), pixels
+        self.gym, self.name, self.pixels = require_gymnasium(), name, pixels
         with readable_errors(self.gym, name):
             self.env: Any = self.gym.make(name, render_mode="rgb_array" if pixels else None)
         self.spaces, space = self.gym.spaces, self.env.action_space
@@ -86,11 +90,28 @@ class GymEnv:
 
     def action_of(self, uniform: Float32[np.ndarray, "A"]) -> Float32[np.ndarray, "A"]:
         """Return the action of values in [0, 1): one of the discrete ones, or a vector between the bounds."""
-        space = self.env.action_space
         if self.is_discrete:
             return np.eye(self.action_dim, dtype=np.float32)[int(uniform[0] * self.action_dim)]
-        low, high = (np.clip(bound, -1e3, 1e3) for bound in (space.low, space.high))
+        low, high = self.bounds
         return (low + uniform * (high - low)).astype(np.float32)
+
+    def bound(self, values: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
+        """Return values of a planner between -1 and 1, where actions are continuous."""
+        return values if self.is_discrete else values.clamp(-1, 1)
+
+    def decode(self, values: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
+        """Return the actions for values of a planner: the one with the largest value, or -1 and 1 for the bounds."""
+        if self.is_discrete:
+            return F.one_hot(values.argmax(-1), self.action_dim).to(values)
+        low, high = self.bounds
+        return torch.from_numpy(low) + (self.bound(values) + 1) / 2 * torch.from_numpy(high - low)
+
+    @property
+    def bounds(self) -> tuple[Float32[np.ndarray, "A"], Float32[np.ndarray, "A"]]:
+        """Return the lowest and highest values of a continuous action; UNBOUNDED where a space has no bounds."""
+        space = self.env.action_space
+        low, high = (np.clip(bound, -UNBOUNDED, UNBOUNDED).astype(np.float32) for bound in (space.low, space.high))
+        return low, high
 
     def close(self) -> None:
         self.env.close()

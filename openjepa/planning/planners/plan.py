@@ -20,9 +20,25 @@ class Plan(NamedTuple):
     costs: Float[Tensor, "B S"]  # of the candidates
 
 
+Planner = Callable[[Cost, Float[Tensor, "B H A"], torch.Generator], Plan]
+
+
 def shift_plan(actions: Float[Tensor, "B H A"], steps: int) -> Float[Tensor, "B H A"]:
     """Return the plan after `steps` of its actions were taken: the rest, and its last action again, to start from."""
     return torch.cat([actions[:, steps:], actions[:, -1:].expand(-1, min(steps, actions.shape[1]), -1)], 1)
+
+
+def bound_plans(planner: Planner, bound: Callable[[Tensor], Tensor]) -> Planner:
+    """Return the planner with its plan within what an environment can do.
+
+    Otherwise a plan that starts from the last one drifts so far beyond the bounds that no sample comes back.
+    """
+
+    def plan(cost: Cost, start: Float[Tensor, "B H A"], generator: torch.Generator) -> Plan:
+        planned = planner(cost, start, generator)
+        return planned._replace(actions=bound(planned.actions))
+
+    return plan
 
 
 SHARED = 0.5  # part of the variance of the noise that all steps of a sequence share
