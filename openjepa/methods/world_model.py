@@ -121,7 +121,7 @@ class WorldModelNetworks(BaseMethod):
         terms = {"prediction": (self.growth(batch.index) * errors).mean()}
         if self.config.inverse:
             terms["inverse"] = F.mse_loss(self.inverse(now, later), actions.flatten(0, 1))
-        terms |= self.spread_terms(gather_ranks(states).flatten(0, 2), int(batch.index[0]))
+        terms |= self.spread_terms(gather_ranks(states).flatten(0, 2), int(gather_ranks(batch.index)[0]))
         if self.config.teacher_forcing:
             predicted = self.world.step(now, actions.flatten(0, 1))
             terms["teacher_forcing"] = F.mse_loss(predicted, targets.flatten(0, 1))
