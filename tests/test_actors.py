@@ -6,6 +6,7 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic.rooms import MAX_STEP, shorten
 from openjepa.nn.locator import Location
+from openjepa.nn.value_iteration import GoalField
 from openjepa.planning.actors.adaptive import AdaptiveActor
 from openjepa.planning.actors.decision import Situation
 from openjepa.planning.actors.greedy import GreedyActor
@@ -46,7 +47,13 @@ def planning_actor(horizon=6, replan=3) -> PlanningActor:
 
 def policy_actor(logits=None, **settings) -> PolicyActor:
     world = ExactActingWorld(logits)
-    return PolicyActor(world, torch.zeros(2, 1, 1, 4), PUSHES, torch.Generator().manual_seed(0), **settings)
+    return PolicyActor(
+        world,
+        GoalField(torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 2)),
+        PUSHES,
+        torch.Generator().manual_seed(0),
+        **settings,
+    )
 
 
 def test_a_planning_actor_plans_every_few_steps_from_the_rest_of_the_last_plan():

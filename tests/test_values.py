@@ -13,7 +13,7 @@ from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache, imagine_pushes
-from openjepa.nn.value_iteration import START, FieldReader, ValueIteration
+from openjepa.nn.value_iteration import START, FieldReader, GoalField, ValueIteration
 from openjepa.nn.world import encode_steps
 
 DATA = Trajectory(episodes=8, steps=2)
@@ -25,7 +25,7 @@ def critic():
     """Build a critic whose dynamics and values differ from state to state."""
     method = CRITIC.build(DATA, 0)
     nn.init.normal_(method.world.dynamics.out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
-    nn.init.normal_(method.target_values.reader.head[-1].weight, std=3.0)  # type: ignore[arg-type]
+    nn.init.normal_(method.target_values.reader.head[-1].weight, std=30.0)  # type: ignore[arg-type]
     return method
 
 
@@ -68,7 +68,8 @@ def test_distances_never_rise_above_the_anchor():
 
 def test_reading_several_goals_is_reading_each_alone():
     reader, generator = FieldReader(8, (11, 11), 5, 2).requires_grad_(False), torch.Generator().manual_seed(0)
-    field = reader.field(torch.randn(6, 121, 8, generator=generator)).unflatten(0, (2, 3))
+    goals = Location(torch.randn(6, 5, generator=generator), torch.ones(6, 121))
+    field = reader.field(torch.randn(6, 121, 8, generator=generator), goals, 2)
     focus = torch.randn(8, 121, generator=generator).softmax(-1)
     states = Location(torch.randn(8, 5, generator=generator), focus)  # 4 states of each of 2 tasks
     together = reader.read(field, states)
@@ -76,7 +77,7 @@ def test_reading_several_goals_is_reading_each_alone():
     for task in range(2):
         own = Location(*(part[4 * task : 4 * task + 4] for part in states))
         for goal in range(3):
-            alone = reader.read(field[task : task + 1, goal : goal + 1], own)
+            alone = reader.read(GoalField(*(part[task : task + 1, goal : goal + 1] for part in field)), own)
             torch.testing.assert_close(together[task, goal], alone[0, 0], atol=1e-5, rtol=1e-5)
 
 
@@ -129,19 +130,20 @@ def test_values_after_pushes_are_those_of_a_plain_loop(critic, states, monkeypat
     for episode, goal, state, push, at in torch.cartesian_prod(*(torch.arange(size) for size in costs.shape)).tolist():
         number = ((episode * 3 + state) * 4 + push) * 2 + at
         end = Location(*(part[number : number + 1] for part in ends))
+        one = goals[episode, goal : goal + 1]
         with torch.no_grad():
-            one = goals[episode, goal : goal + 1]
-            field = critic.target_values.field(one, critic.world.locate(one).focus)[None]
+            field = critic.target_values.field(one, critic.world.locate(one), 1)
             value = critic.target_values(field, end).clamp(min=0.0)
         costs[episode, goal, state, push, at] = CRITIC.lengths[at] + float(value)
-    longest, shortest = costs[..., -1].amin(3), costs.amin((3, 4))
-    far = float(longest.median())  # so that both rules occur
-    monkeypatch.setattr(critic, "config", replace(CRITIC, far=far))
-    computed = critic.values_after_pushes(ends, goals.flatten(0, 1), 3)
-    differs = ((longest - far).abs() > 1e-3) | (longest == shortest)
-    expected = torch.where(longest > far, longest, shortest)
-    assert (longest > shortest).any()
-    torch.testing.assert_close(computed[differs], expected[differs], atol=1e-3, rtol=1e-4)
+    longer, shortest = costs[..., 1:].amin((3, 4)), costs.amin((3, 4))
+    far = float(longer.median())  # so that both rules occur
+    monkeypatch.setattr(critic, "config", replace(CRITIC, far=far, patience=10))
+    differs = ((longer - far).abs() > 1e-3) | (longer == shortest)
+    assert (longer > shortest).any()
+    early, late = torch.tensor([0, 5, 9]), torch.tensor([10, 11, 99])
+    for index, expected in ((early, torch.where(longer > far, longer, shortest)), (late, shortest)):
+        computed = critic.values_after_pushes(ends, goals.flatten(0, 1), index)
+        torch.testing.assert_close(computed[differs], expected[differs], atol=1e-3, rtol=1e-4)
 
 
 def test_targets_are_bounded_by_the_steps_of_the_same_walk_and_by_the_start():
@@ -170,7 +172,7 @@ def test_goals_are_different_states_and_a_function_of_the_number_of_the_sample()
 def test_a_critic_starts_high_and_its_ema_follows(critic, states):
     fresh = CRITIC.build(DATA, 0)
     with torch.no_grad():
-        field = fresh.world.value_field(states[:, 0])[:, None]
+        field = fresh.world.value_field(states[:, 0], len(states))
         value = fresh.world.values(field, fresh.world.locate(states.flatten(0, 1)))
     assert (value - CRITIC.start).abs().max() < 2
     before = next(fresh.target_values.parameters()).clone()

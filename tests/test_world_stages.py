@@ -25,5 +25,5 @@ def test_a_loaded_actor_gives_logits_for_frames_and_goals(rooms_run):
     frames = trained.data.synthetic(6, 0).read(torch.arange(6), None).views[0][:, :1]
     with torch.no_grad():
         states = world(trained.data.tokens(frames))[0].x
-        logits = world.logits(world.policy_field(states[:2])[:, None], world.locate(states))  # type: ignore[operator]
+        logits = world.logits(world.policy_field(states[:2], 2), world.locate(states))  # type: ignore[operator]
     assert logits.shape == (2, 1, 3, 4) and logits.isfinite().all()

@@ -16,6 +16,7 @@ from openjepa.methods.critic import ValuedWorld
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.nn.directions import directions
 from openjepa.nn.locator import Location
+from openjepa.nn.value_iteration import GoalField
 from openjepa.nn.world import World
 from openjepa.planning.systems import RoomSystem
 from openjepa.recipes.world_rooms import world_rooms
@@ -65,8 +66,9 @@ class ExactParts:
         moved = move(walls & (not self.porous), state[:, 0, :2], action)
         return torch.cat([moved[:, None], state[..., 2:]], -1)
 
-    def value_field(self, goal: Tensor) -> Tensor:
-        return geodesic_distance(walls_of(goal), goal[:, 0, :2]).flatten(1)[..., None]
+    def value_field(self, goal: Tensor, batch: int) -> GoalField:
+        distance = geodesic_distance(walls_of(goal), goal[:, 0, :2]).flatten(1)
+        return GoalField(distance[:, None, :, None], goal[:, :, :2])
 
     def locate(self, state: Tensor) -> Location:
         return World.locate(self, state)  # type: ignore[arg-type]
@@ -83,11 +85,11 @@ class ExactWorld(ExactParts, World):  # type: ignore[misc]
 class ExactValues(nn.Module):
     """The steps of the shortest way."""
 
-    def forward(self, field: Tensor, states: Location) -> Tensor:
-        positions = states.summary[:, :2]
-        distance = field[:, 0, :, 0].unflatten(1, (SIDE, SIDE)).repeat_interleave(len(positions) // len(field), 0)
+    def forward(self, field: GoalField, states: Location) -> Tensor:
+        positions, tasks = states.summary[:, :2], len(field.maps)
+        distance = field.maps[:, 0, :, 0].unflatten(1, (SIDE, SIDE)).repeat_interleave(len(positions) // tasks, 0)
         steps = (distance_at(distance, positions) / MAX_STEP).clamp(max=FAR)
-        return steps.unflatten(0, (len(field), -1))[:, None]
+        return steps.unflatten(0, (tasks, -1))[:, None]
 
 
 class ExactValuedWorld(ExactParts, ValuedWorld):  # type: ignore[misc]
@@ -104,12 +106,12 @@ class ExactActingWorld(ExactParts, ActingWorld):  # type: ignore[misc]
         self.values = ExactValues()  # type: ignore[assignment]
         self.constant = torch.zeros(len(PUSHES)) if logits is None else logits
 
-    def policy_field(self, goal: Tensor) -> Tensor:
-        return goal
+    def policy_field(self, goal: Tensor, batch: int) -> GoalField:
+        return GoalField(goal[:, None], goal[:, :, :2])
 
-    def logits(self, field: Tensor, states: Location) -> Tensor:
-        rows = len(states.summary) // len(field)
-        return self.constant.expand(len(field), field.shape[1], rows, -1)
+    def logits(self, field: GoalField, states: Location) -> Tensor:
+        tasks, goals = field.summary.shape[:2]
+        return self.constant.expand(tasks, goals, len(states.summary) // tasks, -1)
 
 
 def exact_system(world: World) -> RoomSystem:

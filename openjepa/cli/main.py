@@ -42,7 +42,7 @@ COMMANDS = {
         "decoder": ("train|sample|measure …", "train a decoder on frozen features and draw what they contain"),
     },
     "Act": {
-        "plan": ("RUN --mode 2", "let an agent act in rooms that it never saw, beside baselines"),
+        "plan": ("RUN --mode 2", "let an agent act by planning, beside baselines; rooms or gymnasium"),
         "diagnose": ("RUN", "which module of an agent fails: porous walls, dynamics, critic"),
     },
     "Search": {

@@ -11,6 +11,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
 from openjepa.data.synthetic.rooms import WORLDS
+from openjepa.modalities.trajectory import Trajectory
 from openjepa.planning.comparison import compare_actors
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.diagnosis import fit_decoder
@@ -33,7 +34,7 @@ def acts_in_rooms(settings: Plan) -> bool:
     if settings.env is not None:
         return settings.env in WORLDS
     data = load_config(last_stage(Path(settings.run))).data
-    if getattr(data, "root", ()):
+    if isinstance(data, Trajectory) and data.root:
         raise UserError(f"{settings.run} was trained on files: type --env and the environment, such as CartPole-v1")
     return True
 

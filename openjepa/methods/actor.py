@@ -19,7 +19,7 @@ from openjepa.methods.critic import Critic, ValuedWorld, choose_goals
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
-from openjepa.nn.value_iteration import FieldReader
+from openjepa.nn.value_iteration import FieldReader, GoalField
 from openjepa.nn.world import encode_steps
 
 
@@ -67,11 +67,12 @@ class ActingWorld(ValuedWorld):
         maps, summary = self.values.value_iteration.maps, self.locator.summary_dim
         self.policy = FieldReader(maps, perception.cells, summary, pushes)
 
-    def policy_field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
-        """Return what `logits` reads, computed once per goal."""
-        return self.policy.field(self.values.value_iteration(goal, self.locate(goal).focus))
+    def policy_field(self, goal: Float[Tensor, "R N D"], batch: int) -> GoalField:
+        """Return what `logits` reads about R goals, as many for each of a batch of tasks."""
+        where = self.locate(goal)
+        return self.policy.field(self.values.value_iteration(goal, where.focus), where, batch)
 
-    def logits(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R P"]:
+    def logits(self, field: GoalField, states: Location) -> Float[Tensor, "B G R P"]:
         """Return the logits of the pushes in R states for G goals of each of B tasks; `states` has B · R rows."""
         return self.policy.read(field, states)
 
@@ -93,7 +94,7 @@ class ActorMethod(BaseMethod):
         chosen = choose_goals(batch, states.shape[1], self.config.goals)  # B G
         goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
         costs = self.costs_of_pushes(self.imagined(frames, states), goals, len(states)).flatten(0, 2)
-        field = self.world.policy_field(goals).unflatten(0, chosen.shape)
+        field = self.world.policy_field(goals, len(states))
         logits = self.world.logits(field, self.world.locate(states.flatten(0, 1))).flatten(0, 2)
         loss = F.cross_entropy(logits, (-costs / self.config.temperature).softmax(-1))
         agreement = (logits.argmax(-1) == costs.argmin(-1)).float().mean()
@@ -105,7 +106,7 @@ class ActorMethod(BaseMethod):
     ) -> Float[Tensor, "B G S P"]:
         """Return for each push the lowest cost over its lengths: its steps, and the critic's value of where it ends."""
         critic = self.config.critic
-        field = self.world.value_field(goals).unflatten(0, (episodes, -1))
+        field = self.world.value_field(goals, episodes)
         values = self.world.values(field, ends).unflatten(2, (-1, critic.directions, len(critic.lengths)))
         return (values + values.new_tensor(critic.lengths)).amin(-1)
 

@@ -23,7 +23,7 @@ from openjepa.nn.directions import directions
 from openjepa.nn.ema import update_ema
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
-from openjepa.nn.value_iteration import FieldReader, ValueIteration
+from openjepa.nn.value_iteration import FieldReader, GoalField, ValueIteration
 from openjepa.nn.world import LocatedWorld, encode_steps
 
 
@@ -33,8 +33,8 @@ class Critic(MethodConfig):
 
     V(s, g) ← min over directions d and lengths n of n + V_ema(state after n pushes in direction d, g);  V(g, g) = 0
 
-    Values start high and come down: those above `far` count the longest pushes alone, since many short ones add up the
-    errors of V, by which values leak through walls.
+    Values start high and come down. At first those above `far` leave out the shortest pushes: a minimum over many
+    values is too low by their errors, and where a step costs less than that, values leak through walls.
     Source: LeCun 2022, section 3.2, for a critic that learns from the memory what a state will cost.
     """
 
@@ -44,6 +44,7 @@ class Critic(MethodConfig):
     push: float = 1.5  # length of an action
     goals: int = 4  # of the states of an episode
     far: float = 7.0  # steps
+    patience: int = 8_000  # samples of the run until which the shortest pushes are left out
     start: float = 40.0  # steps: values come down from there, and none is larger
 
     @property
@@ -81,11 +82,11 @@ class Values(nn.Module):
         self.reader = FieldReader(self.value_iteration.maps, cells, summary, 1)
         nn.init.constant_(self.reader.head[-1].bias, start)  # type: ignore[arg-type]
 
-    def field(self, goal: Float[Tensor, "G N D"], focus: Float[Tensor, "G N"]) -> Float[Tensor, "G N F"]:
-        """Return what `forward` reads, computed once per goal; `focus` says where it is."""
-        return self.reader.field(self.value_iteration(goal, focus))
+    def field(self, goal: Float[Tensor, "R N D"], where: Location, batch: int) -> GoalField:
+        """Return what `forward` reads about R goals, as many for each of a batch of tasks; `where` is the goals'."""
+        return self.reader.field(self.value_iteration(goal, where.focus), where, batch)
 
-    def forward(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R"]:
+    def forward(self, field: GoalField, states: Location) -> Float[Tensor, "B G R"]:
         """Return the steps from R states to G goals of each of B tasks; `states` has B · R rows."""
         return self.reader.read(field, states)[..., 0]
 
@@ -98,9 +99,9 @@ class ValuedWorld(LocatedWorld):
         self.requires_grad_(False)
         self.values = Values(perception.config.dim, perception.cells, self.locator.summary_dim, start)
 
-    def value_field(self, goal: Float[Tensor, "G N D"]) -> Float[Tensor, "G N F"]:
-        """Return what the values of states for these goals are read from, computed once per goal."""
-        return self.values.field(goal, self.locate(goal).focus)
+    def value_field(self, goal: Float[Tensor, "R N D"], batch: int) -> GoalField:
+        """Return what the values of states for these goals are read from, as many goals for each task of a batch."""
+        return self.values.field(goal, self.locate(goal), batch)
 
 
 class CriticMethod(BaseMethod):
@@ -119,24 +120,26 @@ class CriticMethod(BaseMethod):
         states = encode_steps(self.world, self.modality.tokens(frames), frames.shape[1])
         chosen = choose_goals(batch, states.shape[1], self.config.goals)  # B G
         goals = states.gather(1, chosen[..., None, None].expand(-1, -1, *states.shape[2:])).flatten(0, 1)
-        target = self.bound(self.values_after_pushes(self.imagined(frames, states), goals, len(states)), chosen)
-        field = self.world.value_field(goals).unflatten(0, chosen.shape)
-        value = self.world.values(field, self.world.locate(states.flatten(0, 1)))  # B G S
+        target = self.bound(self.values_after_pushes(self.imagined(frames, states), goals, batch.index), chosen)
+        value = self.world.values(
+            self.world.value_field(goals, len(states)), self.world.locate(states.flatten(0, 1))
+        )  # B G S
         error = F.huber_loss(value, target, delta=2.0)
         metrics = {"value": value.mean().detach(), "target": target.mean()}
         return Output(error, metrics, states[:, 0].mean(1))
 
     @torch.no_grad()
     def values_after_pushes(
-        self, ends: Location, goals: Float[Tensor, "BG N D"], episodes: int
+        self, ends: Location, goals: Float[Tensor, "BG N D"], index: Int[Tensor, "B"]
     ) -> Float[Tensor, "B G S"]:
         """Return the lowest cost over all pushes: their steps, and the EMA critic's value of where they end."""
         lengths, directions = self.config.lengths, self.config.directions
-        field = self.target_values.field(goals, self.world.locate(goals).focus).unflatten(0, (episodes, -1))
+        field = self.target_values.field(goals, self.world.locate(goals), len(index))
         values = self.target_values(field, ends).clamp(min=0.0).unflatten(2, (-1, directions, len(lengths)))
         costs = (values + values.new_tensor(lengths)).amin(3)  # B G S L: over directions
-        longest = costs[..., -1]
-        return torch.where(longest > self.config.far, longest, costs.amin(-1))
+        longer = costs[..., 1:].amin(-1)
+        patient = (index < self.config.patience)[:, None, None] & (longer > self.config.far)
+        return torch.where(patient, longer, costs.amin(-1))
 
     def bound(self, target: Float[Tensor, "B G S"], chosen: Int[Tensor, "B G"]) -> Float[Tensor, "B G S"]:
         """Bound targets by the steps that the walk took between two states; 0 at the goal itself."""

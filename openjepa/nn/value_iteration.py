@@ -5,6 +5,8 @@ G goals  B tasks  R states  N cells  D width of a latent  M maps  K moves  F fea
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -58,25 +60,39 @@ def shift_logits(maps: int, moves: int) -> Float[Tensor, "K M 3 3"]:
     return logits
 
 
+class GoalField(NamedTuple):
+    """What is read about goals, computed once for each."""
+
+    maps: Float[Tensor, "B G N F"]
+    summary: Float[Tensor, "B G S"]  # of the goal's latent
+
+
 class FieldReader(nn.Module):
-    """Read something about a state and a goal: from the goal's maps where the state attends, and from its summary."""
+    """Read something about a state and a goal: from the goal's maps where the state attends, and from both summaries.
+
+    Maps are smooth; how far the two summaries are apart tells the last step before the goal.
+    """
 
     def __init__(self, maps: int, cells: tuple[int, int], summary: int, out: int, features: int = 32):
         super().__init__()
         self.cells = cells
         self.features = nn.Conv2d(maps, features, 3, padding=1, padding_mode="replicate")
         self.head = nn.Sequential(
-            nn.Linear(features + summary, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, out)
+            nn.Linear(features + 2 * summary + 1, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, out)
         )
 
-    def field(self, maps: Float[Tensor, "G N M"]) -> Float[Tensor, "G N F"]:
-        """Return what is read, once per goal."""
-        return self.features(maps.mT.unflatten(2, self.cells)).flatten(2).mT
+    def field(self, maps: Float[Tensor, "R N M"], goal: Location, batch: int) -> GoalField:
+        """Return what is read about R goals: those of a batch of tasks, as many for each."""
+        features = self.features(maps.mT.unflatten(2, self.cells)).flatten(2).mT
+        return GoalField(features.unflatten(0, (batch, -1)), goal.summary.unflatten(0, (batch, -1)))
 
-    def read(self, field: Float[Tensor, "B G N F"], states: Location) -> Float[Tensor, "B G R O"]:
+    def read(self, field: GoalField, states: Location) -> Float[Tensor, "B G R O"]:
         """Return the outputs for R states and G goals of each of B tasks; `states` has B · R rows."""
-        batch, goals = field.shape[:2]
+        batch, goals = field.summary.shape[:2]
         focus, summary = (part.unflatten(0, (batch, -1)) for part in (states.focus, states.summary))
-        attended = focus @ field.transpose(1, 2).flatten(2)  # B R G·F
-        attended = attended.unflatten(2, (goals, -1)).transpose(1, 2)  # B G R F
-        return self.head(torch.cat([attended, summary[:, None].expand(-1, goals, -1, -1)], -1))
+        features = focus @ field.maps.transpose(1, 2).flatten(2)  # B R G·F
+        features = features.unflatten(2, (goals, -1)).transpose(1, 2)  # B G R F
+        summary = summary[:, None].expand(-1, goals, -1, -1)
+        difference = summary - field.summary[:, :, None]
+        distance = difference[..., :2].norm(dim=-1, keepdim=True)
+        return self.head(torch.cat([features, summary, difference, distance], -1))

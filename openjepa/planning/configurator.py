@@ -123,4 +123,4 @@ class Configurator:
         if not isinstance(self.world, ActingWorld) or self.pushes is None:
             raise UserError("this run has no policy: train all stages, jepa pretrain world-rooms, or give --mode 2")
         generator = torch.Generator().manual_seed(self.seed + 1)
-        return PolicyActor(self.world, self.world.policy_field(goal)[:, None], self.pushes, generator)
+        return PolicyActor(self.world, self.world.policy_field(goal, len(goal)), self.pushes, generator)

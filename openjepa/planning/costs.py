@@ -57,7 +57,7 @@ def latent_distance(goal: Float[Tensor, "B N D"]) -> StateCost:
 
 def critic_value(world: ValuedWorld, goal: Float[Tensor, "B N D"]) -> StateCost:
     """Return the cost that the critic predicts: steps to the goal."""
-    field = world.value_field(goal)[:, None]
+    field = world.value_field(goal, len(goal))
     return lambda state: world.values(field, world.locate(state))[:, 0]
 
 

@@ -16,7 +16,7 @@ from openjepa.training.stages import Stages
 
 SPREAD = {"steps": 23, "stride": 4, "restart": 2, "episodes": 400}  # 24 observations all over a layout
 
-STEPS = (6000, 600, 2000, 600)  # of the four stages
+STEPS = (6000, 800, 1200, 500)  # of the four stages
 
 DEMO_STEPS = (3000, 500, 800, 300)  # of jepa demo rooms
 
@@ -41,7 +41,7 @@ def rooms_stages(world: str) -> Stages:
     )
     base = Pretrain(data, model, Random(), optim, batch_size=16, steps=STEPS[0], precision="fp32")
     quick = dataclasses.replace(optim, lr=3e-3)
-    slow = dataclasses.replace(optim, lr=1e-3, ema_momentum=0.85, final_ema_momentum=0.85)  # 2e-3: values swing
+    slow = dataclasses.replace(optim, lr=1e-3, ema_momentum=0.95, final_ema_momentum=0.95)  # 2e-3: values swing
     locator = dataclasses.replace(base, method=Locate(model), optim=quick, batch_size=32, steps=STEPS[1])
     valued = dataclasses.replace(base, data=far, method=critic, optim=slow, batch_size=12, steps=STEPS[2])
     acting = dataclasses.replace(base, data=far, method=Actor(critic), optim=optim, batch_size=12, steps=STEPS[3])

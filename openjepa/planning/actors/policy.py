@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.methods.actor import ActingWorld
+from openjepa.nn.value_iteration import GoalField
 from openjepa.planning.actors.decision import Decision, Situation
 
 
@@ -22,7 +23,7 @@ class PolicyActor:
     """
 
     world: ActingWorld
-    field: Float[Tensor, "B 1 N F"]  # of the goal, as the policy reads it
+    field: GoalField  # of the goal, as the policy reads it
     pushes: Float[Tensor, "P A"]
     generator: torch.Generator
     sharpness: float = 2.0
