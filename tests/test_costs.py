@@ -1,11 +1,14 @@
 """Costs of imagined trajectories: weights, zones, limits, and names that do not exist."""
 
+import math
+
 import pytest
 import torch
 
 from openjepa.data.synthetic.rooms import shorten
 from openjepa.nn.world import World
-from openjepa.planning.costs import effort, forbidden, goal_distance, latent_distance, total_cost, weighted
+from openjepa.planning.costs import effort, forbidden, goal_distance, latent_distance, revisits, total_cost, weighted
+from openjepa.planning.memory import Memory
 
 SUMMARY, ACTION = (torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
 
@@ -52,3 +55,14 @@ def test_actions_beyond_the_limit_cost_as_much_as_shortened_ones():
     cost = total_cost(Adding(), torch.zeros(1, 1, 2), goal, effort, shorten)
     long, limited, free = (torch.tensor([[[[length, 0.0]]]]) for length in (7.0, 1.5, 1.0))
     assert torch.equal(cost(long), cost(limited)) and not torch.equal(cost(long), cost(free))
+
+
+def test_states_that_the_memory_holds_cost_more_the_more_often_and_the_nearer():
+    memory = Memory()
+    cost = revisits(memory, radius=0.5)
+    summary, action = torch.tensor([[[0.0, 0.0], [0.4, 0.0], [5.0, 0.0]]]), torch.zeros(1, 3, 2)
+    assert cost(summary, action).tolist() == [[0.0, 0.0, 0.0]]
+    for time in range(2):
+        memory.write(float(time), torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1))
+    here, near, far = cost(summary, action)[0].tolist()
+    assert here == pytest.approx(2.0) and near == pytest.approx(2 * math.exp(-0.32)) and far < 1e-6

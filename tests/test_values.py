@@ -23,9 +23,10 @@ CRITIC = Critic(WorldModel(ConvNetConfig(hidden=8, depth=1)), directions=4, leng
 @pytest.fixture(scope="module")
 def critic():
     """Build a critic whose dynamics and values differ from state to state."""
-    method = CRITIC.build(DATA, 0)
-    nn.init.normal_(method.world.dynamics.out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
-    nn.init.normal_(method.target_values.reader.head[-1].weight, std=30.0)  # type: ignore[arg-type]
+    method, generator = CRITIC.build(DATA, 0), torch.Generator().manual_seed(0)
+    nn.init.normal_(method.world.dynamics.out.weight, std=0.1, generator=generator)  # type: ignore[union-attr, arg-type]
+    for layer in (0, 2, 4):
+        nn.init.normal_(method.target_values.reader.head[layer].weight, std=1.0, generator=generator)  # type: ignore[arg-type]
     return method
 
 

@@ -20,7 +20,16 @@ from openjepa.planning.actors.decision import Actor
 from openjepa.planning.actors.planning import PlanningActor
 from openjepa.planning.actors.policy import PolicyActor
 from openjepa.planning.agent import Agent
-from openjepa.planning.costs import Limit, StateCost, StepCost, critic_value, latent_distance, total_cost, weighted
+from openjepa.planning.costs import (
+    Limit,
+    StateCost,
+    StepCost,
+    critic_value,
+    latent_distance,
+    revisits,
+    total_cost,
+    weighted,
+)
 from openjepa.planning.memory import Memory
 from openjepa.planning.perception import Perception
 from openjepa.planning.planners.cem import cem
@@ -29,6 +38,8 @@ from openjepa.planning.planners.mppi import mppi
 from openjepa.planning.planners.plan import Planner
 
 Mode = Literal["1", "2", "adaptive"]
+
+REVISITS = 0.1
 
 BUDGET = 288  # imagined steps for each action that plans in full
 
@@ -39,7 +50,7 @@ class Task:
 
     goal: UInt8[Tensor, "B C H W"]  # what is seen at the goal
     costs: Mapping[str, float] = field(default_factory=dict)  # weights of the intrinsic costs on the way
-    budget: int = BUDGET  # imagined steps for each action
+    budget: int = BUDGET  # imagined steps for each action, on the average of an episode
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class AgentSettings:
     samples: int = 48  # plans that are tried in each iteration
     iterations: int = 3
     critic: bool = True  # judge states by the critic; otherwise by the distance of latents
+    revisits: float = REVISITS  # steps that an imagined state costs for each earlier visit
 
 
 def configure(task: Task) -> AgentSettings:
@@ -86,18 +98,18 @@ class Configurator:
     costs: Mapping[str, StepCost] = field(default_factory=dict)  # intrinsic costs by name
     seed: int = 0
 
-    def __call__(self, task: Task, settings: AgentSettings | None = None) -> Agent:
+    def __call__(self, task: Task, settings: AgentSettings | None = None, memory: Memory | None = None) -> Agent:
         """Return an agent with the settings that `configure` chooses, unless some are given."""
-        settings = settings or configure(task)
+        settings, memory = settings or configure(task), memory or Memory()
         perception = Perception(self.world, self.modality)
         goal = perception(task.goal)
         cost = self.state_cost(goal, settings)
-        planning = self.planning_actor(cost, task, settings)
+        planning = self.planning_actor(cost, task, settings, memory)
         actor: Actor = planning
         if settings.mode != "2":
             policy = self.policy_actor(goal)
             actor = policy if settings.mode == "1" else AdaptiveActor(policy, planning)
-        return Agent(perception, self.world, cost, actor, Memory())
+        return Agent(perception, self.world, cost, actor, memory)
 
     def state_cost(self, goal: Tensor, settings: AgentSettings) -> StateCost:
         """Return the critic's value, or the distance of latents."""
@@ -107,9 +119,10 @@ class Configurator:
             raise UserError("this run has no critic: train all stages, jepa pretrain world-rooms, or give --no-critic")
         return critic_value(self.world, goal)
 
-    def planning_actor(self, cost: StateCost, task: Task, settings: AgentSettings) -> PlanningActor:
+    def planning_actor(self, cost: StateCost, task: Task, settings: AgentSettings, memory: Memory) -> PlanningActor:
         """Return the actor of mode 2."""
-        intrinsic = weighted(self.costs, task.costs)
+        costs = {**self.costs, "revisits": revisits(memory)}
+        intrinsic = weighted(costs, {"revisits": settings.revisits, **task.costs})
 
         def cost_from(state: Tensor) -> Callable[[Tensor], Tensor]:
             return total_cost(self.world, state, cost, intrinsic, self.limit)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from openjepa.methods.critic import ValuedWorld
 from openjepa.nn.world import World
+from openjepa.planning.memory import Memory
 from openjepa.planning.planners.plan import Cost
 
 StepCost = Callable[[Float[Tensor, "B S K"], Float[Tensor, "B S A"]], Float[Tensor, "B S"]]  # of one imagined step
@@ -35,6 +36,21 @@ def goal_distance(goal: Float[Tensor, "B K"]) -> StepCost:
 def forbidden(inside: Callable[[Float[Tensor, "B S K"]], Float[Tensor, "B S"]]) -> StepCost:
     """Return the cost of being in a zone: `inside` is 1 there and 0 elsewhere, or anything between."""
     return lambda summary, action: inside(summary)
+
+
+def revisits(memory: Memory, radius: float = 0.5) -> StepCost:
+    """Return the cost of being where the memory was: the number of records nearby, those within `radius` cells.
+
+    It drives an agent out of a corner where the critic's errors would keep it.
+    """
+
+    def cost(summary: Float[Tensor, "B S K"], action: Float[Tensor, "B S A"]) -> Float[Tensor, "B S"]:
+        if not memory.rows:
+            return summary.new_zeros(summary.shape[:2])
+        apart = torch.cdist(summary[..., :2], memory.read().state[..., :2])  # B S T
+        return (-(apart / radius).square() / 2).exp().sum(-1)
+
+    return cost
 
 
 def weighted(costs: Mapping[str, StepCost], weights: Mapping[str, float]) -> StepCost | None:

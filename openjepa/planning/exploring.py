@@ -42,8 +42,8 @@ class ExploringAgent:
     def configure(self, walls: UInt8[Tensor, "B Y X"]) -> Agent:
         """Return an agent for the goal among these walls that keeps the plan and the memory of the last one."""
         task = Task(torch.stack([self.goal[:, 0], walls], 1))
-        agent = self.configurator(task, self.settings)
-        agent.memory, agent.imagined_steps = self.memory, self.imagined_steps
+        agent = self.configurator(task, self.settings, self.memory)
+        agent.imagined_steps = self.imagined_steps
         before = self.agent and self.agent.actor
         if isinstance(before, PlanningActor) and isinstance(agent.actor, PlanningActor):
             agent.actor.plan, agent.actor.step, agent.actor.generator = before.plan, before.step, before.generator

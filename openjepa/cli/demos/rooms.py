@@ -46,8 +46,8 @@ def demo_stages(settings: Demo) -> tuple[Any, ...]:
     """Return the stages of world-rooms with fewer steps, shortened further if a budget is given."""
     shared = {"seed": settings.seed, "resume": "if-any", "report": False, "out": settings.out / "run"}
     stages = [
-        dataclasses.replace(stage, steps=max(1, round(settings.epochs * steps)), **shared)
-        for stage, steps in zip(rooms_stages(WORLD).runs, DEMO_STEPS, strict=True)
+        dataclasses.replace(stage, steps=max(1, round(settings.epochs * stage.steps)), **shared)
+        for stage in rooms_stages(WORLD, DEMO_STEPS).runs
     ]
     if not settings.budget:
         return tuple(stages)
