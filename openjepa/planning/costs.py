@@ -47,8 +47,8 @@ def revisits(memory: Memory, radius: float = 0.5) -> StepCost:
     def cost(summary: Float[Tensor, "B S K"], action: Float[Tensor, "B S A"]) -> Float[Tensor, "B S"]:
         if not memory.rows:
             return summary.new_zeros(summary.shape[:2])
-        apart = torch.cdist(summary[..., :2], memory.read().state[..., :2])  # B S T
-        return (-(apart / radius).square() / 2).exp().sum(-1)
+        distance = torch.cdist(summary[..., :2], memory.read().state[..., :2])  # B S T
+        return (-(distance / radius).square() / 2).exp().sum(-1)
 
     return cost
 

@@ -32,7 +32,7 @@ TIMED_STEPS = 40  # of one task
 
 ZONE_WEIGHT = 20.0  # steps that a step inside a zone costs
 
-CHUNK = 25  # tasks that are acted in at once: all go on until the last one has ended
+CHUNK = 10  # tasks that are acted in at once: all go on until the last one has ended
 
 
 class Scene(NamedTuple):

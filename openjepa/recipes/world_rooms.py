@@ -20,7 +20,7 @@ STEPS = (9000, 800, 1200, 500)  # of the four stages
 
 BATCH, RAMP = 16, 4.8  # samples of a batch; the weight of prediction grows for a fifth of the first stage
 
-DEMO_STEPS = (3000, 500, 800, 300)  # of jepa demo rooms
+DEMO_STEPS = (2500, 500, 1100, 400)  # of jepa demo rooms
 
 
 def world_rooms() -> Stages:

@@ -12,11 +12,10 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
 from openjepa.cli.show import write_figures
 from openjepa.core.types import Score
-from openjepa.planning.comparison import compare_actors
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.envs.rooms import draw_tasks
-from openjepa.planning.settings import Diagnose
-from openjepa.planning.success import Row, run_baselines
+from openjepa.planning.settings import Diagnose, Mode
+from openjepa.planning.success import Row, run_agent, run_baselines
 from openjepa.planning.systems import load_room_system
 from openjepa.recipes.world_rooms import DEMO_STEPS, rooms_stages
 from openjepa.training.budget import limit_to_budget
@@ -29,6 +28,10 @@ DEFAULTS: dict[str, Any] = {"test": 100, "epochs": 1.0}
 
 WORLD = "two-rooms"
 
+MODES: dict[str, Mode] = {"mode 1": "1", "adaptive": "adaptive", "mode 2, mppi": "2"}
+
+FEW = 25  # tasks of the actor that fails most of them, which takes the longest
+
 
 def rooms(settings: Demo) -> list[Score]:
     """Return the success of agents and baselines on tasks in layouts that never occur in training."""
@@ -37,7 +40,12 @@ def rooms(settings: Demo) -> list[Score]:
     diagnose(Diagnose(run=str(folder), episodes=25, out=settings.out / "diagnosis.json"))
     system = load_room_system(str(folder))
     tasks = draw_tasks(WORLD, settings.test, settings.seed)
-    rows = run_baselines(tasks, settings.seed) + compare_actors(system, tasks, AgentSettings(), settings.seed)
+    rows = run_baselines(tasks, settings.seed)
+    flat = AgentSettings(critic=False)
+    first = tasks.select(slice(FEW))
+    rows.append(run_agent(f"mode 2, flat cost, {FEW} tasks", system, first, flat, settings.seed))
+    for name, mode in MODES.items():
+        rows.append(run_agent(name, system, tasks, AgentSettings(mode=mode), settings.seed))
     print_rows(rows, describe_split(settings))
     return [to_score(row) for row in rows]
 
