@@ -25,7 +25,7 @@ lint: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,parquet,search,show,explore,slurm,tiff,heif,video]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,parquet,search,show,explore,slurm,tiff,heif,video,control]'
 	touch .venv/ready
 
 clean:

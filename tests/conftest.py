@@ -110,6 +110,19 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rooms_run(tmp_path_factory) -> Path:
+    """Train two steps of each stage of a tiny world of rooms, and return the folder."""
+    from openjepa.training.stages import run_stages
+    from tests.worlds import tiny_rooms
+
+    out = tmp_path_factory.mktemp("rooms") / "run"
+    with pytest.MonkeyPatch.context() as patch:  # the fixtures of a single test come later
+        small(patch.setattr)
+        run_stages(tiny_rooms(), out, runs.pretrain)
+    return out
+
+
+@pytest.fixture(scope="session")
 def jepa_data() -> Callable[[str], Path]:
     """Return a function that gives a folder of real data by name, such as "series", or skips the test without it."""
 

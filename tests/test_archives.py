@@ -35,7 +35,7 @@ from openjepa.evaluation.labeled import split_labeled
 from openjepa.evaluation.settings import LabeledData
 from openjepa.modalities.image import Image
 from openjepa.training.checkpoint import load_newest
-from tests.conftest import MODALITIES, replace
+from tests.conftest import MODALITIES, replace, slow
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes, **changes) -> None:
@@ -159,7 +159,8 @@ def test_an_interrupted_shards_command_resumes(photos_folder, tmp_path, monkeypa
     assert not list(whole.glob(".*.tar.[0-9]*"))
 
 
-def test_shards_killed_at_any_time_are_complete_or_absent(photos_folder, tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=slow)])
+def test_shards_killed_at_any_time_are_complete_or_absent(kills, photos_folder, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -171,7 +172,7 @@ def test_shards_killed_at_any_time_are_complete_or_absent(photos_folder, tmp_pat
         "2",
     ]
     expected = make_shards(Shards(str(photos_folder), tmp_path / "whole" / "shards", samples=2, workers=1))
-    for _ in range(2):
+    for _ in range(kills):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

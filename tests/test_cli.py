@@ -61,7 +61,7 @@ def test_help_shows_the_commands_in_groups(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     headings = [line for line in lines if re.fullmatch(r"\w+:", line)]
-    assert headings == ["Train:", "Measure:", "Look:", "Search:", "Exchange:"]
+    assert headings == ["Train:", "Measure:", "Look:", "Act:", "Search:", "Exchange:"]
     listed = [line.split()[1] for line in lines if line.startswith("  jepa ")]
     assert listed == command_line.NAMES and len(listed) == len(set(listed))
     assert lines[lines.index("Train:") + 1].startswith("  jepa pretrain [RECIPE]")

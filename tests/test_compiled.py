@@ -20,6 +20,7 @@ MASKS = {
     "released": {"min_keep": 2},
 }
 STRATEGIES = {"random": "random", "released": "official"}
+LONG = ("many blocks", "blocks twice")  # more shapes to compile; left to make test-all
 
 
 def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:
@@ -98,7 +99,9 @@ def ran(*words: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize(
+    "masks", [pytest.param(each, marks=[pytest.mark.slow] if each in LONG else []) for each in MASKS]
+)
 def test_compiled_blocks_take_the_same_steps_and_none_is_compiled_later(masks, photos):
     ran(masks, "2" if masks == "random" else "1", "eager", str(photos))
 

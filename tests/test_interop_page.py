@@ -62,6 +62,15 @@ def test_the_page_has_all_blocks():
     assert kinds.count("bash") == 3 and kinds.count("python") >= 5
 
 
+def test_the_first_block_of_python_runs(workshop):
+    text = next(text for kind, text in blocks() if kind == "python")
+    variables: dict = {}
+    exec(compile(text, "docs/interop.md", "exec"), variables)
+    check_shapes(text, variables)
+    assert variables["error"] >= 0
+
+
+@pytest.mark.slow
 def test_every_block_of_the_page_runs(workshop):
     pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
     pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")

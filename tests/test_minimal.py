@@ -6,16 +6,21 @@ import torch
 
 from minimal import ijepa as plain
 from minimal import vjepa as plain_video
+from minimal import world_model as plain_world
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Layout, Masks
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.official import Official
 from openjepa.masking.tube import Tube
 from openjepa.methods.jepa import JEPA
+from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.image import Image
+from openjepa.modalities.trajectory import Trajectory
 from openjepa.modalities.video import Video
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
+from openjepa.planning.costs import latent_distance, total_cost
+from openjepa.planning.planners import mppi as planner
 from openjepa.training.optim import Optim, build_optimizer, clip_gradients, set_hyperparameters, step_if_finite
 
 NAMES = {"mlp.": "", "attn.": "", "patch_embed.proj": "patch_embed", "context_encoder": "encoder"}
@@ -99,3 +104,53 @@ def test_minimal_masks_hide_the_same_cells_at_all_times_and_touch_every_edge():
         assert (cells == cells[0]).all()
         seen |= cells[0]
     assert seen.all()
+
+
+def minimal_world_name(name: str) -> str:
+    """Return the name of a weight in minimal/world_model.py."""
+    name = name.removeprefix("world.").replace("perception.", "encoder.")
+    return name.replace("patch_embed.proj", "patch_embed")
+
+
+def build_both_worlds() -> tuple[torch.nn.Module, plain_world.WorldModel, Trajectory]:
+    """Return the package's world model and the minimal one with the same weights."""
+    data = Trajectory(steps=4)
+    ours = WorldModel(ramp=0).build(data)
+    torch.nn.init.normal_(ours.world.dynamics.out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    reference = plain_world.WorldModel(2, 3, 11, 2)
+    reference.load_state_dict({minimal_world_name(name): value for name, value in ours.state_dict().items()})
+    return ours, reference, data
+
+
+def test_five_steps_give_the_same_losses_as_minimal_world_model():
+    ours, reference, data = build_both_worlds()
+    optimizers = [torch.optim.AdamW(each.parameters(), lr=2e-3) for each in (ours, reference)]
+    scale = torch.tensor(data.scale)[:, None, None] * 255
+    for step in range(5):
+        index = torch.arange(8) + 8 * step
+        walks = data.synthetic(64, 0).read(index, None)
+        assert walks.conditions is not None
+        loss = ours(Batch(walks.views, index, conditions=walks.conditions), None).loss
+        expected = reference.loss(walks.views[0].float() / scale, walks.conditions)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5), f"step {step}"
+        for each, optimizer in zip((loss, expected), optimizers, strict=True):
+            optimizer.zero_grad()
+            each.backward()
+            optimizer.step()
+
+
+def test_plans_are_those_of_minimal_world_model(monkeypatch):
+    ours, reference, data = build_both_worlds()
+    generator = torch.Generator().manual_seed(0)
+    frames = data.synthetic(8, 0).read(torch.arange(2), None).views[0]
+    with torch.no_grad():
+        states = ours.encode(ours.world, frames)  # type: ignore[operator]
+    noises = [torch.randn(2, 16, 5, 2, generator=generator) for _ in range(3)]
+    left = iter(noises)
+    monkeypatch.setattr(planner, "sample_around", lambda mean, *_: mean[:, None] + next(left))
+    cost = total_cost(ours.world, states[:, 0], latent_distance(states[:, 4]))  # type: ignore[arg-type]
+    with torch.no_grad():
+        plan = planner.mppi(cost, torch.zeros(2, 5, 2), generator, iterations=3, temperature=0.01)
+    expected = plain_world.mppi(reference, states[:, 0], states[:, 4], torch.zeros(2, 5, 2), noises, 0.01)
+    assert expected.norm() > 0.1
+    torch.testing.assert_close(plan.actions, expected, rtol=1e-4, atol=1e-5)

@@ -8,10 +8,12 @@ from openjepa.planning.memory import Memory
 from openjepa.planning.planners.cem import cem
 from openjepa.planning.planners.gradient import gradient
 from openjepa.planning.planners.mppi import mppi
-from openjepa.planning.planners.plan import shift_plan
+from openjepa.planning.planners.plan import SHARED, sample_around, shift_plan
 
 PLANNERS = {
-    "cem": lambda cost, start, generator: cem(cost, start, generator, samples=256, iterations=30, elites=16),
+    "cem": lambda cost, start, generator: cem(
+        cost, start, generator, samples=512, iterations=40, elites=16, std=3.0
+    ),
     "mppi": lambda cost, start, generator: mppi(
         cost, start, generator, samples=512, iterations=60, std=0.3, temperature=0.05
     ),
@@ -73,6 +75,16 @@ def test_of_several_starts_the_gradient_planner_returns_the_one_that_ends_lowest
     plan = gradient(cost, torch.zeros(20, 1, 1), torch.Generator().manual_seed(0), samples=16)
     assert (plan.candidates > 0.5).any() and (plan.actions < -0.5).all()
     torch.testing.assert_close(cost(plan.actions[:, None])[:, 0], plan.costs.amin(1))
+
+
+def test_noise_has_the_stated_variance_and_its_steps_share_a_part_of_it():
+    mean, std = torch.full((1, 3, 2), 5.0), torch.tensor([0.5, 2.0]).expand(1, 3, 2)
+    samples = sample_around(mean, std, 20_000, torch.Generator().manual_seed(0))[0]
+    assert torch.equal(samples[0], mean[0])  # the first sequence has no noise
+    values = samples[1:].flatten(1)  # step 1 of both parts of the action, then step 2
+    torch.testing.assert_close(values.std(0), std.flatten(), rtol=0.03, atol=0)
+    same_part = torch.eye(2).repeat(3, 3) * SHARED
+    torch.testing.assert_close(values.T.corrcoef(), same_part.fill_diagonal_(1.0), rtol=0, atol=0.03)
 
 
 def test_directions_are_evenly_spread_and_of_equal_length():

@@ -51,6 +51,7 @@ def start(arguments: list[str], ranks: int) -> list[Ready]:
     return [Ready(COMMAND, *arguments, env=each) for each in rank_environments(ranks)]
 
 
+@pytest.mark.slow  # the next test trains plug-ins on two ranks, too
 def test_a_run_of_plug_ins_on_two_ranks_with_loader_processes_is_killed_and_resumes_exactly(tmp_path):
     """Each rank has a loader process; the run that it is compared with has none."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -12,6 +12,7 @@ import pytest
 
 from openjepa.cli.main import main
 from openjepa.data.synthetic.moving_scenes import write_clips
+from tests.conftest import slow
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = [README, *sorted((README.parent / "docs" / "modalities").glob("*.md"))]
@@ -21,7 +22,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "printed"), [("README", "[4, 192]"), ("video", "[4, 128]")])
+@pytest.mark.parametrize(("page", "printed"), [("README", "[4, 192]"), pytest.param("video", "[4, 128]", marks=slow)])
 def test_the_python_block_runs(page, printed, photos, tmp_path):
     (tmp_path / "photos").symlink_to(photos)
     write_clips(tmp_path / "clips", 16, 8, 32, seed=0)
@@ -37,7 +38,7 @@ def test_the_python_block_is_short():
     assert len(blocks("python")[0].strip().splitlines()) <= 12
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, README.parent / "docs" / "interop.md"], ids=lambda page: page.stem)
 def test_every_verb_and_flag_of_the_commands_exists(page):
     from openjepa.cli.main import NAMES
 

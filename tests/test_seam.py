@@ -34,7 +34,7 @@ TINY = Path(__file__).with_name("tiny")
 PLUGINS = [
     str(TINY / f"{name}.py")
     for name in (
-        "points", "nearest", "ring", "volume", "trajectory", "two_sensors", "shifted",
+        "points", "nearest", "ring", "volume", "rollout", "two_sensors", "shifted",
         "two_streams", "from_teacher", "two_levels", "world", "undo", "centroid", "kinds", "tiny_recipes",
     )
 ]  # fmt: skip
@@ -66,8 +66,8 @@ CASES = {
     "graph, mae": case("ring", METHODS["mae"]),
     "volume, jepa": case("volume", METHODS["averaged"]),
     "volume, two levels": case("volume", tiny("method", "two-levels")),
-    "trajectory, jepa": case("trajectory", METHODS["averaged"]),
-    "trajectory, world model": case("trajectory", tiny("method", "world")),
+    "rollout, jepa": case("rollout", METHODS["averaged"]),
+    "rollout, world model": case("rollout", tiny("method", "world")),
     "crop with conditions": case("shifted", tiny("method", "undo")),
     "two streams": case(
         "shifted", tiny("method", "two-streams"),
@@ -129,7 +129,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(name, teacher):
         torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("modality", ["points", "ring", "volume", "trajectory"])
+@pytest.mark.parametrize("modality", ["points", "ring", "volume", "rollout"])
 def test_context_features_do_not_depend_on_hidden_tokens(modality):
     """Also those of a tokenizer that mixes neighbors: it sees hidden ones as padding."""
     masks = tiny("masks", "nearest") if modality == "points" else Random(0.5)

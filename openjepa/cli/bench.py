@@ -86,6 +86,12 @@ def print_bench(result: dict[str, Any], workers: int, plural: str) -> None:
         )
     else:
         info("reached    unknown: this method does not count its FLOPs")
+    if imagination := result.get("imagination"):
+        reached = imagination["flops"] * imagination["steps_per_second"]
+        info(
+            f"imagines   {imagination['steps_per_second']:,.0f} steps/s: {reached / 1e9:,.1f} GFLOP/s, "
+            f"{reached / machine['matrices']:.0%} of the matmul rate"
+        )
     rows = []
     for name, seconds in result["seconds"].items():
         loading = "in parallel" if workers else "before the step"

@@ -18,6 +18,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json, write_text
 from openjepa.core.types import Score
 from openjepa.evaluation.scores import describe_scores, print_scores, write_scores
+from openjepa.planning.systems import last_stage
 from openjepa.viz.report import write_report_at_end
 
 
@@ -37,8 +38,9 @@ def demo(settings: Demo) -> list[Score]:
     info(f"written    {file}")
     draw_safely("the figure", lambda: module.draw(settings))
     origin = {"command": command_line(settings), "split": module.describe_split(settings)}
-    write_scores(settings.out / "run" / "probes" / f"demo-{settings.name}.json", scores, about | origin)
-    write_report_at_end(settings.out / "run")
+    run_folder = last_stage(settings.out / "run")
+    write_scores(run_folder / "probes" / f"demo-{settings.name}.json", scores, about | origin)
+    write_report_at_end(run_folder)
     return scores
 
 

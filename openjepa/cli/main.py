@@ -20,6 +20,7 @@ COMMANDS = {
     "Train": {
         "pretrain": ("[RECIPE] --data.root FOLDER --out RUN", "train an encoder on unlabeled images, clips or signals"),
         "demo": ("[DEMO]", "render scenes, train on them and measure the encoder, in minutes"),
+        "collect": ("ENV --episodes 100 --out FOLDER", "record episodes of an environment, for world models"),
         "doctor": ("FOLDER", "check images or clips before training on them"),
         "labels": ("FOLDER", "describe labeled data: classes, splits, what is left out"),
         "shards": ("FOLDER OUT", "pack a folder into tar shards; every command reads them"),
@@ -39,6 +40,10 @@ COMMANDS = {
         "report": ("RUN …", "one page about a run, or several side by side"),
         "explore": ("RUN FILES", "an interactive page: click patches, hide regions, see neighbors"),
         "decoder": ("train|sample|measure …", "train a decoder on frozen features and draw what they contain"),
+    },
+    "Act": {
+        "plan": ("RUN --mode 2", "let an agent act by planning, beside baselines; rooms or gymnasium"),
+        "diagnose": ("RUN", "which module of an agent fails: porous walls, dynamics, critic"),
     },
     "Search": {
         "embed": ("RUN FOLDER --out photos.safetensors", "write a row of features for every file"),

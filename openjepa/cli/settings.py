@@ -12,21 +12,12 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from openjepa.core.arguments import (
-    Exported,
-    Features,
-    Folder,
-    Folders,
-    Images,
-    Repository,
-    Run,
-    Runs,
-    Source,
-)
+from openjepa.core.arguments import Exported, Features, Folder, Folders, Images, Repository, Run, Runs, Source
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Labels, Shards
 from openjepa.evaluation.settings import Horizon, ProbeSettings, Search, Surprise
+from openjepa.planning.settings import Collect, Diagnose, Plan
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
 
@@ -275,6 +266,7 @@ class Push:
 
 
 SETTINGS: dict[str, type] = {
+    "collect": Collect,
     "demo": Demo,
     "doctor": Doctor,
     "labels": Labels,
@@ -291,6 +283,8 @@ SETTINGS: dict[str, type] = {
     "cluster": Cluster,
     "surprise": Surprise,
     "horizon": Horizon,
+    "plan": Plan,
+    "diagnose": Diagnose,
     "export": Export,
     "convert": Convert,
     "push": Push,

@@ -19,11 +19,13 @@ from openjepa.viz.features import show_features
 from openjepa.viz.html import write_figures_page
 from openjepa.viz.inputs import load_encoder, output_file
 from openjepa.viz.masks import show_masks
+from openjepa.viz.plans import show_plan
 from openjepa.viz.predictions import show_prediction
-from openjepa.viz.settings import FIGURE_OPTIONS, FigureOptions
+from openjepa.viz.settings import FIGURE_OPTIONS, FigureOptions, WorldOptions
 from openjepa.viz.similarity import show_similarity
 from openjepa.viz.spectrum import show_spectrum
 from openjepa.viz.track import show_track
+from openjepa.viz.values import show_value
 
 FIGURES: dict[str, Callable[[Any], list[CaptionedFigure]]] = {
     "masks": show_masks,
@@ -34,6 +36,8 @@ FIGURES: dict[str, Callable[[Any], list[CaptionedFigure]]] = {
     "map": show_map,
     "curves": show_curves,
     "spectrum": show_spectrum,
+    "plan": show_plan,
+    "value": show_value,
 }
 
 
@@ -71,14 +75,14 @@ def left_out(name: str, reason: str) -> None:
 
 def first_output(settings: Any, name: str) -> Path:
     """Return the path of the first figure."""
-    if isinstance(settings, FigureOptions):
+    if isinstance(settings, FigureOptions | WorldOptions):
         return output_file(settings, name)
     return output_file(FigureOptions(run=settings.runs[0] if settings.runs else "", out=settings.out), name)
 
 
 def run_folder_of(settings: Any) -> str:
     """Return the run folder, or all folders if there are several."""
-    return settings.run if isinstance(settings, FigureOptions) else " ".join(settings.runs)
+    return settings.run if isinstance(settings, FigureOptions | WorldOptions) else " ".join(settings.runs)
 
 
 def write_figures(figures: Sequence[CaptionedFigure], out: Path, page: bool, title: str) -> list[Path]:

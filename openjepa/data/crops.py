@@ -89,6 +89,14 @@ def resample(images: Real[Tensor, "B C H W"], crop: Crops, size: tuple[int, int]
     return views.view(batch, size[0], channels, size[1]).transpose(1, 2).contiguous()
 
 
+def resize(images: Real[Tensor, "B C H W"], size: tuple[int, int]) -> Real[Tensor, "B C h w"]:
+    """Resize whole images to `size`, whatever their aspect ratio."""
+    if images.shape[2:] == size:
+        return images
+    height, width = (torch.full((len(images),), float(side)) for side in images.shape[2:])
+    return resample(images, center_crops(size, height, width, "squash"), size)
+
+
 def triangle_weights(
     start: Float[Tensor, "B"], length: Float[Tensor, "B"], out: int, size: int
 ) -> Float[Tensor, "B out size"]:

@@ -179,7 +179,7 @@ def files_under(
         raise UserError(f"{root} is compressed, so single {kind}s cannot be read from it: decompress it to a .tar file")
     if not path.exists():
         raise UserError(f"{root} does not exist: check the path")
+    article = "an" if kind[0] in "aeiou" else "a"
     raise UserError(
-        f"{root} is not a folder, {'an' if kind == 'image' else 'a'} {kind}, a .tar or .parquet file, or a .txt file "
-        "of paths: check the path"
+        f"{root} is not a folder, {article} {kind}, a .tar or .parquet file, or a .txt file of paths: check the path"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ class Outcome(NamedTuple):
 
     success: Bool[Tensor, "B"]
     steps: Int[Tensor, "B"]  # until the goal was reached; MAX_STEPS where it was not
-    path: Float[Tensor, "B T+1 2"]
+    path: Float[Tensor, "B T+1 2"]  # stays at its last position after the end
     seconds: float  # that acting took, for all tasks and steps together
 
 
@@ -39,6 +39,16 @@ def run_episodes(env: RoomEnv, act: Act, max_steps: int = MAX_STEPS) -> Outcome:
         if env.reached().all():
             break
     return Outcome(env.reached(), steps, torch.stack(path, 1), seconds)
+
+
+def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcomes of several groups of tasks as one."""
+    longest = max(each.path.shape[1] for each in outcomes)
+    paths = [
+        torch.cat([each.path, each.path[:, -1:].expand(-1, longest - each.path.shape[1], -1)], 1) for each in outcomes
+    ]
+    success, steps = (torch.cat([getattr(each, name) for each in outcomes]) for name in ("success", "steps"))
+    return Outcome(success, steps, torch.cat(paths), sum(each.seconds for each in outcomes))
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from openjepa.interop.adapters import load_any
 from openjepa.interop.inputs import replace_root
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.training.config import is_run_folder, load_config
-from openjepa.viz.settings import FigureOptions
+from openjepa.viz.settings import FigureOptions, WorldOptions
 
 MAX_SHOWN = 64  # images in one figure
 
@@ -215,7 +215,7 @@ def load_encoder(settings: FigureOptions) -> PretrainedEncoder:
     return encoder
 
 
-def output_file(settings: FigureOptions, name: str) -> Path:
+def output_file(settings: FigureOptions | WorldOptions, name: str) -> Path:
     """Return the path of a figure. Raises UserError, before drawing, if it is not a PNG or cannot be written."""
     if settings.out and settings.out.suffix != ".png":
         raise UserError(f"--out must end in .png, got {settings.out}: try --out {settings.out.with_suffix('.png')}")

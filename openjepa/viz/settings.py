@@ -8,6 +8,7 @@ from typing import Literal
 
 from openjepa.core.arguments import Images, Run, Runs
 from openjepa.core.options import Box, EvalCrop
+from openjepa.planning.settings import RoomWorld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,30 @@ class SpectrumOptions(FigureOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorldOptions:
+    """Settings that the figures of world models share."""
+
+    run: Run  # folder of a run of jepa pretrain world-rooms
+    env: RoomWorld | None = None  # default: the world that the run was trained in
+    count: int = 3  # tasks to draw
+    seed: int = 0  # of the tasks
+    out: Path | None = None  # .png file to write, with a page of the same name; by default RUN/figures/NAME.png
+    page: bool = True  # also write an HTML page
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(WorldOptions):
+    """Draw how an agent plans: candidates, what it imagines beside what happens, and episodes in motion."""
+
+    task: int = 0  # whose plans are drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueOptions(WorldOptions):
+    """Draw how far each position is from a goal: by latents, by the critic, and along the shortest way."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explore:
     """Serve a page on this machine: click a patch, drag a box to hide it, upload an image, browse the map."""
 
@@ -117,4 +142,6 @@ FIGURE_OPTIONS: dict[str, type] = {
     "map": MapOptions,
     "curves": CurvesOptions,
     "spectrum": SpectrumOptions,
+    "plan": PlanOptions,
+    "value": ValueOptions,
 }

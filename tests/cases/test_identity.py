@@ -52,8 +52,20 @@ def clip(seed: int) -> bytes:
     return stream.getvalue()
 
 
+def episode(seed: int) -> bytes:
+    stream = io.BytesIO()
+    rng = np.random.default_rng(seed)
+    np.savez(stream, states=rng.normal(size=(12, 3)).astype(np.float32), actions=rng.normal(size=(11, 1)))
+    return stream.getvalue()
+
+
 # how files of a modality end and what they hold
-CONTENTS = {"image": (".bmp", picture), "series": (".npy", signal), "video": (".npy", clip)}
+CONTENTS = {
+    "image": (".bmp", picture),
+    "series": (".npy", signal),
+    "video": (".npy", clip),
+    "trajectory": (".npz", episode),
+}
 MODALITIES = [name for name in registry.names("modality") if hasattr(registry.find("modality", name)(), "root")]
 
 

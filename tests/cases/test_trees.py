@@ -22,7 +22,7 @@ from openjepa.training.run import pretrain
 from tests.cases.trees import WRITERS, random_tree, write_tree
 from tests.conftest import METHODS, slow
 
-TREES = 15  # of each modality in make test
+TREES = 10  # of each modality in make test
 
 DATA = {
     "image": Image(size=(16, 16), patch=4),

@@ -165,20 +165,25 @@ def shorten(action: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B 2"]:
 
 
 def draw_actions(rng: CounterRNG, steps: int) -> Float[Tensor, "B T 2"]:
-    """Draw the actions of a walk that turns a little at each step, and sometimes anywhere."""
-    turn = 0.6 * (rng.uniform("turn", steps) - 0.5)
-    anywhere = torch.where(rng.uniform("whether to turn around", steps) < 0.1, rng.uniform("heading", steps), 0.0)
-    heading = 2 * torch.pi * (rng.uniform("first heading", 1) + anywhere.cumsum(1)) + turn.cumsum(1)
-    length = MAX_STEP * rng.uniform("length", steps).sqrt()
+    """Draw the actions of a walk: pushes in one direction for some steps, then in another, full or of any length."""
+    begins = rng.uniform("whether a push begins", steps) < 1 / 5
+    begins[:, 0] = True
+    push = begins.cumsum(1) - 1  # number of the push at each step
+    heading = 2 * torch.pi * rng.uniform("heading", steps).gather(1, push)
+    length = rng.uniform("length", steps).gather(1, push)
+    length = MAX_STEP * torch.where(rng.uniform("whether full", steps).gather(1, push) < 0.5, 1.0, length)
     return length[..., None] * torch.stack([heading.cos(), heading.sin()], -1)
 
 
-def draw_episodes(world: str, rng: CounterRNG, steps: int, held_out: bool = False) -> Episodes:
-    """Draw rooms, and a walk in each of them from a random position."""
+def draw_episodes(world: str, rng: CounterRNG, steps: int, held_out: bool = False, restart: int = 0) -> Episodes:
+    """Draw rooms, and a walk in each of them from a random position; with `restart`, from a new one after that many."""
     rooms, action = draw_rooms(world, rng, held_out), draw_actions(rng, steps)
     path = [draw_positions(rooms, rng, "start")]
-    for step in range(steps):
-        path.append(move(rooms.wall, path[-1], action[:, step]))
+    for step in range(1, steps + 1):
+        if restart and step % restart == 0:
+            path.append(draw_positions(rooms, rng, f"start after {step} steps"))
+        else:
+            path.append(move(rooms.wall, path[-1], action[:, step - 1]))
     return Episodes(rooms, torch.stack(path, 1), action)
 
 

@@ -14,6 +14,7 @@ from openjepa.core.console import console
 from openjepa.core.protocols import Dataset
 from openjepa.data.loader import Step
 from openjepa.masking.stack import mask_shapes
+from openjepa.nn.world import World
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
 from openjepa.training.optim import (
@@ -24,6 +25,7 @@ from openjepa.training.optim import (
     step_if_finite,
 )
 from openjepa.training.perf.hardware import time_call
+from openjepa.training.perf.imagination import measure_imagination
 from openjepa.training.setup import build_model, prepare_data
 from openjepa.training.step import MicroBatch, micro_batches
 
@@ -46,6 +48,9 @@ def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict
     computing = statistics.median(map(sum, zip(*(each for name, each in parts.items() if name != "load"), strict=True)))
     result: dict[str, Any] = {"seconds": medians, "step": computing, "samples_per_second": run.batch_size / computing}
     result["data_wait"] = data_wait_share(medians["load"] / max(1, run.workers), computing, run.workers)
+    world = getattr(method, "world", None)
+    if isinstance(world, World):
+        result["imagination"] = measure_imagination(world, run.data, device.move(steps[0].batch))._asdict()
     cost = run.method.cost(run.data, shapes)
     return {**result, "flops": None if cost is None else {**cost._asdict(), "total": cost.total}}
 

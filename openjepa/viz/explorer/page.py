@@ -17,6 +17,7 @@ from openjepa.core.names import distinct_labels, printable
 from openjepa.viz.canvas import COLORS
 from openjepa.viz.embedding_map import MIN_IMAGES, project_features
 from openjepa.viz.explorer.session import Session
+from openjepa.viz.explorer.world_page import explore_world, is_world
 from openjepa.viz.html import png_data_url
 from openjepa.viz.inputs import shorten_name
 from openjepa.viz.map_page import scatter_chart
@@ -38,6 +39,8 @@ def explore(settings: Explore) -> None:
     except ImportError as error:
         raise UserError("jepa explore needs an extra: pip install 'openjepa[explore]'") from error
     check_port(settings.host, settings.port)
+    if is_world(settings.run):
+        return explore_world(settings, ui)
     session = Session.load(settings)
 
     @ui.page("/")

@@ -1,4 +1,4 @@
-"""Trajectories with actions: a point in a plane that actions push."""
+"""Roll-outs with actions: a point in a plane that actions push."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 8
 
 
 @dataclass(frozen=True)
-class Trajectory(GeneratedModality):
+class Rollout(GeneratedModality):
     """States over time. A view is (B, 8, 2); conditions are the 7 actions (B, 7, 2) between the states."""
 
     @property

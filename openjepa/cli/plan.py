@@ -1,0 +1,96 @@
+"""Command `jepa plan`: let an agent act, and count how often it reaches its goal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from openjepa.cli.plan_returns import plan_returns
+from openjepa.core.console import info
+from openjepa.core.errors import UserError
+from openjepa.core.fileio import write_text
+from openjepa.core.tables import print_table
+from openjepa.data.synthetic.rooms import WORLDS
+from openjepa.modalities.trajectory import Trajectory
+from openjepa.planning.comparison import compare_actors
+from openjepa.planning.configurator import AgentSettings
+from openjepa.planning.diagnosis import fit_decoder
+from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
+from openjepa.planning.returns import ReturnRow
+from openjepa.planning.settings import Plan
+from openjepa.planning.success import Row, Scene, run_agent, run_baselines
+from openjepa.planning.systems import RoomSystem, last_stage, load_room_system
+from openjepa.planning.zones import draw_zones
+from openjepa.training.config import load_config
+
+
+def plan(settings: Plan) -> list[Row] | list[ReturnRow]:
+    """Run an agent and the baselines on the same tasks; print a table and write a JSON file."""
+    return plan_in_rooms(settings) if acts_in_rooms(settings) else plan_returns(settings)
+
+
+def acts_in_rooms(settings: Plan) -> bool:
+    """Return whether the environment is a world of rooms; without --env, the one of the run."""
+    if settings.env is not None:
+        return settings.env in WORLDS
+    data = load_config(last_stage(Path(settings.run))).data
+    if isinstance(data, Trajectory) and data.root:
+        raise UserError(f"{settings.run} was trained on files: type --env and the environment, such as CartPole-v1")
+    return True
+
+
+def plan_in_rooms(settings: Plan) -> list[Row]:
+    """Count how often the agent reaches its goal."""
+    if settings.goal:
+        raise UserError("--goal is for environments of gymnasium: each task in rooms has its own goal")
+    system = load_room_system(settings.run, settings.env)
+    tasks = draw_tasks(system.env, settings.episodes, settings.seed)
+    rows = run_baselines(tasks, settings.seed)
+    chosen = AgentSettings(
+        settings.mode,
+        settings.planner,
+        settings.horizon,
+        settings.replan,
+        settings.samples,
+        settings.iterations,
+        settings.critic,
+    )
+    name = {"1": "mode 1", "2": f"mode 2, {settings.planner}"}.get(settings.mode, settings.mode)
+    for suffix, scene in choose_scenes(settings, system, tasks).items():
+        rows.append(run_agent(name + suffix, system, tasks, chosen, settings.seed, scene))
+    if settings.compare:
+        rows += compare_actors(system, tasks, chosen, settings.seed)
+    print_rows(rows, f"{system.env}, {settings.episodes} tasks in layouts that never occur in training")
+    out = settings.out or system.folder / "plan.json"
+    content = {"env": system.env, "seed": settings.seed, "rows": [row._asdict() for row in rows]}
+    write_text(out, json.dumps(content, indent=1))
+    info(f"written    {out}")
+    return rows
+
+
+def choose_scenes(settings: Plan, system: RoomSystem, tasks: RoomTasks) -> dict[str, Scene]:
+    """Return what is measured, by what is added to the actor's name."""
+    if settings.view:
+        remember = "with" if settings.memory else "without"
+        return {f", {remember} memory of walls": Scene(settings.view, settings.memory)}
+    if not settings.zone:
+        return {"": Scene()}
+    zones = draw_zones(tasks)
+    info(f"zones      on the shortest way of {zones.exists.float().mean():.0%} of the tasks")
+    probe = fit_decoder(system.world, system.modality, system.env).probe
+    return {", zone ignored": Scene(zones=zones), ", zone avoided": Scene(zones=zones, position=probe)}
+
+
+def print_rows(rows: list[Row], title: str) -> None:
+    """Print success with its interval, in all and by the length of the shortest way."""
+    bands = list(dict.fromkeys(band for row in rows for band in row.by_distance))
+    head = ("way to act", "success %", "95 % interval", *(f"{band} steps" for band in bands), "median steps")
+    head += ("ms / step", "imagined / step", "inside %")
+    cells = []
+    for row in rows:
+        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+        success = (f"{100 * row.by_distance[band]:.0f}" if band in row.by_distance else "" for band in bands)
+        costs = (row.median_steps, row.ms_per_step, row.imagined_steps, row.inside and 100 * row.inside)
+        texts = ("" if cost is None or cost != cost else f"{cost:.3g}" for cost in costs)
+        cells.append((row.name, f"{100 * row.success:.1f}", interval, *success, *texts))
+    print_table(head, cells, title)

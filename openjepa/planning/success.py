@@ -1,0 +1,163 @@
+"""How often ways to act reach the goal, on the same tasks.   B tasks"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from rich.progress import track
+from torch import Tensor
+
+from openjepa.core.console import console
+from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
+from openjepa.data.synthetic.rooms import MAX_STEP
+from openjepa.planning import baselines
+from openjepa.planning.agent import Agent, count_imagined_steps
+from openjepa.planning.configurator import AgentSettings, Task
+from openjepa.planning.envs.rooms import RoomEnv, RoomTasks
+from openjepa.planning.episodes import Act, Outcome, join_outcomes, run_episodes, wilson_interval
+from openjepa.planning.exploring import ExploringAgent
+from openjepa.planning.probes import Probe
+from openjepa.planning.systems import RoomSystem
+from openjepa.planning.zones import Zones
+
+BANDS = (12, 20, 28)  # steps of the shortest way, by which success is split
+
+TIMED_STEPS = 40  # of one task
+
+ZONE_WEIGHT = 20.0  # steps that a step inside a zone costs
+
+CHUNK = 10  # tasks that are acted in at once: all go on until the last one has ended
+
+
+class Scene(NamedTuple):
+    """What makes tasks harder."""
+
+    view: float | None = None  # pixels to each side of the dot within which walls are seen; None: all
+    remember: bool = True  # whether walls that were seen are remembered
+    zones: Zones | None = None
+    position: Probe | None = None  # of summaries, to avoid the zones; None: they are ignored
+
+
+PLAIN = Scene()
+
+
+class Row(NamedTuple):
+    """Success of one way to act."""
+
+    name: str
+    success: float
+    low: float  # of Wilson's 95 % interval
+    high: float
+    episodes: int
+    median_steps: float | None  # of the tasks that it solved; None: it solved none
+    by_distance: dict[str, float]  # steps of the shortest way → success
+    ms_per_step: float | None = None  # of one task alone
+    imagined_steps: float | None = None  # for each step in the environment
+    inside: float | None = None  # share of the episodes with a step inside a forbidden zone
+
+
+def shortest_steps(tasks: RoomTasks) -> Float[Tensor, "B"]:
+    """Return the steps of the shortest way from start to goal."""
+    return distance_at(geodesic_distance(tasks.rooms.wall, tasks.goal), tasks.start) / MAX_STEP
+
+
+def summarize(name: str, outcome: Outcome, shortest: Float[Tensor, "B"]) -> Row:
+    """Return the success of an outcome, in all and by the length of the shortest way."""
+    success, count = outcome.success, len(outcome.success)
+    low, high = wilson_interval(int(success.sum()), count)
+    edges = (0, *BANDS, 10**6)
+    bands = {}
+    for start, end in pairwise(edges):
+        inside = (shortest >= start) & (shortest < end)
+        if inside.any():
+            band = f"{start}-{end}" if end < 10**6 else f">{start}"
+            bands[band] = success[inside].float().mean().item()
+    steps = outcome.steps[success].float()
+    median = steps.median().item() if len(steps) else None
+    return Row(name, success.float().mean().item(), low, high, count, median, bands)
+
+
+def run_baselines(tasks: RoomTasks, seed: int) -> list[Row]:
+    """Run the ways to act that need no world model."""
+    shortest = shortest_steps(tasks)
+    rows = []
+    for name, act in (
+        ("nothing", baselines.nothing),
+        ("random", lambda env: baselines.random(env, seed)),
+        ("straight line", baselines.straight),
+        ("shortest way", baselines.oracle),
+    ):
+        env = RoomEnv(tasks)
+        rows.append(summarize(name, run_episodes(env, act(env)), shortest))
+    return rows
+
+
+def run_agent(
+    name: str, system: RoomSystem, tasks: RoomTasks, settings: AgentSettings, seed: int, scene: Scene = PLAIN
+) -> Row:
+    """Run an agent on all tasks, and time it on one."""
+
+    def build(env: RoomEnv, rows: slice) -> Agent | ExploringAgent:
+        return build_agent(system, env.tasks, settings, seed, scene, rows)
+
+    row = run_tasks(name, tasks, build, scene)
+    first = slice(1)
+    seconds = time_steps(RoomEnv(tasks.select(first), scene.view), build(RoomEnv(tasks.select(first)), first))
+    return row._replace(ms_per_step=1000 * seconds)
+
+
+def run_tasks(
+    name: str,
+    tasks: RoomTasks,
+    build: Callable[[RoomEnv, slice], Agent | ExploringAgent],
+    scene: Scene = PLAIN,
+) -> Row:
+    """Run the agents that `build` returns for some of the tasks at once, on all of them."""
+    outcomes, imagined = [], 0
+    starts = range(0, len(tasks.start), CHUNK)
+    for first in track(starts, name, console=console, disable=not console.is_terminal, transient=True):
+        rows = slice(first, first + CHUNK)
+        env = RoomEnv(tasks.select(rows), scene.view)
+        agent = build(env, rows)
+        outcomes.append(run_episodes(env, agent))
+        imagined += count_imagined_steps(agent.imagined_steps, outcomes[-1].steps)
+    outcome = join_outcomes(outcomes)
+    row = summarize(name, outcome, shortest_steps(tasks))
+    if scene.zones is not None:
+        row = row._replace(inside=scene.zones.entered(outcome.path).float().mean().item())
+    return row._replace(imagined_steps=imagined / outcome.steps.sum().item())
+
+
+def build_agent(
+    system: RoomSystem,
+    tasks: RoomTasks,
+    settings: AgentSettings,
+    seed: int,
+    scene: Scene = PLAIN,
+    rows: slice = slice(None),
+) -> Agent | ExploringAgent:
+    """Return an agent for the goals of some of the tasks; `rows` says which."""
+    configurator = system.configurator(seed)
+    if scene.view is not None:
+        return ExploringAgent(configurator, tasks.goal_frames(), settings, scene.remember)
+    if scene.zones is None or scene.position is None:
+        return configurator(Task(tasks.goal_frames()), settings)
+    costs = {"zone": scene.zones.select(rows).cost(scene.position)}
+    return dataclasses.replace(configurator, costs=costs)(Task(tasks.goal_frames(), {"zone": ZONE_WEIGHT}), settings)
+
+
+def time_steps(env: RoomEnv, act: Act) -> float:
+    """Return the seconds that choosing an action takes, the mean over some steps after the first."""
+    observation = env.observe()
+    with torch.no_grad():
+        act(observation)
+        before = time.perf_counter()
+        for _ in range(TIMED_STEPS):
+            act(observation)
+    return (time.perf_counter() - before) / TIMED_STEPS

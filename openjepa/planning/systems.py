@@ -1,0 +1,49 @@
+"""Load a trained run as the world of an agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from openjepa.core.errors import UserError
+from openjepa.data.synthetic.rooms import shorten
+from openjepa.interop.pretrained import load_run
+from openjepa.methods.actor import Actor
+from openjepa.methods.critic import Critic
+from openjepa.nn.world import World
+from openjepa.planning.configurator import Configurator
+
+
+class RoomSystem(NamedTuple):
+    """A world that was trained in rooms."""
+
+    folder: Path  # of the last stage
+    env: str
+    world: World  # with a critic and a policy if they were trained
+    modality: Any
+    pushes: Tensor | None  # the actions of the policy
+
+    def configurator(self, seed: int) -> Configurator:
+        """Return what builds agents on this world."""
+        return Configurator(self.world, self.modality, shorten, self.pushes, seed=seed)
+
+
+def load_room_system(run: str, env: str | None = None) -> RoomSystem:
+    """Load the last stage of a run. Raises UserError if it is no world model of rooms."""
+    folder = last_stage(Path(run))
+    trained = load_run(folder)
+    if not isinstance(trained.network, World):
+        raise UserError(f"{run} is no world model: train one, jepa pretrain world-rooms --out runs/rooms")
+    trained.network.requires_grad_(False).eval()
+    method = trained.config.method
+    critic = method.critic if isinstance(method, Actor) else method
+    pushes = critic.pushes(trained.data) if isinstance(critic, Critic) else None
+    return RoomSystem(folder, env or trained.data.world, trained.network, trained.data, pushes)
+
+
+def last_stage(folder: Path) -> Path:
+    """Return the folder of the last finished stage of a recipe; a run without stages is its own."""
+    stages = [each for each in folder.glob("stage-*") if (each / "export" / "config.json").is_file()]
+    return max(stages, key=lambda each: int(each.name.removeprefix("stage-")), default=folder)
