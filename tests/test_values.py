@@ -182,3 +182,9 @@ def test_a_critic_starts_high_and_its_ema_follows(critic, states):
             parameter.add_(1.0)
     fresh.after_step(0.75)
     torch.testing.assert_close(next(fresh.target_values.parameters()), before + 0.25)
+
+
+def test_targets_are_bounded_on_the_device_where_they_are():
+    """The device `meta` computes nothing, and refuses tensors of another one."""
+    target, chosen = torch.zeros(1, 1, 3, device="meta"), torch.zeros(1, 1, dtype=torch.long, device="meta")
+    assert CRITIC.build(DATA, 0).bound(target, chosen).device.type == "meta"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.base import BaseMethod, UnmaskedConfig
 from openjepa.methods.critic import Critic, ValuedWorld, choose_goals
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.locator import Location
@@ -24,7 +24,7 @@ from openjepa.nn.world import encode_steps
 
 
 @dataclass(frozen=True)
-class Actor(MethodConfig):
+class Actor(UnmaskedConfig):
     """Distill the critic: predict which push leads where the goal is nearest.
 
     L = cross entropy of policy(s, g) and softmax(-Q(s, g) / temperature),
@@ -37,15 +37,8 @@ class Actor(MethodConfig):
     temperature: float = 0.35  # steps
     goals: int = 4  # of the states of an episode
 
-    @property
-    def needs_masks(self) -> bool:
-        return False
-
-    def build(self, modality: Any, seed: int = 0) -> ActorMethod:
-        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return ActorMethod(self, modality)
+    def networks(self, modality: Any) -> ActorMethod:
+        return ActorMethod(self, modality)
 
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if the world's latents are not maps."""

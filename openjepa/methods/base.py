@@ -70,6 +70,25 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class UnmaskedConfig(MethodConfig):
+    """Settings of a method without masks, whose networks torch's own rules initialize."""
+
+    @property
+    def needs_masks(self) -> bool:
+        return False
+
+    def networks(self, modality: Any) -> BaseMethod:
+        """Build the networks with weights from torch's global generator."""
+        raise NotImplementedError
+
+    def build(self, modality: Any, seed: int = 0) -> Any:
+        """Build the networks with freshly initialized weights; the same seed gives the same weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.networks(modality)
+
+
+@dataclass(frozen=True)
 class ViTMethodConfig(MethodConfig):
     """Settings of a method whose encoders are Vision Transformers."""
 

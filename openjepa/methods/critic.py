@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.base import BaseMethod, UnmaskedConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.directions import directions
@@ -28,7 +28,7 @@ from openjepa.nn.world import LocatedWorld, encode_steps
 
 
 @dataclass(frozen=True)
-class Critic(MethodConfig):
+class Critic(UnmaskedConfig):
     """Value iteration in imagination, from states that the memory recorded.
 
     V(s, g) ← min over directions d and lengths n of n + V_ema(state after n pushes in direction d, g);  V(g, g) = 0
@@ -47,15 +47,8 @@ class Critic(MethodConfig):
     patience: int = 8_000  # samples of the run until which the shortest pushes are left out
     start: float = 40.0  # steps: values come down from there, and none is larger
 
-    @property
-    def needs_masks(self) -> bool:
-        return False
-
-    def build(self, modality: Any, seed: int = 0) -> CriticMethod:
-        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return CriticMethod(self, modality)
+    def networks(self, modality: Any) -> CriticMethod:
+        return CriticMethod(self, modality)
 
     def pushes(self, modality: Any) -> Float[Tensor, "P A"]:
         """Return the actions that are imagined from each state."""
@@ -143,7 +136,7 @@ class CriticMethod(BaseMethod):
 
     def bound(self, target: Float[Tensor, "B G S"], chosen: Int[Tensor, "B G"]) -> Float[Tensor, "B G S"]:
         """Bound targets by the steps that the walk took between two states; 0 at the goal itself."""
-        every, restart = torch.arange(target.shape[2]), self.modality.restart or target.shape[2]
+        every, restart = torch.arange(target.shape[2], device=target.device), self.modality.restart or target.shape[2]
         steps = self.modality.stride * (every - chosen[..., None]).abs()
         same_walk = every // restart == chosen[..., None] // restart
         return torch.where(same_walk, torch.minimum(target, steps.to(target)), target).clamp(max=self.config.start)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.base import BaseMethod, UnmaskedConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.inverse import VectorInverse
 from openjepa.nn.world import LocatedWorld, encode_steps
 
 
 @dataclass(frozen=True)
-class Locate(MethodConfig):
+class Locate(UnmaskedConfig):
     """Inverse dynamics through a bottleneck: the action must follow from where two latents attend.
 
     L = mean_t |a_t - MLP(locate(z_t), locate(z_t+1))|², with the latents of a frozen world
@@ -27,15 +26,8 @@ class Locate(MethodConfig):
 
     world: WorldModel = field(default_factory=WorldModel)  # of the run whose weights this one starts from; frozen
 
-    @property
-    def needs_masks(self) -> bool:
-        return False
-
-    def build(self, modality: Any, seed: int = 0) -> LocateMethod:
-        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return LocateMethod(self, modality)
+    def networks(self, modality: Any) -> LocateMethod:
+        return LocateMethod(self, modality)
 
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if the world's latents are not maps."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from openjepa.core.distributed import gather_ranks
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch, Output
-from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.base import BaseMethod, UnmaskedConfig
 from openjepa.nn.convnet import ConvNet, ConvNetConfig
 from openjepa.nn.dynamics import GRUDynamics, LocalDynamics, MLPDynamics
 from openjepa.nn.ema import update_ema
@@ -29,7 +29,7 @@ SLICES = 64  # random directions of SIGReg
 
 
 @dataclass(frozen=True)
-class WorldModel(MethodConfig):
+class WorldModel(UnmaskedConfig):
     """Recurrent JEPA: roll out the first latent under the actions, and match the latents of what was observed.
 
     z_t = encoder(x_t),  p_0 = z_0,  p_t+1 = dynamics(p_t, a_t)
@@ -56,15 +56,8 @@ class WorldModel(MethodConfig):
     inverse: float = 60.0  # weight of the error of the action that is read from two latents
     similarity: float = 0.0  # weight of the squared change of a latent within a step
 
-    @property
-    def needs_masks(self) -> bool:
-        return False
-
-    def build(self, modality: Any, seed: int = 0) -> WorldModelNetworks:
-        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return WorldModelNetworks(self, modality)
+    def networks(self, modality: Any) -> WorldModelNetworks:
+        return WorldModelNetworks(self, modality)
 
     def build_parts(self, modality: Any) -> tuple[ConvNet, nn.Module]:
         """Build what a `World` consists of."""

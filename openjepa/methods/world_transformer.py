@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, MethodConfig
+from openjepa.methods.base import BaseMethod, UnmaskedConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.block_causal import BlockCausal, BlockCausalConfig
 from openjepa.nn.convnet import ConvNet
@@ -22,7 +22,7 @@ from openjepa.nn.world import World, encode_steps
 
 
 @dataclass(frozen=True)
-class WorldTransformer(MethodConfig):
+class WorldTransformer(UnmaskedConfig):
     """Predict the frozen latents of coming observations from those before and the actions.
 
     L = mean |P(z_0 … z_t, a_0 … a_t) - z_t+1| + mean |P(z_0, ẑ_1, a_0, a_1) - z_2|,  z = LayerNorm(encoder(x))
@@ -34,15 +34,8 @@ class WorldTransformer(MethodConfig):
     transformer: BlockCausalConfig = field(default_factory=BlockCausalConfig)
     roll_out: float = 1.0  # weight of the error of the roll-out
 
-    @property
-    def needs_masks(self) -> bool:
-        return False
-
-    def build(self, modality: Any, seed: int = 0) -> WorldTransformerMethod:
-        """Build the method with freshly initialized weights, torch's own; the same seed gives the same weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return WorldTransformerMethod(self, modality)
+    def networks(self, modality: Any) -> WorldTransformerMethod:
+        return WorldTransformerMethod(self, modality)
 
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if the world's latents are not maps."""

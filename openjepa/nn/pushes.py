@@ -49,7 +49,8 @@ class PushCache:
         key = blake2b(frames.cpu().numpy().tobytes()).digest()
         if key in self.ends:
             return self.ends[key]
-        ends = Location(*(part.half() for part in imagine_pushes(self.world, states, self.actions, self.lengths)))
+        imagined = imagine_pushes(self.world, states, self.actions.to(states), self.lengths)
+        ends = Location(*(part.half() for part in imagined))
         if len(self.ends) < self.limit:
             self.ends[key] = ends
         return ends
