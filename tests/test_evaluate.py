@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.probe import probe
 from openjepa.cli.settings import Probe
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Score
@@ -27,7 +28,6 @@ from openjepa.evaluation.probes.linear_heads import schedule_factor, trust_ratio
 from openjepa.evaluation.probes.linear_recipes import LinearRecipe
 from openjepa.evaluation.probes.logistic import Problem, accuracy, fit_logistic, logistic_probe
 from openjepa.evaluation.probes.lowshot import STRENGTH, choose_labeled, lowshot_probe
-from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.tasks.clevr import ClevrImages, scene_label
 from openjepa.interop.adapters import load_any

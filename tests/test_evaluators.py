@@ -11,6 +11,7 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.cli.probe import probe
 from openjepa.cli.settings import Probe
 from openjepa.core import registry
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Score
@@ -24,7 +25,7 @@ from openjepa.evaluation.probes.knn import KNN
 from openjepa.evaluation.probes.logistic import Logistic
 from openjepa.evaluation.probes.ridge import Ridge, ridge_regression
 from openjepa.evaluation.probing import create_probes, probe_names
-from openjepa.evaluation.scores import bootstrap_interval, format_scores, read_scores, table_rows, write_scores
+from openjepa.evaluation.scores import format_scores, read_scores, table_rows, write_scores
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.evaluation.splits import k_fold, leave_group_out, random_split, sample_values, time_blocks
 from openjepa.interop.pretrained import untrained_encoder

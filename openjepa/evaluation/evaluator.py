@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.types import Score
 from openjepa.data.wrappers import Subset
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder
-from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.splits import Fold
 
 

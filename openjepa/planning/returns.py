@@ -12,6 +12,7 @@ from jaxtyping import Float
 from rich.progress import track
 from torch import Tensor
 
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.console import console
 from openjepa.core.rng import CounterRNG
 from openjepa.planning.agent import count_imagined_steps
@@ -20,8 +21,6 @@ from openjepa.planning.controllers import CONTROLLERS
 from openjepa.planning.envs.gym import GymEnv
 from openjepa.planning.envs.gym_batch import GymBatch
 from openjepa.planning.gym_system import GymSystem
-
-RESAMPLES = 10_000  # of the bootstrap
 
 TIMED_STEPS = 40  # of one episode
 
@@ -96,11 +95,3 @@ def time_step(system: GymSystem, first: int, settings: AgentSettings, seed: int)
         for _ in range(TIMED_STEPS):
             agent(observation)
     return (time.perf_counter() - before) / TIMED_STEPS
-
-
-def bootstrap_interval(values: Float[Tensor, "B"]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean: percentiles of the means of values that are drawn again with replacement."""
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(len(values), (RESAMPLES, len(values)), generator=generator)
-    low, high = values.double()[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high

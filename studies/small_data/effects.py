@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from openjepa.evaluation.scores import bootstrap_interval
+from openjepa.core.bootstrap import bootstrap_interval
 
 Right = dict[str, Float[Tensor, "R"]]  # probe -> 1 where a held-out image is classified correctly
 

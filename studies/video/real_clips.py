@@ -24,6 +24,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from openjepa.cli.pretrain import pretrain
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.tables import print_table
 from openjepa.data.video_io import open_frames
 from openjepa.evaluation.controls import controlled_encoders
@@ -31,7 +32,6 @@ from openjepa.evaluation.evaluator import Features, SplitFeatures
 from openjepa.evaluation.labeled import Split, find_task, task_baselines
 from openjepa.evaluation.measure import controlled_features, probe_input, split_features_of
 from openjepa.evaluation.probing import create_probes, run_probes
-from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.interop.pretrained import PretrainedEncoder, load_run
 from openjepa.modalities.video import Video

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.console import console, info
 from openjepa.core.types import Score
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
 from openjepa.evaluation.features import compute_features, raw_pixel_features
 from openjepa.evaluation.probes.logistic import logistic_probe
-from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
 from openjepa.modalities.image import Image
 from openjepa.recipes.image_small import small_jepa, tune_for_folders

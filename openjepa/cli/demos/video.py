@@ -15,6 +15,7 @@ from torch import Tensor
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.console import console, info
 from openjepa.core.errors import UserError
 from openjepa.core.types import Score
@@ -24,7 +25,6 @@ from openjepa.evaluation.controls import controlled_encoders
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes.attentive import EPOCHS, SWEEP, fit_classifiers, predict_classes
 from openjepa.evaluation.probes.logistic import logistic_probe
-from openjepa.evaluation.scores import bootstrap_interval
 from openjepa.evaluation.stored_tokens import StoredTokens, store_tokens
 from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
 from openjepa.modalities.video import Video

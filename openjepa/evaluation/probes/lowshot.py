@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.console import warn
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.types import Score
 from openjepa.evaluation.evaluator import ProbeInput, SplitFeatures, check_classes, metric_name, percent_score
 from openjepa.evaluation.probes.logistic import fit_logistic
-from openjepa.evaluation.scores import bootstrap_interval
 
 STRENGTH = 1e-2  # regularization of logistic regression on standardized features; too few labels to select it
 

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from openjepa.core.bootstrap import bootstrap_interval, bootstrap_statistic
 from openjepa.core.errors import UserError
 from openjepa.core.options import PooledKind
 from openjepa.core.types import Score
 from openjepa.evaluation.evaluator import ProbeInput, SplitFeatures, merge_chosen, metric_name
 from openjepa.evaluation.probes.split import validation_split
-from openjepa.evaluation.scores import bootstrap_interval, bootstrap_statistic
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # ridge penalties, relative to a feature's variance
 
