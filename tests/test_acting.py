@@ -51,7 +51,7 @@ def test_values_of_positions_are_the_steps_of_the_shortest_way():
 
 
 def test_a_comparison_has_a_row_for_every_actor_that_the_world_allows(monkeypatch):
-    monkeypatch.setattr(success, "TIMED_STEPS", 1)
+    monkeypatch.setattr(success, "TIMED_TASKS", 1)
     quick = AgentSettings(samples=8, iterations=1)
     few = TASKS.select(slice(1))
     names = {
@@ -141,6 +141,18 @@ def test_an_agent_with_a_view_keeps_the_plan_that_it_had_before_it_saw_a_wall():
         plan = agent.agent.actor.plan  # type: ignore[union-attr]
         agent(frames)  # all walls appear
     assert agent.agent.actor.plan is plan and agent.agent.actor.step == 2  # type: ignore[union-attr]
+
+
+def test_a_reacting_agent_draws_anew_after_each_wall_that_it_sees():
+    """Otherwise it would repeat its first draw as long as walls appear."""
+    system = exact_system(ExactActingWorld())  # all pushes are equally probable
+    settings = AgentSettings(mode="1", critic=False)
+    agent = ExploringAgent(system.configurator(0), TASKS.goal_frames(), settings, remember=False)
+    actions = []
+    with torch.no_grad():
+        for step in range(8):
+            actions.append(agent(replace_walls(TASKS.goal_frames(), step)))
+    assert all(len(each.unique(dim=0)) > 2 for each in torch.stack(actions, 1))
 
 
 def replace_walls(frames, value):

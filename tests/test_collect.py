@@ -13,7 +13,7 @@ from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic.rooms import draw_episodes, render
 from openjepa.modalities.trajectory import Trajectory
-from openjepa.planning.collect import collect_episodes, known_policy, mean_return, random_policy
+from openjepa.planning.collect import collect_episodes, known_policy, random_policy, record_episode
 from openjepa.planning.controllers import CONTROLLERS
 from openjepa.planning.envs.gym import GymEnv
 from openjepa.planning.settings import Collect
@@ -123,6 +123,11 @@ def test_the_command_says_what_to_type_next(tmp_path, capsys):
         main(["collect", "two-rooms", "--episodes", "2", "--steps", "4", "--out", str(tmp_path / "b"), "--json"]) == 0
     )
     assert json.loads(capsys.readouterr().out)["steps"] == 8
+
+
+def mean_return(env, policy_of, seeds, limit):
+    """Return the mean sum of rewards over the episodes that begin with these seeds."""
+    return float(np.mean([record_episode(env, policy_of(seed), seed, limit).rewards.sum() for seed in seeds]))
 
 
 @needs_gymnasium

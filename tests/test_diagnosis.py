@@ -1,4 +1,4 @@
-"""Diagnosis of worlds: probes read what is there, exact worlds have no error, worlds without walls are porous."""
+"""Diagnosis of worlds: probes read latents; an exact world has no error; one that ignores walls is porous."""
 
 import numpy as np
 import pytest

@@ -8,6 +8,7 @@ import torch
 
 from openjepa.cli.main import main
 from openjepa.cli.plan import plan
+from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.errors import UserError
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
@@ -21,7 +22,7 @@ from openjepa.planning.intrinsic import distance_to, learn_ends, learn_rewards
 from openjepa.planning.planners.mppi import mppi
 from openjepa.planning.planners.plan import bound_plans
 from openjepa.planning.recorded import Recorded, encode_recorded
-from openjepa.planning.returns import act_randomly, bootstrap_interval, run_batch
+from openjepa.planning.returns import act_randomly, run_batch
 from openjepa.planning.settings import Collect, Plan
 from openjepa.recipes.trajectory import choose_settings
 from openjepa.training.run import pretrain
@@ -169,3 +170,9 @@ def test_an_environment_without_goal_and_rewards_needs_a_goal(cartpole, monkeypa
     with pytest.raises(UserError, match="type --goal and the 4 values"):
         gym_system.load_gym_system(str(cartpole), "CartPole-v1", (), False, 0)
     gym_system.load_gym_system(str(cartpole), "CartPole-v1", (0.0, 0.0, 0.0, 0.0), False, 0)
+
+
+@pytest.mark.parametrize("words", [["diagnose"], ["show", "plan"], ["show", "value"]])
+def test_a_run_in_gymnasium_is_no_run_in_rooms(words, cartpole, capsys):
+    assert main([*words, str(cartpole)]) == 1
+    assert "was not trained in rooms: give the run of jepa pretrain world-rooms" in capsys.readouterr().err

@@ -21,7 +21,7 @@ def few(monkeypatch):
     monkeypatch.setattr(probes, "STEPS", 5)
     monkeypatch.setattr(value_quality, "ROOMS", 2)
     monkeypatch.setattr(value_quality, "STATES", 5)
-    monkeypatch.setattr(success, "TIMED_STEPS", 1)
+    monkeypatch.setattr(success, "TIMED_TASKS", 1)
     for module in (success, plans):
         monkeypatch.setattr(module, "run_episodes", partial(run_episodes, max_steps=5))
 
@@ -128,6 +128,10 @@ def test_figures_are_written_beside_the_run_if_no_path_is_given(rooms_run):
         (["plan", "{}/stage-3", "--mode", "1"], "this run has no policy: train all stages"),
         (["show", "value", "{}/stage-2"], "stage-2 has no critic: train all stages, jepa pretrain world-rooms"),
         (["plan", "{}", "--episodes", "0"], "--episodes must be >= 1, got 0"),
+        (["plan", "{}", "--zone", "--mode", "1"], "--zone needs --mode 2: the policy was trained without zones"),
+        (["plan", "{}", "--zone", "--view", "8"], "--zone and --view cannot be measured together"),
+        (["plan", "{}", "--view", "-1"], "--view must be >= 0 (0 = all walls), got -1"),
+        (["demo", "rooms", "--budget", "5m", "--out", "{}/demo"], "no --budget: give --epochs 0.5"),
         (["plan", "{}", "--replan", "9"], "--replan must be between 1 and --horizon 8, got 9"),
     ],
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from openjepa.cli.plan_returns import plan_returns
+from openjepa.cli.plan_returns import plan_returns, write_rows
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
-from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
 from openjepa.data.synthetic.rooms import WORLDS
 from openjepa.modalities.trajectory import Trajectory
@@ -61,10 +59,7 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
     if settings.compare:
         rows += compare_actors(system, tasks, chosen, settings.seed)
     print_rows(rows, f"{system.env}, {settings.episodes} tasks in layouts that never occur in training")
-    out = settings.out or system.folder / "plan.json"
-    content = {"env": system.env, "seed": settings.seed, "rows": [row._asdict() for row in rows]}
-    write_text(out, json.dumps(content, indent=1))
-    info(f"written    {out}")
+    write_rows(settings.out or system.folder / "plan.json", system.env, settings.seed, rows)
     return rows
 
 
@@ -85,12 +80,17 @@ def print_rows(rows: list[Row], title: str) -> None:
     """Print success with its interval, in all and by the length of the shortest way."""
     bands = list(dict.fromkeys(band for row in rows for band in row.by_distance))
     head = ("way to act", "success %", "95 % interval", *(f"{band} steps" for band in bands), "median steps")
-    head += ("ms / step", "imagined / step", "inside %")
+    head += ("ms / step", "imagined / step", "inside the zone %")[: 3 if has_zones(rows) else 2]
     cells = []
     for row in rows:
         interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
         success = (f"{100 * row.by_distance[band]:.0f}" if band in row.by_distance else "" for band in bands)
-        costs = (row.median_steps, row.ms_per_step, row.imagined_steps, row.inside and 100 * row.inside)
-        texts = ("" if cost is None or cost != cost else f"{cost:.3g}" for cost in costs)
+        costs = [row.median_steps, row.ms_per_step, row.imagined_steps]
+        costs += [None if row.inside is None else 100 * row.inside] * has_zones(rows)
+        texts = ("" if cost is None else f"{cost:.3g}" for cost in costs)
         cells.append((row.name, f"{100 * row.success:.1f}", interval, *success, *texts))
     print_table(head, cells, title)
+
+
+def has_zones(rows: list[Row]) -> bool:
+    return any(row.inside is not None for row in rows)

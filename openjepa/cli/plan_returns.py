@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from openjepa.core.console import info
 from openjepa.core.fileio import write_text
@@ -12,6 +14,7 @@ from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.gym_system import load_gym_system
 from openjepa.planning.returns import ReturnRow, run_planning, run_references
 from openjepa.planning.settings import Plan
+from openjepa.planning.success import Row
 
 
 def plan_returns(settings: Plan) -> list[ReturnRow]:
@@ -29,11 +32,14 @@ def plan_returns(settings: Plan) -> list[ReturnRow]:
     )
     rows.append(run_planning(f"mode 2, {settings.planner}", system, seeds, chosen, settings.seed))
     print_returns(rows, f"{settings.env}, {settings.episodes} episodes, seeds {seeds[0]} to {seeds[-1]}")
-    out = settings.out or system.folder / "plan.json"
-    content = {"env": settings.env, "seed": settings.seed, "rows": [row._asdict() for row in rows]}
-    write_text(out, json.dumps(content, indent=1))
-    info(f"written    {out}")
+    write_rows(settings.out or system.folder / "plan.json", settings.env, settings.seed, rows)
     return rows
+
+
+def write_rows(out: Path, env: str, seed: int, rows: Sequence[Row | ReturnRow]) -> None:
+    """Write what was measured as JSON."""
+    write_text(out, json.dumps({"env": env, "seed": seed, "rows": [row._asdict() for row in rows]}, indent=1))
+    info(f"written    {out}")
 
 
 def print_returns(rows: list[ReturnRow], title: str) -> None:

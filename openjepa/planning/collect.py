@@ -143,9 +143,3 @@ def record_episode(env: GymEnv, policy: Policy, seed: int, limit: int) -> Record
         states=np.stack(states) if states else None,
         observations=np.stack(frames) if frames else None,
     )
-
-
-def mean_return(env: GymEnv, policy_of: Callable[[int], Policy], seeds: Iterable[int], limit: int) -> float:
-    """Return the mean sum of rewards over the episodes that begin with these seeds."""
-    rewards = [record_episode(env, policy_of(seed), seed, limit).rewards for seed in seeds]
-    return float(np.mean([each.sum() for each in rewards if each is not None]))

@@ -61,8 +61,8 @@ class AgentSettings:
     planner: Literal["mppi", "cem", "gradient"] = "mppi"
     horizon: int = 8  # steps of a plan
     replan: int = 4  # steps until the next plan
-    samples: int = 48  # plans that are tried in each iteration
-    iterations: int = 3
+    samples: int = 48  # plans that mppi and cem try in each iteration
+    iterations: int = 3  # of mppi and cem
     critic: bool = True  # judge states by the critic; otherwise by the distance of latents
     revisits: float = REVISITS  # steps that an imagined state costs for each earlier visit
 
@@ -83,8 +83,10 @@ def configure(task: Task) -> AgentSettings:
 
 def choose_planner(settings: AgentSettings) -> Planner:
     """Return the planner of mode 2 with its settings; the temperature of mppi is in the unit of the cost."""
-    planners = {"cem": cem, "mppi": partial(mppi, temperature=0.3), "gradient": gradient}
-    return partial(planners[settings.planner], samples=settings.samples, iterations=settings.iterations)
+    if settings.planner == "gradient":  # few starts and many iterations: its own
+        return gradient
+    chosen = partial(mppi, temperature=0.3) if settings.planner == "mppi" else cem
+    return partial(chosen, samples=settings.samples, iterations=settings.iterations)
 
 
 @dataclass(frozen=True)

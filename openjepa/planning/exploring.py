@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -42,9 +44,10 @@ class ExploringAgent:
     def configure(self, walls: UInt8[Tensor, "B Y X"]) -> Agent:
         """Return an agent for the goal among these walls that keeps the plan and the memory of the last one."""
         task = Task(torch.stack([self.goal[:, 0], walls], 1))
-        agent = self.configurator(task, self.settings, self.memory)
+        seed = self.configurator.seed + len(self.imagined_steps)  # otherwise each new agent would draw the same
+        agent = dataclasses.replace(self.configurator, seed=seed)(task, self.settings, self.memory)
         agent.imagined_steps = self.imagined_steps
         before = self.agent and self.agent.actor
         if isinstance(before, PlanningActor) and isinstance(agent.actor, PlanningActor):
-            agent.actor.plan, agent.actor.step, agent.actor.generator = before.plan, before.step, before.generator
+            agent.actor.plan, agent.actor.step = before.plan, before.step
         return agent

@@ -42,7 +42,7 @@ class Plan:
     horizon: int = 8  # steps of a plan
     replan: int = 4  # steps until the next plan
     samples: int = 48  # plans that mppi and cem try in each iteration
-    iterations: int = 3
+    iterations: int = 3  # of mppi and cem
     critic: bool = True  # judge states by the critic, which is learned first in gymnasium; otherwise by the latents
     view: float = 0.0  # pixels to each side of the dot within which it sees walls; 0: all of them
     memory: bool = True  # with --view: remember the walls that were seen
@@ -60,6 +60,12 @@ class Plan:
             raise UserError(f"--replan must be between 1 and --horizon {self.horizon}, got {self.replan}")
         if self.samples < 8 or self.iterations < 1:
             raise UserError(f"--samples must be >= 8 and --iterations >= 1, got {self.samples} and {self.iterations}")
+        if self.view < 0:
+            raise UserError(f"--view must be >= 0 (0 = all walls), got {self.view:g}")
+        if self.zone and self.mode != "2":
+            raise UserError(f"--zone needs --mode 2: the policy was trained without zones, got --mode {self.mode}")
+        if self.zone and self.view:
+            raise UserError("--zone and --view cannot be measured together: leave one of them out")
 
     def check_returns(self) -> None:
         """Raise UserError if a setting is for rooms alone."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.data.synthetic.rooms import shorten
+from openjepa.data.synthetic.rooms import SIDE, shorten
 from openjepa.interop.pretrained import load_run
 from openjepa.methods.actor import Actor
 from openjepa.methods.critic import Critic
@@ -36,6 +36,8 @@ def load_room_system(run: str, env: str | None = None) -> RoomSystem:
     trained = load_run(folder)
     if not isinstance(trained.network, World):
         raise UserError(f"{run} is no world model: train one, jepa pretrain world-rooms --out runs/rooms")
+    if (trained.data.sensors, trained.data.size, trained.data.channels) != ("frames", (SIDE, SIDE), 2):
+        raise UserError(f"{run} was not trained in rooms: give the run of jepa pretrain world-rooms")
     trained.network.requires_grad_(False).eval()
     method = trained.config.method
     critic = method.critic if isinstance(method, Actor) else method

@@ -11,6 +11,7 @@ from openjepa.cli.plan import print_rows
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
 from openjepa.cli.show import write_figures
+from openjepa.core.errors import UserError
 from openjepa.core.types import Score
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.envs.rooms import draw_tasks
@@ -18,7 +19,6 @@ from openjepa.planning.settings import Diagnose, Mode
 from openjepa.planning.success import Row, run_agent, run_baselines
 from openjepa.planning.systems import load_room_system
 from openjepa.recipes.world_rooms import DEMO_STEPS, rooms_stages
-from openjepa.training.budget import limit_to_budget
 from openjepa.training.stages import Stages, run_stages
 from openjepa.viz.plans import show_plan
 from openjepa.viz.settings import PlanOptions, ValueOptions
@@ -51,15 +51,14 @@ def rooms(settings: Demo) -> list[Score]:
 
 
 def demo_stages(settings: Demo) -> tuple[Any, ...]:
-    """Return the stages of world-rooms with fewer steps, shortened further if a budget is given."""
+    """Return the stages of world-rooms with fewer steps. Raises UserError if a budget is given."""
     shared = {"seed": settings.seed, "resume": "if-any", "report": False, "out": settings.out / "run"}
-    stages = [
+    if settings.budget:
+        raise UserError("jepa demo rooms has four runs and no --budget: give --epochs 0.5 for half of their steps")
+    return tuple(
         dataclasses.replace(stage, steps=max(1, round(settings.epochs * stage.steps)), **shared)
         for stage in rooms_stages(WORLD, DEMO_STEPS).runs
-    ]
-    if not settings.budget:
-        return tuple(stages)
-    return tuple(limit_to_budget(stage, settings.budget) for stage in stages)
+    )
 
 
 def to_score(row: Row) -> Score:

@@ -8,10 +8,7 @@ from typing import Any
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.names import distinct_labels
-from openjepa.methods.actor import Actor
-from openjepa.methods.critic import Critic
-from openjepa.methods.locate import Locate
-from openjepa.methods.world_model import WorldModel
+from openjepa.modalities.trajectory import Trajectory
 from openjepa.planning.systems import last_stage
 from openjepa.training.config import load_config
 from openjepa.viz.explorer.world_session import WorldSession
@@ -21,13 +18,11 @@ from openjepa.viz.world_maps import ENLARGE
 
 SECONDS = 0.15  # between two steps
 
-WORLD_METHODS = (WorldModel, Locate, Critic, Actor)
-
 
 def is_world(run: str) -> bool:
-    """Return whether a folder holds a world model of rooms."""
+    """Return whether a folder holds a run on trajectories."""
     folder = last_stage(Path(run))
-    return (folder / "config.json").is_file() and isinstance(load_config(folder).method, WORLD_METHODS)
+    return (folder / "config.json").is_file() and isinstance(load_config(folder).data, Trajectory)
 
 
 def explore_world(settings: Explore, ui: Any) -> None:
