@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from openjepa.data.synthetic.rooms import shorten
-from openjepa.planning import baselines, success
+from openjepa.planning import baselines
 from openjepa.planning.comparison import compare_actors, replace_modules
 from openjepa.planning.configurator import AgentSettings, Configurator
 from openjepa.planning.diagnosis import Decoder, flatten
@@ -51,7 +51,6 @@ def test_values_of_positions_are_the_steps_of_the_shortest_way():
 
 
 def test_a_comparison_has_a_row_for_every_actor_that_the_world_allows(monkeypatch):
-    monkeypatch.setattr(success, "TIMED_TASKS", 1)
     quick = AgentSettings(samples=8, iterations=1)
     few = TASKS.select(slice(1))
     names = {

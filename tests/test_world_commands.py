@@ -21,7 +21,6 @@ def few(monkeypatch):
     monkeypatch.setattr(probes, "STEPS", 5)
     monkeypatch.setattr(value_quality, "ROOMS", 2)
     monkeypatch.setattr(value_quality, "STATES", 5)
-    monkeypatch.setattr(success, "TIMED_TASKS", 1)
     for module in (success, plans):
         monkeypatch.setattr(module, "run_episodes", partial(run_episodes, max_steps=5))
 

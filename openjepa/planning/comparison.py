@@ -79,8 +79,8 @@ def run_planner(
 ) -> Row:
     """Run a planning agent with another cost."""
 
-    def build(env: RoomEnv, _: slice) -> Agent:
-        agent = build_agent(system, env.tasks, settings, seed)
+    def build(env: RoomEnv, rows: slice) -> Agent:
+        agent = build_agent(system, env.tasks, settings, seed + rows.start)
         assert isinstance(agent, Agent) and isinstance(agent.actor, PlanningActor)
         agent.actor = dataclasses.replace(agent.actor, cost_from=cost(env, agent))
         return agent
@@ -91,8 +91,8 @@ def run_planner(
 def run_greedy(system: RoomSystem, tasks: RoomTasks, settings: AgentSettings, seed: int) -> Row:
     """Run the actor that imagines one push in each direction."""
 
-    def build(env: RoomEnv, _: slice) -> Agent:
-        agent = build_agent(system, env.tasks, settings, seed)
+    def build(env: RoomEnv, rows: slice) -> Agent:
+        agent = build_agent(system, env.tasks, settings, seed + rows.start)
         assert isinstance(agent, Agent) and isinstance(agent.actor, PlanningActor) and system.pushes is not None
         agent.actor = GreedyActor(agent.actor.cost_from, system.pushes, agent.actor.generator)
         return agent

@@ -26,11 +26,7 @@ from openjepa.planning.zones import Zones
 
 BANDS = (12, 20, 28)  # steps of the shortest way, by which success is split
 
-TIMED_TASKS = 5  # that are acted in one by one
-
 ZONE_WEIGHT = 20.0  # steps that a step inside a zone costs
-
-CHUNK = 10  # tasks that are acted in at once: all go on until the last one has ended
 
 
 class Scene(NamedTuple):
@@ -55,7 +51,7 @@ class Row(NamedTuple):
     episodes: int
     median_steps: float | None  # of the tasks that it solved; None: it solved none
     by_distance: dict[str, float]  # steps of the shortest way → success
-    ms_per_step: float | None = None  # of choosing an action, for one task alone
+    ms_per_step: float | None = None  # of choosing an action
     imagined_steps: float | None = None  # for each step in the environment
     inside: float | None = None  # share of the episodes with a step inside a forbidden zone
 
@@ -99,13 +95,12 @@ def run_baselines(tasks: RoomTasks, seed: int) -> list[Row]:
 def run_agent(
     name: str, system: RoomSystem, tasks: RoomTasks, settings: AgentSettings, seed: int, scene: Scene = PLAIN
 ) -> Row:
-    """Run an agent on all tasks, and time it on a few alone."""
+    """Run an agent on all tasks."""
 
     def build(env: RoomEnv, rows: slice) -> Agent | ExploringAgent:
-        return build_agent(system, env.tasks, settings, seed, scene, rows)
+        return build_agent(system, env.tasks, settings, seed + rows.start, scene, rows)
 
-    row = run_tasks(name, tasks, build, scene)
-    return row._replace(ms_per_step=1000 * time_steps(tasks, build, scene))
+    return run_tasks(name, tasks, build, scene)
 
 
 def run_tasks(
@@ -114,20 +109,23 @@ def run_tasks(
     build: Callable[[RoomEnv, slice], Agent | ExploringAgent],
     scene: Scene = PLAIN,
 ) -> Row:
-    """Run the agents that `build` returns for some of the tasks at once, on all of them."""
+    """Run the agents that `build` returns for each task, one by one: on a CPU a batch of tasks would save little."""
     outcomes, imagined = [], 0
-    starts = range(0, len(tasks.start), CHUNK)
-    for first in track(starts, name, console=console, disable=not console.is_terminal, transient=True):
-        rows = slice(first, first + CHUNK)
+    for number in track(
+        range(len(tasks.start)), name, console=console, disable=not console.is_terminal, transient=True
+    ):
+        rows = slice(number, number + 1)
         env = RoomEnv(tasks.select(rows), scene.view)
         agent = build(env, rows)
         outcomes.append(run_episodes(env, agent))
         imagined += count_imagined_steps(agent.imagined_steps, outcomes[-1].steps)
     outcome = join_outcomes(outcomes)
+    steps = outcome.steps.sum().item()
     row = summarize(name, outcome, shortest_steps(tasks))
-    if scene.zones is not None:
-        row = row._replace(inside=scene.zones.entered(outcome.path).float().mean().item())
-    return row._replace(imagined_steps=imagined / outcome.steps.sum().item())
+    row = row._replace(ms_per_step=1000 * outcome.seconds / steps, imagined_steps=imagined / steps)
+    if scene.zones is None:
+        return row
+    return row._replace(inside=scene.zones.entered(outcome.path).float().mean().item())
 
 
 def build_agent(
@@ -146,16 +144,3 @@ def build_agent(
         return configurator(Task(tasks.goal_frames()), settings)
     costs = {"zone": scene.zones.select(rows).cost(scene.position)}
     return dataclasses.replace(configurator, costs=costs)(Task(tasks.goal_frames(), {"zone": ZONE_WEIGHT}), settings)
-
-
-def time_steps(
-    tasks: RoomTasks, build: Callable[[RoomEnv, slice], Agent | ExploringAgent], scene: Scene = PLAIN
-) -> float:
-    """Return the seconds that choosing an action takes, the mean over the episodes of a few tasks, one by one."""
-    seconds, steps = 0.0, 0
-    for number in range(min(TIMED_TASKS, len(tasks.start))):
-        rows = slice(number, number + 1)
-        env = RoomEnv(tasks.select(rows), scene.view)
-        outcome = run_episodes(env, build(env, rows))
-        seconds, steps = seconds + outcome.seconds, steps + int(outcome.steps.sum())
-    return seconds / steps
