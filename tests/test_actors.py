@@ -172,6 +172,16 @@ def test_the_budget_bounds_the_imagined_steps_of_an_action(budget):
     assert count_imagined_steps(agent.imagined_steps, torch.tensor([1, 0])) == int(agent.imagined_steps[0][0])
 
 
+def test_plans_stay_within_what_the_environment_can_do_however_long_it_goes_straight_on():
+    """Otherwise the next plan starts so far beyond it that no candidate turns back at the goal."""
+    agent, env = configurator(ExactActingWorld())(Task(GOAL), AgentSettings(replan=1)), RoomEnv(TASKS)
+    for _ in range(8):
+        with torch.no_grad():
+            env.step(agent(env.observe()))
+        assert isinstance(agent.actor, PlanningActor) and agent.actor.plan is not None
+        assert (agent.actor.plan.actions.norm(dim=-1) <= MAX_STEP + 1e-5).all()
+
+
 def test_intrinsic_costs_change_what_an_agent_does():
     actions = []
     for weight in (0.0, 100.0):

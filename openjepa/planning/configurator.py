@@ -35,7 +35,7 @@ from openjepa.planning.perception import Perception
 from openjepa.planning.planners.cem import cem
 from openjepa.planning.planners.gradient import gradient
 from openjepa.planning.planners.mppi import mppi
-from openjepa.planning.planners.plan import Planner
+from openjepa.planning.planners.plan import Planner, bound_plans
 
 Mode = Literal["1", "2", "adaptive"]
 
@@ -131,7 +131,8 @@ class Configurator:
 
         generator = torch.Generator().manual_seed(self.seed)
         width = self.modality.action_dim
-        return PlanningActor(cost_from, choose_planner(settings), width, generator, settings.horizon, settings.replan)
+        planner = bound_plans(choose_planner(settings), self.limit)
+        return PlanningActor(cost_from, planner, width, generator, settings.horizon, settings.replan)
 
     def policy_actor(self, goal: Tensor) -> PolicyActor:
         """Return the actor of mode 1."""
