@@ -10,6 +10,7 @@ from openjepa.core.capabilities import PatchGrid, Renders, TubeletGrid, plural_o
 from openjepa.core.console import draw_safely, info, warn
 from openjepa.core.errors import UserError
 from openjepa.training.log import read_metrics
+from openjepa.viz.agent_figures import agent_figures, has_agent
 from openjepa.viz.canvas import CaptionedFigure
 from openjepa.viz.curves import CURVES_CAPTION, format_charts, load_signals
 from openjepa.viz.features import features_figure
@@ -117,6 +118,9 @@ def captioned_section(figure: CaptionedFigure, run: str) -> str:
 
 def plan_figures(run: RunRecord) -> Iterator[tuple[str, Callable[[], CaptionedFigure]]]:
     """Yield the figures that this run allows, on its training data, as name and function that draws."""
+    if has_agent(run.settings):
+        yield from agent_figures(str(run.folder))
+        return
     data = require(run.settings.data, Renders, "jepa report")
     folder, root = str(run.folder), run.settings.data.root
     encoder = load_encoder(FeaturesOptions(run=folder))
