@@ -6,7 +6,7 @@ B episodes  S states of an episode  G goals of an episode  N cells  D width  P d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, UnmaskedConfig
+from openjepa.methods.base import BaseMethod, WorldConfig
 from openjepa.methods.critic import Critic, ValuedWorld, choose_goals
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.locator import Location
@@ -24,7 +24,7 @@ from openjepa.nn.world import encode_steps
 
 
 @dataclass(frozen=True)
-class Actor(UnmaskedConfig):
+class Actor(WorldConfig):
     """Distill the critic: predict which push leads where the goal is nearest.
 
     L = cross entropy of policy(s, g) and softmax(-Q(s, g) / temperature),
@@ -32,6 +32,8 @@ class Actor(UnmaskedConfig):
 
     Source: LeCun 2022, section 3.1.3 (from mode 2 to mode 1).
     """
+
+    acts: ClassVar[bool] = True
 
     critic: Critic = field(default_factory=Critic)  # of the run whose weights this one starts from; frozen
     temperature: float = 0.35  # steps

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Masks, MaskShape, Output, ParamGroup, Signal, StepFlops, Tokens
+from openjepa.methods.next_commands import Commands, encoder_commands, world_commands
 from openjepa.nn.flops import vit_flops
 from openjepa.nn.vit import ViT, ViTConfig
 
@@ -64,6 +65,10 @@ class MethodConfig:
         """Return the folders of the runs whose frozen encoders the method needs, by the name of the setting."""
         return {}
 
+    def next_commands(self, run: str, data: Any) -> Commands:
+        """Return what to type next with a finished run in the folder `run`: (command, what it does)."""
+        return encoder_commands(run, data)
+
     def build_encoder(self, modality: Any, which: str = "") -> nn.Module:
         """Build one of the encoders alone, to load weights into."""
         return self.build(modality).encoder(which)
@@ -86,6 +91,17 @@ class UnmaskedConfig(MethodConfig):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.networks(modality)
+
+
+@dataclass(frozen=True)
+class WorldConfig(UnmaskedConfig):
+    """Settings of a method that trains a world model, or another module of an agent on one."""
+
+    acts: ClassVar[bool] = False  # whether an agent can plan with what it trains
+
+    def next_commands(self, run: str, data: Any) -> Commands:
+        """Return what to type next with a finished run in the folder `run`: (command, what it does)."""
+        return world_commands(run, data, self.acts)
 
 
 @dataclass(frozen=True)

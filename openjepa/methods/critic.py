@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, UnmaskedConfig
+from openjepa.methods.base import BaseMethod, WorldConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.directions import directions
@@ -28,7 +28,7 @@ from openjepa.nn.world import LocatedWorld, encode_steps
 
 
 @dataclass(frozen=True)
-class Critic(UnmaskedConfig):
+class Critic(WorldConfig):
     """Value iteration in imagination, from states that the memory recorded.
 
     V(s, g) ← min over directions d and lengths n of n + V_ema(state after n pushes in direction d, g);  V(g, g) = 0
@@ -37,6 +37,8 @@ class Critic(UnmaskedConfig):
     values is too low by their errors, and where a step costs less than that, values leak through walls.
     Source: LeCun 2022, section 3.2, for a critic that learns from the memory what a state will cost.
     """
+
+    acts: ClassVar[bool] = True
 
     world: WorldModel = field(default_factory=WorldModel)  # of the run whose weights this one starts from; frozen
     directions: int = 12  # of pushes that are imagined from each state

@@ -23,6 +23,7 @@ from openjepa.core.protocols import Modality
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Keep, Masks, MaskShape, Output, StepFlops, Tokens
 from openjepa.methods.base import BaseMethod, ViTMethodConfig
+from openjepa.methods.next_commands import Commands, decoder_commands
 from openjepa.nn.ema import update_ema
 from openjepa.nn.flops import predictor_flops, transformer_flops, vit_flops
 from openjepa.nn.flow import MIN_TIME_LEFT, Conditions, FlowTransformer, normal_samples, sample_times, velocity
@@ -59,6 +60,10 @@ class Decoder(ViTMethodConfig):
     def build(self, modality: Modality, seed: int = 0) -> FlowDecoder:
         """Build the method with freshly initialized weights; --init-from replaces those of the frozen networks."""
         return FlowDecoder(self, modality, torch.Generator().manual_seed(seed))
+
+    def next_commands(self, run: str, data: Any) -> Commands:
+        """Return what to type next with a decoder."""
+        return decoder_commands(run)
 
     def build_predictor(self, modality: Modality) -> Predictor:
         """Build the predictor alone, with torch's default initialization."""

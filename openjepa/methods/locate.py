@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, UnmaskedConfig
+from openjepa.methods.base import BaseMethod, WorldConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.inverse import VectorInverse
 from openjepa.nn.world import LocatedWorld, encode_steps
 
 
 @dataclass(frozen=True)
-class Locate(UnmaskedConfig):
+class Locate(WorldConfig):
     """Inverse dynamics through a bottleneck: the action must follow from where two latents attend.
 
     L = mean_t |a_t - MLP(locate(z_t), locate(z_t+1))|², with the latents of a frozen world

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from openjepa.core.distributed import gather_ranks
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch, Output
-from openjepa.methods.base import BaseMethod, UnmaskedConfig
+from openjepa.methods.base import BaseMethod, WorldConfig
 from openjepa.nn.convnet import ConvNet, ConvNetConfig
 from openjepa.nn.dynamics import GRUDynamics, LocalDynamics, MLPDynamics
 from openjepa.nn.ema import update_ema
@@ -29,7 +29,7 @@ SLICES = 64  # random directions of SIGReg
 
 
 @dataclass(frozen=True)
-class WorldModel(UnmaskedConfig):
+class WorldModel(WorldConfig):
     """Recurrent JEPA: roll out the first latent under the actions, and match the latents of what was observed.
 
     z_t = encoder(x_t),  p_0 = z_0,  p_t+1 = dynamics(p_t, a_t)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.types import Batch, Output, Signal
-from openjepa.methods.base import BaseMethod, UnmaskedConfig
+from openjepa.methods.base import BaseMethod, WorldConfig
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.block_causal import BlockCausal, BlockCausalConfig
 from openjepa.nn.convnet import ConvNet
@@ -22,7 +22,7 @@ from openjepa.nn.world import World, encode_steps
 
 
 @dataclass(frozen=True)
-class WorldTransformer(UnmaskedConfig):
+class WorldTransformer(WorldConfig):
     """Predict the frozen latents of coming observations from those before and the actions.
 
     L = mean |P(z_0 … z_t, a_0 … a_t) - z_t+1| + mean |P(z_0, ẑ_1, a_0, a_1) - z_2|,  z = LayerNorm(encoder(x))

@@ -19,7 +19,6 @@ from openjepa.core.distributed import barrier, is_main, process_cores
 from openjepa.core.fileio import lock_folder
 from openjepa.core.registry import PLUGINS
 from openjepa.data.loader import load_steps
-from openjepa.methods.decoder import Decoder
 from openjepa.training.budget import (
     check_steps_or_budget,
     dry_run,
@@ -141,9 +140,7 @@ def export_run(settings: Pretrain, method: Any, callbacks: Callbacks) -> None:
     if not is_main():
         return
     quoted = shlex.quote(str(settings.out))
-    next_command = f"jepa probe {quoted} --data.root LABELED_FOLDER"
-    if isinstance(settings.method, Decoder):
-        next_command = f"jepa decoder sample {quoted} IMAGES"
+    next_command, _ = settings.method.next_commands(quoted, settings.data)[0]
     next_command += "".join(f" --plugin {shlex.quote(source)}" for source in PLUGINS.sources)
     curves = callbacks.curves([settings.out], settings.out / "curves.png") if callbacks.curves else None
     line = f"\ncurves     {curves}" if curves else ""

@@ -9,11 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openjepa.core.capabilities import Describes, PatchGrid, TubeletGrid, plural_of
+from openjepa.core.capabilities import Describes, plural_of
 from openjepa.core.config import flatten
 from openjepa.core.fileio import read_json
 from openjepa.evaluation.scores import describe_scores, read_scores, table_rows
-from openjepa.methods.decoder import Decoder
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import RUN_SETTINGS, Pretrain, load_config, to_json
 from openjepa.training.locations import data_roots
@@ -172,31 +171,10 @@ def median(run: RunRecord, name: str) -> float:
 def list_commands(run: RunRecord) -> str:
     """List the commands to run next, one per line."""
     folder = shlex.quote(str(run.folder))
-    if isinstance(run.settings.method, Decoder):
-        return (
-            f"jepa decoder sample {folder} IMAGES            # several samples for each image\n"
-            f"jepa decoder measure {folder} OTHER_IMAGES     # do samples agree with their image? with a control"
-        )
-    if not isinstance(run.settings.data, PatchGrid | TubeletGrid):
-        return "\n".join(
-            (
-                f"jepa probe {folder} --data.root LABELED       # next to the untrained encoder and other baselines",
-                f"jepa embed {folder} FILES --out features.safetensors && jepa search features.safetensors row:0",
-                f"jepa export {folder} --format safetensors     # export for openjepa.load and other tools",
-                f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
-            )
-        )
-    samples = plural_of(run.settings.data).upper()
-    index = f"{'photos' if samples == 'IMAGES' else samples.lower()}.safetensors"
-    return "\n".join(
-        (
-            f"jepa probe {folder} --data.root LABELED       # accuracy, next to the untrained encoder and raw pixels",
-            f"jepa show {folder} {samples.ljust(26)} # figures for other {samples.lower()}",
-            f"jepa embed {folder} {samples} --out {index} && jepa search {index} {samples[:-1]}",
-            f"jepa export {folder} --format hf              # export for transformers",
-            f"jepa pretrain --out {folder} --resume         # resume an unfinished run",
-        )
-    )
+    commands = run.settings.method.next_commands(folder, run.settings.data)
+    resume = (f"jepa pretrain --out {folder} --resume", "resume an unfinished run")
+    width = max(len(command) for command, _ in (*commands, resume))
+    return "\n".join(f"{command.ljust(width)}  # {comment}" for command, comment in (*commands, resume))
 
 
 def format_settings(run: RunRecord) -> str:

@@ -1,0 +1,55 @@
+"""What to type next with a finished run: (command, what it does), the most important first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openjepa.core.capabilities import PatchGrid, TubeletGrid, plural_of
+
+Commands = tuple[tuple[str, str], ...]
+
+
+def encoder_commands(run: str, data: Any) -> Commands:
+    """Return the commands for an encoder: measure it, look at it, search with it, export it."""
+    probe = f"jepa probe {run} --data.root LABELED_FOLDER"
+    if not isinstance(data, PatchGrid | TubeletGrid):
+        index = "features.safetensors"
+        return (
+            (probe, "next to the untrained encoder and other baselines"),
+            (
+                f"jepa embed {run} FILES --out {index} && jepa search {index} row:0",
+                "the files most similar to the first",
+            ),
+            (f"jepa export {run} --format safetensors", "for openjepa.load and other tools"),
+        )
+    files = plural_of(data).upper()
+    index = f"{'photos' if files == 'IMAGES' else files.lower()}.safetensors"
+    return (
+        (probe, "accuracy, next to the untrained encoder and raw pixels"),
+        (f"jepa show {run} {files}", f"figures for other {files.lower()}"),
+        (f"jepa embed {run} {files} --out {index} && jepa search {index} {files[:-1]}", "the most similar files"),
+        (f"jepa export {run} --format hf", "for transformers"),
+    )
+
+
+def decoder_commands(run: str) -> Commands:
+    """Return the commands for a decoder of features."""
+    return (
+        (f"jepa decoder sample {run} IMAGES", "several samples for each image"),
+        (f"jepa decoder measure {run} OTHER_IMAGES", "do samples agree with their image? with a control"),
+    )
+
+
+def world_commands(run: str, data: Any, acts: bool) -> Commands:
+    """Return the commands for a world model; `acts`: whether it has a critic, so that an agent can plan with it."""
+    if data.root:
+        return ((f"jepa plan {run} --env ENVIRONMENT", "let an agent plan, such as in CartPole-v1"),)
+    diagnose = (f"jepa diagnose {run}", "which module fails: porous walls, dynamics, critic")
+    if not acts:
+        return (diagnose,)
+    return (
+        (f"jepa plan {run}", "let an agent plan in rooms that it never saw, beside baselines"),
+        diagnose,
+        (f"jepa show plan {run}", "candidates, imagined beside real, episodes in motion"),
+        (f"jepa explore {run}", "click a goal and watch the agent"),
+    )
