@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from openjepa.core.errors import UserError
 from openjepa.core.types import Batch
+from openjepa.methods.actor import Actor
 from openjepa.methods.critic import Critic, choose_goals
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache, imagine_pushes
+from openjepa.nn.quasimetric import Quasimetric
 from openjepa.nn.value_iteration import START, FieldReader, GoalField, ValueIteration
 from openjepa.nn.world import encode_steps
 
@@ -188,3 +191,31 @@ def test_targets_are_bounded_on_the_device_where_they_are():
     """The device `meta` computes nothing, and refuses tensors of another one."""
     target, chosen = torch.zeros(1, 1, 3, device="meta"), torch.zeros(1, 1, dtype=torch.long, device="meta")
     assert CRITIC.build(DATA, 0).bound(target, chosen).device.type == "meta"
+
+
+def quasimetric_distances() -> torch.Tensor:
+    """Return the distances from each of 6 states to each of them as the goal, in one layout: state, goal."""
+    torch.manual_seed(0)
+    net = Quasimetric(3, (5, 5), 4, 40.0).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    where = Location(torch.randn(6, 4, generator=generator), torch.ones(6, 25))
+    layout = torch.randn(1, 25, 3, generator=generator).expand(6, -1, -1)
+    return net(net.field(layout, where, 1), where)[0].mT
+
+
+def test_a_quasimetric_is_0_at_the_goal_one_way_and_never_longer_than_a_detour():
+    distance = quasimetric_distances()
+    assert distance.diagonal().eq(0).all() and (distance + torch.eye(6) > 0).all()
+    assert (distance - distance.mT).abs().max() > 0.01  # the way back is another one
+    for stop in range(6):
+        assert (distance <= distance[:, stop : stop + 1] + distance[stop] + 1e-4).all()
+
+
+def test_a_critic_learns_a_quasimetric_by_the_same_loss_and_a_policy_refuses_it(frames):
+    config = replace(CRITIC, values="quasimetric")
+    method = config.build(DATA, 0)
+    method(Batch((frames,), torch.arange(3)), None).loss.backward()
+    gradients = [each.grad for each in method.world.values.parameters()]
+    assert all(each is not None and each.isfinite().all() for each in gradients)
+    with pytest.raises(UserError, match=r"a policy reads the maps of the critic: give --method.critic.values maps"):
+        Actor(config).check(DATA, None)

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.errors import UserError
 from openjepa.core.types import Batch, Output, Signal
 from openjepa.methods.base import BaseMethod, WorldConfig
-from openjepa.methods.critic import Critic, ValuedWorld, choose_goals
+from openjepa.methods.critic import Critic, ValuedWorld, Values, choose_goals
 from openjepa.nn.convnet import ConvNet
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
@@ -43,8 +44,10 @@ class Actor(WorldConfig):
         return ActorMethod(self, modality)
 
     def check(self, data: Any, masks: Any) -> None:
-        """Raise UserError if the world's latents are not maps."""
+        """Raise UserError if the world's latents or the critic's values are not maps."""
         self.critic.check(data, masks)
+        if self.critic.values != "maps":
+            raise UserError("a policy reads the maps of the critic: give --method.critic.values maps")
 
     def describe(self) -> str:
         return f"policy of {self.critic.describe()}"
@@ -59,11 +62,13 @@ class ActingWorld(ValuedWorld):
     def __init__(self, perception: ConvNet, dynamics: nn.Module, start: float, pushes: int):
         super().__init__(perception, dynamics, start)
         self.requires_grad_(False)
+        assert isinstance(self.values, Values)
         maps, summary = self.values.value_iteration.maps, self.locator.summary_dim
         self.policy = FieldReader(maps, perception.cells, summary, pushes)
 
     def policy_field(self, goal: Float[Tensor, "R N D"], batch: int) -> GoalField:
         """Return what `logits` reads about R goals, as many for each of a batch of tasks."""
+        assert isinstance(self.values, Values)
         where = self.locate(goal)
         return self.policy.field(self.values.value_iteration(goal, where.focus), where, batch)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,11 @@ from openjepa.nn.directions import directions
 from openjepa.nn.ema import update_ema
 from openjepa.nn.locator import Location
 from openjepa.nn.pushes import PushCache
+from openjepa.nn.quasimetric import Quasimetric
 from openjepa.nn.value_iteration import FieldReader, GoalField, ValueIteration
 from openjepa.nn.world import LocatedWorld, encode_steps
+
+ValuesName = Literal["maps", "quasimetric"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Critic(WorldConfig):
     acts: ClassVar[bool] = True
 
     world: WorldModel = field(default_factory=WorldModel)  # of the run whose weights this one starts from; frozen
+    # maps: distances spread over the map of the goal; quasimetric: distance of two embeddings, for comparison
+    values: ValuesName = "maps"
     directions: int = 12  # of pushes that are imagined from each state
     lengths: tuple[int, ...] = (1, 2, 4)  # steps of the pushes
     push: float = 1.5  # length of an action
@@ -62,7 +67,7 @@ class Critic(WorldConfig):
         self.world.check_map()
 
     def describe(self) -> str:
-        return f"critic by value iteration on {self.world.describe()}"
+        return f"critic with {self.values} as values on {self.world.describe()}"
 
     def signals(self) -> tuple[Signal, ...]:
         return ()
@@ -89,10 +94,11 @@ class Values(nn.Module):
 class ValuedWorld(LocatedWorld):
     """A frozen world with a locator, and the values of its states for a goal."""
 
-    def __init__(self, perception: ConvNet, dynamics: nn.Module, start: float):
+    def __init__(self, perception: ConvNet, dynamics: nn.Module, start: float, values: ValuesName = "maps"):
         super().__init__(perception, dynamics)
         self.requires_grad_(False)
-        self.values = Values(perception.config.dim, perception.cells, self.locator.summary_dim, start)
+        build = Values if values == "maps" else Quasimetric
+        self.values = build(perception.config.dim, perception.cells, self.locator.summary_dim, start)
 
     def value_field(self, goal: Float[Tensor, "R N D"], batch: int) -> GoalField:
         """Return what the values of states for these goals are read from, as many goals for each task of a batch."""
@@ -105,7 +111,7 @@ class CriticMethod(BaseMethod):
     def __init__(self, config: Critic, modality: Any):
         super().__init__()
         self.config, self.modality = config, modality
-        self.world = ValuedWorld(*config.world.build_parts(modality), config.start)
+        self.world = ValuedWorld(*config.world.build_parts(modality), config.start, config.values)
         self.target_values = copy.deepcopy(self.world.values).requires_grad_(False)
         self.imagined = PushCache(self.world, config.pushes(modality), config.lengths)
 
