@@ -320,7 +320,7 @@ def test_the_demo_ends_with_a_table_and_a_picture(tmp_path, capsys):
     page = (tmp_path / "demo" / "run" / "report.html").read_text(encoding="utf-8")  # says what the demo measured
     assert all(f"<td>{row}</td>" in page for row in rows) and all(task in page for task in tasks)
     values = [f"{each.value:.1f} ({each.low:.1f}–{each.high:.1f})" for each in result]
-    assert all(f"<td>{value}</td>" in page for value in values) and "No probes yet" not in page
+    assert all(f"<td>{value}</td>" in page for value in values) and "Not measured yet" not in page
     command = (
         f"jepa demo scenes --out {tmp_path}/demo --samples 160 --labeled 160 --test 64 --epochs 1 --budget 5m --seed 0"
     )

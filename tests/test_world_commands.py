@@ -8,6 +8,7 @@ import pytest
 from openjepa.cli.main import main
 from openjepa.planning import diagnosis, probes, success, value_quality
 from openjepa.planning.episodes import run_episodes
+from openjepa.training.config import load_config
 from openjepa.viz import plans
 
 BASELINES = ["nothing", "random", "straight line", "shortest way"]
@@ -48,7 +49,7 @@ def test_plan_compares_all_actors(rooms_run, tmp_path):
     assert main(["plan", str(rooms_run), *QUICK, "--mode", "1", "--compare", "--out", str(tmp_path / "all.json")]) == 0
     names = list(rows_of(tmp_path / "all.json"))
     assert names[4:] == [
-        "mode 1", "mode 2, flat cost", "greedy", "adaptive", "mode 2, mppi", "exact dynamics, critic",
+        "mode 2, flat cost", "greedy", "mode 1", "adaptive", "mode 2, mppi", "exact dynamics, critic",
     ]  # fmt: skip
 
 
@@ -112,6 +113,19 @@ def test_show_value_draws_three_maps_for_each_task(rooms_run, tmp_path):
     assert "the critic must go around them" in (tmp_path / "value.html").read_text()
 
 
+def test_the_report_of_an_agent_shows_values_plans_and_episodes_and_what_to_type_next(rooms_run, tmp_path):
+    assert main(["report", str(rooms_run), "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert all(title in page for title in ("the critic must go around them", "Candidates and chosen plans", "Episodes"))
+    assert f"jepa plan {rooms_run}/stage-4" in page and "jepa probe" not in page
+
+
+@pytest.mark.parametrize(("stage", "command"), [("stage-1", "diagnose"), ("stage-3", "plan")])
+def test_a_stage_says_what_can_be_done_with_it(rooms_run, stage, command):
+    settings = load_config(rooms_run / stage)
+    assert settings.method.next_commands("RUN", settings.data)[0][0] == f"jepa {command} RUN"
+
+
 def test_figures_are_written_beside_the_run_if_no_path_is_given(rooms_run):
     assert main(["show", "value", str(rooms_run), "--count", "1", "--no-page"]) == 0
     assert (rooms_run / "figures" / "value.png").is_file()
@@ -129,6 +143,7 @@ def test_figures_are_written_beside_the_run_if_no_path_is_given(rooms_run):
         (["plan", "{}", "--episodes", "0"], "--episodes must be >= 1, got 0"),
         (["plan", "{}", "--zone", "--mode", "1"], "--zone needs --mode 2: the policy was trained without zones"),
         (["plan", "{}", "--zone", "--view", "8"], "--zone and --view cannot be measured together"),
+        (["plan", "{}", "--zone", "--compare"], "leave --zone and --view out"),
         (["plan", "{}", "--view", "-1"], "--view must be >= 0 (0 = all walls), got -1"),
         (["demo", "rooms", "--budget", "5m", "--out", "{}/demo"], "no --budget: give --epochs 0.5"),
         (["plan", "{}", "--replan", "9"], "--replan must be between 1 and --horizon 8, got 9"),

@@ -18,7 +18,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json, write_text
 from openjepa.core.types import Score
 from openjepa.evaluation.scores import describe_scores, print_scores, write_scores
-from openjepa.planning.systems import last_stage
+from openjepa.training.stages import last_stage
 from openjepa.viz.report import write_report_at_end
 
 

@@ -17,9 +17,10 @@ from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
 from openjepa.planning.returns import ReturnRow
 from openjepa.planning.settings import Plan
 from openjepa.planning.success import Row, Scene, run_agent, run_baselines
-from openjepa.planning.systems import RoomSystem, last_stage, load_room_system
+from openjepa.planning.systems import RoomSystem, load_room_system
 from openjepa.planning.zones import draw_zones
 from openjepa.training.config import load_config
+from openjepa.training.stages import last_stage
 
 
 def plan(settings: Plan) -> list[Row] | list[ReturnRow]:
@@ -54,10 +55,11 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
         settings.critic,
     )
     name = {"1": "mode 1", "2": f"mode 2, {settings.planner}"}.get(settings.mode, settings.mode)
-    for suffix, scene in choose_scenes(settings, system, tasks).items():
-        rows.append(run_agent(name + suffix, system, tasks, chosen, settings.seed, scene))
     if settings.compare:
         rows += compare_actors(system, tasks, chosen, settings.seed)
+    else:
+        for suffix, scene in choose_scenes(settings, system, tasks).items():
+            rows.append(run_agent(name + suffix, system, tasks, chosen, settings.seed, scene))
     print_rows(rows, f"{system.env}, {settings.episodes} tasks in layouts that never occur in training")
     write_rows(settings.out or system.folder / "plan.json", system.env, settings.seed, rows)
     return rows

@@ -28,7 +28,7 @@ from openjepa.planning.memory import Memory
 from openjepa.planning.perception import Perception
 from openjepa.planning.planners.plan import bound_plans
 from openjepa.planning.recorded import Recorded, encode_recorded
-from openjepa.planning.systems import last_stage
+from openjepa.training.stages import last_stage
 
 GOALS = {"CartPole-v1": (0.0, 0.0, 0.0, 0.0), "Pendulum-v1": (1.0, 0.0, 0.0)}  # upright, at rest, in the middle
 

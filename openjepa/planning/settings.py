@@ -49,7 +49,7 @@ class Plan:
     # put a forbidden zone on the shortest way of each task; the table says how often it was entered, without and with
     # its cost
     zone: bool = False
-    compare: bool = False  # also measure the other mode, the greedy actor, the flat cost and exact dynamics
+    compare: bool = False  # measure all actors: both modes, adaptive, greedy, the flat cost, and exact dynamics
     seed: int = 0  # of the tasks and of all that is random in acting
     out: Path | None = None  # path of the JSON file; default: RUN/plan.json
 
@@ -66,6 +66,8 @@ class Plan:
             raise UserError(f"--zone needs --mode 2: the policy was trained without zones, got --mode {self.mode}")
         if self.zone and self.view:
             raise UserError("--zone and --view cannot be measured together: leave one of them out")
+        if self.compare and (self.zone or self.view):
+            raise UserError("--compare measures all actors where all walls are seen: leave --zone and --view out")
 
     def check_returns(self) -> None:
         """Raise UserError if a setting is for rooms alone."""

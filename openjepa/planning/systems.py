@@ -14,6 +14,7 @@ from openjepa.methods.actor import Actor
 from openjepa.methods.critic import Critic
 from openjepa.nn.world import World
 from openjepa.planning.configurator import Configurator
+from openjepa.training.stages import last_stage
 
 
 class RoomSystem(NamedTuple):
@@ -43,9 +44,3 @@ def load_room_system(run: str, env: str | None = None) -> RoomSystem:
     critic = method.critic if isinstance(method, Actor) else method
     pushes = critic.pushes(trained.data) if isinstance(critic, Critic) else None
     return RoomSystem(folder, env or trained.data.world, trained.network, trained.data, pushes)
-
-
-def last_stage(folder: Path) -> Path:
-    """Return the folder of the last finished stage of a recipe; a run without stages is its own."""
-    stages = [each for each in folder.glob("stage-*") if (each / "export" / "config.json").is_file()]
-    return max(stages, key=lambda each: int(each.name.removeprefix("stage-")), default=folder)

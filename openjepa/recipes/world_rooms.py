@@ -14,9 +14,9 @@ from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim
 from openjepa.training.stages import Stages
 
-SPREAD = {"steps": 23, "stride": 4, "restart": 2, "episodes": 400}  # 24 observations all over a layout
+SPREAD = {"steps": 23, "stride": 4, "restart": 2, "episodes": 800}  # 24 observations all over a layout
 
-STEPS = (9000, 800, 1200, 500)  # of the four stages
+STEPS = (9000, 800, 1800, 400)  # of the four stages
 
 BATCH, RAMP = 16, 4.8  # samples of a batch; the weight of prediction grows for a fifth of the first stage
 

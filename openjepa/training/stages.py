@@ -36,6 +36,12 @@ def stage_folder(out: Path, number: int) -> Path:
     return out / f"stage-{number}"
 
 
+def last_stage(folder: Path) -> Path:
+    """Return the folder of the last finished stage of a recipe; a run without stages is its own."""
+    stages = [each for each in folder.glob("stage-*") if (each / "export" / "config.json").is_file()]
+    return max(stages, key=lambda each: int(each.name.removeprefix("stage-")), default=folder)
+
+
 def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -> Path:
     """Run the stages that are not finished, one after another, and return the folder of the last.
 

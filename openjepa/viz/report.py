@@ -10,6 +10,7 @@ from openjepa.core.capabilities import PatchGrid, Renders, TubeletGrid, plural_o
 from openjepa.core.console import draw_safely, info, warn
 from openjepa.core.errors import UserError
 from openjepa.training.log import read_metrics
+from openjepa.training.stages import last_stage
 from openjepa.viz.agent_figures import agent_figures, has_agent
 from openjepa.viz.canvas import CaptionedFigure
 from openjepa.viz.curves import CURVES_CAPTION, format_charts, load_signals
@@ -53,7 +54,7 @@ def write_report(folders: Sequence[str], out: Path | None = None, pictures: bool
     """Write the report and return its path. Raises UserError if a folder is not a run or its log is empty."""
     if not folders:
         raise UserError("jepa report needs the folder of a run, or several")
-    runs = read_run_records([Path(each) for each in folders])
+    runs = read_run_records([last_stage(Path(each)) for each in folders])
     out = out or (runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html"))
     if out.suffix != ".html":
         raise UserError(f"--out must end in .html, got {out}: try --out {out.with_suffix('.html')}")

@@ -151,10 +151,8 @@ def format_probes(run: RunRecord, named: bool) -> str:
             parts.append(f"<p>{what}: {split}; 95 % confidence intervals.</p>")
             if content.get("command"):
                 parts.append(f"<p>Command: <code>{escape(content['command'])}</code></p>")
-    command = f"<code>jepa probe {escape(shlex.quote(str(run.folder)))} --data.root LABELED</code>"
-    return head + (
-        "".join(parts) or f"<p>No probes yet. With a folder of labeled {plural_of(run.settings.data)}: {command}</p>"
-    )
+    command, _ = run.settings.method.next_commands(shlex.quote(str(run.folder)), run.settings.data)[0]
+    return head + ("".join(parts) or f"<p>Not measured yet. Next: <code>{escape(command)}</code></p>")
 
 
 def format_speed(run: RunRecord) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.names import distinct_labels
 from openjepa.modalities.trajectory import Trajectory
-from openjepa.planning.systems import last_stage
 from openjepa.training.config import load_config
+from openjepa.training.stages import last_stage
 from openjepa.viz.explorer.world_session import WorldSession
 from openjepa.viz.html import png_data_url
 from openjepa.viz.settings import Explore
