@@ -13,7 +13,7 @@ from openjepa.methods.critic import Critic, choose_goals
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
-from openjepa.nn.locator import Location
+from openjepa.nn.locator import Location, Locator
 from openjepa.nn.pushes import PushCache, imagine_pushes
 from openjepa.nn.quasimetric import Quasimetric
 from openjepa.nn.value_iteration import START, FieldReader, GoalField, ValueIteration
@@ -68,6 +68,13 @@ def test_distances_never_rise_above_the_anchor():
     after = net(goal, focus)
     net.iterations = 0
     assert (after <= net(goal, focus)).all() and (after < net(goal, focus)).any()
+
+
+def test_a_locator_attends_to_all_cells_alike_before_training():
+    """Attention that begins at a wrong cell may stay there, whatever the seed."""
+    where = Locator(3, (5, 5))(torch.randn(2, 25, 3, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(where.focus, torch.full((2, 25), 1 / 25))
+    torch.testing.assert_close(where.summary[:, :2], torch.full((2, 2), 2.0))  # the center
 
 
 def test_reading_several_goals_is_reading_each_alone():

@@ -23,6 +23,7 @@ class Location(NamedTuple):
 class Locator(nn.Module):
     """Attend to one part of a map; return its position, the mean under the attention, and features there.
 
+    Attention begins the same everywhere: one that begins at a wrong part may stay there.
     Source: spatial soft-argmax (Levine et al., JMLR 2016, arXiv 1504.00702).
     """
 
@@ -30,6 +31,8 @@ class Locator(nn.Module):
         super().__init__()
         self.cells, self.summary_dim = cells, 2 + features
         self.layers = nn.Sequential(nn.Conv2d(dim, hidden, 3, padding=1), nn.SiLU(), nn.Conv2d(hidden, 1 + features, 1))
+        nn.init.zeros_(self.layers[-1].weight[:1])  # type: ignore[index]  # of the scores
+        nn.init.zeros_(self.layers[-1].bias[:1])  # type: ignore[index]
         rows, columns = cells
         y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
         self.position: Tensor

@@ -16,11 +16,11 @@ from openjepa.training.stages import Stages
 
 SPREAD = {"steps": 23, "stride": 4, "restart": 2, "episodes": 800}  # 24 observations all over a layout
 
-STEPS = (9000, 800, 1800, 400)  # of the four stages
+STEPS = (9000, 2000, 1800, 400)  # of the four stages
 
 BATCH, RAMP = 16, 4.8  # samples of a batch; the weight of prediction grows for a fifth of the first stage
 
-DEMO_STEPS = (2500, 500, 1100, 400)  # of jepa demo rooms
+DEMO_STEPS = (2500, 1000, 1000, 300)  # of jepa demo rooms
 
 
 def world_rooms() -> Stages:
