@@ -45,6 +45,8 @@ def test_the_agent_moves_until_its_goal_and_then_stands(session):
     session.start_room(2)
     session.advance()
     assert len(session.path) == 2 and session.describe().startswith("step 1;")
+    session.env.position = session.env.tasks.goal
+    assert session.describe() == "reached at step 1: click another position"
 
 
 def test_modes_and_costs_reach_the_agent(session):

@@ -107,8 +107,9 @@ class WorldSession:
 
     def describe(self) -> str:
         """Return where the agent stands, in one line."""
-        value = self.agent.memory.read(1).cost[0, 0].item() if self.agent.memory.rows else float("nan")
         steps = len(self.path) - 1
-        return (
-            f"step {steps}; the critic expects {value:.0f} more" if steps else "click a position: the agent goes there"
-        )
+        if not steps:
+            return "click a position: the agent goes there"
+        if self.env.reached().all():
+            return f"reached at step {steps}: click another position"
+        return f"step {steps}; the critic expects {self.agent.memory.read(1).cost[0, 0].item():.0f} more"
