@@ -42,22 +42,29 @@ def compare_actors(system: RoomSystem, tasks: RoomTasks, settings: AgentSettings
 
 def replace_modules(system: RoomSystem, tasks: RoomTasks, decoder: Decoder, seed: int) -> list[Row]:
     """Run planning agents with the critic or the dynamics, or both, replaced by exact ones."""
-    settings = AgentSettings()
-    flat = dataclasses.replace(settings, critic=False)
+    rows = []
+    if isinstance(system.world, ValuedWorld):
+        rows.append(run_exact_dynamics(system, tasks, AgentSettings(), seed))
+    return [*rows, run_exact_values(system, tasks, decoder, seed), run_both_exact(system, tasks, seed)]
 
-    def learned_dynamics(env: RoomEnv, _: Agent) -> CostFrom:
+
+def run_exact_values(system: RoomSystem, tasks: RoomTasks, decoder: Decoder, seed: int) -> Row:
+    """Run a planning agent that imagines by the world model; the shortest way from decoded positions judges."""
+
+    def cost(env: RoomEnv, _: Agent) -> CostFrom:
         value = exact_value(env, decoder)
         return lambda state: total_cost(system.world, state, value, None, shorten)
 
-    def both(env: RoomEnv, _: Agent) -> CostFrom:
+    return run_planner("learned dynamics, exact values", system, tasks, AgentSettings(critic=False), seed, cost)
+
+
+def run_both_exact(system: RoomSystem, tasks: RoomTasks, seed: int) -> Row:
+    """Run a planning agent that knows the environment's equations and the shortest way."""
+
+    def cost(env: RoomEnv, _: Agent) -> CostFrom:
         return exact_dynamics(env, judge_distance(env))
 
-    rows = []
-    if isinstance(system.world, ValuedWorld):
-        rows.append(run_exact_dynamics(system, tasks, settings, seed))
-    rows.append(run_planner("learned dynamics, exact values", system, tasks, flat, seed, learned_dynamics))
-    rows.append(run_planner("exact dynamics, exact values", system, tasks, flat, seed, both))
-    return rows
+    return run_planner("exact dynamics, exact values", system, tasks, AgentSettings(critic=False), seed, cost)
 
 
 def run_exact_dynamics(system: RoomSystem, tasks: RoomTasks, settings: AgentSettings, seed: int) -> Row:

@@ -25,7 +25,7 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.core.tables import print_table
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNetConfig
-from openjepa.planning.comparison import replace_modules
+from openjepa.planning.comparison import run_exact_values
 from openjepa.planning.diagnosis import diagnose_world
 from openjepa.planning.envs.rooms import draw_tasks
 from openjepa.planning.systems import load_room_system
@@ -33,9 +33,9 @@ from openjepa.recipes.world_rooms import rooms_stages
 from openjepa.training.config import Pretrain
 from openjepa.training.stages import Stages, run_stages
 
-STEPS = (1500, 300)  # of world model and locator
+STEPS = (1500, 800)  # of world model and locator
 
-TASKS, SEED = 100, 0
+TASKS, SEED = 50, 0
 
 VECTOR = ConvNetConfig(dim=128, latent="vector")
 
@@ -75,7 +75,7 @@ def measure(folder: Path) -> dict[str, float]:
     system = load_room_system(str(folder))
     with torch.no_grad():
         diagnosis, decoder = diagnose_world(system.world, system.modality, system.env)
-    row = replace_modules(system, draw_tasks(system.env, TASKS, SEED), decoder, SEED)[0]
+    row = run_exact_values(system, draw_tasks(system.env, TASKS, SEED), decoder, SEED)
     return {
         "position linear, px": diagnosis.linear["position"],
         "position, px": diagnosis.nonlinear["position"],
