@@ -26,7 +26,10 @@ DEMO_STEPS = (2500, 1000, 1000, 300)  # of jepa demo rooms
 def world_rooms() -> Stages:
     """Two rooms with a random wall and door: a world model, its locator, a critic in its imagination, and a policy.
 
-    Command: jepa pretrain world-rooms --out runs/rooms; four rooms: --data.world four-rooms
+    Command: jepa pretrain world-rooms --out runs/rooms --threads 1; four rooms: --data.world four-rooms
+    Takes: 16 minutes of one CPU core.
+    Result: in layouts that never occur in training, mode 1 reaches 97.7, 95.7 and 94.7 % of 300 goals (seeds 0, 1, 2),
+    mode 2 97.0, 97.0 and 93.3 %; docs/agent.md has the baselines.
     Source: LeCun 2022 for the modules; the settings are this project's.
     """
     return rooms_stages("two-rooms")
