@@ -20,7 +20,7 @@ STEPS = (9000, 2000, 1800, 400)  # of the four stages
 
 BATCH, RAMP = 16, 4.8  # samples of a batch; the weight of prediction grows for a fifth of the first stage
 
-DEMO_STEPS = (2500, 1000, 1000, 300)  # of jepa demo rooms
+DEMO_STEPS = (3500, 1500, 2400, 400)  # of jepa demo rooms
 
 
 def world_rooms() -> Stages:
