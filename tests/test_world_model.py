@@ -7,6 +7,7 @@ import torch
 
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch
+from openjepa.methods import world_model
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
@@ -92,6 +93,18 @@ def test_targets_of_an_ema_encoder_have_no_gradient_and_follow_the_encoder():
     method.after_step(0.75)
     after = next(method.target_encoder.parameters())  # type: ignore[union-attr]
     torch.testing.assert_close(after, before + 0.25)
+
+
+def test_sigreg_takes_some_features_of_a_large_batch_drawn_anew_for_each_batch(monkeypatch):
+    monkeypatch.setattr(world_model, "ROWS", 10)
+    method = MODELS["map, SIGReg"].build(DATA, 0)
+    taken = []
+    for seed in (0, 0, 1):
+        features = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        method.spread_terms(features, seed)["sigreg"].backward()
+        taken.append(features.grad.abs().sum(1) > 0)  # type: ignore[union-attr]
+    assert [int(each.sum()) for each in taken] == [10, 10, 10]
+    assert torch.equal(taken[0], taken[1]) and not torch.equal(taken[0], taken[2])
 
 
 def test_dynamics_that_do_not_fit_the_latents_are_refused_with_what_to_type():

@@ -25,7 +25,7 @@ from openjepa.nn.inverse import LocalInverse, VectorInverse
 from openjepa.nn.regularizers import covariance_loss, sigreg, variance_loss
 from openjepa.nn.world import World, encode_steps
 
-SLICES = 64  # random directions of SIGReg
+SLICES, ROWS = 64, 2048  # of SIGReg: random directions, and features of a batch that it takes at most
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,9 @@ class WorldModelNetworks(BaseMethod):
         if self.config.covariance:
             terms["covariance"] = covariance_loss(features)
         if self.config.sigreg:
-            terms["sigreg"] = sigreg(features, SLICES, torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(seed)
+            rows = torch.randperm(len(features), generator=generator)[:ROWS].to(features.device)
+            terms["sigreg"] = sigreg(features[rows], SLICES, generator)
         return terms
 
     @torch.no_grad()
