@@ -157,6 +157,23 @@ def test_values_after_pushes_are_those_of_a_plain_loop(critic, states, monkeypat
         torch.testing.assert_close(computed[differs], expected[differs], atol=1e-3, rtol=1e-4)
 
 
+def test_the_loss_is_the_mean_squared_error_of_each_value_against_its_bounded_target(critic, frames, states):
+    batch = Batch((frames,), torch.arange(3))
+    chosen = choose_goals(batch, states.shape[1], CRITIC.goals)
+    ends = imagine_pushes(critic.world, states.flatten(0, 1), CRITIC.pushes(DATA), CRITIC.lengths)
+    errors = []
+    for episode in range(3):
+        for number, at in enumerate(chosen[episode].tolist()):
+            goal = states[episode, at : at + 1]
+            rows = Location(*(part.unflatten(0, (3, -1))[episode] for part in ends))
+            field = critic.world.value_field(goal, 1)
+            target = critic.values_after_pushes(rows, goal, batch.index[episode : episode + 1])
+            target = critic.bound(target, chosen[episode : episode + 1, number : number + 1])
+            value = critic.world.values(field, critic.world.locate(states[episode]))
+            errors.append((value - target).square().mean())
+    torch.testing.assert_close(critic(batch, None).loss, torch.stack(errors).mean(), atol=1e-2, rtol=1e-3)
+
+
 def test_targets_are_bounded_by_the_steps_of_the_same_walk_and_by_the_start():
     data = Trajectory(steps=5, stride=2, restart=3)  # two walks of 3 states each
     method = CRITIC.build(data, 0)

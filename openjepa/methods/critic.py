@@ -36,6 +36,8 @@ class Critic(WorldConfig):
 
     V(s, g) ← min over directions d and lengths n of n + V_ema(state after n pushes in direction d, g);  V(g, g) = 0
 
+    L = mean |V(s, g) - what it becomes|²
+
     Values start high and come down. At first those above `far` leave out the shortest pushes: a minimum over many
     values is too low by their errors, and where a step costs less than that, values leak through walls.
     Source: LeCun 2022, section 3.2, for a critic that learns from the memory what a state will cost.

@@ -16,10 +16,7 @@ def encoder_commands(run: str, data: Any) -> Commands:
         index = "features.safetensors"
         return (
             (probe, "next to the untrained encoder and other baselines"),
-            (
-                f"jepa embed {run} FILES --out {index} && jepa search {index} row:0",
-                "the files most similar to the first",
-            ),
+            (f"jepa embed {run} FILES --out {index} && jepa search {index} row:0", "files most similar to the first"),
             (f"jepa export {run} --format safetensors", "for openjepa.load and other tools"),
         )
     files = plural_of(data).upper()

@@ -18,7 +18,8 @@ class Quasimetric(nn.Module):
 
     d(s, g) = scale · (|a(s) - a(g)| + max_k relu(b_k(s) - b_k(g))), with e = (a, b) the embedding
 
-    The first term is the same in both directions, the second is not; d(g, g) = 0 and d(s, g) <= d(s, t) + d(t, g).
+    The first term is the same in both directions, the second is not. d(g, g) = 0, and in the same embedded layout
+    d(s, g) <= d(s, t) + d(t, g).
     Source: metric residual networks (Liu et al., AAAI 2023, arXiv 2208.08133).
     """
 
