@@ -11,7 +11,8 @@ from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.official import Official
 from openjepa.masking.quadrants import Quadrants
 from openjepa.masking.random import Random
-from openjepa.methods.vicreg import ExpanderConfig, VICReg
+from openjepa.methods.vicreg import VICReg
+from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
 from openjepa.training.config import Pretrain, from_json, to_json

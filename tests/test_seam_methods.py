@@ -13,7 +13,8 @@ from openjepa.masking.random import Random
 from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import ExpanderConfig, VICReg
+from openjepa.methods.vicreg import VICReg
+from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.predictor import Predictor, PredictorConfig
 from openjepa.nn.vit import ViTConfig
 from openjepa.training.budget import StepTiming, describe_throughput, time_step

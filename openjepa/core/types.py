@@ -117,6 +117,10 @@ class Masks(NamedTuple):
     context_valid: Bool[Tensor, "B C"] | None = None  # False where a sample has fewer free tokens than C
     target_valid: Bool[Tensor, "B M T"] | None = None
 
+    def keep_context(self) -> Keep:
+        """Return the context tokens as the one group of tokens that an encoder sees."""
+        return Keep(self.context[:, None], None if self.context_valid is None else self.context_valid[:, None])
+
 
 class Batch(NamedTuple):
     """A batch from the loader: views of each sample, each sample's index in the run, and masks."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from torch import Tensor
 
 from openjepa.core.capabilities import modality_name
@@ -22,7 +22,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Tokens
 from openjepa.masking.causal import past_and_future
-from openjepa.methods.jepa import EPSILON, JEPA, MaskedJEPA
+from openjepa.methods.jepa import JEPA, MaskedJEPA
+from openjepa.methods.masked import EPSILON
 from openjepa.modalities.video import Video
 from openjepa.nn.positions import grid_positions
 from openjepa.nn.target_transforms import center
@@ -150,8 +151,8 @@ def training_scale(forecaster: Forecaster, data: Video) -> Scale | None:
     return Scale.of(features) if features else None
 
 
-def read_views(data: Dataset, rows: list[int]) -> Iterator[UInt8[Tensor, "B F C H W"]]:
-    """Yield the evaluation clips of some samples, without those that cannot be decoded."""
+def read_views(data: Dataset, rows: list[int]) -> Iterator[Real[Tensor, "B *V"]]:
+    """Yield the evaluation views of some samples, without those that cannot be decoded."""
     for part in torch.tensor(rows).split(BATCH):
         samples = data.read(part, None)
         views = samples.views[0][samples.label >= 0] if samples.skipped else samples.views[0]

@@ -116,7 +116,7 @@ def read_settings(folder: Path, config: dict[str, Any], data: Video) -> Pretrain
     encoder = ViTConfig(dim, depth, heads, float(config["mlp_ratio"]), POSITIONS)
     masks = Tube((Tube.blocks * tokens)[:tokens], (Tube.scale * tokens)[:tokens])  # a mask for each mask token
     predictor = PredictorConfig(narrow_dim, narrow_depth, narrow_heads, mask_tokens=tokens)
-    return Pretrain(data, JEPA(encoder, predictor, "l1"), masks)
+    return Pretrain(data, JEPA(encoder, predictor, loss="l1"), masks)
 
 
 def size(folder: Path, config: dict[str, Any], name: str) -> int:

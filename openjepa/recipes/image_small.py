@@ -10,8 +10,9 @@ import dataclasses
 from openjepa.masking.random import Random
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import ExpanderConfig, VICReg
+from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
+from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
 from openjepa.training.config import Pretrain

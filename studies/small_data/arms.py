@@ -11,7 +11,7 @@ from openjepa.core import registry
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.official import Official
 from openjepa.masking.random import Random
-from openjepa.methods.vicreg import ExpanderConfig
+from openjepa.nn.expander import ExpanderConfig
 from openjepa.recipes.registry import load_recipe
 from openjepa.training.config import Pretrain
 

@@ -21,7 +21,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, MaskShape, Output, StepFlops, Tokens, zero_padding
 from openjepa.masking.stack import stack_masks
-from openjepa.methods.jepa import EPSILON, JEPA, MaskedJEPA, Targets
+from openjepa.methods.jepa import JEPA, MaskedJEPA
+from openjepa.methods.masked import EPSILON, Targets
 from openjepa.nn.flops import transformer_flops
 from openjepa.nn.positions import rope_angles, sincos
 from openjepa.nn.predictor import Predictor

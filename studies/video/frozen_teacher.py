@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from openjepa.core.types import Batch
-from openjepa.methods.jepa import JEPA, MaskedJEPA, Targets
+from openjepa.methods.jepa import JEPA, MaskedJEPA
+from openjepa.methods.masked import Targets
 from openjepa.nn.target_transforms import normalize_patches
 
 

@@ -27,9 +27,10 @@ from openjepa.masking.random import Random
 from openjepa.methods.decoder import Decoder
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.vicreg import ExpanderConfig, VICReg
+from openjepa.methods.vicreg import VICReg
 from openjepa.modalities.image import Image
 from openjepa.modalities.series import Series
+from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.predictor import PredictorConfig
 from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.auto import choose_config

@@ -1,0 +1,67 @@
+"""Joint embedding of the views of an image: what VICReg and the methods like it share.   B batch  D encoder width"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openjepa.core.protocols import Modality
+from openjepa.core.types import Batch, MaskShape, StepFlops
+from openjepa.methods.base import BaseMethod, ViTMethodConfig
+from openjepa.nn.expander import Expander, ExpanderConfig
+from openjepa.nn.flops import vit_flops
+from openjepa.nn.init import initialize
+
+
+@dataclass(frozen=True)
+class ViewsConfig(ViTMethodConfig):
+    """Settings of the networks, and of what the encoder sees of each view."""
+
+    whole_batch: ClassVar[bool] = True  # the loss compares samples, so a batch cannot be split into micro-batches
+
+    expander: ExpanderConfig = field(default_factory=ExpanderConfig)
+    masked: bool = False  # encode only the context tokens of a mask of each view: faster, and a harder task
+
+    @property
+    def num_views(self) -> int:
+        return 2
+
+    @property
+    def needs_masks(self) -> bool:
+        return self.masked
+
+    def describe(self) -> str:
+        """Describe the networks in one line."""
+        return f"{super().describe()}; expander {self.expander.dim}×{self.expander.depth}"
+
+    def cost(self, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
+        """Return the FLOPs of one sample, whose views are all encoded."""
+        tokens = next(iter(masks))[0] if self.masked else data.layout.count
+        encoder, expander = vit_flops(self.encoder, data, tokens), self.expander.flops(self.encoder.dim)
+        return StepFlops(target=0, context=self.num_views * 3 * encoder, predictor=self.num_views * 3 * expander)
+
+
+class JointViews(BaseMethod):
+    """One encoder, and an expander that is discarded after training; a subclass has the loss."""
+
+    def __init__(self, config: ViewsConfig, modality: Modality, generator: torch.Generator):
+        super().__init__()
+        self.modality, self.masked, self.num_views = modality, config.masked, config.num_views
+        self.context_encoder = config.build_encoder(modality)
+        self.predictor = Expander(config.encoder.dim, config.expander)
+        config.encoder.initialize(self.context_encoder, generator, modality.token_dim)
+        initialize(self.predictor, generator, config.encoder.init)
+
+    def encode(self, batch: Batch, number: int) -> Float[Tensor, "B D"]:
+        """Return the mean feature of a view, of its context tokens alone if `masked`; each view has its own mask."""
+        keep = batch.masks[number % len(batch.masks)].keep_context() if self.masked else None
+        (tokens,) = self.context_encoder(self.modality.tokens(batch.views[number]), keep)
+        return tokens.mean()
+
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"context": self.context_encoder}
