@@ -33,6 +33,7 @@ COMMANDS = {
         "suite": ("RUN --folders cifar10=FOLDER", "many tasks in one table; resumes where it stopped"),
         "surprise": ("RUN VIDEO …", "when a video does what the predictor does not expect"),
         "horizon": ("RUN CLIPS", "error of predicted features by how far ahead they lie"),
+        "equivariance": ("RUN IMAGES", "does an image world model know what a change of color does?"),
         "predict": ("RUN IMAGES", "classify images with a classifier that `jepa probe` kept"),
     },
     "Look": {

@@ -31,16 +31,32 @@ def color_jitter(views: Real[Tensor, "B 3 H W"], strength: float, rng: CounterRN
     turn = torch.where(changed, 2 * math.pi * 0.2 * strength * (2 * u[:, 3] - 1), 0.0)
     saturation = torch.where(u[:, 5] < GRAY_PROBABILITY, 0.0, saturation)
 
-    gray = GRAY_WEIGHTS.expand(3, 3)  # maps a color to its gray in all three channels
-    saturate = gray + saturation[:, None, None] * (torch.eye(3) - gray)
-    matrix = (brightness * contrast)[:, None, None] * (saturate @ hue_rotation(turn))
-    level = (views.float().mean((2, 3)) @ GRAY_WEIGHTS) * brightness  # mean gray level, which contrast keeps
-    jittered = torch.einsum("bij,bjhw->bihw", matrix, views.float()) + (level * (1 - contrast)).view(-1, 1, 1, 1)
+    jittered = recolor(views.float(), brightness, contrast, saturation, turn)
     return (jittered.round() if views.dtype == torch.uint8 else jittered).clamp(0, 255).to(views.dtype)
+
+
+def recolor(
+    views: Float[Tensor, "B 3 H W"],
+    brightness: Float[Tensor, "B"],
+    contrast: Float[Tensor, "B"],
+    saturation: Float[Tensor, "B"],
+    turn: Float[Tensor, "B"],
+) -> Float[Tensor, "B 3 H W"]:
+    """Turn the hue by an angle, then multiply saturation, contrast and brightness by factors.
+
+    Contrast keeps the mean gray level. Values are not clamped.
+    """
+    weights, eye = GRAY_WEIGHTS.to(views.device), torch.eye(3, device=views.device)
+    gray = weights.expand(3, 3)  # maps a color to its gray in all three channels
+    saturate = gray + saturation[:, None, None] * (eye - gray)
+    matrix = (brightness * contrast)[:, None, None] * (saturate @ hue_rotation(turn))
+    level = (views.mean((2, 3)) @ weights) * brightness  # mean gray level, which contrast keeps
+    return torch.einsum("bij,bjhw->bihw", matrix, views) + (level * (1 - contrast)).view(-1, 1, 1, 1)
 
 
 def hue_rotation(angle: Float[Tensor, "B"]) -> Float[Tensor, "B 3 3"]:
     """Return the rotations about the gray axis (1, 1, 1) by Rodrigues' formula."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
-    return cos * torch.eye(3) + (1 - cos) / 3 * torch.ones(3, 3) + sin * cross
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=angle.device) / math.sqrt(3)
+    ones = torch.ones(3, 3, device=angle.device)
+    return cos * torch.eye(3, device=angle.device) + (1 - cos) / 3 * ones + sin * cross

@@ -152,3 +152,24 @@ class Horizon:
     out: Path | None = None  # path of the JSON and PNG files without suffix; default: RUN/horizon
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivariance:
+    """Measure whether an image world model knows what a change of color does to features.
+
+    From a clean image and an action, the predictor imagines the features of the changed image. Their rank among the
+    true features of many changed images gives the mean reciprocal rank (MRR): 1 is perfect; chance is printed beside
+    it. Writes a JSON file.
+
+    Example: jepa equivariance runs/iwm photos/
+    """
+
+    run: Run  # folder of a run of --method iwm
+    images: Folder  # folder of images
+    count: int = 64  # images to measure, evenly spaced in the listing
+    candidates: int = 256  # changed versions of each image among which the right one is searched; 256 as in the paper
+    seed: int = 0  # of the changes
+    out: Path | None = None  # path of the JSON file; default: RUN/equivariance.json
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32

@@ -1,6 +1,6 @@
 """The predictor: maps context tokens and target positions to predicted target features.
 
-B batch  C context tokens  M target blocks  T tokens per block  P coordinates  D width  E output width
+B batch  C context tokens  M target blocks  T tokens per block  P coordinates  D width  E output width  A parameters
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
 from openjepa.core.types import Tokens
+from openjepa.nn.conditioning import Conditioner
 from openjepa.nn.cpu_kernels import Linear
 from openjepa.nn.init import Init, initialize
 from openjepa.nn.positions import Positions, rotary_angles, sincos
@@ -34,7 +35,7 @@ class PredictorConfig:
     # its short-range and long-range masks)
     mask_tokens: int = 1
 
-    def build(self, encoder: ViTConfig, output_dim: int) -> Predictor:
+    def build(self, encoder: ViTConfig, output_dim: int, conditioner: Conditioner | None = None) -> Predictor:
         """Build the network with torch's default initialization, to initialize or to load weights into."""
         heads = self.num_heads or encoder.num_heads
         return Predictor(
@@ -45,6 +46,7 @@ class PredictorConfig:
             heads,
             positions=encoder.positions,
             mask_tokens=self.mask_tokens,
+            conditioner=conditioner,
         )
 
     def initialize(self, network: Predictor, generator: torch.Generator) -> None:
@@ -90,6 +92,7 @@ class Predictor(nn.Module):
         mlp_ratio: float = 4.0,
         positions: Positions = "sincos",
         mask_tokens: int = 1,
+        conditioner: Conditioner | None = None,
     ):
         super().__init__()
         self.dim, self.head_dim = dim, dim // num_heads
@@ -99,26 +102,31 @@ class Predictor(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.proj = Linear(dim, output_dim)
+        self.conditioner = conditioner or Conditioner()
 
     def forward(
         self,
         context: Tokens,
         where: Float[Tensor, "B M T P"],
-        conditions: Float[Tensor, "B H A"] | None = None,
+        conditions: Float[Tensor, "B A"] | None = None,
         valid: Bool[Tensor, "B M T"] | None = None,
         mask_sets: tuple[int, ...] = (0,),
     ) -> Float[Tensor, "B M T E"]:
         """Predict the features at every target position `where`; `valid` is False on padded targets.
 
         `mask_sets` are the numbers of the masks that a sample has here: contexts 0, G, 2G … belong to the first of G.
-        Context tokens get their positional embedding a second time here, as in the official code.
+        `conditions` are the action, for the conditioner; None: all 0, the action that changes nothing. Context tokens
+        get their positional embedding a second time here, as in the official code.
         """
         batch, blocks, block_tokens, _ = where.shape
         query_pos = where.flatten(0, 1)
+        action = where.new_zeros(batch, self.conditioner.action_dim) if conditions is None else conditions
+        context = self.conditioner.extend_context(context, action)
         embedded, query = self.embed(context.x), self.mask_tokens_of(batch, blocks, mask_sets)
         if self.positions != "rope_vjepa2":  # with "rope", too: without sincos, its queries would all start equal
             embedded, query = embedded + sincos(context.pos, self.dim), query + sincos(query_pos, self.dim)
         embedded, query = repeat_samples(embedded, blocks), query.expand(batch * blocks, block_tokens, -1)
+        query = self.conditioner.condition_queries(query, repeat_samples(action, blocks))
         pos = torch.cat([repeat_samples(context.pos, blocks), query_pos], dim=1)
         rope = rotary_angles(self.positions, pos, self.head_dim)
 
