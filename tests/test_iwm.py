@@ -1,5 +1,6 @@
 """Image world models: transforms with known parameters, actions, and the measure of equivariance."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +15,16 @@ from openjepa.core.types import Batch, Keep, Tokens
 from openjepa.data.loader import Steps
 from openjepa.data.photometric import NAMES, Photometric, PhotometricConfig, difference, transform
 from openjepa.evaluation.equivariance import chance_rank, reciprocal_rank
+from openjepa.evaluation.probes import predictor_finetune
+from openjepa.interop.pretrained import load_run
 from openjepa.masking.random import Random
 from openjepa.methods.iwm import IWM
 from openjepa.nn.conditioning import FeatureConditioner, SequenceConditioner
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
-from tests.conftest import MODALITIES, SMALL, SMALL_PREDICTOR
+from openjepa.viz import imagine
+from tests.conftest import METHODS, MODALITIES, SMALL, SMALL_PREDICTOR
+from tests.small import small
 
 DATA = MODALITIES["image"]
 SETTINGS = IWM(SMALL, SMALL_PREDICTOR)
@@ -182,23 +187,59 @@ def test_ranks_are_those_of_plain_sorting():
     assert reciprocal_rank(imagined[:, None], true[:, None]) == pytest.approx(np.mean(ranks))
 
 
-def test_equivariance_is_a_command(photos, tmp_path, capsys):
-    run = Pretrain(
-        replace(DATA, root=(str(photos),)),
-        replace(SETTINGS, target_transforms=("standardize",)),
-        Random(),
-        steps=2,
-        batch_size=16,
-        out=tmp_path / "run",
-        save_every=2,
-    )
-    pretrain(run)
-    command = ["equivariance", str(tmp_path / "run"), str(photos), "--count", "2", "--candidates", "8"]
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    """Train two steps of an image world model."""
+    out = tmp_path_factory.mktemp("iwm") / "run"
+    method = replace(SETTINGS, target_transforms=("standardize",))
+    with pytest.MonkeyPatch.context() as patch:  # the fixtures of a single test come later
+        small(patch.setattr)
+        pretrain(Pretrain(replace(DATA, root=(str(photos),)), method, Random(), steps=2, batch_size=16, out=out))
+    return out
+
+
+def test_equivariance_is_a_command(run, photos, capsys):
+    command = ["equivariance", str(run), str(photos), "--count", "2", "--candidates", "8"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "actions scrambled" in out and "chance" in out
-    result = read_json(tmp_path / "run" / "equivariance.json")
+    result = read_json(run / "equivariance.json")
     assert [each["name"] for each in result["ranks"]][:2] == ["all", "brightness"] and result["images"] == 2
     assert all(0 < each["low"] <= each["value"] <= each["high"] <= 1 for each in result["ranks"])
     assert main([*command[:3], "--count", "1"]) == 1
     assert "--count must be >= 2" in capsys.readouterr().err
+
+
+def test_imagined_changes_are_drawn(run, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(imagine, "VERSIONS", 1)
+    out = tmp_path / "imagined.png"
+    assert main(["show", "imagine", str(run), str(photos), "--count", "2", "--out", str(out)]) == 0
+    assert out.stat().st_size > 1000 and out.with_suffix(".html").is_file()
+
+
+def test_a_world_model_says_what_to_type_next():
+    commands = [command for command, _ in SETTINGS.next_commands("runs/iwm", DATA)]
+    assert any(each.startswith("jepa equivariance runs/iwm") for each in commands)
+    assert any(each.startswith("jepa show imagine runs/iwm") for each in commands)
+
+
+@pytest.mark.parametrize("command", ["equivariance", "show imagine"])
+def test_a_run_that_imagines_nothing_is_refused(command, photos, tmp_path, capsys):
+    pretrain(
+        Pretrain(replace(DATA, root=(str(photos),)), METHODS["mae"], Random(), steps=1, batch_size=8, out=tmp_path)
+    )
+    assert main([*command.split(), str(tmp_path), str(photos)]) == 1
+    assert "train one with --method iwm" in capsys.readouterr().err
+
+
+def test_predictor_finetuning_learns_and_leaves_the_run_as_it_is(run, photos, monkeypatch, capsys):
+    monkeypatch.setattr(predictor_finetune, "EPOCHS", 1)
+    before = load_run(run).predictor
+    command = ["probe", str(run), "--data.root", str(photos), "--probes", "predictor-finetune", "--json"]
+    assert main(command) == 0
+    scores = json.loads(capsys.readouterr().out)
+    names = {each["metric"] for each in scores["scores"] if each["features"] == "this encoder"}
+    assert names == {"predictor-finetune", "predictor-finetune random"}
+    after = load_run(run).predictor
+    assert before and after
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))

@@ -17,6 +17,7 @@ from openjepa.viz.curves import show_curves
 from openjepa.viz.embedding_map import show_map
 from openjepa.viz.features import show_features
 from openjepa.viz.html import write_figures_page
+from openjepa.viz.imagine import show_imagine
 from openjepa.viz.inputs import load_encoder, output_file
 from openjepa.viz.masks import show_masks
 from openjepa.viz.plans import show_plan
@@ -33,6 +34,7 @@ FIGURES: dict[str, Callable[[Any], list[CaptionedFigure]]] = {
     "similarity": show_similarity,
     "track": show_track,
     "prediction": show_prediction,
+    "imagine": show_imagine,
     "map": show_map,
     "curves": show_curves,
     "spectrum": show_spectrum,

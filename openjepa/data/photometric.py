@@ -34,7 +34,7 @@ class Photometric(NamedTuple):
     solarize: Float[Tensor, "B"]
 
     @classmethod
-    def of(cls, rows: int = 1, **parameters: float) -> Photometric:
+    def of(cls, rows: int = 1, /, **parameters: float) -> Photometric:
         """Return the same transform for every view, such as `brightness=0.3, blur=1.0`."""
         return cls(*(torch.full((rows,), float(parameters.get(name, 0.0))) for name in NAMES))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
-from openjepa.data.photometric import Photometric, transform
+from openjepa.data.photometric import transform
 from openjepa.evaluation.forecast import Scale
 from openjepa.methods.iwm import ImageWorldModel
 from openjepa.modalities.image import Image
@@ -83,8 +83,3 @@ def load_imagination(run: str, device: Device) -> Imagination:
         raise UserError(f"{run} ({type(config.method).__name__}) imagines no transforms: train one with --method iwm")
     assert isinstance(config.data, Image)
     return Imagination(method.to(device.device).eval(), config.data, device)
-
-
-def repeat(parameters: Photometric, times: int) -> Photometric:
-    """Repeat the parameters of each view so many times in a row."""
-    return Photometric(*(each.repeat_interleave(times, 0) for each in parameters))

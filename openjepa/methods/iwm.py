@@ -19,6 +19,7 @@ from openjepa.core.types import Batch, Output
 from openjepa.data.photometric import NAMES, PhotometricConfig, difference, transform
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.masked import MaskedConfig, MaskedPrediction, Targets, compare, masked_output
+from openjepa.methods.next_commands import Commands, imagination_commands
 from openjepa.nn.conditioning import Conditioning, build_conditioner
 from openjepa.nn.losses import mean_squared_error
 from openjepa.nn.predictor import Predictor
@@ -48,6 +49,10 @@ class IWM(MaskedConfig):
         super().check(data, masks)
         if getattr(data, "channels", 0) != 3 or len(data.layout.shape or ()) != 2:
             raise UserError("iwm changes colors, so it requires images with 3 channels: try --method jepa")
+
+    def next_commands(self, run: str, data: Any) -> Commands:
+        """Return what to type next with a finished run."""
+        return imagination_commands(run, data)
 
     def build(self, modality: Modality, seed: int = 0) -> ImageWorldModel:
         """Build the method with freshly initialized weights; the same seed gives the same weights."""

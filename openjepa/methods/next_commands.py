@@ -29,6 +29,16 @@ def encoder_commands(run: str, data: Any) -> Commands:
     )
 
 
+def imagination_commands(run: str, data: Any) -> Commands:
+    """Return the commands for an image world model: does it know transforms? what does it imagine?"""
+    probe, show, *others = encoder_commands(run, data)
+    imagine = (
+        (f"jepa equivariance {run} IMAGES", "does it know what a change of color does?"),
+        (f"jepa show imagine {run} IMAGES", "changes of color that it imagines, as real patches"),
+    )
+    return (probe, *imagine, show, *others)
+
+
 def decoder_commands(run: str) -> Commands:
     """Return the commands for a decoder of features."""
     return (

@@ -68,6 +68,23 @@ class PredictionOptions(FigureOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImagineOptions(FigureOptions):
+    """Draw what an image world model (--method iwm) imagines: changes of color in latent space, as real patches."""
+
+    count: int = 3  # images to draw, evenly spaced over the folder; at most 64
+    brightness: float = 0.4  # relative change of brightness; 0: leave it out
+    contrast: float = 0.4  # relative change of contrast; 0: leave it out
+    saturation: float = 0.0  # relative change of saturation; 0: leave it out
+    hue: float = 0.1  # turn of the hue, as a fraction of a full turn; 0: leave it out
+    seed: int = 0  # of the changes of the patches to choose from
+
+    def strengths(self) -> dict[str, float]:
+        """Return the parameters to change by name."""
+        names = ("brightness", "contrast", "saturation", "hue")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapOptions(FigureOptions):
     """Draw images as points on a plane by UMAP or t-SNE of their features; in the page a point shows its image."""
 
@@ -139,6 +156,7 @@ FIGURE_OPTIONS: dict[str, type] = {
     "similarity": SimilarityOptions,
     "track": TrackOptions,
     "prediction": PredictionOptions,
+    "imagine": ImagineOptions,
     "map": MapOptions,
     "curves": CurvesOptions,
     "spectrum": SpectrumOptions,
