@@ -646,3 +646,13 @@ def test_a_head_that_diverges_when_trained_again_gives_way_to_the_next_best(monk
     assert (found.predicted == test.label).float().mean() > 0.5
     with pytest.raises(UserError, match="every head of the linear probe diverged"):
         linear_probe(LabeledFeatures({"last": x[:300] * float("nan")}, y[:300]), test, 4)
+
+
+def test_few_labels_come_from_different_groups():
+    """Ten labels a class of 12 groups with 5 samples each are of ten groups; fifteen are of all twelve."""
+    groups, y = torch.arange(120) // 5, torch.arange(120) // 60
+    for shots, distinct in ((10, 10), (15, 12)):
+        chosen = choose_labeled(y, 2, shots, torch.Generator().manual_seed(0), groups)
+        for label in (0, 1):
+            rows = chosen[y[chosen] == label]
+            assert len(rows.unique()) == shots and len(groups[rows].unique()) == distinct

@@ -226,7 +226,7 @@ def test_images_in_folders_are_probed_in_folds(tiny, photos, tmp_path, capsys):
 
 
 def test_evaluators_are_the_files_of_their_folder_and_take_settings_of_their_fields_names():
-    assert probe_names()[:7] == ["attentive", "finetune", "knn", "linear", "logistic", "lowshot", "ridge"]
+    assert probe_names()[:7] == ["attentive", "finetune", "knn", "linear", "logistic", "lowshot", "predictor-finetune"]
     probes = create_probes(
         ProbeSettings(probes=("knn", "lowshot", "linear"), shots=(3.0,), features="last4", augment=True)
     )

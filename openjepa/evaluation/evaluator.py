@@ -72,7 +72,8 @@ class ProbeInput:
     features: SplitFeatures
     classes: int
     folds: tuple[Fold, ...] = ()  # empty: training and test data are separate
-    groups: Int[Tensor, "S"] | None = None  # group of each labeled sample; intervals resample whole groups
+    groups: Int[Tensor, "S"] | None = None  # group of each labeled training sample; intervals resample whole groups
+    separate_groups: Int[Tensor, "Q"] | None = None  # group of each labeled test sample, if there are no folds
     target_unit: str = ""  # unit of the real-valued targets
     evidence: dict[str, Evidence] = field(default_factory=dict)  # metric -> predictions, as evaluators record them
 
@@ -83,9 +84,19 @@ class ProbeInput:
         for fold in self.folds:
             yield self.features.select(fold)
 
+    def train_groups(self) -> Iterator[Int[Tensor, "R"] | None]:
+        """Yield the group of each training sample of each fold; None without groups."""
+        groups = self.groups
+        if groups is None or not self.folds:
+            yield groups
+        else:
+            yield from (groups[fold.train] for fold in self.folds)
+
     def test_groups(self) -> Int[Tensor, "Q"] | None:
         """Return the group of each test sample, in the order of the folds; None without groups."""
-        if self.groups is None or not self.folds:
+        if not self.folds:
+            return self.separate_groups
+        if self.groups is None:
             return None
         return torch.cat([self.groups[fold.test] for fold in self.folds])
 

@@ -120,14 +120,17 @@ def probe_input(name: str, split: Split, features: SplitFeatures, settings: Prob
     if targets[0] is not None and targets[1] is not None:
         rows = (features.train.labeled, features.test.labeled)
         features = features._replace(targets=(targets[0][rows[0]], targets[1][rows[1]]))
-    groups = sample_values(split.train, "groups") if split.divided else None
-    groups = groups[features.train.labeled] if groups is not None else None
+    groups, separate = (
+        None if values is None else values[part.labeled]
+        for values, part in zip([sample_values(part, "groups") for part in split[:2]], features[:2], strict=True)
+    )
     chosen = choose_folds(settings.data, features.train.y, groups, settings.seed) if split.divided else ()
     label = features.train.label
     folds = tuple(fold_of_labeled(fold, label) for fold in split.folds) if (label < 0).any() else split.folds
     folds = folds or chosen
     unit = getattr(innermost(split.train), "target_unit", "")
-    return ProbeInput(settings.data.name, name, features, len(split.train.classes), folds, groups, unit)
+    classes = len(split.train.classes)
+    return ProbeInput(settings.data.name, name, features, classes, folds, groups, separate, unit)
 
 
 def split_features_of(

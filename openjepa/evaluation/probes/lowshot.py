@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ def lowshot_probe(
     shots: int | float,
     repeats: int = 5,
     seed: int = 0,
+    groups: Int[Tensor, "S"] | None = None,
 ) -> list[LowShotResult]:
     """Score `answer`, which maps labeled rows to test predictions, on `repeats` random subsets of labels.
 
@@ -48,15 +50,24 @@ def lowshot_probe(
     """
     results = []
     for repeat in range(repeats):
-        index = choose_labeled(label, classes, shots, torch.Generator().manual_seed(1_000_003 * seed + repeat))
+        generator = torch.Generator().manual_seed(1_000_003 * seed + repeat)
+        index = choose_labeled(label, classes, shots, generator, groups)
         results.append(LowShotResult(len(index), (answer(index) == truth).float()))
     return results
 
 
 def choose_labeled(
-    label: Int[Tensor, "S"], classes: int, shots: int | float, generator: torch.Generator
+    label: Int[Tensor, "S"],
+    classes: int,
+    shots: int | float,
+    generator: torch.Generator,
+    groups: Int[Tensor, "S"] | None = None,
 ) -> Int[Tensor, "K"]:
-    """Draw the samples that keep their label: `shots` per class or, below 1, that fraction and at least one."""
+    """Draw the samples that keep their label: `shots` per class or, below 1, that fraction and at least one.
+
+    With groups, such as subjects, they come from as many groups as possible: a group gives a second one after all gave
+    one.
+    """
     if shots <= 0 or (shots >= 1 and shots != int(shots)):
         raise UserError(f"--shots must be a whole number of labels per class or a fraction below 1, got {shots:g}")
     chosen = []
@@ -67,8 +78,18 @@ def choose_labeled(
         count = int(shots) if shots >= 1 else max(1, round(shots * len(rows)))
         if count > len(rows):
             raise UserError(f"class {number} has {len(rows)} images, fewer than {count} shots: try --shots {len(rows)}")
-        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        chosen.append((order if groups is None else spread_over_groups(order, groups[order]))[:count])
     return torch.cat(chosen)
+
+
+def spread_over_groups(rows: Int[Tensor, "R"], groups: Int[Tensor, "R"]) -> Int[Tensor, "R"]:
+    """Reorder rows: first one of each group, then a second one of each, and so on."""
+    turns, count = [], Counter()
+    for group in groups.tolist():
+        turns.append(count[group])
+        count[group] += 1
+    return rows[torch.tensor(turns).argsort(stable=True)]
 
 
 Answer = Callable[[Tensor], Tensor]  # rows of the training data that keep their label -> predictions of the test data
@@ -97,10 +118,10 @@ def lowshot_scores(
     check_classes(subject, metric or "lowshot")
     for shots in possible_shots(subject, subsets.shots):
         repeats = []
-        for part in subject.parts():
+        for part, groups in zip(subject.parts(), subject.train_groups(), strict=True):
             y, truth = part.train.y, part.test.y
-            answer = answer_of(part)
-            repeats.append(lowshot_probe(answer, y, truth, subject.classes, shots, subsets.repeats, subsets.seed))
+            draws = (subject.classes, shots, subsets.repeats, subsets.seed, groups)
+            repeats.append(lowshot_probe(answer_of(part), y, truth, *draws))
         correct = [torch.cat([fold.correct for fold in repeat]) for repeat in zip(*repeats, strict=True)]
         values = torch.tensor([each.mean().item() for each in correct])
         label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
