@@ -11,6 +11,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Keep, Layout, gather
 from openjepa.data.loader import Steps
+from openjepa.interop.pretrained import load_run
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.masking.windows import Windows
@@ -19,7 +20,9 @@ from openjepa.methods.dmt_jepa import DMTJEPA
 from openjepa.methods.iwm import IWM
 from openjepa.methods.learned_masks import LearnedMasks
 from openjepa.methods.lejepa import LeJEPA
+from openjepa.methods.mae import MAE
 from openjepa.methods.s_jea import SJEA
+from openjepa.methods.salt import SALT
 from openjepa.methods.sar_jepa import SARJEPA
 from openjepa.nn.aggregation import AggregationHead, grid_neighbors, most_similar
 from openjepa.nn.expander import ExpanderConfig
@@ -28,8 +31,14 @@ from openjepa.nn.mask_network import draw_order, log_probability
 from openjepa.nn.regularizers import vicreg_terms
 from openjepa.nn.sparse_convnet import ConvPredictorConfig, SparseConvNetConfig
 from openjepa.nn.vit import ViTConfig
+from openjepa.recipes.registry import make_recipe
+from openjepa.training.config import Pretrain, from_json, load_config, to_json
 from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.run import pretrain
+from openjepa.training.run_folder import load_method
+from openjepa.training.stages import Stages, run_stages
 from openjepa.training.step import micro_batches, train_step
+from openjepa.training.teachers import attach_teachers
 from tests.conftest import CPU, MODALITIES, SMALL, SMALL_PREDICTOR
 
 DATA = MODALITIES["image"]
@@ -315,3 +324,45 @@ def test_masks_of_a_sample_depend_on_the_seed_and_its_index_alone():
     assert torch.equal(net.masks(half)[0].target, batch.masks[0].target[8:])
     later = batch._replace(index=batch.index + 64)
     assert not torch.equal(net.masks(later)[0].target, batch.masks[0].target)
+
+
+# SALT, and all recipes
+
+
+def test_salt_predicts_its_teacher_and_keeps_it_as_it_is(photos, tmp_path):
+    """A recipe of two stages: the targets of the second are the normalized features of the first stage's encoder."""
+    data = replace(DATA, root=(str(photos),))
+    first = Pretrain(data, MAE(SMALL, SMALL_PREDICTOR), Random(), steps=2, batch_size=16)
+    second = replace(first, method=SALT(SMALL, SMALL_PREDICTOR, teacher="stage-1"))
+    last = run_stages(Stages((first, second)), tmp_path / "salt", pretrain)
+    settings = load_config(last)
+    net = load_method(last, settings)
+    attach_teachers(settings, net, torch.device("cpu"))
+    batch = prepare("iwm")[1]
+    teacher = load_run(tmp_path / "salt" / "stage-1")
+    features = teacher.network(teacher.data.tokens(batch.views[0]))[0].x
+    torch.testing.assert_close(net.targets(batch).x, F.layer_norm(features, features.shape[-1:]))
+    assert load_run(last).name == "stage-2"
+
+
+def test_a_teacher_of_another_width_is_refused(photos, tmp_path):
+    data = replace(DATA, root=(str(photos),))
+    pretrain(Pretrain(data, MAE(SMALL, SMALL_PREDICTOR), Random(), steps=1, batch_size=8, out=tmp_path / "teacher"))
+    student = SALT(replace(SMALL, dim=32), SMALL_PREDICTOR, teacher=str(tmp_path / "teacher"))
+    with pytest.raises(UserError, match=r"try --method\.encoder\.dim 48"):
+        pretrain(Pretrain(data, student, Random(), steps=1, batch_size=8, out=tmp_path / "student"))
+
+
+RECIPES = ("iwm-equivariant", "iwm-invariant", "dmt-cifar10", "cnn-cifar10", "lejepa-cifar10", "s-jea-cifar10")
+RECIPES += ("learned-masks-cifar10", "salt-cifar10", "sar-small")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_image_methods_fit_their_data_and_count_their_work(name):
+    recipe = make_recipe(name)
+    for settings in recipe.runs if isinstance(recipe, Stages) else (recipe,):
+        settings.method.check(settings.data, settings.masks)
+        assert settings.masks.shapes(settings.data.layout)
+        cost = settings.method.cost(settings.data, settings.masks.shapes(settings.data.layout))
+        assert cost is not None and cost.total > 0 and settings.method.describe()
+        assert from_json(to_json(settings)).method == settings.method

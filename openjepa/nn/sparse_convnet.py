@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
@@ -25,7 +25,7 @@ class SparseConvNetConfig:
     """Sizes of a convolutional encoder: a stage for each halving of the resolution, down to one cell for each patch."""
 
     dim: int = 256  # width of the last stage; each earlier stage has half the width of the next
-    depths: tuple[int, ...] = (1, 2, 4)  # blocks of each stage; their number follows from --data.patch: 3 for patch 4
+    depths: tuple[int, ...] = (0, 1, 4)  # blocks of each stage; their number follows from --data.patch: 3 for patch 4
     kernel: int = 5  # side of the depthwise convolutions
 
     @property
@@ -42,14 +42,20 @@ class SparseConvNetConfig:
         """Raise UserError unless the stages end at the resolution of the patches."""
         stages = max(1, patch.bit_length())
         if patch != 1 << (stages - 1) or len(self.depths) != stages:
-            depths = " ".join(map(str, [1, 2, 4, 4, 4, 4][:stages]))
+            depths = " ".join(map(str, [*[0, 1, 2, 2, 2][: stages - 1], 4]))
             raise UserError(
                 f"{flag}.depths must have one value more than halvings lead from pixels to patches of {patch} pixels, "
                 f"a power of 2, got {len(self.depths)} values: try {flag}.depths {depths}"
             )
-        if self.dim % (1 << (stages - 1)) or self.kernel % 2 == 0 or self.kernel < 1 or min(self.depths) < 1:
+        if (
+            self.dim % (1 << (stages - 1))
+            or self.kernel % 2 == 0
+            or self.kernel < 1
+            or min(self.depths) < 0
+            or not self.depth
+        ):
             raise UserError(
-                f"{flag}.dim must be a multiple of {1 << (stages - 1)}, {flag}.kernel odd and {flag}.depths above 0, "
+                f"{flag}.dim must be a multiple of {1 << (stages - 1)}, {flag}.kernel odd, and no depth below 0, "
                 f"got {self.dim}, {self.kernel} and {' '.join(map(str, self.depths))}"
             )
 
@@ -91,9 +97,18 @@ class ConvBlock(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Float[Tensor, "B H W C"], visible: Float[Tensor, "#B H W 1"]) -> Float[Tensor, "B H W C"]:
+    def forward(self, x: Float[Tensor, "B H W C"], cells: Int[Tensor, "K"] | None = None) -> Float[Tensor, "B H W C"]:
+        """Return new values of the cells with these numbers, over all images; the others are 0. None: every cell."""
         y = self.conv(x.movedim(-1, 1)).movedim(1, -1)
-        return (x + self.fc2(F.gelu(self.fc1(self.norm(y))))) * visible
+        if cells is None:
+            return x + self.mlp(y)
+        rows = x.flatten(0, 2)[cells]
+        rows = rows + self.mlp(y.flatten(0, 2)[cells])
+        return rows.new_zeros(x[..., 0].numel(), x.shape[-1]).index_copy(0, cells, rows).view_as(x)
+
+    def mlp(self, x: Float[Tensor, "*K C"]) -> Float[Tensor, "*K C"]:
+        """Map each cell by itself."""
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
 class SparseConvNet(Encoder):
@@ -135,8 +150,9 @@ class SparseConvNet(Encoder):
         outputs: list[Tensor] = []
         for number, stage in enumerate(self.stages):
             x = self.stem(x) if number == 0 else self.downsample[number - 1](x)
-            cells = F.interpolate(visible, x.shape[-2:]).movedim(1, -1)
-            x, outputs = x.movedim(1, -1) * cells, []
+            hidden_are_0 = F.interpolate(visible, x.shape[-2:])
+            cells = None if visible.all() else hidden_are_0.flatten().nonzero()[:, 0]
+            x, outputs = (x * hidden_are_0).movedim(1, -1), []
             for block in stage:  # type: ignore[union-attr]
                 x = block(x, cells)
                 outputs.append(x)
@@ -194,9 +210,8 @@ class ConvPredictor(nn.Module):
             values = torch.where(context.valid[..., None], values, gather(values, index.new_zeros(index.shape)))
             index = torch.where(context.valid, index, index[:, :1])
         x = x.scatter(1, index[..., None].expand_as(values), values).unflatten(1, (rows, columns))
-        everything = x.new_ones(1, rows, columns, 1)
         for block in self.blocks:
-            x = block(x, everything)
+            x = block(x)
         hidden = gather(x.flatten(1, 2), self.cells(where.flatten(1, 2)))
         return self.proj(self.norm(hidden)).view(batch, blocks, count, -1)
 

@@ -23,18 +23,14 @@ from PIL import Image as Pillow
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.interop.pretrained import load_run
-from openjepa.masking.windows import Windows
 from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
-from openjepa.methods.sar_jepa import SARJEPA
-from openjepa.modalities.image import Image
-from openjepa.recipes.image_small import cifar10_muon
+from openjepa.recipes.image_methods import ENCODER, PREDICTOR, TARGETS
+from openjepa.recipes.sar import sar_small
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
-from studies.images.methods import ENCODER, PREDICTOR, TARGETS
 
-SIDE, PATCH = 64, 8
-RADII = (1, 2, 4)  # pixels; the paper's 5 to 17 at 224 pixels, in proportion
+SIDE = 64  # pixels
 SHOTS = (10.0, 40.0)
 
 
@@ -78,11 +74,8 @@ def every_third(groups: list[str], generator: np.random.Generator) -> list[str]:
 
 def runs(chips: Path) -> dict[str, Pretrain]:
     """Return what is compared: the same encoder, masks and schedule, with other targets."""
-    base = cifar10_muon()
-    data = Image(
-        root=(str(chips / "train"),), size=(SIDE, SIDE), patch=PATCH, channels=1, crop_scale=(0.5, 1.0), flip=True
-    )
-    sar = SARJEPA(ENCODER, PREDICTOR, radii=RADII)
+    base = sar_small()
+    data, sar = dataclasses.replace(base.data, root=(str(chips / "train"),)), base.method
     methods = {
         "gradients": sar,
         "gradients, mask tokens in the encoder": dataclasses.replace(sar, encoder_input="masked"),
@@ -90,11 +83,7 @@ def runs(chips: Path) -> dict[str, Pretrain]:
         "normalized pixels": MAE(ENCODER, PREDICTOR),
         "features (I-JEPA)": JEPA(ENCODER, PREDICTOR, **TARGETS),
     }
-    masks = Windows(size=6)
-    return {
-        name: dataclasses.replace(base, data=data, method=method, masks=masks, batch_size=64)
-        for name, method in methods.items()
-    }
+    return {name: dataclasses.replace(base, data=data, method=method) for name, method in methods.items()}
 
 
 def main() -> None:

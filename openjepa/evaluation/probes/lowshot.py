@@ -120,8 +120,8 @@ def lowshot_scores(
         repeats = []
         for part, groups in zip(subject.parts(), subject.train_groups(), strict=True):
             y, truth = part.train.y, part.test.y
-            draws = (subject.classes, shots, subsets.repeats, subsets.seed, groups)
-            repeats.append(lowshot_probe(answer_of(part), y, truth, *draws))
+            settings = (subject.classes, shots, subsets.repeats, subsets.seed, groups)
+            repeats.append(lowshot_probe(answer_of(part), y, truth, *settings))
         correct = [torch.cat([fold.correct for fold in repeat]) for repeat in zip(*repeats, strict=True)]
         values = torch.tensor([each.mean().item() for each in correct])
         label = f"{shots:g} a class" if shots >= 1 else f"{100 * shots:g} % of labels"
