@@ -136,7 +136,8 @@ class SparseConvNet(Encoder):
         Layers are the blocks of the last stage. Hidden patches are 0 in all layers.
         """
         visible = tokens if keep is None else tokens.hide_all_but(keep)
-        outputs = self.run_stages(self.assemble(visible), self.is_visible(visible))
+        grid = rows_columns(tokens.x.shape[1], self.grid)
+        outputs = self.run_stages(assemble_patches(visible.x, grid, self.patch), self.is_visible(visible, grid))
         depths = [range(self.depth)[layer] for layer in layers]
         features = [Tokens(self.norm(outputs[depth]).flatten(1, 2), visible.pos, tokens.valid) for depth in depths]
         if keep is None:
@@ -159,22 +160,22 @@ class SparseConvNet(Encoder):
             x = x.movedim(-1, 1)
         return outputs
 
-    def assemble(self, tokens: Tokens) -> Float[Tensor, "B C H W"]:
-        """Put the patches of each image back to their area."""
-        rows, columns = self.rows_columns(tokens)
-        x = tokens.x.unflatten(1, (rows, columns)).unflatten(-1, (-1, self.patch, self.patch))
-        return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-    def is_visible(self, tokens: Tokens) -> Float[Tensor, "B 1 h w"]:
+    def is_visible(self, tokens: Tokens, grid: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:
         """Return 1 for visible patches and 0 for hidden ones."""
         valid = tokens.x.new_ones(tokens.x.shape[:2]) if tokens.valid is None else tokens.valid.to(tokens.x.dtype)
-        return valid.unflatten(1, self.rows_columns(tokens))[:, None]
+        return valid.unflatten(1, grid)[:, None]
 
-    def rows_columns(self, tokens: Tokens) -> tuple[int, int]:
-        """Return the grid of the patches: the trained one, or one of the same aspect ratio."""
-        count, (rows, columns) = tokens.x.shape[1], self.grid
-        scale = (count / (rows * columns)) ** 0.5
-        return round(rows * scale), round(columns * scale)
+
+def assemble_patches(x: Float[Tensor, "B N E"], grid: tuple[int, int], patch: int) -> Float[Tensor, "B C H W"]:
+    """Put the patches of images back in a grid of rows and columns."""
+    pixels = x.unflatten(1, grid).unflatten(-1, (-1, patch, patch))
+    return pixels.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def rows_columns(count: int, trained: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of so many patches: of the trained grid, or of one with the same aspect ratio."""
+    scale = (count / (trained[0] * trained[1])) ** 0.5
+    return round(trained[0] * scale), round(trained[1] * scale)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""Train MC-JEPA on unlabeled frames, warps and CIFAR-10, and measure its optical flow on the Middlebury pairs.
+
+    python -m studies.images.flow --data DATA --out runs/flow --steps 3000
+
+DATA has flow/, video/, photos/ and cifar10/ (scripts/unpack_data.py). The Middlebury pairs are for testing alone: what
+is chosen is chosen on warps of photographs with known flow, which no run trains on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+
+from openjepa.core.rng import CounterRNG
+from openjepa.data.flow_files import read_flow
+from openjepa.modalities.image_pair import ImagePair, random_affine_flow
+from openjepa.nn.warp import warp
+from openjepa.recipes.mc_jepa import mc_jepa_small
+from openjepa.training.config import Pretrain, load_config
+from openjepa.training.run import pretrain
+from openjepa.training.run_folder import load_method
+
+CLIP_SIDE = 128  # of the strips of video frames
+HELD_OUT = 40  # photographs whose warps are the validation data
+
+
+def write_frames(data: Path, out: Path) -> Path:
+    """Write the frames of the video clips, which are strips, into a folder for each clip; link the Sintel frames."""
+    if not out.exists():
+        for strip in sorted((data / "video" / "frames").glob("*.jpg")):
+            folder = out / strip.stem
+            folder.mkdir(parents=True)
+            frames = np.asarray(Pillow.open(strip)).reshape(-1, CLIP_SIDE, CLIP_SIDE, 3)
+            for number, frame in enumerate(frames):
+                Pillow.fromarray(frame).save(folder / f"{number:03d}.png")
+    return out
+
+
+def link_photos(data: Path, out: Path) -> tuple[Path, Path]:
+    """Return a folder of photographs to train on, and one of held-out photographs."""
+    for name, part in (("held-out", slice(HELD_OUT)), ("train", slice(HELD_OUT, None))):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for photo in sorted((data / "photos").glob("**/*.JPEG"))[part]:
+            if not (out / name / photo.name).exists():
+                (out / name / photo.name).symlink_to(photo.resolve())
+    return out / "train", out / "held-out"
+
+
+def settings_of(options: argparse.Namespace) -> Pretrain:
+    """Return the run: content from CIFAR-10, motion from warps, film and video."""
+    photos, _ = link_photos(options.data, options.out / "photos")
+    clips = write_frames(options.data, options.out / "clips")
+    base = mc_jepa_small()
+    sources = {"warps": photos, "frames": clips}
+    streams = []
+    for stream, (pairs, root) in zip(base.streams, sources.items(), strict=True):
+        roots = (str(root),) if pairs == "warps" else (str(root), str(options.data / "flow" / "sintel"))
+        streams.append(dataclasses.replace(stream, data=dataclasses.replace(stream.data, root=roots, pairs=pairs)))
+    data = dataclasses.replace(base.data, root=(str(options.data / "cifar10" / "train"),))
+    return dataclasses.replace(base, data=data, streams=tuple(streams))
+
+
+@torch.no_grad()
+def validate(method: Any, options: argparse.Namespace) -> float:
+    """Return the mean end-point error on warps of held-out photographs of 128 pixels, up to 13 pixels of motion."""
+    _, held_out = link_photos(options.data, options.out / "photos")
+    data = ImagePair(root=(str(held_out),), size=(128, 128), patch=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+    images = data.dataset(data.listing()).read(torch.arange(HELD_OUT), None).views[0]
+    flow = random_affine_flow(0.1, (128, 128), CounterRNG.of(0, 0, np.arange(HELD_OUT)))
+    second, inside = images, slice(16, -16)
+    first = warp(second.float(), flow)
+    error = (method.estimate_flow(first, second.float()) - flow).norm(dim=1)
+    return float(error[:, inside, inside].mean())
+
+
+@torch.no_grad()
+def test(method: Any, options: argparse.Namespace) -> dict[str, float]:
+    """Return the mean end-point error on each Middlebury pair, in pixels, over pixels whose flow is known."""
+    errors = {}
+    for folder in sorted((options.data / "flow" / "middlebury").iterdir()):
+        first, second = (
+            torch.from_numpy(np.asarray(Pillow.open(folder / name).convert("RGB")).copy()).permute(2, 0, 1)[None]
+            for name in ("frame10.png", "frame11.png")
+        )
+        truth = read_flow(folder / "flow10.flo")
+        estimate = method.estimate_flow(first, second)[0].numpy()
+        errors[folder.name] = float(np.linalg.norm(estimate - truth.uv, axis=0)[truth.valid].mean())
+    return errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/flow"))
+    parser.add_argument("--name", default="run", help="folder of the run in --out")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the method")
+    parser.add_argument("--test", action="store_true", help="measure on the Middlebury pairs, once all is chosen")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = settings_of(options)
+    changes = {name: float(value) for name, value in (each.split("=") for each in options.set)}
+    method = dataclasses.replace(settings.method, **changes)
+    folder = options.out / options.name
+    settings = dataclasses.replace(
+        settings,
+        method=method,
+        steps=options.steps,
+        seed=options.seed,
+        out=folder,
+        threads=1,
+        workers=0,
+        resume="if-any",
+    )
+    if not (folder / "export" / "config.json").exists():
+        pretrain(settings)
+    trained = load_method(folder, load_config(folder)).eval()
+    result: dict[str, Any] = {"warps": validate(trained, options)}
+    if options.test:
+        result["middlebury"] = test(trained, options)
+        result["mean"] = float(np.mean([*result["middlebury"].values()]))
+    (folder / "flow.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
