@@ -34,6 +34,7 @@ COMMANDS = {
         "surprise": ("RUN VIDEO …", "when a video does what the predictor does not expect"),
         "horizon": ("RUN CLIPS", "error of predicted features by how far ahead they lie"),
         "equivariance": ("RUN IMAGES", "does an image world model know what a change of color does?"),
+        "flow": ("RUN FIRST SECOND", "optical flow between two frames, as a file and in colors"),
         "predict": ("RUN IMAGES", "classify images with a classifier that `jepa probe` kept"),
     },
     "Look": {

@@ -33,6 +33,10 @@ Repository = Annotated[str, Positional, arg(metavar="NAME/REPOSITORY")]
 
 Images = Annotated[tuple[str, ...], Positional, arg(metavar="FILES …")]
 
+FirstFrame = Annotated[Path, Positional, arg(metavar="FIRST")]
+
+SecondFrame = Annotated[Path, Positional, arg(metavar="SECOND")]
+
 Videos = Annotated[tuple[str, ...], Positional, arg(metavar="VIDEO …")]
 
 Folders = Annotated[tuple[str, ...], Positional, arg(metavar="FOLDER …")]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from openjepa.core.arguments import Features, Folder, Query, Run, Videos
+from openjepa.core.arguments import Features, FirstFrame, Folder, Query, Run, SecondFrame, Videos
 from openjepa.core.fileio import check_roots
 from openjepa.core.options import Box, EvalCrop, PooledKind, Precision
 from openjepa.evaluation.probes.finetune_recipes import FinetuneRecipeName
@@ -171,5 +171,24 @@ class Equivariance:
     candidates: int = 256  # changed versions of each image among which the right one is searched; 256 as in the paper
     seed: int = 0  # of the changes
     out: Path | None = None  # path of the JSON file; default: RUN/equivariance.json
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowOptions:
+    """Estimate the optical flow between two frames with a run of --method mc-jepa.
+
+    Writes a flow file and a picture in colors: hue is direction, saturation is length. With the true flow it prints the
+    mean end-point error, beside that of no motion.
+
+    Example: jepa flow runs/motion frame10.png frame11.png --truth flow10.flo
+    """
+
+    run: Run  # folder of a run of --method mc-jepa
+    first: FirstFrame  # image
+    second: SecondFrame  # image of the same size
+    truth: Path | None = None  # true flow from the first to the second frame: .flo, or .png of 16 bits as in KITTI
+    out: Path | None = None  # flow file to write, .flo or .png; default: RUN/flow/FIRST.flo
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32

@@ -120,11 +120,11 @@ class MotionContent(BaseMethod):
         terms: dict[str, list[Tensor]] = {}
         for number in range(len(flows[0])):
             for one, other in ((0, 1), (1, 0)):
-                found = self.motion_terms(
+                values = self.motion_terms(
                     levels[one][number].float(), levels[other][number].float(),
                     images[one], images[other], flows[one][number], flows[other][number], seed,
                 )  # fmt: skip
-                for name, value in found.items():
+                for name, value in values.items():
                     terms.setdefault(name, []).append(value)
         means = {name: torch.stack(values).mean() for name, values in terms.items()}
         loss = torch.stack([getattr(self.config, name) * value for name, value in means.items()]).sum()

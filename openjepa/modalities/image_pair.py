@@ -39,8 +39,8 @@ class ImagePair(Image):
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Render scenes; a scene's next frame is the next scene."""
         data = super().synthetic(size, seed)
-        following = torch.arange(1, size + 1) % size
-        return PairDataset(data, self, following if self.pairs == "frames" else None)
+        next_index = torch.arange(1, size + 1) % size
+        return PairDataset(data, self, next_index if self.pairs == "frames" else None)
 
     def measure(self, data: Dataset) -> Image:
         """Return the modality with the mean and the standard deviation of each channel."""
@@ -50,8 +50,8 @@ class ImagePair(Image):
 class PairDataset:
     """Images by index; in training each with its partner."""
 
-    def __init__(self, images: Dataset, config: ImagePair, following: Int[Tensor, "S"] | None):
-        self.images, self.config, self.following = images, config, following
+    def __init__(self, images: Dataset, config: ImagePair, next_index: Int[Tensor, "S"] | None):
+        self.images, self.config, self.next_index = images, config, next_index
         self.classes = images.classes
 
     @property
@@ -73,7 +73,7 @@ class PairDataset:
             flow = random_affine_flow(self.config.warp, self.config.size, rng)
             second = warp(first.views[0].float(), flow).round().to(first.views[0].dtype)
             return first._replace(views=(torch.stack([first.views[0], second], 1),))
-        partner = index if self.following is None else self.following[index]
+        partner = index if self.next_index is None else self.next_index[index]
         other = self.images.read(partner, rng.fold_in(1) if self.config.pairs == "views" else rng)
         views = (torch.stack([first.views[0], other.views[0]], 1),)
         return first._replace(views=views, skipped=(*first.skipped, *other.skipped))
@@ -100,12 +100,12 @@ def next_in_folder(paths: list[str]) -> Int[Tensor, "S"]:
     Raises UserError if no folder has two files.
     """
     folders = [path.rpartition("/")[0] for path in paths]
-    following = torch.arange(len(paths))
+    next_index = torch.arange(len(paths))
     for number, folder in enumerate(folders):
         if number + 1 < len(paths) and folders[number + 1] == folder:
-            following[number] = number + 1
+            next_index[number] = number + 1
         elif number and folders[number - 1] == folder:
-            following[number] = number - 1
-    if len(paths) and bool((following == torch.arange(len(paths))).all()):
+            next_index[number] = number - 1
+    if len(paths) and bool((next_index == torch.arange(len(paths))).all()):
         raise UserError("no folder has two images, so there are no neighboring frames: try --data.pairs warps")
-    return following
+    return next_index
