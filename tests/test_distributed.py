@@ -21,13 +21,15 @@ from openjepa.data.loader import Steps
 from openjepa.evaluation.features import compute_features
 from openjepa.interop.pretrained import load_run, untrained_encoder
 from openjepa.masking.multiblock import MultiBlock
+from openjepa.methods.lejepa import LeJEPA
+from openjepa.nn.expander import ExpanderConfig
 from openjepa.training.checkpoint import list_checkpoints, load_newest
 from openjepa.training.config import OnlineProbe, load_config
 from openjepa.training.log import read_metrics
 from openjepa.training.parallel import launch as distributed_launch
 from openjepa.training.parallel.launch import unreachable_ranks
 from openjepa.viz.report import write_report_at_end
-from tests.conftest import CPU, METHODS, MODALITIES, replace, slow
+from tests.conftest import CPU, METHODS, MODALITIES, SMALL, replace, slow
 from tests.ranks import GUARDED, RUN, rank_environments, settings_argument, start_ranks
 from tests.ready import Ready
 
@@ -75,9 +77,16 @@ def test_two_ranks_equal_one(tiny, method):
     torch.testing.assert_close(features(two.out), features(one.out), atol=1e-4, rtol=0)
 
 
-def test_joint_embedding_on_two_ranks_has_the_losses_of_one_process(tiny):
+@pytest.mark.parametrize("name", ["vicreg", "lejepa", pytest.param("lejepa, sliced", marks=slow)])
+def test_joint_embedding_on_two_ranks_has_the_losses_of_one_process(tiny, name):
     """Also after steps. Features may differ: the loss does not depend on their mean, so its gradient is rounding."""
-    tiny = replace(tiny, method=METHODS["vicreg"], steps=20)
+    embedding = ExpanderConfig(64, 2, 8)
+    methods = {
+        "vicreg": METHODS["vicreg"],
+        "lejepa": LeJEPA(SMALL, embedding, views=2),
+        "lejepa, sliced": LeJEPA(SMALL, embedding, views=2, regularizer="sliced", slices=16),
+    }
+    tiny = replace(tiny, method=methods[name], steps=20 if name == "vicreg" else 6)
     one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
     pretrain(one)
     torchrun(two)

@@ -32,7 +32,7 @@ def load_motion(run: str) -> MotionContent:
 
 @torch.no_grad()
 def estimate_flow(
-    method: MotionContent, first: UInt8[Tensor, "C H W"], second: UInt8[Tensor, "C H W"], device: Device
+    method: MotionContent, first: UInt8[Tensor, "C H W"], second: UInt8[Tensor, "c h w"], device: Device
 ) -> Float[np.ndarray, "2 H W"]:
     """Return the flow from the first to the second frame, in pixels. Raises UserError if their sizes differ."""
     if first.shape != second.shape:

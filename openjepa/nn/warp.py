@@ -54,6 +54,6 @@ def correlation(
     rows = F.pad(second, (radius,) * 4).movedim(2, 1)  # B H+2r C W+2r
     columns = torch.arange(width, device=first.device)[:, None] + torch.arange(2 * radius + 1, device=first.device)
     columns = columns.expand(len(first), height, -1, -1)
-    # all products of two rows by one matmul, of which a band is kept: faster than a product for each displacement
+    # one matmul gives all products of two rows; a band of them is kept. Faster than a product for each displacement
     products = [first.permute(0, 2, 3, 1) @ rows[:, dy : dy + height] for dy in range(2 * radius + 1)]
     return torch.cat([each.gather(3, columns) for each in products], 3).movedim(3, 1) / channels
