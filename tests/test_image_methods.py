@@ -11,7 +11,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Keep, Layout, gather
 from openjepa.data.loader import Steps
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.export import check_representable
+from openjepa.interop.pretrained import load_run, untrained_encoder
+from openjepa.interop.programs import write_torch_program
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.masking.windows import Windows
@@ -156,6 +158,14 @@ def test_the_convolutional_predictor_sees_the_context_alone():
 def test_convolutional_stages_that_do_not_fit_the_patches_are_refused(encoder):
     with pytest.raises(UserError, match=r"--method\.encoder"):
         replace(CONV, encoder=encoder).check(DATA, MultiBlock())
+
+
+def test_a_convolutional_encoder_is_exported_at_its_own_size(tmp_path):
+    settings = Pretrain(DATA, CONV)
+    encoder = untrained_encoder(settings)
+    assert write_torch_program(encoder, tmp_path) < 1e-5
+    with pytest.raises(UserError, match="has no SparseConvNet networks: try --format onnx"):
+        check_representable(encoder, "Hugging Face's ijepa")
 
 
 # DMT-JEPA

@@ -150,8 +150,8 @@ def check_representable(encoder: PretrainedEncoder, target: str) -> None:
             f"{target} takes images, this encoder takes {modality_name(data)}: try --format safetensors or torch"
         )
     parts = {
-        "networks of a plug-in": type(encoder.network) is not ViT,
-        "rotary positions": method.encoder.positions != "sincos",
+        f"{type(encoder.network).__name__} networks": type(encoder.network) is not ViT,
+        "rotary positions": getattr(method.encoder, "positions", "sincos") != "sincos",
         "a convolutional stem": data.stem != "linear",
     }
     if unsupported := [name for name, is_used in parts.items() if is_used]:

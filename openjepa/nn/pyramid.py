@@ -67,6 +67,8 @@ class Pyramid(Encoder):
     Source: MC-JEPA (Bardes et al., 2023, arXiv 2307.12698), section 3.1. Differs: small, and without downsampling by 4.
     """
 
+    any_size = False  # rows and columns of a grid do not follow from the number of its patches
+
     def __init__(self, config: PyramidConfig, channels: int, patch: int, grid: tuple[int, int]):
         super().__init__()
         self.dim, self.depth, self.patch, self.grid = config.dim, config.depth, patch, grid

@@ -118,6 +118,8 @@ class SparseConvNet(Encoder):
     Differs: ConvNeXt blocks with layer norm in place of a ResNet with batch norm, whose statistics mix images.
     """
 
+    any_size = False  # rows and columns of a grid do not follow from the number of its patches
+
     def __init__(self, config: SparseConvNetConfig, channels: int, patch: int, grid: tuple[int, int]):
         super().__init__()
         self.dim, self.depth, self.patch, self.grid = config.dim, config.depth, patch, grid
@@ -137,7 +139,8 @@ class SparseConvNet(Encoder):
         """
         visible = tokens if keep is None else tokens.hide_all_but(keep)
         grid = rows_columns(tokens.x.shape[1], self.grid)
-        outputs = self.run_stages(assemble_patches(visible.x, grid, self.patch), self.is_visible(visible, grid))
+        mask = None if visible.valid is None else visible.valid.to(visible.x.dtype).unflatten(1, grid)[:, None]
+        outputs = self.run_stages(assemble_patches(visible.x, grid, self.patch), mask)
         depths = [range(self.depth)[layer] for layer in layers]
         features = [Tokens(self.norm(outputs[depth]).flatten(1, 2), visible.pos, tokens.valid) for depth in depths]
         if keep is None:
@@ -146,24 +149,21 @@ class SparseConvNet(Encoder):
         index, valid = groups.index[:, 0], None if groups.valid is None else groups.valid[:, 0]
         return tuple(Tokens(gather(each.x, index), gather(each.pos, index), valid) for each in features)
 
-    def run_stages(self, x: Float[Tensor, "B C H W"], visible: Float[Tensor, "B 1 h w"]) -> list[Tensor]:
-        """Return the outputs of the blocks of the last stage, channels last."""
+    def run_stages(self, x: Float[Tensor, "B C H W"], mask: Float[Tensor, "B 1 h w"] | None) -> list[Tensor]:
+        """Return the outputs of the blocks of the last stage, channels last; `mask` is 0 at hidden patches."""
         outputs: list[Tensor] = []
+        cells = None
         for number, stage in enumerate(self.stages):
             x = self.stem(x) if number == 0 else self.downsample[number - 1](x)
-            hidden_are_0 = F.interpolate(visible, x.shape[-2:])
-            cells = None if visible.all() else hidden_are_0.flatten().nonzero()[:, 0]
-            x, outputs = (x * hidden_are_0).movedim(1, -1), []
+            if mask is not None:
+                fine = F.interpolate(mask, x.shape[-2:])
+                x, cells = x * fine, fine.flatten().nonzero()[:, 0]
+            x, outputs = x.movedim(1, -1), []
             for block in stage:  # type: ignore[union-attr]
                 x = block(x, cells)
                 outputs.append(x)
             x = x.movedim(-1, 1)
         return outputs
-
-    def is_visible(self, tokens: Tokens, grid: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:
-        """Return 1 for visible patches and 0 for hidden ones."""
-        valid = tokens.x.new_ones(tokens.x.shape[:2]) if tokens.valid is None else tokens.valid.to(tokens.x.dtype)
-        return valid.unflatten(1, grid)[:, None]
 
 
 def assemble_patches(x: Float[Tensor, "B N E"], grid: tuple[int, int], patch: int) -> Float[Tensor, "B C H W"]:
@@ -174,6 +174,8 @@ def assemble_patches(x: Float[Tensor, "B N E"], grid: tuple[int, int], patch: in
 
 def rows_columns(count: int, trained: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of so many patches: of the trained grid, or of one with the same aspect ratio."""
+    if count == trained[0] * trained[1]:
+        return trained
     scale = (count / (trained[0] * trained[1])) ** 0.5
     return round(trained[0] * scale), round(trained[1] * scale)
 
