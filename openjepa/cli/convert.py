@@ -24,7 +24,7 @@ def convert(settings: Convert) -> Path:
         else:
             imported.write(folder)
     encoder = load(settings.out)
-    info(f"encoder    width {encoder.encoder.dim}, depth {len(encoder.encoder.blocks)}: {settings.out}")
+    info(f"encoder    width {encoder.encoder.dim}, depth {encoder.encoder.depth}: {settings.out}")
     info(f"license    {encoder.provenance.license or 'not stated: set it with --license'}")
     for note in encoder.provenance.notes:
         info(f"note       {note}")

@@ -25,7 +25,6 @@ from openjepa.core.protocols import Encoder, Modality
 from openjepa.core.types import Tokens
 from openjepa.methods.jepa import JEPA
 from openjepa.nn.predictor import Predictor
-from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.run_folder import (
     ENCODER_FILE,
@@ -92,8 +91,8 @@ class PretrainedEncoder:
         return self.settings
 
     @property
-    def encoder(self) -> ViT:
-        """Return the network, if it has our architecture."""
+    def encoder(self) -> Encoder:
+        """Return the network, if it is one of ours."""
         return self.network  # type: ignore[return-value]
 
     @property
