@@ -26,7 +26,10 @@ class ImagePair(Image):
     under a random affine warp. frames: a file and the next one of its folder, with the same crop.
     """
 
-    suffixes: ClassVar = ()  # no folder means pairs by itself: name them with --modality image-pair
+    # no data mean pairs by themselves: name them with --modality image-pair
+    suffixes: ClassVar = ()
+    arrays: ClassVar = ()
+    archives: ClassVar = False
 
     pairs: Literal["views", "warps", "frames"] = "views"
     warp: float = 0.1  # warps: largest displacement of a corner, as a fraction of a side

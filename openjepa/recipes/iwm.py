@@ -22,7 +22,7 @@ def small_iwm(predictor_depth: int) -> Pretrain:
     method = IWM(
         ENCODER,
         PredictorConfig(dim=96, depth=predictor_depth, init="scaled"),
-        target_layers=(2, 3, 4, 5),
+        target_layers=tuple(range(ENCODER.depth)),
         target_transforms=("standardize",),
     )
     base = cifar10_muon()
@@ -32,7 +32,12 @@ def small_iwm(predictor_depth: int) -> Pretrain:
 def iwm_equivariant() -> Pretrain:
     """Image world model whose deep predictor applies transforms in latent space.
 
-    Command: jepa pretrain iwm-equivariant --data.root cifar10/train --out runs/iwm --threads 1 --budget 10m
+    Targets of all layers keep more of the colors than those of the last four: after ten minutes the mean reciprocal
+    rank is 0.397 against 0.330 (32 test images, seed 0, chance 0.024).
+
+    Command: jepa pretrain iwm-equivariant --data.root cifar10/train --out runs/iwm --threads 1 --steps 4000
+    Takes: 38 to 43 minutes of one core of an EPYC.
+    Result: mean reciprocal rank 0.523 (95 % interval 0.476 to 0.570): docs/methods.md.
     """
     return small_iwm(predictor_depth=6)
 
@@ -41,5 +46,8 @@ def iwm_invariant() -> Pretrain:
     """Image world model whose shallow predictor leaves the transforms out of the encoder's features.
 
     Command: jepa pretrain iwm-invariant --data.root cifar10/train --out runs/iwm-invariant --threads 1 --budget 10m
+    Takes: as long as --budget says.
+    Result: with targets of the last four layers, mean reciprocal rank 0.189 after ten minutes, and a point more by
+    linear heads than the deep predictor: docs/methods.md.
     """
     return small_iwm(predictor_depth=1)

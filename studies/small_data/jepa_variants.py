@@ -22,7 +22,7 @@ from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, MaskShape, Output, StepFlops, Tokens, zero_padding
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.jepa import JEPA, MaskedJEPA
-from openjepa.methods.masked import EPSILON, Targets
+from openjepa.methods.masked import EPSILON, Targets, compare, masked_output
 from openjepa.nn.flops import transformer_flops
 from openjepa.nn.positions import rope_angles, sincos
 from openjepa.nn.predictor import Predictor
@@ -157,20 +157,18 @@ class VariantJEPA(MaskedJEPA):
         if not self.config.sigreg_weight:
             return super().forward(batch, targets)
         tokens = self.modality.tokens(batch.views[0])
-        losses, mean_losses, features = [], [], []
+        losses, features = [], []
         for masked in stack_masks(tokens, targets.x, batch.masks):
             (context,) = self.context_encoder(tokens, masked.keep)
             predicted = self.predictor(context, where=masked.where, valid=masked.valid)
-            losses.append(self.loss_of(predicted, masked.targets, masked.valid))
             mean = self.mean_target(masked.targets, masked.valid)
-            mean_losses.append(self.loss_of(mean, masked.targets, masked.valid))
+            losses.append(compare(self.loss_of, predicted, masked, mean))
             features.append(context.mean())
-        loss, mean_loss = torch.stack(losses).mean(), torch.stack(mean_losses).mean()
-        metrics = {"mean_target_loss": mean_loss, "relative_loss": loss.detach() / mean_loss, "target_std": targets.std}
+        output = masked_output(losses, targets)
         first = int(gather_ranks(batch.index)[0])  # the same on every rank; waits for the device, once per step
         slices = torch.Generator().manual_seed(first)
         distance = sigreg(gather_ranks(torch.cat(features)), SIGREG_SLICES, slices)
-        return Output(loss + self.config.sigreg_weight * distance, metrics, targets.features)
+        return output._replace(loss=output.loss + self.config.sigreg_weight * distance)
 
 
 class RegisterViT(ViT):

@@ -62,6 +62,7 @@ def episode(seed: int) -> bytes:
 # how files of a modality end and what they hold
 CONTENTS = {
     "image": (".bmp", picture),
+    "image-pair": (".bmp", picture),
     "series": (".npy", signal),
     "video": (".npy", clip),
     "trajectory": (".npz", episode),
