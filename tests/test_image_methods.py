@@ -41,7 +41,7 @@ from openjepa.training.run_folder import load_method
 from openjepa.training.stages import Stages, run_stages
 from openjepa.training.step import micro_batches, train_step
 from openjepa.training.teachers import attach_teachers
-from tests.conftest import CPU, MODALITIES, SMALL, SMALL_PREDICTOR
+from tests.conftest import CPU, MODALITIES, SMALL, SMALL_PREDICTOR, slow
 
 DATA = MODALITIES["image"]
 CONV = CNNJEPA(encoder=SparseConvNetConfig(32, (1, 1, 2), 3), predictor=ConvPredictorConfig(1, 3))
@@ -58,6 +58,12 @@ METHODS = {
 }
 
 
+VARIANTS = ("iwm, sequence", "sar-jepa, masked")  # their quicker relatives cover most of what they do
+every_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=slow) if name in VARIANTS else name for name in METHODS]
+)
+
+
 def prepare(name: str, size: int = 16, seed: int = 0):
     """Return the networks of a method and a batch with its masks."""
     config, masks = METHODS[name]
@@ -69,7 +75,7 @@ def prepare(name: str, size: int = 16, seed: int = 0):
     return net, batch._replace(masks=net.masks(batch))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_method
 def test_micro_batches_give_the_gradient_of_the_whole_batch(name):
     net, batch = prepare(name)
     if net.config.whole_batch:
@@ -83,7 +89,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(name):
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_method
 def test_the_loss_falls_and_every_weight_learns(name):
     net, batch = prepare(name)
     config, losses = Optim(lr=3e-3, ema_momentum=1.0), []
@@ -97,7 +103,7 @@ def test_the_loss_falls_and_every_weight_learns(name):
     assert all(not torch.equal(p, before[each]) for each, p in net.named_parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_method
 def test_every_encoder_can_be_built_alone_and_loaded(name):
     net, batch = prepare(name)
     tokens = DATA.tokens(batch.views[0])
@@ -160,6 +166,7 @@ def test_convolutional_stages_that_do_not_fit_the_patches_are_refused(encoder):
         replace(CONV, encoder=encoder).check(DATA, MultiBlock())
 
 
+@slow
 def test_a_convolutional_encoder_is_exported_at_its_own_size(tmp_path):
     settings = Pretrain(DATA, CONV)
     encoder = untrained_encoder(settings)
