@@ -22,12 +22,16 @@ from openjepa.evaluation.features import compute_features
 from openjepa.interop.pretrained import load_run, untrained_encoder
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.methods.lejepa import LeJEPA
+from openjepa.methods.mc_jepa import MCJEPA
+from openjepa.modalities.image_pair import ImagePair
 from openjepa.nn.expander import ExpanderConfig
+from openjepa.nn.pyramid import PyramidConfig
 from openjepa.training.checkpoint import list_checkpoints, load_newest
 from openjepa.training.config import OnlineProbe, load_config
 from openjepa.training.log import read_metrics
 from openjepa.training.parallel import launch as distributed_launch
 from openjepa.training.parallel.launch import unreachable_ranks
+from openjepa.training.settings import Stream
 from openjepa.viz.report import write_report_at_end
 from tests.conftest import CPU, METHODS, MODALITIES, SMALL, replace, slow
 from tests.ranks import GUARDED, RUN, rank_environments, settings_argument, start_ranks
@@ -91,6 +95,18 @@ def test_joint_embedding_on_two_ranks_has_the_losses_of_one_process(tiny, name):
     pretrain(one)
     torchrun(two)
     np.testing.assert_allclose(losses(two.out), losses(one.out), rtol=1e-6)
+
+
+def test_motion_on_two_ranks_has_the_losses_of_one_process(tiny):
+    """Its terms compare cells of the whole batch, and each of its two streams uses a part of the weights."""
+    data = ImagePair(root=tiny.data.root, size=(32, 32), patch=8)
+    method = MCJEPA(PyramidConfig((8, 8, 16), (1, 1, 1), 3), ExpanderConfig(32, 2))
+    streams = (Stream(replace(data, pairs="warps"), tiny.masks, batch_size=8),)
+    tiny = replace(tiny, data=data, method=method, streams=streams, steps=6)
+    one, two = replace(tiny, out=tiny.out.with_name("one")), replace(tiny, out=tiny.out.with_name("two"))
+    pretrain(one)
+    torchrun(two)
+    np.testing.assert_allclose(losses(two.out), losses(one.out), rtol=1e-5)
 
 
 def test_a_run_of_two_ranks_goes_on_with_one(tiny):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from openjepa.core.capabilities import DecodesFiles
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Tokens
@@ -105,6 +106,7 @@ def test_pairs_are_views_warps_or_frames_of_the_same_images(photos):
         assert pairs[kind].shape == (4, 2, 3, 32, 32) and len(data) == 96
     first = pairs["views"][:, 0]
     assert all(torch.equal(each[:, 0], first) for each in pairs.values())
+    assert isinstance(data, DecodesFiles)  # so that loader processes decode them
     flow = random_affine_flow(0.1, (32, 32), rng)
     torch.testing.assert_close(warp(first.float(), flow).round().byte(), pairs["warps"][:, 1])
     assert 0.5 < float(flow.norm(dim=1).mean()) < 6
@@ -174,6 +176,30 @@ def test_a_pyramid_gives_a_feature_for_each_patch_and_refuses_parts_of_images():
     with pytest.raises(UserError, match="whole images"):
         net.pyramid(tokens, Random()(DATA.layout, None, None, CounterRNG.of(0, 0, np.arange(8)), 0.0)[0].keep_context())
     assert isinstance(features, Tokens)
+
+
+def test_cells_of_a_sample_depend_on_the_sample_alone():
+    """So that two processes with half of a batch each take the cells that one process takes."""
+    net, batch = build(1)
+    x = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole = net.choose_cells(x, batch.index).view(8, -1, 4)
+    half = net.choose_cells(x[4:], batch.index[4:]).view(4, -1, 4)
+    assert torch.equal(half[:, : whole.shape[1]], whole[4:]) and whole.shape[1] == 256
+
+
+def test_the_photometric_loss_is_a_mean_over_pairs():
+    """Pairs whose flow leaves the frame elsewhere do not change the weight of the others."""
+    x, inside = pattern(2), torch.ones(2, 1, 32, 32)
+    inside[1, :, :, 8:] = 0
+    both = photometric(x, x.flip(-1), inside)
+    each = [photometric(x[row : row + 1], x[row : row + 1].flip(-1), inside[row : row + 1]) for row in range(2)]
+    torch.testing.assert_close(both, torch.stack(each).mean())
+
+
+@pytest.mark.parametrize("size", [0.0, 0.6])
+def test_warps_out_of_range_are_refused(size):
+    with pytest.raises(UserError, match="--data.warp"):
+        replace(DATA, warp=size)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ class BaseMethod(nn.Module):
     """Networks and objective of a method; a subclass writes `__init__`, `forward` and `encoders`."""
 
     num_views: int | tuple[int, ...] = 1  # views of each sample that the objective needs, for all streams or for each
+    uses_every_weight: bool = True  # in every step; False if streams train different networks
 
     def __init__(self) -> None:
         super().__init__()

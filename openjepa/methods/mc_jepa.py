@@ -10,23 +10,24 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
-from openjepa.core.distributed import gather_ranks
+from openjepa.core.distributed import gather_ranks, rank_and_size
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Modality
-from openjepa.core.types import Batch, Output
+from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Batch, Output, gather
 from openjepa.methods.base import BaseMethod, MethodConfig
 from openjepa.nn.expander import Expander, ExpanderConfig
 from openjepa.nn.flow_losses import photometric, smoothness
 from openjepa.nn.flow_network import FlowNetwork
-from openjepa.nn.init import initialize
+from openjepa.nn.init import initialize, initialize_convolutions
 from openjepa.nn.pyramid import Pyramid, PyramidConfig
 from openjepa.nn.regularizers import covariance_loss, variance_loss, vicreg_terms
 from openjepa.nn.warp import resize_flow, stays_inside, warp
 
-ROWS = 2048  # cells of a level, of the whole batch, that the variance and covariance terms take
+ROWS = 2048  # cells of a level, of the whole batch, that the variance and covariance terms take at most
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class MCJEPA(MethodConfig):
 
     def build(self, modality: Modality, seed: int = 0) -> MotionContent:
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
-        return MotionContent(self, modality, torch.Generator().manual_seed(seed))
+        return MotionContent(self, modality, seed)
 
     def build_encoder(self, modality: Modality, which: str = "") -> Pyramid:
         """Build the encoder alone, to load weights into: it has torch's default initialization."""
@@ -86,14 +87,17 @@ class MCJEPA(MethodConfig):
 class MotionContent(BaseMethod):
     """Networks and losses of an `MCJEPA` config: the pyramid, the flow network, and VICReg's expander."""
 
-    def __init__(self, config: MCJEPA, modality: Any, generator: torch.Generator):
+    uses_every_weight = False  # content leaves out the flow network, motion the expander
+
+    def __init__(self, config: MCJEPA, modality: Any, seed: int):
         super().__init__()
-        self.config, self.modality = config, modality
+        self.config, self.modality, self.seed = config, modality, seed
+        generator = torch.Generator().manual_seed(seed)
         self.pyramid = config.build_encoder(modality)
         self.flow_network = FlowNetwork(config.encoder.widths)
         self.expander = Expander(config.encoder.dim, config.expander)
-        config.encoder.initialize(self.pyramid, generator)
-        config.encoder.initialize(self.flow_network, generator)
+        initialize_convolutions(self.pyramid, generator)
+        initialize_convolutions(self.flow_network, generator)
         for level in self.flow_network.levels:  # at first nothing moves
             nn.init.zeros_(level.out.weight)  # type: ignore[union-attr, arg-type]
         initialize(self.expander, generator, "scaled")
@@ -102,7 +106,7 @@ class MotionContent(BaseMethod):
         """Compute the loss of the stream that the batch comes from."""
         pairs = batch.views[0]
         is_content = batch.stream == self.config.content_stream
-        return self.learn_content(pairs) if is_content else self.learn_motion(pairs, int(batch.index[0]))
+        return self.learn_content(pairs) if is_content else self.learn_motion(pairs, batch.index)
 
     def learn_content(self, pairs: Real[Tensor, "B 2 C H W"]) -> Output:
         """Compute VICReg's loss of two views, over the whole batch also on several ranks."""
@@ -112,7 +116,7 @@ class MotionContent(BaseMethod):
         metrics = {f"content_{name}": term.detach() for name, term in terms._asdict().items()}
         return Output(self.config.content * loss, metrics, features[0].detach().float())
 
-    def learn_motion(self, pairs: Real[Tensor, "B 2 C H W"], seed: int) -> Output:
+    def learn_motion(self, pairs: Real[Tensor, "B 2 C H W"], index: Int[Tensor, "B"]) -> Output:
         """Compute the terms of motion, in both directions and averaged over levels."""
         images = [frame.float() / 255 for frame in pairs.unbind(1)]
         levels = [self.pyramid.levels(self.modality.normalize(frame)) for frame in pairs.unbind(1)]
@@ -122,7 +126,7 @@ class MotionContent(BaseMethod):
             for one, other in ((0, 1), (1, 0)):
                 values = self.motion_terms(
                     levels[one][number].float(), levels[other][number].float(),
-                    images[one], images[other], flows[one][number], flows[other][number], seed,
+                    images[one], images[other], flows[one][number], flows[other][number], index,
                 )  # fmt: skip
                 for name, value in values.items():
                     terms.setdefault(name, []).append(value)
@@ -140,22 +144,28 @@ class MotionContent(BaseMethod):
         image2: Float[Tensor, "B c H W"],
         flow: Float[Tensor, "B 2 h w"],
         back: Float[Tensor, "B 2 h w"],
-        seed: int,
+        index: Int[Tensor, "B"],
     ) -> dict[str, Tensor]:
         """Compute each term of one level and one direction."""
         inside, size = stays_inside(flow), (x1.shape[2], x1.shape[3])
         small1, small2 = (F.adaptive_avg_pool2d(image, size) for image in (image1, image2))
         there_and_back = warp(warp(x1, back), flow)
-        rows = x1.movedim(1, -1).flatten(0, 2)
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:ROWS].to(rows.device)
+        cells = self.choose_cells(x1, index)
         return {
             "regression": ((x1 - warp(x2, flow)).square() * inside).mean(),
             "photometric": photometric(small1, warp(small2, flow), inside),
             "smoothness": smoothness(flow, small1),
             "cycle": ((x1 - there_and_back).square() * inside).mean(),
-            "variance": variance_loss(rows[chosen]),
-            "covariance": covariance_loss(rows[chosen]),
+            "variance": variance_loss(cells),
+            "covariance": covariance_loss(cells),
         }
+
+    def choose_cells(self, x: Float[Tensor, "B C h w"], index: Int[Tensor, "B"]) -> Float[Tensor, "R C"]:
+        """Return some cells of every sample of the whole batch; the same ones for any number of ranks."""
+        count = x.shape[2] * x.shape[3]
+        kept = min(count, max(1, ROWS // (len(x) * rank_and_size()[1])))
+        order = CounterRNG.of(self.seed, 0, index.cpu().numpy()).uniform("cells", count).argsort(1)[:, :kept]
+        return gather_ranks(gather(x.flatten(2).mT, order.to(x.device)).flatten(0, 1))
 
     @torch.no_grad()
     def estimate_flow(

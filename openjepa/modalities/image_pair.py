@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openjepa.core.capabilities import DecodesFiles
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.rng import CounterRNG
@@ -32,12 +33,19 @@ class ImagePair(Image):
     archives: ClassVar = False
 
     pairs: Literal["views", "warps", "frames"] = "views"
-    warp: float = 0.1  # warps: largest displacement of a corner, as a fraction of a side
+    # warps: largest shift along an axis, as a fraction of the side; a corner moves up to 1.5 times as far
+    warp: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.warp <= 0.5:
+            raise UserError(f"--data.warp must be above 0 and at most 0.5, got {self.warp:g}: try --data.warp 0.1")
 
     def dataset(self, source: FileList, cache: Path | None = None) -> Dataset:
         """Open the images of a list of files. Raises UserError if frames are wanted and no folder has two images."""
         data = super().dataset(source, cache)
-        return PairDataset(data, self, next_in_folder(source.paths) if self.pairs == "frames" else None)
+        pairs = FilePairs if isinstance(data, DecodesFiles) else PairDataset
+        return pairs(data, self, next_in_folder(source.paths) if self.pairs == "frames" else None)
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Render scenes; a scene's next frame is the next scene."""
@@ -80,6 +88,12 @@ class PairDataset:
         other = self.images.read(partner, rng.fold_in(1) if self.config.pairs == "views" else rng)
         views = (torch.stack([first.views[0], other.views[0]], 1),)
         return first._replace(views=views, skipped=(*first.skipped, *other.skipped))
+
+
+class FilePairs(PairDataset):
+    """Pairs of images that are decoded from files."""
+
+    decodes_files: ClassVar[bool] = True
 
 
 def random_affine_flow(strength: float, size: tuple[int, int], rng: CounterRNG) -> Float[Tensor, "B 2 H W"]:

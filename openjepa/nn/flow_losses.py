@@ -19,7 +19,8 @@ def photometric(
     """
     difference = image - warped
     terms = L1 * difference.abs() + L2 * difference.square() + STRUCTURE * (1 - structure(image, warped)) / 2
-    return (terms * inside).sum() / (inside.sum() * image.shape[1]).clamp(min=1)
+    per_pair = (terms * inside).sum((1, 2, 3)) / (inside.sum((1, 2, 3)) * image.shape[1]).clamp(min=1)
+    return per_pair.mean()
 
 
 def structure(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -13,11 +13,17 @@ from openjepa.core.distributed import rank_and_size
 
 
 def wrap_ddp(method: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap the method in DistributedDataParallel if there are several ranks; else return it unchanged."""
+    """Wrap the method in DistributedDataParallel if there are several ranks; else return it unchanged.
+
+    Of a method whose steps do not all use every weight, those without a gradient are looked for in each step.
+    """
     if rank_and_size()[1] == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
+    some_rest = not getattr(method, "uses_every_weight", True)
+    return DistributedDataParallel(
+        method, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=some_rest
+    )
 
 
 @contextlib.contextmanager
