@@ -36,6 +36,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.tables import print_table
 from openjepa.data.flow_files import Flow, read_flow
 from openjepa.data.image_pixels import LUMA
+from openjepa.evaluation.flow import end_point_error
 
 ALPHA, ITERATIONS, LEVELS = 15.0, 100, 3  # of Horn–Schunck: see --choose
 
@@ -132,12 +133,6 @@ def tv_l1(first: Gray, second: Gray) -> Motion:
     except ImportError as error:
         raise UserError("TV-L1 needs scikit-image: pip install scikit-image") from error
     return optical_flow_tvl1(first / 255, second / 255)[::-1]  # it returns rows first
-
-
-def end_point_error(flow: Motion, truth: Flow) -> float:
-    """Return the mean distance in pixels between estimated and true motion, over pixels where the latter is known."""
-    distance = np.hypot(*(flow - truth.uv))
-    return float(distance[truth.valid].mean())
 
 
 def read_pairs() -> list[Pair]:

@@ -1,9 +1,12 @@
 """The command that estimates optical flow between two frames, and its measure."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+import openjepa
 from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import read_json
@@ -52,6 +55,13 @@ def test_flow_is_written_as_a_file_and_in_colors(photos, frames, capsys):
     assert "different sizes" in capsys.readouterr().err
     assert main([*command[:2], str(frames / "true.flo"), str(frames / "second.png")]) == 1
     assert "true.flo" in capsys.readouterr().err
+    assert main([*command[:2], str(frames / "none.png"), str(frames / "second.png")]) == 1
+    assert "none.png is not a file" in capsys.readouterr().err
+
+
+def test_the_settings_of_the_command_have_its_name_in_python():
+    settings = openjepa.Flow(run="runs/motion", first=Path("a.png"), second=Path("b.png"))
+    assert settings.truth is None and callable(openjepa.flow)
 
 
 def test_a_run_of_another_method_estimates_no_flow(photos, frames, capsys):

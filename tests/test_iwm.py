@@ -229,7 +229,7 @@ def test_a_run_that_imagines_nothing_is_refused(command, photos, tmp_path, capsy
         Pretrain(replace(DATA, root=(str(photos),)), METHODS["mae"], Random(), steps=1, batch_size=8, out=tmp_path)
     )
     assert main([*command.split(), str(tmp_path), str(photos)]) == 1
-    assert "train one with --method iwm" in capsys.readouterr().err
+    assert "imagines no changes of color: give a run of --method iwm" in capsys.readouterr().err
 
 
 def test_predictor_finetuning_learns_and_leaves_the_run_as_it_is(run, photos, monkeypatch, capsys):

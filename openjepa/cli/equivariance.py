@@ -30,7 +30,10 @@ def equivariance(settings: Equivariance) -> dict[str, object]:
     data = modality.dataset(modality.listing())
     count = min(max(settings.count, SCALE_IMAGES), len(data))
     rows = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
-    views = torch.cat(list(read_views(data, rows)))
+    readable = list(read_views(data, rows))
+    if not readable:
+        raise UserError(f"no image of {settings.images} can be decoded: see jepa doctor {settings.images}")
+    views = torch.cat(readable)
     chosen = views[:: max(1, len(views) // settings.count)][: settings.count]
     result = measure_equivariance(imagination.with_scale(views), chosen, settings.candidates, settings.seed)
     content = {

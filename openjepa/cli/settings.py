@@ -16,7 +16,7 @@ from openjepa.core.arguments import Exported, Features, Folder, Folders, Images,
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Labels, Shards
-from openjepa.evaluation.settings import Equivariance, FlowOptions, Horizon, ProbeSettings, Search, Surprise
+from openjepa.evaluation.settings import Equivariance, Flow, Horizon, ProbeSettings, Search, Surprise
 from openjepa.planning.settings import Collect, Diagnose, Plan
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
@@ -284,7 +284,7 @@ SETTINGS: dict[str, type] = {
     "surprise": Surprise,
     "horizon": Horizon,
     "equivariance": Equivariance,
-    "flow": FlowOptions,
+    "flow": Flow,
     "plan": Plan,
     "diagnose": Diagnose,
     "export": Export,

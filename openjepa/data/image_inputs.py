@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Real
+from jaxtyping import Real, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -55,6 +55,18 @@ def evaluation_view(image: ImageInput, data: EvaluationCrop, size: tuple[int, in
         return torch.from_numpy(np.array(crop_file(file, data.channels, crop, 0, size, data.value_range)))
     except Undecodable as error:
         raise UserError(f"{describe_input(image)}: {error}") from error
+
+
+def read_whole_image(path: str) -> UInt8[Tensor, "3 H W"]:
+    """Return an image as RGB bytes at its own size. Raises UserError if it is not an image or cannot be decoded."""
+    try:
+        file = open_input(path, 3, ())
+        sides = torch.tensor([file[:2]], dtype=torch.float32)
+        size = file.height, file.width
+        crop = center_crops(size, sides[:, 0], sides[:, 1], "squash")
+        return torch.from_numpy(np.array(crop_file(file, 3, crop, 0, size, ())))
+    except Undecodable as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def iter_images(images: ImageInput | Sequence[ImageInput]) -> Iterator[ImageInput]:

@@ -48,7 +48,7 @@ JITTER, DESTRUCTIVE = NAMES[:4], NAMES[4:]  # changes of color; transforms that 
 
 @dataclass(frozen=True)
 class PhotometricConfig:
-    """How strongly views are transformed. The defaults are the paper's "strong" jitter."""
+    """How strongly views are transformed, and how often. The defaults are those of IWM, arXiv 2403.00504."""
 
     jitter_probability: float = 0.8  # of changing the colors of a view
     brightness: float = 0.4  # largest relative change

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,14 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.data.flow_files import Flow
+from openjepa.evaluation.method_runs import load_run_of
 from openjepa.methods.mc_jepa import MotionContent
-from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.device import Device
-from openjepa.training.run_folder import load_method
 
 
 def load_motion(run: str) -> MotionContent:
     """Load the networks of a run. Raises UserError if it estimates no flow."""
-    folder = Path(run)
-    if not is_run_folder(folder):
-        raise UserError(f"{run} is not a run and estimates no flow: give the folder of a run of --method mc-jepa")
-    config = load_config(folder)
-    method = load_method(folder, config)
-    if not isinstance(method, MotionContent):
-        raise UserError(f"{run} ({type(config.method).__name__}) estimates no flow: give a run of --method mc-jepa")
-    return method.eval()
+    return load_run_of(run, MotionContent, "mc-jepa", "estimates no flow")[1]
 
 
 @torch.no_grad()

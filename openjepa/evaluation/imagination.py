@@ -5,7 +5,6 @@ B images  K actions  N tokens  E width  A parameters of an action
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +12,15 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
+from openjepa.core.types import Tokens
 from openjepa.data.photometric import transform
 from openjepa.evaluation.forecast import Scale
+from openjepa.evaluation.method_runs import load_run_of
 from openjepa.methods.iwm import ImageWorldModel
 from openjepa.modalities.image import Image
 from openjepa.nn.target_transforms import center
-from openjepa.training.config import is_run_folder, load_config
 from openjepa.training.device import Device
-from openjepa.training.run_folder import load_method
 
 SCALE_IMAGES = 512  # whose features have mean 0 and variance 1, as in a batch of training
 
@@ -58,7 +56,8 @@ class Imagination(NamedTuple):
             predicted = self.method.predictor(context, where, action.flatten(0, 1).to(self.device.device))
         return predicted[:, 0].float().cpu().unflatten(0, (batch, count))
 
-    def tokens(self, views: Real[Tensor, "B C H W"]):
+    def tokens(self, views: Real[Tensor, "B C H W"]) -> Tokens:
+        """Move views to the device and cut them into patches."""
         return self.data.tokens(self.device.move(views))
 
     def with_scale(self, views: Real[Tensor, "B C H W"], seed: int = 0) -> Imagination:
@@ -74,12 +73,6 @@ class Imagination(NamedTuple):
 
 def load_imagination(run: str, device: Device) -> Imagination:
     """Load the networks of a run. Raises UserError if it is not an image world model."""
-    folder = Path(run)
-    if not is_run_folder(folder):
-        raise UserError(f"{run} is not a run and has no predictor: give the folder of a run")
-    config = load_config(folder)
-    method = load_method(folder, config)
-    if not isinstance(method, ImageWorldModel):
-        raise UserError(f"{run} ({type(config.method).__name__}) imagines no transforms: train one with --method iwm")
-    assert isinstance(config.data, Image)
-    return Imagination(method.to(device.device).eval(), config.data, device)
+    settings, method = load_run_of(run, ImageWorldModel, "iwm", "imagines no changes of color")
+    assert isinstance(settings.data, Image)
+    return Imagination(method.to(device.device), settings.data, device)

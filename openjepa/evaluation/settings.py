@@ -176,7 +176,7 @@ class Equivariance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowOptions:
+class Flow:
     """Estimate the optical flow between two frames with a run of --method mc-jepa.
 
     Writes a flow file and a picture in colors: hue is direction, saturation is length. With the true flow it prints the

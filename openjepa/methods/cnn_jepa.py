@@ -15,7 +15,7 @@ from openjepa.core.protocols import Encoder, Modality
 from openjepa.core.types import Batch, MaskShape, Output, StepFlops
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.masked import MaskedPrediction, Targets, TargetsConfig, compare, masked_output
-from openjepa.nn.init import initialize
+from openjepa.nn.init import initialize_convolutions
 from openjepa.nn.losses import smooth_l1
 from openjepa.nn.sparse_convnet import ConvPredictorConfig, SparseConvNet, SparseConvNetConfig
 
@@ -53,8 +53,8 @@ class CNNJEPA(TargetsConfig):
         """Build the encoder and the predictor with their first weights."""
         encoder = self.build_encoder(modality)
         predictor = self.predictor.build(self.encoder.dim, encoder.grid)
-        self.encoder.initialize(encoder, generator)
-        initialize(predictor, generator, "scaled")
+        initialize_convolutions(encoder, generator)
+        initialize_convolutions(predictor, generator)
         return encoder, predictor
 
     def describe(self) -> str:

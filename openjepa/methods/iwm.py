@@ -36,7 +36,7 @@ class IWM(MaskedConfig):
 
     Source: Garrido et al., 2024, arXiv 2403.00504, section 3.
 
-    Differs: each view draws its colors independently as in the paper, but in a fixed order of transforms.
+    Differs: transforms have a fixed order, and the blur a fixed width of one pixel.
     """
 
     # how the predictor learns the action. feature: concatenated to each query, then an MLP (paper); sequence: a token

@@ -5,6 +5,7 @@ B batch  N tokens  M hidden tokens
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +17,10 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Modality
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Batch, Masks, Output
+from openjepa.core.types import Batch, Masks, MaskShape, Output, StepFlops
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.masked import MaskedConfig, MaskedPrediction, Targets, compare, masked_output
+from openjepa.nn.flops import vit_flops
 from openjepa.nn.losses import smooth_l1
 from openjepa.nn.mask_network import MaskNetwork, draw_order, log_probability
 from openjepa.nn.vit import ViTConfig
@@ -60,6 +62,13 @@ class LearnedMasks(MaskedConfig):
     def build(self, modality: Modality, seed: int = 0) -> AdversarialMasks:
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return AdversarialMasks(self, modality, seed)
+
+    def cost(self, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
+        """Return the FLOPs of one sample; the mask network draws masks, forward, and learns, forward and backward."""
+        hidden = int(data.layout.count * self.mask_ratio)
+        cost = super().cost(data, [(data.layout.count - hidden, 1, hidden)])
+        network = vit_flops(self.mask_network, data, data.layout.count)
+        return cost._replace(target=cost.target + network, predictor=cost.predictor + 3 * network)
 
     def describe(self) -> str:
         """Describe the networks and the targets in one line."""

@@ -44,6 +44,15 @@ def initialize(module: nn.Module, generator: torch.Generator, init: Init = "pape
             parameter.zero_()
 
 
+@torch.no_grad()
+def initialize_convolutions(module: nn.Module, generator: torch.Generator) -> None:
+    """Initialize a convolutional network: convolutions keep the variance of their inputs, other layers are "scaled"."""
+    initialize(module, generator, "scaled")
+    for layer in module.modules():
+        if isinstance(layer, _ConvNd):
+            nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5, generator=generator)
+
+
 def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     """Yield the name of each parameter, the layer that it belongs to, and the parameter, in torch's order."""
     for name, parameter in module.named_parameters():

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Encoder
 from openjepa.core.types import Keep, Tokens
-from openjepa.nn.init import initialize
 from openjepa.nn.sparse_convnet import ConvBlock, assemble_patches, rows_columns
 
 
@@ -48,13 +46,6 @@ class PyramidConfig:
     def build(self, modality: Any) -> Pyramid:
         """Build the network with torch's default initialization, to initialize or to load weights into."""
         return Pyramid(self, modality.channels, modality.patch, modality.grid)
-
-    def initialize(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Give the network its first weights."""
-        initialize(network, generator, "scaled")
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):  # variance of the inputs is kept
-                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5, generator=generator)
 
     def describe(self) -> str:
         """Return the sizes as text."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Encoder
 from openjepa.core.types import Keep, Tokens, gather
-from openjepa.nn.init import initialize
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,6 @@ class SparseConvNetConfig:
     def build(self, modality: Any) -> SparseConvNet:
         """Build the network with torch's default initialization, to initialize or to load weights into."""
         return SparseConvNet(self, modality.channels, modality.patch, modality.grid)
-
-    def initialize(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Give the network its first weights."""
-        initialize(network, generator, "scaled")
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):  # variance of the inputs is kept
-                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5, generator=generator)
 
     def describe(self) -> str:
         """Return the sizes as text."""

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import torch
 
+from openjepa.core.fileio import write_text
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.interop.pretrained import load_run
@@ -78,7 +79,7 @@ def steps_of(job: Job, options: argparse.Namespace) -> int:
         settings, device = job.settings(options), choose_device("cpu")
         data, settings = prepare_data(settings, device, settings.data.listing(), options.out / "data")
         known[name] = time_step(settings, data, device, count=16).step_seconds
-        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        write_text(file, json.dumps(known, indent=1))
     return round(60 * job.minutes / known[name])
 
 
@@ -91,12 +92,18 @@ def run(job: Job, steps: int, options: argparse.Namespace) -> None:
     root, probes = (options.data / "train", CHOICE) if is_trial else (options.data, TESTS)
     probes = dataclasses.replace(probes, data=LabeledData(root=(str(root),)))
     scores = {}
-    for which in ("",) if is_trial else settings.method.build(load_run(settings.out).data).encoders():
+    for which in ("",) if is_trial else evaluated_encoders(settings):
         measurement = measure_encoders([load_run(settings.out, which)], probes, pixels=False)
         assert measurement is not None
         scores[which] = [result.score._asdict() for result in measurement.results]
     result = {"job": job._asdict(), "steps": steps, "scores": scores}
-    (settings.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(settings.out / "result.json", json.dumps(result, indent=1))
+
+
+def evaluated_encoders(settings: Pretrain) -> list[str]:
+    """Return the names of the encoders to measure: without the context encoder, if its EMA is there."""
+    names = list(settings.method.build(load_run(settings.out).data).encoders())
+    return [name for name in names if name != "context"] or names
 
 
 def start(job: Job, options: argparse.Namespace) -> dict:
@@ -116,7 +123,7 @@ def start(job: Job, options: argparse.Namespace) -> dict:
 
 
 def start_all(jobs: list[Job], options: argparse.Namespace) -> list[dict]:
-    """Return the results of several runs, of which `--together` go on at the same time."""
+    """Return the results of several runs; `--together` runs train at the same time."""
     for job in jobs:  # timed alone, before the first of them trains
         if not (options.out / job.folder / "result.json").exists():
             steps_of(job, options)
@@ -136,7 +143,7 @@ def measure_baselines(options: argparse.Namespace) -> dict[str, list[dict]]:
         scores: dict[str, list[dict]] = {}
         for result in measurement.results:
             scores.setdefault(result.score.features, []).append(result.score._asdict())
-        file.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+        write_text(file, json.dumps(scores, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
 
 

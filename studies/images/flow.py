@@ -18,28 +18,32 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
+from openjepa.core.fileio import write_text
 from openjepa.core.rng import CounterRNG
 from openjepa.data.flow_files import read_flow
+from openjepa.data.image_inputs import read_whole_image
+from openjepa.evaluation.flow import end_point_error, estimate_flow, load_motion
 from openjepa.modalities.image_pair import ImagePair, random_affine_flow
 from openjepa.nn.warp import warp
 from openjepa.recipes.mc_jepa import mc_jepa_small
-from openjepa.training.config import Pretrain, load_config
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
 from openjepa.training.run import pretrain
-from openjepa.training.run_folder import load_method
 
 CLIP_SIDE = 128  # of the strips of video frames
 HELD_OUT = 40  # photographs whose warps are the validation data
 
 
 def write_frames(data: Path, out: Path) -> Path:
-    """Write the frames of the video clips, which are strips, into a folder for each clip; link the Sintel frames."""
-    if not out.exists():
+    """Write the frames of the video clips, which are strips, into a folder for each clip."""
+    if not (out / "complete").exists():  # else a kill left a part of them
         for strip in sorted((data / "video" / "frames").glob("*.jpg")):
             folder = out / strip.stem
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             frames = np.asarray(Pillow.open(strip)).reshape(-1, CLIP_SIDE, CLIP_SIDE, 3)
             for number, frame in enumerate(frames):
                 Pillow.fromarray(frame).save(folder / f"{number:03d}.png")
+        (out / "complete").touch()
     return out
 
 
@@ -69,7 +73,7 @@ def settings_of(options: argparse.Namespace) -> Pretrain:
 
 @torch.no_grad()
 def validate(method: Any, options: argparse.Namespace) -> float:
-    """Return the mean end-point error on warps of held-out photographs of 128 pixels, up to 13 pixels of motion."""
+    """Return the mean end-point error on warps of held-out photographs of 128 pixels, 16 pixels from the border."""
     _, held_out = link_photos(options.data, options.out / "photos")
     data = ImagePair(root=(str(held_out),), size=(128, 128), patch=8, mean=(0.5,) * 3, std=(0.25,) * 3)
     images = data.dataset(data.listing()).read(torch.arange(HELD_OUT), None).views[0]
@@ -80,18 +84,13 @@ def validate(method: Any, options: argparse.Namespace) -> float:
     return float(error[:, inside, inside].mean())
 
 
-@torch.no_grad()
 def test(method: Any, options: argparse.Namespace) -> dict[str, float]:
     """Return the mean end-point error on each Middlebury pair, in pixels, over pixels whose flow is known."""
     errors = {}
     for folder in sorted((options.data / "flow" / "middlebury").iterdir()):
-        first, second = (
-            torch.from_numpy(np.asarray(Pillow.open(folder / name).convert("RGB")).copy()).permute(2, 0, 1)[None]
-            for name in ("frame10.png", "frame11.png")
-        )
-        truth = read_flow(folder / "flow10.flo")
-        estimate = method.estimate_flow(first, second)[0].numpy()
-        errors[folder.name] = float(np.linalg.norm(estimate - truth.uv, axis=0)[truth.valid].mean())
+        first, second = (read_whole_image(str(folder / name)) for name in ("frame10.png", "frame11.png"))
+        estimate = estimate_flow(method, first, second, choose_device("cpu", "fp32"))
+        errors[folder.name] = end_point_error(estimate, read_flow(folder / "flow10.flo"))
     return errors
 
 
@@ -122,12 +121,12 @@ def main() -> None:
     )
     if not (folder / "export" / "config.json").exists():
         pretrain(settings)
-    trained = load_method(folder, load_config(folder)).eval()
+    trained = load_motion(str(folder))
     result: dict[str, Any] = {"warps": validate(trained, options)}
     if options.test:
         result["middlebury"] = test(trained, options)
         result["mean"] = float(np.mean([*result["middlebury"].values()]))
-    (folder / "flow.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(folder / "flow.json", json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))
 
 

@@ -6,6 +6,8 @@ import argparse
 import statistics
 from collections import defaultdict
 
+from openjepa.core.fileio import write_text
+
 METRICS = {  # column -> metric of the scores
     "linear": "linear",
     "logistic": "logistic",
@@ -32,6 +34,7 @@ NOTES = """
   10 % of labels: logistic regression on 5 random subsets. All on the mean token of the frozen encoder.
 * LeJEPA, VICReg and S-JEA compare views that are flipped, have other colors (0.5) and show 20 to 100 % of an image.
   With *crops alone* their views are the same crops that all other methods see: 30 to 100 % of an image, not flipped.
+* I-JEPA is the recipe `cifar10-muon`, which also predicts pixels (weight 1); DMT-JEPA, IWM and CNN-JEPA do not.
 * One run a seed: differences of less than about a point say nothing.
 
 ## Settings that were tried
@@ -72,7 +75,7 @@ def write_page(
         + " |"
         for result in tried
     ]
-    options.page.write_text(head + "\n".join(lines) + "\n" + notes + "\n".join(attempts) + "\n", encoding="utf-8")
+    write_text(options.page, head + "\n".join(lines) + "\n" + notes + "\n".join(attempts) + "\n")
 
 
 def cell(runs: list[dict], metric: str) -> str:

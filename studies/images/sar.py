@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
+from openjepa.core.fileio import write_text
 from openjepa.evaluation.measure import measure_encoders
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.interop.pretrained import load_run
@@ -51,19 +52,18 @@ def write_chips(source: Path, out: Path, looks: int) -> Path:
         for group in every_third(sorted({row["group"] for row in rows if row["class"] == name}, key=int), generator)
     }
     out.mkdir(parents=True, exist_ok=True)
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "class", "split", "group"))
-        for row in rows:
-            split = "test" if row["group"] in tested else "train"
-            name = f"{split}/{row['class']}/{Path(row['file']).stem}.png"
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            chip = Pillow.open(source / row["file"]).convert("L").resize((SIDE, SIDE), Pillow.Resampling.BILINEAR)
-            values = np.asarray(chip, np.float64)
-            if looks:
-                values = values * generator.gamma(looks, 1 / looks, values.shape)
-            Pillow.fromarray(values.round().clip(0, 255).astype(np.uint8)).save(out / name)
-            writer.writerow((name, row["class"], split, row["group"]))
+    lines = ["file,class,split,group"]
+    for row in rows:
+        split = "test" if row["group"] in tested else "train"
+        name = f"{split}/{row['class']}/{Path(row['file']).stem}.png"
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        chip = Pillow.open(source / row["file"]).convert("L").resize((SIDE, SIDE), Pillow.Resampling.BILINEAR)
+        values = np.asarray(chip, np.float64)
+        if looks:
+            values = values * generator.gamma(looks, 1 / looks, values.shape)
+        Pillow.fromarray(values.round().clip(0, 255).astype(np.uint8)).save(out / name)
+        lines.append(f"{name},{row['class']},{split},{row['group']}")
+    write_text(table, "\n".join(lines) + "\n")  # last, so that a killed call begins again
     return table
 
 
@@ -119,7 +119,7 @@ def main() -> None:
                 measurement = measure_encoders(compared, probes, pixels=first)
                 assert measurement is not None
                 scores = [result.score._asdict() for result in measurement.results]
-                file.write_text(json.dumps(scores, indent=1, default=str), encoding="utf-8")
+                write_text(file, json.dumps(scores, indent=1))
             for score in json.loads(file.read_text(encoding="utf-8")):
                 results.setdefault(score["features"], []).append(score)
     print_results(results)

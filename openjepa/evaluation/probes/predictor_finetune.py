@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from openjepa.core.capabilities import require_grid
+from openjepa.core.capabilities import PatchGrid, require
 from openjepa.core.errors import UserError
 from openjepa.core.types import Score, Tokens
 from openjepa.evaluation.evaluator import Prediction, ProbeInput, SplitFeatures, classification_score
@@ -129,7 +129,7 @@ class PredictorFinetune:
         def answer(part: SplitFeatures) -> Prediction:
             assert part.views
             train, test = part.views
-            grid = require_grid(train.encoder.modality, metric).grid
+            grid = require(train.encoder.modality, PatchGrid, metric).grid
             model = PredictorClassifier(copy.deepcopy(predictor).float(), grid, subject.classes, self.seed)
             model = fit(model.requires_grad_(True), train, part.train.labeled, part.train.y, lr_scale, self.seed)
             return Prediction(predict(model, test, part.test.labeled), {"lr": LR, "predictor_lr": LR * lr_scale})
