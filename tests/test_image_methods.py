@@ -231,6 +231,19 @@ def test_the_head_of_the_targets_is_the_ema_of_the_head_of_the_context():
     assert all(torch.equal(a, b) for a, b in zip(net.head.parameters(), net.target_head.parameters(), strict=True))
 
 
+def test_targets_come_from_the_ema_of_the_head_alone():
+    net, batch = prepare("dmt-jepa")
+    before = net.targets(batch).x
+    with torch.no_grad():
+        for p in net.head.parameters():
+            p.mul_(2.0)
+    assert torch.equal(net.targets(batch).x, before)
+    with torch.no_grad():
+        for p in net.target_head.parameters():
+            p.mul_(2.0)
+    assert not torch.allclose(net.targets(batch).x, before)
+
+
 # SAR-JEPA
 
 
@@ -323,6 +336,25 @@ def test_a_mask_network_learns_to_hide_what_is_rewarded():
         scores = (scores - 5 * gradient).detach().requires_grad_(True)
     hidden = draw_order(scores.detach().expand(256, -1), torch.rand(256, 16, generator=generator))[:, :4]
     assert (hidden < 4).float().mean() > 0.9
+
+
+def test_a_step_raises_the_scores_of_tokens_that_are_predicted_worst():
+    """The network's gradient is that of the reward: the loss of a hidden token above the mean of its image."""
+    net, batch = prepare("learned-masks")
+    targets = net.targets(batch)
+    target = batch.masks[0].target[:, 0]
+    worst = target[:, :1]
+    x = targets.x.scatter(1, worst[..., None].expand(-1, -1, 48), 50.0)  # one token that nobody can predict
+    net.zero_grad()
+    net(batch, targets._replace(x=x)).loss.backward()
+    before = net.scores(batch).detach()
+    with torch.no_grad():
+        for p in net.mask_network.parameters():
+            if p.grad is not None:
+                p.sub_(0.1 * p.grad)
+    change = net.scores(batch).detach() - before
+    change = change - change.mean(1, keepdim=True)
+    assert change.gather(1, worst).mean() > 0
 
 
 def test_the_mask_network_changes_no_gradient_of_the_encoder():

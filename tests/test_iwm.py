@@ -14,7 +14,8 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Keep, Tokens
 from openjepa.data.loader import Steps
 from openjepa.data.photometric import NAMES, Photometric, PhotometricConfig, difference, transform
-from openjepa.evaluation.equivariance import chance_rank, reciprocal_rank
+from openjepa.evaluation.equivariance import chance_rank, rank_row, reciprocal_rank
+from openjepa.evaluation.imagination import Imagination
 from openjepa.evaluation.probes import predictor_finetune
 from openjepa.interop.pretrained import load_run
 from openjepa.masking.random import Random
@@ -23,7 +24,7 @@ from openjepa.nn.conditioning import FeatureConditioner, SequenceConditioner
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
 from openjepa.viz import imagine
-from tests.conftest import METHODS, MODALITIES, SMALL, SMALL_PREDICTOR
+from tests.conftest import CPU, METHODS, MODALITIES, SMALL, SMALL_PREDICTOR
 from tests.small import small
 
 DATA = MODALITIES["image"]
@@ -82,6 +83,8 @@ def test_an_action_is_0_where_source_and_target_have_the_same_parameters():
     assert not difference(source, source).any()
     target = draw(PhotometricConfig(), 64, destructive=False)
     assert torch.equal(difference(source, target)[:, :4], -difference(target, source)[:, :4])
+    brighter = difference(Photometric.of(1, brightness=-0.1), Photometric.of(1, brightness=0.2))
+    torch.testing.assert_close(brighter[0, 0], torch.tensor(0.3))  # target minus source
     destroyed = draw(PhotometricConfig(gray=1.0), 64)
     assert (difference(destroyed, target)[:, NAMES.index("gray")] == 1).all()
 
@@ -196,6 +199,25 @@ def run(photos, tmp_path_factory):
         small(patch.setattr)
         pretrain(Pretrain(replace(DATA, root=(str(photos),)), method, Random(), steps=2, batch_size=16, out=out))
     return out
+
+
+class Oracle(Imagination):
+    """Imagines what is true: it changes the view itself, as the action says."""
+
+    def features(self, changed: torch.Tensor) -> torch.Tensor:
+        return changed.float().flatten(2).mT
+
+    def imagine(self, view: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        parameters = Photometric(*action[0].unbind(1))
+        return self.features(transform(view.expand(action.shape[1], -1, -1, -1), parameters))[None]
+
+
+def test_an_oracle_ranks_first_with_its_own_actions_and_not_with_scrambled_ones():
+    oracle = Oracle(SETTINGS.build(DATA), DATA, CPU)
+    plain, scrambled = (
+        rank_row("all", oracle, views(2), PhotometricConfig(), 16, 0, scramble).value for scramble in (False, True)
+    )
+    assert plain == 1.0 and scrambled < 0.4
 
 
 def test_equivariance_is_a_command(run, photos, capsys):

@@ -148,6 +148,16 @@ def test_the_motion_loss_is_the_weighted_sum_of_its_terms_and_at_first_nothing_m
     torch.testing.assert_close(output.metrics["regression"], plain)
 
 
+def test_the_cycle_term_is_small_where_the_way_back_is_the_inverse():
+    net, batch = build(1)
+    x, image = pattern(1, 16).repeat(8, 1, 1, 1), pattern(8, 16)
+    there = flow_of(2, 1, 16).expand(8, -1, -1, -1)
+    inverse, same = (
+        net.motion_terms(x, x, image, image, there, back, batch.index)["cycle"] for back in (-there, there)
+    )
+    assert inverse < 0.2 * same
+
+
 def test_an_estimated_flow_has_the_size_of_the_frames():
     net, batch = build(1)
     with torch.no_grad():

@@ -163,8 +163,8 @@ class MotionContent(BaseMethod):
     def choose_cells(self, x: Float[Tensor, "B C h w"], index: Int[Tensor, "B"]) -> Float[Tensor, "R C"]:
         """Return some cells of every sample of the whole batch; the same ones for any number of ranks."""
         count = x.shape[2] * x.shape[3]
-        kept = min(count, max(1, ROWS // (len(x) * rank_and_size()[1])))
-        order = CounterRNG.of(self.seed, 0, index.cpu().numpy()).uniform("cells", count).argsort(1)[:, :kept]
+        limit = min(count, max(1, ROWS // (len(x) * rank_and_size()[1])))
+        order = CounterRNG.of(self.seed, 0, index.cpu().numpy()).uniform("cells", count).argsort(1)[:, :limit]
         return gather_ranks(gather(x.flatten(2).mT, order.to(x.device)).flatten(0, 1))
 
     @torch.no_grad()
