@@ -293,11 +293,12 @@ def test_ranks_agree_on_the_steps_of_a_budget(tiny):
 SUITE = """
 import json, sys
 from openjepa.cli import suite
+from openjepa.evaluation import dense
 from openjepa.evaluation.tasks import scenes
 from openjepa.training.config import from_json
 from tests.small import small
 small()
-scenes.SCENES, suite.SCENES = (40, 20), (20, 10)
+scenes.SCENES, dense.DENSE_SCENES = (40, 20), (20, 10)
 settings = from_json(json.loads(sys.argv[1]))
 suite.suite(suite.Suite(run=str(settings.out), device="cpu", precision="fp32"))
 """

@@ -15,6 +15,7 @@ from openjepa.cli.suite import suite
 from openjepa.core.errors import UserError
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import render
+from openjepa.evaluation import dense
 from openjepa.evaluation.dense import PatchLabels, mean_iou, measure_dense, patch_labels
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes import attentive, finetune
@@ -100,6 +101,19 @@ def test_a_patchs_depth_and_shape_are_those_of_its_pixels():
         assert int(found.shape[scene, 8 * row + column]) == (int(scenes.kind[scene]) // 6 + 1 if solid else 0)
 
 
+def test_a_patch_on_an_object_points_to_the_center_of_the_objects_box():
+    scenes = render(6, (32, 48), seed=2)
+    found = patch_labels(scenes, (8, 12))
+    assert torch.equal(found.center.isnan().any(-1), found.shape == 0)
+    for scene, patch in torch.nonzero(found.shape)[::7].tolist():
+        row, column = divmod(patch, 12)
+        cell = scenes.instance[scene, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        y, x = torch.nonzero(scenes.instance[scene] == cell[cell > 0].mode().values, as_tuple=True)
+        center = torch.stack([(x.min() + x.max() + 1) / 2 / 48, (y.min() + y.max() + 1) / 2 / 32])
+        here = torch.tensor([(4 * column + 2) / 48, (4 * row + 2) / 32])
+        torch.testing.assert_close(found.center[scene, patch], center - here)
+
+
 def test_ridge_with_fewer_samples_than_features_is_the_same():
     z, y = torch.randn(9, 12, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
     plain = torch.linalg.solve(z.T @ z / 9 + 0.1 * torch.eye(12, dtype=torch.float64), z.T @ y / 9)
@@ -126,17 +140,29 @@ def test_overlap_and_explained_variance_on_what_is_known():
 def test_patches_that_hold_the_answer_are_read():
     scenes = render(60, (32, 32), seed=4)
     asked = patch_labels(scenes, (8, 8))
-    x = torch.cat([asked.depth[..., None], torch.nn.functional.one_hot(asked.shape, 4).float()], -1).flatten(0, 1)
+    shape, center = torch.nn.functional.one_hot(asked.shape, 4).float(), asked.center.nan_to_num()
+    x = torch.cat([asked.depth[..., None], shape, center], -1).flatten(0, 1)
     split = [(x[rows], PatchLabels(*(part[scene] for part in asked))) for rows, scene in (
         (slice(0, 40 * 64), slice(0, 40)), (slice(40 * 64, None), slice(40, 60)))]  # fmt: skip
-    found = measure_dense(split[0], split[1])
-    assert found.depth_linear > 0.99 and found.shape_linear > 0.99 and found.shape_knn > 0.99
+    scores = {score.metric: score for score in measure_dense("labels", split[0], split[1])}
+    assert all(scores[f"{label} linear"].value > 0.99 for label in ("depth", "shape", "center"))
+    assert scores["shape knn"].value > 0.99
+    assert all(score.low <= score.value <= score.high for score in scores.values())
+
+
+def test_features_that_say_nothing_know_no_depth_and_no_center():
+    scenes = render(60, (32, 32), seed=4)
+    x, labels = torch.randn(60 * 64, 7, generator=torch.Generator().manual_seed(0)), patch_labels(scenes, (8, 8))
+    split = [(x[rows], PatchLabels(*(part[scene] for part in labels))) for rows, scene in (
+        (slice(0, 40 * 64), slice(0, 40)), (slice(40 * 64, None), slice(40, 60)))]  # fmt: skip
+    scores = {score.metric: score.value for score in measure_dense("noise", split[0], split[1])}
+    assert scores["depth linear"] < 0.1 and scores["center linear"] < 0.1 and scores["shape linear"] < 0.3
 
 
 def test_a_suite_goes_on_where_it_stopped(tiny, photos, tmp_path, monkeypatch, capsys):
     pretrain(tiny)
     monkeypatch.setattr(rendered, "SCENES", (60, 30))
-    monkeypatch.setattr(suite_command, "SCENES", (40, 20))
+    monkeypatch.setattr(dense, "DENSE_SCENES", (40, 20))
     tasks = SUITES["small"]
     monkeypatch.setitem(tasks, "cifar10", tasks["cifar10"]._replace(shots=(1.0, 2.0)))
     (tmp_path / "cifar").symlink_to(photos)

@@ -7,8 +7,6 @@ from typing import NamedTuple
 from openjepa.core.options import EvalCrop
 from openjepa.evaluation.probes.linear_recipes import LinearRecipeName
 
-SCENES = (2_000, 500)  # training and test scenes of the dense tasks
-
 
 class SuiteTask(NamedTuple):
     """One task of a suite: labels, crop and probes."""

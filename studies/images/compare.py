@@ -4,145 +4,63 @@
 
 CIFAR-10 in folders train/ and test/. Each method tries three settings for a shorter time at seed 0. The best on a fifth
 of the training images is trained for the whole time with two seeds and measured on the test images, which choose
-nothing. The step of each run is timed once, alone, and turned into a number of steps. Finished parts are kept: call it
-again to go on. Writes docs/comparison.md.
+nothing. The same settings are then trained on rendered scenes, without trials. The step of each run is timed once,
+alone, and turned into a number of steps. Finished parts are kept: call it again to go on. Writes docs/comparison.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from openjepa.core.fileio import write_text
-from openjepa.evaluation.measure import measure_encoders
-from openjepa.evaluation.settings import LabeledData, ProbeSettings
+from openjepa.core.types import Score
 from openjepa.interop.pretrained import load_run
-from openjepa.training.budget import time_step
-from openjepa.training.config import Pretrain
-from openjepa.training.device import choose_device
-from openjepa.training.run import pretrain
-from openjepa.training.setup import prepare_data
-from studies.images.methods import VIEWS, trials, without_augmentation
+from openjepa.training.perf.allocator import retain_freed_memory
+from studies.images.jobs import CROPS, TESTS, Job, label_scores, run, scene_scores, start_all
+from studies.images.methods import VIEWS, trials
 from studies.images.page import write_page
 
-TRIAL_MINUTES, MINUTES = 4.0, 10.0  # of one core
+TRIAL_MINUTES, MINUTES = 2.0, 10.0  # of one core
 SEEDS = (0, 1)
-CROPS = ", crops alone"  # after the name of a method that is trained without augmentations
-TESTS = ProbeSettings(probes=("linear", "logistic", "knn", "lowshot"), shots=(0.01, 0.1))
-CHOICE = ProbeSettings(probes=("logistic", "knn"))  # on held-out training images
+TWO_SEEDS_ON_SCENES = ("I-JEPA", "DMT-JEPA")  # features of patches are what DMT-JEPA claims to improve
 
 
-class Job(NamedTuple):
-    """A run of a method: its settings by name, its seed, and how long it takes on one core."""
-
-    method: str
-    trial: str
-    seed: int
-    minutes: float
-
-    @property
-    def folder(self) -> str:
-        """Return a name for the folder of the run."""
-        words = f"{self.minutes:g}min {self.method} {self.trial} seed {self.seed}".lower()
-        return "-".join("".join(each if each.isalnum() else " " for each in words).split())
-
-    def settings(self, options: argparse.Namespace) -> Pretrain:
-        """Return the settings of the run, without its number of steps."""
-        settings = trials()[self.method.removesuffix(CROPS)][self.trial]
-        settings = without_augmentation(settings) if self.method.endswith(CROPS) else settings
-        return dataclasses.replace(
-            settings,
-            data=dataclasses.replace(settings.data, root=(str(options.data / "train"),)),
-            out=options.out / self.folder,
-            seed=self.seed,
-            threads=1,
-            workers=0,
-            resume="if-any",
-        )
+def choose_settings(results: list[dict]) -> dict[str, str]:
+    """Return for each method the settings with the highest accuracy on held-out training images."""
+    best: dict[str, dict] = {}
+    for result in results:
+        method = result["job"]["method"]
+        if method not in best or accuracy(result) > accuracy(best[method]):
+            best[method] = result
+    for method, result in best.items():
+        print(f"{method}: {result['job']['trial']} ({accuracy(result):.1f} %)", flush=True)
+    return {method: result["job"]["trial"] for method, result in best.items()}
 
 
-def steps_of(job: Job, options: argparse.Namespace) -> int:
-    """Return how many steps fit into the minutes of a run; each kind of step is timed once."""
-    file = options.out / "seconds_per_step.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    name = f"{job.method}: {job.trial}"
-    if name not in known:
-        settings, device = job.settings(options), choose_device("cpu")
-        data, settings = prepare_data(settings, device, settings.data.listing(), options.out / "data")
-        known[name] = time_step(settings, data, device, count=16).step_seconds
-        write_text(file, json.dumps(known, indent=1))
-    return round(60 * job.minutes / known[name])
+def accuracy(result: dict) -> float:
+    """Return the accuracy by which settings are chosen: of logistic regression on held-out training images."""
+    return next(score["value"] for score in result["scores"][""] if score["metric"] == "logistic")
 
 
-def run(job: Job, steps: int, options: argparse.Namespace) -> None:
-    """Train one run and measure it: on held-out training images or, after the whole time, on the test images."""
-    settings = dataclasses.replace(job.settings(options), steps=steps)
-    if not (settings.out / "export" / "config.json").exists():
-        pretrain(settings)
-    is_trial = job.minutes == options.trial_minutes
-    root, probes = (options.data / "train", CHOICE) if is_trial else (options.data, TESTS)
-    probes = dataclasses.replace(probes, data=LabeledData(root=(str(root),)))
-    scores = {}
-    for which in ("",) if is_trial else evaluated_encoders(settings):
-        measurement = measure_encoders([load_run(settings.out, which)], probes, pixels=False)
-        assert measurement is not None
-        scores[which] = [result.score._asdict() for result in measurement.results]
-    result = {"job": job._asdict(), "steps": steps, "scores": scores}
-    write_text(settings.out / "result.json", json.dumps(result, indent=1))
-
-
-def evaluated_encoders(settings: Pretrain) -> list[str]:
-    """Return the names of the encoders to measure: without the context encoder, if its EMA is there."""
-    names = list(settings.method.build(load_run(settings.out).data).encoders())
-    return [name for name in names if name != "context"] or names
-
-
-def start(job: Job, options: argparse.Namespace) -> dict:
-    """Return the result of a run, which is trained and measured in a process of its own unless it is finished."""
-    folder = options.out / job.folder
-    result = folder / "result.json"
-    if not result.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        steps = steps_of(job, options)
-        command = [sys.executable, "-m", "studies.images.compare", "--data", options.data, "--out", options.out]
-        command += ["--trial-minutes", options.trial_minutes, "--one", json.dumps([*job, steps])]
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run([str(word) for word in command], stdout=log, stderr=log, env=environment, check=True)
-        print(f"finished {job.folder}", flush=True)
-    return json.loads(result.read_text(encoding="utf-8"))
-
-
-def start_all(jobs: list[Job], options: argparse.Namespace) -> list[dict]:
-    """Return the results of several runs; `--together` runs train at the same time."""
-    for job in jobs:  # timed alone, before the first of them trains
-        if not (options.out / job.folder / "result.json").exists():
-            steps_of(job, options)
-    with ThreadPoolExecutor(options.together) as pool:
-        return list(pool.map(lambda job: start(job, options), jobs))
-
-
-def measure_baselines(options: argparse.Namespace) -> dict[str, list[dict]]:
-    """Return the scores of the encoder before training and of raw pixels on the test images; measured once."""
-    file = options.out / "baselines.json"
+def measure_baselines(run_folder: Path, options: argparse.Namespace) -> dict[str, list[dict]]:
+    """Return the scores of the encoder before training and of raw inputs, on the data of a run; measured once."""
+    file = run_folder / "baselines.json"
     if not file.exists():
-        trained = load_run(options.out / Job("I-JEPA", "cifar10-muon", 0, options.trial_minutes).folder)
-        assert trained.untrained is not None
-        probes = dataclasses.replace(TESTS, data=LabeledData(root=(str(options.data),)))
-        measurement = measure_encoders([trained.untrained()], probes, pixels=True)
-        assert measurement is not None
+        untrained = load_run(run_folder).untrained
+        assert untrained is not None
+        on_scenes = "scenes" in run_folder.name
+        measured: list[Score] = (
+            scene_scores([untrained()], pixels=True)
+            if on_scenes
+            else label_scores([untrained()], TESTS, pixels=True, root=(str(options.data),))
+        )
         scores: dict[str, list[dict]] = {}
-        for result in measurement.results:
-            scores.setdefault(result.score.features, []).append(result.score._asdict())
+        for score in measured:
+            scores.setdefault(score.features, []).append(score._asdict())
         write_text(file, json.dumps(scores, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -151,11 +69,6 @@ def describe_device() -> str:
     """Return the name of the processor."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-
-
-def accuracy(result: dict) -> float:
-    """Return the accuracy by which settings are chosen: of logistic regression on held-out training images."""
-    return next(score["value"] for score in result["scores"][""] if score["metric"] == "logistic")
 
 
 def main() -> None:
@@ -170,6 +83,7 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=1, help="runs at the same time")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     if options.one:
         *job, steps = json.loads(options.one)
@@ -177,19 +91,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     tried = [Job(each, trial, 0, options.trial_minutes) for each in options.methods for trial in trials()[each]]
     results = start_all(tried, options)
-    best: dict[str, dict] = {}
-    for result in results:
-        method = result["job"]["method"]
-        if method not in best or accuracy(result) > accuracy(best[method]):
-            best[method] = result
-    for method, result in best.items():
-        print(f"{method}: {result['job']['trial']} ({accuracy(result):.1f} %)", flush=True)
+    rows = choose_settings(results)
     if options.trials_only:
         return
-    rows = [(method, each["job"]["trial"]) for method, each in best.items()]
-    rows += [(method + CROPS, trial) for method, trial in rows if method in VIEWS]
-    final = [Job(method, trial, seed, options.minutes) for method, trial in rows for seed in SEEDS]
-    write_page(options, results, start_all(final, options), measure_baselines(options), describe_device())
+    crops = {method + CROPS: trial for method, trial in rows.items() if method in VIEWS}
+    final = [Job(*row, seed, options.minutes) for row in (rows | crops).items() for seed in SEEDS]
+    scenes = [Job(*row, 0, options.minutes, "scenes") for row in rows.items()]
+    scenes += [job._replace(seed=1) for job in scenes if job.method in TWO_SEEDS_ON_SCENES]
+    measured = start_all([*final, *scenes], options)
+    baselines = {job.data: measure_baselines(options.out / job.folder, options) for job in (final[0], scenes[0])}
+    write_page(options, results, measured, baselines, describe_device())
 
 
 if __name__ == "__main__":

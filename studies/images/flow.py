@@ -28,6 +28,7 @@ from openjepa.nn.warp import warp
 from openjepa.recipes.mc_jepa import mc_jepa_small
 from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
+from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.run import pretrain
 
 CLIP_SIDE = 128  # of the strips of video frames
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the method")
     parser.add_argument("--test", action="store_true", help="measure on the Middlebury pairs, once all is chosen")
     options = parser.parse_args()
+    retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     settings = settings_of(options)
     changes = {name: float(value) for name, value in (each.split("=") for each in options.set)}

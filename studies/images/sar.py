@@ -29,6 +29,7 @@ from openjepa.methods.mae import MAE
 from openjepa.recipes.image_methods import ENCODER, PREDICTOR, TARGETS
 from openjepa.recipes.sar import sar_small
 from openjepa.training.config import Pretrain
+from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.run import pretrain
 
 SIDE = 64  # pixels
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--looks", type=int, default=0, help="of added speckle; 0: none")
     options = parser.parse_args()
+    retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     out = options.out / f"looks{options.looks}"
     table = write_chips(options.data, out / "chips", options.looks)

@@ -226,7 +226,7 @@ def without_labels(small: Small) -> dict[str, Any]:
     found = label_free_metrics(DatasetEncoder(this, there.dataset(there.listing()), CPU), pooled, 0)
     return {
         "meters": [float(value) for value in found.values()],
-        "depth and shape of patches": [float(each) for each in measure_patches(parts[0], parts[1])],
+        "depth and shape of patches": [float(each.value) for each in measure_patches("this", parts[0], parts[1])[:4]],
     }
 
 
