@@ -28,8 +28,8 @@ python -m studies.images.compare --data cifar10 --out runs/images     # resumes;
 
 ## CIFAR-10
 
-32 pixels, a grid of 8×8 patches. Accuracy in % on the 10,000 test images, which chose nothing: the mean of seeds 0 and 1,
-both in brackets.
+32 pixels, a grid of 8×8 patches. Accuracy in % on the 10,000 test images, which chose nothing: the mean of seeds 0 and
+1, both in brackets.
 
 """
 NOTES = """
@@ -45,16 +45,17 @@ NOTES = """
 ## Scenes
 
 8,000 rendered scenes of 3 to 10 objects, 48 pixels, a grid of 6×6 patches. The settings chosen for CIFAR-10, no trials,
-seed 0 (I-JEPA and DMT-JEPA: the mean of seeds 0 and 1, both in brackets). Count, nearest distance and kind of the objects:
-accuracy in % on 2,000 other scenes, from the mean token. Shape, depth and the box center of the object that a patch shows
-(relative to the patch): from single patch tokens, on 500 other scenes. In square brackets: 95 % intervals over scenes.
+seed 0 (I-JEPA and DMT-JEPA: the mean of seeds 0 and 1, both in brackets). Count, nearest distance and kind of the
+objects: accuracy in % on 2,000 other scenes, from the mean token. Shape, depth and the box center of the object that a
+patch shows (relative to the patch): from single patch tokens, on 500 other scenes. In square brackets: 95 % intervals
+over scenes.
 
 """
 TRIALS = """
 ## Settings that were tried
 
-On CIFAR-10, {trial_minutes:g} minutes each, seed 0; logistic regression and kNN on a fifth of the training images. The best
-of each method by logistic regression is the one above.
+On CIFAR-10, {trial_minutes:g} minutes each, seed 0; logistic regression and kNN on a fifth of the training images. The
+best of each method by logistic regression is the one above.
 
 """
 
