@@ -82,12 +82,13 @@ def for_scenes(settings: Pretrain) -> Pretrain:
 
 def write_scenes(folder: Path, chunk: int = 500) -> Path:
     """Render the training scenes as PNG files."""
-    if not (folder / "complete").exists():  # else a kill left a part of them
+    complete = folder.with_suffix(".complete")
+    if not complete.exists():  # else a kill left a part of them
         folder.mkdir(parents=True, exist_ok=True)
         for first in range(0, SCENES, chunk):
             for number, image in enumerate(render(chunk, (SIDE, SIDE), 0, first).image, first):
                 Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:06d}.png")
-        (folder / "complete").touch()
+        complete.touch()
     return folder
 
 
