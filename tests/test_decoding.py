@@ -24,7 +24,7 @@ from openjepa.recipes.settings import TrainDecoder
 from openjepa.training.config import Pretrain, load_config
 from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.step import train_step
-from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace
+from tests.conftest import CPU, METHODS, MODALITIES, TINY, replace, slow
 
 BOTH = ["decoder", "decoder of predictions"]
 DATA = MODALITIES["image"]
@@ -149,7 +149,7 @@ def test_a_derangement_is_a_permutation_without_fixed_points():
     assert sorted(other.tolist()) == list(range(50)) and (other != torch.arange(50)).all()
 
 
-@pytest.mark.parametrize("condition", ["features", "prediction"])
+@pytest.mark.parametrize("condition", [pytest.param("features", marks=slow), "prediction"])
 def test_decoder_train_sample_and_measure_commands_work(condition, run, photos, tmp_path, capsys):
     folder = tmp_path / "decoder"
     train = ["decoder", "train", str(run), "--condition", condition, "--steps", "3", "--out", str(folder), *SMALL]

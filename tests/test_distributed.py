@@ -54,6 +54,7 @@ def features(out) -> torch.Tensor:
     return tokens.x
 
 
+@slow
 def test_a_run_of_two_ranks_reports_as_one_process_does(tiny):
     """Its figures are of whole batches, although targets are standardised over what all ranks see."""
     torchrun(replace(tiny, steps=5, report=True))

@@ -11,7 +11,7 @@ from openjepa.cli.pretrain import pretrain
 from openjepa.cli.probe import probe
 from openjepa.cli.settings import Probe
 from openjepa.core import registry
-from openjepa.core.bootstrap import bootstrap_interval
+from openjepa.core.bootstrap import bootstrap_interval, bootstrap_sums
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset
 from openjepa.core.types import Score
@@ -181,6 +181,9 @@ def test_an_interval_over_groups_is_wider_than_over_samples_that_repeat_each_oth
     low, high = bootstrap_interval(values)
     group_low, group_high = bootstrap_interval(values, groups=groups)
     assert group_high - group_low > 4 * (high - low)
+    sums = torch.stack([torch.bincount(groups, values), torch.bincount(groups).double()], 1)
+    from_sums = bootstrap_sums(lambda total: total[:, 0] / total[:, 1], sums)
+    assert from_sums == pytest.approx((group_low, group_high), abs=0.02)
     own = bootstrap_interval(values, groups=torch.arange(1000))
     assert own == pytest.approx((low, high), abs=0.01)  # groups of one sample are samples
 

@@ -38,7 +38,7 @@ from openjepa.training.run_folder import (
     initialize_from,
     write_weights,
 )
-from tests.conftest import replace
+from tests.conftest import replace, slow
 
 SQUARE = Image(size=(32, 32), patch=8, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
 METHOD = JEPA(ViTConfig(48, 3, 4), PredictorConfig(24, 2))
@@ -403,7 +403,7 @@ def test_a_single_timm_file_is_read(tmp_path):
     assert config["model_args"]["num_heads"] == 4 and config["pretrained_cfg"]["mean"] == list(SQUARE.mean)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "rope"])
+@pytest.mark.parametrize("positions", [pytest.param("sincos", marks=slow), "rope"])
 def test_onnxruntime_computes_the_same_features_at_any_batch_and_size(tmp_path, positions):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra openjepa[onnx] is not installed")
     data = replace(SQUARE, size=(24, 32))

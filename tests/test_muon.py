@@ -19,7 +19,7 @@ from openjepa.training.optim import (
 )
 from openjepa.training.setup import check_batch_size
 from openjepa.training.signals import StopSignals
-from tests.conftest import METHODS, MODALITIES, replace
+from tests.conftest import METHODS, MODALITIES, replace, slow
 from tests.faults import load_outcome, same_outcome
 from tests.ranks import start_ranks
 
@@ -121,6 +121,7 @@ def test_a_resumed_run_with_muon_is_bit_exact(tiny, monkeypatch):
     assert same_outcome(load_outcome(tiny.out), load_outcome(whole.out))
 
 
+@slow
 def test_two_ranks_equal_one_with_muon(tiny):
     tiny = replace(tiny, optim=replace(tiny.optim, optimizer="muon"))
     pretrain(replace(tiny, out=tiny.out.with_name("one")))

@@ -22,7 +22,7 @@ from openjepa.training import run as runs
 from openjepa.training.checkpoint import list_checkpoints, load_newest
 from openjepa.training.config import from_json, to_json
 from openjepa.training.run_folder import initialize_from
-from tests.conftest import METHODS, replace
+from tests.conftest import METHODS, replace, slow
 from tests.faults import load_outcome, same_outcome
 from tests.ranks import settings_argument
 from tests.ready import Ready
@@ -35,7 +35,7 @@ def whole(tiny):
     return load_outcome(tiny.out.with_name("whole"))
 
 
-@pytest.mark.parametrize("stop", [1, 5, 7, 11])
+@pytest.mark.parametrize("stop", [1, pytest.param(5, marks=slow), 7, pytest.param(11, marks=slow)])
 def test_a_run_stopped_by_a_signal_resumes_bit_exact(tiny, whole, stop, monkeypatch):
     from openjepa.training.signals import StopSignals
 

@@ -83,6 +83,7 @@ CheckpointWriter.save = last
 """
 
 
+@slow
 def test_a_run_from_other_weights_starts_alike_spread_or_whole(tiny):
     first = replace(tiny, steps=4, out=tiny.out.with_name("first"))
     pretrain(first)

@@ -17,7 +17,7 @@ from tests.conftest import slow
 from tests.faults import list_boundaries, load_outcome, run_in_fork, same_outcome, sample_every
 from tests.ranks import start_ranks
 
-KINDS = ("files", "folders of frames")
+KINDS = ("files", pytest.param("folders of frames", marks=slow))
 
 STEP = 151  # boundaries between two kills
 

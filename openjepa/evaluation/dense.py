@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.core.bootstrap import bootstrap_statistic
+from openjepa.core.bootstrap import bootstrap_sums
 from openjepa.core.errors import UserError
 from openjepa.core.types import Score
 from openjepa.data.synthetic.scenes import COUNTS, MATERIALS, SHAPES, TEXTURES, Scenes, render
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes.knn import knn_predict, nearest_by_cosine
 from openjepa.evaluation.probes.logistic import logistic_probe
-from openjepa.evaluation.probes.ridge import r_squared, ridge_regression
+from openjepa.evaluation.probes.ridge import ridge_regression
 from openjepa.evaluation.tasks.scenes import HELD_OUT, rendered_size, scene_dataset
 from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.training.device import Device
@@ -135,15 +135,29 @@ def score_patches(name: str, metric: str, predicted: Tensor, patches: DrawnPatch
     label = metric.split()[0]
     patches = patches.on_objects() if label == "center" else patches
     truth = getattr(patches, label)
+    if label == "shape":
+        per_patch, statistic, unit = F.one_hot(truth * len(CLASSES) + predicted, len(CLASSES) ** 2), mean_iou, "mIoU"
+    else:
+        error, spread = ((truth - other).square() for other in (predicted, truth.mean(0)))
+        per_patch = torch.stack([error.view(len(truth), -1).sum(1), spread.view(len(truth), -1).sum(1)], 1)
+        statistic, unit = explained, "R²"
+    scenes = int(patches.scene.max()) + 1
+    sums = torch.zeros(scenes, per_patch.shape[1], dtype=torch.float64).index_add_(0, patches.scene, per_patch.double())
+    value = float(statistic(sums.sum(0, keepdim=True)))
+    return Score(DENSE_TASK, name, metric, value, *bootstrap_sums(statistic, sums), unit)
 
-    def statistic(rows: Tensor) -> float:
-        if label == "shape":
-            return mean_iou(predicted[rows], truth[rows], len(CLASSES))
-        return r_squared(predicted[rows], truth[rows])
 
-    low, high = bootstrap_statistic(statistic, len(truth), groups=patches.scene)
-    value = statistic(torch.arange(len(truth)))
-    return Score(DENSE_TASK, name, metric, value, low, high, "mIoU" if label == "shape" else "R²")
+def explained(sums: Float[Tensor, "T 2"]) -> Float[Tensor, "T"]:
+    """Return R² for the sums of the squared errors and of the squared distances to the mean label."""
+    return 1 - sums[:, 0] / sums[:, 1]
+
+
+def mean_iou(table: Float[Tensor, "T K"]) -> Float[Tensor, "T"]:
+    """Return the mean intersection over union of the classes that occur, for counts of (true, predicted) classes."""
+    table = table.unflatten(1, (len(CLASSES), len(CLASSES)))
+    hits = table.diagonal(dim1=1, dim2=2)
+    union = table.sum(1) + table.sum(2) - hits
+    return (hits / union).nanmean(1)
 
 
 def draw_patches(features: Float[Tensor, "R D"], labels: PatchLabels, limit: int, seed: int) -> DrawnPatches:
@@ -156,10 +170,3 @@ def draw_patches(features: Float[Tensor, "R D"], labels: PatchLabels, limit: int
 def knn_regression(x: Float[Tensor, "R D"], y: Float[Tensor, "R *C"], q: Float[Tensor, "Q D"], k: int = 20) -> Tensor:
     """Predict the mean of y over the k nearest rows by cosine."""
     return torch.cat([y[nearest].mean(1) for _, nearest in nearest_by_cosine(x, q, k)])
-
-
-def mean_iou(predicted: Int[Tensor, "Q"], truth: Int[Tensor, "Q"], classes: int) -> float:
-    """Return the mean intersection over union of the classes that occur."""
-    table = torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).double()
-    union = table.sum(0) + table.sum(1) - table.diagonal()
-    return float((table.diagonal()[union > 0] / union[union > 0]).mean())

@@ -127,7 +127,6 @@ TWO = {  # cases that two processes run together
     "recipe: little pictures": Variant(processes=2, fsdp=True),
 }
 QUICK = (  # for a test of seconds
-    "recipe: paper base",
     "recipe: little pictures by orthogonal steps",
     "recipe: little pictures, joint embedding",
     "recipe: laptop",

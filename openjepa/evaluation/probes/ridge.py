@@ -58,9 +58,9 @@ def ridge_regression(x: Float[Tensor, "S D"], y: Float[Tensor, "S"], seed: int) 
     return fit_ridge(x, y, seed).predict
 
 
-def r_squared(predicted: Float[Tensor, "Q *C"], truth: Float[Tensor, "Q *C"]) -> float:
-    """Return R² over all coordinates: 1 for perfect predictions, 0 for always predicting the mean."""
-    return float(1 - (predicted - truth).square().sum() / (truth - truth.mean(0)).square().sum())
+def r_squared(predicted: Float[Tensor, "Q"], truth: Float[Tensor, "Q"]) -> float:
+    """Return R²: 1 for perfect predictions, 0 for always predicting the mean."""
+    return float(1 - (predicted - truth).square().sum() / (truth - truth.mean()).square().sum())
 
 
 @dataclass(frozen=True)
