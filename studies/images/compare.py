@@ -24,7 +24,7 @@ from studies.images.jobs import CROPS, TESTS, Job, label_scores, run, scene_scor
 from studies.images.methods import VIEWS, trials
 from studies.images.page import write_page
 
-TRIAL_MINUTES, MINUTES = 2.0, 10.0  # of one core
+TRIAL_MINUTES, MINUTES, SCENE_MINUTES = 2.0, 10.0, 5.0  # of one core
 SEEDS = (0, 1)
 TWO_SEEDS_ON_SCENES = ("I-JEPA", "DMT-JEPA")  # features of patches are what DMT-JEPA claims to improve
 
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(trials()))
     parser.add_argument("--trials-only", action="store_true", help="choose settings, and stop")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of one core, of a measured run")
+    parser.add_argument("--scene-minutes", type=float, default=SCENE_MINUTES, help="of one core, of a run on scenes")
     parser.add_argument("--trial-minutes", type=float, default=TRIAL_MINUTES, help="of one core, to choose settings")
     parser.add_argument("--together", type=int, default=1, help="runs at the same time")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -94,12 +95,12 @@ def main() -> None:
     rows = choose_settings(results)
     if options.trials_only:
         return
-    crops = {method + CROPS: trial for method, trial in rows.items() if method in VIEWS}
-    final = [Job(*row, seed, options.minutes) for row in (rows | crops).items() for seed in SEEDS]
-    scenes = [Job(*row, 0, options.minutes, "scenes") for row in rows.items()]
+    images = [Job(*row, seed, options.minutes) for row in rows.items() for seed in SEEDS]
+    images += [Job(method + CROPS, rows[method], 0, options.minutes) for method in VIEWS if method in rows]
+    scenes = [Job(*row, 0, options.scene_minutes, "scenes") for row in rows.items()]
     scenes += [job._replace(seed=1) for job in scenes if job.method in TWO_SEEDS_ON_SCENES]
-    measured = start_all([*final, *scenes], options)
-    baselines = {job.data: measure_baselines(options.out / job.folder, options) for job in (final[0], scenes[0])}
+    measured = start_all([*images, *scenes], options)
+    baselines = {job.data: measure_baselines(options.out / job.folder, options) for job in (images[0], scenes[0])}
     write_page(options, results, measured, baselines, describe_device())
 
 

@@ -19,17 +19,17 @@ SCENES = {  # column -> task and metric
 }
 HEAD = """# Comparison of the image methods
 
-Every method has {minutes:g} minutes of one core, an encoder of the same size (2.6 to 2.7 million weights), and the same
-probes. Device: {device}.
+Every method has the same time on one core ({minutes:g} minutes; on scenes {scene_minutes:g}), an encoder of the same size
+(2.6 to 2.7 million weights), and the same probes. Device: {device}.
 
 ```bash
-python -m studies.images.compare --data cifar10 --out runs/images     # resumes; about {hours:.0f} hours of one core
+python -m studies.images.compare --data cifar10 --out runs/images     # resumes; {hours:.0f} hours of one core
 ```
 
 ## CIFAR-10
 
 32 pixels, a grid of 8×8 patches. Accuracy in % on the 10,000 test images, which chose nothing: the mean of seeds 0 and
-1, both in brackets.
+1, both in brackets. *Crops alone*: seed 0.
 
 """
 NOTES = """
@@ -68,14 +68,14 @@ def write_page(
     device: str,
 ) -> None:
     """Write docs/comparison.md from the results of all runs."""
-    hours = (options.minutes * len(measured) + options.trial_minutes * len(tried)) / 60
+    hours = sum(result["job"]["minutes"] for result in [*measured, *tried]) / 60
     cifar10 = {probe: ("", probe) for probe in PROBES}
     attempts = table(("method", "settings", "steps", "logistic", "kNN"))
     for result in tried:
         values = [f"{value_of(result['scores'][''], '', metric)['value']:.1f}" for metric in ("logistic", "kNN")]
         attempts += row(result["job"]["method"], result["job"]["trial"], f"{result['steps']:,}", *values)
     parts = [
-        HEAD.format(minutes=options.minutes, device=device, hours=hours),
+        HEAD.format(minutes=options.minutes, scene_minutes=options.scene_minutes, device=device, hours=hours),
         results_table([each for each in measured if each["job"]["data"] == "cifar10"], baselines["cifar10"], cifar10),
         NOTES,
         results_table([each for each in measured if each["job"]["data"] == "scenes"], baselines["scenes"], SCENES),
