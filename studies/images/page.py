@@ -19,8 +19,8 @@ SCENES = {  # column -> task and metric
 }
 HEAD = """# Comparison of the image methods
 
-Every method has the same time on one core ({minutes:g} minutes; on scenes {scene_minutes:g}), an encoder of the same size
-(2.6 to 2.7 million weights), and the same probes. Device: {device}.
+Every method has the same time on one core ({minutes:g} minutes; on scenes {scene_minutes:g}), an encoder of the same
+size (2.6 to 2.7 million weights), and the same probes. Device: {device}.
 
 ```bash
 python -m studies.images.compare --data cifar10 --out runs/images     # resumes; {hours:.0f} hours of one core
