@@ -10,8 +10,12 @@ from openjepa.core.capabilities import DecodesFiles
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Tokens
+from openjepa.evaluation.measure import measure_encoders
+from openjepa.evaluation.settings import LabeledData, ProbeSettings
+from openjepa.interop.pretrained import load_run
 from openjepa.masking.random import Random
 from openjepa.methods.mc_jepa import MCJEPA
+from openjepa.modalities.image import Image
 from openjepa.modalities.image_pair import ImagePair, next_in_folder, random_affine_flow
 from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.flow_losses import photometric, smoothness, structure
@@ -23,6 +27,8 @@ from openjepa.training.optim import Optim, build_optimizer
 from openjepa.training.run import pretrain
 from openjepa.training.settings import Stream
 from openjepa.training.step import train_step
+from openjepa.viz.masks import show_masks
+from openjepa.viz.settings import MasksOptions
 from tests.conftest import CPU, MODALITIES
 
 DATA = ImagePair(size=(32, 32), patch=8, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -227,3 +233,9 @@ def test_a_run_alternates_content_and_motion_and_is_probed_on_single_images(phot
     pretrain(run)
     log = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "content_invariance" in log and "photometric" in log
+    assert type(load_run(tmp_path / "run").data) is Image  # not pairs
+    probes = ProbeSettings(data=LabeledData((str(photos),)), probes=("knn",), device="cpu")
+    result = measure_encoders([load_run(tmp_path / "run")], probes, pixels=True)
+    assert result is not None and result.label_free["run"]["lidar"] > 0
+    with pytest.raises(UserError, match="no random masks"):
+        show_masks(MasksOptions(run=str(tmp_path / "run")))

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.core.protocols import Dataset
+from openjepa.core.protocols import Dataset, Modality
 from openjepa.core.types import Tokens
 
 
@@ -100,6 +100,15 @@ class Inspects(Protocol):
 
     def inspect(self, paths: list[str], workers: int) -> Iterator[Any]:
         """Yield what was found in each file, in order; `workers`: processes, -1 for one per core."""
+        ...
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Train on pairs of inputs, although encoders encode single ones: what measures and draws reads single inputs."""
+
+    def single(self) -> Modality:
+        """Return the modality of single inputs."""
         ...
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.core.capabilities import Reads, plural_of, require, with_root
+from openjepa.core.capabilities import Pairs, Reads, plural_of, require, with_root
 from openjepa.core.errors import UserError
 from openjepa.core.options import FeatureKind, PooledKind
 from openjepa.core.protocols import Encoder, Modality
@@ -242,10 +242,11 @@ def from_network(
     which: str = "",
 ) -> PretrainedEncoder:
     """Wrap one of a method's encoders; `which` is its name, empty for the default one."""
-    layers, tokens = tuple(range(max(-LAST_LAYERS, -network.depth), 0)), settings.data.tokens
+    data = settings.data.single() if isinstance(settings.data, Pairs) else settings.data
+    layers, tokens = tuple(range(max(-LAST_LAYERS, -network.depth), 0)), data.tokens
     return PretrainedEncoder(
         name,
-        settings.data,
+        data,
         network,
         lambda view: tuple(x.x if x.valid is None else x for x in network(tokens(view), layers=layers)),
         untrained=lambda: untrained_encoder(settings, which),

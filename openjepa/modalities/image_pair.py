@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,7 +22,7 @@ from openjepa.nn.warp import pixel_grid, warp
 
 @dataclass(frozen=True)
 class ImagePair(Image):
-    """Pairs of images, (2, C, H, W), to train on; to evaluate and to embed, single images.
+    """Pairs of images, (2, C, H, W), to train on; encoders are measured and used on single images.
 
     views: two random crops of an image, each with its own colors (--data.color-jitter). warps: a crop, and the same
     under a random affine warp. frames: a file and the next one of its folder, with the same crop.
@@ -46,6 +47,10 @@ class ImagePair(Image):
         data = super().dataset(source, cache)
         pairs = FilePairs if isinstance(data, DecodesFiles) else PairDataset
         return pairs(data, self, next_in_folder(source.paths) if self.pairs == "frames" else None)
+
+    def single(self) -> Image:
+        """Return the modality of single images."""
+        return Image(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Image)})
 
     def synthetic(self, size: int, seed: int) -> Dataset:
         """Render scenes; a scene's next frame is the next scene."""

@@ -26,9 +26,11 @@ MAX_BLOCKS = 6  # target blocks shown, one column each
 def show_masks(settings: MasksOptions) -> list[CaptionedFigure]:
     """Draw two figures: masks over images, and the coverage of every patch.
 
-    Raises UserError if the run has no images or its image folder is unknown.
+    Raises UserError if the run has no images, its image folder is unknown, or nothing is masked at random.
     """
     run = load_config_or_recipe(settings.run)
+    if not run.method.needs_masks:
+        raise UserError(f"no random masks belong to {settings.run}: {run.method.describe()}")
     data: Any = require_grid(run.data, "jepa show masks")
     if not settings.images and not data.root:
         raise UserError(
