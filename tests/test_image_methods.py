@@ -12,7 +12,7 @@ from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch, Keep, Layout, gather
 from openjepa.data.loader import Steps
 from openjepa.interop.export import check_representable
-from openjepa.interop.pretrained import load_run, untrained_encoder
+from openjepa.interop.pretrained import check_patch_tokens, load_run, untrained_encoder
 from openjepa.interop.programs import write_torch_program
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
@@ -415,3 +415,18 @@ def test_recipes_of_image_methods_fit_their_data_and_count_their_work(name):
         cost = settings.method.cost(settings.data, settings.masks.shapes(settings.data.layout))
         assert cost is not None and cost.total > 0 and settings.method.describe()
         assert from_json(to_json(settings)).method == settings.method
+
+
+def test_level_2_of_s_jea_encodes_an_image_alone_as_in_a_batch_also_after_training(photos, tmp_path):
+    method = SJEA(SMALL, level2=ViTConfig(32, 1, 2))
+    run = Pretrain(replace(DATA, root=(str(photos),)), method, Random(), steps=3, batch_size=16, out=tmp_path / "run")
+    pretrain(run)
+    image = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    for folder in (tmp_path / "run", tmp_path / "run" / "export"):
+        level2 = load_run(folder, "level2")
+        together = level2.encode(image)
+        torch.testing.assert_close(level2.encode(image[:1]).last, together.last[:1], atol=1e-5, rtol=1e-4)
+        norm = level2.network.expander.norms[0]
+        assert norm.running_mean.abs().max() > 0  # measured in training
+    with pytest.raises(UserError, match="16 tokens for 64 patches"):
+        check_patch_tokens("level 2", level2.encode(image).patches, 64)

@@ -25,7 +25,7 @@ from openjepa.evaluation.search import Hit, PooledSearch, best_patch_cosines, pa
 from openjepa.evaluation.settings import Search
 from openjepa.interop.adapters import load_any
 from openjepa.interop.inputs import replace_root, source_exists, with_every
-from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.pretrained import PretrainedEncoder, check_patch_tokens
 from openjepa.masking.region import covered_patches
 from openjepa.viz.gallery import NeighborsOf, PageQuery, write_gallery
 from openjepa.viz.thumbnails import (
@@ -154,6 +154,7 @@ def encode_query(
     if index.metadata.get("kind") == "last4":
         raise UserError("--box needs features of the last layer: run jepa embed with --features last")
     inside = covered_patches(settings.box, data.grid)
+    check_patch_tokens(encoder.name, features.patches, inside.size)
     return features.patches[0, inside.ravel()].mean(0).numpy(), picture
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from openjepa.core.bootstrap import bootstrap_sums
-from openjepa.core.errors import UserError
 from openjepa.core.types import Score
 from openjepa.data.synthetic.scenes import COUNTS, MATERIALS, SHAPES, TEXTURES, Scenes, render
 from openjepa.evaluation.features import DatasetEncoder
@@ -18,7 +17,7 @@ from openjepa.evaluation.probes.knn import knn_predict, nearest_by_cosine
 from openjepa.evaluation.probes.logistic import logistic_probe
 from openjepa.evaluation.probes.ridge import ridge_regression
 from openjepa.evaluation.tasks.scenes import HELD_OUT, rendered_size, scene_dataset
-from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.pretrained import PretrainedEncoder, check_patch_tokens
 from openjepa.training.device import Device
 
 DENSE_TASK = "scenes-patches"  # the task of these scores
@@ -55,7 +54,7 @@ class DrawnPatches(NamedTuple):
 def dense_scores(encoder: PretrainedEncoder, device: Device, seed: int = 0) -> list[Score]:
     """Render scenes and measure all dense tasks from the patch tokens of an encoder.
 
-    Raises UserError if its tokens are not those of the patches, as of S-JEA's level 2.
+    Raises UserError if it has no token for each patch.
     """
     encoder.network.to(device.device).eval()
     parts = []
@@ -64,8 +63,7 @@ def dense_scores(encoder: PretrainedEncoder, device: Device, seed: int = 0) -> l
         data = DatasetEncoder(encoder, scene_dataset(scenes, encoder.data, scenes.count, "scenes"), device)
         patches = torch.cat([data.encode(index).patches.cpu() for index in torch.arange(count).split(256)])
         labels = patch_labels(scenes, encoder.data.grid)
-        if patches.shape[1] != labels.depth.shape[1]:
-            raise UserError(f"{encoder.name} has {patches.shape[1]} tokens for {labels.depth.shape[1]} patches")
+        check_patch_tokens(encoder.name, patches, labels.depth.shape[1])
         parts.append((patches.flatten(0, 1), labels))
     train, test = parts
     return measure_dense(encoder.name, train, test, seed)

@@ -217,6 +217,12 @@ class PretrainedEncoder:
         return F.layer_norm(x, x.shape[-1:])
 
 
+def check_patch_tokens(name: str, patches: Float[Tensor, "B N D"], count: int) -> None:
+    """Raise UserError unless there is a token for each patch; S-JEA's level 2, for one, has others."""
+    if patches.shape[1] != count:
+        raise UserError(f"{name} has {patches.shape[1]} tokens for {count} patches: an encoder of patches is needed")
+
+
 def token_values(tokens: Tensor | Tokens) -> Tensor:
     """Return the features of tokens, padding included."""
     return tokens.x if isinstance(tokens, Tokens) else tokens

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,8 @@ class SJEA(ViewsConfig):
     1,000 outputs of the ResNet's own last layer.
     """
 
+    keeps_expander: ClassVar[bool] = True  # level 2 encodes its output
+
     expander: ExpanderConfig = field(default_factory=lambda: ExpanderConfig(256, 3, SIDE**2))
     level2: ViTConfig = field(default_factory=lambda: ViTConfig(dim=192, depth=3, num_heads=3))
     detach: bool = False  # whether gradients of level 2 stop before level 1
@@ -70,7 +72,7 @@ class SJEA(ViewsConfig):
         level1 = super().build_encoder(modality)
         if which != "level2":
             return level1
-        return Stack(level1, Expander(self.encoder.dim, self.expander), self.build_level2())
+        return Stack(level1, Expander(self.encoder.dim, self.expander, running_stats=True), self.build_level2())
 
     def build_level2(self) -> ViT:
         """Build the Vision Transformer of level 2 with torch's default initialization."""

@@ -23,6 +23,7 @@ class ViewsConfig(ViTMethodConfig):
     """Settings of the networks, and of what the encoder sees of each view."""
 
     whole_batch: ClassVar[bool] = True  # the loss compares samples, so a batch cannot be split into micro-batches
+    keeps_expander: ClassVar[bool] = False  # whether the expander is a part of an encoder, and not discarded
 
     expander: ExpanderConfig = field(default_factory=ExpanderConfig)
     masked: bool = False  # encode only the context tokens of a mask of each view: faster, and a harder task
@@ -47,13 +48,13 @@ class ViewsConfig(ViTMethodConfig):
 
 
 class JointViews(BaseMethod):
-    """One encoder, and an expander that is discarded after training; a subclass has the loss."""
+    """One encoder and an expander; a subclass has the loss."""
 
     def __init__(self, config: ViewsConfig, modality: Modality, generator: torch.Generator):
         super().__init__()
         self.modality, self.masked, self.num_views = modality, config.masked, config.num_views
         self.context_encoder = config.build_encoder(modality)
-        self.predictor = Expander(config.encoder.dim, config.expander)
+        self.predictor = Expander(config.encoder.dim, config.expander, running_stats=config.keeps_expander)
         config.encoder.initialize(self.context_encoder, generator, modality.token_dim)
         initialize(self.predictor, generator, config.encoder.init)
 

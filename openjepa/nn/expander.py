@@ -29,13 +29,16 @@ class ExpanderConfig:
 
 
 class Expander(nn.Module):
-    """An MLP: linear layers with batch norm and ReLU between them."""
+    """An MLP: linear layers with batch norm and ReLU between them.
 
-    def __init__(self, input_dim: int, config: ExpanderConfig):
+    With `running_stats`, batch norm keeps the statistics that features need outside of a batch, after training.
+    """
+
+    def __init__(self, input_dim: int, config: ExpanderConfig, running_stats: bool = False):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(config.widths(input_dim)))
         self.norms = nn.ModuleList(
-            nn.BatchNorm1d(config.dim, track_running_stats=False) for _ in range(config.depth - 1)
+            nn.BatchNorm1d(config.dim, track_running_stats=running_stats) for _ in range(config.depth - 1)
         )
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:

@@ -24,7 +24,7 @@ from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.result_files import results_folder
 from openjepa.interop.adapters import load_any
 from openjepa.interop.inputs import replace_root
-from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.pretrained import PretrainedEncoder, check_patch_tokens
 from openjepa.training.config import is_run_folder, load_config
 from openjepa.viz.settings import FigureOptions, WorldOptions
 
@@ -205,6 +205,7 @@ def patch_features(
         else:
             (tokens,) = encoder.network(encoder.data.tokens(view), layers=(layer,))
             features.append(tokens.x.float())
+    check_patch_tokens(settings.run, features[0], images.data.layout.count)
     return ImageFeatures(images, torch.cat(features))
 
 

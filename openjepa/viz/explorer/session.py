@@ -20,7 +20,7 @@ from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decod
 from openjepa.evaluation.feature_store import shows_progress
 from openjepa.evaluation.nearest import NO_COSINE, ExactSearch
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
-from openjepa.interop.pretrained import PretrainedEncoder
+from openjepa.interop.pretrained import PretrainedEncoder, check_patch_tokens
 from openjepa.masking.region import hide_region, index_mask
 from openjepa.training.config import Pretrain
 from openjepa.viz.board import Board
@@ -92,7 +92,9 @@ class Session:
     def __init__(self, encoder: PretrainedEncoder, images: ImageBatch, seed: int = 0):
         self.encoder, self.images, self.seed = encoder, images, seed
         self.board = Board.of(images.data)
-        width = images.data.layout.count * encoder.encode(images.view[:1]).last.shape[1]
+        first = encoder.encode(images.view[:1])
+        check_patch_tokens(encoder.name, first.patches, images.data.layout.count)
+        width = images.data.layout.count * first.last.shape[1]
         indexed = min(len(images.view), max(8, MAX_PATCH_VALUES // width))
         pooled, patches = [], []
         parts = list(images.view.split(BATCH_IMAGES))
