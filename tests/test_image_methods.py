@@ -430,3 +430,4 @@ def test_level_2_of_s_jea_encodes_an_image_alone_as_in_a_batch_also_after_traini
         assert norm.running_mean.abs().max() > 0  # measured in training
     with pytest.raises(UserError, match="16 tokens for 64 patches"):
         check_patch_tokens("level 2", level2.encode(image).patches, 64)
+    assert write_torch_program(level2, tmp_path) < 1e-5

@@ -105,9 +105,9 @@ class Stack(Encoder):
 
 def embedding_tokens(z: Float[Tensor, "B E"]) -> Tokens:
     """Cut embeddings, as images of 16×16 values with one channel, into patches."""
-    cells = SIDE // PATCH
-    patches = z.float().view(-1, cells, PATCH, cells, PATCH).transpose(2, 3).reshape(len(z), cells**2, PATCH**2)
-    return Tokens(patches, grid_positions(cells, cells).to(z.device).expand(len(z), -1, -1))
+    cells, batch = SIDE // PATCH, z.shape[0]  # len(z) would fix the batch size of an exported program
+    patches = z.float().view(batch, cells, PATCH, cells, PATCH).transpose(2, 3).reshape(batch, cells**2, PATCH**2)
+    return Tokens(patches, grid_positions(cells, cells).to(z.device).expand(batch, -1, -1))
 
 
 class StackedEmbedding(JointViews):
