@@ -393,6 +393,22 @@ def test_clusters_are_named_by_size_and_agree_with_folders(index):
     assert page.count("<h2>") == 3 and "http" not in re.sub('data:[^"]*', "", page)
 
 
+def test_clusters_are_divided_by_other_features_of_the_same_files(index, tmp_path):
+    pytest.importorskip("sklearn", reason="the extra openjepa[search] is not installed")
+    plain = cluster(Cluster(index=index, out=tmp_path / "plain"))
+    found = cluster(Cluster(index=index, sub_clusters=2, sub_features=index, out=tmp_path / "divided"))
+    assert np.array_equal(found.cluster, plain.cluster) and set(found.sub_cluster) == {0, 1}
+    assert sorted(found.rows(0)) == sorted([*found.rows(0, 0), *found.rows(0, 1)])
+    page, table = ((tmp_path / f"divided{suffix}").read_text() for suffix in (".html", ".csv"))
+    assert page.count("<h2>") == 3 and "2.1: " in page and table.splitlines()[0].endswith(",sub_cluster")
+    np.save(tmp_path / "others.npy", np.eye(4, dtype=np.float32))
+    (tmp_path / "others.npy.csv").write_text("file,class\n" + "".join(f"{name}.png,\n" for name in "abcd"))
+    with pytest.raises(UserError, match="has not one vector for each file"):
+        cluster(Cluster(index=index, sub_clusters=2, sub_features=tmp_path / "others.npy"))
+    with pytest.raises(UserError, match="--sub-clusters must be at least 2"):
+        cluster(Cluster(index=index, sub_features=index))
+
+
 def test_agreement_is_one_where_clusters_are_the_folders():
     classes = np.array(["a", "a", "b", "b"])
     assert all(value == pytest.approx(1) for value in class_agreement(np.array([1, 1, 0, 0]), classes).values())

@@ -225,10 +225,14 @@ class Cluster:
     Writes a CSV file with each file's cluster, and a page with the files nearest each center.
 
     Example: jepa cluster photos.safetensors --clusters 20
+             jepa cluster level1.safetensors --sub-clusters 3 --sub-features level2.safetensors
     """
 
     index: Features  # index written by jepa embed, with one vector per file
     clusters: int = 0  # number of clusters; 0 = the number of class folders or, without them, sqrt(files / 2)
+    sub_clusters: int = 0  # divide each cluster into so many again; 0: do not
+    # index of other features of the same files, by which clusters are divided, such as those of S-JEA's level 2
+    sub_features: Path | None = None
     seed: int = 0  # seed of k-means
     out: Path | None = None  # path of the CSV and HTML without suffix; default: INDEX-clusters next to the index
 

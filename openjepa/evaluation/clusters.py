@@ -26,6 +26,15 @@ class Clustering(NamedTuple):
     cluster: Int[np.ndarray, "S"]  # -1 where the sample could not be decoded
     cosine: Float[np.ndarray, "S"]  # to the cluster's center
     agreement: dict[str, float]  # empty without class folders
+    sub_cluster: Int[np.ndarray, "S"] | None = None  # inside the cluster, if clusters were divided again
+
+    def rows(self, number: int, sub_number: int | None = None) -> Int[np.ndarray, "R"]:
+        """Return the rows of a cluster, or of one of its sub-clusters, nearest to the center first."""
+        inside = self.cluster == number
+        if sub_number is not None and self.sub_cluster is not None:
+            inside = inside & (self.sub_cluster == sub_number)
+        rows = np.flatnonzero(inside)
+        return rows[np.argsort(-self.cosine[rows], kind="stable")]
 
 
 def kmeans(x: Float[np.ndarray, "S D"], count: int, seed: int) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
@@ -39,6 +48,17 @@ def kmeans(x: Float[np.ndarray, "S D"], count: int, seed: int) -> tuple[Int[np.n
     rank = np.argsort(np.argsort(-np.bincount(fitted.labels_, minlength=count), kind="stable"))
     cosine = np.einsum("sd,sd->s", x, normalize_rows(fitted.cluster_centers_)[fitted.labels_])
     return rank[fitted.labels_], cosine
+
+
+def divide_clusters(
+    x: Float[np.ndarray, "S D"], cluster: Int[np.ndarray, "S"], count: int, seed: int
+) -> Int[np.ndarray, "S"]:
+    """Divide each cluster by k-means of features, which may be others than those that the clusters are made of."""
+    result = np.full(len(x), -1)
+    for number in range(cluster.max() + 1):
+        rows = np.flatnonzero(cluster == number)
+        result[rows] = kmeans(x[rows], count, seed)[0] if len(rows) > count else np.arange(len(rows))
+    return result
 
 
 def class_agreement(members: Int[np.ndarray, "S"], classes: np.ndarray) -> dict[str, float]:
@@ -57,20 +77,21 @@ def class_agreement(members: Int[np.ndarray, "S"], classes: np.ndarray) -> dict[
     }
 
 
-def describe_folders(result: Clustering, index: Index, number: int) -> str:
-    """Format the most frequent class folders of a cluster with their shares."""
-    names = Counter(index.classes[row] for row in np.flatnonzero(result.cluster == number))
+def describe_folders(rows: Int[np.ndarray, "R"], index: Index) -> str:
+    """Format the most frequent class folders of some rows with their shares."""
+    names = Counter(index.classes[row] for row in rows)
     total = sum(names.values())
     return ", ".join(f"{name} {100 * count / total:.0f} %" for name, count in names.most_common(3) if name)
 
 
 def write_clusters(result: Clustering, index: Index, file: Path) -> None:
-    """Write a CSV file with a line per row: file, class, cluster, cosine."""
+    """Write a CSV file with a line per row: file, class, cluster, cosine, and the sub-cluster if there is one."""
+    sub_cluster = [] if result.sub_cluster is None else [("sub_cluster", result.sub_cluster.tolist())]
+    columns = (result.cluster.tolist(), [f"{each:.4f}" for each in result.cosine], *(each for _, each in sub_cluster))
     with (
         atomic_write(file) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         lines = csv.writer(stream)
-        lines.writerow(("file", "class", "cluster", "cosine"))
-        for row in zip(index.files, index.classes, result.cluster.tolist(), result.cosine.tolist(), strict=True):
-            lines.writerow((*row[:3], f"{row[3]:.4f}"))
+        lines.writerow(("file", "class", "cluster", "cosine", *(name for name, _ in sub_cluster)))
+        lines.writerows(zip(index.files, index.classes, *columns, strict=True))

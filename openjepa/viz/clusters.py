@@ -29,12 +29,22 @@ def write_cluster_page(result: Clustering, index: Index, out: Path) -> Path:
 
 
 def format_cluster(result: Clustering, index: Index, number: int, draw: PageThumbnails) -> str:
-    """Return the section of one cluster: its main folders and its samples, nearest to the center first."""
-    rows = np.flatnonzero(result.cluster == number)
-    rows = rows[np.argsort(-result.cosine[rows], kind="stable")]
-    files = [index.files[row] for row in rows[:SHOWN_IMAGES]]
-    tiles = [(draw(file, 96), escape(file)) for file in files]
-    images = "".join(f'<img src="{source}" alt="{name}" title="{name}">' for source, name in tiles)
-    folders = escape(describe_folders(result, index, number))
-    content = f'<p>{folders}</p><div class="thumbnails">{images}</div>'
+    """Return the section of one cluster: its main folders and its samples, or those of each of its sub-clusters."""
+    rows = result.rows(number)
+    content = f"<p>{escape(describe_folders(rows, index))}</p>"
+    if result.sub_cluster is None:
+        content += format_rows(rows, index, draw)
+    else:
+        for sub_number in range(result.sub_cluster[rows].max() + 1):
+            part = result.rows(number, sub_number)
+            folders = escape(describe_folders(part, index))
+            content += f"<p>{number}.{sub_number}: {len(part):,} {index.plural}, {folders}</p>"
+            content += format_rows(part, index, draw)
     return format_section(f"cluster-{number}", f"Cluster {number}: {len(rows):,} {index.plural}", content)
+
+
+def format_rows(rows: np.ndarray, index: Index, draw: PageThumbnails) -> str:
+    """Return the pictures of the first rows."""
+    tiles = [(draw(file, 96), escape(file)) for file in (index.files[row] for row in rows[:SHOWN_IMAGES])]
+    images = "".join(f'<img src="{source}" alt="{name}" title="{name}">' for source, name in tiles)
+    return f'<div class="thumbnails">{images}</div>'
