@@ -19,7 +19,7 @@ from openjepa.core.types import Score
 from openjepa.data.wrappers import ThreadedDataset
 from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import DatasetEncoder, compute_features, raw_pixel_features
-from openjepa.evaluation.label_free import alpha_req, lidar, rankme_uncentered, uniformity
+from openjepa.evaluation.label_free import alpha_req, instance_retrieval, lidar, rankme_uncentered, uniformity
 from openjepa.evaluation.labeled import split_labeled
 from openjepa.evaluation.probes import linear
 from openjepa.evaluation.probes.knn import knn_predict
@@ -460,6 +460,15 @@ def test_features_that_do_not_differ_have_no_rank():
     assert alpha_req(torch.ones(20, 8)) == float("inf")
     with pytest.raises(UserError, match="got 20 and 1"):
         lidar(torch.ones(20, 1, 8))
+
+
+def test_crops_find_their_sample_unless_features_say_nothing_of_it():
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(50, 1, 16, generator=generator)
+    noise = torch.randn(50, 4, 16, generator=generator)
+    assert instance_retrieval(sample + 0.1 * noise) == 1
+    assert instance_retrieval(noise) < 0.1 and rankme_uncentered(noise[:, 0]) > 10  # many dimensions, at chance
+    assert instance_retrieval(torch.ones(50, 4, 16)) == pytest.approx(1 / 50)
 
 
 def test_lidar_counts_the_directions_in_which_samples_differ():

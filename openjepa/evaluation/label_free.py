@@ -1,4 +1,4 @@
-"""Label-free metrics of features: RankMe, LiDAR, α-ReQ, uniformity.   S samples  V views  D width"""
+"""Label-free metrics of features: ranks, α-ReQ, uniformity, instance retrieval.   S samples  V views  D width"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLES, VIEWS = 200, 10  # for LiDAR; its paper uses 1,000 and 50 for I-JEPA
 
 
 def label_free_metrics(data: DatasetEncoder, features: Float[Tensor, "S D"], seed: int) -> dict[str, float]:
-    """Compute every metric of this file on pooled features; LiDAR on random crops of `SAMPLES` samples of `data`."""
+    """Compute every metric of this file on pooled features; LiDAR and retrieval on crops of `SAMPLES` of them."""
     views = augmented_features(data, seed)
     return {
         "rankme": rankme_uncentered(features),
@@ -25,6 +25,7 @@ def label_free_metrics(data: DatasetEncoder, features: Float[Tensor, "S D"], see
         "alpha_req": alpha_req(features),
         "uniformity": uniformity(features),
         "spread": feature_spread(features),
+        "instance_retrieval": instance_retrieval(views),
     }
 
 
@@ -93,3 +94,15 @@ def uniformity(features: Float[Tensor, "S D"], t: float = 2.0, limit: int = 4096
     pick = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:limit]
     x = torch.nn.functional.normalize(features[pick].double(), dim=1)
     return float(torch.pdist(x).square().mul(-t).exp().mean().log())
+
+
+def instance_retrieval(views: Float[Tensor, "S V D"]) -> float:
+    """Return the share of crops that find their own sample: whose nearest crop is of it, among one crop of each sample.
+
+    By cosine, the mean removed. 1 is best, chance is 1 / S. Features that have many dimensions but say nothing of their
+    sample, which RankMe cannot tell from good ones, are at chance.
+    """
+    x = views.double()
+    x = torch.nn.functional.normalize(x - x.mean((0, 1)), dim=2)
+    nearest = [(x[:, view] @ x[:, view - 1].T).argmax(1) for view in range(x.shape[1])]
+    return float((torch.stack(nearest) == torch.arange(len(x))).double().mean())
