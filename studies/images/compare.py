@@ -21,7 +21,7 @@ from openjepa.core.types import Score
 from openjepa.interop.pretrained import load_run
 from openjepa.training.perf.allocator import retain_freed_memory
 from studies.images.jobs import CROPS, TESTS, Job, label_scores, run, scene_scores, start_all
-from studies.images.methods import VIEWS, trials
+from studies.images.methods import MASKS, VIEWS, mask_runs, trials
 from studies.images.page import write_page
 
 TRIAL_MINUTES, MINUTES, SCENE_MINUTES = 2.0, 10.0, 5.0  # of one core
@@ -97,6 +97,7 @@ def main() -> None:
         return
     images = [Job(*row, seed, options.minutes) for row in rows.items() for seed in SEEDS]
     images += [Job(method + CROPS, rows[method], 0, options.minutes) for method in VIEWS if method in rows]
+    images += [Job(MASKS, trial, 0, options.minutes) for trial in mask_runs() if "I-JEPA" in rows]
     scenes = [Job(*row, 0, options.scene_minutes, "scenes") for row in rows.items()]
     scenes += [job._replace(seed=1) for job in scenes if job.method in TWO_SEEDS_ON_SCENES]
     measured = start_all([*images, *scenes], options)

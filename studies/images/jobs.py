@@ -27,7 +27,7 @@ from openjepa.training.config import Pretrain
 from openjepa.training.device import choose_device
 from openjepa.training.run import pretrain
 from openjepa.training.setup import prepare_data
-from studies.images.methods import trials, without_augmentation
+from studies.images.methods import settings_of, without_augmentation
 
 CROPS = ", crops alone"  # after the name of a method that is trained without augmentations
 CHOICE = ProbeSettings(probes=("logistic", "knn"))  # on held-out training images
@@ -53,7 +53,7 @@ class Job(NamedTuple):
 
     def settings(self, options: argparse.Namespace) -> Pretrain:
         """Return the settings of the run, without its number of steps."""
-        settings = trials()[self.method.removesuffix(CROPS)][self.trial]
+        settings = settings_of(self.method.removesuffix(CROPS), self.trial)
         settings = without_augmentation(settings) if self.method.endswith(CROPS) else settings
         root: dict[str, Any] = {"root": (str(options.data / "train"),)}
         if self.data == "scenes":

@@ -8,6 +8,7 @@ from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.methods.dmt_jepa import DMTJEPA
 from openjepa.methods.iwm import IWM
+from openjepa.methods.jepa import JEPA
 from openjepa.methods.mae import MAE
 from openjepa.methods.vicreg import VICReg
 from openjepa.nn.expander import ExpanderConfig
@@ -17,6 +18,7 @@ from openjepa.recipes.image_methods import (
     TARGETS,
     cnn_cifar10,
     dmt_cifar10,
+    learned_masks_cifar10,
     lejepa_cifar10,
     s_jea_cifar10,
     small_run,
@@ -75,10 +77,26 @@ def trials() -> dict[str, dict[str, Pretrain]]:
     }
 
 
+def mask_runs() -> dict[str, Pretrain]:
+    """Return runs of I-JEPA that differ in what is hidden."""
+    jepa = JEPA(ENCODER, PREDICTOR, **TARGETS)
+    return {
+        "4 blocks": small_run(jepa, MultiBlock()),
+        "three quarters at random": small_run(jepa, Random(mask_ratio=0.75)),
+        "learned": learned_masks_cifar10(),
+    }
+
+
+def settings_of(method: str, trial: str) -> Pretrain:
+    """Return the settings of a run by the names of its method and its settings."""
+    return {**trials(), MASKS: mask_runs()}[method][trial]
+
+
 def without_augmentation(settings: Pretrain) -> Pretrain:
     """Return a run whose views are crops alone."""
     plain = {"flip": False, "color_jitter": 0.0, "crop_scale": (0.3, 1.0)}
     return dataclasses.replace(settings, data=dataclasses.replace(settings.data, **plain))
 
 
+MASKS = "masks"  # in place of a method: I-JEPA with other masks
 VIEWS = ("LeJEPA", "VICReg", "S-JEA")  # compare augmented views; also measured with crops alone

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 
 from openjepa.core.fileio import write_text
+from studies.images.methods import MASKS
 
 PROBES = ("linear", "logistic", "kNN", "1 % of labels", "10 % of labels")
 SCENES = {  # column -> task and metric
@@ -42,6 +43,13 @@ NOTES = """
 * S-JEA is measured at both of its levels, level 2 together with level 1.
 * Differences of less than about a point between two methods say nothing.
 
+## Masks
+
+I-JEPA without pixels, with the features of the last four layers as targets, and other masks: {minutes:g} minutes,
+seed 0.
+
+"""
+ON_SCENES = """
 ## Scenes
 
 8,000 rendered scenes of 3 to 10 objects, 48 pixels, a grid of 6×6 patches. The settings chosen for CIFAR-10, no trials,
@@ -76,13 +84,21 @@ def write_page(
         attempts += row(result["job"]["method"], result["job"]["trial"], f"{result['steps']:,}", *values)
     parts = [
         HEAD.format(minutes=options.minutes, scene_minutes=options.scene_minutes, device=device, hours=hours),
-        results_table([each for each in measured if each["job"]["data"] == "cifar10"], baselines["cifar10"], cifar10),
-        NOTES,
-        results_table([each for each in measured if each["job"]["data"] == "scenes"], baselines["scenes"], SCENES),
+        results_table(part_of(measured, "cifar10"), baselines["cifar10"], cifar10),
+        NOTES.format(minutes=options.minutes),
+        results_table(part_of(measured, "cifar10", masks=True), {}, cifar10),
+        ON_SCENES,
+        results_table(part_of(measured, "scenes"), baselines["scenes"], SCENES),
         TRIALS.format(trial_minutes=options.trial_minutes),
         attempts,
     ]
     write_text(options.page, "".join(parts))
+
+
+def part_of(measured: list[dict], data: str, masks: bool = False) -> list[dict]:
+    """Return the results on some data: of the methods, or of I-JEPA with other masks."""
+    jobs = [(each, each["job"]) for each in measured]
+    return [each for each, job in jobs if job["data"] == data and (job["method"] == MASKS) == masks]
 
 
 def results_table(measured: list[dict], baselines: dict[str, list[dict]], columns: dict[str, tuple[str, str]]) -> str:
@@ -92,8 +108,9 @@ def results_table(measured: list[dict], baselines: dict[str, list[dict]], column
     for result in measured:
         for which, scores in result["scores"].items():
             if scores:
-                rows[result["job"]["method"], which].append(scores)
-                steps[result["job"]["method"]] = f"{result['steps']:,}"
+                name = result["job"]["trial" if result["job"]["method"] == MASKS else "method"]
+                rows[name, which].append(scores)
+                steps[name] = f"{result['steps']:,}"
     leading = columns.get("logistic", next(iter(columns.values())))
     lines = table(("method", "steps", *columns))
     for (method, which), runs in sorted(rows.items(), key=lambda each: -mean_of(each[1], *leading)):
