@@ -3,12 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all chaos lint clean
+.PHONY: demo test quick-tests test-all chaos lint clean
 
 demo: .venv/ready
 	$(BIN)/jepa demo --out demo
 
-test: lint
+test: .venv/ready
+	$(MAKE) --jobs 2 lint quick-tests  # the checks run beside the tests, in the time that those wait
+
+quick-tests: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: lint

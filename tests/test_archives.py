@@ -94,6 +94,7 @@ def test_a_run_on_shards_equals_the_run_on_the_folder_bit_for_bit(tiny, photos_f
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] | ends[1])
 
 
+@slow
 def test_a_run_on_shards_with_workers_equals_one_without(tiny, photos_folder, tmp_path):
     shards = make_shards(Shards(str(photos_folder), tmp_path / "shards", samples=12, workers=2))
     settings = replace(tiny, data=replace(tiny.data, root=(str(shards),)), max_skipped=0.5)

@@ -20,7 +20,7 @@ MASKS = {
     "released": {"min_keep": 2},
 }
 STRATEGIES = {"random": "random", "released": "official"}
-LONG = ("many blocks", "blocks twice", "random")  # more shapes to compile; left to make test-all
+LONG = ("many blocks", "blocks twice", "random", "released")  # more shapes to compile; left to make test-all
 
 
 def compare(masks: str, accumulate: int, backend: str, photos: str) -> None:

@@ -319,7 +319,7 @@ def test_ranks_share_a_suite(tiny):
     [
         pytest.param(1, signal.SIGKILL, marks=slow),
         (0, signal.SIGKILL),
-        (1, signal.SIGSTOP),
+        pytest.param(1, signal.SIGSTOP, marks=slow),
         pytest.param(0, signal.SIGSTOP, marks=slow),
     ],
 )

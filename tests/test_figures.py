@@ -375,7 +375,8 @@ def test_masks_of_a_recipe_are_drawn_without_training(photos, tmp_path):
     assert (tmp_path / "m.png").exists() and (tmp_path / "m-coverage.png").exists() and (tmp_path / "m.html").exists()
 
 
-@pytest.mark.parametrize("method", ["mae", pytest.param("vicreg", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mae", "vicreg"])
 def test_other_methods_have_an_overview_and_a_report(method, photos, tmp_path, capsys):
     run = trained(photos, tmp_path / "run", METHODS[method])
     assert main(["show", str(run), "--out", str(tmp_path / "all.png")]) == 0

@@ -19,7 +19,7 @@ from tests.test_distributed import features, losses, torchrun
     [
         pytest.param("released", {}, marks=slow),
         pytest.param("averaged", {"accumulate": 4}, marks=slow),
-        ("rotary", {"activation_checkpointing": True}),
+        pytest.param("rotary", {"activation_checkpointing": True}, marks=slow),
         pytest.param("mae", {}, marks=slow),
     ],
 )

@@ -62,7 +62,7 @@ def cluster(settings: Cluster) -> Clustering:
 def divide(
     index: Index, x: Float[np.ndarray, "S D"], members: Int[np.ndarray, "S"], settings: Cluster
 ) -> Int[np.ndarray, "S"] | None:
-    """Return the sub-cluster of each row, by the same features or by those of --sub-features; None: not asked for.
+    """Return the sub-cluster of each row, by the same features or by those of --sub-features; None: not divided.
 
     Raises UserError if the other features are of other files.
     """
