@@ -80,11 +80,7 @@ def divide(
 
 def describe_result(settings: Cluster, result: Clustering) -> dict[str, Any]:
     """Return the clusters with the file of each row, for --json."""
-    index = open_index(settings.index)
-    columns = {"file": index.files, "class": index.classes, "cluster": result.cluster.tolist()}
-    columns |= {"cosine": result.cosine.tolist()}
-    if result.sub_cluster is not None:
-        columns |= {"sub_cluster": result.sub_cluster.tolist()}
+    columns = result.columns(open_index(settings.index))
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return {"clusters": rows, "agreement": result.agreement}
 

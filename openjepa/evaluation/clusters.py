@@ -36,6 +36,12 @@ class Clustering(NamedTuple):
         rows = np.flatnonzero(inside)
         return rows[np.argsort(-self.cosine[rows], kind="stable")]
 
+    def columns(self, index: Index) -> dict[str, list]:
+        """Return the columns of a table with a row for each file, the sub-cluster among them if clusters were divided."""
+        columns = {"file": list(index.files), "class": list(index.classes)}
+        columns |= {"cluster": self.cluster.tolist(), "cosine": self.cosine.tolist()}
+        return columns if self.sub_cluster is None else columns | {"sub_cluster": self.sub_cluster.tolist()}
+
 
 def kmeans(x: Float[np.ndarray, "S D"], count: int, seed: int) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
     """Return each row's cluster, numbered from the largest, and its cosine to the center. Requires scikit-learn."""
@@ -86,12 +92,11 @@ def describe_folders(rows: Int[np.ndarray, "R"], index: Index) -> str:
 
 def write_clusters(result: Clustering, index: Index, file: Path) -> None:
     """Write a CSV file with a line per row: file, class, cluster, cosine, and the sub-cluster if there is one."""
-    sub_cluster = [] if result.sub_cluster is None else [("sub_cluster", result.sub_cluster.tolist())]
-    columns = (result.cluster.tolist(), [f"{each:.4f}" for each in result.cosine], *(each for _, each in sub_cluster))
+    columns = result.columns(index) | {"cosine": [f"{each:.4f}" for each in result.cosine]}
     with (
         atomic_write(file) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         lines = csv.writer(stream)
-        lines.writerow(("file", "class", "cluster", "cosine", *(name for name, _ in sub_cluster)))
-        lines.writerows(zip(index.files, index.classes, *columns, strict=True))
+        lines.writerow(columns)
+        lines.writerows(zip(*columns.values(), strict=True))

@@ -46,16 +46,15 @@ def accuracy(result: dict) -> float:
     return next(score["value"] for score in result["scores"][""] if score["metric"] == "logistic")
 
 
-def measure_baselines(run_folder: Path, options: argparse.Namespace) -> dict[str, list[dict]]:
+def measure_baselines(job: Job, options: argparse.Namespace) -> dict[str, list[dict]]:
     """Return the scores of the encoder before training and of raw inputs, on the data of a run; measured once."""
-    file = run_folder / "baselines.json"
+    file = options.out / job.folder / "baselines.json"
     if not file.exists():
-        untrained = load_run(run_folder).untrained
+        untrained = load_run(file.parent).untrained
         assert untrained is not None
-        on_scenes = "scenes" in run_folder.name
         measured: list[Score] = (
             scene_scores([untrained()], pixels=True)
-            if on_scenes
+            if job.data == "scenes"
             else label_scores([untrained()], TESTS, pixels=True, root=(str(options.data),))
         )
         scores: dict[str, list[dict]] = {}
@@ -84,6 +83,8 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=1, help="runs at the same time")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.minutes == options.trial_minutes:
+        parser.error("--minutes must differ from --trial-minutes, by which runs are told apart")
     retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     if options.one:
@@ -101,7 +102,7 @@ def main() -> None:
     scenes = [Job(*row, 0, options.scene_minutes, "scenes") for row in rows.items()]
     scenes += [job._replace(seed=1) for job in scenes if job.method in TWO_SEEDS_ON_SCENES]
     measured = start_all([*images, *scenes], options)
-    baselines = {job.data: measure_baselines(options.out / job.folder, options) for job in (images[0], scenes[0])}
+    baselines = {job.data: measure_baselines(job, options) for job in (images[0], scenes[0])}
     write_page(options, results, measured, baselines, describe_device())
 
 

@@ -110,7 +110,7 @@ def run(job: Job, steps: int, options: argparse.Namespace) -> None:
     settings = dataclasses.replace(job.settings(options), steps=steps)
     if not (settings.out / "export" / "config.json").exists():
         pretrain(settings)
-    is_trial = job.minutes == options.trial_minutes
+    is_trial = job.data == "cifar10" and job.minutes == options.trial_minutes
     scores = {}
     for which in ("",) if is_trial else evaluated_encoders(settings):
         encoder = load_run(settings.out, which)
