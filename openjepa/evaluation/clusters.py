@@ -37,7 +37,7 @@ class Clustering(NamedTuple):
         return rows[np.argsort(-self.cosine[rows], kind="stable")]
 
     def columns(self, index: Index) -> dict[str, list]:
-        """Return the columns of a table with a row for each file, the sub-cluster among them if clusters were divided."""
+        """Return the columns of a table with a row for each file; the sub-cluster if clusters were divided."""
         columns = {"file": list(index.files), "class": list(index.classes)}
         columns |= {"cluster": self.cluster.tolist(), "cosine": self.cosine.tolist()}
         return columns if self.sub_cluster is None else columns | {"sub_cluster": self.sub_cluster.tolist()}
