@@ -128,6 +128,20 @@ def test_hidden_pixels_change_nothing_that_the_encoder_gives(name):
 # CNN-JEPA
 
 
+def test_hidden_cells_are_0_before_every_block_of_convolutions():
+    net, batch = prepare("cnn-jepa")
+    encoder, seen = net.context_encoder, []
+    for stage in encoder.stages:
+        stage[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder(DATA.tokens(batch.views[0]), batch.masks[0].keep_context())
+    rows, columns = DATA.grid
+    visible = torch.zeros(len(batch.index), rows * columns).scatter_(1, batch.masks[0].context, 1.0)
+    for x in seen:
+        fine = F.interpolate(visible.view(-1, 1, rows, columns), x.shape[1:3])[:, 0].bool()
+        assert not x[~fine].any() and x[fine].any()
+    assert len(seen) == 3
+
+
 def test_a_convolutional_encoder_sees_across_patches_and_sizes():
     """A visible patch changes the features of its visible neighbor, and a larger image has more features."""
     encoder = CONV.build(DATA).context_encoder

@@ -73,6 +73,8 @@ def test_the_correlation_is_largest_at_the_true_displacement():
     moved = torch.roll(x, (1, -2), (2, 3))  # down by 1, left by 2
     best = correlation(x, moved, 3)[0, :, 4:-4, 4:-4].argmax(0)
     assert (best == (1 + 3) * 7 + (-2 + 3)).all()
+    at_rest = correlation(x, x, 3)[:, 3 * 7 + 3]
+    torch.testing.assert_close(at_rest, x.square().mean(1))  # a mean over channels
 
 
 def test_photometric_losses_are_zero_for_equal_images_and_larger_for_others():
@@ -197,10 +199,11 @@ def test_a_pyramid_gives_a_feature_for_each_patch_and_refuses_parts_of_images():
 def test_cells_of_a_sample_depend_on_the_sample_alone():
     """So that two processes with half of a batch each take the cells that one process takes."""
     net, batch = build(1)
-    x = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    whole = net.choose_cells(x, batch.index).view(8, -1, 4)
-    half = net.choose_cells(x[4:], batch.index[4:]).view(4, -1, 4)
+    x = torch.arange(32.0 * 32).view(1, 1, 32, 32).expand(8, 1, -1, -1)  # each cell has its own number
+    whole = net.choose_cells(x, batch.index).view(8, -1)
+    half = net.choose_cells(x[4:], batch.index[4:]).view(4, -1)
     assert torch.equal(half[:, : whole.shape[1]], whole[4:]) and whole.shape[1] == 256
+    assert not torch.equal(whole[0], whole[1])
 
 
 def test_the_photometric_loss_is_a_mean_over_pairs():
