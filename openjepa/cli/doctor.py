@@ -1,4 +1,4 @@
-"""Command `jepa doctor`: check a folder of images or videos before training on it."""
+"""Command `jepa doctor`: check a folder of images, videos or recordings before training on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from openjepa.core.console import console, draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
-from openjepa.data.doctor import Facts, find_exact_duplicates, find_near_duplicates
+from openjepa.data.doctor import find_exact_duplicates, find_near_duplicates
+from openjepa.data.file_facts import Facts
 from openjepa.data.never_data import NO_SUFFIX, LeftOut
 from openjepa.recipes.auto import inspect_images
 from openjepa.recipes.detect import detect_modality
@@ -68,10 +69,11 @@ def collect_findings(settings: Doctor, facts: Sequence[Facts], left_out: tuple[L
     meanings = type(facts[0]).meanings
     groups = find_exact_duplicates(facts) | (find_near_duplicates(facts) if settings.near_duplicates else {})
     findings: dict[str, list[str]] = {name: [each.path for each in facts if name in each.findings] for name in meanings}
+    findings |= type(facts[0]).compare(facts)
     findings |= {name: sorted({path for group in own for path in group}) for name, own in groups.items()}
     return {
         "files": len(facts),
-        "fit": sum(bool(each.width) for each in facts),
+        "fit": sum(each.is_usable for each in facts),
         "other_endings": {
             each.reason if each.reason != NO_SUFFIX else "none": each.count
             for each in left_out

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import parse_address
 from openjepa.data.crops import center_crops
+from openjepa.data.file_facts import Facts, PictureFacts
 from openjepa.data.image_formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES, SNIFF_BYTES, sniff_format
 from openjepa.data.image_io import encoded_image, read_bytes
 from openjepa.data.image_opening import Undecodable, count_frames
@@ -61,40 +62,8 @@ MIN_FOR_PROCESSES = 500  # below this number of files, starting processes takes 
 MAX_GROUP = 200  # larger groups of one hash band are not compared: their number of pairs grows quadratically
 
 
-@runtime_checkable
-class Facts(Protocol):
-    """What a modality's `inspect` returns of each file."""
-
-    meanings: ClassVar[dict[str, str]]  # finding -> what a training run does with such a file
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def width(self) -> int:
-        """Return the pixels of a row; 0 if the file cannot be used."""
-        ...
-
-    @property
-    def height(self) -> int: ...
-    @property
-    def findings(self) -> tuple[str, ...]: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def dhash(self) -> int:
-        """Return a hash that near duplicates share but for a few bits; 0: none."""
-        ...
-
-    @classmethod
-    def summarize(cls, facts: Sequence[Any]) -> list[tuple[str, ...]]:
-        """Return the rows of a table about all files, the first one its header; none without usable files."""
-        ...
-
-
 @dataclass(frozen=True)
-class FileFacts:
+class FileFacts(PictureFacts):
     """Size, hashes and findings of one file."""
 
     meanings: ClassVar = FINDINGS
@@ -202,7 +171,7 @@ def find_exact_duplicates(files: Sequence[Facts]) -> dict[str, list[list[str]]]:
     """Group the files with equal contents."""
     groups = defaultdict(list)
     for file in files:
-        if file.width:
+        if file.is_usable:
             groups[file.sha256].append(file.path)
     return {"duplicate": [group for group in groups.values() if len(group) > 1]}
 
@@ -213,7 +182,7 @@ def find_near_duplicates(files: Sequence[Facts]) -> dict[str, list[list[str]]]:
     The 64 bits are split into d + 1 bands. Two such hashes agree in at least one band, so only files with an equal band
     are compared.
     """
-    candidates = [file for file in files if file.width and "blank" not in file.findings and file.dhash]
+    candidates = [file for file in files if file.is_usable and "blank" not in file.findings and file.dhash]
     pairs, bits = set(), 64 // (MAX_HASH_DISTANCE + 1)
     for band in range(MAX_HASH_DISTANCE + 1):
         groups = defaultdict(list)

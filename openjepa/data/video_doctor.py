@@ -18,6 +18,7 @@ from openjepa.core.cpus import available_cores
 from openjepa.core.errors import UserError
 from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import parse_address
+from openjepa.data.file_facts import PictureFacts
 from openjepa.data.image_io import read_bytes, retry_reading
 from openjepa.data.image_opening import Undecodable
 from openjepa.data.video_containers import ContainerFrames
@@ -56,7 +57,7 @@ CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class VideoFacts:
+class VideoFacts(PictureFacts):
     """What one video is and has, its hash and its findings."""
 
     meanings: ClassVar = VIDEO_FINDINGS
