@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from openjepa.core.errors import UserError
@@ -37,8 +37,8 @@ class JEPA(MaskedConfig):
     # between predictions and targets. smooth_l1: official code; l1: V-JEPA; squared_l2: the paper's text; cosine: 1 -
     # cosine
     loss: Literal["smooth_l1", "l1", "squared_l2", "cosine"] = "smooth_l1"
-    # what the EMA encoder sees. whole: the image (paper); targets_only: the target tokens alone, which is faster and
-    # keeps the context out of the targets; only with one target block and one mask per image
+    # what the EMA encoder sees. whole: the image (paper); targets_only: the target tokens alone, those of all blocks
+    # together, which is faster and keeps the context out of the targets; only with one mask per image
     target_input: Literal["whole", "targets_only"] = "whole"
     # compute the feature loss at every n-th target token only, which saves time; 1: at all target tokens. The pixel
     # loss uses all of them
@@ -56,10 +56,10 @@ class JEPA(MaskedConfig):
                 f"--method.target-stride {self.target_stride} leaves positions without a target unless there is a "
                 "pixel loss: try --method.pixel-loss-weight 1 or --method.target-stride 1"
             )
-        if self.target_input == "targets_only" and not draws_one_block(data, masks):
+        if self.target_input == "targets_only" and masks.masks_per_sample > 1:
             raise UserError(
-                "--method.target-input targets_only requires a single target block per sample: "
-                "try --masks random --masks.masks-per-sample 1, or --method.target-input whole"
+                "--method.target-input targets_only requires a single mask per sample: "
+                "try --masks.masks-per-sample 1, or --method.target-input whole"
             )
 
     def build(self, modality: Modality, seed: int = 0) -> MaskedJEPA:
@@ -109,10 +109,17 @@ class MaskedJEPA(MaskedPrediction):
         return masked_output(losses, targets)
 
     def target_tokens(self, masks: tuple[Masks, ...]) -> Keep:
-        """Return the tokens whose features are predicted, as one group: every `target_stride`-th target token."""
-        index, valid = masks[0].target, masks[0].target_valid
-        stride = self.config.target_stride
-        return Keep(index[..., ::stride].flatten(1)[:, None], None if valid is None else valid[..., ::stride])
+        """Return the tokens whose features are predicted, as one group: every `target_stride`-th target token.
+
+        A token of several blocks is seen once: where it repeats, it counts as padding.
+        """
+        stride, valid = self.config.target_stride, masks[0].target_valid
+        index = masks[0].target[..., ::stride].flatten(1)
+        own = None if valid is None else valid[..., ::stride].flatten(1)
+        if masks[0].target.shape[1] > 1:
+            own = torch.ones_like(index, dtype=torch.bool) if own is None else own
+            own = own & ~is_repeated(index, own)
+        return Keep(index[:, None], None if own is None else own[:, None])
 
     def loss_of(
         self, predicted: Float[Tensor, "B M T E"], target: Float[Tensor, "B M T E"], valid: Bool[Tensor, "B M T"] | None
@@ -142,6 +149,7 @@ class MaskedJEPA(MaskedPrediction):
         return mean_target(targets[:, :, :: self.config.target_stride], self.subsample(valid))
 
 
-def draws_one_block(data: Modality, masks: Any) -> bool:
-    """Return whether a sample has one mask with one target block, as far as the settings tell."""
-    return masks.masks_per_sample == 1 and {blocks for _, blocks, _ in masks.shapes(data.layout)} <= {1}
+def is_repeated(index: Int[Tensor, "B K"], valid: Bool[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+    """Return whether a valid entry earlier in the row has the same value."""
+    same = (index[:, :, None] == index[:, None, :]) & valid[:, None, :]
+    return same.tril(-1).any(-1)
