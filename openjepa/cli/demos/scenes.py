@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from PIL import Image as Pillow
 from rich.progress import track
-from torch import Tensor
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.cli.settings import Demo
-from openjepa.core.bootstrap import bootstrap_interval
 from openjepa.core.console import console, info
 from openjepa.core.types import Score
 from openjepa.data.image_files import ImageArray
 from openjepa.data.synthetic.scenes import CHUNK, TASKS, Scenes, render
+from openjepa.evaluation.demo_scores import FeaturePair, TaskLabels, measure_tasks
 from openjepa.evaluation.features import compute_features, raw_pixel_features
-from openjepa.evaluation.probes.logistic import logistic_probe
 from openjepa.interop.pretrained import PretrainedEncoder, load_run, untrained_encoder
 from openjepa.modalities.image import Image
 from openjepa.recipes.image_small import small_jepa, tune_for_folders
@@ -106,37 +103,15 @@ def render_scenes(folder: Path, settings: Demo) -> Scenes:
 
 
 def measure_features(trained: PretrainedEncoder, labeled: Scenes, test: Scenes, seed: int) -> list[Score]:
-    """Return the accuracy of L2 logistic regression on three kinds of features, for each task.
-
-    The strength of the regularization is chosen on a validation split. The last row is what features that say nothing
-    would give: the most frequent class.
-    """
+    """Return the accuracy of logistic regression on three kinds of features, and of the most frequent class."""
     config = trained.config.data
     sets = [ImageArray(config, part.image, part.count, "scenes") for part in (labeled, test)]  # type: ignore[arg-type]
     device = choose_device("cpu")
     encoders = {"this encoder": trained, "before training": untrained_encoder(trained.config)}
     features = {
-        name: [compute_features(encoder, part, device)["last"] for part in sets] for name, encoder in encoders.items()
+        name: FeaturePair(*(compute_features(encoder, part, device)["last"] for part in sets))
+        for name, encoder in encoders.items()
     }
-    features["raw pixels"] = [raw_pixel_features(part)["last"] for part in sets]
-    scores = []
-    for name, (train_features, test_features) in features.items():
-        for task, classes in TASKS.items():
-            probe = logistic_probe(train_features, getattr(labeled, task), test_features, classes, seed)
-            chosen = {"strength": probe.strength, "validation": probe.validation, "labels": len(labeled.count)}
-            scores.append(accuracy_score(task, name, probe.predicted, getattr(test, task), chosen))
-    for task in TASKS:
-        truth = getattr(test, task)
-        frequent = truth.bincount().argmax().expand(len(truth))
-        scores.append(accuracy_score(task, "most frequent class", frequent, truth, {}))
-    return scores
-
-
-def accuracy_score(
-    task: str, features: str, predicted: Int[Tensor, "Q"], truth: Int[Tensor, "Q"], chosen: dict[str, Any]
-) -> Score:
-    """Return the accuracy of predictions in percent, with its interval."""
-    correct = (predicted == truth).float()
-    low, high = bootstrap_interval(correct)
-    value = 100 * correct.mean().item()
-    return Score(f"scenes-{task}", features, "logistic", value, 100 * low, 100 * high, chosen=chosen)
+    features["raw pixels"] = FeaturePair(*(raw_pixel_features(part)["last"] for part in sets))
+    labels = {task: TaskLabels(getattr(labeled, task), getattr(test, task), TASKS[task]) for task in TASKS}
+    return measure_tasks("scenes", features, labels, seed)
