@@ -26,6 +26,7 @@ from openjepa.evaluation.evaluator import (
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe, FinetuneRecipeName
 from openjepa.evaluation.probes.lowshot import Answer, LabelSubsets, lowshot_scores
+from openjepa.evaluation.probes.masked_keys import mask_keys
 from openjepa.evaluation.probes.mixup import mix_batch
 from openjepa.interop.pretrained import PretrainedEncoder
 
@@ -44,7 +45,7 @@ class FinetuneClassifier(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, view: Real[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+    def forward(self, view: Real[Tensor, "B *view"]) -> Float[Tensor, "B K"]:
         return self.linear(self.encode(view).last)
 
 
@@ -101,7 +102,8 @@ def fit_classifier(
     groups = layerwise_groups(model, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
     total, step = recipe.epochs * math.ceil(len(index) / recipe.batch_size), 0
-    with drop_paths(model.network, recipe.drop_path, generator):
+    network = model.network
+    with drop_paths(network, recipe.drop_path, generator), mask_keys(network, recipe.mask_keys, generator):
         for epoch in range(recipe.epochs):
             keys = epoch * len(index) + np.arange(len(index))
             for rows in torch.from_numpy(epoch_order(seed, epoch, len(index))).split(recipe.batch_size):

@@ -22,13 +22,15 @@ class FinetuneRecipe:
     mixup: float = 0.8  # parameter of mixup's beta distribution; 0 = no mixup
     cutmix: float = 1.0  # parameter of CutMix's beta distribution; 0 = no CutMix
     drop_path: float = 0.1  # drop rate in the last block, linear from 0 in the first; only for encoders of this package
+    mask_keys: float = 0.0  # fraction of the tokens that no token attends to; only for encoders of this package
     label_smoothing: float = 0.1
 
 
-FinetuneRecipeName = Literal["default", "lowshot", "in1k-448"]
+FinetuneRecipeName = Literal["default", "lowshot", "in1k-448", "masked-keys"]
 
 FINETUNE_RECIPES: dict[FinetuneRecipeName, FinetuneRecipe] = {  # sources in docs/evaluation.md
     "default": FinetuneRecipe(),
     "lowshot": FinetuneRecipe(batch_size=512, lr=3e-5, mixup=0.0, cutmix=0.0, drop_path=0.0),
     "in1k-448": FinetuneRecipe(batch_size=528, lr=1e-4 * 528 / 256, weight_decay=0.04, drop_path=0.25),
+    "masked-keys": FinetuneRecipe(mixup=0.0, cutmix=0.0, mask_keys=0.1),
 }
