@@ -14,8 +14,12 @@ test: .venv/ready
 quick-tests: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint .venv/references
 	$(BIN)/python -m pytest -n 2
+
+.venv/references: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt librosa
+	touch .venv/references
 
 chaos: .venv/ready
 	$(BIN)/python benchmarks/chaos.py --minutes 30 --ranks 2
@@ -28,7 +32,7 @@ lint: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,parquet,search,show,explore,slurm,tiff,heif,video,control]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,parquet,search,show,explore,slurm,tiff,heif,video,audio,control]'
 	touch .venv/ready
 
 clean:

@@ -160,7 +160,7 @@ def test_recipes_lists_recipes_and_describes_one(capsys):
     assert main(["recipes"]) == 0 and "ijepa-vith14-in1k" in capsys.readouterr().out
     assert main(["recipes", "cifar10"]) == 0 and "jepa pretrain cifar10" in capsys.readouterr().out
     assert (
-        main(["recipes", "nonsense"]) == 1 and "no recipe 'nonsense'; recipes: ijepa-vith14" in capsys.readouterr().err
+        main(["recipes", "nonsense"]) == 1 and "no recipe 'nonsense'; recipes: audio-small" in capsys.readouterr().err
     )
 
 

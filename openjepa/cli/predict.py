@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,6 +21,7 @@ from openjepa.evaluation.feature_store import FeatureWriter, chunk_spans
 from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.evaluation.undecodable import report_undecodable
 from openjepa.interop.adapters import load_any
+from openjepa.interop.inputs import replace_root
 from openjepa.training.device import choose_device
 
 MAX_ROWS = 40  # printed rows
@@ -44,7 +44,7 @@ def predict(settings: Predict) -> list[Prediction]:
     device, encoder = choose_device(settings.device, settings.precision), load_any(settings.run, settings.encoder)
     require(encoder.modality, PatchGrid, "jepa predict")
     head = find_classifier(Path(settings.run), settings.head, encoder.fingerprint)
-    data = dataclasses.replace(encoder.data, root=(settings.images,), eval_crop=settings.eval_crop)
+    data: Any = replace_root(encoder.data, (settings.images,), settings.eval_crop)
     listing = data.listing()
     files = label_if_possible(listing)
     samples, predictions, labels = ThreadedDataset(data.dataset(listing)), [], []

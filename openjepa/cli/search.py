@@ -93,7 +93,7 @@ def write_page(settings: Search, index: Index, query: Query, picture: Pillow.Ima
     out = settings.out or index.sibling_path("search")
     draw = PageThumbnails(index.modality)
     source = draw(query.file, 2 * SIDE) if isinstance(index.modality, Plays) else jpeg_data_url(picture)
-    first = PageQuery(source, query.file, [(hit.row, hit.cosine) for hit in hits])
+    first = PageQuery(source, query.file, [(hit.row, hit.cosine) for hit in hits], draw.sound(query.file))
     texts = {
         "title": f"Most similar to {short_label(query.file)}",
         "caption": f"{len(index.files):,} {index.plural}, {how}. Below each picture: the cosine of "
@@ -102,7 +102,7 @@ def write_page(settings: Search, index: Index, query: Query, picture: Pillow.Ima
         "again": f"jepa search {shlex.quote(str(settings.index))} row:ROW",
     }
     find, html = neighbors_of_rows(settings, index), out.with_name(f"{out.name}.html")
-    page = write_gallery(first, find, index_rows(index), draw, texts, html)
+    page = write_gallery(first, find, index_rows(index), draw, draw.sound, texts, html)
     info(f"page       {page}")
 
 

@@ -65,6 +65,15 @@ class Plays(Protocol):
 
 
 @runtime_checkable
+class Sounds(Protocol):
+    """Play samples as sound: pages with a player beside each picture."""
+
+    def sound(self, source: str) -> bytes:
+        """Return a WAV file of a source's evaluation view. Raises UserError if the source cannot be read."""
+        ...
+
+
+@runtime_checkable
 class Measures(Protocol):
     """Measure the statistics that normalize views: `jepa pretrain` and `jepa bench`, before the first step."""
 

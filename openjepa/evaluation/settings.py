@@ -30,7 +30,8 @@ class LabeledData:
     # auto: what is found in root, see jepa labels; folders: sub-folder names alone; FILE: a .csv, .json, .jsonl or
     # .parquet with a row for each file; clevr-count, clevr-dist: root is a CLEVR_v1.0 folder; scenes-count,
     # scenes-distance, scenes-kind: rendered images, need no root; moving-direction, moving-speed, moving-hit,
-    # moving-reversed, moving-count: rendered clips, need no root; video-reversed: whether a clip runs backwards, by
+    # moving-reversed, moving-count: rendered clips, need no root; sounds-pitch, sounds-rhythm, sounds-rising,
+    # sounds-sources: generated sounds, need no root; video-reversed: whether a clip runs backwards, by
     # files; series-hour: hour of the day at which a segment of a .csv file with dates starts, in blocks of time
     labels: Annotated[str, arg(aliases=["--labels"])] = "auto"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from openjepa.core.capabilities import Describes, Exports, PatchGrid, modality_name, plural_of
+from openjepa.core.capabilities import Describes, Exports, modality_name, plural_of
 from openjepa.core.fileio import read_json
 from openjepa.core.markdown import markdown_name
 from openjepa.core.registry import name_of
@@ -13,6 +13,7 @@ from openjepa.interop.pretrained import PretrainedEncoder
 from openjepa.interop.raw_values import range_text
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.image import Image
+from openjepa.modalities.image_pair import ImagePair
 from openjepa.modalities.video import Video
 from openjepa.nn.vit import ViT
 from openjepa.training.config import Pretrain
@@ -108,7 +109,7 @@ def encoder_facts(encoder: PretrainedEncoder) -> list[str]:
         f"a vision transformer, {method.encoder.describe()}" if type(encoder.network) is ViT else method.describe()
     )
     architecture = f"Encoder: {networks}"
-    if not isinstance(data, PatchGrid):
+    if not isinstance(data, Image | ImagePair):
         size = f", {data.describe()}" if isinstance(data, Describes) else ""
         return [architecture.replace("vision ", ""), f"Input: {modality_name(data)}{size}"]
     raw = range_text(data) if isinstance(data, Image) else ""

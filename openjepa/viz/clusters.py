@@ -9,7 +9,7 @@ import numpy as np
 from openjepa.evaluation.clusters import Clustering, describe_folders
 from openjepa.evaluation.index import Index
 from openjepa.viz.html import escape, format_section, write_page
-from openjepa.viz.thumbnails import PageThumbnails, warn_of_missing
+from openjepa.viz.thumbnails import PageThumbnails, format_tile, warn_of_missing
 
 SHOWN_IMAGES = 16  # samples of each cluster on the page
 
@@ -45,6 +45,5 @@ def format_cluster(result: Clustering, index: Index, number: int, draw: PageThum
 
 def format_rows(rows: np.ndarray, index: Index, draw: PageThumbnails) -> str:
     """Return the pictures of the first rows."""
-    tiles = [(draw(file, 96), escape(file)) for file in (index.files[row] for row in rows[:SHOWN_IMAGES])]
-    images = "".join(f'<img src="{source}" alt="{name}" title="{name}">' for source, name in tiles)
-    return f'<div class="thumbnails">{images}</div>'
+    files = [index.files[row] for row in rows[:SHOWN_IMAGES]]
+    return f'<div class="thumbnails">{"".join(format_tile(file, draw) for file in files)}</div>'

@@ -17,12 +17,16 @@ DrawSource = Callable[[str], str]  # path -> data: URL of its thumbnail
 NeighborsOf = Callable[[list[int]], list[list[tuple[int, float]]]]  # rows -> (nearest other row, cosine) of each
 
 
+SoundOfSource = Callable[[str], str]  # path -> data: URL of its sound; empty: none
+
+
 class PageQuery(NamedTuple):
     """The query that the page opens with; it need not be a row of the index."""
 
     src: str  # data: URL of its image
     file: str
     near: list[tuple[int, float]]  # (row, cosine) of its neighbors
+    sound: str = ""  # data: URL of its sound
 
 
 def write_gallery(
@@ -30,6 +34,7 @@ def write_gallery(
     neighbors_of: NeighborsOf,
     describe_row: Callable[[int], tuple[str, str]],
     draw: DrawSource,
+    sound: SoundOfSource,
     words: dict[str, str],
     out: Path,
 ) -> Path:
@@ -43,11 +48,22 @@ def write_gallery(
     rows, near = reachable_rows([row for row, _ in query.near], neighbors_of)
     positions = {row: position for position, row in enumerate(rows, 1)}
     pictures: list[dict[str, Any]] = [
-        {"src": query.src, "file": printable(query.file), "near": link_neighbors(query.near, positions)}
+        {
+            "src": query.src,
+            "sound": query.sound,
+            "file": printable(query.file),
+            "near": link_neighbors(query.near, positions),
+        }
     ]
     for row in rows:
         path, label = describe_row(row)
-        entry = {"row": row, "src": draw(path), "file": printable(path), "label": printable(label)}
+        entry = {
+            "row": row,
+            "src": draw(path),
+            "sound": sound(path),
+            "file": printable(path),
+            "label": printable(label),
+        }
         if row in near:
             entry["near"] = link_neighbors(near[row], positions)
         pictures.append(entry)

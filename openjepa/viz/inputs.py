@@ -87,7 +87,7 @@ class ImageBatch(NamedTuple):
 
 def figure_data(settings: FigureOptions, data: Any) -> Any:
     """Return the modality with the figure's size and crop. Raises UserError if patches do not fit the size."""
-    if isinstance(data, PatchGrid | TubeletGrid):
+    if isinstance(data, PatchGrid | TubeletGrid) and hasattr(data, "size"):
         return resize_view(settings, data)
     if settings.size:
         raise UserError(f"--size is for images, not for {modality_name(data)}: leave it out")

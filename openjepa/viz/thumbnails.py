@@ -11,21 +11,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from openjepa.core.capabilities import Plays, Reads, Renders, Thumbnails, require
+from openjepa.core.capabilities import Plays, Reads, Renders, Sounds, Thumbnails, require
 from openjepa.core.console import info, warn
 from openjepa.core.errors import UserError
 from openjepa.core.names import printable, shorten
 from openjepa.core.protocols import Modality
 from openjepa.interop.inputs import source_exists
 from openjepa.viz.canvas import RGBImage, write_png
-from openjepa.viz.html import encode_data_url, moving_data_url
+from openjepa.viz.html import encode_data_url, escape, moving_data_url
 from openjepa.viz.text import adapt_texts
 
 SIDE = 128  # pixels of the longer side
 
 GRAY = (128, 128, 128)
 
-MAX_MOVING_BYTES = 6 * 2**20  # of the clips that play on a page; about 10,000 each
+MAX_MOVING_BYTES = 6 * 2**20  # of the clips and sounds that play on a page; about 10,000 for a clip, 40,000 a second
 
 MAX_LABEL = 60  # characters of a path in a table or title
 
@@ -62,7 +62,7 @@ def still_picture(modality: Any, view: Any) -> RGBImage:
 
 
 class PageThumbnails:
-    """Draw samples as data: URLs of one page: clips play until they fill MAX_MOVING_BYTES, the others are stills."""
+    """Draw samples as data: URLs of one page: clips and sounds play until they fill MAX_MOVING_BYTES."""
 
     def __init__(self, modality: Modality):
         self.modality, self.room = modality, MAX_MOVING_BYTES
@@ -77,6 +77,24 @@ class PageThumbnails:
             self.room -= len(url)
             return url
         return jpeg_data_url(thumbnail(self.modality, source, side))
+
+    def sound(self, source: str) -> str:
+        """Return the data: URL of a sample's sound; empty if it has none, cannot be decoded, or the page is full."""
+        if not isinstance(self.modality, Sounds) or self.room <= 0 or not source_exists(source):
+            return ""
+        try:
+            url = encode_data_url("audio/wav", self.modality.sound(source))
+        except (UserError, OSError):
+            return ""
+        self.room -= len(url)
+        return url
+
+
+def format_tile(file: str, draw: PageThumbnails) -> str:
+    """Return a sample's picture, with a player below it if it has a sound."""
+    name, sound = escape(file), draw.sound(file)
+    image = f'<img src="{draw(file, 96)}" alt="{name}" title="{name}">'
+    return f'<figure>{image}<audio controls src="{sound}" title="{name}"></audio></figure>' if sound else image
 
 
 def fit_square(picture: np.ndarray, side: int) -> Pillow.Image:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 import unicodedata
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,14 @@ def clip(seed: int) -> bytes:
     return stream.getvalue()
 
 
+def sound(seed: int) -> bytes:
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(seed).integers(-9999, 9999, 900).astype("<i2").tobytes())
+    return stream.getvalue()
+
+
 def episode(seed: int) -> bytes:
     stream = io.BytesIO()
     rng = np.random.default_rng(seed)
@@ -66,6 +75,7 @@ CONTENTS = {
     "series": (".npy", signal),
     "video": (".npy", clip),
     "trajectory": (".npz", episode),
+    "audio": (".wav", sound),
 }
 MODALITIES = [name for name in registry.names("modality") if hasattr(registry.find("modality", name)(), "root")]
 
