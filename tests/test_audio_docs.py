@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from openjepa.cli.main import main
 from openjepa.data.wav_files import wav_content
@@ -23,11 +24,13 @@ def recordings(tmp_path, monkeypatch):
     """Write 24 short recordings of three speakers into recordings/, with their labels."""
     monkeypatch.chdir(tmp_path)
     Path("recordings").mkdir()
+    Path("pictures").mkdir()
     lines, rng = ["file,digit,speaker"], np.random.default_rng(0)
     for number in range(24):
         digit, speaker = number % 2, ("anna", "ben", "cleo")[number % 3]
         name = f"{digit}_{speaker}_{number // 6}.wav"
         tone = np.sin(2 * np.pi * (200 + 300 * digit) * np.arange(6000) / 8000) + 0.1 * rng.normal(size=6000)
+        Pillow.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(Path("pictures", name).with_suffix(".png"))
         Path("recordings", name).write_bytes(wav_content(0.4 * tone, 8000))
         lines.append(f"{name},{digit},{speaker}")
     Path("recordings/labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

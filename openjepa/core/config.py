@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from openjepa.core import registry
 from openjepa.core.errors import UserError
 
 
@@ -35,6 +36,36 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60 or ''}{'m' if minutes % 60 else ''}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """Mark a field that holds a registered class of a kind: `Annotated[Any, Registered("modality")]`."""
+
+    kind: str
+
+
+def registered_fields(kind: type) -> dict[str, str]:
+    """Return the fields of a dataclass that hold registered classes, and their kinds."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    marks = {name: [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Registered)]
+             for name, hint in hints.items()}  # fmt: skip
+    return {name: own[0].kind for name, own in marks.items() if own}
+
+
+def with_types(settings: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """Add the names of registered classes to the plain values of settings that hold some."""
+    nested = {
+        name: {"type": registry.name_of(kind, getattr(settings, name)), **plain[name]}
+        for name, kind in registered_fields(type(settings)).items()
+    }
+    return plain | nested
+
+
+def build_registered(kind: str, plain: dict[str, Any]) -> Any:
+    """Build the registered class that `type` names from its settings."""
+    plain = dict(plain)
+    return from_plain(registry.find(kind, plain.pop("type", None)), plain)
+
+
 def from_plain(kind: type, plain: dict[str, Any]) -> Any:
     """Build the dataclass `kind` from plain JSON values.
 
@@ -45,7 +76,9 @@ def from_plain(kind: type, plain: dict[str, Any]) -> Any:
     unknown = sorted(plain.keys() - hints.keys())
     if unknown:
         raise UserError(f"{kind.__name__} has no setting {unknown[0]!r}; its settings are {', '.join(hints)}")
-    return kind(**{name: convert_value(hints[name], value, name) for name, value in plain.items()})
+    built = {name: build_registered(own, plain[name]) for name, own in registered_fields(kind).items() if name in plain}
+    rest = {name: convert_value(hints[name], value, name) for name, value in plain.items() if name not in built}
+    return kind(**rest, **built)
 
 
 def convert_value(hint: Any, value: Any, name: str) -> Any:

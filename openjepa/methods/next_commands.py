@@ -20,12 +20,15 @@ def encoder_commands(run: str, data: Any) -> Commands:
             (f"jepa export {run} --format safetensors", "for openjepa.load and other tools"),
         )
     files = plural_of(data).upper()
+    is_seen = files in ("IMAGES", "CLIPS")
     index = f"{'photos' if files == 'IMAGES' else files.lower()}.safetensors"
     return (
-        (probe, "accuracy, next to the untrained encoder and raw pixels"),
+        (probe, f"accuracy, next to the untrained encoder and {'raw pixels' if is_seen else 'baselines'}"),
         (f"jepa show {run} {files}", f"figures for other {files.lower()}"),
         (f"jepa embed {run} {files} --out {index} && jepa search {index} {files[:-1]}", "the most similar files"),
-        (f"jepa export {run} --format hf", "for transformers"),
+        (f"jepa export {run} --format hf", "for transformers")
+        if is_seen
+        else (f"jepa export {run} --format onnx", "for other programs"),
     )
 
 

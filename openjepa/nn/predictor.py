@@ -17,7 +17,7 @@ from openjepa.core.types import Tokens
 from openjepa.nn.conditioning import Conditioner
 from openjepa.nn.cpu_kernels import Linear
 from openjepa.nn.init import Init, initialize
-from openjepa.nn.positions import Positions, rotary_angles, sincos
+from openjepa.nn.positions import Positions, Side, rotary_angles, sincos
 from openjepa.nn.transformer import Block
 from openjepa.nn.vit import ViTConfig, check_heads
 
@@ -127,8 +127,10 @@ class Predictor(nn.Module):
             embedded, query = embedded + sincos(context.pos, self.dim), query + sincos(query_pos, self.dim)
         embedded, query = repeat_samples(embedded, blocks), query.expand(batch * blocks, block_tokens, -1)
         query = self.conditioner.condition_queries(query, repeat_samples(action, blocks))
-        pos = torch.cat([repeat_samples(context.pos, blocks), query_pos], dim=1)
-        rope = rotary_angles(self.positions, pos, self.head_dim)
+        rope = None
+        if self.positions != "sincos":
+            pos = torch.cat([repeat_samples(context.pos, blocks), query_pos], dim=1)
+            rope = rotary_angles(self.positions, pos, self.head_dim)
 
         x = torch.cat([embedded, query.to(embedded.dtype)], dim=1)  # B·M C+T D
         attn_mask = attention_mask(context, where, valid)
@@ -138,7 +140,7 @@ class Predictor(nn.Module):
         x = self.proj(self.norm(x[:, embedded.shape[1] :]))
         return x.view(batch, blocks, block_tokens, -1)
 
-    def mask_tokens_of(self, batch: int, blocks: int, mask_sets: tuple[int, ...]) -> Float[Tensor, "R 1 D"]:
+    def mask_tokens_of(self, batch: Side, blocks: int, mask_sets: tuple[int, ...]) -> Float[Tensor, "R 1 D"]:
         """Return the mask token of each of R = B · M sequences; R = 1 if all have the same."""
         count = len(self.mask_token)
         if count == 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from openjepa.core import registry
-from openjepa.core.config import flatten, from_plain
+from openjepa.core.config import build_registered, flatten, from_plain, with_types
 from openjepa.core.errors import UserError
 from openjepa.core.fileio import absolute_path, read_json
 from openjepa.data.image_values import LEGACY
@@ -70,7 +70,8 @@ def to_json(config: Pretrain) -> dict[str, Any]:
     for owner, settings in zip([plain, *plain["streams"]], [config, *config.streams], strict=True):
         for part, kind in PARTS.items():
             if part in owner:
-                owner[part] = {"type": registry.name_of(kind, getattr(settings, part)), **owner[part]}
+                own = getattr(settings, part)
+                owner[part] = {"type": registry.name_of(kind, own), **with_types(own, owner[part])}
     return {"format": FORMAT, **plain}
 
 
@@ -85,7 +86,7 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
             f"config.json has format {plain.get('format')}, but this version of openjepa reads formats 1 to {FORMAT}"
         )
     del plain["format"]
-    parts: dict[str, Any] = {part: registered_part(kind, dict(plain.pop(part))) for part, kind in PARTS.items()}
+    parts: dict[str, Any] = {part: build_registered(kind, plain.pop(part)) for part, kind in PARTS.items()}
     parts |= {
         "streams": tuple(stream_from_json(dict(each)) for each in plain.pop("streams", ())),
         "optim": from_plain(Optim, plain.pop("optim")),
@@ -95,14 +96,9 @@ def from_json(plain: dict[str, Any]) -> Pretrain:
     return dataclasses.replace(from_plain(Pretrain, plain), **parts)
 
 
-def registered_part(kind: str, plain: dict[str, Any]) -> Any:
-    """Build the registered class that `type` names from its settings."""
-    return from_plain(registry.find(kind, plain.pop("type", None)), plain)
-
-
 def stream_from_json(plain: dict[str, Any]) -> Stream:
     """Build a stream from its settings."""
-    data, masks = (registered_part(PARTS[part], dict(plain.pop(part))) for part in ("data", "masks"))
+    data, masks = (build_registered(PARTS[part], plain.pop(part)) for part in ("data", "masks"))
     return Stream(data, masks, **plain)
 
 

@@ -77,7 +77,11 @@ CONTENTS = {
     "trajectory": (".npz", episode),
     "audio": (".wav", sound),
 }
-MODALITIES = [name for name in registry.names("modality") if hasattr(registry.find("modality", name)(), "root")]
+MODALITIES = [
+    name
+    for name in registry.names("modality")
+    if hasattr(registry.find("modality", name)(), "root") and name != "pair"  # tests/test_distill.py has its own
+]
 
 
 def make_tree(folder: Path, modality: str, names=NAMES) -> Path:
