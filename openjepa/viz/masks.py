@@ -78,5 +78,5 @@ def draw_masks(run: Pretrain, images: ImageBatch, seed: int = 0) -> CaptionedFig
         f"gets at most {mask.context.shape[1]} patches, the predictor predicts {mask.target.shape[2]} patches"
         f"{f' in each of {blocks} target blocks' if blocks > 1 else ''}. Patches outside the mask are hatched."
     )
-    figure = draw_tiles(rows, ["image", "context", *targets], labels)
+    figure = draw_tiles(rows, [plural_of(images.data)[:-1], "context", *targets], labels)
     return CaptionedFigure("masks", "Context and target masks", caption, figure)

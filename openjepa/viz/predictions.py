@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from openjepa.core.capabilities import TubeletGrid, require_grid
+from openjepa.core.capabilities import TubeletGrid, plural_of, require_grid
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
@@ -100,7 +100,8 @@ def draw_predictions(
         rows.append(tiles)
         ratio = errors[0].mean() / errors[1].mean()
         labels.append(f"{images.titles[row]}\nerror {ratio:.2f} × that\nof the mean")
-    columns = ["image", "context", "error: predictor", "error: mean target", "error: nearest context patch"]
+    columns = [plural_of(images.data)[:-1], "context"]
+    columns += ["error: predictor", "error: mean target", "error: nearest context patch"]
     columns += ["predicted features as real patches", "target features as real patches"] if len(gallery) else []
     columns += ["predicted pixels, true mean and contrast"] if result.pixels is not None else []
     caption = prediction_caption(result, images.data, len(gallery))

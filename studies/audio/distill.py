@@ -40,13 +40,13 @@ from openjepa.training.run import pretrain
 
 PAIRS, DRAWS, LABELS = 500, 20, (5, 10)
 
-NOISE = 7.0  # standard deviation, of pixels from 0 to 16
+NOISE = 6.0  # standard deviation, of pixels from 0 to 16
 
 STRENGTH = 1e-2  # of the probes' regularization, the same for all
 
 STUDENT_T = 2.093  # quantile 97.5 % of Student's distribution with 19 degrees of freedom
 
-PICTURE = Image(size=(8, 8), patch=2, channels=1, crop_scale=(0.6, 1.0))
+PICTURE = Image(size=(8, 8), patch=4, channels=1, crop_scale=(0.7, 1.0))
 
 ENCODER = ViTConfig(dim=96, depth=3, num_heads=3, init="scaled", stem_init="scaled")
 
@@ -96,7 +96,7 @@ def distill(teacher: Path, table: Path, out: Path, steps: int, seed: int) -> Pre
     """Train an encoder of pictures to generate the teacher's embeddings."""
     second, width = load_run(teacher).data, load_run(teacher).config.method.encoder.dim
     data = Pair(root=(str(table),), first=PICTURE, second=dataclasses.replace(second, root=()))
-    base = tune_for_minutes(Pretrain(PICTURE), JEPA(ENCODER))
+    base = with_muon(tune_for_minutes(Pretrain(PICTURE), JEPA(ENCODER)))
     method = Distill(ENCODER, teacher=str(teacher), predictor=PredictorConfig(48, 2, init="scaled"), teacher_dim=width)
     return load_run(pretrain(dataclasses.replace(base, data=data, method=method, **run_settings(out, steps, seed))))
 
@@ -107,8 +107,13 @@ def learn_alone(table: Path, out: Path, steps: int, seed: int) -> PretrainedEnco
     names = out.with_suffix(".txt")
     write_text(names, "\n".join(files) + "\n")
     data = dataclasses.replace(PICTURE, root=(str(names),))
-    base = tune_for_minutes(Pretrain(data), JEPA(ENCODER, PredictorConfig(48)))
+    base = with_muon(tune_for_minutes(Pretrain(data), JEPA(ENCODER, PredictorConfig(48))))
     return load_run(pretrain(dataclasses.replace(base, **run_settings(out, steps, seed))))
+
+
+def with_muon(base: Pretrain) -> Pretrain:
+    """Return the settings with the optimizer of the small recipes."""
+    return dataclasses.replace(base, optim=dataclasses.replace(base.optim, optimizer="muon", lr=2e-3))
 
 
 def run_settings(out: Path, steps: int, seed: int) -> dict:
