@@ -86,7 +86,7 @@ def test_both_stages_learn_and_the_second_from_the_first_ones_frozen_encoder(sys
 
 
 def test_config_json_names_the_classes_and_no_import_path(system):
-    for stage, method in (("stage-1", "masked-l1"), ("stage-2", "distill")):
+    for stage, method in (("stage-1", "masked-l1"), ("stage-2", "imitate")):
         plain = json.loads((system / stage / "config.json").read_text())
         assert [plain[part]["type"] for part in ("data", "method", "masks")] == ["tones", method, "stripes"]
         text = json.dumps(plain)

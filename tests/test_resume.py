@@ -294,7 +294,7 @@ def test_settings_survive_a_round_trip_through_json(tiny):
         ({"epoch": 3}, "no setting 'epoch'"),
         ({"steps": "many"}, "steps cannot be 'many'"),
         ({"precision": "fp8"}, "precision cannot be 'fp8'"),
-        ({"data": {"type": "hologram"}}, "unknown modality 'hologram': choose one of image, image-pair, series"),
+        ({"data": {"type": "hologram"}}, "unknown modality 'hologram': choose one of audio, image, image-pair"),
     ],
 )
 def test_an_unknown_key_or_invalid_value_in_a_config_is_refused(tiny, change, message):

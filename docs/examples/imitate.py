@@ -15,7 +15,7 @@ from openjepa.training.stages import Stages
 
 
 @dataclass(frozen=True)
-class Distill(ViTMethodConfig):
+class Imitate(ViTMethodConfig):
     """Settings: the sizes, and the folder of the run whose encoder is the teacher, as wide as this encoder."""
 
     predictor: PredictorConfig = field(default_factory=lambda: PredictorConfig(dim=32, depth=2, init="scaled"))
@@ -29,7 +29,7 @@ class Distill(ViTMethodConfig):
 
 
 class Student(BaseMethod):
-    def __init__(self, config: Distill, modality: Modality, generator: Generator):
+    def __init__(self, config: Imitate, modality: Modality, generator: Generator):
         super().__init__()
         self.modality, self.context_encoder = modality, config.build_encoder(modality)
         self.predictor = config.predictor.build(config.encoder, config.encoder.dim)
@@ -57,4 +57,4 @@ def tones_distilled() -> Stages:
     sizes = ViTConfig(dim=48, depth=2, num_heads=4, init="scaled", stem_init="scaled")
     parts = find("modality", "tones")(), find("method", "masked-l1")(sizes), find("masks", "stripes")()
     first = Pretrain(*parts, Optim(lr=6e-3, clip=1.0), steps=600, batch_size=32, precision="fp32")
-    return Stages((first, replace(first, method=Distill(sizes, teacher="stage-1"))))
+    return Stages((first, replace(first, method=Imitate(sizes, teacher="stage-1"))))
