@@ -24,7 +24,7 @@ from openjepa.masking.curriculum import Curriculum
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.masking.spectrogram import Spectrogram
-from openjepa.masking.stripes import Stripes
+from openjepa.masking.stretches import Stretches
 from openjepa.methods.jepa import JEPA
 from openjepa.modalities.audio import Audio
 from openjepa.recipes.audio import a_jepa, audio_design_study, audio_small, choose_settings
@@ -171,9 +171,9 @@ def test_time_frequency_masks_hide_the_times_or_the_pitches_of_each_block(hidden
     assert (mask.context.shape[1], *mask.target.shape[1:]) in masker.shapes(GRID)
 
 
-@pytest.mark.parametrize(("axis", "stripes"), [("time", 1), ("time", 3), ("frequency", 1), ("frequency", 2)])
-def test_stripes_hide_whole_columns_or_rows_and_everything_hidden_is_a_target(axis, stripes):
-    masker = Stripes(axis=axis, mask_ratio=0.5, stripes=stripes)
+@pytest.mark.parametrize(("axis", "stretches"), [("time", 1), ("time", 3), ("frequency", 1), ("frequency", 2)])
+def test_stretches_hide_whole_columns_or_rows_and_everything_hidden_is_a_target(axis, stretches):
+    masker = Stretches(axis=axis, mask_ratio=0.5, stretches=stretches)
     (mask,) = masker(GRID, None, None, rng_of(256), 0.0)
     assert (mask.context.shape[1], *mask.target.shape[1:]) in masker.shapes(GRID)
     position, counts = (1 if axis == "time" else 0), np.zeros(12 if axis == "time" else 8)
@@ -183,13 +183,13 @@ def test_stripes_hide_whole_columns_or_rows_and_everything_hidden_is_a_target(ax
         hidden = {cell[position] for cell in target}
         assert not hidden & {cell[position] for cell in context} and len(hidden) == len(counts) // 2
         starts = sum(line - 1 not in hidden for line in hidden)
-        assert starts <= stripes
+        assert starts <= stretches
         counts[list(hidden)] += 1
     assert counts.min() > 0
 
 
-@pytest.mark.parametrize("masker", [Stripes(stripes=9), Stripes(mask_ratio=0.01)])
-def test_stripes_that_do_not_fit_are_refused(masker):
+@pytest.mark.parametrize("masker", [Stretches(stretches=9), Stretches(mask_ratio=0.01)])
+def test_stretches_that_do_not_fit_are_refused(masker):
     with pytest.raises(UserError):
         masker.shapes(GRID)
 

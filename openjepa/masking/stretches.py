@@ -15,44 +15,44 @@ from openjepa.masking.strategy import GridStrategy, require_at_least, require_fr
 
 
 @dataclass(frozen=True)
-class Stripes(GridStrategy):
+class Stretches(GridStrategy):
     """All tokens in some columns (times) or rows (pitches) of the grid are the target, all others the context.
 
-    The hidden columns form stripes of equal width at random places, which may touch.
+    The hidden columns form stretches of equal width at random places, which may touch.
 
     Source: the time masks of Riou et al. (arXiv 2405.08679), who found them worse than unstructured ones.
     """
 
     axis: Literal["time", "frequency"] = "time"  # what is hidden: columns or rows
     mask_ratio: float = 0.6  # fraction of the columns or rows that are hidden
-    stripes: int = 1  # stripes that they form; more: shorter gaps to bridge
+    stretches: int = 1  # stretches that they form; more: shorter gaps to bridge
 
     def __post_init__(self):
         super().__post_init__()
         require_fraction(self, "mask_ratio")
-        require_at_least(self, 1, "stripes")
+        require_at_least(self, 1, "stretches")
 
     def check(self, grid: GridSize) -> None:
-        """Raise UserError unless something is hidden, something visible, and every stripe has a row or column."""
+        """Raise UserError unless something is hidden, something visible, and every stretch has a row or column."""
         count = self.lines(grid)
         hidden = self.hidden_count(grid)
         if not 0 < hidden < count:
             raise UserError(grid_too_small(grid, f"{hidden} of {count} rows or columns would be hidden"))
-        if self.stripes > min(hidden, count - hidden + 1):
+        if self.stretches > min(hidden, count - hidden + 1):
             raise UserError(
-                f"--masks.stripes {self.stripes} are more than {hidden} hidden of {count} rows or columns allow: "
-                f"try --masks.stripes {min(hidden, count - hidden + 1)}"
+                f"--masks.stretches {self.stretches} are more than {hidden} hidden of {count} rows or columns allow: "
+                f"try --masks.stretches {min(hidden, count - hidden + 1)}"
             )
 
     def draw(self, grid: GridSize, rng: CounterRNG) -> Masks:
-        """Shuffle stripes and visible lines: every order is equally likely."""
+        """Shuffle stretches and visible lines: every order is equally likely."""
         count, hidden, batch = self.lines(grid), self.hidden_count(grid), len(rng.index)
         visible = count - hidden
-        order = rng.uniform("order", visible + self.stripes).argsort(dim=1)  # below `stripes`: a stripe, else a line
-        widths = torch.full((visible + self.stripes,), 1)
-        widths[: self.stripes] = hidden // self.stripes
-        widths[: hidden % self.stripes] += 1
-        is_hidden = torch.stack([(row < self.stripes).repeat_interleave(widths[row]) for row in order])
+        order = rng.uniform("order", visible + self.stretches).argsort(dim=1)  # below `stretches`: one of them
+        widths = torch.full((visible + self.stretches,), 1)
+        widths[: self.stretches] = hidden // self.stretches
+        widths[: hidden % self.stretches] += 1
+        is_hidden = torch.stack([(row < self.stretches).repeat_interleave(widths[row]) for row in order])
         cells = (
             is_hidden[:, None, :].expand(batch, *grid)
             if self.axis == "time"
