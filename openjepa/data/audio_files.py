@@ -74,13 +74,8 @@ class AudioArray:
         fingerprint: str,
         classes: tuple[str, ...] = (),
     ):
-        self.config, self.sounds, self.label, self.fingerprint, self.classes = (
-            config,
-            sounds,
-            label,
-            fingerprint,
-            classes,
-        )
+        self.config, self.sounds, self.label = config, sounds, label
+        self.fingerprint, self.classes = fingerprint, classes
 
     def __len__(self) -> int:
         return len(self.sounds)

@@ -18,14 +18,14 @@ def list_sounds(roots: Sequence[str]) -> FileList:
     """
 
     def find(root: str, left_out: LeftOutFiles) -> dict[str, int]:
-        sounds = LeftOutFiles()
-        try_sounds = files_under(root, AUDIO_SUFFIXES | VIDEO_SUFFIXES, ARCHIVE_SUFFIXES, sounds, is_audio, "recording")
-        own = {path: size for path, size in try_sounds.items() if not is_video_name(path)}
-        left_out.merge(sounds)
+        others = LeftOutFiles()
+        candidates = files_under(root, AUDIO_SUFFIXES | VIDEO_SUFFIXES, ARCHIVE_SUFFIXES, others, is_audio, "recording")
+        own = {path: size for path, size in candidates.items() if not is_video_name(path)}
+        left_out.merge(others)
         if own:
-            for path in try_sounds.keys() - own.keys():
+            for path in candidates.keys() - own.keys():
                 left_out.add("videos beside recordings", path)
-        return own or try_sounds
+        return own or candidates
 
     return list_sources(roots, find, AUDIO_SUFFIXES | VIDEO_SUFFIXES, "recording")
 

@@ -22,7 +22,7 @@ class Curriculum(MaskStrategy):
 
     p(s) = min(1, sqrt(s (1 - c²)) + c²), s the fraction of the run that is done, c = `start`
 
-    Source: A-JEPA (arXiv 2311.15830), section 3.2.
+    Source: A-JEPA (Fei et al., 2023, arXiv 2311.15830).
     """
 
     start: float = 0.01  # c; the probability of a hard mask in the first step is its square

@@ -24,7 +24,7 @@ class Spectrogram(MultiBlock):
     Neighbors in time and harmonics at the same time resemble a block, so that random blocks are easy to predict.
     For each block a coin decides whether its times or its pitches are hidden.
 
-    Source: A-JEPA (arXiv 2311.15830), section 3.2: three blocks of 5 to 7.5 %, a context of 85 to 100 %.
+    Source: A-JEPA (arXiv 2311.15830): three blocks of 5 to 7.5 %, a context of 85 to 100 %.
     Differs: the paper does not give the shape of what is hidden; both at once leave nothing of a small grid.
     """
 

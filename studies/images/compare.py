@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.minutes == options.trial_minutes:
-        parser.error("--minutes must differ from --trial-minutes, by which runs are told apart")
+        parser.error("--minutes must differ from --trial-minutes: folders of runs are named by their minutes")
     retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     if options.one:

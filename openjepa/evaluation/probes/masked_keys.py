@@ -19,7 +19,7 @@ def mask_keys(network: nn.Module, ratio: float, generator: torch.Generator) -> I
 
     The other tokens do not depend on them, while their own outputs are pooled like all others.
 
-    Source: A-JEPA (Fei et al., arXiv 2311.15830), section 3.4, with 10 % of the tokens.
+    Source: A-JEPA (Fei et al., 2023, arXiv 2311.15830), with 10 % of the tokens.
     """
     matches = [(ATTENTION_PATTERN.search(name), module) for name, module in network.named_modules()]
     attentions = [(int(match[1]), module) for match, module in matches if match]
