@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 COMMANDS = (
     "pretrain", "probe", "compare", "suite", "doctor", "convert", "export", "push", "predict", "embed", "search",
-    "duplicates", "cluster", "surprise", "horizon", "equivariance", "flow", "show", "report",
+    "duplicates", "cluster", "anomalies", "surprise", "horizon", "equivariance", "flow", "show", "report",
 )  # fmt: skip
 MODULES = {  # public name -> module, imported at first use
     **{name: f"openjepa.cli.{command}" for command in COMMANDS for name in (command, command.capitalize())},

@@ -318,8 +318,17 @@ def test_a_run_saves_its_statistics_and_gives_features_of_files_and_arrays(run, 
     assert len(encoder.data.mean) == 1 and -80 < encoder.data.mean[0] < 0 < encoder.data.std[0]
     files = sorted(map(str, sounds.glob("*.wav")))[:3]
     features = encoder.features(files)
-    assert features.shape == (3, 48)
+    assert features.shape == (3, 4 * 48)  # of each row of patches
     torch.testing.assert_close(encoder.features(encoder.data.read(files[0])[None]), features[:1])
+
+
+def test_features_are_pooled_by_rows_of_patches_so_that_they_know_the_pitch(run):
+    data = load(run).data
+    x = torch.arange(2.0 * 32 * 3).view(2, 32, 3)  # 4 rows of 8 patches
+    rows = x.view(2, 4, 8, 3)
+    torch.testing.assert_close(data.pool(x), rows.mean(2).flatten(1))
+    torch.testing.assert_close(replace(data, pooling="row-max").pool(x), rows.amax(2).flatten(1))
+    torch.testing.assert_close(replace(data, pooling="mean").pool(x), x.mean(1))
 
 
 COMMANDS = {

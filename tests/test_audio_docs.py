@@ -25,6 +25,7 @@ def recordings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("recordings").mkdir()
     Path("pictures").mkdir()
+    Path("new").mkdir()
     lines, rng = ["file,digit,speaker"], np.random.default_rng(0)
     for number in range(24):
         digit, speaker = number % 2, ("anna", "ben", "cleo")[number % 3]
@@ -33,6 +34,8 @@ def recordings(tmp_path, monkeypatch):
         Pillow.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(Path("pictures", name).with_suffix(".png"))
         Path("recordings", name).write_bytes(wav_content(0.4 * tone, 8000))
         lines.append(f"{name},{digit},{speaker}")
+        if number < 3:
+            Path("new", name).write_bytes(wav_content(0.4 * tone[::-1], 8000))
     Path("recordings/labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -17,11 +17,12 @@ from PIL import Image as Pillow
 
 from openjepa.cli.pretrain import pretrain
 from openjepa.core.errors import UserError
+from openjepa.evaluation.predictive_runs import load_predictive_method
 from openjepa.recipes.decoder import decoder_config
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.explorer.page import check_port, explore
 from openjepa.viz.explorer.session import Session
-from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
+from openjepa.viz.prediction_error import predict_hidden
 from openjepa.viz.predictions import prediction_masks
 from openjepa.viz.settings import Explore, PredictionOptions
 from tests.browser import browser

@@ -20,6 +20,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.types import Layout
 from openjepa.data.synthetic.moving_scenes import write_clips
 from openjepa.evaluation.index import open_index
+from openjepa.evaluation.predictive_runs import load_predictive_method
 from openjepa.evaluation.settings import Search
 from openjepa.interop.inputs import source_exists
 from openjepa.masking.causal import Causal
@@ -37,7 +38,7 @@ from openjepa.viz.coverage import measure_coverage
 from openjepa.viz.explorer.session import Session
 from openjepa.viz.inputs import ImageBatch
 from openjepa.viz.map_page import thumbnail_sprite
-from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
+from openjepa.viz.prediction_error import predict_hidden
 from openjepa.viz.predictions import prediction_masks
 from openjepa.viz.report import write_report
 from openjepa.viz.settings import Explore, PredictionOptions, SimilarityOptions, TrackOptions

@@ -19,6 +19,7 @@ OWN_FLAGS = {"bench"}  # commands with a flag --json FILE of their own
 LISTS = {  # command -> name of the list that it returns
     "demo": "scores", "recipes": "recipes", "probe": "scores", "compare": "scores", "predict": "predictions",
     "show": "files", "search": "hits", "duplicates": "groups", "surprise": "files",
+    "anomalies": "files",
 }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
         "probe": ("RUN --data.root LABELED", "linear, logistic and kNN accuracy beside baselines"),
         "compare": ("RUN RUN … --data.root LABELED", "several encoders in one table, also other projects'"),
         "suite": ("RUN --folders cifar10=FOLDER", "many tasks in one table; resumes where it stopped"),
+        "anomalies": ("RUN FILES --normal FOLDER", "score how unusual files are: faults, defects, errors"),
         "surprise": ("RUN VIDEO …", "when a video does what the predictor does not expect"),
         "horizon": ("RUN CLIPS", "error of predicted features by how far ahead they lie"),
         "equivariance": ("RUN IMAGES", "does an image world model know what a change of color does?"),

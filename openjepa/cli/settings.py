@@ -16,7 +16,7 @@ from openjepa.core.arguments import Exported, Features, Folder, Folders, Images,
 from openjepa.core.options import FLOW_STEPS, Box, EvalCrop, ExportFormat, FeatureKind, Precision
 from openjepa.core.registry import summaries
 from openjepa.data.settings import Labels, Shards
-from openjepa.evaluation.settings import Equivariance, Flow, Horizon, ProbeSettings, Search, Surprise
+from openjepa.evaluation.settings import Anomalies, Equivariance, Flow, Horizon, ProbeSettings, Search, Surprise
 from openjepa.planning.settings import Collect, Diagnose, Plan
 from openjepa.recipes.settings import TrainDecoder
 from openjepa.viz.settings import Explore, FigureOptions
@@ -285,6 +285,7 @@ SETTINGS: dict[str, type] = {
     "search": Search,
     "duplicates": Duplicates,
     "cluster": Cluster,
+    "anomalies": Anomalies,
     "surprise": Surprise,
     "horizon": Horizon,
     "equivariance": Equivariance,

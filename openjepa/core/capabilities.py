@@ -74,6 +74,17 @@ class Sounds(Protocol):
 
 
 @runtime_checkable
+class Pools(Protocol):
+    """Pool the tokens of a sample to one vector for probes, search and joint embedding; without it: their mean."""
+
+    def pool(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B F"]: ...
+
+    def pooled_dim(self, dim: int) -> int:
+        """Return the width of the vector for tokens of a width."""
+        ...
+
+
+@runtime_checkable
 class Measures(Protocol):
     """Measure the statistics that normalize views: `jepa pretrain` and `jepa bench`, before the first step."""
 

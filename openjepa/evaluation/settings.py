@@ -135,6 +135,32 @@ class Surprise:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Anomalies:
+    """Score how much files differ from normal ones, and list the most unusual: faults of machines, defects, errors.
+
+    Two scores: how far the features lie from those of normal files (Mahalanobis distance), and how badly the run
+    predicts the hardest of all hidden parts of a file; an encoder without a predictor has the first alone. Writes a CSV
+    file and a figure.
+
+    Example: jepa anomalies runs/pumps this-week/ --normal known-good/
+             jepa anomalies runs/pumps test/ --normal known-good/ --normal-class good
+    """
+
+    run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
+    files: Folder  # folder of files to score, .tar or .parquet file, or .txt list of paths
+    normal: tuple[str, ...] = ()  # folders of normal files; default: those that the run was trained on
+    # class of normal files, if the files have classes (sub-folders, or a table of labels): prints how well each score
+    # tells them from the other files, beside features without an encoder
+    normal_class: str = ""
+    count: int = 12  # files to list and to draw
+    # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
+    encoder: str = ""
+    out: Path | None = None  # path of the CSV and PNG files without suffix; default: RUN/anomalies/FILES
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32
+
+
+@dataclass(frozen=True, kw_only=True)
 class Horizon:
     """Measure how far ahead a run's predictor knows the features of clips, beside persistence and the mean.
 

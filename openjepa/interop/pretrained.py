@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openjepa.core.capabilities import Pairs, Reads, plural_of, require, with_root
+from openjepa.core.capabilities import Pairs, Pools, Reads, plural_of, require, with_root
 from openjepa.core.errors import UserError
 from openjepa.core.options import FeatureKind, PooledKind
 from openjepa.core.protocols import Encoder, Modality
@@ -62,7 +62,7 @@ class PretrainedEncoder:
     """An encoder in evaluation mode: ours, another project's, or yours.
 
     `layers` returns the final-normed tokens of the last four blocks, the earliest first, for a batch of evaluation
-    views. Pooling is the mean over tokens, as in the paper; for a model trained with a class token, that token.
+    views. Pooling is the mean over tokens, as in the paper, unless the modality `Pools`; or a class token is taken.
     """
 
     name: str
@@ -127,7 +127,10 @@ class PretrainedEncoder:
         if isinstance(tokens, Tokens):
             return tokens.mean()
         x = tokens.float()
-        return x[:, 0] if self.pool == "class" else x[:, self.prefix :].mean(1)
+        if self.pool == "class":
+            return x[:, 0]
+        x = x[:, self.prefix :]
+        return self.modality.pool(x) if isinstance(self.modality, Pools) else x.mean(1)
 
     def encode_batches(self, view: View, batch: int = BATCH) -> Iterator[EncoderOutput]:
         """Yield the features of many evaluation views, `batch` at a time."""

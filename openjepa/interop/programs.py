@@ -1,4 +1,4 @@
-"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.   B batch  N tokens  D width"""
+"""Export an encoder as a program that runs without openjepa: ONNX or torch.export.   B batch  N tokens  D F widths"""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ OUTPUT_NAMES = ("last_hidden_state", "pooled")
 
 
 class ExportedEncoder(nn.Module):
-    """Map a program's input, such as normalized images, to the features of all tokens and their mean."""
+    """Map a program's input, such as normalized images, to the features of all tokens and the pooled ones."""
 
     def __init__(self, encoder: PretrainedEncoder):
         super().__init__()
         self.encoder, self.input_tokens = encoder.encoder, exported_input(encoder).input_tokens
+        self.pool = encoder.pool_tokens
 
-    def forward(self, inputs: Tensor) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+    def forward(self, inputs: Tensor) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B F"]]:
         (tokens,) = self.encoder(self.input_tokens(inputs))
-        return tokens.x, tokens.x.mean(1)
+        return tokens.x, self.pool(tokens.x)
 
 
 def exported_input(encoder: PretrainedEncoder) -> Exports:

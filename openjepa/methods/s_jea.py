@@ -67,6 +67,10 @@ class SJEA(ViewsConfig):
         """Build the method with freshly initialized weights; the same seed gives the same weights."""
         return StackedEmbedding(self, modality, torch.Generator().manual_seed(seed))
 
+    def pools(self, modality: Any) -> bool:
+        """Return False: level 2 takes the mean over the tokens of level 1."""
+        return False
+
     def build_encoder(self, modality: Modality, which: str = "") -> Any:
         """Build one of the encoders alone, to load weights into."""
         level1 = super().build_encoder(modality)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openjepa.core.capabilities import Pools
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, MaskShape, StepFlops
 from openjepa.methods.base import BaseMethod, ViTMethodConfig
@@ -36,6 +37,14 @@ class ViewsConfig(ViTMethodConfig):
     def needs_masks(self) -> bool:
         return self.masked
 
+    def pools(self, modality: Modality) -> bool:
+        """Return whether the modality pools the tokens of a view; of some context tokens, the mean is taken."""
+        return isinstance(modality, Pools) and not self.masked
+
+    def feature_dim(self, modality: Any) -> int:
+        """Return the width of the features that go into the expander."""
+        return modality.pooled_dim(self.encoder.dim) if self.pools(modality) else self.encoder.dim
+
     def describe(self) -> str:
         """Describe the networks in one line."""
         return f"{super().describe()}; expander {self.expander.dim}×{self.expander.depth}"
@@ -43,7 +52,7 @@ class ViewsConfig(ViTMethodConfig):
     def cost(self, data: Modality, masks: Iterable[MaskShape]) -> StepFlops:
         """Return the FLOPs of one sample, whose views are all encoded."""
         tokens = next(iter(masks))[0] if self.masked else data.layout.count
-        encoder, expander = vit_flops(self.encoder, data, tokens), self.expander.flops(self.encoder.dim)
+        encoder, expander = vit_flops(self.encoder, data, tokens), self.expander.flops(self.feature_dim(data))
         return StepFlops(target=0, context=self.num_views * 3 * encoder, predictor=self.num_views * 3 * expander)
 
 
@@ -54,15 +63,17 @@ class JointViews(BaseMethod):
         super().__init__()
         self.modality, self.masked, self.num_views = modality, config.masked, config.num_views
         self.context_encoder = config.build_encoder(modality)
-        self.predictor = Expander(config.encoder.dim, config.expander, running_stats=config.keeps_expander)
+        self.pool = modality.pool if isinstance(modality, Pools) and config.pools(modality) else None
+        width = config.feature_dim(modality)
+        self.predictor = Expander(width, config.expander, running_stats=config.keeps_expander)
         config.encoder.initialize(self.context_encoder, generator, modality.token_dim)
         initialize(self.predictor, generator, config.encoder.init)
 
     def encode(self, batch: Batch, number: int) -> Float[Tensor, "B D"]:
-        """Return the mean feature of a view, of its context tokens alone if `masked`; each view has its own mask."""
+        """Return the pooled features of a view; if `masked`, of its context tokens, each view with its own mask."""
         keep = batch.masks[number % len(batch.masks)].keep_context() if self.masked else None
         (tokens,) = self.context_encoder(self.modality.tokens(batch.views[number]), keep)
-        return tokens.mean()
+        return self.pool(tokens.x.float()) if self.pool else tokens.mean()
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"context": self.context_encoder}

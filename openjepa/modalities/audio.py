@@ -33,6 +33,7 @@ from openjepa.data.file_labels import FileLabels
 from openjepa.data.spectrogram import MelScale, log_mel
 from openjepa.data.spectrogram_pictures import draw_spectrogram
 from openjepa.data.wav_files import wav_content
+from openjepa.nn.pooling import pool_rows
 from openjepa.nn.positions import grid_positions
 from openjepa.nn.stems import PatchEmbed
 
@@ -74,6 +75,9 @@ class Audio:
     # how spectrograms are normalized. data: by the mean and standard deviation of the data (papers); stretch: by those
     # of each stretch, so that its level makes no difference
     normalize: Literal["data", "stretch"] = "data"
+    # how tokens become features for probes and search. row-mean: the mean of each row of patches over time, one row
+    # after the other (MSM-MAE); row-max: the maximum; mean: over all patches, which is shorter and knows no pitch
+    pooling: Literal["row-mean", "row-max", "mean"] = "row-mean"
     mean: tuple[float, ...] = ()  # of the spectrogram of each channel in decibels; empty: measured on the data
     std: tuple[float, ...] = ()  # standard deviation, likewise; empty: measured on the data
     input_name: ClassVar[str] = "input_values"  # of an exported program
@@ -192,6 +196,19 @@ class Audio:
 
     def tokenizer_flops(self, dim: int) -> int:
         return 2 * self.token_dim * dim
+
+    def pool(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B F"]:
+        """Pool tokens to the features of a stretch, as `pooling` says.
+
+        Source: Niizumi et al., Masked Spectrogram Modeling (MSM-MAE), arXiv 2204.12260, for the mean of each row.
+        """
+        if self.pooling == "mean":
+            return x.mean(1)
+        return pool_rows(x, self.grid[0], "max" if self.pooling == "row-max" else "mean")
+
+    def pooled_dim(self, dim: int) -> int:
+        """Return the width of a stretch's features."""
+        return dim if self.pooling == "mean" else dim * self.grid[0]
 
     def read(self, source: AudioInput, size: Any = None) -> Float[Tensor, "C L"]:
         """Return the stretch in the middle of a recording, or the one that FILE#t=SECONDS names; `size`: its frames.

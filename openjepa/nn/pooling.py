@@ -1,6 +1,8 @@
-"""Attentive pooling of tokens.   B batch  N tokens  D width  d width of a head"""
+"""Pool tokens: with attention, and by rows of a grid.   B batch  N tokens  R rows  D F widths  d width of a head"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,3 +52,9 @@ class AttentivePool(nn.Module):
         means = scores.softmax(-1).to(tokens.dtype) @ tokens  # B heads D
         values = means.transpose(0, 1) @ wv.unflatten(0, (self.num_heads, -1)).mT  # heads B d
         return values.transpose(0, 1).flatten(1) + bv
+
+
+def pool_rows(x: Float[Tensor, "B N D"], rows: int, how: Literal["mean", "max"]) -> Float[Tensor, "B F"]:
+    """Pool each row of a grid of tokens, and concatenate the rows from the first on."""
+    grid = x.unflatten(1, (rows, -1))
+    return (grid.mean(2) if how == "mean" else grid.amax(2)).flatten(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +11,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from openjepa.core.capabilities import TubeletGrid, plural_of
-from openjepa.core.errors import UserError
 from openjepa.core.types import Batch, Masks
-from openjepa.methods.jepa import JEPA
-from openjepa.methods.mae import MAE
-from openjepa.training.config import Pretrain, is_run_folder, load_config
-from openjepa.training.run_folder import load_method
+from openjepa.evaluation.predictive_runs import split_features_pixels
+from openjepa.training.config import Pretrain
 from openjepa.viz.canvas import ColorScale, colorize
 from openjepa.viz.inputs import ImageBatch
 
@@ -49,23 +44,6 @@ class PredictionResult(NamedTuple):
     valid: Bool[Tensor, "B T"]  # False at padding
 
 
-def has_predictor(run: Pretrain) -> bool:
-    """Return whether the method of a run predicts target patches."""
-    return type(run.method) in (JEPA, MAE)
-
-
-def load_predictive_method(folder: Path) -> tuple[Pretrain, Any]:
-    """Load a run's settings and all its networks. Raises UserError if it has no predictor."""
-    if not is_run_folder(folder):
-        raise UserError(f"{folder} is not a run and has no predictor: give a run folder or one made by jepa convert")
-    run = load_config(folder)
-    if not has_predictor(run):
-        raise UserError(f"{folder} ({type(run.method).__name__}) has no predictor: give a run of a JEPA or an MAE")
-    if isinstance(run.method, JEPA):
-        run = dataclasses.replace(run, method=dataclasses.replace(run.method, target_stride=1))
-    return run, load_method(folder, run)
-
-
 @torch.no_grad()
 def predict_hidden(method: Any, run: Pretrain, images: ImageBatch, mask: Masks) -> PredictionResult:
     """Predict the target patches of all images and compute the errors.
@@ -91,18 +69,6 @@ def predict_hidden(method: Any, run: Pretrain, images: ImageBatch, mask: Masks) 
     errors = ((guess - truth).square().mean(-1) / variance for guess in (predicted, mean, nearest))
     errors = PredictionErrors(*(each.masked_fill(~real, float("nan")) for each in errors))
     return PredictionResult(target, predicted, truth, errors, pixels, real)
-
-
-def split_features_pixels(x: Float[Tensor, "B N E"], run: Pretrain) -> tuple[Tensor, Tensor | None]:
-    """Split predictions or targets into features and pixels; for an MAE both are the pixels.
-
-    Without a pixel loss, pixels are None.
-    """
-    if isinstance(run.method, MAE):
-        return x, x
-    assert isinstance(run.method, JEPA)
-    width = run.data.token_dim if run.method.pixel_loss_weight else 0
-    return x[..., : x.shape[-1] - width], x[..., x.shape[-1] - width :] if width else None
 
 
 def gather_patches(x: Float[Tensor, "B N E"], index: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:

@@ -14,6 +14,7 @@ from openjepa.core.capabilities import TubeletGrid, plural_of, require_grid
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Masks
+from openjepa.evaluation.predictive_runs import load_predictive_method
 from openjepa.masking.region import hide_region, index_mask
 from openjepa.training.config import Pretrain
 from openjepa.viz.board import Board
@@ -26,7 +27,6 @@ from openjepa.viz.prediction_error import (
     color_errors,
     denormalize_pixels,
     gather_patches,
-    load_predictive_method,
     nearest_patches,
     predict_hidden,
     prediction_caption,

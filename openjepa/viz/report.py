@@ -9,6 +9,7 @@ from pathlib import Path
 from openjepa.core.capabilities import PatchGrid, Renders, TubeletGrid, plural_of, require
 from openjepa.core.console import draw_safely, info, warn
 from openjepa.core.errors import UserError
+from openjepa.evaluation.predictive_runs import has_predictor
 from openjepa.training.log import read_metrics
 from openjepa.training.stages import last_stage
 from openjepa.viz.agent_figures import agent_figures, has_agent
@@ -19,7 +20,6 @@ from openjepa.viz.html import escape, format_figure, format_section, write_page
 from openjepa.viz.inputs import ImageBatch, evenly_spaced, load_encoder, read_images
 from openjepa.viz.masks import draw_masks
 from openjepa.viz.neighbors import NEIGHBOR_COUNT, draw_neighbors
-from openjepa.viz.prediction_error import has_predictor
 from openjepa.viz.predictions import prediction_figure
 from openjepa.viz.report_sections import (
     SPEED_COLUMNS,

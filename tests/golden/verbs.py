@@ -36,6 +36,7 @@ from openjepa.evaluation.dense import measure_dense as measure_patches
 from openjepa.evaluation.dense import patch_labels as truth_of_patches
 from openjepa.evaluation.features import DatasetEncoder
 from openjepa.evaluation.label_free import label_free_metrics
+from openjepa.evaluation.predictive_runs import load_predictive_method
 from openjepa.evaluation.settings import LabeledData, Search
 from openjepa.interop.adapters import load_any
 from openjepa.interop.load import load
@@ -59,7 +60,7 @@ from openjepa.viz.embedding_map import project_features
 from openjepa.viz.features import Basis, foreground_mask
 from openjepa.viz.inputs import load_encoder, load_images, patch_features
 from openjepa.viz.masks import measure_coverage
-from openjepa.viz.prediction_error import load_predictive_method, predict_hidden
+from openjepa.viz.prediction_error import predict_hidden
 from openjepa.viz.predictions import prediction_masks
 from openjepa.viz.settings import FigureOptions, PredictionOptions
 from openjepa.viz.similarity import patch_at, patch_cosines

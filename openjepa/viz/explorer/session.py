@@ -19,6 +19,7 @@ from openjepa.core.options import Box
 from openjepa.evaluation.decoder import LoadedDecoder, decoder_conditions, decoder_mask, load_decoder, sample_images
 from openjepa.evaluation.feature_store import shows_progress
 from openjepa.evaluation.nearest import NO_COSINE, ExactSearch
+from openjepa.evaluation.predictive_runs import load_predictive_method
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.interop.pretrained import PretrainedEncoder, check_patch_tokens
 from openjepa.masking.region import hide_region, index_mask
@@ -39,7 +40,6 @@ from openjepa.viz.inputs import (
 from openjepa.viz.prediction_error import (
     denormalize_pixels,
     gather_patches,
-    load_predictive_method,
     nearest_patches,
     predict_hidden,
 )
