@@ -18,6 +18,7 @@ from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.masking.windows import Windows
 from openjepa.methods.cnn_jepa import CNNJEPA
+from openjepa.methods.cnn_vicreg import CNNVICReg
 from openjepa.methods.dmt_jepa import DMTJEPA
 from openjepa.methods.iwm import IWM
 from openjepa.methods.learned_masks import LearnedMasks
@@ -26,6 +27,7 @@ from openjepa.methods.mae import MAE
 from openjepa.methods.s_jea import SJEA
 from openjepa.methods.salt import SALT
 from openjepa.methods.sar_jepa import SARJEPA
+from openjepa.modalities.audio import Audio
 from openjepa.nn.aggregation import AggregationHead, grid_neighbors, most_similar
 from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.gradients import log_ratio_gradient
@@ -52,6 +54,7 @@ METHODS = {
     "sar-jepa": (SARJEPA(SMALL, SMALL_PREDICTOR, radii=(1, 2)), Windows(size=4)),
     "sar-jepa, masked": (SARJEPA(SMALL, SMALL_PREDICTOR, radii=(1, 2), encoder_input="masked"), Windows(size=4)),
     "cnn-jepa": (CONV, MultiBlock()),
+    "cnn-vicreg": (CNNVICReg(SparseConvNetConfig(32, (1, 1, 2), 3), ExpanderConfig(64, 2)), Random()),
     "learned-masks": (LearnedMasks(SMALL, SMALL_PREDICTOR), Random()),
     "lejepa": (LeJEPA(SMALL, ExpanderConfig(64, 2, 8), views=3), Random()),
     "s-jea": (SJEA(SMALL, level2=ViTConfig(32, 1, 2)), Random()),
@@ -113,7 +116,7 @@ def test_every_encoder_can_be_built_alone_and_loaded(name):
         assert torch.equal(alone(tokens)[0].x, encoder(tokens)[0].x)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("lejepa", "s-jea")])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("cnn-vicreg", "lejepa", "s-jea")])
 def test_hidden_pixels_change_nothing_that_the_encoder_gives(name):
     """The leakage test: other pixels in hidden patches leave the features of the context bit for bit the same."""
     net, batch = prepare(name)
@@ -123,6 +126,30 @@ def test_hidden_pixels_change_nothing_that_the_encoder_gives(name):
     changed = tokens._replace(x=torch.where(visible[..., None], tokens.x, noise))
     one, other = (net.context_encoder(each, mask.keep_context())[0].x for each in (tokens, changed))
     assert torch.equal(one, other) and not torch.equal(tokens.x, changed.x)
+
+
+# joint embedding
+
+
+def test_joint_embedding_of_sound_compares_the_rows_of_its_spectrograms():
+    """VICReg's formula, written out on features that are pooled over time alone."""
+    data = Audio(rate=4000, frames=16, bands=16, patch=4, mean=(-40.0,), std=(20.0,), pooling="row-max")
+    config = CNNVICReg(SparseConvNetConfig(32, (1, 1, 2), 3), ExpanderConfig(24, 2))
+    net = config.build(data, 0)
+    views = tuple(torch.randn(2, 8, 1, data.samples, generator=torch.Generator().manual_seed(0)))
+    output = net(Batch(views, torch.arange(8)), None)
+    z = []
+    for view in views:
+        rows = net.context_encoder(data.tokens(view))[0].x.unflatten(1, (4, 4)).amax(2)
+        z.append(net.predictor(rows.flatten(1)))
+    loss = 25 * (z[0] - z[1]).square().mean()
+    for each in z:
+        centered = each - each.mean(0)
+        covariance = centered.T @ centered / 7
+        hinge = (1 - (centered.square().sum(0) / 7 + 1e-4).sqrt()).clamp(min=0).mean()
+        loss = loss + 25 * hinge / 2
+        loss = loss + (covariance.square().sum() - covariance.diagonal().square().sum()) / 24
+    torch.testing.assert_close(output.loss, loss, rtol=1e-4, atol=1e-5)
 
 
 # CNN-JEPA

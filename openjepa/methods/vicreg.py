@@ -12,12 +12,25 @@ import torch
 from openjepa.core.distributed import gather_ranks
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Output
-from openjepa.methods.views import JointViews, ViewsConfig
+from openjepa.methods.views import JointConfig, JointViews, ViewsConfig
 from openjepa.nn.regularizers import vicreg_terms
 
 
 @dataclass(frozen=True)
-class VICReg(ViewsConfig):
+class VICRegConfig(JointConfig):
+    """Weights of the three terms of VICReg; a subclass has the encoder."""
+
+    invariance: float = 25.0  # weight of the squared distance between the two views; 25 as in the paper
+    variance: float = 25.0  # weight of the hinge that keeps each feature's std above 1; 25 as in the paper
+    covariance: float = 1.0  # weight of the squared off-diagonal covariances; 1 as in the paper
+
+    def build(self, modality: Modality, seed: int = 0) -> JointEmbedding:
+        """Build the method with freshly initialized weights; the same seed gives the same weights."""
+        return JointEmbedding(self, modality, torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class VICReg(ViewsConfig, VICRegConfig):
     """VICReg: pull two views of an image together; keep features spread out and decorrelated.
 
     L = invariance · mse(z1, z2) + variance · (v(z1) + v(z2)) / 2 + covariance · (c(z1) + c(z2))
@@ -30,19 +43,11 @@ class VICReg(ViewsConfig):
     Differs: a ViT without class token whose tokens are averaged; the expander is narrower than the paper's 8,192.
     """
 
-    invariance: float = 25.0  # weight of the squared distance between the two views; 25 as in the paper
-    variance: float = 25.0  # weight of the hinge that keeps each feature's std above 1; 25 as in the paper
-    covariance: float = 1.0  # weight of the squared off-diagonal covariances; 1 as in the paper
-
-    def build(self, modality: Modality, seed: int = 0) -> JointEmbedding:
-        """Build the method with freshly initialized weights; the same seed gives the same weights."""
-        return JointEmbedding(self, modality, torch.Generator().manual_seed(seed))
-
 
 class JointEmbedding(JointViews):
-    """Networks and loss of a `VICReg` config."""
+    """Networks and loss of VICReg, whatever the encoder."""
 
-    def __init__(self, config: VICReg, modality: Modality, generator: torch.Generator):
+    def __init__(self, config: VICRegConfig, modality: Modality, generator: torch.Generator):
         super().__init__(config, modality, generator)
         self.config = config
 
