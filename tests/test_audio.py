@@ -20,6 +20,7 @@ from openjepa.data.spectrogram import MelScale, cosine_transform, hz_to_mel, log
 from openjepa.data.synthetic.sounds import TASKS, render_sounds, write_sounds
 from openjepa.data.wav_files import wav_content
 from openjepa.evaluation.probes.masked_keys import draw_visible, mask_keys
+from openjepa.interop.adapters import load_any
 from openjepa.masking.curriculum import Curriculum
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
@@ -410,3 +411,37 @@ def test_masked_keys_are_a_tenth_of_the_tokens_and_never_all():
     drawn = torch.stack([draw_visible(8, 40, 0.1, generator) for _ in range(50)])
     assert (drawn.sum(-1) == 36).all() and drawn.float().mean((0, 1)).min() > 0.8
     assert draw_visible(8, 4, 1.0, generator).sum(1).tolist() == [1] * 8
+
+
+# ---- encoders of Hugging Face
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "ast"])
+def test_encoders_of_hugging_face_are_peers_that_give_their_own_features(kind, sounds, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    small = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(1)
+    if kind == "ast":
+        config = transformers.ASTConfig(**small, max_length=64, num_mel_bins=32)
+        network, extractor = (
+            transformers.ASTModel(config),
+            transformers.ASTFeatureExtractor(max_length=64, num_mel_bins=32),
+        )
+    else:
+        config = transformers.Wav2Vec2Config(
+            **small, conv_dim=(16, 16), conv_stride=(20, 20), conv_kernel=(20, 20), num_feat_extract_layers=2,
+            num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        )  # fmt: skip
+        network, extractor = transformers.Wav2Vec2Model(config), transformers.Wav2Vec2FeatureExtractor()
+    network.eval().save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+
+    encoder = load_any(str(tmp_path))
+    file = str(next(sounds.glob("*.wav")))
+    wave = encoder.data.read(file)[0].numpy()
+    inputs = extractor(wave, sampling_rate=16000, return_tensors="pt")["input_values"]
+    with torch.no_grad():
+        expected = network(inputs).last_hidden_state[0]
+    found = encoder.features(file)[0]
+    torch.testing.assert_close(found, expected[0] if kind == "ast" else expected.mean(0), rtol=1e-4, atol=1e-5)
+    assert encoder.untrained is not None and not torch.equal(encoder.untrained().features(file)[0], found)

@@ -34,6 +34,7 @@ class SplitFeatures(NamedTuple):
     test: Features
     views: EncoderPair | None = None  # the encoder behind the features; None for a baseline such as raw pixels
     targets: tuple[Float[Tensor, "S"], Float[Tensor, "Q"]] | None = None  # of the labeled rows, for regression
+    groups: Int[Tensor, "S"] | None = None  # of the labeled training rows, which settings are selected on, apart
 
     def kind(self, features: PooledKind) -> str:
         """Return the kind of features to use; raw pixels have only one."""
@@ -47,7 +48,8 @@ class SplitFeatures(NamedTuple):
             self.views.test._replace(data=Subset(self.views.test.data, rows[1])),
         )
         targets = own and (own[0][fold.train], own[1][fold.test])
-        return SplitFeatures(select_rows(self.train, rows[0]), select_rows(self.test, rows[1]), views, targets)
+        groups = None if self.groups is None else self.groups[fold.train]
+        return SplitFeatures(select_rows(self.train, rows[0]), select_rows(self.test, rows[1]), views, targets, groups)
 
 
 def select_rows(features: Features, index: Int[Tensor, "R"]) -> Features:

@@ -130,6 +130,7 @@ def probe_input(name: str, split: Split, features: SplitFeatures, settings: Prob
     folds = folds or chosen
     unit = getattr(innermost(split.train), "target_unit", "")
     classes = len(split.train.classes)
+    features = features._replace(groups=groups)
     return ProbeInput(settings.data.name, name, features, classes, folds, groups, separate, unit)
 
 

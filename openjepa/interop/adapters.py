@@ -17,6 +17,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.interop.huggingface import is_huggingface_folder
+from openjepa.interop.huggingface_audio import AUDIO_MODELS, from_huggingface_audio
 from openjepa.interop.imported import IMAGENET_MEAN_STD
 from openjepa.interop.load import load
 from openjepa.interop.pretrained import LAST_LAYERS, LayerFeatures, PretrainedEncoder
@@ -68,7 +69,7 @@ def from_function(module: str, function: str) -> PretrainedEncoder:
 
 
 def from_huggingface(source: str, name: str) -> PretrainedEncoder:
-    """Load a transformer of Hugging Face: I-JEPA, V-JEPA 2, ViT, ViT-MAE, DINOv2 and similar.
+    """Load a transformer of Hugging Face: I-JEPA, V-JEPA 2, ViT, ViT-MAE, DINOv2; of sound wav2vec 2.0 or AST.
 
     Its final norm is applied to each of the last four blocks, as in VISSL. The pooled feature is the class token; for
     I-JEPA, which has none (token 0 is a patch), the mean over patches. Images are normalized as its processor states.
@@ -79,8 +80,11 @@ def from_huggingface(source: str, name: str) -> PretrainedEncoder:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
     except ImportError as error:
         raise UserError("Hugging Face encoders need an extra: pip install 'openjepa[hf]'") from error
-    if AutoConfig.from_pretrained(source).model_type == VJEPA2:
+    model_type = AutoConfig.from_pretrained(source).model_type
+    if model_type == VJEPA2:
         return load(name)
+    if model_type in AUDIO_MODELS:
+        return from_huggingface_audio(source, name)
     network = AutoModel.from_pretrained(source)
     mean_std = IMAGENET_MEAN_STD
     if network.config.model_type != "ijepa":

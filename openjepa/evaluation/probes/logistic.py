@@ -20,7 +20,7 @@ from openjepa.evaluation.evaluator import (
     classification_score,
     metric_name,
 )
-from openjepa.evaluation.probes.split import validation_split
+from openjepa.evaluation.probes.split import validation_folds
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # L2 regularization λ, from strong to weak
 
@@ -123,14 +123,29 @@ class LogisticResult(NamedTuple):
 
 
 def logistic_probe(
-    features: Float[Tensor, "S D"], label: Int[Tensor, "S"], test: Float[Tensor, "R D"], classes: int, seed: int = 0
+    features: Float[Tensor, "S D"],
+    label: Int[Tensor, "S"],
+    test: Float[Tensor, "R D"],
+    classes: int,
+    seed: int = 0,
+    groups: Int[Tensor, "S"] | None = None,
 ) -> LogisticResult:
-    """Select the strength on 10 % of the training data, retrain on all of it, and predict the test data."""
-    _, validation, training = validation_split(len(label), seed)
-    problem, scores, model = Problem.of(features[training], label[training], classes), [], None
+    """Select the strength on held-out training data, retrain on all of it, and predict the test data.
+
+    Held out is a random tenth or, with groups, one fold of whole groups after the other.
+    """
+    folds = validation_folds(len(label), seed, groups)
+    problems = [Problem.of(features[training], label[training], classes) for training, _ in folds]
+    models: list[LinearClassifier | None] = [None] * len(folds)
+    scores = []
     for strength in STRENGTHS:
-        model = problem.solve(strength, model)
-        scores.append(accuracy(model.predict(features[validation]), label[validation]))
+        models = [problem.solve(strength, model) for problem, model in zip(problems, models, strict=True)]
+        correct = [
+            accuracy(model.predict(features[validation]), label[validation])
+            for model, (_, validation) in zip(models, folds, strict=True)
+            if model
+        ]
+        scores.append(sum(correct) / len(correct))
         if max(scores[-PATIENCE:]) < max(scores):
             break
     best = STRENGTHS[scores.index(max(scores))]
@@ -156,7 +171,7 @@ class Logistic:
 
         def predict(part: SplitFeatures) -> Prediction:
             train, label = part.train, part.train.y
-            result = logistic_probe(train[kind], label, part.test[kind], subject.classes, self.seed)
+            result = logistic_probe(train[kind], label, part.test[kind], subject.classes, self.seed, part.groups)
             chosen = {"strength": result.strength, "validation": result.validation, "labels": len(label), "kind": kind}
             return Prediction(result.predicted, chosen, result.model if kind == "last" else None)
 
