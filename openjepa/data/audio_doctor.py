@@ -17,7 +17,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.processes import map_in_processes
 from openjepa.data.archives import parse_address
 from openjepa.data.audio_formats import FORMAT_SUFFIXES, audio_format
-from openjepa.data.audio_io import Sound, WavSound, file_name, open_sound
+from openjepa.data.audio_io import Sound, WavSound, file_name, find_damaged, open_sound
 from openjepa.data.file_facts import Histogram
 from openjepa.data.image_formats import SNIFF_BYTES
 from openjepa.data.image_io import read_bytes, retry_reading
@@ -31,7 +31,7 @@ AUDIO_FINDINGS = {  # finding -> what a training run does with such a file
     "silent": "trains on it, although silence teaches nothing",
     "clipped": "trains on it, although the distortion is part of the sound",
     "offset": "trains on it; the lowest mel band starts above 0 Hz",
-    "not finite": "takes silence for values that are not finite",
+    "not finite": "takes silence for values that are not finite, or above a million times full scale",
     "very short": "puts it into silence",
     "another rate": "resamples it; without soxr, stops",
     "several channels": "takes their mean; --data.channels 2 keeps two",
@@ -160,9 +160,9 @@ class Levels:
 
     def add(self, values: Float32[np.ndarray, "C S"]) -> None:
         """Take a block of values into account."""
-        finite = np.isfinite(values)
-        if not finite.all():
-            self.is_finite, values = False, np.where(finite, values, 0)
+        damaged = find_damaged(values)
+        if damaged.any():
+            self.is_finite, values = False, np.where(damaged, np.float32(0), values)
         wide = values.astype(np.float64)
         self.count += wide.size
         self.total += wide.sum()

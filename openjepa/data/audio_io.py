@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from openjepa.core.errors import UserError
 from openjepa.data.archives import parse_address
@@ -22,6 +22,8 @@ from openjepa.data.image_opening import Undecodable
 from openjepa.data.video_streams import Stream, has_av
 from openjepa.data.walking import path_suffix
 from openjepa.data.wav_files import WavForm, read_form, read_samples
+
+LARGEST = 1e6  # of a value, of a full scale of 1; some recordings in floating point have a full scale of 32,768
 
 MAX_SAMPLES = 2**29  # of one call, over all channels
 
@@ -141,8 +143,8 @@ def file_name(path: str) -> str:
 def read_stretch(sound: Sound, start: int, count: int, channels: int) -> Float32[np.ndarray, "c S"]:
     """Read `count` samples at the rate of the file, silence outside the recording, in so many channels.
 
-    Fewer channels than the recording has are the mean of all; a single one is repeated. Values that are not finite
-    count as silence. Raises Undecodable.
+    Fewer channels than the recording has are the mean of all; a single one is repeated. Damaged values count as
+    silence. Raises Undecodable.
     """
     if count * sound.channels > MAX_SAMPLES:
         raise Undecodable(f"{count / sound.rate:.0f} seconds of {sound.channels} channels are too long to read at once")
@@ -150,10 +152,16 @@ def read_stretch(sound: Sound, start: int, count: int, channels: int) -> Float32
     values = sound.read(first, last - first) if last > first else np.zeros((sound.channels, 0), np.float32)
     if not values.shape[1] and last > first:
         raise Undecodable(f"it is truncated: nothing can be decoded from second {first / sound.rate:.1f} on")
-    if not np.isfinite(values).all():
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    damaged = find_damaged(values)
+    if damaged.any():
+        values = np.where(damaged, np.float32(0), values)
     padded = np.pad(mix(values, channels), ((0, 0), (first - start, 0)))
     return np.pad(padded, ((0, 0), (0, max(0, count - padded.shape[1]))))
+
+
+def find_damaged(values: Float32[np.ndarray, "C S"]) -> Bool[np.ndarray, "C S"]:
+    """Return which values are not finite, or so large that no recording has them and a spectrogram would overflow."""
+    return ~(np.abs(values) <= LARGEST)
 
 
 def mix(values: Float32[np.ndarray, "C S"], channels: int) -> Float32[np.ndarray, "c S"]:

@@ -102,7 +102,8 @@ def read_samples(stream: Stream, form: WavForm, start: int, count: int) -> Float
 def to_float(values: np.ndarray, form: WavForm) -> Float32[np.ndarray, "K"]:
     """Convert stored values to full scale 1."""
     if form.code == FLOAT:
-        return values.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is damaged
+            return values.astype(np.float32)
     if form.code in (A_LAW, MU_LAW):
         return (decode_a_law if form.code == A_LAW else decode_mu_law)(values)
     if form.bits == 8:
@@ -110,7 +111,8 @@ def to_float(values: np.ndarray, form: WavForm) -> Float32[np.ndarray, "K"]:
     if form.bits == 24:
         low, middle, high = values.reshape(-1, 3).astype(np.int32).T
         values = (low | middle << 8 | high << 16) << 8 >> 8
-    return values.astype(np.float32) / np.float32(2 ** (form.bits - 1))
+    with np.errstate(over="ignore"):  # what overflows is damaged
+        return values.astype(np.float32) / np.float32(2 ** (form.bits - 1))
 
 
 def decode_mu_law(values: np.ndarray) -> Float32[np.ndarray, "K"]:
