@@ -220,7 +220,7 @@ def tested(sounds) -> Path:
 
 def test_the_command_ranks_other_sounds_first_and_measures_every_score(run, sounds, tested, capsys):
     settings = Anomalies(
-        run=str(run), files=str(tested), normal=(str(sounds / "machines"),), normal_class="none", count=6, device="cpu"
+        run=str(run), files=str(tested), normal=(str(sounds / "machines"),), good="none", count=6, device="cpu"
     )
     first = anomalies(settings)
     out = capsys.readouterr().out
@@ -270,7 +270,7 @@ def test_images_are_scored_too(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--normal-class", "fine"], "--normal-class fine must be one of several classes, those here are: noise, none"),
+        (["--good", "fine"], "--good fine must be one of several classes, those here are: noise, none"),
         (["--count", "0"], "--count must be >= 1, got 0"),
     ],
 )

@@ -49,7 +49,7 @@ def anomalies(settings: Anomalies) -> list[dict[str, Any]]:
     normal_data, data = (open_files(encoder, roots) for roots in (normal_roots, (settings.files,)))
     predicts = is_run_folder(Path(settings.run)) and encoder.settings is not None and has_predictor(encoder.settings)
     masked = load_masked_error(Path(settings.run), normal_data, device) if predicts else None
-    others = other_features(encoder, device) if settings.normal_class else {}
+    others = other_features(encoder, device) if settings.good else {}
     normal, measured = (measure_samples(each, encoder, device, masked, others) for each in (normal_data, data))
     report_undecodable(normal_data, normal.undecodable, encoder.modality, normal_roots)
     report_undecodable(data, measured.undecodable, encoder.modality, (settings.files,))
@@ -58,8 +58,8 @@ def anomalies(settings: Anomalies) -> list[dict[str, Any]]:
     scores = fitted.score(measured.features, measured.errors)
     out = settings.out or results_folder(settings.run, "anomalies") / base_name(settings.files)
     write_scores(scores, measured.files, out.with_name(f"{out.name}.csv"))
-    if settings.normal_class:
-        print_detections(detect(normal, measured, settings.normal_class))
+    if settings.good:
+        print_detections(detect(normal, measured, settings.good))
     top = scores.score.argsort(descending=True, stable=True)[: settings.count].tolist()
     print_scores(scores, measured, top, len(normal.files))
     info(f"written    {out}.csv")

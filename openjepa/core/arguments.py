@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from openjepa.core.errors import UserError
 
 # settings for which an empty text means: the default, or nothing
-MAY_BE_EMPTY = frozenset({"encoder", "budget", "license", "label", "group", "pattern", "modality"})
+MAY_BE_EMPTY = frozenset({"encoder", "budget", "good", "license", "label", "group", "pattern", "modality"})
 
 WITHOUT_PATHS = ("--method.", "--masks.", "--optim.")  # groups with settings of plug-ins; teachers check themselves
 

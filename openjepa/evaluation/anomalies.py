@@ -183,15 +183,15 @@ def other_features(encoder: PretrainedEncoder, device: Device) -> dict[str, Base
     return others
 
 
-def detect(normal: Measured, measured: Measured, normal_class: str) -> list[Detection]:
+def detect(normal: Measured, measured: Measured, good: str) -> list[Detection]:
     """Measure how well each score tells the other classes of the samples from the normal one.
 
     Raises UserError unless there are samples of the normal class and of others.
     """
-    is_normal = torch.tensor([name == normal_class for name in measured.classes])
+    is_normal = torch.tensor([name == good for name in measured.classes])
     if not is_normal.any() or is_normal.all():
         names = ", ".join(sorted(set(measured.classes) - {""})) or "none"
-        raise UserError(f"--normal-class {normal_class} must be one of several classes, those here are: {names}")
+        raise UserError(f"--good {good} must be one of several classes, those here are: {names}")
     scores = NormalSamples.of(normal.features, normal.errors).score(measured.features, measured.errors)
     columns = {"features and predictions": scores.score} if scores.error is not None else {}
     columns["features"] = scores.distance

@@ -143,7 +143,7 @@ class Anomalies:
     file and a figure.
 
     Example: jepa anomalies runs/pumps this-week/ --normal known-good/
-             jepa anomalies runs/pumps test/ --normal known-good/ --normal-class good
+             jepa anomalies runs/pumps test/ --normal known-good/ --good ok
     """
 
     run: Run  # run folder, export, Hugging Face folder, hf:REPOSITORY, or module:function that returns an encoder
@@ -151,7 +151,7 @@ class Anomalies:
     normal: tuple[str, ...] = ()  # folders of normal files; default: those that the run was trained on
     # class of normal files, if the files have classes (sub-folders, or a table of labels): prints how well each score
     # tells them from the other files, beside features without an encoder
-    normal_class: str = ""
+    good: str = ""
     count: int = 12  # files to list and to draw
     # name of the encoder; default: the method's first one, of a JEPA target: EMA encoder, as in the paper
     encoder: str = ""

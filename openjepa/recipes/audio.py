@@ -44,7 +44,7 @@ def tune_for_audio(data: Audio) -> Pretrain:
 
 
 def audio_words() -> Pretrain:
-    """Words of new voices: two views of a recording, at other speeds and through other filters, get the same features.
+    """Short words of new voices: two views of a recording, at other speeds and through other filters, agree.
 
     VICReg with convolutions. A view plays 1.3 times slower to faster, which also moves pitch and formants, its level
     varies by 6 dB, its spectrum by 12 dB. The features are the strongest response of each row of patches over time.

@@ -62,7 +62,7 @@ def main(study: Study) -> None:
 def score(run: Path, files: Path, normal: Path, out: Path) -> None:
     """Score files and print how well each score tells those without a fault from the others."""
     print(files.stem)
-    settings = Anomalies(run=str(run), files=str(files), normal=(str(normal),), normal_class="none", out=out)
+    settings = Anomalies(run=str(run), files=str(files), normal=(str(normal),), good="none", out=out)
     anomalies(settings)
 
 

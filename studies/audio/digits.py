@@ -73,12 +73,15 @@ class Digits:
         return Subset(dataset, torch.tensor([row[str(file)] for file in self.files]))
 
 
+def list_others(out: Path, digits: Digits, speaker: str) -> Path:
+    """Write the list of the recordings of all other speakers."""
+    lines = [str(file.absolute()) for file in digits.files if file.stem.split("_")[1] != speaker]
+    return write_text(out / f"without-{speaker}.txt", "\n".join(lines) + "\n")
+
+
 def settings_without(study: Study, digits: Digits, speaker: str, seed: int) -> Pretrain:
     """Return the settings of a run on the recordings of all other speakers."""
-    others = study.out / f"without-{speaker}.txt"
-    lines = [str(file.absolute()) for file in digits.files if file.stem.split("_")[1] != speaker]
-    write_text(others, "\n".join(lines) + "\n")
-    config = audio_words()
+    others, config = list_others(study.out, digits, speaker), audio_words()
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, root=(str(others),)),

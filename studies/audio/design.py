@@ -1,0 +1,143 @@
+"""Which masks, and what the target encoder sees: the findings of A-JEPA and of the design study, on spoken digits.
+
+    python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s1
+    python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s2     # on another core
+    python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s1 s2  # the table
+
+Five kinds of masks, each with a target encoder that sees the whole spectrogram (A-JEPA, I-JEPA) or the hidden patches
+alone (the design study); everything else is `audio-small`. Each is trained for five minutes of one core on the
+recordings of all speakers but one, with three seeds, and measured on that speaker. Differences to unstructured masks
+with whole targets are paired by speaker and seed, with Student's 95 % interval. Steps are as many as fit into the time
+by one timing of each; finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from openjepa.core.fileio import write_text
+from openjepa.evaluation.features import compute_features
+from openjepa.interop.pretrained import load_run
+from openjepa.masking.curriculum import Curriculum
+from openjepa.masking.multiblock import MultiBlock
+from openjepa.masking.random import Random
+from openjepa.masking.spectrogram import Spectrogram
+from openjepa.masking.stretches import Stretches
+from openjepa.modalities.audio import Audio
+from openjepa.recipes.audio import tune_for_audio
+from openjepa.training.budget import time_step
+from openjepa.training.config import Pretrain
+from openjepa.training.device import choose_device
+from openjepa.training.perf.allocator import retain_freed_memory
+from openjepa.training.run import pretrain
+from openjepa.training.setup import prepare_data
+from studies.audio.digits import Digits, list_others, measure
+
+MASKS: dict[str, Any] = {
+    "unstructured": Random(mask_ratio=0.6),
+    "multiblock": MultiBlock(),
+    "time": Stretches(),
+    "time–frequency": Spectrogram(),
+    "curriculum": Curriculum(),
+}
+TARGETS = {"whole": "whole", "targets only": "targets_only"}
+
+STUDENT_T = {2: 12.706, 3: 4.303, 6: 2.571}  # quantile 97.5 % of Student's distribution, by the number of pairs
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train and measure. A second call goes on where the first one stopped."""
+
+    sounds: Path  # folder of the recordings
+    out: Path = Path("runs/design")
+    speakers: tuple[str, ...] = ("s1", "s2")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    minutes: float = 5.0  # of one core
+
+
+def arm_settings(study: Study, digits: Digits, arm: tuple[str, str], speaker: str, seed: int) -> Pretrain:
+    """Return the settings of a run, without its number of steps."""
+    data = Audio(
+        (str(list_others(study.out, digits, speaker)),), rate=8000, short="silence", normalize="stretch", floor=45.0,
+        gain=6.0,
+    )  # fmt: skip
+    config, (masks, targets) = tune_for_audio(data), arm
+    name = f"{masks}-{targets}-{speaker}-seed{seed}".replace(" ", "-").replace("–", "-")
+    return dataclasses.replace(
+        config,
+        method=dataclasses.replace(config.method, target_input=TARGETS[targets]),
+        masks=MASKS[masks],
+        out=study.out / name,
+        seed=seed,
+        threads=1,
+        workers=0,
+        device="cpu",
+        report=False,
+        resume="if-any",
+    )
+
+
+def steps_of(settings: Pretrain, arm: tuple[str, str], study: Study) -> int:
+    """Return how many steps fit into the time of a run; each kind of step is timed once."""
+    file = study.out / "seconds_per_step.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    name = ", ".join(arm)
+    if name not in known:
+        device = choose_device("cpu")
+        data, settings = prepare_data(settings, device, settings.data.listing(), study.out / "data")
+        known[name] = time_step(settings, data, device, count=16).step_seconds
+        write_text(file, json.dumps(known, indent=1))
+    return round(60 * study.minutes / known[name])
+
+
+def main(study: Study) -> None:
+    """Train and measure every kind of run, and print the table."""
+    retain_freed_memory()  # as `jepa` does
+    torch.set_num_threads(1)
+    digits, arms = Digits(study.sounds), [(masks, targets) for masks in MASKS for targets in TARGETS]
+    results: dict[tuple[str, str], list[dict[str, float]]] = {arm: [] for arm in arms}
+    for arm in arms:  # timed before the first one trains
+        steps_of(arm_settings(study, digits, arm, study.speakers[0], 0), arm, study)
+    for seed in study.seeds:
+        for speaker in study.speakers:
+            for arm in arms:
+                config = arm_settings(study, digits, arm, speaker, seed)
+                file = config.out / "digits.json"
+                if not file.exists():
+                    run = pretrain(dataclasses.replace(config, steps=steps_of(config, arm, study)))
+                    encoder, device = load_run(run), choose_device("cpu", "fp32")
+                    features = compute_features(encoder, digits.data(encoder.data), device)
+                    scores = measure("run", features, digits, digits.speakers.index(speaker))
+                    write_text(file, json.dumps(scores, indent=1))
+                results[arm].append(json.loads(file.read_text(encoding="utf-8")))
+    print_table(results)
+
+
+def print_table(results: dict[tuple[str, str], list[dict[str, float]]]) -> None:
+    """Print the mean of each kind of run, and its paired difference to unstructured masks with whole targets."""
+    baseline = results["unstructured", "whole"]
+    metrics = list(baseline[0])
+    print("| masks | the target encoder sees | " + " | ".join(metrics) + " |")
+    print("|---|---" + "|---" * len(metrics) + "|")
+    for (masks, targets), runs in results.items():
+        cells = []
+        for metric in metrics:
+            values = np.array([scores[metric] for scores in runs])
+            difference = values - [scores[metric] for scores in baseline]
+            spread = STUDENT_T.get(len(runs), 2.0) * difference.std(ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else 0.0
+            paired = "" if runs is baseline else f" ({difference.mean():+.1f} ± {spread:.1f})"
+            cells.append(f"{values.mean():.1f}{paired}")
+        print(f"| {masks} | {targets} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Study))
