@@ -193,7 +193,8 @@ def main() -> None:
     encoders |= {"pictures alone (VICReg)": alone, "before training": untrained_encoder(alone.config)}
     features = {name: features_of(encoder, digits.files) for name, encoder in encoders.items()}
     features["pixels"] = torch.stack([alone.data.read(file).float().flatten() for file in digits.files])
-    teacher = load_run(options.teacher)
+    teacher = load_run(options.teacher)  # whose mean over all patches is what the student generates
+    teacher = dataclasses.replace(teacher, modality=dataclasses.replace(teacher.data, pooling="mean"))
     results = measure(features, features_of(teacher, partners["pairs"]), digits)
     write_text(options.out / f"results-{options.seed}.json", json.dumps(results, indent=1))
     rows = []
