@@ -9,13 +9,9 @@ later stretch. Each case has 2 GiB of memory and 20 seconds, in a process whose 
 cases per result, and exits with 1 if there was any other result.
 """
 
-import argparse
 import io
 import random
-import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +26,7 @@ from openjepa.data.audio_io import open_sound
 from openjepa.data.image_opening import Undecodable
 from openjepa.data.wav_files import wav_content
 from openjepa.modalities.audio import Audio
-from tests.mutants import mutate, run_cases
+from tests.mutants import mutate, run_benchmark
 
 CODECS = {  # suffix -> format and subtypes of soundfile
     "wav": ("WAV", ("PCM_U8", "PCM_24", "FLOAT", "DOUBLE", "ULAW", "MS_ADPCM")),
@@ -93,21 +89,5 @@ def read_stretch(file: str, stretch: Stretch) -> torch.Tensor:
         return torch.from_numpy(decode(DATA, sound, stretch))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    start, folder = time.perf_counter(), Path(tempfile.mkdtemp())
-    results = run_cases(options.cases, Sounds(folder, options.seed), folder / "notes")
-    shutil.rmtree(folder)
-    print(
-        f"{options.cases} recordings, {time.perf_counter() - start:.0f} s: "
-        + ", ".join(f"{count} {word}" for word, count in results.most_common())
-    )
-    sys.exit(bool(results.keys() - Sounds.accepted))
-
-
 if __name__ == "__main__":
-    main()
+    run_benchmark(__doc__ or "", "recordings", Sounds)

@@ -8,16 +8,11 @@ case has 2 GiB of memory and 20 seconds, in a process whose crash is seen. Print
 exits with 1 if there was any other result.
 """
 
-import argparse
 import random
-import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -25,7 +20,7 @@ from openjepa.data.image_opening import Undecodable
 from openjepa.data.video_doctor import examine_video
 from openjepa.data.video_io import open_frames
 from tests.clips import ENCODINGS, encode
-from tests.mutants import mutate, run_cases
+from tests.mutants import mutate, run_benchmark
 
 
 class Videos:
@@ -61,21 +56,5 @@ class Videos:
         return "decoded, with findings" if facts.findings else "decoded"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    start, folder = time.perf_counter(), Path(tempfile.mkdtemp())
-    results = run_cases(options.cases, Videos(folder, options.seed), folder / "notes")
-    shutil.rmtree(folder)
-    print(
-        f"{options.cases} videos, {time.perf_counter() - start:.0f} s: "
-        + ", ".join(f"{count} {word}" for word, count in results.most_common())
-    )
-    sys.exit(bool(results.keys() - Videos.accepted))
-
-
 if __name__ == "__main__":
-    main()
+    run_benchmark(__doc__ or "", "videos", Videos)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import io
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
+import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image as Pillow
 
 from openjepa.data.synthetic.scenes import render
@@ -93,6 +99,22 @@ def sample_images() -> dict[str, bytes]:
     stream = io.BytesIO()
     np.save(stream, np.asarray(plain))
     return {**encoded, "array.npy": stream.getvalue()}
+
+
+def run_benchmark(description: str, plural: str, reader: Callable[[Path, int], Any]) -> None:
+    """Run the cases that the command line asks for, print the counts; exit with 1 if any result is not accepted."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start, folder = time.perf_counter(), Path(tempfile.mkdtemp())
+    run_one = reader(folder, options.seed)
+    results = run_cases(options.cases, run_one, folder / "notes")
+    shutil.rmtree(folder)
+    counts = ", ".join(f"{count} {word}" for word, count in results.most_common())
+    print(f"{options.cases} {plural}, {time.perf_counter() - start:.0f} s: {counts}")
+    sys.exit(bool(results.keys() - run_one.accepted))
 
 
 def run_cases(cases: int, run_one: Callable[[int], str], notes: Path) -> Counter[str]:

@@ -272,9 +272,12 @@ def test_images_are_scored_too(tmp_path):
     [
         (["--good", "fine"], "--good fine must be one of several classes, those here are: noise, none"),
         (["--count", "0"], "--count must be >= 1, got 0"),
+        (["--normal", "TESTED/noise"], "too few normal samples: 6, at least 10 are needed"),
     ],
 )
-def test_mistakes_are_named(run, sounds, tested, capsys, arguments, message):
-    command = ["anomalies", str(run), str(tested), "--normal", str(sounds / "machines"), *arguments]
-    assert main(command) == 1
+def test_mistakes_are_named_before_anything_is_encoded(run, sounds, tested, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr("openjepa.cli.anomalies.measure_samples", lambda *_: pytest.fail("files were encoded"))
+    arguments = [each.replace("TESTED", str(tested)) for each in arguments]
+    normal = [] if "--normal" in arguments else ["--normal", str(sounds / "machines")]
+    assert main(["anomalies", str(run), str(tested), *normal, *arguments]) == 1
     assert message in capsys.readouterr().err

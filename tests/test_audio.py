@@ -21,13 +21,16 @@ from openjepa.data.synthetic.sounds import TASKS, render_sounds, write_sounds
 from openjepa.data.wav_files import wav_content
 from openjepa.evaluation.probes.masked_keys import draw_visible, mask_keys
 from openjepa.interop.adapters import load_any
+from openjepa.interop.pretrained import from_network
 from openjepa.masking.curriculum import Curriculum
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
 from openjepa.masking.spectrogram import Spectrogram
 from openjepa.masking.stretches import Stretches
 from openjepa.methods.jepa import JEPA
+from openjepa.methods.s_jea import SJEA
 from openjepa.modalities.audio import Audio
+from openjepa.nn.vit import ViTConfig
 from openjepa.recipes.audio import a_jepa, audio_design_study, audio_small, choose_settings
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
@@ -330,6 +333,18 @@ def test_features_are_pooled_by_rows_of_patches_so_that_they_know_the_pitch(run)
     torch.testing.assert_close(data.pool(x), rows.mean(2).flatten(1))
     torch.testing.assert_close(replace(data, pooling="row-max").pool(x), rows.amax(2).flatten(1))
     torch.testing.assert_close(replace(data, pooling="mean").pool(x), x.mean(1))
+    with pytest.raises(UserError, match="31 tokens are not 4 rows of patches"):
+        data.pool(x[:, 1:])
+
+
+def test_tokens_that_are_not_those_of_the_spectrogram_are_pooled_by_their_mean():
+    """Level 2 of S-JEA encodes an embedding, whose tokens have no pitch."""
+    config = SJEA(SMALL, level2=ViTConfig(32, 1, 2))
+    data, net = replace(TINY, frames=64), config.build(replace(TINY, frames=64), 0)
+    settings, view = Pretrain(data=data, method=config), torch.randn(2, 1, data.samples)
+    tokens = net.encoder("level2")(data.tokens(view))[0].x
+    found = from_network(net.encoder("level2"), settings, "level2").encode(view).last
+    torch.testing.assert_close(found, tokens.float().mean(1))
 
 
 COMMANDS = {

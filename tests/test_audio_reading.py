@@ -229,9 +229,10 @@ def test_an_undecodable_file_is_replaced_in_training_and_reported_in_evaluation(
         data.read(str(recordings / "class0" / "0.wav"))
 
 
-def test_values_that_are_not_finite_are_silence(tmp_path):
+@pytest.mark.parametrize("damaged", [np.nan, -np.inf, 1e24])
+def test_damaged_values_are_silence(tmp_path, damaged):
     values = VALUES.copy()
-    values[10:20] = np.nan
+    values[10:20] = damaged
     (tmp_path / "a.wav").write_bytes(wav_bytes(3, 32, values.tobytes()))
     with open_sound(str(tmp_path / "a.wav")) as sound:
         stretch = read_stretch(sound, 0, 2000, 1)[0]
@@ -267,7 +268,9 @@ def test_sound_of_a_video_is_read_where_it_starts(tmp_path):
     np.testing.assert_allclose(part, whole[:, 20000:24000], atol=0.02)
 
 
-@pytest.mark.parametrize("source", [np.zeros((2, 3, 4)), b"text", np.zeros(10, complex), np.array([np.nan])])
+@pytest.mark.parametrize(
+    "source", [np.zeros((2, 3, 4)), b"text", np.zeros(10, complex), np.array([np.nan]), np.array([1e24])]
+)
 def test_other_inputs_are_refused(source):
     with pytest.raises(UserError):
         data_of(Path()).read(source) if not isinstance(source, bytes) else list(data_of(Path()).iterate(source))

@@ -22,8 +22,9 @@ from openjepa.evaluation.feature_store import Features
 from openjepa.evaluation.features import raw_pixel_features
 from openjepa.evaluation.labeled import Split, find_task, split_labeled
 from openjepa.evaluation.probes.knn import KNN
-from openjepa.evaluation.probes.logistic import Logistic
+from openjepa.evaluation.probes.logistic import Logistic, logistic_probe
 from openjepa.evaluation.probes.ridge import Ridge, ridge_regression
+from openjepa.evaluation.probes.split import validation_folds
 from openjepa.evaluation.probing import create_probes, probe_names
 from openjepa.evaluation.scores import format_scores, read_scores, table_rows, write_scores
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
@@ -326,3 +327,27 @@ def test_a_table_has_a_column_for_each_task_or_metric_with_its_unit():
     tasks_ = [Score(task, "x", "logistic", 50.04, 40.0, 60.0) for task in ("count", "kind")]
     assert format_scores(tasks_).splitlines()[0] == "| features | count % | kind % |"
     assert table_rows(tasks_)[1] == ["x", "50.0 (40.0–60.0)", "50.0 (40.0–60.0)"]
+
+
+def test_settings_of_a_probe_are_selected_on_groups_that_it_did_not_train_on():
+    groups = torch.tensor([3, 3, 7, 7, 7, 1, 9, 9, 4, 4])
+    folds = validation_folds(len(groups), 0, groups)
+    assert len(folds) == 4 and torch.cat([held_out for _, held_out in folds]).sort().values.tolist() == list(range(10))
+    for training, held_out in folds:
+        assert not set(groups[training].tolist()) & set(groups[held_out].tolist())
+        assert len(training) + len(held_out) == len(groups)
+    for without in (None, torch.zeros(10, dtype=torch.long)):
+        ((training, held_out),) = validation_folds(10, 0, without)
+        assert len(held_out) == 1 and len(training) == 9
+
+
+def test_logistic_regression_is_validated_on_new_groups():
+    """A feature that says the class within each group, another one in every group, is worth nothing in a new group."""
+    generator = torch.Generator().manual_seed(0)
+    groups, y = torch.arange(400) // 100, torch.randint(2, (400,), generator=generator)
+    weak = (2 * y - 1)[:, None] * 0.7 + torch.randn(400, 1, generator=generator)
+    own = torch.zeros(400, 4).scatter_(1, groups[:, None], (2.0 * y - 1)[:, None])
+    x = torch.cat([weak, own], 1)
+    apart = logistic_probe(x, y, x, 2, groups=groups)
+    together = logistic_probe(x, y, x, 2)
+    assert together.validation == 1.0 and apart.validation < 0.9

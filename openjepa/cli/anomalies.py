@@ -17,6 +17,8 @@ from openjepa.evaluation.anomalies import (
     Measured,
     NormalSamples,
     Scores,
+    check_class,
+    check_enough,
     detect,
     measure_samples,
     other_features,
@@ -47,6 +49,9 @@ def anomalies(settings: Anomalies) -> list[dict[str, Any]]:
     encoder = load_any(settings.run, settings.encoder)
     normal_roots = settings.normal or training_roots(encoder)
     normal_data, data = (open_files(encoder, roots) for roots in (normal_roots, (settings.files,)))
+    check_enough(len(normal_data))
+    if settings.good:
+        check_class(settings.good, data.classes)
     predicts = is_run_folder(Path(settings.run)) and encoder.settings is not None and has_predictor(encoder.settings)
     masked = load_masked_error(Path(settings.run), normal_data, device) if predicts else None
     others = other_features(encoder, device) if settings.good else {}

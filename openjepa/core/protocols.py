@@ -102,6 +102,7 @@ class Encoder(nn.Module):
 
     depth: int = 1  # number of layers that return features
     any_size: bool = True  # whether an exported program may take inputs of other sizes than the trained one
+    same_tokens: bool = True  # whether its tokens are those of the input; otherwise the modality cannot pool them
 
     def forward(self, tokens: Tokens, keep: Keep | None = None, layers: tuple[int, ...] = (-1,)) -> tuple[Tokens, ...]:
         """Encode all tokens, or the groups of them in `keep` as samples; return the features of each of `layers`."""

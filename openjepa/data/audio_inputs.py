@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.data.audio_files import AudioViews, Stretch, cut, decode
-from openjepa.data.audio_io import mix, open_sound
+from openjepa.data.audio_io import LARGEST, find_damaged, mix, open_sound
 from openjepa.data.clips import WHOLE_FILE, Span, parse_clip_name
 from openjepa.data.image_io import Undecodable
 from openjepa.data.video_files import MIDDLE
@@ -55,8 +55,10 @@ def values_of(source: Any) -> np.ndarray:
         raise UserError(f"a recording has 2 axes, got shape {tuple(values.shape)}: {EXPECTED}")
     if values.dtype.kind == "i":
         values = values / float(np.iinfo(values.dtype).max + 1)
-    if values.dtype.kind != "f" or not np.isfinite(values).all():
-        raise UserError(f"the values of a recording are finite numbers, got {values.dtype}: {EXPECTED}")
+    if values.dtype.kind != "f" or find_damaged(np.atleast_2d(values).astype(np.float32)).any():
+        raise UserError(
+            f"the values of a recording are finite numbers up to {LARGEST:g}, got {values.dtype}: {EXPECTED}"
+        )
     return np.atleast_2d(values).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ S samples  D width  N tokens
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,19 @@ def encoder_features(encoder: PretrainedEncoder, device: Device) -> Baseline:
     return lambda view: encode_views(encoder, (view,), device).last
 
 
+def check_enough(count: int) -> None:
+    """Raise UserError if there are too few normal samples."""
+    if count < FEWEST_NORMAL:
+        raise UserError(f"too few normal samples: {count}, at least {FEWEST_NORMAL} are needed")
+
+
+def check_class(good: str, classes: Iterable[str]) -> None:
+    """Raise UserError unless there is a class of normal samples and another one."""
+    names = sorted(set(classes) - {""})
+    if good not in names or len(names) < 2:
+        raise UserError(f"--good {good} must be one of several classes, those here are: {', '.join(names) or 'none'}")
+
+
 class NormalSamples(NamedTuple):
     """What normal samples are like: the distribution of their features, and the scores that they get themselves."""
 
@@ -106,8 +120,7 @@ class NormalSamples(NamedTuple):
     @classmethod
     def of(cls, features: Float[Tensor, "S D"], errors: Float[Tensor, "S N"] | None = None) -> NormalSamples:
         """Fit the features of normal samples. Raises UserError if they are too few."""
-        if len(features) < FEWEST_NORMAL:
-            raise UserError(f"too few normal samples: {len(features)}, at least {FEWEST_NORMAL} are needed")
+        check_enough(len(features))
         fold, distance = torch.arange(len(features)) % FOLDS, torch.zeros(len(features), dtype=torch.float64)
         for each in range(FOLDS):
             distance[fold == each] = Gaussian.of(features[fold != each]).distance(features[fold == each])
@@ -188,10 +201,8 @@ def detect(normal: Measured, measured: Measured, good: str) -> list[Detection]:
 
     Raises UserError unless there are samples of the normal class and of others.
     """
+    check_class(good, measured.classes)  # of those that could be decoded
     is_normal = torch.tensor([name == good for name in measured.classes])
-    if not is_normal.any() or is_normal.all():
-        names = ", ".join(sorted(set(measured.classes) - {""})) or "none"
-        raise UserError(f"--good {good} must be one of several classes, those here are: {names}")
     scores = NormalSamples.of(normal.features, normal.errors).score(measured.features, measured.errors)
     columns = {"features and predictions": scores.score} if scores.error is not None else {}
     columns["features"] = scores.distance

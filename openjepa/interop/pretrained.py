@@ -130,7 +130,8 @@ class PretrainedEncoder:
         if self.pool == "class":
             return x[:, 0]
         x = x[:, self.prefix :]
-        return self.modality.pool(x) if isinstance(self.modality, Pools) else x.mean(1)
+        pools = isinstance(self.modality, Pools) and getattr(self.network, "same_tokens", True)
+        return self.modality.pool(x) if pools else x.mean(1)  # type: ignore[union-attr]
 
     def encode_batches(self, view: View, batch: int = BATCH) -> Iterator[EncoderOutput]:
         """Yield the features of many evaluation views, `batch` at a time."""

@@ -22,8 +22,7 @@ from openjepa.nn.sparse_convnet import SparseConvNet, SparseConvNetConfig
 class CNNVICReg(VICRegConfig):
     """VICReg with convolutions: two views of a sample get the same features, which stay spread out and decorrelated.
 
-    The loss is that of `VICReg`. Convolutions need no training to treat all places alike, so they are ahead of a ViT
-    where there is little data or time.
+    The loss is that of `VICReg`. Convolutions treat all places alike before any training, which helps with little data.
 
     Source: Bardes et al., ICLR 2022, arXiv 2105.04906, section 4.
 
@@ -43,6 +42,7 @@ class CNNVICReg(VICRegConfig):
         return self.encoder.build(modality)
 
     def initialize(self, method: JointViews, generator: torch.Generator) -> None:
+        """Give the networks their first weights."""
         initialize_convolutions(method.context_encoder, generator)
         initialize_convolutions(method.predictor, generator)
 
@@ -51,4 +51,5 @@ class CNNVICReg(VICRegConfig):
         return self.encoder.flops(data.channels, data.layout.count)
 
     def view_cost(self, data: Any, masks: Iterable[MaskShape]) -> int:
-        return self.encoder_cost(data)  # hidden patches are computed, too
+        """Return the forward FLOPs of encoding a view; hidden patches are computed, too."""
+        return self.encoder_cost(data)

@@ -105,6 +105,8 @@ class Distill(ViTMethodConfig):
 class Generated(Encoder):
     """An encoder and its generator as one encoder: its tokens are generated embeddings of the other modality."""
 
+    same_tokens = False
+
     where: Tensor
 
     def __init__(self, student: nn.Module, generator: Predictor, queries: tuple[int, ...]):

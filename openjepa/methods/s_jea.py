@@ -96,6 +96,8 @@ class SJEA(ViewsConfig):
 class Stack(Encoder):
     """Both levels as one encoder of views; its tokens are patches of the embedding of level 1."""
 
+    same_tokens = False
+
     def __init__(self, level1: Encoder, expander: Expander, level2: ViT):
         super().__init__()
         self.level1, self.expander, self.level2 = level1, expander, level2

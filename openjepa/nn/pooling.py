@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openjepa.core.errors import UserError
 from openjepa.core.types import zero_padding
 from openjepa.nn.transformer import Mlp
 
@@ -55,6 +56,13 @@ class AttentivePool(nn.Module):
 
 
 def pool_rows(x: Float[Tensor, "B N D"], rows: int, how: Literal["mean", "max"]) -> Float[Tensor, "B F"]:
-    """Pool each row of a grid of tokens, and concatenate the rows from the first on."""
+    """Pool each row of a grid of tokens, and concatenate the rows from the first on.
+
+    Raises UserError if the tokens are not so many rows, as of another project's encoder.
+    """
+    if x.shape[1] % rows:
+        raise UserError(
+            f"{x.shape[1]} tokens are not {rows} rows of patches: wrap this encoder with Audio(pooling='mean')"
+        )
     grid = x.unflatten(1, (rows, -1))
     return (grid.mean(2) if how == "mean" else grid.amax(2)).flatten(1)

@@ -51,7 +51,7 @@ def audio_words() -> Pretrain:
 
     Source: Bardes et al., arXiv 2105.04906, for the objective; the settings are this project's.
     Command: jepa pretrain audio-words --data.root words/ --out runs/words --threads 1
-    Takes: eight minutes of one core of an EPYC for 400 steps.
+    Takes: six minutes of one core of an EPYC for 400 steps.
     """
     data = Audio(
         rate=8000, short="silence", normalize="stretch", floor=45.0, gain=6.0, equalizer=12.0, speed=(1 / 1.3, 1.3),

@@ -29,7 +29,7 @@ NORMAL, TESTED = 2000, 200  # sounds to train on, and of each kind to score
 
 @dataclass(frozen=True)
 class Study:
-    """Train and score. A second call uses what is there."""
+    """Train and score. A second call uses the run and the sounds of the first."""
 
     out: Path  # folder of the sounds, the run and the scores
     budget: str = "5m"  # of training
