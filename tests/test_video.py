@@ -87,6 +87,19 @@ def test_all_frames_of_a_training_clip_have_the_same_crop():
     assert (view == view[:, :1]).all() and len({tuple(each[0, 0, 0].tolist()) for each in view}) > 1
 
 
+def test_a_region_is_all_that_a_clip_has():
+    """Rows 5 to 14 and columns 15 to 29 of 20×30 pixels, in training and evaluation."""
+    pixels = torch.zeros(6, 12, 3, 20, 30, dtype=torch.uint8)
+    pixels[..., 5:15, 15:] = 200
+    config = replace(SMALL, stride=1, region=(0.5, 0.25, 1.0, 0.75), crop_scale=(0.3, 1.0))
+    data = VideoArray(config, pixels, torch.zeros(6).long(), "region")
+    for rng in (None, CounterRNG.of(0, 0, np.arange(6))):
+        assert (data.read(torch.arange(6), rng).views[0] == 200).all()
+    assert (config.read(pixels[0]) == 200).all() and not (SMALL.read(pixels[0]) == 200).all()
+    whole = VideoArray(replace(config, region=(0.0, 0.0, 1.0, 1.0)), pixels, torch.zeros(6).long(), "whole")
+    assert (whole.read(torch.arange(6), None).views[0] == 0).any()
+
+
 def test_training_draws_other_frames_and_evaluation_reads_the_middle():
     data = VideoArray(SMALL, moving_dot(), torch.zeros(6).long(), "dot")
     assert data.read(torch.arange(2), None).views[0][:, :, 0, 0, 0].tolist() == [[13, 15, 17, 19]] * 2
@@ -140,6 +153,7 @@ def test_arrays_and_tensors_in_hand_are_read_as_the_middle_of_a_file():
         ({"channels": 4}, "1 .gray. or 3"),
         ({"stride": -1}, "--data.stride must be >= 0"),
         ({"crop_scale": (0.0, 1.0)}, "--data.crop-scale"),
+        ({"region": (0.6, 0.0, 0.4, 1.0)}, "--data.region"),
     ],
 )
 def test_settings_that_make_no_clip_are_refused_with_what_to_type(settings, advice):

@@ -27,6 +27,10 @@ class Crops(NamedTuple):
         left, top = float(self.left[row]), float(self.top[row])
         return left, top, left + float(self.width[row]), top + float(self.height[row])
 
+    def moved(self, top: Float[Tensor, "B"], left: Float[Tensor, "B"]) -> Crops:
+        """Return the same boxes, further down and to the right by these pixels."""
+        return self._replace(top=self.top + top, left=self.left + left)
+
 
 def random_crops(
     scale: tuple[float, float],

@@ -59,7 +59,10 @@ class Video:
     patch: int = 16  # side of a tubelet in pixels
     tubelet: int = 2  # frames of a tubelet
     channels: int = 3  # 1: gray; 3: RGB
-    crop_scale: tuple[float, float] = (0.3, 1.0)  # area of a random crop, as a fraction of a frame: min and max
+    # part of every frame that is used, such as the mouth in clips of a fixed camera: left, top, right and bottom, as
+    # fractions of the width and the height
+    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    crop_scale: tuple[float, float] = (0.3, 1.0)  # area of a random crop, as a fraction of the region: min and max
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of a random crop: min and max
     flip: bool = False  # mirror half of the training clips horizontally, as V-JEPA does; it turns left into right
     # how probes and figures fit a frame into --data.size. crop: its largest centered box; margin: the middle 7/8 of
@@ -92,6 +95,11 @@ class Video:
         for name, value in (("stride", self.stride), ("fps", self.fps), ("every", self.every)):
             if value < 0:
                 raise UserError(f"--data.{name} must be >= 0, got {value:g}")
+        left, top, right, bottom = self.region
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise UserError(
+                f"--data.region takes left, top, right and bottom in [0, 1], as 0.35 0.6 0.65 0.85, got {self.region}"
+            )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"crop scale {self.crop_scale} is not a range in (0, 1]: try --data.crop-scale 0.3 1.0")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
@@ -164,10 +172,14 @@ class Video:
         return 2 * self.token_dim * dim
 
     def crops(self, height: Float[Tensor, "B"], width: Float[Tensor, "B"], rng: CounterRNG | None) -> Crops:
-        """Draw training crops for clips of these sizes; without `rng`, return the evaluation crops."""
+        """Draw training crops of the region for clips of these sizes; without `rng`, return the evaluation crops."""
+        left, top, right, bottom = self.region
+        inside = ((bottom - top) * height).round().clamp(min=1), ((right - left) * width).round().clamp(min=1)
         if rng is None:
-            return center_crops(self.size, height, width, self.eval_crop)
-        return random_crops(self.crop_scale, self.crop_aspect, self.flip, height, width, rng)
+            crops = center_crops(self.size, *inside, self.eval_crop)
+        else:
+            crops = random_crops(self.crop_scale, self.crop_aspect, self.flip, *inside, rng)
+        return crops.moved((top * height).round(), (left * width).round())
 
     def read(self, source: VideoInput, size: Any = None) -> UInt8[Tensor, "F C H W"]:
         """Return the clip in the middle of a file, or the one that FILE#t=SECONDS names; `size`: another frame size.
