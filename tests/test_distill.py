@@ -197,7 +197,7 @@ def test_runs_of_both_stages_are_measured_and_the_teacher_must_not_change(pairs,
     method_now, _ = load_newest_method(run, load_config(run))
     tokens = PICTURE.tokens(generated.data.read(files[0])[None])
     with torch.no_grad():
-        torch.testing.assert_close(method_now.network(tokens)[0].mean(), generated.features(files[:1]))
+        torch.testing.assert_close(method_now.encoder()(tokens)[0].mean(), generated.features(files[:1]))
     for which in ("generated", "student"):
         assert main(["probe", str(run), "--encoder", which, "--data.root", str(pairs / "pictures"), "--probes", "knn",
                      "--no-baselines", "--device", "cpu", "--out", str(tmp_path / which)]) == 0  # fmt: skip

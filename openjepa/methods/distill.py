@@ -132,6 +132,8 @@ class TeacherTargets(NamedTuple):
 class EmbeddingDistillation(BaseMethod):
     """Networks and loss of a `Distill` config."""
 
+    where: Tensor
+
     def __init__(self, config: Distill, modality: Any, generator: torch.Generator):
         super().__init__()
         self.config, self.modality, self.loss = config, modality, LOSSES[config.loss]
@@ -139,7 +141,8 @@ class EmbeddingDistillation(BaseMethod):
         config.encoder.initialize(student, generator, modality.token_dim)
         predictor = config.build_predictor(modality)
         config.predictor.initialize(predictor, generator)
-        self.network = Generated(student, predictor, config.queries)
+        self.context_encoder, self.predictor = student, predictor  # named as in other methods, for --init-from
+        self.register_buffer("where", grid_positions(*config.queries), persistent=False)
         self.discriminator = Discriminator(config.target_dim) if config.adversarial else None
         if self.discriminator:
             initialize(self.discriminator, generator, "scaled")
@@ -157,9 +160,8 @@ class EmbeddingDistillation(BaseMethod):
 
     def forward(self, batch: Batch, targets: TeacherTargets) -> Output:
         """Compute the distance of generated and teacher's embeddings, and with a discriminator its loss."""
-        (context,) = self.network.student(self.modality.tokens(batch.views[0]))
-        where = self.network.where.expand(len(context.x), 1, -1, -1)
-        generated = self.network.generator(context, where)
+        (context,) = self.context_encoder(self.modality.tokens(batch.views[0]))
+        generated = self.predictor(context, self.where.expand(len(context.x), 1, -1, -1))
         distance = self.loss(generated, targets.x[:, None])
         mean = targets.x.mean((0, 1)).expand_as(generated)
         metrics = {"relative_loss": distance.detach() / self.loss(mean, targets.x[:, None])}
@@ -171,7 +173,8 @@ class EmbeddingDistillation(BaseMethod):
 
     def encoders(self) -> dict[str, nn.Module]:
         """Return the encoder with its generator, and the encoder alone."""
-        return {"generated": self.network, "student": self.network.student}
+        generated = Generated(self.context_encoder, self.predictor, self.config.queries).to(self.where.device)
+        return {"generated": generated, "student": self.context_encoder}
 
 
 class ReverseGradient(torch.autograd.Function):

@@ -6,9 +6,10 @@
 The pictures are scikit-learn's 1,797 handwritten digits of 8×8 pixels with Gaussian noise. 500 of them are paired with
 recordings of the same digit, without labels; the others are for testing. With 5 and 10 labels a class, drawn 20 times
 from the 500, logistic regression reads: pixels, an encoder before training, one that learned from the pictures alone
-(VICReg), the generated embeddings (JEP-KD), the same with shuffled pairs, and an encoder before training whose probe is
-trained on hard predictions, which a probe of the teacher with the same labels makes for all 500 pairs. Differences are
-paired by draw, with Student's 95 % interval. Prints a table and writes results.json.
+(VICReg), the generated embeddings (JEP-KD), also of an encoder that started from VICReg, both also with shuffled pairs,
+and an encoder before training whose probe is trained on hard predictions, which a probe of the teacher with the same
+labels makes for all 500 pairs. Differences are paired by draw, with Student's 95 % interval. Prints a table and writes
+results.json.
 
 The encoder sees a picture as one patch, so it is an MLP. Sizes, steps and crops were chosen with 400 of the pairs to
 train on and the labels of the other 100.
@@ -97,13 +98,16 @@ def write_pairs(digits: Digits, sounds: Path, file: Path, shuffled: bool) -> lis
     return chosen
 
 
-def distill(teacher: Path, table: Path, out: Path, steps: int, seed: int) -> PretrainedEncoder:
-    """Train an encoder of pictures to generate the teacher's embeddings."""
+def distill(
+    teacher: Path, table: Path, out: Path, steps: int, seed: int, start: Path | None = None
+) -> PretrainedEncoder:
+    """Train an encoder of pictures, from the weights of a run if there is one, to generate the teacher's embeddings."""
     second, width = load_run(teacher).data, load_run(teacher).config.method.encoder.dim
     data = Pair(root=(str(table),), first=PICTURE, second=dataclasses.replace(second, root=()))
     base = with_muon(tune_for_minutes(Pretrain(PICTURE), JEPA(ENCODER)))
     method = Distill(ENCODER, teacher=str(teacher), predictor=PredictorConfig(48, 2, init="scaled"), teacher_dim=width)
-    return load_run(pretrain(dataclasses.replace(base, data=data, method=method, **run_settings(out, steps, seed))))
+    settings = dataclasses.replace(base, data=data, method=method, init_from=start)
+    return load_run(pretrain(dataclasses.replace(settings, **run_settings(out, steps, seed))))
 
 
 def learn_alone(table: Path, out: Path, steps: int, seed: int) -> PretrainedEncoder:
@@ -189,7 +193,13 @@ def main() -> None:
     for name, pairs in runs.items():
         out = options.out / f"{tables[pairs].stem}-{options.seed}"
         encoders[name] = distill(options.teacher, tables[pairs], out, options.steps, options.seed)
-    alone = learn_alone(tables["pairs"], options.out / f"alone-{options.seed}", options.steps, options.seed)
+    folder = options.out / f"alone-{options.seed}"
+    alone = learn_alone(tables["pairs"], folder, options.steps, options.seed)
+    for name, pairs in runs.items():
+        out = options.out / f"{tables[pairs].stem}-after-alone-{options.seed}"
+        encoders[f"{name}, from VICReg"] = distill(
+            options.teacher, tables[pairs], out, options.steps, options.seed, folder
+        )
     encoders |= {"pictures alone (VICReg)": alone, "before training": untrained_encoder(alone.config)}
     features = {name: features_of(encoder, digits.files) for name, encoder in encoders.items()}
     features["pixels"] = torch.stack([alone.data.read(file).float().flatten() for file in digits.files])
