@@ -110,6 +110,20 @@ def test_other_formats_are_read_by_their_content(kind, tmp_path):
     assert abs(len(values) - len(long)) < 3000 and (kind == "mp3" or correlation > 0.98)
 
 
+def test_a_stretch_of_an_mp3_is_that_of_the_whole_and_nothing_is_printed(tmp_path, capfd):
+    """After a seek, libmpg123 prints a complaint about each frame that it skips."""
+    soundfile = pytest.importorskip("soundfile")
+    dice, time = np.random.default_rng(0), np.arange(3 * 16_000) / 16_000
+    values = 0.3 * np.sin(2 * np.pi * (500 + 150 * time) * time) * (dice.random(len(time)) < 0.9)
+    soundfile.write(tmp_path / "a.mp3", values, 16_000)
+    with open_sound(str(tmp_path / "a.mp3")) as sound:
+        whole = sound.read(0, len(time))
+        for start in range(5_000, 40_000, 1_111):
+            assert np.abs(sound.read(start, 4_000) - whole[:, start : start + 4_000]).max() < 1e-3
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
+
+
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("openjepa.data.audio_io.find_spec", lambda name: None)
     file = tmp_path / "a.flac"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Protocol, runtime_checkable
@@ -26,6 +28,8 @@ from openjepa.data.wav_files import WavForm, read_form, read_samples
 LARGEST = 1e6  # of a value, of a full scale of 1; some recordings in floating point have a full scale of 32,768
 
 MAX_SAMPLES = 2**29  # of one call, over all channels
+
+STDERR = threading.Lock()  # held while nothing is printed to the standard error
 
 
 @runtime_checkable
@@ -83,10 +87,24 @@ class SoundfileSound:
 
     def read(self, start: int, count: int) -> Float32[np.ndarray, "C S"]:
         try:
-            self.file.seek(min(start, self.frames))
-            return np.ascontiguousarray(self.file.read(count, "float32", always_2d=True).T)
+            with without_stderr() if start and self.file.format == "MP3" else nullcontext():
+                self.file.seek(min(start, self.frames))
+                return np.ascontiguousarray(self.file.read(count, "float32", always_2d=True).T)
         except self.errors as error:
             raise Undecodable(f"it cannot be decoded from second {start / self.rate:.1f} on: {error}") from error
+
+
+@contextmanager
+def without_stderr() -> Iterator[None]:
+    """Discard what is printed to the standard error: libmpg123 complains of each frame that it skips after a seek."""
+    with STDERR, open(os.devnull, "w") as nothing:  # noqa: PTH123 (a device)
+        stderr = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 @contextmanager
