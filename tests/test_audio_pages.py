@@ -16,7 +16,7 @@ from openjepa.methods.jepa import JEPA
 from openjepa.modalities.audio import Audio
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
-from tests.browser import browser
+from tests.browser import browser, serve_explorer
 from tests.conftest import SMALL, SMALL_PREDICTOR
 
 RATE = 4000
@@ -78,3 +78,27 @@ def test_pages_of_clusters_have_players(rows, tmp_path):
     assert main(["cluster", str(rows), "--clusters", "2", "--out", str(tmp_path / "clusters")]) == 0
     page = (tmp_path / "clusters.html").read_text(encoding="utf-8")
     assert page.count("<audio") == 8 and "data:audio/wav;base64," in page
+
+
+@pytest.mark.slow
+def test_a_click_on_the_explorers_spectrogram_plays_from_there(rows, tmp_path):
+    (tmp_path / "mine.wav").write_bytes(wav_content(steps(2), RATE))
+    with browser() as window, serve_explorer(rows.parent / "run", tmp_path) as address:
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        wait = WebDriverWait(window, 60)
+        window.get(address)
+        wait.until(lambda _: "Nearest neighbors" in window.find_element("tag name", "body").text)
+        picture, player = (window.find_element("css selector", name) for name in ("#picture", "#player"))
+        wait.until(lambda _: player.get_property("duration"))
+        first = player.get_property("src")
+        x = picture.size["width"] // 4  # from the middle: three quarters
+        ActionChains(window).move_to_element_with_offset(picture, x, 0).click().perform()
+        wait.until(lambda _: player.get_property("currentTime") >= 0.74 * player.get_property("duration"))
+        assert "Similar patches" in window.find_element("tag name", "body").text
+        window.find_element("css selector", "input[type=file]").send_keys(str(tmp_path / "mine.wav"))
+        wait.until(lambda _: window.find_element("css selector", "#caption").text == "mine.wav")
+        wait.until(lambda _: player.get_property("src") != first)
+        assert not [row for row in window.get_log("browser") if row["level"] == "SEVERE"]
+        window.save_screenshot(str(tmp_path / "explorer.png"))

@@ -1,13 +1,8 @@
 """The explorer: its answers against plain references, and its page in a browser."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
-import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -25,7 +20,7 @@ from openjepa.viz.explorer.session import Session
 from openjepa.viz.prediction_error import predict_hidden
 from openjepa.viz.predictions import prediction_masks
 from openjepa.viz.settings import Explore, PredictionOptions
-from tests.browser import browser
+from tests.browser import browser, serve_explorer
 from tests.conftest import replace
 
 
@@ -130,41 +125,6 @@ def test_without_nicegui_the_error_names_the_extra(run, monkeypatch):
         explore(Explore(run=str(run)))
 
 
-@contextmanager
-def served(run, tmp_path):
-    """Start the server as a user would."""
-    pytest.importorskip("nicegui", reason="nicegui is not installed: pip install 'openjepa[explore]'")
-    with socket.create_server(("127.0.0.1", 0)) as spare:
-        port = spare.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "openjepa",
-        "explore",
-        str(run),
-        "--count",
-        "40",
-        "--map",
-        "20",
-        "--port",
-        str(port),
-    ]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NICEGUI", "PYTEST"))}
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment, start_new_session=True)
-    try:
-        for _ in range(300):
-            with socket.socket() as asking:
-                if asking.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, (tmp_path / "said").read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.slow
 def test_a_user_clicks_a_patch_drags_a_box_uploads_an_image_and_sees_the_map(run, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
@@ -172,7 +132,7 @@ def test_a_user_clicks_a_patch_drags_a_box_uploads_an_image_and_sees_the_map(run
 
     Pillow.new("RGB", (40, 30), "red").save(tmp_path / "mine.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with browser() as window, served(run, tmp_path) as address:
+    with browser() as window, serve_explorer(run, tmp_path) as address:
         wait = WebDriverWait(window, 60)
 
         def said() -> str:

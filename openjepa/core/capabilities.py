@@ -68,7 +68,7 @@ class Plays(Protocol):
 class Sounds(Protocol):
     """Play samples as sound: pages with a player beside each picture."""
 
-    def sound(self, source: str) -> bytes:
+    def sound(self, source: Any) -> bytes:
         """Return a WAV file of a source's evaluation view. Raises UserError if the source cannot be read."""
         ...
 

@@ -235,7 +235,7 @@ class Audio:
         """Return the spectrogram of the evaluation stretch; it has as many pixels as values."""
         return self.picture(self.read(source))
 
-    def sound(self, source: str) -> bytes:
+    def sound(self, source: AudioInput) -> bytes:
         """Return the evaluation stretch as a WAV file of 16 bits; of a shorter recording all of it."""
         view = dataclasses.replace(self, short="silence").read(source)
         return wav_content(view.mean(0).numpy(), self.rate)

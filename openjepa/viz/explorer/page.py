@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from openjepa.core.capabilities import Plays, plural_of
+from openjepa.core.capabilities import Plays, Sounds, plural_of
 from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.names import distinct_labels, printable
@@ -78,7 +78,8 @@ class Page:
         self.view, self.name = session.images.view[0], session.images.titles[0]
         self.start: tuple[float, float] | None = None  # where the mouse button went down
         self.row = 0  # of the button's image
-        self.plays, self.plural = isinstance(session.images.data, Plays), plural_of(session.images.data)
+        data = session.images.data
+        self.plays, self.sounds, self.plural = isinstance(data, Plays), isinstance(data, Sounds), plural_of(data)
         ui.add_css(
             ".nicegui-content { max-width: 84rem; margin: 0 auto; } .tile { cursor: pointer; width: 6.4rem; } "
             f".selected-image {{ width: min({36 if self.plays else 24}rem, calc(100vw - 2rem)); }}"
@@ -111,15 +112,22 @@ class Page:
             .props('id=picture alt="selected image"')
         )
         hint = "Drag a box in a frame to hide it at all times." if self.plays else "Drag a box to hide it."
-        ui.label(f"Click a patch to find similar ones. {hint}").classes("text-sm opacity-70")
+        click = (
+            "Click a patch to hear it and to find similar ones."
+            if self.sounds
+            else "Click a patch to find similar ones."
+        )
+        ui.label(f"{click} {hint}").classes("text-sm opacity-70")
         if self.plays:
             self.player = ui.image(self.session.tile(self.view)).classes("w-40")
             self.player.props('id=player alt="selected clip" no-spinner no-transition')
+        if self.sounds:
+            self.player = ui.audio(self.session.sound(self.view)).classes("selected-image").props("id=player")
         with ui.row():
             ui.button(f"another {self.plural[:-1]}", on_click=self.select_next).props("outline id=another")
-        kind = "video" if self.plays else "image"
+        kind = "video" if self.plays else "audio" if self.sounds else "image"
         self.upload = ui.upload(
-            label=f"or drop {'a video' if self.plays else 'an image'} file", auto_upload=True,
+            label=f"or drop {'a' if self.plays else 'an'} {kind} file", auto_upload=True,
             max_file_size=MAX_UPLOAD_BYTES, on_upload=self.on_upload,
             on_rejected=lambda: self.warn("that file is larger than 64 MiB"),
         ).props(f"accept={kind}/* flat bordered").classes("selected-image")  # fmt: skip
@@ -134,6 +142,8 @@ class Page:
         self.canvas.set_source(png_data_url(self.session.display(view)))
         if self.plays:
             self.player.set_source(self.session.tile(view))
+        if self.sounds:
+            self.player.set_source(self.session.sound(view))
         self.canvas.set_content("")
         self.caption.set_text(name)
         self.answer.clear()
@@ -199,6 +209,9 @@ class Page:
         """Show where patches similar to the one at (x, y) are, in this image and in the others."""
         patch = self.session.patch_at(x, y)
         self.canvas.set_content(svg_rectangle(*self.session.patch_corners(patch)))
+        if self.sounds:
+            start = f"sound.currentTime = {self.session.start_of(patch):g} * sound.duration"
+            self.ui.run_javascript(f'const sound = document.getElementById("player"); {start}; sound.play()')
         picture, hits = self.session.similar_patches(self.view, patch)
         self.answer.clear()
         with self.answer:

@@ -27,7 +27,7 @@ from openjepa.training.config import Pretrain
 from openjepa.viz.board import Board
 from openjepa.viz.canvas import COLORS, ColorScale, colorize, enlarge, fade, outline
 from openjepa.viz.embedding_map import MAX_IMAGES, MIN_IMAGES
-from openjepa.viz.html import moving_data_url, png_data_url
+from openjepa.viz.html import encode_data_url, moving_data_url, png_data_url
 from openjepa.viz.inputs import (
     BATCH_IMAGES,
     ImageBatch,
@@ -146,6 +146,14 @@ class Session:
         """Return the data: URL of a view: a clip plays."""
         data = self.images.data
         return moving_data_url(data.play(view)) if isinstance(data, Plays) else png_data_url(self.display(view))
+
+    def sound(self, view: View) -> str:
+        """Return the data: URL of a view as sound."""
+        return encode_data_url("audio/wav", self.images.data.sound(view))
+
+    def start_of(self, patch: int) -> float:
+        """Return where a patch starts from left to right, from 0 to 1."""
+        return self.board.cell_of(patch)[1] / self.board.cells.shape[1]
 
     def load_upload(self, file: Path) -> View:
         """Load an uploaded file as the encoder's input. Raises UserError if it cannot be read or is too large."""
