@@ -21,6 +21,7 @@ from openjepa.methods.cnn_jepa import CNNJEPA
 from openjepa.methods.cnn_vicreg import CNNVICReg
 from openjepa.methods.dmt_jepa import DMTJEPA
 from openjepa.methods.iwm import IWM
+from openjepa.methods.latent_jepa import LatentJEPA
 from openjepa.methods.learned_masks import LearnedMasks
 from openjepa.methods.lejepa import LeJEPA
 from openjepa.methods.mae import MAE
@@ -31,6 +32,7 @@ from openjepa.modalities.audio import Audio
 from openjepa.nn.aggregation import AggregationHead, grid_neighbors, most_similar
 from openjepa.nn.expander import ExpanderConfig
 from openjepa.nn.gradients import log_ratio_gradient
+from openjepa.nn.latent import LatentConfig
 from openjepa.nn.mask_network import draw_order, log_probability
 from openjepa.nn.regularizers import vicreg_terms
 from openjepa.nn.sparse_convnet import ConvPredictorConfig, SparseConvNetConfig
@@ -56,6 +58,7 @@ METHODS = {
     "cnn-jepa": (CONV, MultiBlock()),
     "cnn-vicreg": (CNNVICReg(SparseConvNetConfig(32, (1, 1, 2), 3), ExpanderConfig(64, 2)), Random()),
     "learned-masks": (LearnedMasks(SMALL, SMALL_PREDICTOR), Random()),
+    "latent-jepa": (LatentJEPA(SMALL, SMALL_PREDICTOR, latent=LatentConfig(size=2)), Random(masks_per_sample=2)),
     "lejepa": (LeJEPA(SMALL, ExpanderConfig(64, 2, 8), views=3), Random()),
     "s-jea": (SJEA(SMALL, level2=ViTConfig(32, 1, 2)), Random()),
 }

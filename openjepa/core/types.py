@@ -184,7 +184,7 @@ class StepFlops(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """A logged metric to watch for collapse: its healthy range, and the value below which it is an alarm."""
+    """A logged metric to watch: its healthy range, the value below which it is an alarm, and what is wrong then."""
 
     name: str  # of the metric
     healthy: str
@@ -192,6 +192,7 @@ class Signal(NamedTuple):
     meaning: str
     low: float = 0.0  # of the healthy range
     high: float = float("inf")
+    problem: str = "the representation is collapsing"
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.methods.jepa import JEPA
+from openjepa.methods.latent_jepa import LatentJEPA
 from openjepa.methods.mae import MAE
 from openjepa.training.config import Pretrain, is_run_folder, load_config
 from openjepa.training.run_folder import load_method
@@ -18,7 +19,7 @@ from openjepa.training.run_folder import load_method
 
 def has_predictor(run: Pretrain) -> bool:
     """Return whether the method of a run predicts target patches."""
-    return type(run.method) in (JEPA, MAE)
+    return type(run.method) in (JEPA, MAE, LatentJEPA)
 
 
 def load_predictive_method(folder: Path) -> tuple[Pretrain, Any]:
@@ -40,6 +41,5 @@ def split_features_pixels(x: Float[Tensor, "B N E"], run: Pretrain) -> tuple[Ten
     """
     if isinstance(run.method, MAE):
         return x, x
-    assert isinstance(run.method, JEPA)
-    width = run.data.token_dim if run.method.pixel_loss_weight else 0
+    width = run.data.token_dim if isinstance(run.method, JEPA) and run.method.pixel_loss_weight else 0
     return x[..., : x.shape[-1] - width], x[..., x.shape[-1] - width :] if width else None

@@ -23,7 +23,7 @@ class CollapseAlarm:
             if self.rows_below[signal.name] >= ROWS_BEFORE_ALARM and not self.raised:
                 self.raised = True
                 return (
-                    f"the representation is collapsing: {signal.meaning} "
+                    f"{signal.problem}: {signal.meaning} "
                     f"({signal.name} {row[signal.name]:.3g}, healthy {signal.healthy}); {self.advice}"
                 )
         return None

@@ -45,8 +45,10 @@ class PredictionResult(NamedTuple):
 
 
 @torch.no_grad()
-def predict_hidden(method: Any, run: Pretrain, images: ImageBatch, mask: Masks) -> PredictionResult:
-    """Predict the target patches of all images and compute the errors.
+def predict_hidden(
+    method: Any, run: Pretrain, images: ImageBatch, mask: Masks, z: Float[Tensor, "Z"] | None = None
+) -> PredictionResult:
+    """Predict the target patches of all images, given a hidden variable z if the method has one; compute the errors.
 
     Targets are those of training. All images are one batch, because targets may be standardized over the batch. The
     features copied from the nearest context patch are targets of whole images: in some runs the target encoder does not
@@ -56,7 +58,8 @@ def predict_hidden(method: Any, run: Pretrain, images: ImageBatch, mask: Masks) 
     tokens, target = run.data.tokens(images.view), mask.target[:, 0]  # type: ignore[union-attr]
     (context,) = method.context_encoder(tokens.take(mask.context, mask.context_valid))
     where, valid = tokens.take(target).pos[:, None], mask.target_valid
-    output = method.predictor(context, where=where, valid=valid)[:, 0].float()
+    given = {} if z is None else {"conditions": z.expand(len(tokens.x), -1)}
+    output = method.predictor(context, where=where, valid=valid, **given)[:, 0].float()
     predicted, pixels = split_features_pixels(output, run)
     every_patch = torch.arange(tokens.x.shape[1]).expand(len(tokens.x), 1, -1)
     features, _ = split_features_pixels(method.targets(batch._replace(masks=(mask,))).x, run)

@@ -14,8 +14,9 @@ from openjepa.core.capabilities import Plays, Sounds, plural_of
 from openjepa.core.console import draw_safely, info
 from openjepa.core.errors import UserError
 from openjepa.core.names import distinct_labels, printable
-from openjepa.viz.canvas import COLORS
 from openjepa.viz.embedding_map import MIN_IMAGES, project_features
+from openjepa.viz.explorer.latent import LatentControls
+from openjepa.viz.explorer.marks import attribute, svg_rectangle
 from openjepa.viz.explorer.session import Session
 from openjepa.viz.explorer.world_page import explore_world, is_world
 from openjepa.viz.html import png_data_url
@@ -28,8 +29,6 @@ MAX_UPLOAD_BYTES = 64 * 2**20  # largest file that can be dropped on the page
 CLICK_PIXELS = 6  # a mouse movement up to this length is a click, not a box
 
 GOLDEN_RATIO = 0.381966  # step to the next image, as a fraction of all
-
-MARK_COLOR = COLORS[5]
 
 
 def explore(settings: Explore) -> None:
@@ -88,8 +87,15 @@ class Page:
         with ui.row().classes("w-full gap-6"):
             with ui.column().classes("gap-2"):
                 self.add_selection()
-            self.answer = ui.column().classes("gap-2 flex-1 min-w-[18rem]").props("id=answer")
+            with ui.column().classes("gap-2 flex-1 min-w-[18rem]"):
+                self.controls = ui.column()
+                self.answer = ui.column().classes("gap-2 w-full").props("id=answer")
         self.near = ui.column().classes("w-full gap-2").props("id=neighbors")
+        self.box: tuple[tuple[float, float], tuple[float, float]] | None = None  # that is hidden
+        self.latent: LatentControls | None = None
+        if session.latent is not None:
+            with self.controls:
+                self.latent = LatentControls(ui, session.latent, self.show_prediction_again)
         self.plane = ui.column().classes("w-full").props("id=map")
         self.select(self.view, self.name)
         if settings.map and len(session.images.view) >= MIN_IMAGES:
@@ -138,7 +144,7 @@ class Page:
 
     def select(self, view: Any, name: str) -> None:
         """Select an image: show it with its nearest neighbors and clear the answer."""
-        self.view, self.name = view, name
+        self.view, self.name, self.box = view, name, None
         self.canvas.set_source(png_data_url(self.session.display(view)))
         if self.plays:
             self.player.set_source(self.session.tile(view))
@@ -223,14 +229,16 @@ class Page:
     def show_prediction(self, first: tuple[float, float], last: tuple[float, float]) -> None:
         """Show what the predictor predicts for the box between two corners."""
         self.canvas.set_content(svg_rectangle(first, last))
+        self.box, z = (first, last), self.latent.z() if self.latent else None
         try:
-            region = self.session.predict_region(self.view, self.session.box(first, last))
+            region = self.session.predict_region(self.view, self.session.box(first, last), z)
         except UserError as error:
             self.warn(str(error))
             return
         self.answer.clear()
         with self.answer:
-            self.ui.label("Prediction for the hidden box").classes("text-lg")
+            given = f", {self.latent.describe()}" if self.latent else ""
+            self.ui.label(f"Prediction for the hidden box{given}").classes("text-lg")
             self.ui.label(f"Error of the predictor: {region.ratio:.2f} × that of the mean target.").props("id=error")
             with self.ui.row().classes("gap-3"):
                 self.add_figure(region.hole, "context")
@@ -240,6 +248,11 @@ class Page:
                     self.add_figure(region.pixels, "predicted pixels")
                 for number, each in enumerate(region.samples, 1):
                     self.add_figure(each, f"sample {number}, decoded from {self.condition}")
+
+    def show_prediction_again(self) -> None:
+        """Show the prediction for the same box with another z."""
+        if self.box is not None:
+            self.show_prediction(*self.box)
 
     @property
     def condition(self) -> str:
@@ -280,17 +293,3 @@ def project_safely(features: np.ndarray, seed: int) -> np.ndarray | str:
     reasons: list[str] = []
     xy = draw_safely("it", lambda: project_features(features, "umap", seed), reasons.append)
     return reasons[0] if xy is None else xy
-
-
-def attribute(name: str) -> str:
-    """Return a name for an attribute of the page; a quote or backslash would end the attribute."""
-    return name.replace("\\", "/").replace('"', "'")
-
-
-def svg_rectangle(first: tuple[float, float], last: tuple[float, float]) -> str:
-    """Return an SVG rectangle between two corners, to lie over the image."""
-    (left, right), (top, bottom) = (sorted((a, b)) for a, b in zip(first, last, strict=True))
-    return (
-        f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" '
-        f'fill="none" stroke="{MARK_COLOR}" stroke-width="4" />'
-    )

@@ -23,6 +23,8 @@ from openjepa.evaluation.predictive_runs import load_predictive_method
 from openjepa.evaluation.whitening import WHITENING_POWER, Whitening
 from openjepa.interop.pretrained import PretrainedEncoder, check_patch_tokens
 from openjepa.masking.region import hide_region, index_mask
+from openjepa.methods.latent_jepa import LatentJEPA
+from openjepa.nn.latent import LatentConfig
 from openjepa.training.config import Pretrain
 from openjepa.viz.board import Board
 from openjepa.viz.canvas import COLORS, ColorScale, colorize, enlarge, fade, outline
@@ -217,8 +219,14 @@ class Session:
         edges = zip((left, top, right, bottom), (width, height) * 2, strict=True)
         return tuple(min(max(edge / side, 0.0), 1.0) for edge, side in edges)  # type: ignore[return-value]
 
-    def predict_region(self, view: View, box: Box) -> HiddenRegion:
-        """Predict a hidden box and draw the predictions. Raises UserError if the weights have no predictor."""
+    @property
+    def latent(self) -> LatentConfig | None:
+        """Return what the hidden variable of predictions is, if they have one."""
+        method = self.predictive[0].method if self.predictive else None
+        return method.latent if isinstance(method, LatentJEPA) else None
+
+    def predict_region(self, view: View, box: Box, z: Float[Tensor, "Z"] | None = None) -> HiddenRegion:
+        """Predict a hidden box, given z if there is one, and draw it. Raises UserError if there is no predictor."""
         if self.predictive is None:
             raise UserError("these weights have no predictor: explore the run's folder to hide a box")
         run, method = self.predictive
@@ -226,7 +234,7 @@ class Session:
         others = self.images.view[: min(GALLERY_IMAGES, max(8, int(MAX_FLOPS / cost)))]
         images = self.images._replace(view=torch.cat([view[None], others]), names=("",) * (1 + len(others)))
         mask = hide_region(box, images.data.layout.shape, len(images.view))
-        result, board = predict_hidden(method, run, images, mask), self.board
+        result, board = predict_hidden(method, run, images, mask, z), self.board
         target = result.target[0]
         visible = board.arrange(index_mask(mask.context[0], None, images.data.layout.count), True)
         hole = fade(board.picture(view), visible, images.data.patch)
