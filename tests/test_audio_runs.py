@@ -7,9 +7,13 @@ import torch
 
 from benchmarks import fuzz_audio
 from benchmarks.kills import small
+from openjepa.data.loader import Steps
 from openjepa.data.synthetic.sounds import write_sounds
 from openjepa.masking.spectrogram import Spectrogram
 from openjepa.modalities.audio import Audio
+from openjepa.training.optim import build_optimizer
+from openjepa.training.step import train_step
+from tests.conftest import CPU
 from tests.interrupted import compare_two_ranks, kill_everywhere
 from tests.mutants import run_cases
 
@@ -41,3 +45,24 @@ def test_mutated_recordings_are_refused_or_decoded_and_the_doctor_agrees(tmp_pat
     assert outcomes.keys() <= fuzz_audio.Sounds.accepted and len(outcomes) > 2 and sum(outcomes.values()) == 150, (
         outcomes
     )
+
+
+def test_a_step_computes_spectrograms_once_and_learns_the_same(settings, monkeypatch):
+    """Targets and predictions start from the same spectrograms; without that, loss and weights are the same bits."""
+    data, calls = dataclasses.replace(settings.data, mean=(-40.0,), std=(20.0,)), []
+    monkeypatch.setattr(
+        Audio, "decibels", lambda self, view, compute=Audio.decibels: calls.append(1) or compute(self, view)
+    )
+    batch = Steps(data.synthetic(16, 0), settings.masks, data.layout, batch_size=8, total_steps=1, seed=0)[0].batch
+    losses, weights = [], []
+    for prepares in (True, False):
+        if not prepares:
+            monkeypatch.setattr("openjepa.training.step.Prepares", type(None))
+        method = settings.method.build(data, 0)
+        optim = settings.optim
+        calls.clear()
+        result = train_step(method, build_optimizer(method, optim), batch, optim.at(0, 1), CPU)
+        assert (len(calls) == 1) is prepares
+        losses.append(result.output.loss)
+        weights.append(torch.cat([each.flatten() for each in method.state_dict().values()]))
+    assert torch.equal(*losses) and torch.equal(*weights)

@@ -43,6 +43,13 @@ class Renders(Protocol):
 
 
 @runtime_checkable
+class Prepares(Protocol):
+    """Compute once a step, on the device, what a view costs before it is cut into tokens; `tokens` takes both."""
+
+    def prepare(self, view: Any) -> Any: ...
+
+
+@runtime_checkable
 class Thumbnails(Protocol):
     """Draw a source without cropping it to a view, for sheets and pages."""
 

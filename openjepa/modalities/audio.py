@@ -149,16 +149,18 @@ class Audio:
         mono = sounds.sound[:, None].expand(-1, self.channels, -1).contiguous()
         return AudioArray(self, mono, sounds.pitch, f"sounds-{size}-{seed}", tuple(map(str, range(PITCHES))))
 
-    def tokens(self, view: Float[Tensor, "B C L"]) -> Tokens:
-        """Compute the normalized log-mel spectrograms of stretches and cut them into patches, rows of C·p·p values.
+    def tokens(self, view: Float[Tensor, "B C L"] | Float[Tensor, "B C M T"]) -> Tokens:
+        """Cut the normalized log-mel spectrograms of stretches, or what `prepare` made of them, into patches.
 
-        Positions are (x, y) = (column, row): time, and pitch from high to low.
+        Tokens are rows of C·p·p values; positions are (x, y) = (column, row): time, and pitch from high to low.
         """
-        return self.patchify(self.spectrogram(view))
+        return self.patchify(view if view.ndim == 4 else self.spectrogram(view))
 
     def spectrogram(self, view: Float[Tensor, "B C L"]) -> Float[Tensor, "B C M T"]:
         """Return normalized log-mel spectrograms, their rows from high to low."""
         return self.standardize(self.decibels(view))
+
+    prepare = spectrogram  # once a step: targets and predictions both start from it
 
     def decibels(self, view: Float[Tensor, "B C L"]) -> Float[Tensor, "B C M T"]:
         """Return log-mel spectrograms in decibels, raised to the floor, their rows from high to low."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from openjepa.core.capabilities import Prepares
 from openjepa.core.types import Batch, Output, Shared
 from openjepa.training.device import Device
 from openjepa.training.optim import Hyperparameters, clip_gradients, set_hyperparameters, step_if_finite
@@ -41,6 +42,7 @@ def train_step(
     set_hyperparameters(optimizer, hyperparameters)
     optimizer.zero_grad(set_to_none=True)
     with device.autocast(), torch.no_grad():
+        batch = prepare_views(method, batch)
         batch = batch._replace(masks=method.masks(batch))
         targets = method.targets(batch)
     outputs: list[Output] = []
@@ -54,6 +56,14 @@ def train_step(
         finite = step_if_finite(optimizer, norm)
     method.after_step(hyperparameters.momentum, finite)
     return StepResult(mean_output(outputs), norm, finite)
+
+
+def prepare_views(method: Any, batch: Batch) -> Batch:
+    """Let the modality compute what targets and forward pass both need of the views, if it has such a thing."""
+    modality = getattr(method, "modality", None)
+    if batch.stream or not isinstance(modality, Prepares):  # other streams may have other modalities
+        return batch
+    return batch._replace(views=tuple(modality.prepare(view) for view in batch.views))
 
 
 def mean_output(outputs: list[Output]) -> Output:

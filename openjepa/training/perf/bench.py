@@ -12,6 +12,7 @@ from rich.progress import track
 from openjepa.core.capabilities import Measures
 from openjepa.core.console import console
 from openjepa.core.protocols import Dataset
+from openjepa.core.types import Batch
 from openjepa.data.loader import Step
 from openjepa.masking.stack import mask_shapes
 from openjepa.nn.world import World
@@ -27,7 +28,7 @@ from openjepa.training.optim import (
 from openjepa.training.perf.hardware import time_call
 from openjepa.training.perf.imagination import measure_imagination
 from openjepa.training.setup import build_model, prepare_data
-from openjepa.training.step import MicroBatch, micro_batches
+from openjepa.training.step import MicroBatch, micro_batches, prepare_views
 
 
 def time_steps(run: Pretrain, data: Dataset, device: Device, count: int) -> dict[str, Any]:
@@ -79,11 +80,12 @@ def time_step_parts(
     The device finishes one part before the next starts, so the sum is a little more than the time of `train_step`.
     """
     batch = device.move(step.batch)
-    batch = batch._replace(masks=method.masks(batch))
 
-    def compute_targets() -> Any:
-        with device.autocast():
-            return method.targets(batch)
+    def compute_targets() -> tuple[Batch, Any]:
+        with device.autocast(), torch.no_grad():
+            prepared = prepare_views(method, batch)
+            prepared = prepared._replace(masks=method.masks(prepared))
+            return prepared, method.targets(prepared)
 
     def forward(micro: MicroBatch) -> Any:
         with device.autocast():
@@ -97,8 +99,8 @@ def time_step_parts(
         optimizer.zero_grad(set_to_none=True)
 
     times = {"targets": 0.0, "forward": 0.0, "backward": 0.0, "update": 0.0}
-    targets, times["targets"] = time_call(compute_targets, device)
-    for micro in micro_batches(batch, targets, run.accumulate):
+    (prepared, targets), times["targets"] = time_call(compute_targets, device)
+    for micro in micro_batches(prepared, targets, run.accumulate):
         output, seconds = time_call(lambda micro=micro: forward(micro), device)
         times["forward"] += seconds
         times["backward"] += time_call((output.loss / run.accumulate).backward, device)[1]

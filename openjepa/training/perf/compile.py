@@ -14,7 +14,7 @@ from openjepa.data.loader import Step
 from openjepa.nn.transformer import Block
 from openjepa.training.config import Pretrain
 from openjepa.training.device import Device
-from openjepa.training.step import micro_batches
+from openjepa.training.step import micro_batches, prepare_views
 
 MAX_STATIC_SHAPES = 16  # with at most this many mask shapes, each shape gets code of its own
 
@@ -52,7 +52,7 @@ def compile_blocks(settings: Pretrain, method: Any, step: Step, device: Device, 
 
 def warm_up(settings: Pretrain, method: Any, step: Step, sets: list[tuple[MaskShape, ...]], device: Device) -> None:
     """Run forward and backward with dummy masks of each set of shapes."""
-    batch = device.move(step.batch)
+    batch = prepare_views(method, device.move(step.batch))
     for shapes in sets:
         masks = tuple(dummy_mask(shape, len(batch.index), device) for shape in shapes)
         masked = batch._replace(masks=masks)
