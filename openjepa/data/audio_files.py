@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,13 +16,11 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Samples, Skipped, compute_fingerprint
+from openjepa.core.types import Samples
 from openjepa.data.audio_io import Sound, open_sound, read_stretch, resample
-from openjepa.data.clips import WHOLE_FILE, Span, clip_name
-from openjepa.data.file_labels import FileDataset, FileLabels
-from openjepa.data.image_files import replacement_index
-from openjepa.data.image_io import Undecodable
-from openjepa.data.video_files import evaluation_starts
+from openjepa.data.clips import WHOLE_FILE, Span
+from openjepa.data.cut_files import CutFiles, evaluation_starts
+from openjepa.data.file_labels import FileLabels
 
 OCTAVES = 6  # at which an equalizer draws its curve
 
@@ -92,15 +89,12 @@ class AudioArray:
         return Samples(torch.from_numpy(np.stack([np.stack(row) for row in rows])).unbind(1), self.label[index])
 
 
-class AudioFiles(FileDataset):
+class AudioFiles(CutFiles):
     """Stretches of recordings: one per file, or one for every so many seconds.
 
     Training reads a stretch anywhere in its part of the file; evaluation reads the middle, or several, evenly spaced.
-    A shorter recording is repeated, or lies in silence: at a random place, or in the middle. Training replaces an
-    undecodable file by one that depends only on the seed, the sample and the attempt.
+    A shorter recording is repeated, or lies in silence: at a random place, or in the middle.
     """
-
-    decodes_files: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,80 +103,34 @@ class AudioFiles(FileDataset):
         fingerprint: str | Callable[[], str],
         labels: FileLabels | None = None,
     ):
-        super().__init__(paths, fingerprint, labels)
         self.config = config
-        spans = [self.spans_of(path) for path in paths] if config.every else [[WHOLE_FILE]] * len(paths)
-        self.file_index = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
-        self.spans = [span for each in spans for span in each]
+        super().__init__(config, paths, fingerprint, labels)
 
     def spans_of(self, path: str) -> list[Span]:
-        """Return the parts of a file that are samples; an undecodable file counts as one, which reading skips."""
-        every = self.config.every
-        try:
-            with open_sound(path) as sound:
-                count = max(1, math.ceil(sound.frames / sound.rate / every - 1e-6))
-        except Undecodable:
-            return [WHOLE_FILE]
-        return [Span(number * every, every) for number in range(count)]
-
-    @cached_property
-    def computed_fingerprint(self) -> str:
-        """Return the fingerprint of the files, and of how they are cut."""
-        files = compute_fingerprint(self.known_fingerprint)
-        return f"{files}-{self.config.every:g}s" if self.config.every else files
-
-    @property
-    def groups(self) -> Int[Tensor, "S"] | None:
-        """Return each sample's group if groups are known, or its file if files have several samples."""
-        groups = self.file_labels.groups if self.file_labels else None
-        if groups is None and not self.config.every:
-            return None
-        files = torch.from_numpy(self.file_index)
-        return files if groups is None else groups[files]
-
-    @cached_property
-    def label(self) -> Int[Tensor, "S"]:
-        """Return each sample's index into `classes`."""
-        return self.file_classes[1][torch.from_numpy(self.file_index)]
-
-    def __len__(self) -> int:
-        return len(self.file_index)
-
-    def source(self, index: int) -> str:
-        return clip_name(self.paths[self.file_index[index]], self.spans[index], self.config.every)
+        """Return the parts of a recording that are samples. Raises Undecodable."""
+        with open_sound(path) as sound:
+            count = max(1, math.ceil(sound.frames / sound.rate / self.every - 1e-6))
+        return [Span(number * self.every, self.every) for number in range(count)]
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Decode random stretches of a batch; without `rng`, return the evaluation views with their labels."""
-        views, skipped = [], list[list[Skipped]]()  # of each row
         stretches = draw_stretches(self.config, len(index), rng)
-        for row, sample in enumerate(index.tolist()):
-            own = rng and rng.select(np.array([row]))
-            decoded, failed = self.decode_or_replace(sample, stretches[row], own)
-            views.append(decoded)
-            skipped.append(failed)
-        label = self.label[index] if rng is None else torch.full((len(index),), -1)
-        label[torch.tensor([bool(each) for each in skipped])] = -1
-        return Samples(torch.from_numpy(np.stack(views)).unbind(1), label, tuple(itertools.chain(*skipped)))
+        decoded = [
+            self.decode_or_replace(sample, stretches[row], rng and rng.select(np.array([row])))
+            for row, sample in enumerate(index.tolist())
+        ]
+        views, skipped = np.stack([each for each, _ in decoded]), [each for _, each in decoded]
+        label = self.labels_of(index, skipped, rng)
+        return Samples(torch.from_numpy(views).unbind(1), label, tuple(itertools.chain(*skipped)))
 
-    def decode_or_replace(
-        self, sample: int, stretches: list[Stretch], rng: CounterRNG | None
-    ) -> tuple[Float32[np.ndarray, "V C L"], list[Skipped]]:
-        """Return stretches of a sample, or in training of the first one that can be decoded in place of it."""
-        skipped: list[Skipped] = []
-        while True:
-            try:
-                return self.decode_sample(sample, stretches), skipped
-            except Undecodable as error:
-                skipped.append(Skipped(self.source(sample), str(error)))
-            if rng is None:
-                shape = (len(stretches), self.config.channels, self.config.samples)
-                return np.zeros(shape, np.float32), skipped
-            sample = replacement_index(rng, len(skipped) - 1, len(self), skipped[-1])
-
-    def decode_sample(self, sample: int, stretches: list[Stretch]) -> Float32[np.ndarray, "V C L"]:
+    def decode_sample(self, sample: int, views: list[Stretch]) -> Float32[np.ndarray, "V C L"]:
         """Decode stretches of a sample. Raises Undecodable."""
         with open_sound(self.paths[self.file_index[sample]]) as sound:
-            return np.stack([decode(self.config, sound, each, self.spans[sample]) for each in stretches])
+            return np.stack([decode(self.config, sound, each, self.spans[sample]) for each in views])
+
+    def blank(self, views: int) -> Float32[np.ndarray, "V C L"]:
+        """Return stretches of silence."""
+        return np.zeros((views, self.config.channels, self.config.samples), np.float32)
 
 
 def draw_stretches(config: AudioViews, count: int, rng: CounterRNG | None) -> list[list[Stretch]]:

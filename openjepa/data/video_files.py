@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,12 +15,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
-from openjepa.core.types import Samples, Skipped, compute_fingerprint
-from openjepa.data.clips import WHOLE_FILE, ClipSettings, Span, choose_frames, clip_name, crop_clips, segment_spans
+from openjepa.core.types import Samples, Skipped
+from openjepa.data.clips import ClipSettings, Span, choose_frames, crop_clips, segment_spans
 from openjepa.data.crops import Crops
-from openjepa.data.file_labels import FileDataset, FileLabels
-from openjepa.data.image_files import replacement_index
-from openjepa.data.image_io import Undecodable
+from openjepa.data.cut_files import CutFiles, evaluation_starts
+from openjepa.data.file_labels import FileLabels
 from openjepa.data.video_folders import even_times
 from openjepa.data.video_io import open_frames
 
@@ -80,14 +78,11 @@ class VideoArray:
         return crop_clips(clips, self.config.crops(height, width, rng), self.config.size)
 
 
-class VideoFiles(FileDataset):
+class VideoFiles(CutFiles):
     """Clips of video files, folders of frames and arrays: one per file, or one for every so many seconds.
 
-    Training starts a clip anywhere in its part of the file; evaluation reads the middle. Training replaces an
-    undecodable file by one that depends only on the seed, the sample and the attempt.
+    Training starts a clip anywhere in its part of the file; evaluation reads the middle.
     """
-
-    decodes_files: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -96,45 +91,13 @@ class VideoFiles(FileDataset):
         fingerprint: str | Callable[[], str],
         labels: FileLabels | None = None,
     ):
-        super().__init__(paths, fingerprint, labels)
         self.config = config
-        spans = [self.spans_of(path) for path in paths] if config.every else [[WHOLE_FILE]] * len(paths)
-        self.file_index = np.repeat(np.arange(len(paths)), [len(each) for each in spans])  # of each sample
-        self.spans = [span for each in spans for span in each]
+        super().__init__(config, paths, fingerprint, labels)
 
     def spans_of(self, path: str) -> list[Span]:
-        """Return the parts of a file that are samples; an undecodable file counts as one, which reading skips."""
-        try:
-            with open_frames(path, self.config.channels) as frames:
-                return segment_spans(frames.times, self.config.every)
-        except Undecodable:
-            return [WHOLE_FILE]
-
-    @cached_property
-    def computed_fingerprint(self) -> str:
-        """Return the fingerprint of the files, and of how they are cut."""
-        files = compute_fingerprint(self.known_fingerprint)
-        return f"{files}-{self.config.every:g}s" if self.config.every else files
-
-    @property
-    def groups(self) -> Int[Tensor, "S"] | None:
-        """Return each sample's group if groups are known, or its file if files have several samples."""
-        groups = self.file_labels.groups if self.file_labels else None
-        if groups is None and not self.config.every:
-            return None
-        files = torch.from_numpy(self.file_index)
-        return files if groups is None else groups[files]
-
-    @cached_property
-    def label(self) -> Int[Tensor, "S"]:
-        """Return each sample's index into `classes`."""
-        return self.file_classes[1][torch.from_numpy(self.file_index)]
-
-    def __len__(self) -> int:
-        return len(self.file_index)
-
-    def source(self, index: int) -> str:
-        return clip_name(self.paths[self.file_index[index]], self.spans[index], self.config.every)
+        """Return the parts of a file that are samples. Raises Undecodable."""
+        with open_frames(path, self.config.channels) as frames:
+            return segment_spans(frames.times, self.every)
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         """Decode and crop the clips of a batch; without `rng`, return the evaluation views with their labels."""
@@ -149,29 +112,17 @@ class VideoFiles(FileDataset):
             rows = np.arange(len(skipped), len(skipped) + len(clips))
             views.append(crop_views(self.config, clips, rng.select(rows) if rng else None))
             skipped += undecodable
-        label = self.label[index] if rng is None else torch.full((len(index),), -1)
-        label[torch.tensor([bool(each) for each in skipped])] = -1
+        label = self.labels_of(index, skipped, rng)
         return Samples(torch.cat(views).unbind(1), label, tuple(itertools.chain(*skipped)))
 
-    def decode_or_replace(
-        self, sample: int, starts: list[float], rng: CounterRNG | None
-    ) -> tuple[UInt8[Tensor, "V F C H W"], list[Skipped]]:
-        """Return the clips of a sample, or in training of the first one that can be decoded in place of it."""
-        skipped: list[Skipped] = []
-        while True:
-            try:
-                return self.decode_sample(sample, starts), skipped
-            except Undecodable as error:
-                skipped.append(Skipped(self.source(sample), str(error)))
-            if rng is None:
-                shape = (len(starts), self.config.frames, self.config.channels, *self.config.size)
-                return torch.zeros(shape, dtype=torch.uint8), skipped
-            sample = replacement_index(rng, len(skipped) - 1, len(self), skipped[-1])
-
-    def decode_sample(self, sample: int, starts: list[float]) -> UInt8[Tensor, "V F C H W"]:
+    def decode_sample(self, sample: int, views: list[float]) -> UInt8[Tensor, "V F C H W"]:
         """Decode the clips of a sample at these starts, from 0 to 1. Raises Undecodable."""
         path, span = self.paths[self.file_index[sample]], self.spans[sample]
-        return torch.stack([decode_clip(self.config, path, u, span) for u in starts])
+        return torch.stack([decode_clip(self.config, path, u, span) for u in views])
+
+    def blank(self, views: int) -> UInt8[Tensor, "V F C H W"]:
+        """Return black clips."""
+        return torch.zeros(views, self.config.frames, self.config.channels, *self.config.size, dtype=torch.uint8)
 
 
 Decoded = tuple[UInt8[Tensor, "V F C H W"], list[Skipped]]  # the clips of a row, and what was skipped on the way
@@ -196,11 +147,6 @@ def crop_views(
     rows = clips.flatten(0, 1)
     height, width = (torch.full((len(rows),), float(side)) for side in rows.shape[3:])
     return crop_clips(rows, config.crops(height, width, rng), config.size).unflatten(0, clips.shape[:2])
-
-
-def evaluation_starts(count: int) -> list[float]:
-    """Return where evaluation clips start, evenly spaced; a single one is in the middle."""
-    return [(number + 0.5) / count for number in range(count)]
 
 
 def decode_clip(config: VideoViews, path: str, u: float, span: Span) -> UInt8[Tensor, "F C H W"]:
