@@ -14,7 +14,7 @@ from openjepa.masking.random import Random
 from openjepa.masking.stack import stack_masks
 from openjepa.methods.latent_jepa import LatentJEPA, LatentPrediction, Prediction
 from openjepa.modalities.image import Image
-from openjepa.nn.latent import LatentConfig
+from openjepa.nn.latent import CODE, LatentConfig
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
@@ -73,7 +73,7 @@ def test_one_code_predicts_the_mean_of_two_futures_and_two_codes_separate_them()
     gap = gap_of(net, batch)
     error = one["free_energy"] * one["mean_target_loss"]
     assert error == pytest.approx(gap / 4, rel=0.1)  # the mean is half the difference from each
-    predicted = net.predict(given_of(net, batch), torch.ones(16, 1))[:, 0]
+    predicted = net.predict(given_of(net, batch), CODE * torch.ones(16, 1))[:, 0]
     mean = net.targets(batch).x[:, 2:].unflatten(0, (2, 8)).mean(0)
     assert (predicted[:8] - mean).square().mean() < gap / 50
     net, two = train(LatentConfig(size=2), batch, 300)
@@ -87,7 +87,7 @@ def test_free_energy_falls_with_every_code_and_ignores_their_order():
     net, _ = train(LatentConfig(size=4), batch)
     given = given_of(net, batch)
     with torch.no_grad():
-        energies = torch.stack([net.energy(given, code.expand(16, -1)) for code in torch.eye(4)])
+        energies = torch.stack([net.energy(given, code.expand(16, -1)) for code in CODE * torch.eye(4)])
     _, free = net.infer(given)
     torch.testing.assert_close(free, energies.amin(0))
     torch.testing.assert_close(free, energies[[2, 0, 3, 1]].amin(0))
@@ -124,7 +124,7 @@ def test_a_vector_is_inferred_where_energy_and_regularizer_are_lowest():
 
 
 def test_a_share_of_predictions_is_trained_with_another_z_by_sample_alone():
-    rng, z = CounterRNG.of(0, 0, np.arange(4000)), torch.eye(4)[torch.zeros(4000).long()]
+    rng, z = CounterRNG.of(0, 0, np.arange(4000)), CODE * torch.eye(4)[torch.zeros(4000).long()]
     trained = LatentConfig(size=4).perturb(z, 0.5, rng)
     counts = trained.unique(dim=0, return_counts=True)
     assert len(counts[0]) == 5 and counts[1].min() > 300  # no z, and every code

@@ -24,10 +24,10 @@ from openjepa.viz.settings import Explore, FigureOptions
 
 @dataclass(frozen=True)
 class Doctor:
-    """Checks every image or video of a folder: damaged files, duplicates, odd sizes and formats."""
+    """Checks every image, video or recording of a folder: damaged files, duplicates, odd sizes and formats."""
 
     root: Folders  # folders, archives, or text files of paths
-    modality: str = ""  # image or video; empty: from the files
+    modality: str = ""  # image, video or audio; empty: from the files
     out: Path = Path("runs/doctor")  # folder for doctor.json, which names every file, and the histograms doctor.png
     workers: int = -1  # processes; -1: one per core
     near_duplicates: bool = True  # also look for near duplicates
@@ -197,8 +197,8 @@ class Embed:
     encoder: str = ""
     # crop: largest centered square; margin: its middle 7/8; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
-    eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
-    every: float = 0.0  # video: a row for every so many seconds of a file, named FILE#t=SECONDS; 0: a row for each file
+    eval_clips: int = 0  # video, audio: clips of each file, evenly spaced, that are averaged; 0: as the run
+    every: float = 0.0  # video, audio: a row every so many seconds of a file, named FILE#t=SECONDS; 0: one a file
     batch: int = 256  # samples per forward pass; lower it if memory runs out
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest available
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it natively, else fp32

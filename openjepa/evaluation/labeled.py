@@ -80,7 +80,8 @@ def split_labeled(modality: Any, labeled: LabeledData, seed: int) -> Split:
         check_folds(labeled.folds, len(split.train), "samples")
     if labeled.split == "groups" and sample_values(split.train, "groups") is None:
         raise UserError(
-            "--data.split groups: this data does not say which samples belong together; its dataset has no `groups`"
+            "--data.split groups: this data does not say which samples belong together: name the column of the table "
+            "with --group"
         )
     return split
 

@@ -36,7 +36,7 @@ class LabeledData:
     labels: Annotated[str, arg(aliases=["--labels"])] = "auto"
     # crop: largest centered square; margin: its middle 7/8, as 256 -> 224; squash: whole image, aspect ratio changed
     eval_crop: EvalCrop = "crop"
-    eval_clips: int = 0  # video: clips of each file, evenly spaced in time, that are averaged; 0: as the run
+    eval_clips: int = 0  # video, audio: clips of each file, evenly spaced, that are averaged; 0: as the run
     # auto: the test folder, else a random fifth; k-fold: every sample is tested once, in folds with the same classes;
     # groups: the same, folds hold whole groups (subjects, recordings); time-blocks: folds are contiguous in time
     split: SplitName = "auto"

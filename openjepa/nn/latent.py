@@ -20,6 +20,9 @@ from openjepa.core.rng import CounterRNG
 Energy = Callable[[Float[Tensor, "R Z"]], Float[Tensor, "R"]]  # of each prediction, given its z
 
 
+CODE = 8.0  # the value of a code that is not 0: a code is about as long as the query that it is concatenated to
+
+
 @dataclass(frozen=True)
 class LatentConfig:
     """A hidden variable z, and how it is inferred: F(x, y) = min over z of E(x, y, z) + R(z).
@@ -66,8 +69,8 @@ class LatentConfig:
         return self.weight * z.square().sum(1)
 
     def codes(self, device: torch.device) -> Float[Tensor, "K Z"]:
-        """Return all codes: one value is 1, the others are 0."""
-        return torch.eye(self.size, device=device)
+        """Return all codes: one value is `CODE`, the others are 0."""
+        return CODE * torch.eye(self.size, device=device)
 
     def perturb(self, z: Float[Tensor, "R Z"], share: float, rng: CounterRNG) -> Float[Tensor, "R Z"]:
         """Return what is trained with: for a share of predictions no z, or any code; `noisy` adds its noise."""

@@ -27,8 +27,8 @@ def jep_kd() -> Stages:
     """JEP-KD: lips learn from sound, in three stages on clips of three seconds, whose mouths are at the same place.
 
     An encoder of the sound (JEPA); an encoder of the mouth (causal JEPA), which has never heard anything; then it
-    learns to generate the embeddings that the first one, frozen, gives to every moment of the sound. With labels,
-    fine-tune the last: jepa probe runs/lips --probes finetune --data.root clips/ --labels table.csv --label word
+    learns to generate the embeddings that the first one, frozen, gives to every moment of the sound. With labels, jepa
+    probe runs/lips/stage-3 --probes finetune --data.root clips/ --labels table.csv --label word fine-tunes the last.
 
     Command: jepa pretrain jep-kd --data.root clips/ --out runs/lips --threads 1
     Takes: 1,000 steps a stage.

@@ -106,7 +106,9 @@ def load_config(folder: Path) -> Pretrain:
     """Load the settings of a run or an export. Raises UserError if they are absent or damaged."""
     file = folder / "config.json"
     if not file.is_file():
-        raise UserError(f"{folder} is not a run: it has no config.json")
+        stages = sorted(each.name for each in Path(folder).glob("stage-*"))
+        advice = f"; it has stages: try {Path(folder) / stages[-1]}" if stages else ""
+        raise UserError(f"{folder} is not a run: it has no config.json{advice}")
     try:
         return from_json(read_json(file))
     except UserError as error:

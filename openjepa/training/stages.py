@@ -50,6 +50,8 @@ def run_stages(stages: Stages, out: Path, pretrain: Callable[[Pretrain], Any]) -
     """
     if stages.runs[0].dry_run:
         return dry_run_stages(stages, out, pretrain)
+    for stage in stages.runs:
+        stage.data.listing()  # files that a later stage lacks are missed before the first one trains
     if os.environ.get("RANK", "0") == "0":  # the processes form a group only inside a stage
         record_stages(stages, out)
     for number, stage in enumerate(stages.runs, 1):

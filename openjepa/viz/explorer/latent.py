@@ -44,9 +44,8 @@ class LatentControls:
         """Return the chosen z; all 0: no z."""
         z = torch.zeros(self.latent.size)
         if self.choice is not None:
-            if self.choice.value != WITHOUT:
-                z[int(self.choice.value.split()[-1]) - 1] = 1.0
-            return z
+            codes = self.latent.codes(z.device)
+            return z if self.choice.value == WITHOUT else codes[int(self.choice.value.split()[-1]) - 1]
         for number, slider in enumerate(self.sliders):
             z[number] = float(slider.value)
         return z
