@@ -73,3 +73,11 @@ def test_files_of_another_kind_behind_many_images_are_counted(tmp_path):
             (tmp_path / folder / f"{number}{suffix}").touch()
     with pytest.raises(UserError, match=r"image reads .*\.jpg, video reads .*\.mp4.*--modality image or"):
         detect_modality((str(tmp_path),))
+
+
+def test_help_lists_the_flags_of_the_files_that_are_named(tmp_path, capsys):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    for root, flag in ((tmp_path, "--data.hop"), (tmp_path / "nothing", "--data.crop-scale")):
+        with pytest.raises(SystemExit):
+            main(["pretrain", "--data.root", str(root), "--help"])
+        assert flag in capsys.readouterr().out

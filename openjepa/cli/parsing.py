@@ -53,9 +53,19 @@ def default_settings(arguments: list[str]) -> tuple[Pretrain | Stages, list[str]
     # a Slurm job chooses its settings on the machine where it runs
     submits = any(each.startswith("--slurm.") for each in rest) and "--dry-run" not in rest
     if not flag_values(rest, "--data.root") or asks_help or submits:
+        if asks_help and "modality" not in choices:
+            choices |= modality_of_help(flag_values(rest, "--data.root"))
         return choose_classes(Pretrain(), choices), rest
     modality = choices.pop("modality", None) or detect_modality(flag_values(rest, "--data.root"))
     return choose_classes(chosen_settings(modality, rest), choices), rest
+
+
+def modality_of_help(roots: tuple[str, ...]) -> dict[str, str]:
+    """Return the modality whose flags --help lists: that of the files, or none if they do not tell."""
+    try:
+        return {"modality": detect_modality(roots)} if roots else {}
+    except UserError:
+        return {}  # the command itself says what is wrong; its help is that for images
 
 
 def chosen_settings(modality: str, arguments: list[str]) -> Pretrain:
