@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ features = openjepa.load("{folder}").features("{example}")  # (1, {width}), mean
 def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str, run: Path, results: str) -> str:
     """Return the model card in Markdown, with the front matter that the Hugging Face hub reads."""
     images, kind = plural_of(encoder.modality) == "images", modality_name(encoder.modality)
-    is_video = isinstance(encoder.modality, Video)
+    is_video, method = isinstance(encoder.modality, Video), encoder.config.method
     libraries = {"hf": "transformers", "timm": "timm"}
     front = [f"license: {license}"] if license else []
     front += [f"library_name: {libraries[form]}"] if form in libraries else []
@@ -75,8 +76,7 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
     sections = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {markdown_name(run.name or 'encoder')}",
-        f"An encoder of {'images' if images else kind} trained without labels by a joint-embedding predictive "
-        f"architecture ({'V-JEPA, arXiv 2404.08471' if is_video else 'I-JEPA, arXiv 2301.08243'}).",
+        f"An encoder of {'images' if images else kind} trained without labels by {approach(method, is_video)}.",
         "\n".join(f"* {fact}" for fact in facts),
         "## Use",
         format_usage(encoder, form, folder),
@@ -86,6 +86,14 @@ def model_card(encoder: PretrainedEncoder, form: str, folder: Path, license: str
         f"License: {license}." if license else "License: not stated by the authors of these weights.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def approach(method: Any, is_video: bool) -> str:
+    """Name the method in words."""
+    if not isinstance(method, JEPA):
+        return type(method).__name__
+    paper = "V-JEPA, arXiv 2404.08471" if is_video else "I-JEPA, arXiv 2301.08243"
+    return f"a joint-embedding predictive architecture ({paper})"
 
 
 def format_usage(encoder: PretrainedEncoder, form: str, folder: Path) -> str:
@@ -111,9 +119,22 @@ def encoder_facts(encoder: PretrainedEncoder) -> list[str]:
     architecture = f"Encoder: {networks}"
     if not isinstance(data, Image | ImagePair):
         size = f", {data.describe()}" if isinstance(data, Describes) else ""
-        return [architecture.replace("vision ", ""), f"Input: {modality_name(data)}{size}"]
+        return [architecture.replace("vision ", ""), f"Input: {modality_name(data)}{size}", input_settings(data)]
     raw = range_text(data) if isinstance(data, Image) else ""
     return [f"{architecture}; patches of {data.patch} px, no class token", image_facts(data), *([raw] if raw else [])]
+
+
+def input_settings(data: Any) -> str:
+    """List the settings by which files become inputs, statistics of the normalization among them."""
+    names = [each.name for each in dataclasses.fields(data) if each.name != "root"]
+    return f"Settings of the input: {', '.join(f'{name} {plain(getattr(data, name))}' for name in names)}"
+
+
+def plain(value: Any) -> str:
+    """Return a setting as text, values of a tuple one after the other."""
+    if isinstance(value, tuple):
+        return " ".join(map(plain, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def image_facts(data: Any) -> str:
@@ -146,10 +167,9 @@ def describe_recipe(config: Pretrain, step: int) -> str:
     """Describe the method, masks, steps and optimizer in one line."""
     method: Any = config.method
     optimizer = "Muon" if config.optim.optimizer == "muon" else "AdamW"
-    is_jepa = isinstance(method, JEPA)
-    target = f"features of blocks {' '.join(map(str, method.target_layers))}" if is_jepa else "the input"
-    target = "pixels" if not is_jepa and plural_of(config.data) == "images" else target
+    layers = getattr(method, "target_layers", ())
+    target = f", targets: features of blocks {' '.join(map(str, layers))}" if layers else ""
     return (
-        f"{type(method).__name__}, targets: {target}; masks “{name_of('masks', config.masks)}”; {step:,} steps of "
+        f"{type(method).__name__}{target}; masks “{name_of('masks', config.masks)}”; {step:,} steps of "
         f"{config.batch_size} {plural_of(config.data)}, {optimizer} at {config.optim.lr:g}, seed {config.seed}"
     )
