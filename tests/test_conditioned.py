@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from openjepa import load
 from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch, Masks
+from openjepa.data.wav_files import wav_content
 from openjepa.methods.base import FrozenTeacher
 from openjepa.methods.conditioned import Conditioned
 from openjepa.methods.jepa import JEPA
@@ -16,7 +18,7 @@ from openjepa.modalities.audio import Audio
 from openjepa.modalities.image import Image
 from openjepa.modalities.pair import Pair
 from openjepa.recipes.registry import make_recipe
-from openjepa.training.config import Pretrain
+from openjepa.training.config import Pretrain, load_config
 from openjepa.training.stages import Stages
 from tests.conftest import SMALL, SMALL_PREDICTOR
 
@@ -89,3 +91,15 @@ def test_recipes_train_on_clips_of_speakers(name, jepa_data, tmp_path):
     clip = str(next(clips.glob("*.mpg")))
     encoder = load(last)
     assert encoder.features([clip]).shape == (1, 128)
+
+
+def test_files_that_a_later_stage_lacks_are_missed_before_the_first_one_trains(tmp_path, capsys):
+    (tmp_path / "sounds").mkdir()
+    for number in range(8):
+        (tmp_path / "sounds" / f"{number}.wav").write_bytes(wav_content(np.zeros(8000), 8000))
+    command = ["pretrain", "jep-kd", "--data.root", str(tmp_path / "sounds"), "--out", str(tmp_path / "run")]
+    assert main([*command, "--steps", "1", "--batch-size", "2"]) == 1
+    assert "no videos in" in capsys.readouterr().err and not (tmp_path / "run" / "stage-1").exists()
+    (tmp_path / "run" / "stage-1").mkdir(parents=True)
+    with pytest.raises(UserError, match="it has stages: try .*stage-1"):
+        load_config(tmp_path / "run")

@@ -12,6 +12,7 @@ from openjepa.modalities.pair import Pair
 from openjepa.modalities.video import Video
 from openjepa.recipes.audio import tune_for_audio
 from openjepa.recipes.video import tune_for_video
+from openjepa.training.config import Pretrain
 from openjepa.training.stages import Stages
 
 SOUND = Audio(rate=16_000, frames=144, hop=0.02, window=0.04)  # 2.9 seconds
@@ -58,15 +59,19 @@ def future_with_sound() -> Stages:
     Takes: 1,000 steps a stage.
     Source: this project's; conditions as in IWM, arXiv 2403.00504.
     """
-    sound, clips = tune_for_audio(SOUND), tune_for_video(CLIPS)
-    base = clips.method
+    return Stages(tuple(dataclasses.replace(run, steps=1000) for run in told_by_sound(CLIPS, SOUND)))
+
+
+def told_by_sound(clips: Video, sound: Audio) -> tuple[Pretrain, Pretrain]:
+    """Return the runs of an encoder of sound, and of a causal JEPA of clips whose predictor gets its features."""
+    first, second = tune_for_audio(sound), tune_for_video(clips)
+    base = second.method
     method = Conditioned(
         base.encoder,
         target_layers=base.target_layers,
         target_transforms=base.target_transforms,
         predictor=base.predictor,
         teacher="stage-1",
-        teacher_dim=sound.method.encoder.dim,
+        teacher_dim=first.method.encoder.dim,
     )
-    pairs = dataclasses.replace(clips, data=Pair(first=CLIPS, second=SOUND), method=method)
-    return Stages(tuple(dataclasses.replace(run, steps=1000) for run in (sound, pairs)))
+    return first, dataclasses.replace(second, data=Pair(first=clips, second=sound), method=method)

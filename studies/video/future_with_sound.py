@@ -4,8 +4,8 @@
 
 Clips of `studies.video.two_futures`, each with a second of sound: a low tone in noise if the dot turns left, a high one
 if it turns right. An encoder of the sound is trained alone (`audio-small`) and frozen. From the visible half of a clip,
-a JEPA predicts the rest, given what the encoder makes of the sound (`conditioned`). Measured on new clips, of which
-both futures are rendered, along the difference of both futures' targets: 0.25 is the mean of both, 0 the right one, 1
+a JEPA predicts the rest, given what the encoder makes of the sound (`conditioned`). Measured on new clips, each
+rendered with both futures, along the difference of both futures' targets: 0.25 is the mean of both, 0 the right one, 1
 the wrong one; with the right sound, with that of the other future, and with none. Finished runs are kept.
 """
 
@@ -27,12 +27,9 @@ from openjepa.data.synthetic.two_futures import render_junction
 from openjepa.data.wav_files import wav_content
 from openjepa.masking.causal import Causal
 from openjepa.masking.stack import stack_masks
-from openjepa.methods.conditioned import Conditioned
 from openjepa.modalities.audio import Audio
-from openjepa.modalities.pair import Pair
 from openjepa.modalities.video import Video
-from openjepa.recipes.audio import tune_for_audio
-from openjepa.recipes.video import tune_for_video
+from openjepa.recipes.pairs import told_by_sound
 from openjepa.training.config import load_config
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.run import pretrain
@@ -81,22 +78,15 @@ def write_pairs(folder: Path) -> Path:
 def stages_of(study: Study, folder: Path) -> Stages:
     """Return the runs: the encoder of sound, and the prediction."""
     clips = Video(frames=FRAMES, stride=1, size=(SIDE, SIDE), patch=8, crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0))
-    sound, video = tune_for_audio(SOUND), tune_for_video(clips)
-    base = video.method
-    method = Conditioned(
-        base.encoder,
-        target_layers=base.target_layers,
-        target_transforms=base.target_transforms,
-        predictor=base.predictor,
-        teacher="stage-1",
-        teacher_dim=sound.method.encoder.dim,
-    )
+    sound, video = told_by_sound(clips, SOUND)
     alike = {"seed": study.seed, "threads": 1, "workers": 0, "device": "cpu", "report": False, "resume": "if-any"}
-    data = Pair(root=(str(folder / "clips"), str(folder / "sounds")), first=clips, second=SOUND)
-    heard = dataclasses.replace(sound, data=dataclasses.replace(SOUND, root=(str(folder / "sounds"),)))
-    first = dataclasses.replace(heard, steps=study.steps[0], **alike)
-    seen = dataclasses.replace(video, data=data, method=method, masks=Causal(context_fraction=(0.5, 0.5)))
-    return Stages((first, dataclasses.replace(seen, steps=study.steps[1], **alike)))
+    heard = dataclasses.replace(SOUND, root=(str(folder / "sounds"),))
+    pairs = dataclasses.replace(video.data, root=(str(folder / "clips"), str(folder / "sounds")))
+    masks = Causal(context_fraction=(0.5, 0.5))
+    return Stages((
+        dataclasses.replace(sound, data=heard, steps=study.steps[0], **alike),
+        dataclasses.replace(video, data=pairs, masks=masks, steps=study.steps[1], **alike),
+    ))  # fmt: skip
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@
 
 junction: a dot comes to a junction and turns left or right; return: moving objects go on, or come back. Half of a clip
 is visible, the features of the rest are predicted: without z (one code), with two, four and eight codes, with a small
-and with a large vector. Measured on new clips, of which both futures are rendered: the error of the prediction (at the
+and with a large vector. Measured on new clips, each rendered with both futures: the error of the prediction (at the
 best z) as a share of the difference of both futures' targets, and the same along this difference alone. There, 0.25 is
 the mean of both futures, and 0 separates them. Beside it: how often the code tells which future it was, by a lookup
 fitted on other clips, and F and the energy gap of the last log row. Finished runs are kept. Prints a table.

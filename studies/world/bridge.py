@@ -31,7 +31,7 @@ from openjepa.methods.world_transformer import TransformerWorld, WorldTransforme
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.world import encode_steps
 from openjepa.recipes.world_rooms import rooms_stages
-from openjepa.training.config import Pretrain
+from openjepa.training.config import Pretrain, load_config
 from openjepa.training.perf.allocator import retain_freed_memory
 from openjepa.training.run import pretrain
 from openjepa.training.run_folder import load_newest_method
@@ -115,8 +115,6 @@ def compare_energies(run: Path, frames: np.ndarray, conditions: np.ndarray) -> B
 
 def load(run: Path) -> tuple[Trajectory, TransformerWorld]:
     """Load the settings of the data and the world of a finished run."""
-    from openjepa.training.config import load_config
-
     settings = load_config(run)
     method, _ = load_newest_method(run, settings)
     return settings.data, method.eval().world
