@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from openjepa.data.synthetic.cart_pole import has_fallen, push
 from openjepa.planning.controllers import balance_cart
-from openjepa.planning.envs.cartpole import MAX_STEPS, START, CartPoleEnv, draw_starts, has_fallen, push
+from openjepa.planning.envs.cartpole import MAX_STEPS, START, CartPoleEnv, draw_starts
 
 
 def one_hot(action):

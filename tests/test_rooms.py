@@ -6,16 +6,10 @@ import torch
 
 from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
+from openjepa.data.synthetic.room_layouts import COLUMNS, DOOR, DOOR_ROWS, SIDE, WALL, WORLDS, build_rooms
 from openjepa.data.synthetic.rooms import (
     BORDER,
-    COLUMNS,
-    DOOR,
-    DOOR_ROWS,
     MAX_STEP,
-    SIDE,
-    WALL,
-    WORLDS,
-    build_rooms,
     draw_episodes,
     draw_positions,
     draw_rooms,
@@ -42,8 +36,8 @@ def test_layouts_of_tests_never_occur_in_training(world):
 @every_world
 def test_all_rooms_are_connected_by_doors_of_equal_width(world):
     rooms = draw_rooms(world, rng(200))
-    doors = {"two-rooms": 1, "four-rooms": 4}[world]
-    assert rooms.room.amax((1, 2)).eq({"two-rooms": 1, "four-rooms": 3}[world]).all()
+    doors, last = {"two-rooms": (1, 1), "four-rooms": (4, 3), "winding": (3, 3)}[world.removesuffix("-distractor")]
+    assert rooms.room.amax((1, 2)).eq(last).all()
     passages = (rooms.room < 0) & ~rooms.wall
     assert passages.sum((1, 2)).eq(doors * WALL * DOOR).all()
     goal = draw_positions(rooms, rng(200), "goal")
@@ -53,7 +47,7 @@ def test_all_rooms_are_connected_by_doors_of_equal_width(world):
 @every_world
 def test_nothing_enters_a_wall_or_leaves_the_frame(world):
     walks = draw_episodes(world, rng(), 40)
-    assert walks.position.min() >= BORDER and walks.position.max() <= SIDE - BORDER
+    assert walks.position.min() >= BORDER and walks.position.max() <= WORLDS[world].side - BORDER
     for time in range(41):
         assert not read_pixels(walks.rooms.wall, walks.position[:, time]).any()
     assert walks.position.diff(dim=1).norm(dim=-1).max() <= MAX_STEP + 1e-5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples
-from openjepa.data.synthetic.rooms import draw_episodes, render
+from openjepa.data.synthetic.rooms import TURN, draw_episodes
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class RoomWalks:
     stride: int = 1
     restart: int = 0
     seed: int = 0
+    turn: float = TURN  # probability of another direction at each step
     held_out: bool = False  # layouts that never occur in training
 
     @property
@@ -40,6 +41,7 @@ class RoomWalks:
     def fingerprint(self) -> str:
         return (
             f"{self.world}-{self.size}-{self.steps}-{self.stride}-{self.restart}-{self.seed}"
+            + (f"-{self.turn:g}" if self.turn != TURN else "")
             + "-held-out" * self.held_out
         )
 
@@ -51,6 +53,7 @@ class RoomWalks:
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         rng = CounterRNG.of(self.seed, 0, index.numpy())
-        walks = draw_episodes(self.world, rng, self.steps * self.stride, self.held_out, self.restart * self.stride)
-        frames = render(walks.rooms.wall, walks.position[:, :: self.stride])
-        return Samples((frames,), torch.full((len(index),), -1), conditions=walks.action)
+        walks = draw_episodes(
+            self.world, rng, self.steps * self.stride, self.held_out, self.restart * self.stride, self.turn
+        )
+        return Samples((walks.frames(self.stride),), torch.full((len(index),), -1), conditions=walks.action)

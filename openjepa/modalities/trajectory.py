@@ -17,11 +17,15 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.protocols import Dataset, Tokenizer
 from openjepa.core.types import FileList, Layout, Tokens
+from openjepa.data.cart_drives import CartDrives
 from openjepa.data.episode_listing import SUFFIXES, list_episodes
 from openjepa.data.episode_survey import choose_cells, survey_episodes
 from openjepa.data.episodes import Episodes
 from openjepa.data.normalization import measure_mean_std
+from openjepa.data.rendered import FORMS
 from openjepa.data.room_walks import RoomWalks
+from openjepa.data.synthetic.room_layouts import WORLDS
+from openjepa.data.synthetic.rooms import TURN
 from openjepa.nn.stems import WindowEmbed
 
 
@@ -33,13 +37,14 @@ class Trajectory:
     suffixes: ClassVar = SUFFIXES
 
     # folders of episodes: .npz files with `observations` (T+1, H, W, C) or `states` (T+1, S), and `actions` (T, A);
-    # folders of images with actions.npy; or a LeRobot data set (v3.0). Empty: rooms, rendered when they are read
+    # folders of images with actions.npy; or a LeRobot data set (v3.0). Empty: a world that is rendered when it is read
     root: tuple[str, ...] = ()
-    world: str = "two-rooms"  # rendered rooms: two-rooms, four-rooms
-    episodes: int = 65_536  # random walks in the rooms
+    world: str = "two-rooms"  # rendered: two-rooms, four-rooms, four-rooms-distractor, winding, cart-pole
+    episodes: int = 65_536  # of the rendered world: random walks in rooms, or drives of a cart
     steps: int = 8  # observations of a window after the first
     stride: int = 1  # actions from one observation to the next
     restart: int = 0  # rooms: observations after which the walk goes on elsewhere in the same room; 0: never
+    turn: float = TURN  # rooms: probability that a walk takes another direction, at each step
     sensors: Literal["frames", "states"] = "frames"  # what is observed, of files that may have both
     size: tuple[int, int] = (33, 33)  # height and width of a frame; frames of files are resized to it
     channels: int = 2  # of a frame, as in .npz files; 1 or 3 of images and videos
@@ -88,11 +93,29 @@ class Trajectory:
             return Episodes(self, source.paths, source.fingerprint if cache else source.known_fingerprint)
         return self.synthetic(self.episodes, 0)
 
-    def synthetic(self, size: int, seed: int) -> RoomWalks:
-        """Return random walks in rooms. Raises UserError if states are observed, which rooms lack."""
+    def synthetic(self, size: int, seed: int) -> Dataset:
+        """Return what happens in the rendered world. Raises UserError if its frames are not as these settings say."""
         if self.sensors == "states":
-            raise UserError("rooms have frames alone: give --data.root FOLDER with --data.sensors states")
-        return RoomWalks(self.world, size, self.steps, self.stride, self.restart, seed)
+            raise UserError("rendered worlds have frames alone: give --data.root FOLDER with --data.sensors states")
+        self.check_world()
+        if self.world in WORLDS:
+            return RoomWalks(self.world, size, self.steps, self.stride, self.restart, seed, self.turn)
+        return CartDrives(size, self.steps, seed)
+
+    def check_world(self) -> None:
+        """Raise UserError if there is no such rendered world, or its frames are not as these settings say."""
+        if self.world not in FORMS:
+            raise UserError(f"there is no --data.world {self.world}: choose of {', '.join(FORMS)}")
+        form = FORMS[self.world]
+        settings = (self.size, self.channels, len(self.scale), self.action_dim)
+        if settings != (form.size, form.channels, form.channels, form.action_dim):
+            raise UserError(
+                f"frames of {self.world} have {form.channels} channels of {form.size[0]}×{form.size[1]} pixels: give "
+                f"--data.size {form.size[0]} {form.size[1]} --data.channels {form.channels} --data.patch {form.patch} "
+                f"--data.scale {' '.join(map(str, form.scale))} --data.action-dim {form.action_dim}"
+            )
+        if self.world not in WORLDS and (self.stride, self.restart) != (1, 0):
+            raise UserError(f"drives of {self.world} have a command at each frame: leave --data.stride and restart out")
 
     def tokens(self, view: UInt8[Tensor, "B F C H W"] | Float[Tensor, "B F S"]) -> Tokens:
         """Normalize the observations, and cut frames into cells; a token's position is its time step, row and column.

@@ -18,7 +18,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.fileio import atomic_write
 from openjepa.core.rng import CounterRNG, random_words
 from openjepa.data.crops import resize
-from openjepa.data.synthetic.rooms import WORLDS, draw_episodes, render
+from openjepa.data.synthetic.room_layouts import WORLDS
+from openjepa.data.synthetic.rooms import draw_episodes
 from openjepa.planning.controllers import controller_of
 from openjepa.planning.envs.gym import GymEnv, Observation
 from openjepa.planning.envs.rooms import MAX_STEPS
@@ -79,7 +80,7 @@ def record_walk(settings: Collect, number: int) -> Recording:
     """Record a random walk in a room with layouts of training."""
     steps = settings.steps or MAX_STEPS
     walk = draw_episodes(settings.env, CounterRNG.of(settings.seed, 0, np.array([number])), steps)
-    frames = render(walk.rooms.wall, walk.position)[0]
+    frames = walk.frames()[0]
     if settings.pixels:
         frames = resize(frames, (settings.pixels, settings.pixels))
     return Recording(

@@ -14,17 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
-from openjepa.data.synthetic.rooms import (
-    MAX_STEP,
-    WALL,
-    Episodes,
-    Rooms,
-    draw_episodes,
-    draw_rooms,
-    read_pixels,
-    render,
-)
+from openjepa.data.synthetic.room_layouts import WALL, Rooms
+from openjepa.data.synthetic.rooms import MAX_STEP, Episodes, draw_distractor, draw_episodes, draw_rooms, read_pixels
 from openjepa.nn.world import LocatedWorld, World, encode_steps
+from openjepa.planning.envs.rooms import RoomTasks
 from openjepa.planning.probes import Probe, linear_probe, nonlinear_probe
 
 WALKS = 3000  # episodes of 2 frames that probes learn from, in training layouts
@@ -102,7 +95,7 @@ def fit_decoder(world: World, modality: Any, name: str) -> Decoder:
 def encode_walks(world: World, modality: Any, walks: Episodes) -> tuple[Float[Tensor, "R N D"], Float[Tensor, "R 4"]]:
     """Return the latents of all frames of walks, and the position, the wall's column and the door's row in them."""
     steps = walks.position.shape[1]
-    states = encode(world, modality, render(walks.rooms.wall, walks.position).flatten(0, 1))
+    states = encode(world, modality, walks.frames().flatten(0, 1))
     layout = read_layout(walks.rooms).repeat_interleave(steps, 0)
     return states, torch.cat([walks.position.flatten(0, 1), layout], 1)
 
@@ -134,7 +127,8 @@ def push_into_walls(world: World, modality: Any, name: str, decoder: Decoder) ->
     start, from_left = starts_at_walls(rooms, column)
     inside = read_pixels(rooms.room, start) >= 0
     action = torch.stack([torch.where(from_left, MAX_STEP, -MAX_STEP), torch.zeros(PUSHES)], 1)
-    state = encode(world, modality, render(rooms.wall, start))
+    second = draw_distractor(name, rooms, CounterRNG.of(7, 0, np.arange(PUSHES)), 1)
+    state = encode(world, modality, RoomTasks(rooms, start, start, second).frames_at(start))
     for _ in range(PUSH_STEPS):
         state = world.step(state, action)
     x = decoder.position(state)[:, 0]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
-from openjepa.data.synthetic.rooms import MAX_STEP, SIDE, move, render
+from openjepa.data.synthetic.rooms import MAX_STEP, move
 from openjepa.planning.costs import StateCost
 from openjepa.planning.diagnosis import Decoder
 from openjepa.planning.envs.rooms import RoomEnv
@@ -39,8 +39,7 @@ def judge_frames(env: RoomEnv, perception: Perception, cost: StateCost) -> Judge
     """Return what the frames of positions cost."""
 
     def judge(positions: Float[Tensor, "R 2"]) -> Float[Tensor, "B S"]:
-        walls = env.tasks.rooms.wall.repeat_interleave(len(positions) // len(env.position), 0)
-        return cost(perception(render(walls, positions)))
+        return cost(perception(env.draw(positions)))
 
     return judge
 
@@ -51,7 +50,7 @@ def judge_distance(env: RoomEnv) -> Judge:
 
     def judge(positions: Float[Tensor, "R 2"]) -> Float[Tensor, "B S"]:
         samples = len(positions) // len(distance)
-        ways = distance_at(distance.repeat_interleave(samples, 0), positions.clamp(0.0, SIDE - 1e-3))
+        ways = distance_at(distance.repeat_interleave(samples, 0), positions.clamp(0.0, distance.shape[-1] - 1e-3))
         return (ways / MAX_STEP).clamp(max=FAR).unflatten(0, (-1, samples))
 
     return judge

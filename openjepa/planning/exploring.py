@@ -24,7 +24,7 @@ class ExploringAgent:
     def __init__(
         self,
         configurator: Configurator,
-        goal: UInt8[Tensor, "B 2 Y X"],
+        goal: UInt8[Tensor, "B C Y X"],
         settings: AgentSettings,
         remember: bool = True,
     ):
@@ -33,17 +33,17 @@ class ExploringAgent:
         self.memory, self.agent = Memory(), None
         self.imagined_steps: list[Int[Tensor, "B"]] = []
 
-    def __call__(self, observation: UInt8[Tensor, "B 2 Y X"]) -> Float[Tensor, "B 2"]:
+    def __call__(self, observation: UInt8[Tensor, "B C Y X"]) -> Float[Tensor, "B 2"]:
         view = observation[:, 1]
         walls = torch.maximum(self.walls, view) if self.remember else view
         if self.agent is None or not torch.equal(walls, self.walls):
             self.agent = self.configure(walls)
         self.walls = walls
-        return self.agent(torch.stack([observation[:, 0], walls], 1))
+        return self.agent(with_walls(observation, walls))
 
     def configure(self, walls: UInt8[Tensor, "B Y X"]) -> Agent:
         """Return an agent for the goal among these walls that keeps the plan and the memory of the last one."""
-        task = Task(torch.stack([self.goal[:, 0], walls], 1))
+        task = Task(with_walls(self.goal, walls))
         seed = self.configurator.seed + len(self.imagined_steps)  # otherwise each new agent would draw the same
         agent = dataclasses.replace(self.configurator, seed=seed)(task, self.settings, self.memory)
         agent.imagined_steps = self.imagined_steps
@@ -51,3 +51,8 @@ class ExploringAgent:
         if isinstance(before, PlanningActor) and isinstance(agent.actor, PlanningActor):
             agent.actor.plan, agent.actor.step = before.plan, before.step
         return agent
+
+
+def with_walls(frames: UInt8[Tensor, "B C Y X"], walls: UInt8[Tensor, "B Y X"]) -> UInt8[Tensor, "B C Y X"]:
+    """Return the frames with other walls."""
+    return torch.cat([frames[:, :1], walls[:, None], frames[:, 2:]], 1)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.data.synthetic.rooms import SIDE, shorten
+from openjepa.data.synthetic.room_layouts import WORLDS
+from openjepa.data.synthetic.rooms import shorten
 from openjepa.interop.pretrained import load_run
 from openjepa.methods.actor import Actor
 from openjepa.methods.critic import Critic
@@ -37,10 +38,18 @@ def load_room_system(run: str, env: str | None = None) -> RoomSystem:
     trained = load_run(folder)
     if not isinstance(trained.network, World):
         raise UserError(f"{run} is no world model: train one, jepa pretrain world-rooms --out runs/rooms")
-    if (trained.data.sensors, trained.data.size, trained.data.channels) != ("frames", (SIDE, SIDE), 2):
+    if trained.data.sensors != "frames" or trained.data.root or trained.data.world not in WORLDS:
         raise UserError(f"{run} was not trained in rooms: give the run of jepa pretrain world-rooms")
+    check_frames(trained.data, env or trained.data.world)
     trained.network.requires_grad_(False).eval()
     method = trained.config.method
     critic = method.critic if isinstance(method, Actor) else method
     pushes = critic.pushes(trained.data) if isinstance(critic, Critic) else None
     return RoomSystem(folder, env or trained.data.world, trained.network, trained.data, pushes)
+
+
+def check_frames(data: Any, env: str) -> None:
+    """Raise UserError if the frames of a world of rooms are not of the kind that a run was trained on."""
+    family = WORLDS[env]
+    if (data.size, data.channels) != ((family.side, family.side), family.channels):
+        raise UserError(f"the run was trained in {data.world}, whose frames are not those of {env}: leave --env out")

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
-from openjepa.data.synthetic.rooms import MAX_STEP, draw_positions, draw_rooms, render
+from openjepa.data.synthetic.rooms import MAX_STEP, draw_distractor, draw_positions, draw_rooms
 from openjepa.methods.critic import ValuedWorld
 from openjepa.planning.costs import critic_value
 from openjepa.planning.diagnosis import encode
+from openjepa.planning.envs.rooms import RoomTasks
 
 ROOMS, STATES = 40, 60
 
@@ -33,9 +34,11 @@ def measure_values(world: ValuedWorld, modality: Any, name: str) -> ValueQuality
     rooms = draw_rooms(name, CounterRNG.of(3, 0, np.arange(ROOMS)), held_out=True)
     goal = draw_positions(rooms, CounterRNG.of(4, 0, np.arange(ROOMS)), "goal")
     states = [draw_positions(rooms, CounterRNG.of(50 + each, 0, np.arange(ROOMS)), "state") for each in range(STATES)]
-    positions, walls = torch.stack(states, 1).flatten(0, 1), rooms.wall.repeat_interleave(STATES, 0)
-    cost = critic_value(world, encode(world, modality, render(rooms.wall, goal)))
-    values = cost(encode(world, modality, render(walls, positions)))
+    positions = torch.stack(states, 1).flatten(0, 1)
+    second = draw_distractor(name, rooms, CounterRNG.of(4, 0, np.arange(ROOMS)), 1)
+    tasks = RoomTasks(rooms, goal, goal, second)
+    cost = critic_value(world, encode(world, modality, tasks.goal_frames()))
+    values = cost(encode(world, modality, tasks.frames_at(positions)))
     distance = geodesic_distance(rooms.wall, goal).repeat_interleave(STATES, 0)
     truth = (distance_at(distance, positions) / MAX_STEP).unflatten(0, (ROOMS, STATES))
     error = values - truth

@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from openjepa.data.synthetic.rooms import BORDER, SIDE, move, render, shorten
+from openjepa.data.synthetic.rooms import BORDER, move, shorten
 from openjepa.planning.actors.planning import PlanningActor
 from openjepa.planning.agent import Agent
 from openjepa.planning.configurator import AgentSettings, Task
@@ -124,7 +124,7 @@ def draw_imagined(system: RoomSystem, task: RoomTasks, thought: Thought) -> Capt
     position, happened = thought.position[None], []
     for action in actions[0]:
         position = move(task.rooms.wall, position, action[None])
-        happened.append(render(task.rooms.wall, position)[0])
+        happened.append(task.frames_at(position)[0])
     steps = [step for step in SHOWN_STEPS if step <= len(happened)]
     rows = [
         [paint_frame(bank[nearest[step - 1]].numpy()) for step in steps],
@@ -139,14 +139,13 @@ def draw_imagined(system: RoomSystem, task: RoomTasks, thought: Thought) -> Capt
     return CaptionedFigure("imagined", "Imagined and real", caption, figure)
 
 
-def frames_of_layout(task: RoomTasks) -> UInt8[Tensor, "R 2 H W"]:
+def frames_of_layout(task: RoomTasks) -> UInt8[Tensor, "R C H W"]:
     """Render the agent at every half pixel that is free."""
-    axis = torch.arange(BORDER, SIDE - BORDER, 0.5)
+    axis = torch.arange(BORDER, task.rooms.wall.shape[-1] - BORDER, 0.5)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     positions = torch.stack([x, y], -1).flatten(0, 1)
     free = ~task.rooms.wall[0][positions[:, 1].long(), positions[:, 0].long()]
-    positions = positions[free]
-    return render(task.rooms.wall.expand(len(positions), -1, -1), positions)
+    return task.frames_at(positions[free])
 
 
 def draw_episodes(system: RoomSystem, tasks: RoomTasks, seed: int) -> CaptionedFigure:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic.geodesic import geodesic_distance
-from openjepa.data.synthetic.rooms import BORDER, MAX_STEP, SIDE, render
+from openjepa.data.synthetic.rooms import BORDER, MAX_STEP
 from openjepa.methods.critic import ValuedWorld
 from openjepa.planning.costs import critic_value, latent_distance
 from openjepa.planning.diagnosis import encode
@@ -37,9 +37,9 @@ def show_value(settings: ValueOptions) -> list[CaptionedFigure]:
     for row in range(settings.count):
         one = tasks.select(slice(row, row + 1))
         for axes, title, values in zip(panels[row], TITLES, value_maps(system, one), strict=True):
-            picture = axes.imshow(values, extent=(0, SIDE, SIDE, 0), cmap=COLOR_MAP)
+            picture = axes.imshow(values, extent=(0, len(values), len(values), 0), cmap=COLOR_MAP)
             levels = np.linspace(np.nanmin(values), np.nanmax(values), 12)
-            centers = np.arange(SIDE) + 0.5
+            centers = np.arange(len(values)) + 0.5
             axes.contour(centers, centers, values, levels, colors="white", linewidths=0.5)
             draw_walls(axes, one.rooms.wall[0].numpy(), None, one.goal[0].numpy())
             axes.set_title(title, fontsize=9)
@@ -56,11 +56,12 @@ def value_maps(system: RoomSystem, task: RoomTasks) -> list[Float[np.ndarray, "H
     """Return the distance of latents, the critic's value and the shortest way for each position; NaN in walls."""
     world, wall = system.world, task.rooms.wall
     assert isinstance(world, ValuedWorld)
-    inside = torch.zeros(SIDE, dtype=torch.bool)
-    inside[int(BORDER) : SIDE - int(BORDER)] = True
+    side, edge = wall.shape[-1], int(BORDER)
+    inside = torch.zeros(side, dtype=torch.bool)
+    inside[edge : side - edge] = True
     free = ~wall[0] & inside & inside[:, None]
     row, column = free.nonzero(as_tuple=True)
-    frames = render(wall.expand(len(row), -1, -1), torch.stack([column, row], 1) + 0.5)
+    frames = task.frames_at(torch.stack([column, row], 1) + 0.5)
     states = encode(world, system.modality, frames)
     goal = encode(world, system.modality, task.goal_frames())
 

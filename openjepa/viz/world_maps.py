@@ -41,12 +41,13 @@ def circle(x: float, y: float, radius: float) -> tuple[float, float, float, floa
     return left, upper, right, lower
 
 
-def paint_frame(frame: UInt8[np.ndarray, "2 H W"]) -> RGBImage:
-    """Return a picture of what is seen: walls in gray, the dot in blue."""
-    dot, wall = frame.astype(np.float32) / 255
-    light = np.array(FREE) * (1 - wall[..., None]) + np.array(WALL) * wall[..., None]
-    blue = np.array([int(COLORS[4][start : start + 2], 16) for start in (1, 3, 5)])
-    picture = light * (1 - dot[..., None]) + blue * dot[..., None]
+def paint_frame(frame: UInt8[np.ndarray, "C H W"]) -> RGBImage:
+    """Return a picture of what is seen: walls in gray, the dot in blue, a second dot in orange."""
+    dot, wall, *second = frame.astype(np.float32) / 255
+    picture = np.array(FREE) * (1 - wall[..., None]) + np.array(WALL) * wall[..., None]
+    for light, color in zip((*second, dot), (*[COLORS[5]] * len(second), COLORS[4]), strict=True):
+        paint = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)])
+        picture = picture * (1 - light[..., None]) + paint * light[..., None]
     return picture.round().astype(np.uint8).repeat(ENLARGE, 0).repeat(ENLARGE, 1)
 
 

@@ -1,4 +1,7 @@
-"""Many rooms at once: in each, an agent must reach a goal in another room.   B tasks  Y X rows and columns of pixels"""
+"""Many rooms at once: in each, an agent must reach a goal in another room.
+
+B tasks  R rows: as many for each task  C channels  Y X rows and columns of pixels
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,17 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
-from openjepa.data.synthetic.rooms import SIDE, Rooms, draw_positions, draw_rooms, move, render
+from openjepa.data.synthetic.geodesic import geodesic_distance
+from openjepa.data.synthetic.room_layouts import Rooms
+from openjepa.data.synthetic.rooms import (
+    MAX_STEP,
+    draw_distractor,
+    draw_positions,
+    draw_rooms,
+    move,
+    read_pixels,
+    render,
+)
 
 REACHED = 2.3  # pixels from the goal that count as success: 4.5 of 65 in eb_jepa's rooms
 
@@ -23,14 +36,22 @@ class RoomTasks(NamedTuple):
     rooms: Rooms
     start: Float[Tensor, "B 2"]
     goal: Float[Tensor, "B 2"]
+    distractor: Float[Tensor, "B T 2"] | None = None  # where the second dot is at each time; the last one at the goal
 
     def select(self, rows: Tensor | slice) -> RoomTasks:
         """Return some of the tasks."""
-        return RoomTasks(self.rooms.select(rows), self.start[rows], self.goal[rows])
+        second = None if self.distractor is None else self.distractor[rows]
+        return RoomTasks(self.rooms.select(rows), self.start[rows], self.goal[rows], second)
 
-    def goal_frames(self) -> UInt8[Tensor, "B 2 Y X"]:
+    def goal_frames(self) -> UInt8[Tensor, "B C Y X"]:
         """Draw what is seen at the goal."""
-        return render(self.rooms.wall, self.goal)
+        return self.frames_at(self.goal, time=-1)
+
+    def frames_at(self, position: Float[Tensor, "R 2"], time: int = 0) -> UInt8[Tensor, "R C Y X"]:
+        """Draw the first dot at one or more positions for each task, and the second where it is at some time."""
+        each = len(position) // len(self.goal)
+        second = None if self.distractor is None else self.distractor[:, time].repeat_interleave(each, 0)
+        return render(self.rooms.wall.repeat_interleave(each, 0), position, second)
 
 
 def draw_tasks(world: str, count: int, seed: int) -> RoomTasks:
@@ -41,7 +62,26 @@ def draw_tasks(world: str, count: int, seed: int) -> RoomTasks:
     start = draw_positions(rooms, rng, "start")
     goal = draw_positions(rooms, rng, "goal", start)
     unsolved = ((goal - start).norm(dim=-1) > REACHED).nonzero()[:count, 0]
-    return RoomTasks(rooms, start, goal).select(unsolved)
+    return RoomTasks(rooms, start, goal, draw_distractor(world, rooms, rng, MAX_STEPS + 1)).select(unsolved)
+
+
+def draw_distant_tasks(world: str, count: int, seed: int, steps: float, tolerance: float = 0.05) -> RoomTasks:
+    """Draw tasks whose shortest way has so many steps, within a share of that; a function of the arguments alone.
+
+    They begin in the first or the last room. Raises ValueError if most layouts have no way of this length.
+    """
+    indices = np.arange(3 * count)
+    rng = CounterRNG.of(seed, 0, indices)
+    rooms = draw_rooms(world, rng, held_out=True)
+    ends = (rooms.room == 0) | (rooms.room == rooms.room.amax())
+    start = draw_positions(rooms._replace(room=torch.where(ends, 0, -1)), rng, "start")
+    distance = geodesic_distance(rooms.wall, start) / MAX_STEP
+    fits = ((distance / steps - 1).abs() < tolerance) & (rooms.room >= 0)
+    goal = draw_positions(rooms._replace(room=torch.where(fits, 0, -1)), rng, "goal")
+    chosen = read_pixels(fits, goal).nonzero()[:count, 0]
+    if len(chosen) < count:
+        raise ValueError(f"only {len(chosen)} of {len(start)} layouts of {world} have ways of {steps:g} steps")
+    return RoomTasks(rooms, start, goal, draw_distractor(world, rooms, rng, 4 * MAX_STEPS)).select(chosen)
 
 
 class RoomEnv:
@@ -51,17 +91,22 @@ class RoomEnv:
     """
 
     def __init__(self, tasks: RoomTasks, view: float | None = None):
-        self.tasks, self.position, self.view = tasks, tasks.start, view
+        self.tasks, self.position, self.view, self.time = tasks, tasks.start, view, 0
 
-    def observe(self) -> UInt8[Tensor, "B 2 Y X"]:
+    def observe(self) -> UInt8[Tensor, "B C Y X"]:
         """Draw what is seen now."""
-        return render(self.tasks.rooms.wall & self.visible(), self.position)
+        rooms = self.tasks.rooms._replace(wall=self.tasks.rooms.wall & self.visible())
+        return self.tasks._replace(rooms=rooms).frames_at(self.position, self.time)
+
+    def draw(self, position: Float[Tensor, "R 2"]) -> UInt8[Tensor, "R C Y X"]:
+        """Draw what would be seen now at other positions, as many for each task."""
+        return self.tasks.frames_at(position, self.time)
 
     def visible(self) -> Bool[Tensor, "B Y X"]:
         """Return which pixels are near enough to be seen."""
         if self.view is None:
             return torch.ones_like(self.tasks.rooms.wall)
-        centers = torch.arange(SIDE) + 0.5
+        centers = torch.arange(self.tasks.rooms.wall.shape[-1]) + 0.5
         near = ((centers - self.position[..., None]).abs() <= self.view).unbind(1)
         return near[1][:, :, None] & near[0][:, None]
 
@@ -69,8 +114,9 @@ class RoomEnv:
         """Return which tasks are at their goal."""
         return (self.position - self.tasks.goal).norm(dim=-1) < REACHED
 
-    def step(self, action: Float[Tensor, "B 2"]) -> UInt8[Tensor, "B 2 Y X"]:
+    def step(self, action: Float[Tensor, "B 2"]) -> UInt8[Tensor, "B C Y X"]:
         """Act once in every task that is not at its goal; return what is seen then."""
         moved = move(self.tasks.rooms.wall, self.position, action)
         self.position = torch.where(self.reached()[:, None], self.position, moved)
+        self.time += 1
         return self.observe()

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from openjepa.core.errors import UserError
-from openjepa.data.synthetic.rooms import SIDE, read_pixels
+from openjepa.data.synthetic.rooms import read_pixels
 from openjepa.planning.actors.planning import PlanningActor
 from openjepa.planning.agent import Agent
 from openjepa.planning.configurator import AgentSettings, Task
@@ -57,7 +57,8 @@ class WorldSession:
     def set_goal(self, x: float, y: float) -> None:
         """Make a position the goal. Raises UserError if it is in a wall."""
         goal = torch.tensor([[x, y]])
-        if not (0 < x < SIDE and 0 < y < SIDE) or read_pixels(self.env.tasks.rooms.wall, goal).any():
+        side = self.env.tasks.rooms.wall.shape[-1]
+        if not (0 < x < side and 0 < y < side) or read_pixels(self.env.tasks.rooms.wall, goal).any():
             raise UserError("a goal cannot be in a wall: click a free position")
         self.env.tasks = RoomTasks(self.env.tasks.rooms, self.env.position, goal)
         self.path = [self.env.position]
