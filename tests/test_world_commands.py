@@ -1,7 +1,6 @@
 """jepa plan, diagnose, show plan and show value on a tiny trained system: files, tables, JSON, errors."""
 
 import json
-from functools import partial
 
 import pytest
 
@@ -23,7 +22,7 @@ def few(monkeypatch):
     monkeypatch.setattr(value_quality, "ROOMS", 2)
     monkeypatch.setattr(value_quality, "STATES", 5)
     for module in (success, plans):
-        monkeypatch.setattr(module, "run_episodes", partial(run_episodes, max_steps=5))
+        monkeypatch.setattr(module, "run_episodes", lambda env, act, max_steps=5: run_episodes(env, act, 5))
 
 
 def rows_of(file) -> dict[str, dict]:

@@ -8,7 +8,7 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch
 from openjepa.methods import world_model
-from openjepa.methods.world_model import WorldModel
+from openjepa.methods.world_model import WorldModel, spread_terms
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.training.config import Pretrain
@@ -101,7 +101,7 @@ def test_sigreg_takes_some_features_of_a_large_batch_drawn_anew_for_each_batch(m
     taken = []
     for seed in (0, 0, 1):
         features = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        method.spread_terms(features, seed)["sigreg"].backward()
+        spread_terms(method.config, features, seed)["sigreg"].backward()
         taken.append(features.grad.abs().sum(1) > 0)  # type: ignore[union-attr]
     assert [int(each.sum()) for each in taken] == [10, 10, 10]
     assert torch.equal(taken[0], taken[1]) and not torch.equal(taken[0], taken[2])

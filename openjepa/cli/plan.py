@@ -8,9 +8,10 @@ from openjepa.cli.plan_returns import plan_returns, write_rows
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
 from openjepa.core.tables import print_table
-from openjepa.data.synthetic.rooms import WORLDS
+from openjepa.data.synthetic.room_layouts import WORLDS
 from openjepa.modalities.trajectory import Trajectory
-from openjepa.planning.comparison import compare_actors
+from openjepa.nn.level import Hierarchy
+from openjepa.planning.comparison import compare_actors, name_levels
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.diagnosis import fit_decoder
 from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
@@ -53,8 +54,13 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
         settings.samples,
         settings.iterations,
         settings.critic,
+        settings.levels,
     )
+    if isinstance(system.world, Hierarchy) and (settings.mode != "2" or settings.zone or settings.view):
+        raise UserError("levels plan for a goal alone: leave --mode, --zone and --view out")
     name = {"1": "mode 1", "2": f"mode 2, {settings.planner}"}.get(settings.mode, settings.mode)
+    if isinstance(system.world, Hierarchy):
+        name = name_levels(settings.levels or 1 + len(system.world.levels))
     if settings.compare:
         rows += compare_actors(system, tasks, chosen, settings.seed)
     else:

@@ -19,6 +19,7 @@ from openjepa.viz.features import show_features
 from openjepa.viz.html import write_figures_page
 from openjepa.viz.imagine import show_imagine
 from openjepa.viz.inputs import load_encoder, output_file
+from openjepa.viz.levels import show_levels
 from openjepa.viz.masks import show_masks
 from openjepa.viz.plans import show_plan
 from openjepa.viz.predictions import show_prediction
@@ -40,6 +41,7 @@ FIGURES: dict[str, Callable[[Any], list[CaptionedFigure]]] = {
     "spectrum": show_spectrum,
     "plan": show_plan,
     "value": show_value,
+    "levels": show_levels,
 }
 
 

@@ -50,10 +50,20 @@ def decoder_commands(run: str) -> Commands:
     )
 
 
+def level_commands(run: str) -> Commands:
+    """Return the commands for a hierarchy of world models."""
+    return (
+        (f"jepa plan {run} --compare", "let one level plan, then two, and so on, in rooms that it never saw"),
+        (f"jepa show levels {run}", "sub-goals on the map and as real frames, the energy of actions"),
+    )
+
+
 def world_commands(run: str, data: Any, acts: bool) -> Commands:
     """Return the commands for a world model; `acts`: whether it has a critic, so that an agent can plan with it."""
     if data.root:
         return ((f"jepa plan {run} --env ENVIRONMENT", "let an agent plan, such as in CartPole-v1"),)
+    if data.world == "cart-pole":
+        return ((f"jepa show curves {run}", "loss and errors over the steps"),)
     diagnose = (f"jepa diagnose {run}", "which module fails: porous walls, dynamics, critic")
     if not acts:
         return (diagnose,)

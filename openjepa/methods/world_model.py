@@ -1,13 +1,13 @@
 """A world model: predict the latents of coming observations from the present one and the actions.
 
-B batch  T steps  N cells of a latent (1 for a vector)  D width  A action's width
+B batch  T steps  F = T + 1 observations  N cells of a latent (1 for a vector)  D width  A action's width
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from openjepa.nn.convnet import ConvNet, ConvNetConfig
 from openjepa.nn.dynamics import GRUDynamics, LocalDynamics, MLPDynamics
 from openjepa.nn.ema import update_ema
 from openjepa.nn.inverse import LocalInverse, VectorInverse
+from openjepa.nn.level import Level
 from openjepa.nn.regularizers import covariance_loss, sigreg, variance_loss
 from openjepa.nn.world import World, encode_steps
 
@@ -106,47 +107,12 @@ class WorldModelNetworks(BaseMethod):
     def forward(self, batch: Batch, targets: Float[Tensor, "B T N D"] | None) -> Output:
         """Compute the loss of a batch."""
         assert batch.conditions is not None
-        actions = batch.conditions
         states = self.encode(self.world, batch.views[0])
-        now, later = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
-        targets = states[:, 1:] if targets is None else targets
-        errors = (self.world.unroll(states[:, 0], actions) - targets).square().mean((1, 2, 3))  # B
-        terms = {"prediction": (self.growth(batch.index) * errors).mean()}
-        if self.config.inverse:
-            terms["inverse"] = F.mse_loss(self.inverse(now, later), actions.flatten(0, 1))
-        terms |= self.spread_terms(gather_ranks(states).flatten(0, 2), int(gather_ranks(batch.index)[0]))
-        if self.config.teacher_forcing:
-            predicted = self.world.step(now, actions.flatten(0, 1))
-            terms["teacher_forcing"] = F.mse_loss(predicted, targets.flatten(0, 1))
-        if self.config.similarity:
-            terms["similarity"] = F.mse_loss(later, now)
-        loss = torch.stack([getattr(self.config, name) * term for name, term in terms.items()]).sum()
-        persistence = (states[:, :1] - states[:, 1:]).square().mean()
-        metrics = {name: term.detach() for name, term in terms.items()}
-        metrics["relative_error"] = (errors.mean() / persistence).detach()  # of the roll-out; 1: as if nothing moved
-        return Output(loss, metrics, states[:, 0].mean(1).detach())
+        steps = Steps(states, batch.conditions, states[:, 1:] if targets is None else targets, batch.conditions)
+        return world_loss(self.config, self.world, self.inverse, steps, batch.index)
 
     def encode(self, encoder: nn.Module, observations: Tensor) -> Float[Tensor, "B T N D"]:
         return encode_steps(encoder, self.modality.tokens(observations), observations.shape[1])
-
-    def growth(self, index: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Return the part of the weight of prediction that has been reached by each sample of the run."""
-        if not self.config.ramp:
-            return torch.ones_like(index, dtype=torch.float32)
-        return 0.1 + 0.9 * (index / self.config.ramp).clamp(max=1.0)
-
-    def spread_terms(self, features: Float[Tensor, "R D"], seed: int) -> dict[str, Tensor]:
-        """Return the terms that keep latents from collapsing; those with weight 0 are left out."""
-        terms = {}
-        if self.config.variance:
-            terms["variance"] = variance_loss(features)
-        if self.config.covariance:
-            terms["covariance"] = covariance_loss(features)
-        if self.config.sigreg:
-            generator = torch.Generator().manual_seed(seed)
-            rows = torch.randperm(len(features), generator=generator)[:ROWS].to(features.device)
-            terms["sigreg"] = sigreg(features[rows], SLICES, generator)
-        return terms
 
     @torch.no_grad()
     def after_step(self, momentum: float, step_taken: Tensor | None = None) -> None:
@@ -156,3 +122,56 @@ class WorldModelNetworks(BaseMethod):
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"world": self.world}
+
+
+class Steps(NamedTuple):
+    """A trajectory in latents."""
+
+    states: Float[Tensor, "B F N D"]
+    actions: Float[Tensor, "B T A"]  # on which the dynamics depend
+    targets: Float[Tensor, "B T N D"]  # of the predictions
+    inferred: Float[Tensor, "B T I"]  # what inverse dynamics read from two states: the actions
+
+
+def world_loss(
+    config: WorldModel, world: World | Level, inverse: nn.Module, steps: Steps, index: Int[Tensor, "B"]
+) -> Output:
+    """Compute the loss of a world, or of a level of a hierarchy, with the weights of a config."""
+    states, actions, targets, inferred = steps
+    now, later = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
+    errors = (world.unroll(states[:, 0], actions) - targets).square().mean((1, 2, 3))  # B
+    terms = {"prediction": (growth(config, index) * errors).mean()}
+    if config.inverse:
+        terms["inverse"] = F.mse_loss(inverse(now, later), inferred.flatten(0, 1))
+    terms |= spread_terms(config, gather_ranks(states).flatten(0, 2), int(gather_ranks(index)[0]))
+    if config.teacher_forcing:
+        predicted = world.step(now, actions.flatten(0, 1))
+        terms["teacher_forcing"] = F.mse_loss(predicted, targets.flatten(0, 1))
+    if config.similarity:
+        terms["similarity"] = F.mse_loss(later, now)
+    loss = torch.stack([getattr(config, name) * term for name, term in terms.items()]).sum()
+    persistence = (states[:, :1] - states[:, 1:]).square().mean()
+    metrics = {name: term.detach() for name, term in terms.items()}
+    metrics["relative_error"] = (errors.mean() / persistence).detach()  # of the roll-out; 1: as if nothing moved
+    return Output(loss, metrics, states[:, 0].mean(1).detach())
+
+
+def growth(config: WorldModel, index: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Return the part of the weight of prediction that has been reached by each sample of the run."""
+    if not config.ramp:
+        return torch.ones_like(index, dtype=torch.float32)
+    return 0.1 + 0.9 * (index / config.ramp).clamp(max=1.0)
+
+
+def spread_terms(config: WorldModel, features: Float[Tensor, "R D"], seed: int) -> dict[str, Tensor]:
+    """Return the terms that keep latents from collapsing; those with weight 0 are left out."""
+    terms = {}
+    if config.variance:
+        terms["variance"] = variance_loss(features)
+    if config.covariance:
+        terms["covariance"] = covariance_loss(features)
+    if config.sigreg:
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(features), generator=generator)[:ROWS].to(features.device)
+        terms["sigreg"] = sigreg(features[rows], SLICES, generator)
+    return terms

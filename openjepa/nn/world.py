@@ -5,6 +5,8 @@ B batch  T steps  N cells of a latent (1 for a vector)  D width  A action's widt
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,11 +34,7 @@ class World(Encoder):
 
     def unroll(self, state: Float[Tensor, "B N D"], actions: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
         """Imagine the latents after each action."""
-        states = []
-        for action in actions.unbind(1):
-            state = self.step(state, action)
-            states.append(state)
-        return torch.stack(states, 1)
+        return unroll(self.step, state, actions)
 
     def locate(self, state: Float[Tensor, "B N D"]) -> Location:
         """Summarize latents by all their values."""
@@ -54,6 +52,17 @@ class LocatedWorld(World):
     def locate(self, state: Float[Tensor, "B N D"]) -> Location:
         """Summarize maps by a few values for what moves."""
         return self.locator(state)
+
+
+def unroll(
+    step: Callable[[Tensor, Tensor], Tensor], state: Float[Tensor, "B N D"], actions: Float[Tensor, "B T A"]
+) -> Float[Tensor, "B T N D"]:
+    """Apply a step again and again, each time with the next action; return the states after each."""
+    states = []
+    for action in actions.unbind(1):
+        state = step(state, action)
+        states.append(state)
+    return torch.stack(states, 1)
 
 
 def encode_steps(encoder: nn.Module, tokens: Tokens, steps: int) -> Float[Tensor, "B T N D"]:

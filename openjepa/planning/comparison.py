@@ -10,6 +10,7 @@ from torch import Tensor
 from openjepa.data.synthetic.rooms import shorten
 from openjepa.methods.actor import ActingWorld
 from openjepa.methods.critic import ValuedWorld
+from openjepa.nn.level import Hierarchy
 from openjepa.planning.actors.greedy import GreedyActor
 from openjepa.planning.actors.planning import PlanningActor
 from openjepa.planning.agent import Agent
@@ -27,6 +28,8 @@ CostFrom = Callable[[Tensor], Cost]  # of a latent: the cost of sequences of act
 
 def compare_actors(system: RoomSystem, tasks: RoomTasks, settings: AgentSettings, seed: int) -> list[Row]:
     """Run all actors that a world allows."""
+    if isinstance(system.world, Hierarchy):
+        return compare_levels(system, tasks, seed)
     planning = dataclasses.replace(settings, mode="2", critic=True)
     rows = [run_agent("mode 2, flat cost", system, tasks, dataclasses.replace(planning, critic=False), seed)]
     if isinstance(system.world, ValuedWorld):
@@ -38,6 +41,18 @@ def compare_actors(system: RoomSystem, tasks: RoomTasks, settings: AgentSettings
         rows.append(run_agent(f"mode 2, {settings.planner}", system, tasks, planning, seed))
         rows.append(run_exact_dynamics(system, tasks, planning, seed))
     return rows
+
+
+def compare_levels(system: RoomSystem, tasks: RoomTasks, seed: int) -> list[Row]:
+    """Run a hierarchy with its first level alone, with two levels, and so on."""
+    assert isinstance(system.world, Hierarchy)
+    counts = range(1, 2 + len(system.world.levels))
+    return [run_agent(name_levels(count), system, tasks, AgentSettings(levels=count), seed) for count in counts]
+
+
+def name_levels(count: int) -> str:
+    """Return the name of an agent that plans on so many levels."""
+    return "one level" if count == 1 else f"{count} levels"
 
 
 def replace_modules(system: RoomSystem, tasks: RoomTasks, decoder: Decoder, seed: int) -> list[Row]:

@@ -14,9 +14,12 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.methods.actor import ActingWorld
 from openjepa.methods.critic import ValuedWorld
+from openjepa.nn.directions import directions
+from openjepa.nn.level import Hierarchy
 from openjepa.nn.world import World
 from openjepa.planning.actors.adaptive import AdaptiveActor
 from openjepa.planning.actors.decision import Actor
+from openjepa.planning.actors.hierarchical import HierarchicalActor
 from openjepa.planning.actors.planning import PlanningActor
 from openjepa.planning.actors.policy import PolicyActor
 from openjepa.planning.agent import Agent
@@ -34,12 +37,15 @@ from openjepa.planning.memory import Memory
 from openjepa.planning.perception import Perception
 from openjepa.planning.planners.cem import cem
 from openjepa.planning.planners.gradient import gradient
+from openjepa.planning.planners.hierarchical import HierarchicalPlanner
 from openjepa.planning.planners.mppi import mppi
 from openjepa.planning.planners.plan import Planner, bound_plans
 
 Mode = Literal["1", "2", "adaptive"]
 
 REVISITS = 0.1
+
+PUSHES, LONG = 12, 1e3  # directions in which levels push; longer than any limit
 
 BUDGET = 288  # imagined steps for each action that plans in full
 
@@ -64,6 +70,7 @@ class AgentSettings:
     samples: int = 48  # plans that mppi and cem try in each iteration
     iterations: int = 3  # of mppi and cem
     critic: bool = True  # judge states by the critic; otherwise by the distance of latents
+    levels: int = 0  # of a hierarchy that plan; 0: all
     revisits: float = REVISITS  # steps that an imagined state costs for each earlier visit
 
 
@@ -105,6 +112,8 @@ class Configurator:
         settings, memory = settings or configure(task), memory or Memory()
         perception = Perception(self.world, self.modality)
         goal = perception(task.goal)
+        if isinstance(self.world, Hierarchy):
+            return Agent(perception, self.world, latent_distance(goal), self.level_actor(goal, settings), memory)
         cost = self.state_cost(goal, settings)
         planning = self.planning_actor(cost, task, settings, memory)
         actor: Actor = planning
@@ -133,6 +142,19 @@ class Configurator:
         width = self.modality.action_dim
         planner = bound_plans(choose_planner(settings), self.limit)
         return PlanningActor(cost_from, planner, width, generator, settings.horizon, settings.replan)
+
+    def level_actor(self, goal: Tensor, settings: AgentSettings) -> HierarchicalActor:
+        """Return the actor that plans on several levels. Raises UserError if there are not as many."""
+        assert isinstance(self.world, Hierarchy)
+        available = 1 + len(self.world.levels)
+        levels = settings.levels or available
+        if levels > available:
+            raise UserError(f"this run has {available} levels, not {levels}: give --levels {available}")
+        pushes = self.limit(directions(PUSHES, self.modality.action_dim, LONG))
+        generator = torch.Generator().manual_seed(self.seed)
+        return HierarchicalActor(
+            [HierarchicalPlanner(self.world, each[None], pushes, self.limit, generator, levels) for each in goal]
+        )
 
     def policy_actor(self, goal: Tensor) -> PolicyActor:
         """Return the actor of mode 1."""

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from openjepa.core.arguments import Run
 from openjepa.core.errors import UserError
 
-RoomWorld = Literal["two-rooms", "four-rooms"]
+RoomWorld = Literal["two-rooms", "four-rooms", "four-rooms-distractor"]
 
 Mode = Literal["1", "2", "adaptive"]
 
@@ -31,8 +31,8 @@ class Plan:
     Example: jepa plan runs/cartpole --env CartPole-v1 --episodes 20
     """
 
-    run: Run  # folder of a run of jepa pretrain world-rooms, or of one on collected episodes
-    env: str | None = None  # two-rooms, four-rooms, or a name of gymnasium; default: the rooms that it was trained in
+    run: Run  # folder of a run of jepa pretrain world-rooms or world-levels, or of one on collected episodes
+    env: str | None = None  # a world of rooms, or a name of gymnasium; default: the rooms that it was trained in
     # values of the state to reach, in gymnasium; default: at rest and upright in CartPole-v1 and Pendulum-v1, else the
     # recorded rewards are learned
     goal: tuple[float, ...] = ()
@@ -43,13 +43,15 @@ class Plan:
     replan: int = 4  # steps until the next plan
     samples: int = 48  # plans that mppi and cem try in each iteration
     iterations: int = 3  # of mppi and cem
+    levels: int = 0  # of a run of world-levels that plan, from the first on; 0: all
     critic: bool = True  # judge states by the critic, which is learned first in gymnasium; otherwise by the latents
     view: float = 0.0  # pixels to each side of the dot within which it sees walls; 0: all of them
     memory: bool = True  # with --view: remember the walls that were seen
     # put a forbidden zone on the shortest way of each task; the table says how often it was entered, without and with
     # its cost
     zone: bool = False
-    compare: bool = False  # measure all actors: both modes, adaptive, greedy, the flat cost, and exact dynamics
+    # measure all actors: both modes, adaptive, greedy, the flat cost, and exact dynamics; of levels, one, two and so on
+    compare: bool = False
     seed: int = 0  # of the tasks and of all that is random in acting
     out: Path | None = None  # path of the JSON file; default: RUN/plan.json
 
@@ -60,6 +62,8 @@ class Plan:
             raise UserError(f"--replan must be between 1 and --horizon {self.horizon}, got {self.replan}")
         if self.samples < 8 or self.iterations < 1:
             raise UserError(f"--samples must be >= 8 and --iterations >= 1, got {self.samples} and {self.iterations}")
+        if self.levels < 0:
+            raise UserError(f"--levels must be >= 0 (0 = all), got {self.levels}")
         if self.view < 0:
             raise UserError(f"--view must be >= 0 (0 = all walls), got {self.view:g}")
         if self.zone and self.mode != "2":

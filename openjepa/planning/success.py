@@ -17,7 +17,7 @@ from openjepa.data.synthetic.rooms import MAX_STEP
 from openjepa.planning import baselines
 from openjepa.planning.agent import Agent, count_imagined_steps
 from openjepa.planning.configurator import AgentSettings, Task
-from openjepa.planning.envs.rooms import RoomEnv, RoomTasks
+from openjepa.planning.envs.rooms import MAX_STEPS, RoomEnv, RoomTasks
 from openjepa.planning.episodes import Outcome, join_outcomes, run_episodes, wilson_interval
 from openjepa.planning.exploring import ExploringAgent
 from openjepa.planning.probes import Probe
@@ -54,6 +54,7 @@ class Row(NamedTuple):
     ms_per_step: float | None = None  # of choosing an action
     imagined_steps: float | None = None  # for each step in the environment
     inside: float | None = None  # share of the episodes with a step inside a forbidden zone
+    by_third: tuple[float, ...] = ()  # success of the nearest third of the tasks, the middle one, the farthest
 
 
 def shortest_steps(tasks: RoomTasks) -> Float[Tensor, "B"]:
@@ -74,7 +75,8 @@ def summarize(name: str, outcome: Outcome, shortest: Float[Tensor, "B"]) -> Row:
             bands[band] = success[inside].float().mean().item()
     steps = outcome.steps[success].float()
     median = steps.median().item() if len(steps) else None
-    return Row(name, success.float().mean().item(), low, high, count, median, bands)
+    thirds = tuple(success[part].float().mean().item() for part in shortest.argsort().tensor_split(3) if len(part))
+    return Row(name, success.float().mean().item(), low, high, count, median, bands, by_third=thirds)
 
 
 def run_baselines(tasks: RoomTasks, seed: int) -> list[Row]:
@@ -93,14 +95,20 @@ def run_baselines(tasks: RoomTasks, seed: int) -> list[Row]:
 
 
 def run_agent(
-    name: str, system: RoomSystem, tasks: RoomTasks, settings: AgentSettings, seed: int, scene: Scene = PLAIN
+    name: str,
+    system: RoomSystem,
+    tasks: RoomTasks,
+    settings: AgentSettings,
+    seed: int,
+    scene: Scene = PLAIN,
+    max_steps: int = MAX_STEPS,
 ) -> Row:
     """Run an agent on all tasks."""
 
     def build(env: RoomEnv, rows: slice) -> Agent | ExploringAgent:
         return build_agent(system, env.tasks, settings, seed + rows.start, scene, rows)
 
-    return run_tasks(name, tasks, build, scene)
+    return run_tasks(name, tasks, build, scene, max_steps)
 
 
 def run_tasks(
@@ -108,6 +116,7 @@ def run_tasks(
     tasks: RoomTasks,
     build: Callable[[RoomEnv, slice], Agent | ExploringAgent],
     scene: Scene = PLAIN,
+    max_steps: int = MAX_STEPS,
 ) -> Row:
     """Run the agents that `build` returns for each task, one by one: on a CPU a batch of tasks would save little."""
     outcomes, imagined = [], 0
@@ -117,7 +126,7 @@ def run_tasks(
         rows = slice(number, number + 1)
         env = RoomEnv(tasks.select(rows), scene.view)
         agent = build(env, rows)
-        outcomes.append(run_episodes(env, agent))
+        outcomes.append(run_episodes(env, agent, max_steps))
         imagined += count_imagined_steps(agent.imagined_steps, outcomes[-1].steps)
     outcome = join_outcomes(outcomes)
     steps = outcome.steps.sum().item()

@@ -137,6 +137,13 @@ class ValueOptions(WorldOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LevelsOptions(WorldOptions):
+    """Draw how a hierarchy plans: sub-goals on the map and as real frames, and the energy of actions at each level."""
+
+    task: int = 0  # whose plans are drawn
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explore:
     """Serve a page on this machine: click a patch, drag a box to hide it, upload an image, browse the map."""
 
@@ -162,4 +169,5 @@ FIGURE_OPTIONS: dict[str, type] = {
     "spectrum": SpectrumOptions,
     "plan": PlanOptions,
     "value": ValueOptions,
+    "levels": LevelsOptions,
 }
