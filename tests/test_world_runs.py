@@ -1,4 +1,4 @@
-"""Stages of a world of rooms: exact resume, two ranks like one process, and kills between stages and inside one."""
+"""World models and their stages: exact resume, two ranks like one process, kills between stages and inside one."""
 
 import json
 import os
@@ -19,15 +19,20 @@ from tests.conftest import slow
 from tests.faults import load_outcome, run_in_fork, same_outcome
 from tests.ranks import rank_environments
 from tests.ready import Ready
-from tests.worlds import tiny_rooms
+from tests.worlds import tiny_rooms, tiny_runs
 
-NAMES = ("world model", "locator", "critic", "actor")
+STAGES = ("world model", "locator", "critic", "actor")
+
+NAMES = (*STAGES, *tiny_runs())
 
 
 def stage_settings(name, rooms_run, out, **changes) -> Pretrain:
-    """Return the settings of one stage, which starts from the weights of the trained stage before it."""
-    number = NAMES.index(name) + 1
-    settings = place_stage(tiny_rooms().runs[number - 1], rooms_run, number)
+    """Return the settings of one stage, which starts from the weights of the stage before it, or of another run."""
+    if name in STAGES:
+        number = STAGES.index(name) + 1
+        settings = place_stage(tiny_rooms().runs[number - 1], rooms_run, number)
+    else:
+        settings = tiny_runs()[name]
     return replace(settings, out=out, log_every=1, **changes)
 
 

@@ -10,16 +10,23 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Tokens
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
-from openjepa.data.synthetic.rooms import DOT, MAX_STEP, SIDE, build_rooms, move
+from openjepa.data.synthetic.room_layouts import SIDE, build_rooms
+from openjepa.data.synthetic.rooms import DOT, MAX_STEP, move
 from openjepa.methods.actor import ActingWorld
 from openjepa.methods.critic import ValuedWorld
+from openjepa.methods.imitate import Imitate
+from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.nn.directions import directions
+from openjepa.nn.level import LevelConfig
 from openjepa.nn.locator import Location
 from openjepa.nn.value_iteration import GoalField
 from openjepa.nn.world import World
 from openjepa.planning.systems import RoomSystem
+from openjepa.recipes.ts_jepa import ts_jepa
+from openjepa.recipes.world_levels import world_levels
 from openjepa.recipes.world_rooms import world_rooms
+from openjepa.training.config import Pretrain
 from openjepa.training.stages import Stages
 
 FAR = 100.0  # steps, of positions in walls
@@ -119,14 +126,32 @@ def exact_system(world: World) -> RoomSystem:
     return RoomSystem(Path(), "two-rooms", world, ExactModality(), PUSHES)
 
 
+SHORT = {"batch_size": 2, "device": "cpu", "precision": "fp32", "report": False, "workers": 0, "threads": 1}
+
+
+def tiny_runs(steps: int = 2) -> dict[str, Pretrain]:
+    """Return runs of other methods of world models at the smallest size."""
+    levels, carts = world_levels(), ts_jepa().runs[1]
+    above = (LevelConfig(stride=2, dim=8, hidden=8),) * 2
+    hierarchical = replace(levels.method, world=WorldModel(ConvNetConfig(dim=8, hidden=8, depth=1)), levels=above)
+    vector = WorldModel(ConvNetConfig(dim=8, hidden=8, depth=1, latent="vector"), dynamics="mlp", target="ema")
+    return {
+        "levels": replace(
+            levels, data=replace(levels.data, episodes=16, steps=7), method=hierarchical, steps=steps, **SHORT
+        ),
+        "imitation": replace(
+            carts, data=replace(carts.data, episodes=16, steps=3), method=Imitate(vector), steps=steps, **SHORT
+        ),
+    }
+
+
 def tiny_rooms(steps: int = 2) -> Stages:
     """Return the stages of `world-rooms` at the smallest size."""
     first, locator, second, third = world_rooms().runs
     model = replace(first.method, encoder=ConvNetConfig(hidden=8, depth=1))
     critic = replace(second.method, world=model, directions=4, lengths=(1, 2), goals=2)
     methods = (model, replace(locator.method, world=model), critic, replace(third.method, critic=critic, goals=2))
-    short = {"steps": steps, "batch_size": 2, "device": "cpu", "precision": "fp32", "report": False}
-    short |= {"workers": 0, "threads": 1}
+    short = {"steps": steps} | SHORT
     return Stages(
         tuple(
             replace(stage, data=replace(stage.data, episodes=16, steps=3), method=method, **short)
