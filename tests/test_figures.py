@@ -317,7 +317,7 @@ ASKED = {
 }
 
 
-OF_OTHER_DATA = {"track", "plan", "value", "imagine"}  # of clips, of rooms, and of image world models
+OF_OTHER_DATA = {"track", "plan", "value", "levels", "imagine"}  # of clips, of rooms, and of image world models
 
 
 @pytest.mark.parametrize("kind", sorted(FIGURES.keys() - OF_OTHER_DATA))

@@ -1,10 +1,12 @@
 """H-JEPA: what each level receives, what it trains, and plans whose sub-goals the level below reaches."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
+from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.core.types import Batch
 from openjepa.methods.hierarchical import Hierarchical
@@ -13,12 +15,17 @@ from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.nn.directions import directions
 from openjepa.nn.level import Hierarchy, Level, LevelConfig, MacroActions, chunks, windows
-from openjepa.planning.planners.hierarchical import HierarchicalPlanner
+from openjepa.planning import success
+from openjepa.planning.episodes import run_episodes
+from openjepa.planning.planners.hierarchical import HierarchicalPlanner, Search
 from openjepa.planning.planners.tree import search_tree, squared_distance
 from openjepa.training.config import Pretrain
 from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.run import pretrain
 from openjepa.training.step import train_step
+from openjepa.viz import levels, plans
 from tests.conftest import CPU
+from tests.worlds import tiny_runs
 
 SMALL = WorldModel(ConvNetConfig(dim=8, hidden=8, depth=1))
 
@@ -211,3 +218,45 @@ def test_a_tree_imagines_no_more_than_its_budget_and_returns_the_nearest_state()
 def test_a_tree_stays_where_nothing_is_nearer():
     way = search_tree(free, torch.zeros(1, 1, 2), directions(4, 2, 1.0), lambda x: x.square().mean((1, 2)), 100)
     assert len(way.actions) == 0 and way.states.shape == (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def levels_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("levels") / "run"
+    pretrain(dataclasses.replace(tiny_runs()["levels"], out=out))
+    return out
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Measure on few samples, and end episodes after a few steps."""
+    monkeypatch.setattr(levels, "WALKS", 40)
+    monkeypatch.setattr(HierarchicalPlanner.__init__, "__defaults__", (Search(4, 16, 1, budget=60),))
+    for module in (success, levels, plans):
+        monkeypatch.setattr(module, "run_episodes", lambda env, act, max_steps=5: run_episodes(env, act, 5))
+
+
+def test_plan_compares_one_level_with_more(levels_run, few, tmp_path):
+    out = tmp_path / "plan.json"
+    assert main(["plan", str(levels_run), "--compare", "--episodes", "3", "--out", str(out)]) == 0
+    names = [row["name"] for row in json.loads(out.read_text())["rows"]]
+    assert names[-3:] == ["one level", "2 levels", "3 levels"]
+
+
+def test_show_levels_draws_sub_goals_frames_energies_and_episodes(levels_run, few, tmp_path):
+    assert main(["show", "levels", str(levels_run), "--count", "2", "--out", str(tmp_path / "levels.png")]) == 0
+    drawn = {file.name for file in tmp_path.iterdir()}
+    assert drawn >= {"levels.png", "levels-sub-goals.png", "levels-energy.png", "levels-episodes.png", "levels.html"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "{}", "--levels", "4"], "has 3 levels, not 4: give --levels 3"),
+        (["plan", "{}", "--mode", "1"], "levels plan for a goal alone"),
+        (["plan", "{}", "--env", "two-rooms"], "leave --env out"),
+    ],
+)
+def test_what_levels_cannot_do_is_told_in_one_sentence(words, message, levels_run, capsys):
+    assert main([word.format(levels_run) for word in words]) == 1
+    assert message in capsys.readouterr().err

@@ -1,28 +1,33 @@
 """Control over a channel: the cart's equations, frames, packets, controllers, and an actor that imitates."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
+from openjepa.cli import plan_remote
+from openjepa.cli.main import main
 from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.synthetic import cart_pole
 from openjepa.data.synthetic.cart_pole import PERIOD, PIXEL, balance, draw_cart, draw_drives, has_fallen, obey, push
-from openjepa.methods.imitate import Imitate
+from openjepa.methods.cloning import Cloning
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.planning.remote import Channel, ExactController, ImaginingController, KeepingController, run_carts
 from openjepa.recipes.ts_jepa import ts_jepa
 from openjepa.training.optim import Optim, build_optimizer
+from openjepa.training.run import pretrain
 from openjepa.training.step import train_step
 from tests.conftest import CPU
+from tests.worlds import tiny_runs
 
 DATA = dataclasses.replace(ts_jepa().runs[0].data, episodes=64, steps=4)
 
-IMITATE = Imitate(WorldModel(ConvNetConfig(dim=8, hidden=8, depth=1, latent="vector"), dynamics="mlp"), hidden=32)
+CLONING = Cloning(WorldModel(ConvNetConfig(dim=8, hidden=8, depth=1, latent="vector"), dynamics="mlp"), hidden=32)
 
 
 def test_halving_the_step_changes_a_command_s_effect_by_less_than_its_size(monkeypatch):
@@ -87,7 +92,7 @@ def test_settings_of_frames_that_do_not_fit_the_world_are_refused():
 
 
 def test_the_actor_learns_and_the_world_stays_as_it_is():
-    method = IMITATE.build(DATA, 0)
+    method = CLONING.build(DATA, 0)
     samples = DATA.synthetic(64, 0).read(torch.arange(16), None)
     batch = Batch(samples.views, torch.arange(16), conditions=samples.conditions)
     before = {name: value.clone() for name, value in method.world.state_dict().items()}
@@ -102,7 +107,7 @@ def test_the_actor_learns_and_the_world_stays_as_it_is():
 
 
 def test_nothing_is_imagined_while_every_packet_arrives():
-    world = IMITATE.build(DATA, 0).world.eval()
+    world = CLONING.build(DATA, 0).world.eval()
     whole, counted = Channel(), []
     imagining = ImaginingController(world, DATA)
     world.step = lambda *_: counted.append(1) or torch.full((20, 1, 8), float("nan"))
@@ -133,3 +138,15 @@ def test_a_fallen_cart_stays_where_it_is():
     balanced = run_carts(lambda now: torch.ones(4), Channel(), count=4, commands=60)
     assert balanced.seconds.max() < 2 and (balanced.packets < 60).all()
     assert push(state, torch.zeros(2)).shape == (2, 4)
+
+
+def test_plan_balances_carts_with_every_controller_over_lossy_channels(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plan_remote, "LOST", (0.0, 0.5))
+    run = tiny_runs()["cloning"]
+    pretrain(dataclasses.replace(run, out=tmp_path / "run"))
+    assert main(["plan", str(tmp_path / "run"), "--episodes", "3", "--every", "2"]) == 0
+    rows = json.loads((tmp_path / "run" / "plan.json").read_text())["rows"]
+    assert len({row["name"] for row in rows}) == 4 and len(rows) == 8 and all(row["every"] == 2 for row in rows)
+    assert all(row["low"] <= row["seconds"] <= row["high"] and row["frame_bytes"] > row["latent_bytes"] for row in rows)
+    assert main(["plan", str(tmp_path / "run"), "--zone"]) == 1
+    assert "leave them out" in capsys.readouterr().err

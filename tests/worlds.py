@@ -13,8 +13,8 @@ from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
 from openjepa.data.synthetic.room_layouts import SIDE, build_rooms
 from openjepa.data.synthetic.rooms import DOT, MAX_STEP, move
 from openjepa.methods.actor import ActingWorld
+from openjepa.methods.cloning import Cloning
 from openjepa.methods.critic import ValuedWorld
-from openjepa.methods.imitate import Imitate
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNetConfig
 from openjepa.nn.directions import directions
@@ -139,8 +139,8 @@ def tiny_runs(steps: int = 2) -> dict[str, Pretrain]:
         "levels": replace(
             levels, data=replace(levels.data, episodes=16, steps=7), method=hierarchical, steps=steps, **SHORT
         ),
-        "imitation": replace(
-            carts, data=replace(carts.data, episodes=16, steps=3), method=Imitate(vector), steps=steps, **SHORT
+        "cloning": replace(
+            carts, data=replace(carts.data, episodes=16, steps=3), method=Cloning(vector), steps=steps, **SHORT
         ),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from openjepa.cli.plan_remote import plan_remote
 from openjepa.cli.plan_returns import plan_returns, write_rows
 from openjepa.core.console import info
 from openjepa.core.errors import UserError
@@ -15,6 +16,7 @@ from openjepa.planning.comparison import compare_actors, name_levels
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.diagnosis import fit_decoder
 from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
+from openjepa.planning.remote import RemoteRow
 from openjepa.planning.returns import ReturnRow
 from openjepa.planning.settings import Plan
 from openjepa.planning.success import Row, Scene, run_agent, run_baselines
@@ -24,9 +26,17 @@ from openjepa.training.config import load_config
 from openjepa.training.stages import last_stage
 
 
-def plan(settings: Plan) -> list[Row] | list[ReturnRow]:
+def plan(settings: Plan) -> list[Row] | list[ReturnRow] | list[RemoteRow]:
     """Run an agent and the baselines on the same tasks; print a table and write a JSON file."""
+    if settings.env is None and balances(settings.run):
+        return plan_remote(settings)
     return plan_in_rooms(settings) if acts_in_rooms(settings) else plan_returns(settings)
+
+
+def balances(run: str) -> bool:
+    """Return whether a run was trained on driven carts."""
+    data = load_config(last_stage(Path(run))).data
+    return isinstance(data, Trajectory) and not data.root and data.world == "cart-pole"
 
 
 def acts_in_rooms(settings: Plan) -> bool:

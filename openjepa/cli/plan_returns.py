@@ -12,6 +12,7 @@ from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.gym_system import load_gym_system
+from openjepa.planning.remote import RemoteRow
 from openjepa.planning.returns import ReturnRow, run_planning, run_references
 from openjepa.planning.settings import Plan
 from openjepa.planning.success import Row
@@ -36,7 +37,7 @@ def plan_returns(settings: Plan) -> list[ReturnRow]:
     return rows
 
 
-def write_rows(out: Path, env: str, seed: int, rows: Sequence[Row | ReturnRow]) -> None:
+def write_rows(out: Path, env: str, seed: int, rows: Sequence[Row | ReturnRow | RemoteRow]) -> None:
     """Write what was measured as JSON."""
     write_text(out, json.dumps({"env": env, "seed": seed, "rows": [row._asdict() for row in rows]}, indent=1))
     info(f"written    {out}")

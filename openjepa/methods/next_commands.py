@@ -63,7 +63,7 @@ def world_commands(run: str, data: Any, acts: bool) -> Commands:
     if data.root:
         return ((f"jepa plan {run} --env ENVIRONMENT", "let an agent plan, such as in CartPole-v1"),)
     if data.world == "cart-pole":
-        return ((f"jepa show curves {run}", "loss and errors over the steps"),)
+        return ((f"jepa plan {run}", "how long poles stay up when packets are lost"),)
     diagnose = (f"jepa diagnose {run}", "which module fails: porous walls, dynamics, critic")
     if not acts:
         return (diagnose,)

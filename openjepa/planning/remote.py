@@ -16,15 +16,17 @@ from torch import Tensor
 from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.cart_pole import (
     DISTURBANCE,
+    HEIGHT,
     PERIOD,
     SECONDS,
+    WIDTH,
     balance,
     draw_cart,
     has_fallen,
     normal,
     obey,
 )
-from openjepa.methods.imitate import ImitatingWorld
+from openjepa.methods.cloning import CloningWorld
 from openjepa.planning.perception import Perception
 
 COMMANDS = 250  # of an episode: 15 seconds
@@ -53,7 +55,7 @@ Controller = Callable[[Sight], Float[Tensor, "B"]]
 class ImaginingController:
     """Act on the latent of what arrived, otherwise on the one that the world model imagines after the last command."""
 
-    def __init__(self, world: ImitatingWorld, modality: Any):
+    def __init__(self, world: CloningWorld, modality: Any):
         self.world, self.perception = world, Perception(world, modality)
         self.latent: Float[Tensor, "B N D"] | None = None
         self.command: Float[Tensor, "B A"] | None = None
@@ -71,7 +73,7 @@ class ImaginingController:
 class KeepingController:
     """Act on what arrived; otherwise give a part of the last command again: 1 holds it, 0 lets go."""
 
-    def __init__(self, world: ImitatingWorld, modality: Any, keep: float):
+    def __init__(self, world: CloningWorld, modality: Any, keep: float):
         self.world, self.perception, self.keep = world, Perception(world, modality), keep
         self.command: Float[Tensor, "B"] | None = None
 
@@ -109,6 +111,20 @@ class Balanced(NamedTuple):
         return self.seconds.mean().item(), 1.96 * self.seconds.std().item() / len(self.seconds) ** 0.5
 
 
+class RemoteRow(NamedTuple):
+    """How long poles stay up with a controller over a channel."""
+
+    name: str
+    lost: float
+    every: int
+    seconds: float
+    low: float  # of the 95 % interval of the mean
+    high: float
+    episodes: int
+    latent_bytes: float  # in a second, if the encoder is on the sender's side: values of 4 bytes
+    frame_bytes: float  # if it is not: both frames of an observation
+
+
 @torch.no_grad()
 def run_carts(
     controller: Controller, channel: Channel, count: int = 100, seed: int = 0, commands: int = COMMANDS
@@ -134,3 +150,28 @@ def run_carts(
         up = up & ~has_fallen(state)
         seconds += up * PERIOD * SECONDS
     return Balanced(seconds, packets)
+
+
+def measure_channel(world: CloningWorld, modality: Any, channel: Channel, count: int, seed: int) -> list[RemoteRow]:
+    """Run all controllers over a channel, with the same starts, forces and losses."""
+    controllers: dict[str, Controller] = {
+        "the world model imagines": ImaginingController(world, modality),
+        "the last command again": KeepingController(world, modality, keep=1.0),
+        "no command": KeepingController(world, modality, keep=0.0),
+        "exact equations and states": ExactController(),
+    }
+    latent = 4 * world.perception.config.dim
+    return [
+        summarize(name, channel, run_carts(controller, channel, count, seed), latent)
+        for name, controller in controllers.items()
+    ]
+
+
+def summarize(name: str, channel: Channel, balanced: Balanced, latent: int) -> RemoteRow:
+    """Return the row of a controller; `latent` is the size of a latent in bytes."""
+    (mean, half), rate = balanced.mean(), float(balanced.packets.sum() / balanced.seconds.sum().clamp(min=1e-6))
+    frames = 2 * HEIGHT * WIDTH
+    count = len(balanced.seconds)
+    return RemoteRow(
+        name, channel.lost, channel.every, mean, mean - half, mean + half, count, rate * latent, rate * frames
+    )

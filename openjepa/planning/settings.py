@@ -25,7 +25,7 @@ class Plan:
     In rooms, start and goal are in different rooms, and the table says how often the goal is reached; beside it: doing
     nothing, random pushes, pushing straight to the goal, and the shortest way. In gymnasium, for a run that was trained
     on collected episodes, it says the mean return; beside it: random actions, and the known controller if there is one.
-    Writes a JSON file.
+    Of a run of ts-jepa, it says how long poles stay up when packets are lost. Writes a JSON file.
 
     Example: jepa plan runs/rooms --episodes 300 --mode 2
     Example: jepa plan runs/cartpole --env CartPole-v1 --episodes 20
@@ -45,6 +45,7 @@ class Plan:
     iterations: int = 3  # of mppi and cem
     levels: int = 0  # of a run of world-levels that plan, from the first on; 0: all
     critic: bool = True  # judge states by the critic, which is learned first in gymnasium; otherwise by the latents
+    every: int = 1  # observations for each that is sent, of a run of ts-jepa
     view: float = 0.0  # pixels to each side of the dot within which it sees walls; 0: all of them
     memory: bool = True  # with --view: remember the walls that were seen
     # put a forbidden zone on the shortest way of each task; the table says how often it was entered, without and with
@@ -62,6 +63,8 @@ class Plan:
             raise UserError(f"--replan must be between 1 and --horizon {self.horizon}, got {self.replan}")
         if self.samples < 8 or self.iterations < 1:
             raise UserError(f"--samples must be >= 8 and --iterations >= 1, got {self.samples} and {self.iterations}")
+        if self.every < 1:
+            raise UserError(f"--every must be >= 1 (1 = all observations are sent), got {self.every}")
         if self.levels < 0:
             raise UserError(f"--levels must be >= 0 (0 = all), got {self.levels}")
         if self.view < 0:

@@ -6,7 +6,7 @@ import dataclasses
 
 from openjepa.data.rendered import FORMS
 from openjepa.masking.random import Random
-from openjepa.methods.imitate import Imitate
+from openjepa.methods.cloning import Cloning
 from openjepa.methods.world_model import WorldModel
 from openjepa.modalities.trajectory import Trajectory
 from openjepa.nn.convnet import ConvNetConfig
@@ -38,4 +38,4 @@ def ts_jepa() -> Stages:
         ema_momentum=0.99, final_ema_momentum=0.99,
     )  # fmt: skip
     base = Pretrain(data, model, Random(), optim, batch_size=BATCH, steps=STEPS[0], precision="fp32")
-    return Stages((base, dataclasses.replace(base, method=Imitate(model), steps=STEPS[1])))
+    return Stages((base, dataclasses.replace(base, method=Cloning(model), steps=STEPS[1])))

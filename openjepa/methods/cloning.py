@@ -1,4 +1,4 @@
-"""Imitation: an actor on the latents of a world model that does what the recorded actions did.
+"""Behavior cloning: an actor on the latents of a world model that does what the recorded actions did.
 
 B batch  T steps  F = T + 1 observations  N cells of a latent (1 for a vector)  D width  A action's width
 """
@@ -21,7 +21,7 @@ from openjepa.nn.world import World, encode_steps
 
 
 @dataclass(frozen=True)
-class Imitate(WorldConfig):
+class Cloning(WorldConfig):
     """Regress recorded actions on latents: those of what was observed, and those that the world model imagines.
 
     z_t = encoder(x_t),  p_0 = z_0,  p_t+1 = dynamics(p_t, a_t)
@@ -37,8 +37,8 @@ class Imitate(WorldConfig):
     hidden: int = 256
     imagined: float = 1.0  # weight of the error on imagined latents
 
-    def networks(self, modality: Any) -> ImitateMethod:
-        return ImitateMethod(self, modality)
+    def networks(self, modality: Any) -> CloningMethod:
+        return CloningMethod(self, modality)
 
     def check(self, data: Any, masks: Any) -> None:
         """Raise UserError if the dynamics do not fit the latents."""
@@ -51,7 +51,7 @@ class Imitate(WorldConfig):
         return ()
 
 
-class ImitatingWorld(World):
+class CloningWorld(World):
     """A frozen world, and an actor that reads its latents."""
 
     def __init__(self, perception: ConvNet, dynamics: nn.Module, actions: int, hidden: int):
@@ -68,13 +68,13 @@ class ImitatingWorld(World):
         return self.actor(state.flatten(1))
 
 
-class ImitateMethod(BaseMethod):
-    """Networks and loss of an `Imitate` config."""
+class CloningMethod(BaseMethod):
+    """Networks and loss of an `Cloning` config."""
 
-    def __init__(self, config: Imitate, modality: Any):
+    def __init__(self, config: Cloning, modality: Any):
         super().__init__()
         self.config, self.modality = config, modality
-        self.world = ImitatingWorld(*config.world.build_parts(modality), modality.action_dim, config.hidden)
+        self.world = CloningWorld(*config.world.build_parts(modality), modality.action_dim, config.hidden)
 
     def forward(self, batch: Batch, targets: None) -> Output:
         """Compute the errors of the actions on observed and on imagined latents."""

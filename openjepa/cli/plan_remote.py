@@ -1,0 +1,47 @@
+"""The part of `jepa plan` that balances poles over a channel that loses what is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import track
+
+from openjepa.cli.plan_returns import write_rows
+from openjepa.core.console import console
+from openjepa.core.errors import UserError
+from openjepa.core.tables import print_table
+from openjepa.interop.pretrained import load_run
+from openjepa.methods.cloning import CloningWorld
+from openjepa.planning.remote import Channel, RemoteRow, measure_channel
+from openjepa.planning.settings import Plan
+from openjepa.training.stages import last_stage
+
+LOST = (0.0, 0.25, 0.5, 0.75)  # shares of the packets
+
+
+def plan_remote(settings: Plan) -> list[RemoteRow]:
+    """Balance carts with all controllers, over channels that lose more and more; print and write how long."""
+    if settings.goal or settings.zone or settings.view or settings.levels or settings.compare:
+        raise UserError("--goal, --zone, --view, --levels and --compare are for other environments: leave them out")
+    folder = last_stage(Path(settings.run))
+    trained = load_run(folder)
+    if not isinstance(trained.network, CloningWorld):
+        raise UserError(f"{settings.run} has no actor: train both stages, jepa pretrain ts-jepa --out runs/ts")
+    world, rows = trained.network.requires_grad_(False).eval(), []
+    for lost in track(LOST, "channels", console=console, disable=not console.is_terminal, transient=True):
+        channel = Channel(lost, settings.every)
+        rows += measure_channel(world, trained.data, channel, settings.episodes, settings.seed)
+    print_remote(rows, f"cart-pole, {settings.episodes} episodes, every {settings.every}. observation is sent")
+    write_rows(settings.out or folder / "plan.json", "cart-pole", settings.seed, rows)
+    return rows
+
+
+def print_remote(rows: list[RemoteRow], title: str) -> None:
+    """Print for each controller and channel how long poles stay up, and what is sent in a second."""
+    head = ("when nothing arrives", "lost %", "seconds up", "95 % interval", "bytes / s: latents", "frames")
+    cells = []
+    for row in rows:
+        interval = f"{row.low:.1f} to {row.high:.1f}"
+        rates = f"{row.latent_bytes:,.0f}", f"{row.frame_bytes:,.0f}"
+        cells.append((row.name, f"{100 * row.lost:.0f}", f"{row.seconds:.1f}", interval, *rates))
+    print_table(head, cells, title)
