@@ -44,7 +44,7 @@ def test_classes_are_chosen_by_name_and_keep_what_they_share():
     [
         (
             ["--method"],
-            "--method needs a name: choose one of actor, cnn-jepa, cnn-vicreg, conditioned, critic, decoder, ",
+            "--method needs a name: choose one of actor, cloning, cnn-jepa, cnn-vicreg, conditioned, critic, decoder, ",
         ),
         (["--method", "jepp"], "unknown method 'jepp': did you mean jepa? choose one of"),
         (["--masks.sampler", "random"], "--masks.sampler is now --masks: type --masks random"),
