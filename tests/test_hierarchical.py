@@ -255,6 +255,9 @@ def test_show_levels_draws_sub_goals_frames_energies_and_episodes(levels_run, fe
         (["plan", "{}", "--levels", "4"], "has 3 levels, not 4: give --levels 3"),
         (["plan", "{}", "--mode", "1"], "levels plan for a goal alone"),
         (["plan", "{}", "--env", "two-rooms"], "leave --env out"),
+        (["diagnose", "{}"], "has several levels: type jepa plan"),
+        (["show", "plan", "{}"], "jepa show levels"),
+        (["explore", "{}"], "jepa show levels"),
     ],
 )
 def test_what_levels_cannot_do_is_told_in_one_sentence(words, message, levels_run, capsys):

@@ -8,6 +8,7 @@ import torch
 
 from openjepa.cli.plan import print_rows
 from openjepa.core.console import info
+from openjepa.core.errors import UserError
 from openjepa.core.fileio import write_text
 from openjepa.core.tables import print_table
 from openjepa.methods.critic import ValuedWorld
@@ -16,7 +17,7 @@ from openjepa.planning.diagnosis import Diagnosis, diagnose_world
 from openjepa.planning.envs.rooms import draw_tasks
 from openjepa.planning.settings import Diagnose
 from openjepa.planning.success import Row
-from openjepa.planning.systems import load_room_system
+from openjepa.planning.systems import load_room_system, require_one_level
 from openjepa.planning.value_quality import ValueQuality, measure_values
 
 MAX_POROSITY, LEAST_SUCCESS = 0.01, 0.97  # what an agent needs before its planner is tuned
@@ -25,6 +26,9 @@ MAX_POROSITY, LEAST_SUCCESS = 0.01, 0.97  # what an agent needs before its plann
 def diagnose(settings: Diagnose) -> Diagnosis:
     """Measure the world, then the agent with modules replaced by exact ones; print tables, write a JSON file."""
     system = load_room_system(settings.run, settings.env)
+    require_one_level(system, settings.run)
+    if system.env == "winding":
+        raise UserError("probes of walls and doors are for two and four rooms: winding corridors are not diagnosed")
     with torch.no_grad():
         diagnosis, decoder = diagnose_world(system.world, system.modality, system.env)
     world, values = system.world, None

@@ -31,7 +31,7 @@ def plan_remote(settings: Plan) -> list[RemoteRow]:
     for lost in track(LOST, "channels", console=console, disable=not console.is_terminal, transient=True):
         channel = Channel(lost, settings.every)
         rows += measure_channel(world, trained.data, channel, settings.episodes, settings.seed)
-    print_remote(rows, f"cart-pole, {settings.episodes} episodes, every {settings.every}. observation is sent")
+    print_remote(rows, f"cart-pole, {settings.episodes} episodes, one of every {settings.every} observations is sent")
     write_rows(settings.out or folder / "plan.json", "cart-pole", settings.seed, rows)
     return rows
 

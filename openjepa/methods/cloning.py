@@ -34,7 +34,7 @@ class Cloning(WorldConfig):
     """
 
     world: WorldModel = field(default_factory=WorldModel)  # of the run whose weights this one starts from; frozen
-    hidden: int = 256
+    hidden: int = 256  # units of the hidden layers of the actor
     imagined: float = 1.0  # weight of the error on imagined latents
 
     def networks(self, modality: Any) -> CloningMethod:
@@ -69,7 +69,7 @@ class CloningWorld(World):
 
 
 class CloningMethod(BaseMethod):
-    """Networks and loss of an `Cloning` config."""
+    """Networks and loss of a `Cloning` config."""
 
     def __init__(self, config: Cloning, modality: Any):
         super().__init__()

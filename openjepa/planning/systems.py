@@ -13,6 +13,7 @@ from openjepa.data.synthetic.rooms import shorten
 from openjepa.interop.pretrained import load_run
 from openjepa.methods.actor import Actor
 from openjepa.methods.critic import Critic
+from openjepa.nn.level import Hierarchy
 from openjepa.nn.world import World
 from openjepa.planning.configurator import Configurator
 from openjepa.training.stages import last_stage
@@ -53,3 +54,9 @@ def check_frames(data: Any, env: str) -> None:
     family = WORLDS[env]
     if (data.size, data.channels) != ((family.side, family.side), family.channels):
         raise UserError(f"the run was trained in {data.world}, whose frames are not those of {env}: leave --env out")
+
+
+def require_one_level(system: RoomSystem, run: str) -> None:
+    """Raise UserError if the world is a hierarchy, which plans without a critic and in another way."""
+    if isinstance(system.world, Hierarchy):
+        raise UserError(f"{run} has several levels: type jepa plan {run} --compare, or jepa show levels {run}")

@@ -23,7 +23,7 @@ from openjepa.planning.diagnosis import Decoder, encode, fit_decoder
 from openjepa.planning.envs.rooms import RoomEnv, RoomTasks, draw_tasks
 from openjepa.planning.episodes import run_episodes
 from openjepa.planning.planners.plan import Plan
-from openjepa.planning.systems import RoomSystem, load_room_system
+from openjepa.planning.systems import RoomSystem, load_room_system, require_one_level
 from openjepa.viz.animation import animate_tiles
 from openjepa.viz.canvas import COLOR_MAP, COLORS, CaptionedFigure, draw_tiles
 from openjepa.viz.settings import PlanOptions
@@ -46,6 +46,7 @@ class Thought(NamedTuple):
 def show_plan(settings: PlanOptions) -> list[CaptionedFigure]:
     """Draw the plans of one episode, the first plan as frames beside what happens, and several episodes in motion."""
     system = load_room_system(settings.run, settings.env)
+    require_one_level(system, settings.run)
     tasks = draw_tasks(system.env, max(settings.count, settings.task + 1), settings.seed)
     one = tasks.select(slice(settings.task, settings.task + 1))
     thoughts = think(system, one, settings.seed)

@@ -43,7 +43,7 @@ class Way(NamedTuple):
     search: Search
 
 
-WAYS = {  # at most 450 imagined steps for each step in the environment
+WAYS = {  # about 450 imagined steps for each step in the environment
     "one level, samples": Way(1, Search(horizon=32, samples=14, iterations=4)),
     "one level, tree": Way(1, Search(budget=1800, tree=True)),
     "two levels": Way(2, Search(budget=3000)),

@@ -21,7 +21,6 @@ from openjepa.planning.planners.tree import search_tree
 
 HASTE = 1e-3  # part of the distance at the start that each step costs
 
-
 ALONE = 4  # actions that a first level without levels above takes of a plan
 
 FOLLOW = 3  # own steps that a level above the first takes of a plan

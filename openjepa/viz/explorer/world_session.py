@@ -19,10 +19,10 @@ from openjepa.planning.agent import Agent
 from openjepa.planning.configurator import AgentSettings, Task
 from openjepa.planning.costs import StepCost, effort
 from openjepa.planning.diagnosis import Decoder, fit_decoder
-from openjepa.planning.envs.rooms import RoomEnv, RoomTasks, draw_tasks
+from openjepa.planning.envs.rooms import RoomEnv, draw_tasks
 from openjepa.planning.settings import Mode
 from openjepa.planning.success import ZONE_WEIGHT
-from openjepa.planning.systems import RoomSystem, load_room_system
+from openjepa.planning.systems import RoomSystem, load_room_system, require_one_level
 from openjepa.planning.zones import RADIUS, Zones
 from openjepa.viz.canvas import RGBImage
 from openjepa.viz.world_maps import paint_room
@@ -44,6 +44,7 @@ class WorldSession:
     def load(cls, run: str, seed: int) -> WorldSession:
         """Load a run. Raises UserError if it is no world model of rooms."""
         system = load_room_system(run)
+        require_one_level(system, run)
         return cls(system, fit_decoder(system.world, system.modality, system.env), seed)
 
     def start_room(self, seed: int) -> None:
@@ -60,7 +61,7 @@ class WorldSession:
         side = self.env.tasks.rooms.wall.shape[-1]
         if not (0 < x < side and 0 < y < side) or read_pixels(self.env.tasks.rooms.wall, goal).any():
             raise UserError("a goal cannot be in a wall: click a free position")
-        self.env.tasks = RoomTasks(self.env.tasks.rooms, self.env.position, goal)
+        self.env.tasks = self.env.tasks._replace(start=self.env.position, goal=goal)
         self.path = [self.env.position]
         self.configure()
 
