@@ -13,7 +13,17 @@ from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Batch
 from openjepa.data.synthetic import cart_pole
-from openjepa.data.synthetic.cart_pole import PERIOD, PIXEL, balance, draw_cart, draw_drives, has_fallen, obey, push
+from openjepa.data.synthetic.cart_pole import (
+    PERIOD,
+    PIXEL,
+    balance,
+    draw_cart,
+    draw_drives,
+    draw_pair,
+    has_fallen,
+    obey,
+    push,
+)
 from openjepa.methods.cloning import Cloning
 from openjepa.methods.world_model import WorldModel
 from openjepa.nn.convnet import ConvNetConfig
@@ -75,13 +85,22 @@ def test_carts_are_drawn_where_they_are_and_movements_below_a_pixel_are_visible(
     assert (top.sum(0) * columns).sum() / top.sum() > leaning.shape[1] / 2  # to the right
 
 
-def test_a_drive_obeys_its_commands_and_shows_the_frame_before():
+def test_a_drive_obeys_its_commands():
     drives = draw_drives(CounterRNG.of(0, 0, np.arange(50)), 6)
-    assert drives.command.abs().max() <= 1 and drives.command.shape == (50, 6)
-    frames = drives.frames()
-    assert frames.shape == (50, 7, 2, 32, 64) and torch.equal(frames[:, 1:, 1], frames[:, :-1, 0])
+    assert drives.command.abs().max() <= 1 and drives.command.shape == (50, 6) and drives.state.shape == (50, 7, 4)
     calm = obey(drives.state[:, 0], drives.command[:, 0])
     assert (calm - drives.state[:, 1])[:, 0].abs().max() < 0.02  # what the disturbance does in one command
+
+
+def test_two_pictures_are_what_was_seen_now_and_one_step_before(monkeypatch):
+    """So that they show the velocities, whatever the command was."""
+    state, command = torch.tensor([[0.1, 0.4, 0.05, -0.6]]), torch.tensor([0.7])
+    monkeypatch.setattr(cart_pole, "PERIOD", PERIOD - 1)
+    before = obey(state, command)
+    monkeypatch.setattr(cart_pole, "PERIOD", PERIOD)
+    now = obey(state, command)
+    pictures = torch.cat([draw_cart(now), draw_cart(before)]).int()
+    assert (draw_pair(now)[0].int() - pictures).abs().max() <= 1 and (pictures[0] - pictures[1]).abs().max() > 5
 
 
 def test_settings_of_frames_that_do_not_fit_the_world_are_refused():
@@ -101,7 +120,7 @@ def test_the_actor_learns_and_the_world_stays_as_it_is():
     for _ in range(60):
         rates = config.at(200, 1000)._replace(lr=3e-3)
         losses.append(float(train_step(method, optimizer, batch, rates, CPU, clip=5.0).output.loss))
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]  # the rest is noise of the commands
     changed = {name for name, value in method.world.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("actor.")}
 
@@ -144,9 +163,9 @@ def test_plan_balances_carts_with_every_controller_over_lossy_channels(tmp_path,
     monkeypatch.setattr(plan_remote, "LOST", (0.0, 0.5))
     run = tiny_runs()["cloning"]
     pretrain(dataclasses.replace(run, out=tmp_path / "run"))
-    assert main(["plan", str(tmp_path / "run"), "--episodes", "3", "--every", "2"]) == 0
+    assert main(["plan", str(tmp_path / "run"), "--episodes", "3", "--every", "1", "2"]) == 0
     rows = json.loads((tmp_path / "run" / "plan.json").read_text())["rows"]
-    assert len({row["name"] for row in rows}) == 4 and len(rows) == 8 and all(row["every"] == 2 for row in rows)
+    assert len({row["name"] for row in rows}) == 4 and len(rows) == 16 and (tmp_path / "run" / "plan.png").exists()
     assert all(row["low"] <= row["seconds"] <= row["high"] and row["frame_bytes"] > row["latent_bytes"] for row in rows)
     assert main(["plan", str(tmp_path / "run"), "--zone"]) == 1
     assert "leave them out" in capsys.readouterr().err

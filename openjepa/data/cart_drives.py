@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openjepa.core.rng import CounterRNG
 from openjepa.core.types import Samples
-from openjepa.data.synthetic.cart_pole import draw_drives
+from openjepa.data.synthetic.cart_pole import draw_drives, draw_pair
 
 
 @dataclass(frozen=True)
@@ -37,4 +37,4 @@ class CartDrives:
 
     def read(self, index: Int[Tensor, "B"], rng: CounterRNG | None) -> Samples:
         drives = draw_drives(CounterRNG.of(self.seed, 0, index.numpy()), self.steps)
-        return Samples((drives.frames(),), torch.full((len(index),), -1), conditions=drives.command[..., None])
+        return Samples((draw_pair(drives.state),), torch.full((len(index),), -1), conditions=drives.command[..., None])

@@ -21,7 +21,7 @@ from openjepa.data.synthetic.cart_pole import (
     SECONDS,
     WIDTH,
     balance,
-    draw_cart,
+    draw_pair,
     has_fallen,
     normal,
     obey,
@@ -44,7 +44,7 @@ class Channel(NamedTuple):
 class Sight(NamedTuple):
     """What is to be known at a time; a controller reads rows that have not arrived at its own risk."""
 
-    frames: UInt8[Tensor, "B C H W"]  # now and one command before
+    frames: UInt8[Tensor, "B C H W"]  # now and one step before
     state: Float[Tensor, "B 4"]
     arrived: Bool[Tensor, "B"]
 
@@ -134,8 +134,7 @@ def run_carts(
     The first packet always arrives.
     """
     rng = CounterRNG.of(seed, 0, np.arange(count))
-    before = (2 * rng.uniform("start", 4) - 1) * START
-    state = obey(before, torch.zeros(count))
+    state = (2 * rng.uniform("start", 4) - 1) * START
     disturbance = DISTURBANCE * normal(rng, "disturbance", commands)
     received = rng.uniform("packets", commands) >= channel.lost
     seconds, packets = torch.zeros(count), torch.zeros(count)
@@ -143,10 +142,9 @@ def run_carts(
     for time in range(commands):
         sent = time % channel.every == 0
         arrived = received[:, time] & sent if time else torch.ones_like(up)
-        frames = torch.stack([draw_cart(state), draw_cart(before)], 1)
-        command = controller(Sight(frames, state, arrived))
+        command = controller(Sight(draw_pair(state), state, arrived))
         packets += up * float(sent)
-        before, state = state, torch.where(up[:, None], obey(state, command, disturbance[:, time]), state)
+        state = torch.where(up[:, None], obey(state, command, disturbance[:, time]), state)
         up = up & ~has_fallen(state)
         seconds += up * PERIOD * SECONDS
     return Balanced(seconds, packets)

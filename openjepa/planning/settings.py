@@ -45,7 +45,7 @@ class Plan:
     iterations: int = 3  # of mppi and cem
     levels: int = 0  # of a run of world-levels that plan, from the first on; 0: all
     critic: bool = True  # judge states by the critic, which is learned first in gymnasium; otherwise by the latents
-    every: int = 1  # observations for each that is sent, of a run of ts-jepa
+    every: tuple[int, ...] = (1, 2, 5)  # of a run of ts-jepa: send one of so many observations; each is measured
     view: float = 0.0  # pixels to each side of the dot within which it sees walls; 0: all of them
     memory: bool = True  # with --view: remember the walls that were seen
     # put a forbidden zone on the shortest way of each task; the table says how often it was entered, without and with
@@ -63,7 +63,7 @@ class Plan:
             raise UserError(f"--replan must be between 1 and --horizon {self.horizon}, got {self.replan}")
         if self.samples < 8 or self.iterations < 1:
             raise UserError(f"--samples must be >= 8 and --iterations >= 1, got {self.samples} and {self.iterations}")
-        if self.every < 1:
+        if not self.every or min(self.every) < 1:
             raise UserError(f"--every must be >= 1 (1 = all observations are sent), got {self.every}")
         if self.levels < 0:
             raise UserError(f"--levels must be >= 0 (0 = all), got {self.levels}")

@@ -63,10 +63,14 @@ def has_fallen(state: Float[Tensor, "B 4"]) -> Bool[Tensor, "B"]:
 def obey(
     state: Float[Tensor, "B 4"], command: Float[Tensor, "B"], disturbance: Float[Tensor, "B"] | float = 0.0
 ) -> Float[Tensor, "B 4"]:
-    """Return the states after a command, from -1 to 1, has held for its time, with a force that nobody commanded."""
+    """Return the states after a command, from -1 to 1, has held for its time, with a force that nobody commanded.
+
+    Positions move with the velocities after a push (semi-implicit Euler), so that two pictures show the velocities.
+    """
     force = LARGEST * command.clamp(-1.0, 1.0) + disturbance
     for _ in range(PERIOD):
-        state = push(state, force)
+        speed = push(state, force)[:, 1::2]
+        state = torch.stack([state[:, ::2] + SECONDS * speed, speed], 2).flatten(1)
     return state
 
 
@@ -105,35 +109,37 @@ def draw_cart(state: Float[Tensor, "*B 4"]) -> UInt8[Tensor, "*B H W"]:
     return (255 * light).round().to(torch.uint8)
 
 
+def draw_pair(state: Float[Tensor, "*B 4"]) -> UInt8[Tensor, "*B 2 H W"]:
+    """Draw what is seen now and what was seen one step before: a movement needs both."""
+    position, speed = state[..., ::2], state[..., 1::2]
+    before = torch.stack([position - SECONDS * speed, speed], -1).flatten(-2)
+    return draw_cart(torch.stack([state, before], -2))
+
+
 class Drives(NamedTuple):
     """Carts under commands."""
 
     state: Float[Tensor, "B F 4"]
-    before: Float[Tensor, "B 4"]  # one command before the first state
     command: Float[Tensor, "B T"]
 
-    def frames(self) -> UInt8[Tensor, "B F 2 H W"]:
-        """Draw what is seen at each time beside what was seen one command before: a movement needs both."""
-        pictures = draw_cart(torch.cat([self.before[:, None], self.state], 1))
-        return torch.stack([pictures[:, 1:], pictures[:, :-1]], 2)
 
+SPREAD = (1.2, 1.2, 0.15, 1.0)  # of the first states of drives, to each side
 
-SPREAD = (1.2, 0.8, 0.12, 0.6)  # of the first states of drives, to each side
-
-MOST_NOISE, DISTURBANCE = 0.5, 1.0  # standard deviations: of commands, at most; of the force that nobody commands
+MOST_NOISE, DISTURBANCE = 0.6, 1.0  # standard deviations: of commands, at most; of the force that nobody commands
 
 
 def draw_drives(rng: CounterRNG, steps: int) -> Drives:
-    """Draw carts that the known controller drives, each disturbed by noise of its own size."""
-    before = (2 * rng.uniform("start", 4) - 1) * torch.tensor(SPREAD)
-    size = MOST_NOISE * rng.uniform("size of the noise", 1)
-    noise = size * normal(rng, "noise", steps + 1)
-    disturbance = DISTURBANCE * normal(rng, "disturbance", steps + 1)
-    states, commands = [before], []
-    for step in range(steps + 1):
+    """Draw carts that the known controller drives, each disturbed by noise of its own size.
+
+    Without much noise, commands would tell what state they answer, and a model would not learn what they do.
+    """
+    states, commands = [(2 * rng.uniform("start", 4) - 1) * torch.tensor(SPREAD)], []
+    noise = MOST_NOISE * rng.uniform("size of the noise", 1) * normal(rng, "noise", steps)
+    disturbance = DISTURBANCE * normal(rng, "disturbance", steps)
+    for step in range(steps):
         commands.append((balance(states[-1]) + noise[:, step]).clamp(-1.0, 1.0))
         states.append(obey(states[-1], commands[-1], disturbance[:, step]))
-    return Drives(torch.stack(states[1:], 1), before, torch.stack(commands[1:], 1))
+    return Drives(torch.stack(states, 1), torch.stack(commands, 1))
 
 
 def normal(rng: CounterRNG, name: str, count: int) -> Float[Tensor, "B T"]:
