@@ -124,7 +124,7 @@ def test_an_encoder_of_anyones_is_measured(tmp_path, photos, monkeypatch):
 
 
 def test_the_documented_encoder_is_measured(tmp_path, photos, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "evaluation.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "reference" / "evaluation.md").read_text(), re.DOTALL)
     (tmp_path / "documented.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     data = LabeledData((str(photos),))

@@ -1,4 +1,4 @@
-"""The how-to examples of docs/architecture.md run together as plug-ins, and the page shows them as they are."""
+"""The how-to examples of docs/explained/architecture.md run together as plug-ins, and the page shows them as they are."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.small import small
 from tests.test_language import complaints, texts
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PAGE = (ROOT / "docs" / "explained" / "architecture.md").read_text()
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 PLUGIN = ["--plugin", *map(str, EXAMPLES)]
 QUICK = ["--steps", "40", "--log-every", "5", "--device", "cpu", "--precision", "fp32", "--threads", "1", "--no-report"]
@@ -61,7 +61,7 @@ def test_the_page_shows_every_example_as_it_is():
     blocks = dict(re.findall(r"`docs/examples/(\w+\.py)`[^\n]*\n\n```python\n(.*?)```", PAGE, re.DOTALL))
     assert blocks.keys() == {file.name for file in EXAMPLES}
     for file in EXAMPLES:
-        assert blocks[file.name] == file.read_text(), f"copy {file} into docs/architecture.md again"
+        assert blocks[file.name] == file.read_text(), f"copy {file} into docs/explained/architecture.md again"
         assert len(file.read_text().splitlines()) <= 60
 
 

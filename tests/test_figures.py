@@ -612,7 +612,7 @@ def test_a_single_image_is_joined_by_the_training_images_and_counted_once(run, p
     assert "over 97 images" in capsys.readouterr().out
 
 
-PAGE = Path(__file__).parents[1] / "docs" / "pictures.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "pictures.md"
 COMMANDS = [
     line.split("#")[0].strip() for line in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)[0].splitlines()
 ]

@@ -1,4 +1,4 @@
-"""docs/interop.md: every block runs, in order, on small images, and gives the shapes that its comments state."""
+"""docs/reference/interop.md: every block runs, in order, on small images, and gives the shapes that its comments state."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ from openjepa.recipes.image_small import SMALL_VIT, small_jepa
 from tests.conftest import Optim, Pretrain
 from tests.test_interop import official_checkpoint
 
-PAGE = (Path(__file__).parents[1] / "docs" / "interop.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "interop.md").read_text()
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_the_page_has_all_blocks():
 def test_the_first_block_of_python_runs(workshop):
     text = next(text for kind, text in blocks() if kind == "python")
     variables: dict = {}
-    exec(compile(text, "docs/interop.md", "exec"), variables)
+    exec(compile(text, "docs/reference/interop.md", "exec"), variables)
     check_shapes(text, variables)
     assert variables["error"] >= 0
 
@@ -81,7 +81,7 @@ def test_every_block_of_the_page_runs(workshop):
             for line in text.strip().splitlines():
                 assert main(shlex.split(line.split("#")[0])[1:]) == 0, line
         else:
-            exec(compile(text, "docs/interop.md", "exec"), variables)
+            exec(compile(text, "docs/reference/interop.md", "exec"), variables)
             check_shapes(text, variables)
     assert variables["error"] >= 0 and np.isfinite(variables["matrix"]).all()
 

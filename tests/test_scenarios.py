@@ -1,4 +1,4 @@
-"""Runs survive odd folders, failing disks, few file handles, dying workers, pausing ranks; see docs/scenarios.md."""
+"""Runs survive odd folders, failing disks, few file handles, dying workers, pausing ranks; see docs/explained/scenarios.md."""
 
 import errno
 import os
@@ -257,9 +257,9 @@ def test_ten_thousand_ema_updates_are_accurate():
     torch.testing.assert_close(target.double(), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("page", ["scenarios.md", "cases.md"])
+@pytest.mark.parametrize("page", ["docs/explained/scenarios.md", "studies/cases.md"])
 def test_every_test_named_in_the_lists_of_scenarios_and_cases_exists(page):
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / page).read_text()))
     sources = [*(ROOT / "tests").glob("*.py"), *(ROOT / "tests" / "cases").glob("*.py")]
     tests = {name for file in sources for name in re.findall(r"def (test_\w+)", file.read_text())}
     files = {file.stem for file in sources}

@@ -267,7 +267,7 @@ def require(modality: object, capability: type[C], command: str) -> C:
     methods = [each for each in {**capability.__annotations__, **vars(capability)} if not each.startswith("_")]
     raise UserError(
         f"{modality_name(modality)} cannot be {ACTIONS.get(name, 'used')} by {command}: its class needs the capability "
-        f"{name} ({', '.join(methods)}), see docs/architecture.md"
+        f"{name} ({', '.join(methods)}), see docs/explained/architecture.md"
     )
 
 

@@ -173,7 +173,7 @@ def load_plugins(sources: list[str] | tuple[str, ...]) -> None:
             raise UserError(
                 f"--plugin {source} defines nothing to register: it needs a class with the file's name that is a "
                 f"{', '.join(ATTRIBUTES)}, or a function without arguments that returns a Pretrain (a recipe); "
-                "see docs/architecture.md"
+                "see docs/explained/architecture.md"
             )
         for kind, name in new:
             if name in names(kind):

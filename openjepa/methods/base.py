@@ -16,7 +16,7 @@ from openjepa.methods.next_commands import Commands, encoder_commands, world_com
 from openjepa.nn.flops import vit_flops
 from openjepa.nn.vit import ViT, ViTConfig
 
-SIGNALS = (  # docs/health.md has the measurements behind these values
+SIGNALS = (  # docs/reference/metrics.md has the measurements behind these values
     Signal("feature_spread", "0.1 to 1", 0.01, "the encoder gives nearly the same vector for every sample", 0.1, 1.0),
     Signal("rankme", "more than 10", 2.0, "the features span only one or two dimensions", 10.0),
 )
@@ -59,7 +59,7 @@ class MethodConfig:
 
     def advice(self) -> str:
         """Return what to type against collapse."""
-        return "try a lower --optim.lr; see docs/health.md"
+        return "try a lower --optim.lr; see docs/reference/metrics.md"
 
     def teachers(self) -> dict[str, str]:
         """Return the folders of the runs whose frozen encoders the method needs, by the name of the setting."""

@@ -29,7 +29,7 @@ EPSILON = 1e-4  # added to the variance before targets are standardized
 
 TARGET_STD = Signal(
     "target_std", "0.4 to 1", 0.3, "targets hardly differ between positions", 0.4, 1.0
-)  # docs/health.md
+)  # docs/reference/metrics.md
 
 SLOWER_TARGET = "a slower target (--optim.ema-momentum 0.999 --optim.final-ema-momentum 1 --optim.ema-rampup 0)"
 
@@ -77,7 +77,7 @@ class TargetsConfig(MethodConfig):
         standardize = f"--method.target-transforms {' '.join((*transforms, 'standardize'))}, "
         return (
             f"try {'' if 'standardize' in transforms else standardize}{SLOWER_TARGET} or a lower --optim.lr; "
-            "see docs/health.md"
+            "see docs/reference/metrics.md"
         )
 
 

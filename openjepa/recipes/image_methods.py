@@ -1,6 +1,6 @@
 """Recipes of the image methods beside I-JEPA for CIFAR-10 and other 32-pixel images, all with the same encoder.
 
-All of them at equal time and with the same probes: docs/comparison.md, by python -m studies.images.compare.
+All of them at equal time and with the same probes: docs/results/comparison.md, by python -m studies.images.compare.
 """
 
 from __future__ import annotations

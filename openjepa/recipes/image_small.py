@@ -50,7 +50,7 @@ def cifar10() -> Pretrain:
     Command: jepa pretrain cifar10 --data.root cifar10/train --out runs/cifar10
     Takes: 104 minutes on two cores of an EPYC with avx512_bf16.
     Result: linear heads 61.5 %, logistic regression on the last four layers 65.3 %, kNN 54.0 % (seed 0); the untrained
-    encoder has 40.8, 55.5 and 30.5: docs/results.md.
+    encoder has 40.8, 55.5 and 30.5: docs/results/images.md.
     """
     return Pretrain(
         data=Image(size=(32, 32), patch=4),
@@ -65,7 +65,7 @@ def tune_for_minutes(base: Pretrain, method: JEPA) -> Pretrain:
     """Change a run so that it learns more in four minutes than the original does in twenty.
 
     Each step of the way, linear / kNN accuracy after four minutes on one core on CIFAR-10, on held-out training images,
-    one seed (docs/study.md):
+    one seed (studies/small_data/README.md):
     42.3 / 28.5 the original run;
     49.7 / 37.3 four masks each of fewer images, the objective below without pixels, rotary positions;
     52.9 / 41.0 the pixel loss, a predictor of two blocks, twice the learning rate;
@@ -98,7 +98,7 @@ def tune_for_folders(base: Pretrain, method: JEPA) -> Pretrain:
     The objective of `cifar10-muon` with targets from all layers, two thirds of its learning rate for half its batch
     size, and an EMA that spans at most a tenth of the steps so far (`ema_rampup`). With that EMA kNN has 95.2 % after
     376 steps on digits, without it 75.8; after 200 steps on photographs it has 80.3, while a third of the learning rate
-    without that EMA had 72.0 (docs/folders.md).
+    without that EMA had 72.0 (studies/small_data/folders.md).
     """
     config = tune_for_minutes(base, method)
     return dataclasses.replace(
@@ -114,10 +114,10 @@ def cifar10_minutes() -> Pretrain:
 
     Targets come from the last four layers: 57.1 / 56.4 / 44.0 (four minutes, mean of two seeds) against
     57.2 / 56.1 / 43.4 with all six. On digits they come closer to collapse, so `tune_for_folders` keeps all layers
-    (docs/folders.md). For twenty minutes and more: `cifar10-hours`.
+    (studies/small_data/folders.md). For twenty minutes and more: `cifar10-hours`.
 
     Command: jepa pretrain cifar10-minutes --data.root cifar10/train --out runs/minutes --budget 20m
-    Takes: as long as --budget says. Results: docs/small-data.md.
+    Takes: as long as --budget says. Results: docs/results/small-data.md.
     """
     config = tune_for_minutes(cifar10(), small_jepa())
     return dataclasses.replace(config, method=dataclasses.replace(config.method, target_layers=(2, 3, 4, 5)))
@@ -133,7 +133,7 @@ def cifar10_hours() -> Pretrain:
     Command: jepa pretrain cifar10-hours --data.root cifar10/train --out runs/hours --threads 1 --steps 32920
     Takes: 84 minutes on one core.
     Result: linear heads 66.3 %, logistic regression 62.5 %, kNN 53.4 % of the test images (seed 0); the untrained
-    encoder has 46.1, 46.5 and 34.5: docs/results.md.
+    encoder has 46.1, 46.5 and 34.5: docs/results/images.md.
     """
     config = cifar10_minutes()
     return dataclasses.replace(
@@ -151,12 +151,12 @@ def cifar10_muon() -> Pretrain:
     58.1 / 57.1 / 46.2 after 4 minutes, against 57.1 / 56.4 / 44.0 of `cifar10-minutes` (two seeds);
     62.4 / 60.0 / 49.9 after 20 minutes, against 60.5 / 59.0 / 47.1 of `cifar10-hours`;
     67.1 / 64.0 / 54.5 after 82 minutes, against 65.4 / 62.3 / 50.1 of `cifar10-hours` after 84 (one seed).
-    Reasons for each setting: docs/small-data.md.
+    Reasons for each setting: docs/results/small-data.md.
 
     Command: jepa pretrain cifar10-muon --data.root cifar10/train --out runs/muon --threads 1 --steps 17028
     Takes: 82 minutes on one core.
     Result: linear heads 68.1 %, logistic regression 63.9 %, kNN 56.7 % of the test images (seed 0); the untrained
-    encoder has 46.1, 46.5 and 34.5: docs/results.md.
+    encoder has 46.1, 46.5 and 34.5: docs/results/images.md.
     """
     config = cifar10_hours()
     return dataclasses.replace(
@@ -170,7 +170,7 @@ def mae_cifar10() -> Pretrain:
     Equal to it after four and ten minutes; a point ahead after twenty, where `cifar10-hours` is equal, and after forty.
 
     Command: jepa pretrain mae-cifar10 --data.root cifar10/train --out runs/mae --budget 20m
-    Takes: as long as --budget says. Results: docs/small-data.md.
+    Takes: as long as --budget says. Results: docs/results/small-data.md.
     """
     base = cifar10()
     return dataclasses.replace(
@@ -187,11 +187,11 @@ def mae_cifar10() -> Pretrain:
 def vicreg_cifar10() -> Pretrain:
     """VICReg on CIFAR-10 with a quarter of each crop visible: the other baseline, with the same encoder.
 
-    Far behind `cifar10-minutes` after four minutes in all eleven settings that were tried (docs/study.md). The usual
+    Far behind `cifar10-minutes` after four minutes in all eleven settings that were tried (studies/small_data/README.md). The usual
     color jitter: --data.color-jitter 0.5. Whole crops: --method.no-masked.
 
     Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 20m
-    Takes: as long as --budget says. Results: docs/small-data.md.
+    Takes: as long as --budget says. Results: docs/results/small-data.md.
     """
     base = cifar10()
     encoder = dataclasses.replace(SMALL_VIT, init="scaled", stem_init="scaled")
@@ -214,7 +214,7 @@ def laptop() -> Pretrain:
     Takes: as long as --budget says.
     Result: 600 steps (980 s on one core of a Zen 3) on 6,400 crops of 160 photographs. The photograph that another crop
     comes from is recognized with 98.4 % by logistic regression and 85.6 % by kNN; the untrained encoder has 94.9 and
-    64.7 (docs/folders.md).
+    64.7 (studies/small_data/folders.md).
     """
     data = Image(size=(96, 96), patch=8)
     return tune_for_folders(Pretrain(data, epochs=100.0), small_jepa())

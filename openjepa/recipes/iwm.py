@@ -37,7 +37,7 @@ def iwm_equivariant() -> Pretrain:
 
     Command: jepa pretrain iwm-equivariant --data.root cifar10/train --out runs/iwm --threads 1 --steps 4000
     Takes: 38 to 43 minutes of one core of an EPYC.
-    Result: mean reciprocal rank 0.531 (95 % interval 0.484 to 0.573) on 64 other images: docs/methods.md.
+    Result: mean reciprocal rank 0.531 (95 % interval 0.484 to 0.573) on 64 other images: docs/reference/methods.md.
     """
     return small_iwm(predictor_depth=6)
 
@@ -48,6 +48,6 @@ def iwm_invariant() -> Pretrain:
     Command: jepa pretrain iwm-invariant --data.root cifar10/train --out runs/iwm-invariant --threads 1 --budget 10m
     Takes: as long as --budget says.
     Result: with targets of the last four layers, mean reciprocal rank 0.189 after 1,455 steps, and a point more by
-    linear heads than the deep predictor: docs/methods.md.
+    linear heads than the deep predictor: docs/reference/methods.md.
     """
     return small_iwm(predictor_depth=1)

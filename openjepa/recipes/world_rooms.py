@@ -29,7 +29,7 @@ def world_rooms() -> Stages:
     Command: jepa pretrain world-rooms --out runs/rooms --threads 1; four rooms: --data.world four-rooms
     Takes: 15 minutes of one CPU core.
     Result: in layouts that never occur in training, mode 1 reaches 97.7, 95.7 and 94.7 % of 300 goals (seeds 0, 1, 2),
-    mode 2 97.0, 97.0 and 93.3 %; docs/agent.md has the baselines.
+    mode 2 97.0, 97.0 and 93.3 %; docs/explained/agent.md has the baselines.
     Source: LeCun 2022 for the modules; the settings are this project's.
     """
     return rooms_stages("two-rooms")

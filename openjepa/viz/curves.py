@@ -51,7 +51,7 @@ def show_curves(settings: CurvesOptions) -> list[CaptionedFigure]:
     runs = [Path(each) for each in settings.runs]
     logs, signals = load_logs(runs), load_signals(runs)
     names = ", ".join(name for name, _ in logs)
-    caption = f"Metrics of {names} over training steps. {CURVES_CAPTION} (docs/health.md)."
+    caption = f"Metrics of {names} over training steps. {CURVES_CAPTION} (docs/reference/metrics.md)."
     figure, page = draw_panels(logs, signals), format_charts(logs, signals)
     return [CaptionedFigure("curves", "Training curves", caption, figure, page=page)]
 

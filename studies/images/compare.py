@@ -5,7 +5,7 @@
 CIFAR-10 in folders train/ and test/. Each method tries three settings for a shorter time at seed 0. The best on a fifth
 of the training images is trained for the whole time with two seeds and measured on the test images, which choose
 nothing. The same settings are then trained on rendered scenes, without trials. The step of each run is timed once,
-alone, and turned into a number of steps. Finished parts are kept: call it again to go on. Writes docs/comparison.md.
+alone, and turned into a number of steps. Finished parts are kept: call it again to go on. Writes docs/results/comparison.md.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/, class folders in each")
     parser.add_argument("--out", type=Path, default=Path("runs/images"))
-    parser.add_argument("--page", type=Path, default=Path("docs/comparison.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results/comparison.md"))
     parser.add_argument("--methods", nargs="+", default=list(trials()))
     parser.add_argument("--trials-only", action="store_true", help="choose settings, and stop")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of one core, of a measured run")

@@ -75,7 +75,7 @@ def write_page(
     baselines: dict[str, dict[str, list[dict]]],
     device: str,
 ) -> None:
-    """Write docs/comparison.md from the results of all runs."""
+    """Write docs/results/comparison.md from the results of all runs."""
     hours = sum(result["job"]["minutes"] for result in [*measured, *tried]) / 60
     cifar10 = {probe: ("", probe) for probe in PROBES}
     attempts = table(("method", "settings", "steps", "logistic", "kNN"))

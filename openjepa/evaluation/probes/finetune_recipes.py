@@ -28,7 +28,7 @@ class FinetuneRecipe:
 
 FinetuneRecipeName = Literal["default", "lowshot", "in1k-448", "masked-keys"]
 
-FINETUNE_RECIPES: dict[FinetuneRecipeName, FinetuneRecipe] = {  # sources in docs/evaluation.md
+FINETUNE_RECIPES: dict[FinetuneRecipeName, FinetuneRecipe] = {  # sources in docs/reference/evaluation.md
     "default": FinetuneRecipe(),
     "lowshot": FinetuneRecipe(batch_size=512, lr=3e-5, mixup=0.0, cutmix=0.0, drop_path=0.0),
     "in1k-448": FinetuneRecipe(batch_size=528, lr=1e-4 * 528 / 256, weight_decay=0.04, drop_path=0.25),

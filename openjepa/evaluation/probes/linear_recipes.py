@@ -25,7 +25,7 @@ class LinearRecipe:
 
 LinearRecipeName = Literal["default", "in1k", "cifar100", "places205", "inat18", "clevr-count", "clevr-dist"]
 
-LINEAR_RECIPES: dict[LinearRecipeName, LinearRecipe] = {  # sources in docs/evaluation.md
+LINEAR_RECIPES: dict[LinearRecipeName, LinearRecipe] = {  # sources in docs/reference/evaluation.md
     "default": LinearRecipe(),
     "in1k": LinearRecipe(
         "lars", 0.1, (1.0, 0.1), (5e-4, 0.0), batch_size=16384, epochs=50,

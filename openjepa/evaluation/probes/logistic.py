@@ -75,7 +75,7 @@ class Problem(NamedTuple):
         L-BFGS runs in preconditioned coordinates, where the loss has about the same curvature in all directions.
         Neural features vary a thousand times more along some directions than along others; without preconditioning the
         solver stops before it uses the low-variance ones. That hurts an untrained encoder most, and so flatters a
-        trained one (docs/log.md).
+        trained one (studies/log.md).
         """
         curvature = self.moment / self.classes + strength * torch.eye(len(self.moment)).to(self.moment)
         scale = torch.linalg.cholesky(curvature, upper=True).float()

@@ -9,7 +9,7 @@ from openjepa.core.cpus import available_cores, describe_quota
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # settings of the user that decide how threads wait
 
-# Rounds of a loop, some 25 µs, before a thread sleeps; libgomp's own default is 300,000. docs/performance.md has the
+# Rounds of a loop, some 25 µs, before a thread sleeps; libgomp's own default is 300,000. docs/results/performance.md has the
 # measurements.
 SPIN_COUNT = 1000
 
