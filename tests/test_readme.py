@@ -38,7 +38,9 @@ def test_the_python_block_is_short():
     assert len(blocks("python")[0].strip().splitlines()) <= 12
 
 
-@pytest.mark.parametrize("page", [*PAGES, README.parent / "docs" / "reference" / "interop.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [*PAGES, README.parent / "docs" / "reference" / "interop.md"], ids=lambda page: page.stem
+)
 def test_every_verb_and_flag_of_the_commands_exists(page):
     from openjepa.cli.main import NAMES
 

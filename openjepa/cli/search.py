@@ -57,9 +57,9 @@ def search(settings: Search) -> list[Hit]:
     """Find the nearest samples by the cosine of their features, the nearest first; write a sheet and a page.
 
     Features are centered, and the standard deviation along each principal direction is replaced by its square root:
-    then more of the 10 nearest neighbors are of the same class (docs/reference/interop.md). A sample of the index is not among
-    its own results. A region of an image is the mean of the features of its patches. In an index of patches, an image
-    is as near as its nearest patch. Raises UserError if the query, the index or its encoder cannot be used.
+    then more of the 10 nearest neighbors are of the same class (docs/reference/interop.md). A sample of the index is
+    not among its own results. A region of an image is the mean of the features of its patches. In an index of patches,
+    an image is as near as its nearest patch. Raises UserError if the query, the index or its encoder cannot be used.
     """
     if settings.count < 1:
         raise UserError(f"--count must be >= 1, got {settings.count}")

@@ -12,7 +12,8 @@ PIECE_ROWS = 16_384  # rows per chunk
 
 MAX_SAMPLE = 100_000  # rows from which the whitening is computed
 
-WHITENING_POWER = 0.5  # partial whitening: more of the 10 nearest neighbors are of the same class (docs/reference/interop.md)
+# partial whitening: more of the 10 nearest neighbors are of the same class (docs/reference/interop.md)
+WHITENING_POWER = 0.5
 
 VARIANCE_FLOOR = 0.01  # fraction of the mean variance, added to every direction; lower variance is mostly noise
 

@@ -28,6 +28,7 @@ class Plan:
     Of a run of ts-jepa, it says how long poles stay up when packets are lost. Writes a JSON file.
 
     Example: jepa plan runs/rooms --episodes 300 --mode 2
+
     Example: jepa plan runs/cartpole --env CartPole-v1 --episodes 20
     """
 

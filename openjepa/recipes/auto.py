@@ -55,7 +55,8 @@ def choose_config(
 ) -> AutoConfig:
     """Choose the settings for a folder, a time budget, and so many CPU threads (0: all cores).
 
-    On a CPU they follow the study of small data (docs/results/small-data.md); on a GPU, where nothing was studied, the paper.
+    On a CPU they follow the study of small data (docs/results/small-data.md); on a GPU, where nothing was studied, the
+    paper.
     Raises UserError if the folder has fewer than 8 images.
     """
     if modality != "image":

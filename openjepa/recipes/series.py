@@ -27,7 +27,8 @@ def series_small() -> Pretrain:
     Takes: 5 minutes on one core that other work shared.
     Result: hour of the day at which a segment of ETTh1's second year starts, 24 classes, in five blocks of time,
     logistic regression / kNN (seed 0): 90.2 / 90.1 %, before training 93.4 / 90.2, raw windows 97.9 / 87.6, Fourier
-    magnitudes 4.7 / 4.7, chance 4.2. Training does not help there, and values have the hour anyway: docs/modalities/series.md.
+    magnitudes 4.7 / 4.7, chance 4.2. Training does not help there, and values have the hour anyway:
+    docs/modalities/series.md.
     Source: Assran et al., CVPR 2023, arXiv 2301.08243, for the method; the settings are this project's.
     """
     return dataclasses.replace(tune_for_series(Series(length=336, window=24, channels=7, stride=5)), epochs=40.0)

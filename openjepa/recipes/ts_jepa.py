@@ -23,6 +23,9 @@ def ts_jepa() -> Stages:
     """Balance a pole from camera frames that arrive now and then: a world model of vectors, and an actor on it.
 
     Command: jepa pretrain ts-jepa --out runs/ts --threads 1
+    Takes: 5 minutes of one CPU core.
+    Result: with half of the packets lost, the pole stays up for 12.5 to 12.9 seconds of 15 (three seeds, 100 episodes),
+    4.4 to 4.7 with the last command held and 13.5 with exact equations: docs/explained/agent.md.
     Source: Girgis, Valcarce and Bennis, Time-Series JEPA, arXiv 2406.04853. Differs: convolutions in place of a ResNet,
     terms against collapse and inverse dynamics beside the EMA, commands of a linear-quadratic regulator.
     """

@@ -28,7 +28,8 @@ from openjepa.training.signals import StopSignals
 
 MARGIN, MIN_STEPS = 0.97, 10  # fraction of a budget that steps may take; fewest steps worth starting a run for
 
-FEW_STEPS = 200  # after a hundred, features were no better than before the first, or worse (studies/small_data/folders.md)
+# after a hundred, features were no better than before the first, or worse (studies/small_data/folders.md)
+FEW_STEPS = 200
 
 
 class StepTiming(NamedTuple):

@@ -12,8 +12,9 @@ TOP_PAD_BYTES = 2**28  # bytes by which the heap grows at a time
 
 
 def retain_freed_memory() -> None:
-    """Keep freed memory, in huge pages, for the life of this process: CPU steps are faster (docs/results/performance.md).
+    """Keep freed memory, in huge pages, for the life of this process: CPU steps are faster.
 
+    How much: docs/results/performance.md.
     Otherwise a step's buffers of some megabytes are returned to the system and requested again, page by page. Call it
     before the first tensor is created. Does nothing if the C library is not glibc.
     """

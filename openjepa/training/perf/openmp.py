@@ -9,8 +9,8 @@ from openjepa.core.cpus import available_cores, describe_quota
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # settings of the user that decide how threads wait
 
-# Rounds of a loop, some 25 µs, before a thread sleeps; libgomp's own default is 300,000. docs/results/performance.md has the
-# measurements.
+# Rounds of a loop, some 25 µs, before a thread sleeps; libgomp's own default is 300,000. Measurements:
+# docs/results/performance.md.
 SPIN_COUNT = 1000
 
 
