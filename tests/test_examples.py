@@ -1,4 +1,4 @@
-"""The how-to examples of docs/explained/architecture.md run together as plug-ins, and the page shows them as they are."""
+"""The examples of docs/explained/architecture.md run together as plug-ins, and the page shows them as they are."""
 
 import json
 import re

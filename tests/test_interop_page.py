@@ -1,4 +1,4 @@
-"""docs/reference/interop.md: every block runs, in order, on small images, and gives the shapes that its comments state."""
+"""docs/reference/interop.md: every block runs, in order, on small images, and gives the shapes that comments state."""
 
 import re
 import shlex

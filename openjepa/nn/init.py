@@ -66,8 +66,8 @@ def scale_stem(stem: nn.Module, width: int) -> None:
     The matrix of each linear layer and convolution gets the standard deviation 1/√inputs instead of 0.02. With 0.02, a
     patch of 48 values becomes a token of size 0.14, next to a positional embedding of size 0.7, and small runs spend
     their time on predicting positions; see studies/log.md. Stems of several layers lose size between them, so their
-    last matrix is also divided by the output size measured on noise tokens of `width` values. The noise passes through a
-    copy of the stem, so that it does not enter the running statistics of a BatchNorm.
+    last matrix is also divided by the output size measured on noise tokens of `width` values. The noise passes through
+    a copy of the stem, so that it does not enter the running statistics of a BatchNorm.
     """
     layers = (owner for _, owner, parameter in owned_parameters(stem) if parameter.ndim > 1)
     matrices = [layer.weight for layer in layers if isinstance(layer, nn.Linear | _ConvNd)]

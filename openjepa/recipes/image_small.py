@@ -187,7 +187,7 @@ def mae_cifar10() -> Pretrain:
 def vicreg_cifar10() -> Pretrain:
     """VICReg on CIFAR-10 with a quarter of each crop visible: the other baseline, with the same encoder.
 
-    Far behind `cifar10-minutes` after four minutes in all eleven settings that were tried: studies/small_data/README.md.
+    Far behind `cifar10-minutes` after four minutes in all eleven settings tried: studies/small_data/README.md.
     The usual color jitter: --data.color-jitter 0.5. Whole crops: --method.no-masked.
 
     Command: jepa pretrain vicreg-cifar10 --data.root cifar10/train --out runs/vicreg --budget 20m

@@ -5,7 +5,8 @@
 CIFAR-10 in folders train/ and test/. Each method tries three settings for a shorter time at seed 0. The best on a fifth
 of the training images is trained for the whole time with two seeds and measured on the test images, which choose
 nothing. The same settings are then trained on rendered scenes, without trials. The step of each run is timed once,
-alone, and turned into a number of steps. Finished parts are kept: call it again to go on. Writes docs/results/comparison.md.
+alone, and turned into a number of steps. Finished parts are kept: call it again to go on.
+Writes docs/results/comparison.md.
 """
 
 from __future__ import annotations
