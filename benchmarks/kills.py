@@ -3,8 +3,8 @@
     python benchmarks/kills.py --every 1
 
 Prints the table of docs/explained/reliability.md: for each kind of boundary the number of kills, and how many runs
-ended with the weights, the optimizer state and the log of the undisturbed one, bit for bit. "Power" is the worst that a disk may do:
-everything that was not flushed is lost. It forks, so it runs on Linux and macOS only.
+ended with the weights, the optimizer state and the log of the undisturbed one, bit for bit. "Power" is the worst that
+a disk may do: everything that was not flushed is lost. It forks, so it runs on Linux and macOS only.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Runs survive odd folders, failing disks, few file handles, dying workers, pausing ranks; see docs/explained/scenarios.md."""
+"""Runs survive odd folders, failing disks, few file handles, dying workers, slow ranks: docs/explained/scenarios.md."""
 
 import errno
 import os
