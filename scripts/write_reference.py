@@ -40,7 +40,7 @@ def pages() -> dict[str, str]:
 
 def commands_page(heading: str) -> str:
     """Return the help of the commands of a group."""
-    parts = [f"# {heading}: commands", WRITTEN, "What `jepa COMMAND --help` prints."]
+    parts = [f"# Commands: {heading.lower()}", WRITTEN, "What `jepa COMMAND --help` prints."]
     for name, (arguments, summary) in COMMANDS[heading].items():
         parts += [f"## jepa {name}", f"`{f'jepa {name} {arguments}'.strip()}`: {summary}.", block(help_of(name))]
         for action in MORE.get(name, ()):
