@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick-tests test-all chaos lint clean
+.PHONY: demo test quick-tests test-all docs chaos lint clean
 
 demo: .venv/ready
 	$(BIN)/jepa demo --out demo
@@ -16,6 +16,11 @@ quick-tests: .venv/ready
 
 test-all: lint .venv/references
 	$(BIN)/python -m pytest -n 2
+
+docs: .venv/ready
+	$(BIN)/python -m scripts.write_reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 .venv/references: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt librosa
@@ -32,8 +37,8 @@ lint: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,parquet,search,show,explore,slurm,tiff,heif,video,audio,control]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,onnx,parquet,search,show,explore,slurm,tiff,heif,video,audio,control,docs]'
 	touch .venv/ready
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

@@ -21,6 +21,7 @@ from PIL import Image as Pillow
 
 from openjepa.cli import pretrain as command
 from openjepa.core.console import info_once
+from openjepa.core.registry import PLUGINS
 from openjepa.data.synthetic.scenes import render
 from openjepa.data.value_range import MEASURED
 from openjepa.evaluation.probes import logistic
@@ -108,6 +109,16 @@ def photos(tmp_path_factory) -> Path:
         part.mkdir(exist_ok=True)
         Pillow.fromarray(image.permute(1, 2, 0).numpy()).save(part / f"{number:03d}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def registered():
+    """Forget the plug-ins afterwards: tests of other modules list the names that are registered."""
+    sources, before = list(PLUGINS.sources), dict(PLUGINS.registered)
+    yield
+    PLUGINS.sources[:] = sources
+    PLUGINS.registered.clear()
+    PLUGINS.registered.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from openjepa.evaluation.probes.finetune_recipes import FINETUNE_RECIPES, Finetu
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
 from openjepa.interop.adapters import load_any
 from openjepa.interop.imported import IMAGENET_MEAN_STD
+from openjepa.interop.load import load
 from openjepa.interop.pretrained import untrained_encoder
 from openjepa.nn.positions import sincos
 from openjepa.training.config import Pretrain
@@ -87,6 +88,21 @@ def test_the_class_token_of_a_peer_is_its_pooled_feature(kind, registers, tmp_pa
     assert torch.equal(seen.patches, again.patches)
     if kind != "ViTMAE":  # whose patches come back shuffled
         torch.testing.assert_close(seen.patches, whole[:, 1 + registers :], atol=1e-5, rtol=1e-4)
+
+
+def test_images_for_a_folder_of_hugging_face_are_normalized_as_it_states(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra openjepa[hf] is not installed")
+    sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 192}
+    config = transformers.IJepaConfig(image_size=32, patch_size=8, layer_norm_eps=1e-6, **sizes)
+    model = transformers.IJepaModel(config)
+    with torch.no_grad():
+        positions = replace(MODALITIES["image"], patch=8).tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).pos
+        model.embeddings.position_embeddings.copy_(sincos(positions, 48))
+    model.save_pretrained(tmp_path)
+    stated = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.1, 0.3]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
+    for data in (load_any(str(tmp_path)).data, load(tmp_path).data):
+        assert list(data.mean) == stated["image_mean"] and list(data.std) == stated["image_std"]
 
 
 def test_a_config_that_is_cut_short_is_one_sentence(tmp_path):

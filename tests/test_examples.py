@@ -33,16 +33,6 @@ def state_of_package() -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def registered():
-    """Forget the plug-ins afterwards: tests of other modules list the names that are registered."""
-    sources, before = list(PLUGINS.sources), dict(PLUGINS.registered)
-    yield
-    PLUGINS.sources[:] = sources
-    PLUGINS.registered.clear()
-    PLUGINS.registered.update(before)
-
-
-@pytest.fixture(scope="module")
 def system(registered, tmp_path_factory) -> Path:
     """Run the recipe of two stages for a few steps, with every example as a plug-in; no file of the package changes."""
     out, before = tmp_path_factory.mktemp("examples") / "tones", state_of_package()

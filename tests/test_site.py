@@ -98,14 +98,16 @@ def test_pages_for_readers_in_a_hurry_have_short_sentences_and_paragraphs(page):
 
 def test_long_sentences_are_noticed(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# Title\n\nShort. " + "word " * 41 + "end.\n\n```sh\n" + "code " * 50 + "\n```\n", encoding="utf-8")
+    page.write_text(
+        "# Title\n\nShort. " + "word " * 41 + "end.\n\n```sh\n" + "code " * 50 + "\n```\n", encoding="utf-8"
+    )
     (paragraph,) = paragraphs(page)
     assert max(len(sentence.split()) for sentence in sentences(paragraph)) == 42
 
 
 SHORT = {
     "pretrain": "--steps 2 --batch-size 8 --workers 0 --no-report --device cpu --precision fp32 --threads 1",
-    "probe": "--probes knn --device cpu --precision fp32",
+    "probe": "--probes logistic --device cpu --precision fp32",
 }
 
 ELSEWHERE = ("jepa demo", "rooms/run", "jepa bench", "jepa suite")  # tests/test_world_commands.py and others run these
@@ -158,7 +160,8 @@ def write_recordings(rng) -> None:
 
 
 def commands(page: Path) -> list[str]:
-    return [line for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL) for line in block.splitlines()]
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def shorten(line: str) -> list[str]:
@@ -169,7 +172,7 @@ def shorten(line: str) -> list[str]:
             position = words.index(flag)
             words = words[:position] + words[position + 2 :] + ([flag, "12"] if flag == "--episodes" else [])
     short = SHORT.get(words[0], "") if words[-1] != "--resume" else ""
-    return [*words, *shlex.split(short.replace("--probes knn", "") if "--probes" in words else short)]
+    return [*words, *shlex.split(short.replace("--probes logistic", "") if "--probes" in words else short)]
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ from jaxtyping import Real
 from torch import Tensor
 
 from openjepa.core.errors import UserError
+from openjepa.interop.huggingface import MODEL_TYPE as IJEPA
 from openjepa.interop.huggingface import is_huggingface_folder
 from openjepa.interop.huggingface_audio import AUDIO_MODELS, from_huggingface_audio
-from openjepa.interop.imported import IMAGENET_MEAN_STD
 from openjepa.interop.load import load
 from openjepa.interop.pretrained import LAST_LAYERS, LayerFeatures, PretrainedEncoder
 from openjepa.interop.vjepa2 import MODEL_TYPE as VJEPA2
@@ -71,25 +71,22 @@ def from_function(module: str, function: str) -> PretrainedEncoder:
 def from_huggingface(source: str, name: str) -> PretrainedEncoder:
     """Load a transformer of Hugging Face: I-JEPA, V-JEPA 2, ViT, ViT-MAE, DINOv2; of sound wav2vec 2.0 or AST.
 
-    Its final norm is applied to each of the last four blocks, as in VISSL. The pooled feature is the class token; for
-    I-JEPA, which has none (token 0 is a patch), the mean over patches. Images are normalized as its processor states.
-
-    Differs: for I-JEPA, whose published processors state 0.5, with ImageNet's mean and std, which training used.
+    I-JEPA and V-JEPA 2 become encoders of ours. Of the others, the final norm is applied to each of the last four
+    blocks, as in VISSL, the pooled feature is the class token, and images are normalized as the processor states. Only
+    safetensors are read.
     """
     try:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
     except ImportError as error:
         raise UserError("Hugging Face encoders need an extra: pip install 'openjepa[hf]'") from error
     model_type = AutoConfig.from_pretrained(source).model_type
-    if model_type == VJEPA2:
-        return load(name)
+    if model_type in (IJEPA, VJEPA2):
+        return dataclasses.replace(load(name), name=name)
     if model_type in AUDIO_MODELS:
         return from_huggingface_audio(source, name)
-    network = AutoModel.from_pretrained(source)
-    mean_std = IMAGENET_MEAN_STD
-    if network.config.model_type != "ijepa":
-        processor = AutoImageProcessor.from_pretrained(source)
-        mean_std = (processor.image_mean, processor.image_std)
+    network = AutoModel.from_pretrained(source, use_safetensors=True)
+    processor = AutoImageProcessor.from_pretrained(source)
+    mean_std = (processor.image_mean, processor.image_std)
 
     def untrained() -> PretrainedEncoder:
         with torch.random.fork_rng():
@@ -121,7 +118,5 @@ def wrap_transformers(network: Any, mean_std: tuple[Sequence[float], Sequence[fl
         out = network(pixel_values=data.normalize(view), output_hidden_states=True, **extra)
         return (*(norm(hidden) for hidden in out.hidden_states[1:][-LAST_LAYERS:-1]), out.last_hidden_state)
 
-    is_ijepa = config.model_type == "ijepa"
-    extra_tokens = 2 if config.model_type == "deit" else 1 + getattr(config, "num_register_tokens", 0)
-    prefix, pool = (0, "mean") if is_ijepa else (extra_tokens, "class")
-    return PretrainedEncoder(name, data, network, layers, prefix, pool, made_by=config.to_json_string())
+    prefix = 2 if config.model_type == "deit" else 1 + getattr(config, "num_register_tokens", 0)
+    return PretrainedEncoder(name, data, network, layers, prefix, "class", made_by=config.to_json_string())

@@ -26,6 +26,8 @@ from openjepa.interop.raw_values import range_entry, raw_normalization, undo_raw
 from openjepa.modalities.image import Image
 from openjepa.training.run_folder import Provenance
 
+MODEL_TYPE = "ijepa"
+
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 
 PREFIX, HEAD_PREFIX = "ijepa.", "classifier."  # of IJepaForImageClassification
@@ -50,7 +52,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_huggingface(folder: Path, options: ImportOptions) -> ImportedWeights:
     """Read the encoder of a folder. Raises UserError if it is damaged, incomplete or of another architecture."""
     config, source = read_config(folder), str(folder)
-    if config.get("model_type") != "ijepa":
+    if config.get("model_type") != MODEL_TYPE:
         raise UserError(
             f"{folder} is a {config.get('model_type')} model, not ijepa: "
             "jepa probe and jepa compare read it without conversion"
@@ -177,7 +179,7 @@ def ijepa_config(encoder: PretrainedEncoder) -> dict[str, Any]:
     sizes, data = encoder.config.method.encoder, encoder.data
     return {
         "architectures": ["IJepaModel"],
-        "model_type": "ijepa",
+        "model_type": MODEL_TYPE,
         "hidden_size": sizes.dim,
         "num_hidden_layers": sizes.depth,
         "num_attention_heads": sizes.num_heads,

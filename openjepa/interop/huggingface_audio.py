@@ -34,7 +34,8 @@ def from_huggingface_audio(source: str, name: str) -> PretrainedEncoder:
     """
     from transformers import AutoFeatureExtractor, AutoModel
 
-    network, extractor = AutoModel.from_pretrained(source), AutoFeatureExtractor.from_pretrained(source)
+    network = AutoModel.from_pretrained(source, use_safetensors=True)
+    extractor = AutoFeatureExtractor.from_pretrained(source)
 
     def untrained() -> PretrainedEncoder:
         with torch.random.fork_rng():

@@ -118,9 +118,7 @@ class PretrainedEncoder:
         layers = self.layers(view)
         last = token_values(layers[-1]) if layers else None
         if last is None or last.ndim != 3 or len(last) != len(view):
-            raise UserError(
-                f"{self.name} must return tokens of shape (batch, tokens, width): see docs/reference/evaluation.md"
-            )
+            raise UserError(f"{self.name} must return (batch, tokens, width): see docs/reference/evaluation.md")
         pooled = [self.pool_tokens(x) for x in layers[-LAST_LAYERS:]]
         return EncoderOutput(last.float()[:, self.prefix :], pooled[-1], torch.cat(pooled, 1))
 

@@ -8,7 +8,7 @@ import torch
 
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch
-from openjepa.methods.reconstruction import Reconstruction, ReconstructionConfig, Targets
+from openjepa.methods.reconstruction import ReconstructionConfig, ReconstructionMethod, Targets
 from openjepa.nn.target_transforms import normalize_patches
 
 
@@ -31,7 +31,7 @@ class MAE(ReconstructionConfig):
         return MaskedAutoencoder(self, modality, torch.Generator().manual_seed(seed))
 
 
-class MaskedAutoencoder(Reconstruction):
+class MaskedAutoencoder(ReconstructionMethod):
     """Networks and loss of an `MAE` config."""
 
     def __init__(self, config: MAE, modality: Modality, generator: torch.Generator):

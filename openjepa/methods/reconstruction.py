@@ -61,7 +61,7 @@ class ReconstructionConfig(ViTMethodConfig):
         )
 
 
-class Reconstruction(BaseMethod):
+class ReconstructionMethod(BaseMethod):
     """An encoder of the visible patches and a decoder (`predictor`), no EMA; a subclass computes the targets."""
 
     def __init__(self, config: ReconstructionConfig, modality: Modality, generator: torch.Generator):

@@ -15,7 +15,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.protocols import Modality
 from openjepa.core.types import Batch, Keep, Tokens
 from openjepa.masking.stack import MaskedBatch
-from openjepa.methods.reconstruction import Reconstruction, ReconstructionConfig, Targets
+from openjepa.methods.reconstruction import ReconstructionConfig, ReconstructionMethod, Targets
 from openjepa.nn.gradients import log_ratio_gradient
 
 
@@ -60,7 +60,7 @@ class SARJEPA(ReconstructionConfig):
         return GradientPrediction(self, modality, torch.Generator().manual_seed(seed))
 
 
-class GradientPrediction(Reconstruction):
+class GradientPrediction(ReconstructionMethod):
     """Networks and loss of a `SARJEPA` config."""
 
     def __init__(self, config: SARJEPA, modality: Modality, generator: torch.Generator):

@@ -107,7 +107,8 @@ def choose_columns(table: Table, file: str, label: str = "", group: str = "") ->
     chosen = label or (named[0] if named else rest[0] if len(rest) == 1 else "")
     if not chosen and not one_hot_columns(table, rest):
         raise UserError(
-            f"{table.file} has several columns that may be the label ({', '.join(rest[:12])}): type --data.label COLUMN"
+            f"{table.file} has several columns that may be the label ({', '.join(rest[:12])}): "
+            f"type --data.labels {table.file} --data.label COLUMN"
         )
     return TableColumns(file, chosen, split, group)
 
@@ -158,7 +159,9 @@ def label_by_table(table: Table, columns: TableColumns, index: FileIndex) -> Ass
     if not any(labels) and missing == len(table):
         raise UserError(f"no row of {table.file} names a file of the data: {columns.file} is {example}, for instance")
     if not any(labels):
-        raise UserError(f"the column {columns.label} of {table.file} is empty: type --data.label COLUMN")
+        raise UserError(
+            f"the column {columns.label} of {table.file} is empty: type --data.labels {table.file} --data.label COLUMN"
+        )
     notes = tuple(notes_on_rows(table, columns, labels, missing, example))
     how = f"classes are the column {columns.label or 'that is 1'} of {table.file.name}"
     return Assignment(tuple(labels), tuple(splits), how, {}, notes, tuple(groups) if columns.group else ())
