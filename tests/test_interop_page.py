@@ -25,9 +25,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "interop.md").read_te
 
 @pytest.fixture
 def workshop(photos, tmp_path, monkeypatch):
-    """Create a folder with photos/, labelled/, a run and an official checkpoint."""
+    """Create a folder with photos/, labeled/, a run and an official checkpoint."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "labelled").symlink_to(photos)
+    (tmp_path / "labeled").symlink_to(photos)
     (tmp_path / "photos").mkdir()
     for number, file in enumerate(sorted(photos.rglob("*.png"))[:24]):
         name = {0: "cat", 1: "dog"}.get(number, f"{number:02d}")
