@@ -26,7 +26,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.outputs import MARK
 from openjepa.evaluation import feature_store as embedding_of
 from openjepa.evaluation.clusters import class_agreement
-from openjepa.evaluation.duplicates import Pairs, group_pairs
+from openjepa.evaluation.duplicates import Pairs, cosines_to_leader, group_pairs
 from openjepa.evaluation.feature_store import FeatureChunk, FeatureWriter, store_features
 from openjepa.evaluation.features import feature_encoder, view_reader
 from openjepa.evaluation.index import open_index
@@ -370,6 +370,7 @@ def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
     assert sum(len(group) for group in groups) <= 24  # scenes that are nearly empty are nearly the same
     lines = list(csv.DictReader((tmp_path / "x-duplicates.csv").open()))
     assert [int(line["row"]) for line in lines] == [row for group in groups for row in group]
+    assert all(0.9 <= float(line["cosine"]) <= 1 for line in lines)
     assert (tmp_path / "x-duplicates.png").stat().st_size > 1000
 
 
@@ -378,6 +379,7 @@ def test_groups_have_a_leader_and_no_chains():
     pairs = Pairs(np.array([0, 1, 2, 4]), np.array([1, 2, 3, 5]), np.array([0.9, 0.9, 0.9, 0.5], np.float32))
     assert group_pairs(pairs, 0.85) == [[1, 0, 2]]
     assert group_pairs(pairs, 0.4) == [[1, 0, 2], [4, 5]] and group_pairs(pairs, 0.95) == []
+    assert cosines_to_leader([4, 5], pairs) == [1.0, 0.5]
 
 
 def test_clusters_are_named_by_size_and_agree_with_folders(index):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from openjepa.cli.settings import Duplicates
-from openjepa.core.console import console, draw_safely, info
+from openjepa.core.console import console, draw_safely, info, warn
 from openjepa.core.errors import UserError
 from openjepa.core.tables import print_table
-from openjepa.evaluation.duplicates import group_pairs, nearest_pairs, write_groups
+from openjepa.evaluation.duplicates import FULL_WHITENING_ROWS, group_pairs, is_calibrated, nearest_pairs, write_groups
 from openjepa.evaluation.index import Index, open_index
 from openjepa.evaluation.undecodable import report_empty_rows
 from openjepa.viz.duplicates import SHOWN_PAIRS, draw_pairs
@@ -33,7 +33,7 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     pairs = nearest_pairs(index)
     groups = group_pairs(pairs, settings.threshold)
     out = settings.out or index.sibling_path("duplicates")
-    write_groups(groups, index, out.with_name(f"{out.name}.csv"))
+    write_groups(groups, pairs, index, out.with_name(f"{out.name}.csv"))
     print_groups(groups, index, settings.threshold)
     below = int(((pairs.cosine < settings.threshold) & (pairs.cosine >= settings.threshold - 0.1)).sum()) // 2
     if below:
@@ -42,6 +42,12 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     pictures, file = can_draw(index.modality, "jepa duplicates"), out.with_name(f"{out.name}.png")
     if draw_safely(f"the figure {file}", lambda: draw_pairs(pairs, settings.threshold, index, file, pictures)):
         info(f"figure     {file}")
+    if not is_calibrated(index):
+        enough = FULL_WHITENING_ROWS * index.features.shape[1]
+        warn(
+            f"with fewer than {enough:,} {index.plural}, cosines are higher than the threshold assumes: look at the "
+            "figure and choose --threshold by it, between 0.9 and 0.99"
+        )
     return groups
 
 

@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
 
 def nearest_pairs(index: Index) -> Pairs:
     """Pair each row with its nearest other rows by the cosine of whitened features."""
-    power = 1.0 if len(index.features) >= FULL_WHITENING_ROWS * index.features.shape[1] else 0.5
+    power = 1.0 if is_calibrated(index) else 0.5
     features = WhitenedView(index.features, Whitening.of(index.features, power=power))
     finder = choose_finder(features, index.sibling_path("twins.faiss"))
     parts = []
@@ -70,13 +70,28 @@ def group_pairs(pairs: Pairs, threshold: float) -> list[list[int]]:
     return sorted(groups, key=lambda group: (-len(group), group))
 
 
-def write_groups(groups: list[list[int]], index: Index, file: Path) -> None:
-    """Write a CSV file with a line per row that has a duplicate: group, row, file, class."""
+def is_calibrated(index: Index) -> bool:
+    """Return whether the index has enough rows for whitening with power 1, which the default threshold assumes."""
+    return len(index.features) >= FULL_WHITENING_ROWS * index.features.shape[1]
+
+
+def cosines_to_leader(group: list[int], pairs: Pairs) -> list[float]:
+    """Return the cosine of each row of a group to the first one, whose own is 1."""
+    leader = group[0]
+    at_leader = (pairs.one == leader) | (pairs.other == leader)
+    others = (pairs.one + pairs.other - leader)[at_leader].tolist()
+    cosines = dict(zip(others, pairs.cosine[at_leader].tolist(), strict=True))
+    return [1.0, *(cosines[row] for row in group[1:])]
+
+
+def write_groups(groups: list[list[int]], pairs: Pairs, index: Index, file: Path) -> None:
+    """Write a CSV file with a line per row that has a duplicate, with its cosine to the first row of its group."""
     with (
         atomic_write(file) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         lines = csv.writer(stream)
-        lines.writerow(("group", "row", "file", "class"))
+        lines.writerow(("group", "row", "file", "class", "cosine"))
         for number, group in enumerate(groups):
-            lines.writerows((number, row, index.files[row], index.classes[row]) for row in group)
+            for row, cosine in zip(group, cosines_to_leader(group, pairs), strict=True):
+                lines.writerow((number, row, index.files[row], index.classes[row], f"{cosine:.4f}"))

@@ -136,7 +136,7 @@ def cpu_config(data: Image, count: int, time: float, threads: int = 0) -> AutoCo
     images = images if time else epochs * count
     batch = min(power_of_two(count / 4), max(config.batch_size, min(256, power_of_two(images / TARGET_STEPS))))
     if time:
-        length = f"about {images:,} images in this time, so batch size {batch}; timing sets the number of steps"
+        length = f"batch size {batch} for this time; timing sets the number of steps"
     else:
         length = f"no --budget: {epochs * (count // batch):,} steps with batch size {batch}, about {images:,} images"
     config = dataclasses.replace(config, batch_size=batch, epochs=float(epochs))

@@ -128,7 +128,7 @@ def steps_in_budget(settings: Pretrain, timing: StepTiming, device: Device, star
     if steps < FEW_STEPS and is_main():
         warn(
             f"--budget {settings.budget} is enough for {steps} steps on this machine, and models learned nothing in "
-            f"a hundred: try --budget {format_duration(spent + 2 * FEW_STEPS * step_seconds / MARGIN)}"
+            f"a hundred steps: try --budget {format_duration(spent + 2 * FEW_STEPS * step_seconds / MARGIN)}"
         )
     return steps
 
