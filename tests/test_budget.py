@@ -70,7 +70,7 @@ def test_a_budget_with_too_few_steps_to_learn_in_warns_with_a_longer_one(tiny, t
     steps = steps_in_budget(replace(tiny, steps=0, budget=time), StepTiming(0.0, 0.96, 0, 1e9), CPU, 0.0)
     message = capsys.readouterr().err
     assert ("--budget 60s is enough for 60 steps on this machine" in message) == warned == (steps < FEW_STEPS)
-    assert message.rstrip().endswith("try --budget 7m") or not warned  # enough for four hundred
+    assert message.rstrip().endswith("or --budget 7m") or not warned  # enough for four hundred
 
 
 def test_workers_that_share_cores_with_the_step_make_it_slower(tiny, monkeypatch):

@@ -64,7 +64,7 @@ def choose_settings(data: Video) -> tuple[Pretrain, tuple[str, ...]]:
     batch = min(config.batch_size, 2 ** (count.bit_length() - 1))
     steps_per_epoch = count // batch
     epochs = max(1, round(CLIPS_SEEN / (batch * steps_per_epoch)))
-    steps = f"no --budget: {epochs * steps_per_epoch:,} steps with batch size {batch}, about {CLIPS_SEEN:,} clips"
+    steps = f"without --budget: {epochs * steps_per_epoch:,} steps with batch size {batch}, about {CLIPS_SEEN:,} clips"
     return dataclasses.replace(config, batch_size=batch, epochs=float(epochs)), (
         f"{data.describe()}; a ViT of width {config.method.encoder.dim} and depth {config.method.encoder.depth}; the "
         "future of a clip is predicted from its past",

@@ -126,9 +126,10 @@ def steps_in_budget(settings: Pretrain, timing: StepTiming, device: Device, star
         )
     steps = int(remaining / step_seconds)
     if steps < FEW_STEPS and is_main():
+        longer = format_duration(spent + 2 * FEW_STEPS * step_seconds / MARGIN)
         warn(
-            f"--budget {settings.budget} is enough for {steps} steps on this machine, and models learned nothing in "
-            f"a hundred steps: try --budget {format_duration(spent + 2 * FEW_STEPS * step_seconds / MARGIN)}"
+            f"--budget {settings.budget} is enough for {steps} steps on this machine, and models learned little in "
+            f"fewer than {FEW_STEPS}: try a smaller --batch-size, or --budget {longer}"
         )
     return steps
 

@@ -28,11 +28,11 @@ def draw_surprise(surprise: Surprise, peaks: list[int], name: str, out: Path) ->
     upper, lower = figure.subplots(2, 1, sharex=True)
     upper.plot(surprise.time, surprise.score, color=COLORS[4], linewidth=1.2)
     upper.plot(surprise.time[peaks], surprise.score[peaks], "v", color=COLORS[5], label="most surprising")
-    upper.set(ylabel="surprise (deviations\\nabove the median)", title=shorten(name, 2 * MAX_NAME))
+    upper.set(ylabel="surprise (deviations\nabove the median)", title=shorten(name, 2 * MAX_NAME))
     curves = {"predictor": surprise.error, "persistence": surprise.persistence}
     draw_curves(lower, surprise.time.tolist(), {key: values.tolist() for key, values in curves.items()})
     lower.set(xlabel="seconds", ylabel="error / variance of features")
-    upper.legend(loc="upper right", fontsize=8)
+    upper.legend(loc="best", fontsize=8)
     upper.grid(alpha=0.25)
     return write_png(figure, out)
 
