@@ -16,6 +16,8 @@ from openjepa.evaluation.undecodable import report_empty_rows
 from openjepa.viz.duplicates import SHOWN_PAIRS, draw_pairs
 from openjepa.viz.thumbnails import can_draw, shorten_path
 
+STRICT = 0.9  # threshold above which most pairs are duplicates also in a small index
+
 
 def duplicates(settings: Duplicates) -> list[list[int]]:
     """Group the rows of an index, the largest group first; write a CSV file and a figure of pairs.
@@ -42,7 +44,7 @@ def duplicates(settings: Duplicates) -> list[list[int]]:
     pictures, file = can_draw(index.modality, "jepa duplicates"), out.with_name(f"{out.name}.png")
     if draw_safely(f"the figure {file}", lambda: draw_pairs(pairs, settings.threshold, index, file, pictures)):
         info(f"figure     {file}")
-    if not is_calibrated(index):
+    if not is_calibrated(index) and settings.threshold < STRICT:
         enough = FULL_WHITENING_ROWS * index.features.shape[1]
         warn(
             f"with fewer than {enough:,} {index.plural}, cosines are higher than the threshold assumes: look at the "

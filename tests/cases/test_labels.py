@@ -206,7 +206,7 @@ def test_several_columns_that_may_be_the_label_are_asked_for(tmp_path):
     rows = [(name, label, "a" * (number % 3 + 1)) for number, (name, label) in enumerate(mixed(tmp_path / "x", 12))]
     table(tmp_path / "t.csv", ("file", "shape", "color"), rows)
     with pytest.raises(
-        UserError, match=r"several columns that may be the label \(shape, color\): type --data.label COLUMN"
+        UserError, match=r"may be the label \(shape, color\): type --data.labels \S*t.csv --data.label COLUMN"
     ):
         describe_folder(tmp_path / "x", labels=str(tmp_path / "t.csv"))
     files = describe_folder(tmp_path / "x", labels=str(tmp_path / "t.csv"), label="shape")
