@@ -13,7 +13,7 @@ from openjepa.training.optim import Optim
 
 STEPS, BATCH, RAMP = 4500, 6, 4.8  # the weight of prediction grows for a fifth of the run
 
-DEMO_STEPS = 1600  # of jepa demo four-rooms
+DEMO_STEPS = 3000  # of jepa demo four-rooms
 
 WINDOW, TURN = 51, 0.1  # steps of a window: two of the highest level, from each start; walks that rarely turn
 
