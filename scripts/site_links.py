@@ -9,7 +9,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Replace links that lead out of docs/ by their text and the path of the file; called by mkdocs for each page."""
     folder = (ROOT / "docs" / page.file.src_uri).parent
 

@@ -253,7 +253,7 @@ def test_show_levels_draws_sub_goals_frames_energies_and_episodes(levels_run, fe
     ("words", "message"),
     [
         (["plan", "{}", "--levels", "4"], "has 3 levels, not 4: give --levels 3"),
-        (["plan", "{}", "--mode", "1"], "levels plan for a goal alone"),
+        (["plan", "{}", "--mode", "1"], "--mode has no effect on several levels: leave it out"),
         (["plan", "{}", "--env", "two-rooms"], "leave --env out"),
         (["diagnose", "{}"], "has several levels: type jepa plan"),
         (["show", "plan", "{}"], "jepa show levels"),

@@ -350,7 +350,7 @@ def test_a_click_on_a_neighbour_searches_from_it(index):
         assert all(address.startswith(("file:", "data:")) for address in addresses)
 
 
-def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
+def test_copies_are_found_and_others_are_not(run, photos, tmp_path, capsys):
     """Of 60 pictures nine are there again, as JPEG or a hundredth darker."""
     folder, files = tmp_path / "copies", sorted(photos.rglob("*.png"))[:60]
     folder.mkdir()
@@ -372,6 +372,9 @@ def test_copies_are_found_and_others_are_not(run, photos, tmp_path):
     assert [int(line["row"]) for line in lines] == [row for group in groups for row in group]
     assert all(0.9 <= float(line["cosine"]) <= 1 for line in lines)
     assert (tmp_path / "x-duplicates.png").stat().st_size > 1000
+    assert "cosines are higher than the threshold assumes" not in capsys.readouterr().err
+    duplicates(Duplicates(index=file))  # 69 images are few for the width of the features
+    assert "cosines are higher than the threshold assumes" in capsys.readouterr().err
 
 
 def test_groups_have_a_leader_and_no_chains():

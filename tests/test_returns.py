@@ -156,7 +156,7 @@ def test_the_table_has_the_agent_beside_random_and_known_and_the_file_says_the_s
         (["--env", "CartPol-v1"], "type for example CartPole-v1"),
         (["--env", "Pendulum-v1"], "whose episodes the run was trained on"),
         (["--env", "CartPole-v1", "--goal", "0", "0"], "--goal has 2 values, but the recorded states have 4"),
-        (["--env", "CartPole-v1", "--mode", "1"], "are for rooms"),
+        (["--env", "CartPole-v1", "--mode", "1"], "--mode has no effect in an environment of gymnasium"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_what_to_type(cartpole, arguments, message, capsys):

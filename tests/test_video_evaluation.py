@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from openjepa.cli.main import main
+from openjepa.cli.surprise import describe_scores
 from openjepa.core.errors import UserError
 from openjepa.data.synthetic.moving_scenes import render_clips, write_clips
 from openjepa.data.video_controls import repeat_middle_frame, reverse_time, shuffle_frames
@@ -278,6 +279,16 @@ def test_files_that_have_no_second_window_are_refused(forecaster, tmp_path, fram
     other = Forecaster(forecaster.method, replace(forecaster.data, **changes), CPU)
     with pytest.raises(UserError, match=sentence):
         measure_surprise(other, str(tmp_path / "clip.npy"), 3)
+
+
+@pytest.mark.parametrize(("error", "warned"), [(0.95, True), (0.6, False)])
+def test_surprise_of_a_predictor_that_is_no_better_than_the_mean_comes_with_a_warning(error, warned, capsys):
+    steps = np.arange(5)
+    errors = np.full(5, error)
+    describe_scores(Surprise(3 * steps, 2.0 + 0.5 * steps, errors, errors, 0 * errors), "street.mp4")
+    said = capsys.readouterr()
+    assert "every 0.50 s from 2.00 s on" in said.out
+    assert (f"the predictor's error in street.mp4 is {error:.2f}" in said.err) == warned
 
 
 def test_surprise_and_horizon_are_commands(run, clips, tmp_path, capsys):

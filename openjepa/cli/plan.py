@@ -18,7 +18,7 @@ from openjepa.planning.diagnosis import fit_decoder
 from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
 from openjepa.planning.remote import RemoteRow
 from openjepa.planning.returns import ReturnRow
-from openjepa.planning.settings import Plan
+from openjepa.planning.settings import PLANNING, ROOMS, Plan
 from openjepa.planning.success import Row, Scene, run_agent, run_baselines
 from openjepa.planning.systems import RoomSystem, load_room_system
 from openjepa.planning.zones import draw_zones
@@ -54,6 +54,10 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
     if settings.goal:
         raise UserError("--goal is for environments of gymnasium: each task in rooms has its own goal")
     system = load_room_system(settings.run, settings.env)
+    if isinstance(system.world, Hierarchy):
+        settings.refuse_unused(("levels", "compare"), "on several levels")
+    else:
+        settings.refuse_unused((*PLANNING, *ROOMS), "in rooms, with one level")
     tasks = draw_tasks(system.env, settings.episodes, settings.seed)
     rows = run_baselines(tasks, settings.seed)
     chosen = AgentSettings(
@@ -66,8 +70,6 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
         settings.critic,
         settings.levels,
     )
-    if isinstance(system.world, Hierarchy) and (settings.mode != "2" or settings.zone or settings.view):
-        raise UserError("levels plan for a goal alone: leave --mode, --zone and --view out")
     name = {"1": "mode 1", "2": f"mode 2, {settings.planner}"}.get(settings.mode, settings.mode)
     if isinstance(system.world, Hierarchy):
         name = name_levels(settings.levels or 1 + len(system.world.levels))

@@ -24,8 +24,7 @@ LOST = (0.0, 0.25, 0.5, 0.75)  # shares of the packets
 
 def plan_remote(settings: Plan) -> list[RemoteRow]:
     """Balance carts with all controllers, over channels that lose more and more; print and write how long."""
-    if settings.goal or settings.zone or settings.view or settings.levels or settings.compare:
-        raise UserError("--goal, --zone, --view, --levels and --compare are for other environments: leave them out")
+    settings.refuse_unused(("every",), "on carts")
     folder = last_stage(Path(settings.run))
     trained = load_run(folder)
     if not isinstance(trained.network, CloningWorld):

@@ -14,13 +14,13 @@ from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.gym_system import load_gym_system
 from openjepa.planning.remote import RemoteRow
 from openjepa.planning.returns import ReturnRow, run_planning, run_references
-from openjepa.planning.settings import Plan
+from openjepa.planning.settings import PLANNING, Plan
 from openjepa.planning.success import Row
 
 
 def plan_returns(settings: Plan) -> list[ReturnRow]:
     """Run the agent, random actions and the known controller on the same episodes; print and write their returns."""
-    settings.check_returns()
+    settings.refuse_unused((*PLANNING, "goal"), "in an environment of gymnasium")
     assert settings.env is not None
     before = time.perf_counter()
     system = load_gym_system(settings.run, settings.env, settings.goal, settings.critic, settings.seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +18,10 @@ RoomWorld = Literal["two-rooms", "four-rooms", "four-rooms-distractor"]
 Mode = Literal["1", "2", "adaptive"]
 
 PlannerName = Literal["mppi", "cem", "gradient"]
+
+PLANNING = ("planner", "horizon", "replan", "samples", "iterations", "critic")  # settings of mode 2 on one level
+
+ROOMS = ("mode", "view", "memory", "zone", "compare")  # settings of an agent in rooms
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,19 @@ class Plan:
         if self.compare and (self.zone or self.view):
             raise UserError("--compare measures all actors where all walls are seen: leave --zone and --view out")
 
-    def check_returns(self) -> None:
-        """Raise UserError if a setting is for rooms alone."""
-        if self.mode != "2" or self.view or self.zone or self.compare:
-            raise UserError("--mode 1, --mode adaptive, --view, --zone and --compare are for rooms: leave them out")
+    def refuse_unused(self, used: Collection[str], where: str) -> None:
+        """Raise UserError if a setting that is not the default is not among those that are used."""
+        always = {"run", "env", "episodes", "seed", "out", *used}
+        changed = [
+            f"--{each.name}"
+            for each in dataclasses.fields(self)
+            if each.name not in always and getattr(self, each.name) != each.default
+        ]
+        if changed:
+            raise UserError(
+                f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} no effect {where}: "
+                f"leave {'it' if len(changed) == 1 else 'them'} out"
+            )
 
 
 @dataclass(frozen=True)
