@@ -107,13 +107,13 @@ def map_in_processes(
         UserError: a process ended early.
     """
     processes: Sequence[BaseProcess] = ()
-    with ProcessPoolExecutor(count, multiprocessing.get_context(START_METHOD)) as pool:
-        try:
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context(START_METHOD)) as pool:
             results, processes = start_processes(lambda: pool.map(function, items, chunksize=chunksize))
             yield from results
-        except BrokenProcessPool as error:
-            ending = describe_ending(processes)
-            raise UserError(f"a worker process {ending}: repeat the command with --workers {count // 2}") from error
+    except BrokenProcessPool as error:  # outside the pool, whose thread reads the statuses too, and each only once
+        ending = describe_ending(processes)
+        raise UserError(f"a worker process {ending}: repeat the command with --workers {count // 2}") from error
 
 
 def describe_ending(processes: Sequence[Any]) -> str:
