@@ -12,7 +12,7 @@ test: .venv/ready
 	$(MAKE) --jobs 2 lint quick-tests  # the checks run beside the tests, in the time that those wait
 
 quick-tests: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations 20 --durations-min 2
 
 test-all: lint .venv/references
 	$(BIN)/python -m pytest -n 2

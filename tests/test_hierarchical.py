@@ -255,6 +255,7 @@ def test_show_levels_draws_sub_goals_frames_energies_and_episodes(levels_run, fe
         (["plan", "{}", "--levels", "4"], "has 3 levels, not 4: give --levels 3"),
         (["plan", "{}", "--mode", "1"], "--mode has no effect on several levels: leave it out"),
         (["plan", "{}", "--env", "two-rooms"], "leave --env out"),
+        (["plan", "{}", "--goal", "50", "4"], "each from 1 to 32, got 50 4"),
         (["diagnose", "{}"], "has several levels: type jepa plan"),
         (["show", "plan", "{}"], "jepa show levels"),
         (["explore", "{}"], "jepa show levels"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.geodesic import distance_at, geodesic_distance
 from openjepa.data.synthetic.room_layouts import COLUMNS, DOOR, DOOR_ROWS, SIDE, WALL, WORLDS, build_rooms
@@ -17,6 +18,7 @@ from openjepa.data.synthetic.rooms import (
     read_pixels,
     render,
 )
+from openjepa.planning.envs.rooms import RoomEnv, draw_tasks_to
 
 every_world = pytest.mark.parametrize("world", WORLDS)
 
@@ -83,6 +85,23 @@ def test_starts_and_goals_are_in_different_rooms_and_outside_doors(world):
     goal = draw_positions(rooms, rng(), "goal", start)
     first, second = read_pixels(rooms.room, start), read_pixels(rooms.room, goal)
     assert (first >= 0).all() and (second >= 0).all() and (first != second).all()
+
+
+@every_world
+def test_one_goal_of_all_tasks_is_free_and_not_reached_at_the_start(world):
+    goal = torch.tensor([16.0, 16.0])
+    tasks = draw_tasks_to(world, goal.tolist(), 40, seed=0)
+    assert len(tasks.goal) == 40 and (tasks.goal == goal).all()
+    assert not read_pixels(tasks.rooms.wall, tasks.goal).any() and not RoomEnv(tasks).reached().any()
+    layouts = draw_rooms(world, rng(80), held_out=True)
+    is_wall = read_pixels(layouts.wall, goal.expand(80, 2))
+    assert is_wall.any() == (world != "winding")  # such layouts were left out; in the winding map there are none
+
+
+@pytest.mark.parametrize("goal", [(28.0,), (28.0, 4.0, 1.0), (0.5, 4.0), (4.0, 33.0)])
+def test_a_goal_outside_the_frame_is_refused(goal):
+    with pytest.raises(UserError, match="x and y in pixels, each from 1 to 32, got"):
+        draw_tasks_to("two-rooms", goal, 4, seed=0)
 
 
 def test_frames_show_the_dot_where_it_is_and_the_walls():

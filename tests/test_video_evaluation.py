@@ -25,7 +25,7 @@ from openjepa.evaluation.measure import controlled_features, measure_encoders, s
 from openjepa.evaluation.probes import attentive
 from openjepa.evaluation.probing import create_probes
 from openjepa.evaluation.settings import LabeledData, ProbeSettings
-from openjepa.evaluation.surprise import Surprise, average_steps, find_peaks, measure_surprise
+from openjepa.evaluation.surprise import Surprise, average_steps, find_peaks, measure_surprise, read_moments
 from openjepa.evaluation.tasks.video import BACKWARDS, BothDirections
 from openjepa.interop.inputs import with_eval_clips
 from openjepa.interop.pretrained import load_run, untrained_encoder
@@ -254,6 +254,14 @@ def test_errors_of_a_file_belong_to_its_frames(forecaster, tmp_path):
     forecast = forecaster.forecast(view, 3)
     error = (forecast.predicted - forecaster.scale.apply(forecast.features[:, 3:])).square().mean()
     assert result.error[2] == pytest.approx(float(error), rel=1e-3)  # the window from frame 4 predicts frames 10 and 11
+
+
+def test_frames_of_moments_are_those_of_the_file_in_the_order_of_the_moments(tmp_path):
+    clip = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "clip.npy", clip)
+    steps = np.arange(6)
+    moments = read_moments(Surprise(3 * steps, steps, steps, steps, steps), [4, 1, 5], str(tmp_path / "clip.npy"))
+    np.testing.assert_array_equal(moments, clip[[12, 3, 15]])
 
 
 def test_a_foreign_second_changes_the_surprise_of_its_own_time_alone(forecaster, tmp_path):

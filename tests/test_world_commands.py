@@ -59,6 +59,7 @@ def test_plan_compares_all_actors(rooms_run, tmp_path):
         (["--view", "5"], ["mode 2, mppi, with memory of walls"]),
         (["--view", "5", "--no-memory"], ["mode 2, mppi, without memory of walls"]),
         (["--planner", "cem", "--no-critic"], ["mode 2, cem"]),
+        (["--goal", "28", "4"], ["mode 2, mppi"]),
     ],
 )
 def test_plan_names_what_is_added_to_a_task(words, names, rooms_run, tmp_path):

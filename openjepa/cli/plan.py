@@ -15,7 +15,7 @@ from openjepa.nn.level import Hierarchy
 from openjepa.planning.comparison import compare_actors, name_levels
 from openjepa.planning.configurator import AgentSettings
 from openjepa.planning.diagnosis import fit_decoder
-from openjepa.planning.envs.rooms import RoomTasks, draw_tasks
+from openjepa.planning.envs.rooms import RoomTasks, draw_tasks, draw_tasks_to
 from openjepa.planning.remote import RemoteRow
 from openjepa.planning.returns import ReturnRow
 from openjepa.planning.settings import PLANNING, ROOMS, Plan
@@ -51,14 +51,12 @@ def acts_in_rooms(settings: Plan) -> bool:
 
 def plan_in_rooms(settings: Plan) -> list[Row]:
     """Count how often the agent reaches its goal."""
-    if settings.goal:
-        raise UserError("--goal is for environments of gymnasium: each task in rooms has its own goal")
     system = load_room_system(settings.run, settings.env)
     if isinstance(system.world, Hierarchy):
-        settings.refuse_unused(("levels", "compare"), "on several levels")
+        settings.refuse_unused(("levels", "compare", "goal"), "on several levels")
     else:
         settings.refuse_unused((*PLANNING, *ROOMS), "in rooms, with one level")
-    tasks = draw_tasks(system.env, settings.episodes, settings.seed)
+    tasks = choose_tasks(settings, system.env)
     rows = run_baselines(tasks, settings.seed)
     chosen = AgentSettings(
         settings.mode,
@@ -78,9 +76,17 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
     else:
         for suffix, scene in choose_scenes(settings, system, tasks).items():
             rows.append(run_agent(name + suffix, system, tasks, chosen, settings.seed, scene))
-    print_rows(rows, f"{system.env}, {settings.episodes} tasks in layouts that never occur in training")
+    goal = " with this goal" if settings.goal else ""
+    print_rows(rows, f"{system.env}, {len(tasks.goal)} tasks{goal} in layouts that never occur in training")
     write_rows(settings.out or system.folder / "plan.json", system.env, settings.seed, rows)
     return rows
+
+
+def choose_tasks(settings: Plan, env: str) -> RoomTasks:
+    """Return tasks with the goal of the settings, or with goals of their own."""
+    if settings.goal:
+        return draw_tasks_to(env, settings.goal, settings.episodes, settings.seed)
+    return draw_tasks(env, settings.episodes, settings.seed)
 
 
 def choose_scenes(settings: Plan, system: RoomSystem, tasks: RoomTasks) -> dict[str, Scene]:

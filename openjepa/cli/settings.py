@@ -39,15 +39,19 @@ DemoName = Annotated[str, Positional, arg(metavar="DEMO", help=summaries("demo")
 
 @dataclass(frozen=True)
 class Demo:
-    """Generates data, pretrains on it without labels, and probes the encoder: a table and a figure."""
+    """Generate data, pretrain on it without labels, and measure what was learned: a table and a figure.
+
+    Example: jepa demo video --out demo-video
+    """
 
     name: DemoName = "scenes"
-    out: Path = Path("demo")  # folder for the data, the run, demo.json and features.png
+    out: Path = Path("demo")  # folder for the data, the run, demo.json and the figure
     samples: int = 0  # for pretraining, without labels; 0: the demo's own (scenes 8,000, video 12,000)
     labeled: int = 0  # of these samples, with labels, to train the probes; 0: the demo's own
-    test: int = 0  # held-out samples; 0: the demo's own
-    epochs: float = 0.0  # passes through the samples; 0: the demo's own
-    budget: str = ""  # time limit for pretraining: a slow machine trains fewer epochs; empty: the demo's own
+    test: int = 0  # held-out samples, in rooms tasks; 0: the demo's own
+    epochs: float = 0.0  # passes through the samples, in rooms a factor of the steps; 0: the demo's own
+    # time limit for pretraining, such as 12m: a slow machine trains fewer epochs; empty: the demo's own, in rooms none
+    budget: str = ""
     seed: int = 0
 
     def with_defaults(self, defaults: dict[str, Any]) -> Demo:
@@ -123,7 +127,8 @@ class Predict:
 class Show(FigureOptions):
     """Draw masks, features, similarity and, if the run has a predictor, its predictions, on one page.
 
-    One figure with more settings: jepa show masks|features|similarity|track|prediction|map|curves|spectrum RUN FILES.
+    One figure with more settings: jepa show masks|features|similarity|track|prediction|imagine|map|spectrum RUN FILES.
+    Of a run's log: jepa show curves RUN. Of a world model of rooms: jepa show plan|value|levels RUN.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from openjepa.training.device import choose_device
 from openjepa.viz.forecasts import draw_surprise
 
 MEANINGFUL_ERROR = 0.9  # median squared error in units of the features' variance, above which a run predicts nothing
+
+PICTURES = 6  # of the most surprising moments
 
 Moments = dict[str, Any]  # the file and its most surprising moments
 
@@ -65,6 +68,11 @@ def describe_scores(result: measuring.Surprise, path: str) -> None:
         )
 
 
-def draw_call(result: measuring.Surprise, peaks: list[int], path: str, figure: Path) -> Any:
+def draw_call(result: measuring.Surprise, peaks: list[int], path: str, figure: Path) -> Callable[[], Path]:
     """Return the function that draws the figure of one file."""
-    return lambda: draw_surprise(result, peaks, Path(path).name, figure)
+
+    def draw() -> Path:
+        frames = measuring.read_moments(result, peaks[:PICTURES], path)
+        return draw_surprise(result, peaks, frames, Path(path).name, figure)
+
+    return draw

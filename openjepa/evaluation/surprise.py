@@ -151,6 +151,15 @@ def find_peaks(surprise: Surprise, count: int, distance: float = 1.0) -> list[in
     return chosen
 
 
+def read_moments(surprise: Surprise, peaks: list[int], path: str) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """Return the frames of a file at which some of its time steps begin."""
+    wanted = surprise.frame[peaks]
+    order = np.sort(wanted)
+    with open_frames(path, 3) as frames:
+        pictures = frames.read(order.tolist())
+    return [pictures[row] for row in np.searchsorted(order, wanted)]
+
+
 def write_surprise(surprise: Surprise, file: Path) -> Path:
     """Write a CSV file with a line for each time step."""
     with atomic_write(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:

@@ -21,7 +21,7 @@ PlannerName = Literal["mppi", "cem", "gradient"]
 
 PLANNING = ("planner", "horizon", "replan", "samples", "iterations", "critic")  # settings of mode 2 on one level
 
-ROOMS = ("mode", "view", "memory", "zone", "compare")  # settings of an agent in rooms
+ROOMS = ("mode", "view", "memory", "zone", "compare", "goal")  # settings of an agent in rooms
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ class Plan:
 
     Example: jepa plan runs/rooms --episodes 300 --mode 2
 
+    Example: jepa plan runs/rooms --goal 28 4
+
     Example: jepa plan runs/cartpole --env CartPole-v1 --episodes 20
     """
 
     run: Run  # folder of a run of jepa pretrain world-rooms or world-levels, or of one on collected episodes
     env: str | None = None  # a world of rooms, or a name of gymnasium; default: the rooms that it was trained in
-    # values of the state to reach, in gymnasium; default: at rest and upright in CartPole-v1 and Pendulum-v1, else the
+    # in rooms: x and y in pixels of one goal for all tasks; default: each has its own, in another room than its start.
+    # In gymnasium: values of the state to reach; default: at rest and upright in CartPole-v1 and Pendulum-v1, else the
     # recorded rewards are learned
     goal: tuple[float, ...] = ()
     episodes: int = 100  # tasks, or episodes

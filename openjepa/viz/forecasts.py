@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from openjepa.core.names import shorten
 from openjepa.evaluation.horizon import Horizon
 from openjepa.evaluation.surprise import Surprise
-from openjepa.viz.canvas import COLORS, write_png
+from openjepa.viz.canvas import COLORS, RGBImage, write_png
 from openjepa.viz.text import MAX_NAME
 
 STYLES: Mapping[str, tuple[str, str]] = {  # curve -> color and dashes
@@ -22,13 +22,27 @@ STYLES: Mapping[str, tuple[str, str]] = {  # curve -> color and dashes
 }
 
 
-def draw_surprise(surprise: Surprise, peaks: list[int], name: str, out: Path) -> Path:
-    """Write a PNG with the score over time, the most surprising moments marked, and the errors below it."""
-    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
+def draw_surprise(surprise: Surprise, peaks: list[int], frames: list[RGBImage], name: str, out: Path) -> Path:
+    """Write a PNG with the frames of the most surprising moments, the score over time, and the errors below it.
+
+    `frames` belong to the first of `peaks`; they are drawn in the order of the file.
+    """
+    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    rows = figure.add_gridspec(3, 1, height_ratios=(1.1, 1, 1))
+    strip = rows[0].subgridspec(1, max(1, len(frames)))
+    for place, rank in enumerate(sorted(range(len(frames)), key=lambda rank: peaks[rank])):
+        axes = figure.add_subplot(strip[place])
+        axes.imshow(frames[rank])
+        axes.set_axis_off()
+        axes.set_title(f"{rank + 1}: {surprise.time[peaks[rank]]:.2f} s", fontsize=9)
+    upper = figure.add_subplot(rows[1])
+    lower = figure.add_subplot(rows[2], sharex=upper)
     upper.plot(surprise.time, surprise.score, color=COLORS[4], linewidth=1.2)
     upper.plot(surprise.time[peaks], surprise.score[peaks], "v", color=COLORS[5], label="most surprising")
-    upper.set(ylabel="surprise (deviations\nabove the median)", title=shorten(name, 2 * MAX_NAME))
+    for rank, step in enumerate(peaks):
+        upper.annotate(f"{rank + 1}", (surprise.time[step], surprise.score[step]), (5, 3), textcoords="offset points")
+    upper.set(ylabel="surprise (deviations\nabove the median)")
+    figure.suptitle(shorten(name, 2 * MAX_NAME))
     curves = {"predictor": surprise.error, "persistence": surprise.persistence}
     draw_curves(lower, surprise.time.tolist(), {key: values.tolist() for key, values in curves.items()})
     lower.set(xlabel="seconds", ylabel="error / variance of features")

@@ -5,6 +5,7 @@ B tasks  R rows: as many for each task  C channels  Y X rows and columns of pixe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from openjepa.core.errors import UserError
 from openjepa.core.rng import CounterRNG
 from openjepa.data.synthetic.geodesic import geodesic_distance
-from openjepa.data.synthetic.room_layouts import Rooms
+from openjepa.data.synthetic.room_layouts import WORLDS, Rooms
 from openjepa.data.synthetic.rooms import (
+    BORDER,
     MAX_STEP,
     draw_distractor,
     draw_positions,
@@ -63,6 +66,23 @@ def draw_tasks(world: str, count: int, seed: int) -> RoomTasks:
     goal = draw_positions(rooms, rng, "goal", start)
     unsolved = ((goal - start).norm(dim=-1) > REACHED).nonzero()[:count, 0]
     return RoomTasks(rooms, start, goal, draw_distractor(world, rooms, rng, MAX_STEPS + 1)).select(unsolved)
+
+
+def draw_tasks_to(world: str, goal: Sequence[float], count: int, seed: int) -> RoomTasks:
+    """Draw tasks with one goal for all, x and y in pixels from the upper left, and start anywhere else.
+
+    Layouts that have a wall there are left out. Raises UserError if the goal is not a position inside the frame.
+    """
+    side = WORLDS[world].side
+    if len(goal) != 2 or not all(BORDER <= value <= side - BORDER for value in goal):
+        raise UserError(
+            f"--goal in {world} is x and y in pixels, each from {BORDER:g} to {side - BORDER:g}, "
+            f"got {' '.join(f'{value:g}' for value in goal)}"
+        )
+    tasks = draw_tasks(world, 2 * count, seed)
+    tasks = tasks._replace(goal=torch.tensor(goal, dtype=torch.float32).expand(len(tasks.goal), 2))
+    free = read_pixels(tasks.rooms.room, tasks.goal) >= 0
+    return tasks.select((free & ~RoomEnv(tasks).reached()).nonzero()[:count, 0])
 
 
 def draw_distant_tasks(world: str, count: int, seed: int, steps: float, tolerance: float = 0.05) -> RoomTasks:
