@@ -8,7 +8,8 @@ Five kinds of masks, each with a target encoder that sees the whole spectrogram 
 alone (the design study); everything else is `audio-small`. Each is trained for five minutes of one core on the
 recordings of all speakers but one, with three seeds, and measured on that speaker. Differences to unstructured masks
 with whole targets are paired by speaker and seed, with Student's 95 % interval. Steps are as many as fit into the time
-by one timing of each; finished runs are kept.
+by one timing of each; finished runs are kept, and those whose scores are in `design.json` beside this file are not run
+again: with an empty --out, the last command prints the table of these scores.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ MASKS: dict[str, Any] = {
 }
 TARGETS = {"whole": "whole", "targets only": "targets_only"}
 
-STUDENT_T = {2: 12.706, 3: 4.303, 6: 2.571}  # quantile 97.5 % of Student's distribution, by the number of pairs
+MEASURED = Path(__file__).with_name("design.json")  # scores of finished runs, and the seconds per step of each kind
+
+# quantile 97.5 % of Student's distribution, by the number of pairs
+STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def arm_settings(study: Study, digits: Digits, arm: tuple[str, str], speaker: st
 def steps_of(settings: Pretrain, arm: tuple[str, str], study: Study) -> int:
     """Return how many steps fit into the time of a run; each kind of step is timed once."""
     file = study.out / "seconds_per_step.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else measured("seconds_per_step")
     name = ", ".join(arm)
     if name not in known:
         device = choose_device("cpu")
@@ -104,22 +108,34 @@ def main(study: Study) -> None:
     retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     digits, arms = Digits(study.sounds), [(masks, targets) for masks in MASKS for targets in TARGETS]
+    known = measured("scores")
     results: dict[tuple[str, str], list[dict[str, float]]] = {arm: [] for arm in arms}
-    for arm in arms:  # timed before the first one trains
-        steps_of(arm_settings(study, digits, arm, study.speakers[0], 0), arm, study)
     for seed in study.seeds:
         for speaker in study.speakers:
             for arm in arms:
                 config = arm_settings(study, digits, arm, speaker, seed)
-                file = config.out / "digits.json"
-                if not file.exists():
-                    run = pretrain(dataclasses.replace(config, steps=steps_of(config, arm, study)))
-                    encoder, device = load_run(run), choose_device("cpu", "fp32")
-                    features = compute_features(encoder, digits.data(encoder.data), device)
-                    scores = measure("run", features, digits, digits.speakers.index(speaker))
-                    write_text(file, json.dumps(scores, indent=1))
-                results[arm].append(json.loads(file.read_text(encoding="utf-8")))
+                if config.out.name not in known:
+                    known[config.out.name] = score_of(config, arm, study, digits, speaker)
+                    write_text(study.out / f"scores-{'-'.join(study.speakers)}.json", json.dumps(known, indent=1))
+                results[arm].append(known[config.out.name])
     print_table(results)
+
+
+def measured(what: str) -> dict[str, Any]:
+    """Return what was measured before, by the name of the run or of the kind of run."""
+    return json.loads(MEASURED.read_text(encoding="utf-8"))[what]
+
+
+def score_of(config: Pretrain, arm: tuple[str, str], study: Study, digits: Digits, speaker: str) -> dict[str, float]:
+    """Train and measure a run, unless it is finished; return its scores."""
+    file = config.out / "digits.json"
+    if not file.exists():
+        run = pretrain(dataclasses.replace(config, steps=steps_of(config, arm, study)))
+        encoder, device = load_run(run), choose_device("cpu", "fp32")
+        features = compute_features(encoder, digits.data(encoder.data), device)
+        scores = measure("run", features, digits, digits.speakers.index(speaker))
+        write_text(file, json.dumps({name: round(value, 2) for name, value in scores.items()}, indent=1))
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def print_table(results: dict[tuple[str, str], list[dict[str, float]]]) -> None:
