@@ -220,7 +220,7 @@ def describe_missing_networks(missing: list[str], source: Iterable[str], target:
     in_source, in_target = ({name.split(".")[0] for name in names} for names in (source, target))
     counts = Counter(name.split(".")[0] for name in missing)
     one_sided = {name: count for name, count in counts.items() if (name in in_source) != (name in in_target)}
-    reason = {True: "missing in the source, initialized at random", False: "not used here"}
+    reason = {True: "new in this run, initialized at random", False: "not used here"}
     return {name: f"{name} ({count} tensors): {reason[name in in_target]}" for name, count in one_sided.items()}
 
 
@@ -229,7 +229,7 @@ def describe_mismatch(name: str, source: torch.Tensor | None, target: torch.Tens
     if source is not None and target is not None:
         shapes = ["×".join(map(str, x.shape)) for x in (source, target)]
         return f"{name}: shape {shapes[0]} in the source, {shapes[1]} here"
-    return f"{name}: {'not used here' if target is None else 'missing in the source, initialized at random'}"
+    return f"{name}: {'not used here' if target is None else 'new in this run, initialized at random'}"
 
 
 def load_all_networks(folder: Path) -> StateDict:
