@@ -6,10 +6,10 @@
 
 Five kinds of masks, each with a target encoder that sees the whole spectrogram (A-JEPA, I-JEPA) or the hidden patches
 alone (the design study); everything else is `audio-small`. Each is trained for five minutes of one core on the
-recordings of all speakers but one, with three seeds, and measured on that speaker. Differences to unstructured masks
-with whole targets are paired by speaker and seed, with Student's 95 % interval. Steps are as many as fit into the time
-by one timing of each; finished runs are kept, and those whose scores are in `design.json` beside this file are not run
-again: with an empty --out, the last command prints the table of these scores.
+recordings of all speakers but one, with three seeds, and measured on that speaker, beside the encoder before training.
+Differences to unstructured masks with whole targets are paired by speaker and seed, with Student's 95 % interval. Steps
+are as many as fit into the time by one timing of each. Finished runs are kept, and those whose scores are in
+`design.json` beside this file are not run again: the last command prints the table of these scores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import tyro
 
 from openjepa.core.fileio import write_text
 from openjepa.evaluation.features import compute_features
-from openjepa.interop.pretrained import load_run
+from openjepa.interop.pretrained import load_run, untrained_encoder
 from openjepa.masking.curriculum import Curriculum
 from openjepa.masking.multiblock import MultiBlock
 from openjepa.masking.random import Random
@@ -50,6 +50,8 @@ MASKS: dict[str, Any] = {
     "curriculum": Curriculum(),
 }
 TARGETS = {"whole": "whole", "targets only": "targets_only"}
+
+UNTRAINED = ("before training", "nothing")
 
 MEASURED = Path(__file__).with_name("design.json")  # scores of finished runs, and the seconds per step of each kind
 
@@ -109,15 +111,16 @@ def main(study: Study) -> None:
     torch.set_num_threads(1)
     digits, arms = Digits(study.sounds), [(masks, targets) for masks in MASKS for targets in TARGETS]
     known = measured("scores")
-    results: dict[tuple[str, str], list[dict[str, float]]] = {arm: [] for arm in arms}
+    results: dict[tuple[str, str], list[dict[str, float]]] = {arm: [] for arm in [*arms, UNTRAINED]}
     for seed in study.seeds:
         for speaker in study.speakers:
-            for arm in arms:
-                config = arm_settings(study, digits, arm, speaker, seed)
-                if config.out.name not in known:
-                    known[config.out.name] = score_of(config, arm, study, digits, speaker)
+            for arm in results:
+                name = f"{'-'.join(arm)}-{speaker}-seed{seed}".replace(" ", "-").replace("–", "-")
+                if name not in known:
+                    config = arm_settings(study, digits, arms[0] if arm == UNTRAINED else arm, speaker, seed)
+                    known[name] = score_of(config, arm, study, digits, speaker)
                     write_text(study.out / f"scores-{'-'.join(study.speakers)}.json", json.dumps(known, indent=1))
-                results[arm].append(known[config.out.name])
+                results[arm].append(known[name])
     print_table(results)
 
 
@@ -127,12 +130,14 @@ def measured(what: str) -> dict[str, Any]:
 
 
 def score_of(config: Pretrain, arm: tuple[str, str], study: Study, digits: Digits, speaker: str) -> dict[str, float]:
-    """Train and measure a run, unless it is finished; return its scores."""
-    file = config.out / "digits.json"
+    """Train a run, unless it is finished, and return the scores of its encoder, or of its encoder before training."""
+    file = config.out / ("untrained.json" if arm == UNTRAINED else "digits.json")
     if not file.exists():
-        run = pretrain(dataclasses.replace(config, steps=steps_of(config, arm, study)))
-        encoder, device = load_run(run), choose_device("cpu", "fp32")
-        features = compute_features(encoder, digits.data(encoder.data), device)
+        if arm == UNTRAINED:
+            encoder = untrained_encoder(config)
+        else:
+            encoder = load_run(pretrain(dataclasses.replace(config, steps=steps_of(config, arm, study))))
+        features = compute_features(encoder, digits.data(encoder.data), choose_device("cpu", "fp32"))
         scores = measure("run", features, digits, digits.speakers.index(speaker))
         write_text(file, json.dumps({name: round(value, 2) for name, value in scores.items()}, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
