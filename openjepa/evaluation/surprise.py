@@ -153,11 +153,11 @@ def find_peaks(surprise: Surprise, count: int, distance: float = 1.0) -> list[in
 
 def read_moments(surprise: Surprise, peaks: list[int], path: str) -> list[UInt8[np.ndarray, "h w 3"]]:
     """Return the frames of a file at which some of its time steps begin."""
-    wanted = surprise.frame[peaks]
-    order = np.sort(wanted)
+    first_frames = surprise.frame[peaks]
+    order = np.sort(first_frames)
     with open_frames(path, 3) as frames:
         pictures = frames.read(order.tolist())
-    return [pictures[row] for row in np.searchsorted(order, wanted)]
+    return [pictures[row] for row in np.searchsorted(order, first_frames)]
 
 
 def write_surprise(surprise: Surprise, file: Path) -> Path:

@@ -30,8 +30,8 @@ def draw_surprise(surprise: Surprise, peaks: list[int], frames: list[RGBImage], 
     figure = Figure(figsize=(9.0, 6.4), layout="constrained")
     rows = figure.add_gridspec(3, 1, height_ratios=(1.1, 1, 1))
     strip = rows[0].subgridspec(1, max(1, len(frames)))
-    for place, rank in enumerate(sorted(range(len(frames)), key=lambda rank: peaks[rank])):
-        axes = figure.add_subplot(strip[place])
+    for column, rank in enumerate(sorted(range(len(frames)), key=lambda rank: peaks[rank])):
+        axes = figure.add_subplot(strip[column])
         axes.imshow(frames[rank])
         axes.set_axis_off()
         axes.set_title(f"{rank + 1}: {surprise.time[peaks[rank]]:.2f} s", fontsize=9)
