@@ -76,7 +76,7 @@ def main() -> None:
     typed = without_none(
         target_stride=options.target_stride,
         pixel_loss_weight=options.pixel_loss_weight,
-        center=False if options.no_center else None,
+        target_transforms=("standardize",) if options.no_center else None,
     )
     method = dataclasses.replace(config.method, **typed)
     config = change_method(dataclasses.replace(config, method=method), options.method)
