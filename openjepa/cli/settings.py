@@ -39,10 +39,7 @@ DemoName = Annotated[str, Positional, arg(metavar="DEMO", help=summaries("demo")
 
 @dataclass(frozen=True)
 class Demo:
-    """Generate data, pretrain on it without labels, and measure what was learned: a table and a figure.
-
-    Example: jepa demo video --out demo-video
-    """
+    """Generate data, pretrain on it without labels, and measure what was learned: a table and a figure."""
 
     name: DemoName = "scenes"
     out: Path = Path("demo")  # folder for the data, the run, demo.json and the figure
@@ -50,8 +47,7 @@ class Demo:
     labeled: int = 0  # of these samples, with labels, to train the probes; 0: the demo's own
     test: int = 0  # held-out samples, in rooms tasks; 0: the demo's own
     epochs: float = 0.0  # passes through the samples, in rooms a factor of the steps; 0: the demo's own
-    # time limit for pretraining, such as 12m: a slow machine trains fewer epochs; empty: the demo's own, in rooms none
-    budget: str = ""
+    budget: str = ""  # time limit of pretraining, such as 12m; empty: the demo's own, in rooms none
     seed: int = 0
 
     def with_defaults(self, defaults: dict[str, Any]) -> Demo:
