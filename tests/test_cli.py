@@ -92,7 +92,7 @@ def seconds_of_torch() -> float:
 
 @pytest.mark.parametrize(
     ("command", "share"),
-    [("probe", 0.5), ("search", 0.5), ("decoder train", 0.5), ("recipes", 0.5), ("pretrain", 2.5)],
+    [("probe", 0.5), ("search", 0.5), ("decoder train", 0.5), ("recipes", 0.5), ("pretrain", 2.0)],
 )
 def test_help_is_quick_beside_importing_torch(command, share, seconds_of_torch):
     code = f"""

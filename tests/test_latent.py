@@ -97,7 +97,6 @@ def test_free_energy_falls_with_every_code_and_ignores_their_order():
     assert trained[0] > trained[1] > float(free.mean())
 
 
-@pytest.mark.slow
 def test_a_vector_as_large_as_the_target_explains_everything_and_the_alarm_says_so():
     batch = two_futures()
     latent = LatentConfig("vector", size=2 * SMALL.dim)

@@ -31,4 +31,4 @@ def test_held_memory_is_not_asked_for_again():
         return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=fresh).stdout)
 
     held, given_back = count("retain_freed_memory()"), count("")
-    assert 4 * held < given_back  # of which there are 16,384, or 32 where large pages are the rule
+    assert 4 * held < given_back  # 64 MiB are 16,384 pages of 4 KiB, or 32 pages of 2 MiB

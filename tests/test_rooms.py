@@ -97,7 +97,15 @@ def test_one_goal_of_all_tasks_is_free_and_not_reached_at_the_start(world):
     assert not RoomEnv(draw_tasks_to(world, solved.tolist(), 8, seed=0)).reached().any()
     layouts = draw_rooms(world, rng(80), held_out=True)
     is_wall = read_pixels(layouts.wall, goal.expand(80, 2))
-    assert is_wall.any() == (world != "winding")  # such layouts were left out; in the winding map there are none
+    assert is_wall.any() == (world != "winding")  # the winding map has no wall at this position
+
+
+def test_few_tasks_have_a_goal_that_many_layouts_have_a_wall_at(monkeypatch):
+    for seed in range(6):
+        assert len(draw_tasks_to("winding", (25.0, 12.0), 1, seed).goal) == 1
+    monkeypatch.setattr("openjepa.planning.envs.rooms.LAYOUTS_PER_TASK", 1)
+    with pytest.raises(UserError, match="have a wall at the --goal: give another position"):
+        draw_tasks_to("winding", (25.0, 12.0), 1, seed=2)
 
 
 @pytest.mark.parametrize("goal", [(28.0,), (28.0, 4.0, 1.0), (0.5, 4.0), (4.0, 33.0)])

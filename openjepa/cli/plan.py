@@ -76,8 +76,8 @@ def plan_in_rooms(settings: Plan) -> list[Row]:
     else:
         for suffix, scene in choose_scenes(settings, system, tasks).items():
             rows.append(run_agent(name + suffix, system, tasks, chosen, settings.seed, scene))
-    goal = " with this goal" if settings.goal else ""
-    print_rows(rows, f"{system.env}, {len(tasks.goal)} tasks{goal} in layouts that never occur in training")
+    title = f"{system.env}, {len(tasks.goal)} tasks in layouts that never occur in training{settings.describe_goal()}"
+    print_rows(rows, title)
     write_rows(settings.out or system.folder / "plan.json", system.env, settings.seed, rows)
     return rows
 

@@ -32,8 +32,8 @@ def plan_returns(settings: Plan) -> list[ReturnRow]:
         "2", settings.planner, settings.horizon, settings.replan, settings.samples, settings.iterations
     )
     rows.append(run_planning(f"mode 2, {settings.planner}", system, seeds, chosen, settings.seed))
-    goal = f", goal {' '.join(f'{value:g}' for value in settings.goal)}" if settings.goal else ""
-    print_returns(rows, f"{settings.env}, {settings.episodes} episodes, seeds {seeds[0]} to {seeds[-1]}{goal}")
+    episodes = f"{settings.episodes} episodes, seeds {seeds[0]} to {seeds[-1]}"
+    print_returns(rows, f"{settings.env}, {episodes}{settings.describe_goal()}")
     write_rows(settings.out or system.folder / "plan.json", settings.env, settings.seed, rows)
     return rows
 

@@ -152,7 +152,7 @@ def find_peaks(surprise: Surprise, count: int, distance: float = 1.0) -> list[in
 
 
 def read_moments(surprise: Surprise, peaks: list[int], path: str) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """Return the frames of a file at which some of its time steps begin."""
+    """Return the frames at which some time steps of a file begin. Raises Undecodable if they cannot be decoded."""
     first_frames = surprise.frame[peaks]
     order = np.sort(first_frames)
     with open_frames(path, 3) as frames:

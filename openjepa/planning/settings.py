@@ -86,6 +86,10 @@ class Plan:
         if self.compare and (self.zone or self.view):
             raise UserError("--compare measures all actors where all walls are seen: leave --zone and --view out")
 
+    def describe_goal(self) -> str:
+        """Return the end of a title, as in ", goal 28 4"; nothing where each task has its own goal."""
+        return f", goal {' '.join(f'{value:g}' for value in self.goal)}" if self.goal else ""
+
     def refuse_unused(self, used: Collection[str], where: str) -> None:
         """Raise UserError if a setting that is not the default is not among those that are used."""
         always = {"run", "env", "episodes", "seed", "out", *used}

@@ -32,6 +32,8 @@ REACHED = 2.3  # pixels from the goal that count as success: 4.5 of 65 in eb_jep
 
 MAX_STEPS = 100
 
+LAYOUTS_PER_TASK = 8  # drawn for a goal that some layouts have a wall at
+
 
 class RoomTasks(NamedTuple):
     """Layouts that never occur in training; start and goal are in different rooms and not within REACHED."""
@@ -71,7 +73,8 @@ def draw_tasks(world: str, count: int, seed: int) -> RoomTasks:
 def draw_tasks_to(world: str, goal: Sequence[float], count: int, seed: int) -> RoomTasks:
     """Draw tasks with one goal for all, x and y in pixels from the upper left, and start anywhere else.
 
-    Layouts that have a wall there are left out. Raises UserError if the goal is not a position inside the frame.
+    Layouts that have a wall there are left out, so that there may be fewer tasks than `count`.
+    Raises UserError if the goal is outside the frame, or in a wall of every layout that was drawn.
     """
     side = WORLDS[world].side
     if len(goal) != 2 or not all(BORDER <= value <= side - BORDER for value in goal):
@@ -79,10 +82,13 @@ def draw_tasks_to(world: str, goal: Sequence[float], count: int, seed: int) -> R
             f"--goal in {world} is x and y in pixels, each from {BORDER:g} to {side - BORDER:g}, "
             f"got {' '.join(f'{value:g}' for value in goal)}"
         )
-    tasks = draw_tasks(world, 2 * count, seed)
+    tasks = draw_tasks(world, LAYOUTS_PER_TASK * count, seed)
     tasks = tasks._replace(goal=torch.tensor(goal, dtype=torch.float32).expand(len(tasks.goal), 2))
     free = read_pixels(tasks.rooms.room, tasks.goal) >= 0
-    return tasks.select((free & ~RoomEnv(tasks).reached()).nonzero()[:count, 0])
+    chosen = (free & ~RoomEnv(tasks).reached()).nonzero()[:count, 0]
+    if not len(chosen):
+        raise UserError(f"all {len(free)} layouts of {world} have a wall at the --goal: give another position")
+    return tasks.select(chosen)
 
 
 def draw_distant_tasks(world: str, count: int, seed: int, steps: float, tolerance: float = 0.05) -> RoomTasks:
