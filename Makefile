@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Keep bytecode, also where the environment says not to: the tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test quick-tests test-all docs chaos lint clean
 

@@ -5,9 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-from jaxtyping import install_import_hook
+from tests import shapes
 
-install_import_hook("openjepa", "beartype.beartype")
+shapes.install()
 
 import gc
 from collections.abc import Callable
@@ -53,6 +53,7 @@ os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 def small_machine(monkeypatch):
     """Pretend to have one core, and shorten everything that is not under test."""
     torch.set_num_threads(1)
+    shapes.calls.clear()
     info_once.cache_clear()
     MEASURED.clear()
     for module in (runs, preparing, budget):
