@@ -1,6 +1,7 @@
 """Hidden variables: several futures of one context, the energies of each, and the alarm if z carries everything."""
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -15,14 +16,16 @@ from openjepa.masking.stack import stack_masks
 from openjepa.methods.latent_jepa import LatentJEPA, LatentPrediction, Prediction
 from openjepa.modalities.image import Image
 from openjepa.nn.latent import CODE, LatentConfig
+from openjepa.nn.predictor import PredictorConfig
+from openjepa.nn.vit import ViTConfig
 from openjepa.training.collapse import CollapseAlarm
 from openjepa.training.config import Pretrain
 from openjepa.training.run import pretrain
 from openjepa.viz.explorer.session import Session
 from openjepa.viz.settings import Explore
 from tests.browser import browser, serve_explorer
-from tests.conftest import SMALL, SMALL_PREDICTOR
 
+SMALL, SMALL_PREDICTOR = ViTConfig(dim=32, depth=1, num_heads=2), PredictorConfig(dim=24, depth=1)
 PICTURE = Image(size=(16, 16), patch=8, channels=1, mean=(0.5,), std=(0.25,))
 LOWER_HALF = Masks(torch.tensor([[0, 1]]).expand(16, 2), torch.tensor([[[2, 3]]]).expand(16, 1, 2))
 
@@ -39,8 +42,10 @@ def two_futures(futures: int = 2) -> Batch:
     return Batch((torch.cat(halves, 2).byte(),), torch.arange(16), (LOWER_HALF,))
 
 
-def train(latent: LatentConfig, batch: Batch, steps: int = 200) -> tuple[LatentPrediction, dict[str, float]]:
+@functools.cache
+def train(latent: LatentConfig, futures: int = 2, steps: int = 200) -> tuple[LatentPrediction, dict[str, float]]:
     """Train against fixed targets, and return the method with the metrics of the last step."""
+    batch = two_futures(futures)
     net = LatentJEPA(SMALL, predictor=SMALL_PREDICTOR, latent=latent).build(PICTURE, 0)
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=3e-3)
     targets = net.targets(batch)
@@ -69,14 +74,14 @@ def given_of(net: LatentPrediction, batch: Batch) -> Prediction:
 
 def test_one_code_predicts_the_mean_of_two_futures_and_two_codes_separate_them():
     batch = two_futures()
-    net, one = train(LatentConfig(size=1), batch, 300)
+    net, one = train(LatentConfig(size=1), steps=300)
     gap = gap_of(net, batch)
     error = one["free_energy"] * one["mean_target_loss"]
     assert error == pytest.approx(gap / 4, rel=0.1)  # the mean is half the difference from each
     predicted = net.predict(given_of(net, batch), CODE * torch.ones(16, 1))[:, 0]
     mean = net.targets(batch).x[:, 2:].unflatten(0, (2, 8)).mean(0)
     assert (predicted[:8] - mean).square().mean() < gap / 50
-    net, two = train(LatentConfig(size=2), batch, 300)
+    net, two = train(LatentConfig(size=2), steps=400)
     assert two["free_energy"] * two["mean_target_loss"] < gap_of(net, batch) / 10
     z, _ = net.infer(given_of(net, batch))
     assert (z[:8] != z[8:]).any(1).all()  # the two futures of a context have different codes
@@ -84,7 +89,7 @@ def test_one_code_predicts_the_mean_of_two_futures_and_two_codes_separate_them()
 
 def test_free_energy_falls_with_every_code_and_ignores_their_order():
     batch = two_futures(4)
-    net, _ = train(LatentConfig(size=4), batch)
+    net, _ = train(LatentConfig(size=4), futures=4)
     given = given_of(net, batch)
     with torch.no_grad():
         energies = torch.stack([net.energy(given, code.expand(16, -1)) for code in CODE * torch.eye(4)])
@@ -93,22 +98,21 @@ def test_free_energy_falls_with_every_code_and_ignores_their_order():
     torch.testing.assert_close(free, energies[[2, 0, 3, 1]].amin(0))
     by_count = [energies[:count].amin(0).mean() for count in range(1, 5)]
     assert all(more < less for less, more in itertools.pairwise(by_count))
-    trained = [train(LatentConfig(size=count), batch)[1]["free_energy"] for count in (1, 2)]
+    trained = [train(LatentConfig(size=count), futures=4)[1]["free_energy"] for count in (1, 2)]
     assert trained[0] > trained[1] > float(free.mean())
 
 
 def test_a_vector_as_large_as_the_target_explains_everything_and_the_alarm_says_so():
-    batch = two_futures()
     latent = LatentConfig("vector", size=2 * SMALL.dim)
-    _, free = train(latent, batch, 300)
-    _, limited = train(dataclasses.replace(latent, weight=1.0), batch, 100)
-    _, codes = train(LatentConfig(size=2), batch)
+    _, free = train(latent, steps=300)
+    _, limited = train(dataclasses.replace(latent, weight=1.0), steps=100)
+    _, codes = train(LatentConfig(size=2), steps=400)
     assert free["energy_gap"] < 0.03 < 0.1 < min(codes["energy_gap"], limited["energy_gap"]), (free, limited, codes)
     method = LatentJEPA(SMALL, predictor=SMALL_PREDICTOR, latent=latent)
     alarm = CollapseAlarm(method)
     said = [alarm.check({"other_energy": free["other_energy"]}) for _ in range(3)][-1]
     assert said and said.startswith("the hidden variable carries everything") and "--method.latent.weight 0.01" in said
-    untrained = train(latent, batch, 1)[1]
+    untrained = train(latent, steps=1)[1]
     for healthy in (codes, limited, untrained):
         alarm = CollapseAlarm(method)
         assert not any(alarm.check({"other_energy": healthy["other_energy"]}) for _ in range(3))
