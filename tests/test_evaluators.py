@@ -167,12 +167,12 @@ def test_folds_give_one_score_over_all_samples_and_features_are_computed_once(sp
     assert sum(count for count, rng in reads if rng is None) == 2 * 60  # once for the encoder, once for raw pixels
     pixels = {each.metric: each for each in scores if each.features == "raw pixels"}
     assert set(pixels) == {"logistic", "kNN", "linear", "3 a class", "ridge", "ridge error"}
-    assert pixels["logistic"].value == 100 and pixels["logistic"].task == "brightness"
+    assert pixels["logistic"].value == 100 and pixels["logistic"].task == f"brightness-{split}"
     assert pixels["ridge"].unit == "R²" and pixels["ridge"].low < pixels["ridge"].value < pixels["ridge"].high < 1
     assert pixels["ridge"].value > 0.9 and len(pixels["ridge"].chosen["folds"]) == 5
     assert (pixels["ridge error"].unit, pixels["ridge error"].higher_is_better) == ("m", False)
-    assert "60 images" in (tmp_path / "brightness.md").read_text()
-    assert "ridge error m ↓" in (tmp_path / "brightness.md").read_text()
+    tables = (tmp_path / f"brightness-{split}.md").read_text()
+    assert "60 images" in tables and "ridge error m ↓" in tables
 
 
 def test_an_interval_over_groups_is_wider_than_over_samples_that_repeat_each_other():
@@ -221,11 +221,20 @@ def test_images_in_folders_are_probed_in_folds(tiny, photos, tmp_path, capsys):
     (score,) = probe(asked)
     assert score.value * 96 / 100 == pytest.approx(round(score.value * 96 / 100))  # of 96 images, each tested once
     assert "96 images (k-fold, every image tested once)" in capsys.readouterr().out
-    written = json.loads((tmp_path / f"{photos.name}.json").read_text())
+    written = json.loads((tmp_path / f"{photos.name}-k-fold-4.json").read_text())
     assert written["about"]["split"] == ["k-fold", 4, 1]
-    probe(replace(asked, probes=("logistic",), data=replace(data, folds=3)))  # another split: the scores do not mix
-    assert [each["metric"] for each in json.loads((tmp_path / f"{photos.name}.json").read_text())["scores"]] == [
-        "logistic"
+
+
+def test_each_split_has_results_of_its_own(tiny, photos, tmp_path):
+    pretrain(tiny)
+    data = LabeledData((str(photos),))
+    for asked in (data, replace(data, split="k-fold"), replace(data, split="k-fold", folds=3)):
+        probe(Probe(run=str(tiny.out), data=asked, probes=("knn",), baselines=False, out=tmp_path, device="cpu"))
+    assert {file.stem.removeprefix(photos.name) for file in tmp_path.glob("*.json")} == {"", "-k-fold", "-k-fold-3"}
+    table = replace(data, labels="labels.csv", label="digit", group="speaker")
+    assert [each.name.removeprefix(photos.name) for each in (table, replace(table, split="groups"))] == [
+        "-digit-by-speaker",
+        "-digit-by-speaker-groups",
     ]
 
 

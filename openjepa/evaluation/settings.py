@@ -55,13 +55,21 @@ class LabeledData:
 
     @property
     def name(self) -> str:
-        """Return the name of the data in results: its folders and the column or table of labels, or the task."""
+        """Return the name of the data in results: folders, column or table of labels or the task, groups, split."""
         if not self.has_classes:
-            return self.labels
+            return "-".join([self.labels, *self.split_names])
         folders = [base_name(root) for root in self.root or self.test]
         name = "+".join(folders if len(folders) <= 3 else [folders[0], f"{len(folders) - 1} more"]) or "data"
         table = [] if self.labels in ("auto", "folders") else [self.label or Path(self.labels).stem]
-        return "-".join([name, *table])
+        return "-".join([name, *table, *self.split_names])
+
+    @property
+    def split_names(self) -> list[str]:
+        """Return how the test data are chosen, if it was said: results of one split do not replace another's."""
+        groups = [f"by-{self.group}"] if self.group else []
+        if self.split == "auto":
+            return groups
+        return [*groups, self.split if self.folds == type(self).folds else f"{self.split}-{self.folds}"]
 
     @property
     def has_classes(self) -> bool:
