@@ -2,14 +2,15 @@
 
     python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s1
     python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s2     # on another core
-    python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s1 s2  # the table
+    python -m studies.audio.design --sounds audio/wav --out runs/design --speakers s1 s2  # the tables
 
 Five kinds of masks, each with a target encoder that sees the whole spectrogram (A-JEPA, I-JEPA) or the hidden patches
 alone (the design study); everything else is `audio-small`. Each is trained for five minutes of one core on the
 recordings of all speakers but one, with three seeds, and measured on that speaker, beside the encoder before training.
-Differences to unstructured masks with whole targets are paired by speaker and seed, with Student's 95 % interval. Steps
-are as many as fit into the time by one timing of each, with nothing else running. Finished runs are kept. Those whose
-scores are in `design.json` beside this file are not run again: the last command prints the table of these scores.
+Differences to unstructured masks with whole targets, and those that the papers' findings are about, are paired by
+speaker and seed, with Student's 95 % interval. Steps are as many as fit into the time by one timing of each, with
+nothing else running. Finished runs are kept. Those whose scores are in `design.json` beside this file are not run
+again: the last command prints the tables of these scores.
 """
 
 from __future__ import annotations
@@ -52,6 +53,27 @@ MASKS: dict[str, Any] = {
 TARGETS = {"whole": "whole", "targets only": "targets_only"}
 
 UNTRAINED = ("before training", "nothing")
+
+# finding -> the kinds of runs that it says are better, and those that it says are worse
+FINDINGS = {
+    "design study: unstructured masks are better than multiblock": (
+        [("unstructured", targets) for targets in TARGETS],
+        [("multiblock", targets) for targets in TARGETS],
+    ),
+    "design study: unstructured masks are better than time": (
+        [("unstructured", targets) for targets in TARGETS],
+        [("time", targets) for targets in TARGETS],
+    ),
+    "design study: the target encoder should see targets only": (
+        [(masks, "targets only") for masks in MASKS],
+        [(masks, "whole") for masks in MASKS],
+    ),
+    "A-JEPA: the curriculum is better than multiblock": ([("curriculum", "whole")], [("multiblock", "whole")]),
+    "A-JEPA: time–frequency masks are better than multiblock": (
+        [("time–frequency", "whole")],
+        [("multiblock", "whole")],
+    ),
+}
 
 MEASURED = Path(__file__).with_name("design.json")  # scores of finished runs, and the seconds per step of each kind
 
@@ -106,7 +128,7 @@ def steps_of(settings: Pretrain, arm: tuple[str, str], study: Study) -> int:
 
 
 def main(study: Study) -> None:
-    """Train and measure every kind of run, and print the table."""
+    """Train and measure every kind of run, and print the tables."""
     retain_freed_memory()  # as `jepa` does
     torch.set_num_threads(1)
     digits, arms = Digits(study.sounds), [(masks, targets) for masks in MASKS for targets in TARGETS]
@@ -122,6 +144,7 @@ def main(study: Study) -> None:
                     write_text(study.out / f"scores-{'-'.join(study.speakers)}.json", json.dumps(known, indent=1))
                 results[arm].append(known[name])
     print_table(results)
+    print_findings(results)
 
 
 def measured(what: str) -> dict[str, Any]:
@@ -154,10 +177,31 @@ def print_table(results: dict[tuple[str, str], list[dict[str, float]]]) -> None:
         for metric in metrics:
             values = np.array([scores[metric] for scores in runs])
             difference = values - [scores[metric] for scores in baseline]
-            spread = STUDENT_T.get(len(runs), 2.0) * difference.std(ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else 0.0
-            paired = "" if runs is baseline else f" ({difference.mean():+.1f} ± {spread:.1f})"
+            paired = "" if runs is baseline else f" ({describe(difference)})"
             cells.append(f"{values.mean():.1f}{paired}")
         print(f"| {masks} | {targets} | " + " | ".join(cells) + " |")
+
+
+def print_findings(results: dict[tuple[str, str], list[dict[str, float]]]) -> None:
+    """Print, for each finding of the two papers, the mean of its better kinds of runs minus that of its worse ones."""
+    metrics = list(results[UNTRAINED][0])
+    print("| finding | " + " | ".join(metrics) + " |\n|---" + "|---" * len(metrics) + "|")
+    for finding, (better, worse) in FINDINGS.items():
+        cells = []
+        for metric in metrics:
+            means = [
+                np.mean([[scores[metric] for scores in results[arm]] for arm in arms], axis=0)
+                for arms in (better, worse)
+            ]
+            cells.append(describe(means[0] - means[1]))
+        print(f"| {finding} | " + " | ".join(cells) + " |")
+
+
+def describe(difference: np.ndarray) -> str:
+    """Return the mean of paired differences, with Student's 95 % interval."""
+    count = len(difference)
+    spread = STUDENT_T.get(count, 2.0) * difference.std(ddof=1) / count**0.5 if count > 1 else 0.0
+    return f"{difference.mean():+.1f} ± {spread:.1f}"
 
 
 if __name__ == "__main__":
