@@ -68,6 +68,11 @@ FINDINGS = {
         [(masks, "targets only") for masks in MASKS],
         [(masks, "whole") for masks in MASKS],
     ),
+    "the same with time–frequency masks": ([("time–frequency", "targets only")], [("time–frequency", "whole")]),
+    "the same with the other masks": (
+        [(masks, "targets only") for masks in MASKS if masks != "time–frequency"],
+        [(masks, "whole") for masks in MASKS if masks != "time–frequency"],
+    ),
     "A-JEPA: the curriculum is better than multiblock": ([("curriculum", "whole")], [("multiblock", "whole")]),
     "A-JEPA: time–frequency masks are better than multiblock": (
         [("time–frequency", "whole")],
