@@ -113,7 +113,7 @@ def load_config(folder: Path) -> Pretrain:
         return from_json(read_json(file))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # such as a list in place of an object
         raise UserError(f"{file} cannot be read ({error}): restore it (export/ of a run has a copy)") from error
 
 
