@@ -230,7 +230,13 @@ def test_each_split_has_results_of_its_own(tiny, photos, tmp_path):
     data = LabeledData((str(photos),))
     for asked in (data, replace(data, split="k-fold"), replace(data, split="k-fold", folds=3)):
         probe(Probe(run=str(tiny.out), data=asked, probes=("knn",), baselines=False, out=tmp_path, device="cpu"))
-    assert {file.stem.removeprefix(photos.name) for file in tmp_path.glob("*.json")} == {"", "-k-fold", "-k-fold-3"}
+    written = {file.stem.removeprefix(photos.name): json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
+    assert {name: each["about"].get("split") for name, each in written.items()} == {
+        "": None,
+        "-k-fold": ["k-fold", 5, 1],
+        "-k-fold-3": ["k-fold", 3, 1],
+    }
+    assert all(len(each["scores"]) == 1 for each in written.values())
     table = replace(data, labels="labels.csv", label="digit", group="speaker")
     assert [each.name.removeprefix(photos.name) for each in (table, replace(table, split="groups"))] == [
         "-digit-by-speaker",

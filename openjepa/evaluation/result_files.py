@@ -49,18 +49,19 @@ def choose_name(folder: Path, labeled: LabeledData, images: Sequence[str]) -> st
 
 
 def possible_names(labeled: LabeledData) -> Iterator[str]:
-    """Yield names from short to long: the folder, with the folders above it, with a hash of the whole path."""
-    name, roots = labeled.name, absolute_roots(labeled.root or labeled.test)
-    whole = hashlib.sha256("\0".join(roots).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    """Yield names from short to long: the folder, with the folders above it, with a hash of its path and the split."""
+    own, roots = labeled.name.replace("/", "-"), absolute_roots(labeled.root or labeled.test)  # columns may be a/b
+    whole = hashlib.sha256("\0".join([*roots, *labeled.split_names]).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     above = Path(roots[0]).parts[1:] if roots else ()
     if labeled.has_classes:
         above = above[:-1]
+    name = own
     for part in ("", *reversed(above)):
         name = f"{part}-{name}" if part else name
         if len(os.fsencode(name)) > MAX_NAME_BYTES:
             break
         yield name
-    short = os.fsencode(labeled.name)[: MAX_NAME_BYTES - 9].decode(errors="ignore")
+    short = os.fsencode(own)[: MAX_NAME_BYTES - 9].decode(errors="ignore")
     yield f"{short}-{whole}"
 
 

@@ -353,6 +353,14 @@ def test_data_sets_whose_folders_share_a_name_keep_their_own_results(tmp_path):
     assert [measure(out, place, [str(number)]) for number, place in enumerate(places)] == names
 
 
+@pytest.mark.parametrize("folder", ["x", "x" * 200])
+def test_results_of_columns_with_slashes_and_of_each_split_are_files_of_one_folder(folder):
+    table = LabeledData((f"/{folder}",), "labels.csv", label="finding/left", group="site/patient")
+    splits = [table, dataclasses.replace(table, split="groups"), dataclasses.replace(table, split="groups", folds=3)]
+    names = {list(possible_names(each))[-1] for each in splits}
+    assert len(names) == 3 and not any("/" in name for name in names)
+
+
 def test_a_data_set_that_moved_or_changed_keeps_the_name_of_its_results(tmp_path, monkeypatch):
     out, place = tmp_path / "probes", tmp_path / "a" / "test"
     place.mkdir(parents=True)
